@@ -1,0 +1,120 @@
+"""Why an answer is not better: rows that bind, capacities that would do, rows that contradict each other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import SolverError
+from .methods import milp
+from .outcome import Limits
+from .presolve import presolve
+from .pricing import capacity_with_rounding, price
+from .problem import ChoiceProblem
+from .program import lift, program_of
+
+
+def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
+    """Return the resources of which more, alone, would let some item (with its ties) take a better option.
+
+    When every better option breaks several capacities, those that would have to grow together.
+    """
+    _, usage = price(problem, choice)
+    names = [name for name, limit in problem.capacity.items() if limit != math.inf]
+    limits = np.array([capacity_with_rounding(problem.capacity[name]) for name in names])
+    used = np.array([usage[name] for name in names])
+    mask = problem.mask()
+    blocked = [np.zeros((0, len(names)), dtype=bool)]
+    for members in problem.groups():
+        rows, current = list(members), choice[members[0]]
+        options = np.flatnonzero(mask[rows].all(axis=0))
+        gain = problem.value[rows][:, options].sum(axis=0) - problem.value[rows, current].sum()
+        better = options[gain < 0]
+        tables = [problem.usage[name][rows] for name in names]
+        steps = [table[:, better].sum(axis=0) - table[:, current].sum() for table in tables]
+        blocked.append((used + np.reshape(steps, (len(names), len(better))).T) > limits)
+    together = np.vstack(blocked)
+    together = together[together.any(axis=1)]
+    if not len(together):
+        return ()
+    fewest = together.sum(axis=1)
+    binds = together[fewest == fewest.min()].any(axis=0)
+    return tuple(name for name, yes in zip(names, binds, strict=True) if yes)
+
+
+def least_of(problem: ChoiceProblem, resource: str) -> float:
+    """Return the least usage of one resource under all other rows; infinity when there is no plan.
+
+    Raises:
+        SolverError: The resource has no usage table.
+    """
+    if resource not in problem.usage:
+        known = ", ".join(problem.usage) or "none"
+        raise SolverError(f"resource: {resource!r} has no usage table. Resources: {known}.")
+    others = {name: limit for name, limit in problem.capacity.items() if name != resource}
+    turned = replace(problem, value=problem.usage[resource], capacity=others, tie_break=resource)
+    reduced = presolve(program_of(turned))
+    outcome = None if reduced is None else milp.run(reduced, Limits())
+    if reduced is None or outcome is None or outcome.columns is None:
+        return math.inf
+    return price(problem, lift(problem, reduced, outcome.columns))[1][resource]
+
+
+def nearest_capacities(problem: ChoiceProblem) -> dict[str, float]:
+    """Return the least feasible capacity of each limited resource, the other rows as they are.
+
+    Where no capacity of it alone is enough, its least usage without the other capacities.
+    """
+    nearest = {}
+    for name, limit in problem.capacity.items():
+        if limit == math.inf:
+            continue
+        least = least_of(problem, name)
+        nearest[name] = least if math.isfinite(least) else least_of(replace(problem, capacity={}), name)
+    return nearest
+
+
+def conflicting_rows(problem: ChoiceProblem) -> tuple[str, ...]:
+    """Return rows that cannot hold together, none of which can be spared (deletion filter, Chinneck 2008).
+
+    Links go first, so that they are named only when the capacities alone would hold.
+    """
+    needed: list[str] = []
+    current = problem
+    links = [name for name in ("pins", "ties") if getattr(problem, name)]
+    links += ["max_families"] if problem.max_families is not None else []
+    for row in [*links, *problem.capacity]:
+        without = _without(current, row)
+        if _feasible(without):
+            needed.append(row)
+        else:
+            current = without
+    return tuple(needed)
+
+
+def _without(problem: ChoiceProblem, row: str) -> ChoiceProblem:
+    match row:
+        case "pins" if problem.pins:
+            return replace(problem, pins={})
+        case "ties" if problem.ties:
+            return replace(problem, ties=())
+        case "max_families":
+            return replace(problem, max_families=None)
+        case _:
+            return replace(problem, capacity={name: c for name, c in problem.capacity.items() if name != row})
+
+
+def _feasible(problem: ChoiceProblem) -> bool:
+    limited = [name for name, limit in problem.capacity.items() if limit != math.inf]
+    if not limited:
+        return presolve(program_of(problem)) is not None and math.isfinite(_any_plan(problem))
+    return least_of(problem, limited[0]) <= capacity_with_rounding(problem.capacity[limited[0]])
+
+
+def _any_plan(problem: ChoiceProblem) -> float:
+    """Return 0 when masks, pins, ties and families alone leave a plan, else infinity."""
+    free = replace(problem, value=np.zeros_like(problem.value), capacity={})
+    reduced = presolve(program_of(free))
+    outcome = None if reduced is None else milp.run(reduced, Limits())
+    return math.inf if outcome is None or outcome.columns is None else 0.0

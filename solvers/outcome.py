@@ -1,0 +1,42 @@
+"""What a method hands back, and how long it may take."""
+
+import time
+from dataclasses import dataclass, field
+
+from .program import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to search and how small the gap must become."""
+
+    relative_gap: float = 1e-6
+    seed: int = 0
+    deadline: float = field(default=float("inf"))  # on the clock of time.perf_counter
+
+    def engine_gap(self) -> float:
+        """Return the gap for an engine: well inside the proof that is asked for, since costs are shifted."""
+        return self.relative_gap * 1e-3 if self.relative_gap <= 1e-6 else self.relative_gap
+
+    def remaining_s(self) -> float:
+        """Return the seconds that are left (at least a microsecond, at most infinity)."""
+        return max(self.deadline - time.perf_counter(), 1e-6)
+
+    def expired(self) -> bool:
+        """Say whether the time is over."""
+        return time.perf_counter() >= self.deadline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What was found for a `Program`.
+
+    Attributes:
+        columns: One column of each group, or None when no plan was found.
+        bound: No plan costs less; infinity when `finished` without a plan.
+        finished: The search came to its own end; False when it was stopped by the clock.
+    """
+
+    columns: IntArray | None
+    bound: float
+    finished: bool

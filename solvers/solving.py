@@ -1,0 +1,106 @@
+"""Solve a problem by a named method and report only what was proven."""
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from .diagnosis import binding_rows, conflicting_rows, nearest_capacities
+from .errors import SolverError
+from .outcome import Limits, Outcome
+from .presolve import presolve
+from .pricing import price
+from .problem import ChoiceProblem
+from .program import lift, program_of
+from .registry import method
+from .solution import PROVEN_GAP, ChoiceSolution, Status, relative_gap
+
+NOISE = 1e-12
+"""Part of the summed magnitudes below which a difference of value and bound is float rounding."""
+
+
+def solve(
+    problem: ChoiceProblem,
+    solver: str = "auto",
+    *,
+    time_limit_s: float | None = None,
+    relative_gap: float = PROVEN_GAP,
+    seed: int = 0,
+) -> ChoiceSolution:
+    """Return the plan of least value under every capacity, mask and link, with its proof.
+
+    Plans whose values are equal (to 1e-9 of the value above the least) are decided by the least use of the
+    tie-breaking resource. The same input gives the same answer, unless the clock stops the search.
+
+    Args:
+        problem: What to choose.
+        solver: A name from `available()`.
+        time_limit_s: Stop after this many seconds with the best plan so far; never called "optimal".
+        relative_gap: The search may stop at this proven gap; above 1e-6 the answer is "feasible".
+        seed: Of those solvers that draw numbers.
+
+    Raises:
+        SolverError: The solver is unknown, unusable here or not made for this problem, or an option is out of
+            range.
+    """
+    chosen = method(solver)
+    if not chosen.usable():
+        raise SolverError(f"solver {solver!r}: a package that it needs is missing. Install it or use 'milp'.")
+    if time_limit_s is not None and not time_limit_s > 0:
+        raise SolverError(f"time_limit_s: is {time_limit_s}. Give a positive number of seconds, or None.")
+    if not 0 <= relative_gap < math.inf:
+        raise SolverError(f"relative_gap: is {relative_gap}. Give 0 or more, such as 1e-6.")
+    start = time.perf_counter()
+    deadline = math.inf if time_limit_s is None else start + time_limit_s
+    limits = Limits(relative_gap, seed, deadline)
+    program = program_of(problem)
+    reduced = presolve(program)
+    if reduced is None:
+        outcome = Outcome(None, math.inf, finished=True)
+    elif limits.expired():
+        outcome = Outcome(None, float(reduced.least(reduced.cost).sum()), finished=False)
+    else:
+        outcome = chosen.run(reduced, limits)
+    if outcome.columns is None or reduced is None:
+        answer = _without_plan(problem, outcome)
+    else:
+        answer = _with_plan(problem, lift(problem, reduced, outcome.columns), outcome)
+    return replace(answer, runtime_s=time.perf_counter() - start, solver=chosen.label())
+
+
+def _without_plan(problem: ChoiceProblem, outcome: Outcome) -> ChoiceSolution:
+    status = Status.INFEASIBLE if outcome.finished else Status.TIME_LIMIT
+    infeasible = status is Status.INFEASIBLE
+    return ChoiceSolution(
+        status=status,
+        choice=None,
+        value=math.nan,
+        usage={},
+        lower_bound=outcome.bound,
+        gap=math.inf,
+        nearest_capacity=nearest_capacities(problem) if infeasible else {},
+        conflicts=conflicting_rows(problem) if infeasible else (),
+    )
+
+
+def _with_plan(problem: ChoiceProblem, choice: tuple[int, ...], outcome: Outcome) -> ChoiceSolution:
+    value, usage = price(problem, choice)
+    bound = min(outcome.bound, value)
+    magnitude = float(np.abs(np.where(problem.mask(), problem.value, 0.0)).max(axis=1).sum())
+    if value - bound <= NOISE * magnitude:
+        bound = value
+    gap = relative_gap(value, bound)
+    if not outcome.finished:
+        status = Status.TIME_LIMIT
+    else:
+        status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
+    return ChoiceSolution(
+        status=status,
+        choice=choice,
+        value=value,
+        usage=usage,
+        lower_bound=bound,
+        gap=gap,
+        binding=binding_rows(problem, choice),
+    )

@@ -1,0 +1,224 @@
+"""The contract of every solver in the folder, against exhaustive search."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, violations
+
+EXACT = [name for name, (_, usable) in describe().items() if usable and name in ("auto", "ilp", "milp")]
+MANY = settings(max_examples=120, deadline=None)
+
+
+def agrees(found, oracle, problem):
+    """Same status; same value to 1e-9 of the magnitudes; never more of the tie-breaking resource."""
+    assert found.status is oracle.status
+    if oracle.choice is None:
+        assert found.choice is None and math.isnan(found.value)
+        return
+    assert violations(problem, found.choice) == ()
+    scale = np.abs(np.where(problem.mask(), problem.value, 0)).max(axis=1).sum()
+    assert found.value == pytest.approx(oracle.value, abs=1e-9 * scale, rel=0)
+    assert found.gap <= 1e-6 and found.lower_bound <= found.value
+    tie = problem.tie_resource()
+    if tie is not None and found.value == pytest.approx(oracle.value, abs=1e-13 * scale, rel=0):
+        assert found.usage[tie] <= oracle.usage[tie]
+
+
+@pytest.mark.parametrize("solver", EXACT)
+@MANY
+@given(data=st.data())
+def test_every_solver_equals_exhaustive_search(solver, choice_problems, data):
+    problem = data.draw(choice_problems())
+    agrees(solve(problem, solver), solve(problem, "exhaustive"), problem)
+
+
+@pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
+def test_by_hand(solver, ladder):
+    solution = solve(ladder, solver)
+    assert (solution.choice, solution.value, solution.usage) == ((2, 0), 5.0, {"bytes": 10.0})
+    assert solution.status is Status.OPTIMAL and solution.binding == ("bytes",)
+    assert solution.solver.startswith(solver) and solution.runtime_s > 0
+    assert "optimal: value 5" in str(solution)
+
+
+@pytest.mark.parametrize("solver", EXACT)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), power=st.sampled_from([-15, -12, -6, 6, 12, 15]))
+def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, power):
+    problem = data.draw(choice_problems())
+    larger = replace(problem, value=problem.value * 10.0**power)
+    agrees(solve(larger, solver), solve(larger, "exhaustive"), larger)
+
+
+@pytest.mark.parametrize("solver", EXACT)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems, data):
+    """Item and option order carry no meaning: value and usage stay, and so does a plan without equals."""
+    problem = data.draw(choice_problems(links=False))
+    rows = data.draw(st.permutations(range(len(problem.items))))
+    columns = data.draw(st.permutations(range(len(problem.options))))
+    turned = replace(
+        problem,
+        items=tuple(problem.items[i] for i in rows),
+        options=tuple(problem.options[o] for o in columns),
+        value=problem.value[np.ix_(rows, columns)],
+        usage={name: table[np.ix_(rows, columns)] for name, table in problem.usage.items()},
+        allowed=problem.allowed[np.ix_(rows, columns)],
+    )
+    here, there = solve(problem, solver), solve(turned, solver)
+    assert here.status is there.status
+    if here.choice is not None:
+        assert there.value == pytest.approx(here.value, rel=1e-9, abs=1e-12)
+        tie = problem.tie_resource()
+        assert tie is None or there.usage[tie] == here.usage[tie]
+
+
+@pytest.mark.parametrize("solver", EXACT)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), factor=st.sampled_from([1.0, 1.1, 2.0, math.inf]))
+def test_a_looser_capacity_is_never_worse(solver, choice_problems, data, factor):
+    problem = data.draw(choice_problems())
+    looser = replace(problem, capacity={name: c * factor if c else c for name, c in problem.capacity.items()})
+    tight, loose = solve(problem, solver), solve(looser, solver)
+    if tight.choice is not None:
+        assert loose.value <= tight.value + 1e-9 * abs(tight.value)
+
+
+@pytest.mark.parametrize("solver", EXACT)
+def test_equal_values_are_decided_by_fewest_bytes(solver):
+    """Least bytes win among plans of value 4, across items too; `tie_break` names another judge."""
+    problem = ChoiceProblem(
+        ("a", "b", "c"), ("x", "y"), np.array([[1.0, 2], [1, 2], [1, 0]]),
+        {"bytes": np.array([[3.0, 1], [2, 1], [2, 4]]), "time": np.array([[0.0, 1], [0, 5], [0, 9]])},
+        {"bytes": 6.0},
+    )  # fmt: skip
+    solution = solve(problem, solver)
+    assert solution.value == 4 - 0 and solution.usage["bytes"] == 5
+    judged_by_time = solve(replace(problem, tie_break="time"), solver)
+    assert judged_by_time.value == 4 and judged_by_time.usage["time"] == 1
+
+
+@pytest.mark.parametrize("solver", EXACT)
+def test_bytes_hold_exactly_at_large_sizes(solver):
+    """Random instances of up to 10⁸ bytes: never one byte above, and as good as hull-free dynamic search."""
+    rng = np.random.default_rng(5)
+    table = np.sort(rng.integers(1_000_000, 30_000_000, (4, 6)), axis=1).astype(float)
+    value = np.sort(10.0 ** rng.uniform(-9, -1, (4, 6)), axis=1)[:, ::-1]
+    for capacity in rng.integers(10_000_000, 100_000_000, 12):
+        problem = ChoiceProblem(
+            tuple("abcd"), tuple("123456"), value, {"bytes": table}, {"bytes": float(capacity)}
+        )
+        agrees(solve(problem, solver), solve(problem, "exhaustive"), problem)
+
+
+@pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
+def test_capacity_at_the_floor_below_it_and_infinite(solver, ladder):
+    def with_bytes(limit):
+        return solve(replace(ladder, capacity={"bytes": limit}), solver)
+
+    assert with_bytes(4.0).choice == (0, 0)
+    assert with_bytes(math.inf).choice == (2, 2) and with_bytes(math.inf).binding == ()
+    for limit in (3.0, 0.0, -1.0):
+        refused = with_bytes(limit)
+        assert refused.status is Status.INFEASIBLE and refused.lower_bound == math.inf
+        assert refused.nearest_capacity == {"bytes": 4.0} and refused.conflicts == ("bytes",)
+        assert "no plan; in conflict: bytes; least feasible: bytes ≥ 4" in str(refused)
+
+
+@pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
+def test_a_floor_of_float_seconds_is_feasible(solver):
+    """0.1 summed ten times is 1.0 or 0.9999…: rounding must not make the floor infeasible."""
+    seconds = np.tile([0.1, 0.7], (10, 1))
+    problem = ChoiceProblem(
+        tuple(map(str, range(10))), ("slow", "fast"), np.tile([1.0, 0.0], (10, 1)), {"s": seconds},
+        {"s": sum([0.1] * 10)},
+    )  # fmt: skip
+    assert solve(problem, solver).choice == (0,) * 10
+
+
+@pytest.mark.parametrize("solver", EXACT)
+def test_a_time_limit_never_yields_optimal(solver):
+    rng = np.random.default_rng(1)
+    usage = {name: rng.uniform(1, 100, (60, 20)) for name in "abcd"}
+    problem = ChoiceProblem(
+        tuple(map(str, range(60))), tuple(map(str, range(20))), -sum(usage.values()) * rng.uniform(0.9, 1.1, (60, 20)),  # noqa: E501
+        usage, dict.fromkeys("abcd", 2000.0),
+    )  # fmt: skip
+    for seconds in (1e-6, 0.3):
+        solution = solve(problem, solver, time_limit_s=seconds)
+        assert solution.status is Status.TIME_LIMIT
+        assert solution.choice is None or violations(problem, solution.choice) == ()
+        assert solution.lower_bound > -math.inf and solution.runtime_s < seconds + 1.5
+
+
+@pytest.mark.parametrize("solver", EXACT)
+def test_the_same_problem_gives_the_same_answer(solver):
+    rng = np.random.default_rng(2)
+    problem = ChoiceProblem(
+        tuple(map(str, range(12))), tuple(map(str, range(8))), rng.integers(0, 4, (12, 8)).astype(float),
+        {"bytes": rng.integers(1, 9, (12, 8)).astype(float)}, {"bytes": 40.0},
+    )  # fmt: skip
+    assert solve(problem, solver).choice == solve(problem, solver).choice
+
+
+def test_a_loose_gap_is_called_feasible_unless_proven():
+    """`optimal` is a gap of at most 1e-6, whatever the caller is content with."""
+    rng = np.random.default_rng(3)
+    value = 10.0 ** rng.uniform(-6, -1, (40, 12))
+    usage = {name: rng.uniform(1, 9, (40, 12)) for name in "ab"}
+    problem = ChoiceProblem(
+        tuple(map(str, range(40))), tuple(map(str, range(12))), value, usage, {"a": 130.0, "b": 130.0}
+    )
+    solution = solve(problem, "milp", relative_gap=0.5)
+    assert solution.status is (Status.OPTIMAL if solution.gap <= 1e-6 else Status.FEASIBLE)
+    assert solution.gap <= 0.5
+
+
+def test_requests_that_no_solver_can_answer(ladder):
+    with pytest.raises(SolverError, match=r"solver: 'cplex' is unknown\. Choose one of auto, .*ilp"):
+        solve(ladder, "cplex")
+    with pytest.raises(SolverError, match="time_limit_s: is 0"):
+        solve(ladder, time_limit_s=0)
+    with pytest.raises(SolverError, match="relative_gap: is -1"):
+        solve(ladder, relative_gap=-1)
+    many = ChoiceProblem(
+        tuple(map(str, range(24))),
+        ("x", "y"),
+        np.tile([0.0, 1], (24, 1)),
+        {"r": np.tile([1.0, 0], (24, 1))},
+        {"r": 3},
+    )
+    with pytest.raises(SolverError, match=r"exhaustive: 1.68e\+07 plans"):
+        solve(many, "exhaustive")
+
+
+def test_a_solver_without_its_package_says_so(ladder, monkeypatch):
+    from solvers.methods import ilp
+
+    monkeypatch.setattr(ilp, "usable", lambda: False)
+    with pytest.raises(SolverError, match="solver 'ilp': a package that it needs is missing"):
+        solve(ladder, "ilp")
+
+
+def test_names_come_from_the_folder_and_nothing_heavy_is_imported():
+    assert {"auto", "exhaustive", "ilp", "milp"} <= set(available())
+    assert all(line.endswith(".") for line, _ in describe().values())
+    heavy = (
+        "import solvers, sys; solvers.available(); "
+        "print([m for m in ('pulp', 'scipy', 'highspy') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_value_is_repriced_from_the_tables(ladder):
+    solution = solve(ladder)
+    assert (solution.value, solution.usage) == price(ladder, solution.choice)
