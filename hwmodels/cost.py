@@ -1,0 +1,220 @@
+"""What one operation costs on a device, whatever happens before and after it.
+
+    latency_bound = launch + max(compute + unpack, near memory, DRAM)      with double buffering
+    latency_bound = launch + max(compute + unpack, near memory) + DRAM     without
+
+the roofline (Williams et al. 2009) per memory boundary, with the launch and the unpacking of stored codes beside it,
+as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and the device only, so
+that a linear program may add it up over operations; what operations gain from each other (prefetch, fusion, two units
+at once) is `simulate`'s business and only ever lowers the sum.
+
+Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory; else they cross
+the DRAM boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import DeviceError
+from .operation import Operation
+from .placement import Placement, place
+from .tiling import Passes, best_passes
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .parts import Memory
+
+TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class OperationCost:
+    """The price of one operation on the unit that runs it.
+
+    Attributes:
+        name: the operation.
+        unit: the compute unit.
+        format: the stored format of its weights, or the type it computes in where it has none.
+        compute_s: arithmetic, padding to the unit's tile included.
+        unpack_s: turning stored codes into the compute type.
+        near_s: the slowest transfer between on-chip memories.
+        dram_s: transfers from and to the farthest memory.
+        launch_s: starting the operation.
+        latency_bound_s: the time it takes at most when nothing overlaps with its neighbours.
+        dram_bytes: bytes from and to the farthest memory.
+        weight_bytes: stored bytes of its weights, resident or not.
+        dynamic_energy_j: arithmetic, unpacking and transfers; static power is not in it.
+        scratchpad_bytes: stored bytes of its weights that stay in the scratchpad.
+        macs: multiply-accumulates without padding.
+        bops: macs x weight bits x activation bits (Baskin et al. 2021).
+        bound: what it waits for: "compute", "unpack", "near memory", "dram" or "launch".
+        weight_dram_s: the part of `dram_s` that loads weights and so could be prefetched.
+    """
+
+    name: str
+    unit: str
+    format: str
+    compute_s: float
+    unpack_s: float
+    near_s: float
+    dram_s: float
+    launch_s: float
+    latency_bound_s: float
+    dram_bytes: int
+    weight_bytes: int
+    dynamic_energy_j: float
+    scratchpad_bytes: int
+    macs: int
+    bops: int
+    bound: str
+    weight_dram_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Bytes that cross the boundary below one memory; `weight_bytes` of the read ones are weights."""
+
+    memory: Memory
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int
+    passes: int
+
+
+def unsupported(op: Operation, device: Device) -> str | None:
+    """Return the rule that forbids the operation on this device, or None where it runs."""
+    found = place(op, device)
+    return found if isinstance(found, str) else None
+
+
+def operation_cost(op: Operation, device: Device) -> OperationCost:
+    """Return the price of one operation.
+
+    Raises:
+        DeviceError: no unit of the device runs it.
+    """
+    placement = place(op, device)
+    if isinstance(placement, str):
+        raise DeviceError(f"{device.id}: {op.name}: {placement}")
+    crossings = list(_crossings(op, placement, device))
+    far = crossings[-1]
+    compute_s, busy_energy_j, macs = _arithmetic(op, placement)
+    unpack_s, unpack_energy_j = _unpack(op, placement, crossings[0].passes)
+    near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossings[:-1]), default=0.0)
+    dram_s = far.memory.transfer_s(far.read_bytes, far.written_bytes)
+    unit = placement.unit
+    busy_s = max(compute_s + unpack_s, near_s)
+    body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
+    moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossings)
+    weight_bytes = op.weight.bytes if op.weight else 0
+    return OperationCost(
+        name=op.name,
+        unit=unit.id,
+        format=placement.label,
+        compute_s=compute_s,
+        unpack_s=unpack_s,
+        near_s=near_s,
+        dram_s=dram_s,
+        launch_s=unit.launch_s,
+        latency_bound_s=unit.launch_s + body_s,
+        dram_bytes=far.read_bytes + far.written_bytes,
+        weight_bytes=weight_bytes,
+        dynamic_energy_j=busy_energy_j + unpack_energy_j + moved_j,
+        scratchpad_bytes=weight_bytes if op.weight and op.weight.resident else 0,
+        macs=macs,
+        bops=macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
+        bound=_bound(unit.launch_s, compute_s, unpack_s, near_s, dram_s),
+        weight_dram_s=min(dram_s, far.memory.transfer_s(far.weight_bytes, 0)),
+    )
+
+
+def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dram_s: float) -> str:
+    work = "unpack" if unpack_s > compute_s else "compute"
+    terms = {work: compute_s + unpack_s, "near memory": near_s, "dram": dram_s, "launch": launch_s}
+    return max(terms, key=lambda name: terms[name])
+
+
+def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]:
+    """Return compute seconds, joules and multiply-accumulates; a product is padded to the unit's tile."""
+    unit, rate = placement.unit, placement.rate
+    per_s = rate.per_cycle * unit.cores * unit.clock_hz * rate.efficiency_at(op.m)
+    if op.kind not in ("gemm", "matmul"):
+        elements = op.batch * op.m * op.n
+        return elements / per_s, elements * unit.energy_element_j, 0
+    m, n, k = (
+        math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True)
+    )
+    padded = op.batch * m * n * k
+    energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
+    return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k
+
+
+def _unpack(op: Operation, placement: Placement, passes: int) -> tuple[float, float]:
+    """Return seconds and joules of unpacking; a code costs the energy of one pointwise element."""
+    form, weight, unit = placement.format, op.weight, placement.unit
+    if form is None or weight is None or form.how == "native":
+        return 0.0, 0.0
+    share = min(1.0, op.m / op.k) if op.kind == "gather" else float(passes)
+    cycles = form.unpack_cycles_per_weight * op.weights + form.unpack_cycles_per_group * weight.num_groups
+    return share * cycles / (unit.cores * unit.clock_hz), share * op.weights * unit.energy_element_j
+
+
+def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[Crossing]:
+    """Yield what crosses each boundary of the unit's path, nearest first; the last one is the DRAM boundary."""
+    path = placement.path
+    act = device.activation_bits // 8
+    inputs, outputs = op.input_elements * act, op.output_elements * act
+    home = _home(op, path, device)
+    for level in range(1, len(path)):
+        near, far = path[level - 1], path[level]
+        is_last = level == len(path) - 1
+        passes = _passes(op, placement, act, near.usable_bytes)
+        loaded = _loaded_weight_bytes(op) * passes.weight if level <= home else 0
+        on_chip = is_last and inputs + outputs <= near.usable_bytes
+        moved = 0 if on_chip else _activation_bytes(op, passes, act)
+        yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
+    if len(path) == 1:
+        loaded = _loaded_weight_bytes(op)
+        yield Crossing(path[0], loaded + inputs, outputs, loaded, 1)
+
+
+def _home(op: Operation, path: tuple[Memory, ...], device: Device) -> int:
+    """Level of the memory that the weights come from: the device's scratchpad if resident, else the last."""
+    if op.weight is None or not op.weight.resident or device.scratchpad is None:
+        return len(path) - 1
+    return path.index(device.scratchpad)
+
+
+def _passes(op: Operation, placement: Placement, act: int, capacity_bytes: int) -> Passes:
+    if op.kind not in ("gemm", "matmul"):
+        return Passes(1, 1)
+    return best_passes(
+        op.m,
+        op.k,
+        op.n,
+        activation_bytes=act,
+        weight_bytes=TYPE_BYTES[placement.type] if op.kind == "gemm" and placement.type else act,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
+    """Return activation bytes read: each operand of a product as often as it passes."""
+    if op.kind == "gemm":
+        return op.batch * op.m * op.k * act * passes.activation
+    if op.kind == "matmul":
+        return op.batch * (op.m * op.k * passes.activation + op.k * op.n * passes.weight) * act
+    return op.input_elements * act
+
+
+def _loaded_weight_bytes(op: Operation) -> int:
+    """Return stored bytes that one pass reads: the whole matrix, or the m rows that a gather takes of k."""
+    if op.weight is None:
+        return 0
+    if op.kind == "gather":
+        return math.ceil(op.weight.bytes * op.m / op.k)
+    return op.weight.bytes

@@ -1,0 +1,76 @@
+"""The work: one operation of a network, and how its weights lie in memory. Nothing here knows a device.
+
+An operator graph is a `networkx.DiGraph` whose nodes are operation names with the attribute `op`; an edge is an
+activation tensor that the first operation makes and the second reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise")
+AXES = ("rows", "columns", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """How a weight matrix [n, k] (n outputs = rows, k inputs = columns) lies in memory.
+
+    Attributes:
+        bits: bits of one code.
+        axis: "rows" (ranges of consecutive rows), "columns" (consecutive inputs of one row) or "none" (floats).
+        num_groups: ranges in the whole matrix, 0 for "none".
+        group_size: rows per range for "rows", inputs per range for "columns", 0 for "none".
+        code_bytes: the packed codes.
+        metadata_bytes: scales and offsets.
+        resident: kept in on-chip scratchpad between inferences, else streamed at every inference.
+    """
+
+    bits: int
+    axis: str
+    num_groups: int
+    group_size: int
+    code_bytes: int
+    metadata_bytes: int
+    resident: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Codes and metadata together."""
+        return self.code_bytes + self.metadata_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: `batch` independent copies of an [m, k] x [k, n] product, or of m x n elements.
+
+    Attributes:
+        name: its node in the operator graph.
+        kind: "gemm" (activation [m, k] times weight [n, k] transposed), "matmul" (two activations, attention),
+            "gather" (m rows of n values out of a table of k rows), or a pointwise kind over m x n elements (k = 1).
+        input_elements: activation elements read, all copies together.
+        output_elements: activation elements written, all copies together.
+        batch: independent copies (batch size x heads for attention).
+        weight: how the weights are stored; None where there are none.
+    """
+
+    name: str
+    kind: str
+    m: int
+    k: int
+    n: int
+    input_elements: int
+    output_elements: int
+    batch: int = 1
+    weight: StoredWeight | None = None
+
+    @property
+    def weights(self) -> int:
+        """Number of weights: n x k of a matrix or table, m x n never counts."""
+        if self.weight is None:
+            return 0
+        return (
+            self.n * self.k
+            if self.kind in ("gemm", "gather")
+            else self.weight.code_bytes * 8 // self.weight.bits
+        )

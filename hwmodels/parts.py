@@ -1,0 +1,210 @@
+"""The pieces of a device: memories, compute units, formats, power, limits, provenance.
+
+In the file every figure with a dimension is a string with its unit; here it is an SI number and the unit is in the
+attribute's name. Figures without a dimension (cores, cycles, shares between 0 and 1) are plain numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .fields import (
+    Bandwidth,
+    Bytes,
+    BytesOrZero,
+    Count,
+    Cycles,
+    DataRate,
+    Frequency,
+    Joules,
+    JoulesOrZero,
+    JoulesPerBit,
+    Name,
+    Part,
+    PerCycle,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    Watts,
+)
+
+OperationKind = Literal["gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise"]
+NumberType = Literal["int4", "int8", "int16", "fp8", "fp16", "bf16", "fp32"]
+
+
+class Dram(Part):
+    """How a DRAM is wired; its peak bandwidth is `data_rate` x `bus_bits` / 8."""
+
+    data_rate_per_s: DataRate = Field(alias="data_rate")
+    bus_bits: Count
+
+
+class Memory(Part):
+    """One level of memory. A "per_core" memory exists `instances` times and its sizes and rates add up.
+
+    A transfer runs at bandwidth x `efficiency` (what the controller reaches) x `contention` (the share that other
+    software leaves to us). `usable` is the share of the size that we may fill.
+    """
+
+    id: Name
+    kind: Literal["cache", "scratchpad", "dram", "flash"]
+    size_bytes: Bytes = Field(alias="size")
+    scope: Literal["per_core", "cluster", "shared"] = "shared"
+    instances: Count = 1
+    read_bytes_per_s: Bandwidth = Field(alias="read_bw")
+    write_bytes_per_s: Bandwidth | None = Field(
+        alias="write_bw", default=None, description="as read_bw if absent"
+    )
+    latency_s: SecondsOrZero = Field(alias="latency")
+    efficiency: Share = 1.0
+    contention: Share = 1.0
+    usable: Share = 1.0
+    energy_j_per_bit: JoulesPerBit = Field(alias="energy")
+    dram: Dram | None = None
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes that we may fill, all instances of a per-core memory together."""
+        return int(self.size_bytes * self.usable) * self._copies
+
+    @property
+    def _copies(self) -> int:
+        return self.instances if self.scope == "per_core" else 1
+
+    def transfer_s(self, read_bytes: float, written_bytes: float) -> float:
+        """Time to read and write so many bytes: bytes / derated bandwidth + one latency; nothing for no bytes."""
+        if not read_bytes and not written_bytes:
+            return 0.0
+        derate = self.efficiency * self.contention * self._copies
+        write_bytes_per_s = self.write_bytes_per_s or self.read_bytes_per_s
+        return (
+            read_bytes / (self.read_bytes_per_s * derate)
+            + written_bytes / (write_bytes_per_s * derate)
+            + self.latency_s
+        )
+
+
+class Rate(Part):
+    """How fast a unit runs one kind of operation.
+
+    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core. Sizes m, n, k
+    are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m: efficiency) replaces
+    `efficiency` where it is known; between its points it is interpolated in log m.
+    """
+
+    op: OperationKind
+    type: NumberType | None = None
+    per_cycle: PerCycle
+    efficiency: Share
+    efficiency_by_rows: dict[Count, Share] = {}
+    tile: tuple[Count, Count, Count] = (1, 1, 1)
+
+    def efficiency_at(self, rows: int) -> float:
+        """Return the efficiency for an activation of so many rows."""
+        points = sorted(self.efficiency_by_rows.items())
+        if not points:
+            return self.efficiency
+        for (low, low_share), (high, high_share) in zip(points, points[1:], strict=False):
+            if low <= rows <= high:
+                weight = math.log(rows / low) / math.log(high / low)
+                return low_share + weight * (high_share - low_share)
+        return points[0][1] if rows < points[0][0] else points[-1][1]
+
+
+class Unit(Part):
+    """A compute unit and the memories from nearest to farthest that feed it.
+
+    With `double_buffer` the unit computes while its memories deliver; without it, DRAM time is added.
+    """
+
+    id: Name
+    kind: Literal["cpu", "npu", "dsp", "gpu"]
+    cores: Count
+    clock_hz: Frequency = Field(alias="clock")
+    path: Annotated[tuple[Name, ...], Field(min_length=1)]
+    launch_s: SecondsOrZero = Field(alias="launch")
+    double_buffer: bool
+    energy_mac_j: dict[NumberType, Joules] = Field(alias="energy_mac")
+    energy_element_j: JoulesOrZero = Field(alias="energy_element")
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    fuses: tuple[tuple[OperationKind, OperationKind], ...] = ()
+
+
+class Format(Part):
+    """A way of storing weights that a unit really runs.
+
+    Attributes:
+        weight_bits: bits of one code.
+        axis: "rows", "columns" or "none" (floats), as in `StoredWeight`.
+        row_groups: legal numbers of row ranges; empty for any, "every-row" for one range per row.
+        group_sizes: legal inputs per range for "columns".
+        compute: the type that the unit multiplies in.
+        how: "native" (the unit reads the codes), "dequant" (multiply and add), "lut" (a table per range).
+        table_entries: entries of a range's table where `how` is "lut".
+        unpack_cycles_per_weight: cycles of one core to turn one code into the compute type.
+        unpack_cycles_per_group: cycles to fetch one range's scale or build its table.
+        k_multiple: the inputs must be a multiple of this.
+        n_multiple: the outputs must be a multiple of this.
+    """
+
+    id: Name
+    weight_bits: Annotated[int, Field(strict=True, ge=1, le=32)]
+    axis: Literal["rows", "columns", "none"]
+    row_groups: tuple[Count | Literal["every-row"], ...] = ()
+    group_sizes: tuple[Count, ...] = ()
+    compute: NumberType
+    units: Annotated[tuple[Name, ...], Field(min_length=1)]
+    how: Literal["native", "dequant", "lut"]
+    table_entries: Count | None = None
+    unpack_cycles_per_weight: Cycles = 0.0
+    unpack_cycles_per_group: Cycles = 0.0
+    k_multiple: Count = 1
+    n_multiple: Count = 1
+
+
+class Power(Part):
+    """Power that flows anyway, and the most that the chip may draw."""
+
+    static_w: Watts = Field(alias="static")
+    tdp_w: Watts = Field(alias="tdp")
+
+
+class Limits(Part):
+    """What a model may use on this device; an absent limit does not bind. SI numbers, as everywhere.
+
+    Attributes:
+        weights: bytes of all stored weights.
+        peak_ram: bytes of weights and live activations together.
+        latency: seconds per inference.
+        energy: joules per inference, static power included.
+        dram_bandwidth: bytes per second of DRAM traffic.
+    """
+
+    weights: Bytes | None = None
+    peak_ram: Bytes | None = None
+    latency: Seconds | None = None
+    energy: Joules | None = None
+    dram_bandwidth: Bandwidth | None = None
+
+
+class Provenance(Part):
+    """Where a figure comes from. `recalled` and `assumed` do not count as sources."""
+
+    kind: Literal["datasheet", "vendor", "kernel", "secondary", "derived", "measured", "recalled", "assumed"]
+    source: Annotated[str, Field(min_length=3)]
+    note: str = ""
+
+    @property
+    def is_source(self) -> bool:
+        """Whether somebody else could check the figure."""
+        return self.kind not in ("recalled", "assumed")
+
+
+class Reserved(Part):
+    """Memory that other software owns."""
+
+    memory: Name
+    size_bytes: BytesOrZero = Field(alias="size")

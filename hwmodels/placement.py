@@ -1,0 +1,118 @@
+"""Which unit runs an operation, and in which format: the first unit of the device that can, or the rule against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .operation import AXES, KINDS, Operation, StoredWeight
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .parts import Format, Memory, NumberType, Rate, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The unit that runs an operation, its rate, the memories that feed it and the format of the weights."""
+
+    unit: Unit
+    rate: Rate
+    path: tuple[Memory, ...]
+    format: Format | None
+
+    @property
+    def type(self) -> NumberType | None:
+        """The type of the arithmetic: the format's, or the rate's own where there are no stored codes."""
+        return self.format.compute if self.format else self.rate.type
+
+    @property
+    def label(self) -> str:
+        """What to print for the format."""
+        return self.format.id if self.format else self.rate.type or self.rate.op
+
+
+def place(op: Operation, device: Device) -> Placement | str:
+    """Return where an operation runs, or the rule that forbids it everywhere, in words."""
+    if op.kind not in KINDS:
+        return f"found kind {op.kind!r}; legal are {', '.join(KINDS)}; correct it"
+    if op.weight is not None and op.weight.axis not in AXES:
+        return f"found axis {op.weight.axis!r}; legal are {', '.join(AXES)}; correct it"
+    needs_format = _needs_format(op)
+    reasons: list[str] = []
+    for unit in device.units:
+        path = device.path(unit)
+        if op.weight and op.weight.resident and device.scratchpad not in path:
+            reasons.append(f"{unit.id} reaches no scratchpad that could keep weights")
+            continue
+        for form in device.formats if needs_format else (None,):
+            if form is not None and unit.id not in form.units:
+                continue
+            refusal = _refusal(form, op)
+            if refusal is not None:
+                reasons.append(refusal)
+                continue
+            rate = _rate(unit, op.kind, form)
+            if rate is not None:
+                return Placement(unit, rate, path, form)
+    return _why_nowhere(op, device, reasons)
+
+
+def _needs_format(op: Operation) -> bool:
+    """Whether a unit must know the codes: floats beside pointwise work and in tables are read as they are."""
+    if op.weight is None:
+        return False
+    return op.kind == "gemm" or op.weight.axis != "none"
+
+
+def _rate(unit: Unit, kind: str, form: Format | None) -> Rate | None:
+    """Return the unit's rate for a kind; products of activations and gathers have fallbacks that every unit has."""
+    wanted = {"gemm": ("gemm",), "matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}.get(
+        kind, (kind,)
+    )
+    for op in wanted:
+        for rate in unit.rates:
+            if rate.op == op and (kind != "gemm" or form is None or rate.type == form.compute):
+                return rate
+    return None
+
+
+def _refusal(form: Format | None, op: Operation) -> str | None:
+    """Return why a format cannot hold the operation's weights ("" where bits or axis differ), None where it can."""
+    weight = op.weight
+    if form is None or weight is None:
+        return None
+    if (form.weight_bits, form.axis) != (weight.bits, weight.axis):
+        return ""
+    if form.axis == "columns" and weight.group_size not in form.group_sizes:
+        return f"{form.id} takes groups of {_or(form.group_sizes)} inputs, not {weight.group_size}"
+    if form.row_groups and not _row_groups_match(form, op, weight):
+        return f"{form.id} takes {_or(form.row_groups)} row groups, not {weight.num_groups}"
+    if op.k % form.k_multiple or op.n % form.n_multiple:
+        return f"{form.id} takes inputs in multiples of {form.k_multiple} and outputs of {form.n_multiple}"
+    return None
+
+
+def _row_groups_match(form: Format, op: Operation, weight: StoredWeight) -> bool:
+    rows = op.k if op.kind == "gather" else op.n
+    return any(weight.num_groups == (rows if legal == "every-row" else legal) for legal in form.row_groups)
+
+
+def _why_nowhere(op: Operation, device: Device, reasons: list[str]) -> str:
+    told = list(dict.fromkeys(reason for reason in reasons if reason))
+    if told:
+        return f"found {_weight_text(op)}; {'; '.join(told)}; choose another format"
+    legal = sorted({(form.weight_bits, form.axis) for form in device.formats})
+    formats = ", ".join(f"{bits} bits {axis}" for bits, axis in legal)
+    return f"found {_weight_text(op)}; legal on {device.id}: {formats}; choose one of these"
+
+
+def _weight_text(op: Operation) -> str:
+    if op.weight is None:
+        return f"a {op.kind} that no unit runs"
+    where = "resident " if op.weight.resident else ""
+    return f"{where}{op.weight.bits}-bit weights along {op.weight.axis} in a {op.kind}"
+
+
+def _or(values: tuple[object, ...]) -> str:
+    return " or ".join(map(str, values))

@@ -1,0 +1,169 @@
+"""When each operation runs: list scheduling over the units, with prefetch and fusion.
+
+An operation's weights may stream in ahead of it, while DRAM would idle under the operations before it on the same
+unit, as far as free scratchpad holds them (Vela's slack of double buffering). It may start before an earlier one of
+the order has finished if it runs on another unit and memory allows it; DRAM serves one of them at a time. None of
+this lets an operation finish later than its separate price after all earlier ones, so the sum of prices is a bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from .cost import OperationCost
+from .memory import LiveTensor, MemoryPlan, activation_sizes, lay_out, operations
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .parts import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledOperation:
+    """An operation's price and when it runs.
+
+    Attributes:
+        cost: the separate price.
+        start_s: when it starts.
+        finish_s: when its result is there.
+        prefetched_s: DRAM time that earlier operations hid.
+        fused: whether it runs inside its predecessor's launch.
+    """
+
+    cost: OperationCost
+    start_s: float
+    finish_s: float
+    prefetched_s: float
+    fused: bool
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A unit in time: when it is free, and how long DRAM has idled under it since weights last streamed."""
+
+    unit: Unit
+    free_s: float = 0.0
+    idle_dram_s: float = 0.0
+    last: str = ""
+
+
+def schedule(
+    graph: nx.DiGraph, costs: dict[str, OperationCost], device: Device, memory: MemoryPlan, *, free_bytes: int
+) -> tuple[tuple[ScheduledOperation, ...], MemoryPlan]:
+    """Return the operations with start and finish in the order of `memory`, and the layout that goes with them.
+
+    Args:
+        graph: operator graph.
+        costs: separate price of every operation.
+        device: the hardware.
+        memory: order of operations and its layout; starts never go against it.
+        free_bytes: scratchpad bytes into which weights may be prefetched.
+    """
+    if len({cost.unit for cost in costs.values()}) == 1:
+        return _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=False), memory
+    rows = _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=True)
+    tensors = _lay_out_in_time(graph, rows, activation_sizes(graph, device))
+    extent = max(tensor.offset_bytes + tensor.size_bytes for tensor in tensors)
+    if extent <= memory.peak_bytes:
+        return rows, replace(memory, tensors=tensors, peak_bytes=extent)
+    # Overlapping would need a larger arena than one operation after the other.
+    return _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=False), memory
+
+
+class _Scheduler:
+    """The state of one walk over the order."""
+
+    def __init__(
+        self,
+        graph: nx.DiGraph,
+        costs: dict[str, OperationCost],
+        device: Device,
+        memory: MemoryPlan,
+        free_bytes: int,
+    ) -> None:
+        self.graph, self.costs, self.memory = graph, costs, memory
+        self.kinds = {name: op.kind for name, op in operations(graph).items()}
+        self.sizes = activation_sizes(graph, device)
+        self.lanes = {unit.id: _Lane(unit) for unit in device.units}
+        self.hold_s = device.far_memory.transfer_s(free_bytes, 0)
+        self.dram_free_s = 0.0
+        self.rows: dict[str, ScheduledOperation] = {}
+        self.alive: set[str] = set()
+
+    def run(self, *, overlap: bool) -> tuple[ScheduledOperation, ...]:
+        earliest_s = 0.0
+        for name in self.memory.order:
+            lane = self.lanes[self.costs[name].unit]
+            ready_s = max(
+                (self.rows[before].finish_s for before in self.graph.predecessors(name)), default=0.0
+            )
+            start_s = max(lane.free_s, ready_s, earliest_s)
+            if overlap:
+                start_s = self._wait_for_memory(name, start_s)
+            self.rows[name] = self._place(name, lane, start_s)
+            self.alive.add(name)
+            earliest_s = start_s if overlap else self.rows[name].finish_s
+        return tuple(self.rows.values())
+
+    def _place(self, name: str, lane: _Lane, start_s: float) -> ScheduledOperation:
+        """Run one operation on its lane and account for the DRAM time it takes and leaves idle."""
+        cost = self.costs[name]
+        hidden_s = min(cost.weight_dram_s, lane.idle_dram_s, self.hold_s) if lane.unit.double_buffer else 0.0
+        dram_s = cost.dram_s - hidden_s
+        fused = self._fuses(lane, name)
+        begin_s = start_s + (0.0 if fused else cost.launch_s)
+        wait_s = max(0.0, self.dram_free_s - begin_s) if dram_s else 0.0
+        busy_s = max(cost.compute_s + cost.unpack_s, cost.near_s)
+        far_s = wait_s + dram_s
+        lane.free_s = begin_s + (max(busy_s, far_s) if lane.unit.double_buffer else busy_s + far_s)
+        if cost.dram_s:
+            self.dram_free_s = begin_s + far_s
+            for other in self.lanes.values():  # nobody prefetched while this one had the DRAM
+                other.idle_dram_s = 0.0 if other is not lane else lane.idle_dram_s
+        if cost.weight_dram_s:
+            lane.idle_dram_s = 0.0
+        lane.idle_dram_s += max(0.0, lane.free_s - start_s - far_s)
+        lane.last = name
+        return ScheduledOperation(cost, start_s, lane.free_s, hidden_s, fused)
+
+    def _fuses(self, lane: _Lane, name: str) -> bool:
+        """Whether an operation runs inside the launch of its only input, which it alone reads and which just ran."""
+        before = list(self.graph.predecessors(name))
+        if len(before) != 1 or before[0] != lane.last or self.graph.out_degree(before[0]) != 1:
+            return False
+        return (self.kinds[before[0]], self.kinds[name]) in lane.unit.fuses
+
+    def _wait_for_memory(self, name: str, start_s: float) -> float:
+        """Return when the operation may start without more live bytes than the order needs one by one.
+
+        Once all earlier operations are finished, exactly the sequential live set is left, so the wait ends.
+        """
+        later = {row.finish_s for row in self.rows.values() if row.finish_s > start_s}
+        for moment_s in sorted({start_s, *later}):
+            self.alive = {other for other in self.alive if self._is_alive(other, moment_s)}
+            if self.sizes[name] + sum(self.sizes[other] for other in self.alive) <= self.memory.live_bytes:
+                return moment_s
+        raise AssertionError("the sequential live set always fits its own maximum")
+
+    def _is_alive(self, name: str, moment_s: float) -> bool:
+        readers = list(self.graph.successors(name))
+        return not readers or any(
+            reader not in self.rows or self.rows[reader].finish_s > moment_s for reader in readers
+        )
+
+
+def _lay_out_in_time(
+    graph: nx.DiGraph, rows: tuple[ScheduledOperation, ...], sizes: dict[str, int]
+) -> tuple[LiveTensor, ...]:
+    """Lay tensors out by the times at which they live, where operations overlap."""
+    by_name = {row.cost.name: row for row in rows}
+    end_s = max(row.finish_s for row in rows)
+    tensors = []
+    for name, row in by_name.items():
+        last_s = max((by_name[reader].finish_s for reader in graph.successors(name)), default=end_s)
+        tensors.append(LiveTensor(name, sizes[name], row.start_s, math.nextafter(last_s, 0.0)))
+    return lay_out(tensors)

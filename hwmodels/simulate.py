@@ -1,0 +1,243 @@
+"""What a whole graph costs: operations in time, with what they gain from each other.
+
+Three things make the schedule shorter than the sum of the separate prices, never longer: the weights of the next
+operation stream in while this one computes (as far as free scratchpad holds them), a fused follower needs no launch
+of its own, and two units work at once where the graph allows it. Bytes, DRAM bytes and dynamic energy are plain sums.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from .cost import OperationCost, operation_cost
+from .errors import DeviceError
+from .limits import over_limits
+from .memory import MemoryPlan, operations, plan_memory
+from .operation import Operation
+from .provenance import figures
+from .schedule import ScheduledOperation, schedule
+
+if TYPE_CHECKING:
+    from .device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class PeakBound:
+    """Most memory that a graph can need: a part that no choice of weight format changes, and its weights.
+
+    The program's row is `activation_bytes` + the sum of the chosen weights' bytes <= limit.
+    """
+
+    activation_bytes: int
+    weight_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both parts."""
+        return self.activation_bytes + self.weight_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """What one inference costs on a device.
+
+    Attributes:
+        device: id of the device.
+        operations: each operation with its price, start and finish, in the order of execution.
+        latency_s: time to the last result, as scheduled.
+        latency_bound_s: sum of the separate prices; never below `latency_s`.
+        critical_path_s: the longest chain of operations that wait for each other.
+        peak_memory_bytes: all stored weights and the arena of activations.
+        peak_bound_bytes: the separable bound; never below `peak_memory_bytes`.
+        peak_activation_bytes: the arena alone.
+        weight_bytes: all stored weights, resident or not.
+        dram_bytes: bytes from and to DRAM per inference.
+        dram_bandwidth_bytes_per_s: `dram_bytes` x inferences per second.
+        inferences_per_s: the rate asked for, or 1 / latency.
+        scratchpad_bytes: stored weights that stay on chip.
+        scratchpad_room_bytes: what could stay there.
+        dynamic_energy_j: arithmetic and transfers per inference.
+        energy_j: dynamic energy and static power for as long as the inference takes.
+        average_power_w: static power and dynamic energy x inferences per second.
+        unpack_s: time spent on turning stored codes into the compute type.
+        dram_saved_s: DRAM time saved against streaming the same matrices with 8-bit codes.
+        bops: macs x weight bits x activation bits, all operations together.
+        bound_shares: what operations wait for -> share of `latency_bound_s`.
+        confidence: how far the device file may be trusted.
+        latency_interval_s: latency to expect if it were measured, lowest and highest.
+        sourced_figures: figures of the device file with a source.
+        all_figures: all its figures.
+        over_limits: one line per limit of the device that the graph breaks.
+        notes: what the figures above do not contain.
+        memory: the layout of activations over the order of operations.
+    """
+
+    device: str
+    operations: tuple[ScheduledOperation, ...]
+    latency_s: float
+    latency_bound_s: float
+    critical_path_s: float
+    peak_memory_bytes: int
+    peak_bound_bytes: int
+    peak_activation_bytes: int
+    weight_bytes: int
+    dram_bytes: int
+    dram_bandwidth_bytes_per_s: float
+    inferences_per_s: float
+    scratchpad_bytes: int
+    scratchpad_room_bytes: int
+    dynamic_energy_j: float
+    energy_j: float
+    average_power_w: float
+    unpack_s: float
+    dram_saved_s: float
+    bops: int
+    bound_shares: dict[str, float]
+    confidence: str
+    latency_interval_s: tuple[float, float]
+    sourced_figures: int
+    all_figures: int
+    over_limits: tuple[str, ...]
+    notes: tuple[str, ...]
+    memory: MemoryPlan
+
+
+def peak_activation_bytes(graph: nx.DiGraph, device: Device) -> int:
+    """Return the bytes of the activation arena: best order, live ranges, offsets packed."""
+    return plan_memory(graph, device).peak_bytes
+
+
+def scratchpad_room_bytes(graph: nx.DiGraph, device: Device) -> int:
+    """Return the scratchpad bytes left for resident weights once the activations have theirs; 0 without one.
+
+    It depends on the activations only, so it is a constant of the program that chooses weight formats.
+    """
+    return _room(device, peak_activation_bytes(graph, device))
+
+
+def peak_bound_bytes(graph: nx.DiGraph, device: Device) -> PeakBound:
+    """Return the separable bound on peak memory: a fixed part for activations and a sum over weights."""
+    weights = sum(op.weight.bytes for op in operations(graph).values() if op.weight)
+    return PeakBound(peak_activation_bytes(graph, device), weights)
+
+
+def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | None = None) -> CostReport:
+    """Price a graph on a device.
+
+    Args:
+        graph: operator graph, see `operation`.
+        device: the hardware.
+        inferences_per_s: how often an inference is asked for; back to back if None.
+
+    Raises:
+        DeviceError: an operation that no unit runs, resident weights that do not fit, or no legal graph.
+    """
+    if inferences_per_s is not None and not 0 < inferences_per_s < 1e9:
+        raise DeviceError(f"inferences_per_s: found {inferences_per_s}; legal is more than 0; correct it")
+    ops = operations(graph)
+    costs = {name: operation_cost(op, device) for name, op in ops.items()}
+    memory = plan_memory(graph, device)
+    room = _room(device, memory.peak_bytes)
+    resident = sum(cost.scratchpad_bytes for cost in costs.values())
+    if resident > room:
+        raise DeviceError(
+            f"{device.id}: found {resident} resident weight bytes; legal are {room} beside "
+            f"{memory.peak_bytes} bytes of activations; stream some of them"
+        )
+    rows, memory = schedule(graph, costs, device, memory, free_bytes=room - resident)
+    return _report(graph, device, rows, memory, room, inferences_per_s)
+
+
+def _room(device: Device, activation_bytes: int) -> int:
+    pad = device.scratchpad
+    return max(0, pad.usable_bytes - activation_bytes) if pad else 0
+
+
+def _report(
+    graph: nx.DiGraph,
+    device: Device,
+    rows: tuple[ScheduledOperation, ...],
+    memory: MemoryPlan,
+    room: int,
+    inferences_per_s: float | None,
+) -> CostReport:
+    costs = [row.cost for row in rows]
+    latency_bound_s = math.fsum(cost.latency_bound_s for cost in costs)
+    latency_s = min(max(row.finish_s for row in rows), latency_bound_s)  # a running sum rounds unlike fsum
+    rate = inferences_per_s or 1 / latency_s
+    weight_bytes = sum(cost.weight_bytes for cost in costs)
+    dram_bytes = sum(cost.dram_bytes for cost in costs)
+    dynamic_j = math.fsum(cost.dynamic_energy_j for cost in costs)
+    low, high = device.latency_interval
+    known = figures(device)
+    report = CostReport(
+        device=device.id,
+        operations=rows,
+        latency_s=latency_s,
+        latency_bound_s=latency_bound_s,
+        critical_path_s=_critical_path_s(graph, rows),
+        peak_memory_bytes=weight_bytes + memory.peak_bytes,
+        peak_bound_bytes=peak_bound_bytes(graph, device).total_bytes,
+        peak_activation_bytes=memory.peak_bytes,
+        weight_bytes=weight_bytes,
+        dram_bytes=dram_bytes,
+        dram_bandwidth_bytes_per_s=dram_bytes * rate,
+        inferences_per_s=rate,
+        scratchpad_bytes=sum(cost.scratchpad_bytes for cost in costs),
+        scratchpad_room_bytes=room,
+        dynamic_energy_j=dynamic_j,
+        energy_j=dynamic_j + device.power.static_w * latency_s,
+        average_power_w=device.power.static_w + dynamic_j * rate,
+        unpack_s=math.fsum(cost.unpack_s for cost in costs),
+        dram_saved_s=math.fsum(_saved_s(op, device) for op in operations(graph).values()),
+        bops=sum(cost.bops for cost in costs),
+        bound_shares=_shares(costs),
+        confidence=device.confidence,
+        latency_interval_s=(low * latency_s, high * latency_s),
+        sourced_figures=sum(figure.is_sourced for figure in known),
+        all_figures=len(known),
+        over_limits=(),
+        notes=_notes(device, memory),
+        memory=memory,
+    )
+    return replace(report, over_limits=over_limits(report, device))
+
+
+def _critical_path_s(graph: nx.DiGraph, rows: tuple[ScheduledOperation, ...]) -> float:
+    """Return the longest chain of waiting operations, each for as long as it was scheduled."""
+    reached: dict[str, float] = {}
+    for row in rows:  # the order of execution is topological
+        before = max((reached[name] for name in graph.predecessors(row.cost.name)), default=0.0)
+        reached[row.cost.name] = before + (row.finish_s - row.start_s)
+    return max(reached.values())
+
+
+def _shares(costs: list[OperationCost]) -> dict[str, float]:
+    whole = math.fsum(cost.latency_bound_s for cost in costs)
+    kinds = dict.fromkeys(cost.bound for cost in costs)
+    return {kind: math.fsum(c.latency_bound_s for c in costs if c.bound == kind) / whole for kind in kinds}
+
+
+def _saved_s(op: Operation, device: Device) -> float:
+    """DRAM time that an operation's stored matrix saves against streaming it with 8-bit codes and its own metadata."""
+    weight = op.weight
+    if weight is None or op.kind != "gemm" or weight.axis == "none":
+        return 0.0
+    far = device.far_memory
+    full = far.transfer_s(op.weights + weight.metadata_bytes, 0)
+    return full - far.transfer_s(0 if weight.resident else weight.bytes, 0)
+
+
+def _notes(device: Device, memory: MemoryPlan) -> tuple[str, ...]:
+    path = device.path(device.units[0])
+    on_chip = path[-2].usable_bytes if len(path) > 1 else 0
+    if memory.peak_bytes <= on_chip:
+        return ()
+    return (
+        f"{memory.peak_bytes} bytes of live activations exceed the {on_chip} on chip; "
+        "tensors that wait there for a later operation cause DRAM traffic that is not counted",
+    )
