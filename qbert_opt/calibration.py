@@ -1,0 +1,76 @@
+"""Calibration text for a model, and quantized matrices from it: the one place where rounding errors come from.
+
+The scores, the plan and the written model all use these functions with the same data, sizes and seed, so that the ΔW
+that was scored is the ΔW that is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from . import registry
+from .choices import Choice, Layout
+from .curvature.capture import input_grams
+from .errors import UsageError
+from .models.batches import TokenBatch, tokenize
+from .models.loading import LoadedModel
+from .profiles import MatrixSpec, ModelProfile
+from .quantizers import QuantizedMatrix
+from .texts import LabeledTexts, split_disjoint
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationPlan:
+    """How calibration text is drawn: sizes and seed decide it for a given data set.
+
+    Attributes:
+        num_calibration: samples that fit the quantizer.
+        num_scored: samples that score, disjoint from them.
+        seed: of the draw.
+    """
+
+    num_calibration: int
+    num_scored: int
+    seed: int
+
+
+def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[LabeledTexts, LabeledTexts]:
+    """Draw the texts that fit the quantizer and the disjoint ones that score."""
+    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_scored], seed=plan.seed)
+    return fit, scored
+
+
+class MatrixQuantizer:
+    """Quantizes a model's matrices by one method with statistics of one calibration text."""
+
+    def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
+        self._model, self._profile = loaded.model, profile
+        self._plugin = registry.load("quantizers", method)
+        self._grams: dict[str, torch.Tensor] = {}
+        if self._plugin.NEEDS_GRAM:
+            if fit is None:
+                raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
+            batches: Sequence[TokenBatch] = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE)
+            self._grams = input_grams(self._model, batches, [m.module for m in profile.matrices])
+
+    def weight(self, matrix: MatrixSpec) -> torch.Tensor:
+        """The matrix' weights, float32 `[rows, columns]`."""
+        return self._model.get_submodule(matrix.module).weight.detach()
+
+    def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+        """Quantize one matrix under several choices."""
+        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads) for c in choices]
+        found: list[QuantizedMatrix] = self._plugin.quantize(
+            self.weight(matrix), layouts, self._grams.get(matrix.module)
+        )
+        return found
+
+    def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:
+        """Rounding errors ΔW of one matrix under several choices, float32 `[choices, rows, columns]`."""
+        weight = self.weight(matrix)
+        return torch.stack([quantized.dequantize() - weight for quantized in self.quantize(matrix, choices)])

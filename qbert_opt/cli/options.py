@@ -1,0 +1,29 @@
+"""Options that several verbs share, written once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
+Data = Annotated[
+    str, typer.Option("--data", help="Texts: .tsv, .csv, .jsonl, .parquet, a folder of splits, or e.g. snips/dev.")
+]
+TextColumn = Annotated[
+    list[str] | None, typer.Option("--text-column", help="Column of the text; twice for sentence pairs.")
+]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the label.")]
+Split = Annotated[str | None, typer.Option("--split", help="Which split of a folder, for example test.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model: gptq, rtn.")]
+Metric = Annotated[str, typer.Option("--metric", help="Estimator of the loss; see 'qbert-opt metrics'.")]
+Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
+Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
+CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
+ScoringSamples = Annotated[
+    int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
+]
+DEFAULT_BITS = "2,3,4,8"
+DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"

@@ -1,0 +1,61 @@
+"""`qbert-opt sensitivity`: model and text to a table of scores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+
+def command(
+    model: options.Model,
+    data: options.Data,
+    output: Annotated[str, typer.Option("--output", "-o", help="File to write.")] = "scores.json",
+    metric: options.Metric = "directional",
+    method: options.Method = "gptq",
+    bits: options.Bits = options.DEFAULT_BITS,
+    groupings: options.Groupings = options.DEFAULT_GROUPINGS,
+    calibration_samples: options.CalibrationSamples = 256,
+    scoring_samples: options.ScoringSamples = 256,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    split: options.Split = None,
+    seed: options.Seed = 0,
+    memory_limit: Annotated[str, typer.Option("--memory-limit", help="Bound on what a factor pass keeps.")] = "2GB",
+    quiet: options.Quiet = False,
+) -> None:
+    """Score every choice of every matrix on calibration text.
+
+    Example: `qbert-opt sensitivity --model models/minilm-snips --data snips/dev -o scores.json`
+
+    An interrupted run goes on where it stopped when it is started again with the same options.
+    """
+    from hwmodels.units import parse_bytes
+
+    from ...calibration import CalibrationPlan
+    from ...choices import grid, parse_bits, parse_groupings
+    from ...models.loading import load_model
+    from ...scores import write_scores
+    from ...sensitivity import measure_sensitivity
+    from ...texts import read_texts
+
+    choices = grid(parse_bits(bits), parse_groupings(groupings), method)
+    texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    with progress(f"{metric} scores", quiet=quiet) as tell:
+        table = measure_sensitivity(
+            load_model(model),
+            texts,
+            choices,
+            metric=metric,
+            plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            memory_limit_bytes=parse_bytes(memory_limit),
+            checkpoint=f"{output}.partial",
+            progress=tell,
+        )
+    write_scores(table, output)
+    from ...report import scores_summary
+
+    typer.echo(f"{output}: {scores_summary(table)}")

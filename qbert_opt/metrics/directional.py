@@ -1,0 +1,76 @@
+"""Second order of KL along the very rounding error: Ω(ΔW) = 1/(2N) Σ_n Σ_f (Σ_t gᵀ ΔW a)².
+
+The Gauss-Newton form for softmax outputs, exact to second order, without labels. The sum over tokens is inside the
+square and the error keeps its sign, which is what norms times a trace or an eigenvalue throw away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..curvature.factors import SampleFactors, factor_pass
+from ..profiles import MatrixSpec
+from ._task import Estimate, ScoringTask
+
+LOSS_UNIT = "nats of KL(reference || quantized) per sample"
+CONTAINS = "second order of rounding encoder matrices, each alone"
+NEEDS_LABELS = False
+JACOBIAN_BYTES = 1 << 27  # formed at a time
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score matrices in groups that fit the memory limit; each group costs one factor pass."""
+    for group in _groups(task, pending):
+        names = [task.profile.matrices[i].module for i in group]
+        task.note(f"factor pass over {len(group)} matrices")
+        factors = factor_pass(task.model, task.batches, names)
+        for index, name in zip(group, names, strict=True):
+            samples = factors.pop(name)
+            yield index, quadratic_forms(samples, task.perturbations(task.profile.matrices[index]))
+
+
+def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:
+    """Return Ω and its standard error for each ΔW.
+
+    Args:
+        samples: factors of N samples of one matrix.
+        perturbations: float32 `[choices, rows, columns]`.
+    """
+    flat = perturbations.reshape(len(perturbations), -1)
+    factors = samples[0].gradients.shape[0]
+    step = min(len(samples), max(1, JACOBIAN_BYTES // (4 * factors * flat.shape[1])))
+    buffer = perturbations.new_empty(
+        step, factors, *perturbations.shape[1:]
+    )  # reused: fresh pages cost more than the products
+    per_sample = []
+    for start in range(0, len(samples), step):
+        part = samples[start : start + step]
+        for slot, sample in zip(buffer, part, strict=False):
+            sample.jacobian(out=slot)
+        jacobians = buffer[: len(part)].reshape(len(part) * factors, -1)
+        products = jacobians @ flat.T  # [samples * factors, choices]
+        per_sample.append(products.double().square().reshape(len(part), factors, -1).sum(1) / 2)
+    losses = torch.cat(per_sample)
+    return Estimate(losses.mean(0), losses.std(0) / len(losses) ** 0.5)
+
+
+def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
+    tokens = sum(int(batch.mask.sum()) for batch in task.batches)
+    factors = task.model.config.num_labels - 1
+    group: list[int] = []
+    used = 0
+    for index in pending:
+        size = _factor_bytes(task.profile.matrices[index], tokens, factors)
+        if group and used + size > task.memory_limit_bytes:
+            yield group
+            group, used = [], 0
+        group.append(index)
+        used += size
+    if group:
+        yield group
+
+
+def _factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
+    return 4 * tokens * (matrix.columns + factors * matrix.rows)

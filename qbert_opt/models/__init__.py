@@ -1,0 +1,1 @@
+"""Real models: loading them, feeding them, finding their matrices by structure."""

@@ -1,0 +1,134 @@
+"""Load a fine-tuned encoder and its tokenizer from a folder, and say which model it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from ..errors import InputFileError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode and float32, with its tokenizer and the hash of its weights."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    sha256: str
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Label names by index of the head's outputs; None for a model without a classification head."""
+        config = self.model.config
+        if not has_classifier(self.model):
+            return None
+        return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+
+def has_classifier(model: nn.Module) -> bool:
+    """Tell whether the model ends in a sequence classification head."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def load_model(source: str | Path) -> LoadedModel:
+    """Load a fine-tuned model in float32, evaluation mode, from a folder or a named hub model.
+
+    Only safetensors weights are read: other weight files can run code when they are opened.
+
+    Raises:
+        InputFileError: the folder is no model, lacks weights or tokenizer, or holds NaN or infinite weights.
+    """
+    folder = Path(source)
+    check_is_model(source)
+    quiet_transformers()
+    local = folder.is_dir()
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        architecture = (config.architectures or [""])[0]
+        auto = AutoModelForSequenceClassification if architecture.endswith("ForSequenceClassification") else AutoModel
+        model = auto.from_pretrained(source, local_files_only=local, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
+    check_finite(model, str(source))
+    return LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own reports and bars off the screen: ours say what matters."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def check_is_model(source: str | Path) -> None:
+    """Refuse what is neither a model folder nor the name of a hub model.
+
+    Raises:
+        InputFileError: a missing folder, a file, or a folder without `config.json`.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise InputFileError(
+                f"{source}: is no model folder: it has no config.json. Give a transformers model folder."
+            )
+    elif folder.exists():
+        raise InputFileError(f"{source}: is a file. Give the folder that holds config.json and model.safetensors.")
+    elif str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
+        raise InputFileError(f"{source}: no such folder. Give a model folder, or a hub model as owner/name.")
+
+
+def check_finite(model: nn.Module, source: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        InputFileError: names the first such tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputFileError(f"{source}: {name} holds NaN or infinite values. Repair or re-train the model.")
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash every tensor's name, shape and float32 bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def label_index(loaded: LoadedModel, labels: tuple[str, ...], source: str) -> torch.Tensor:
+    """Return int64 `[N]`: the head's output index of each label, by name or by number.
+
+    Raises:
+        UsageError: the model has no classification head.
+        InputFileError: a label that the head does not know.
+    """
+    names = loaded.labels
+    if names is None:
+        raise UsageError(f"{loaded.name}: has no classification head, so labels mean nothing to it.")
+    known = {name: index for index, name in enumerate(names)}
+    by_number = {str(index): index for index in range(len(names))}
+    indices = []
+    for row, label in enumerate(labels):
+        index = known.get(label, by_number.get(label))
+        if index is None:
+            raise InputFileError(
+                f"{source}: sample {row + 1} has label {label!r}. {loaded.name} knows {', '.join(names)}."
+            )
+        indices.append(index)
+    return torch.tensor(indices)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,205 @@
+"""Write and read the quantized folder.
+
+    model.safetensors   per matrix `<module>.codes` (packed), `.scale`, `.offset`; tables likewise; all else in fp16
+    allocation.json     the plan, with the hash of the model it belongs to
+    config.json, tokenizer files
+
+Only safetensors and JSON: nothing in the folder can run code when it is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
+from ..calibration import MatrixQuantizer
+from ..choices import Layout
+from ..errors import InputFileError
+from ..files import atomic_folder
+from ..models.loading import LoadedModel, weights_sha256
+from ..quantizers import QuantizedMatrix, rtn
+from ..quantizers._matrix import group_shape
+from .bits import pack, packed_bytes, unpack
+
+WEIGHTS = "model.safetensors"
+PLAN = "allocation.json"
+FORMAT = "qbert-opt/model@1"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenModel:
+    """What is on disk: `tensor_bytes` of payload, `header_bytes` that say where each tensor lies."""
+
+    folder: Path
+    encoder_bytes: int
+    tensor_bytes: int
+    header_bytes: int
+
+
+def write_quantized(
+    loaded: LoadedModel,
+    allocation: Allocation,
+    quantizer: MatrixQuantizer,
+    output: str | Path,
+    *,
+    progress=lambda done, total, what: None,  # type: ignore[no-untyped-def]
+) -> WrittenModel:
+    """Quantize a model by its plan and write the folder, whole or not at all.
+
+    Raises:
+        InputFileError: the plan belongs to another model.
+        RuntimeError: bytes on disk differ from the plan's (our bug, never left on disk).
+    """
+    check_belongs(allocation, loaded)
+    tensors: dict[str, torch.Tensor] = {}
+    by_module = {m.module: m for m in allocation.profile.matrices}
+    for index, planned in enumerate(allocation.matrices):
+        progress(index, len(allocation.matrices), planned.module)
+        [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
+        tensors |= _stored(planned.module, quantized)
+    for table in allocation.tables:
+        weight = loaded.model.get_submodule(table.module).weight.detach()
+        [quantized] = rtn.quantize(weight, [table_layout(table)])
+        tensors |= _stored(table.module, quantized)
+    tensors |= _other_tensors(loaded.model, allocation)
+    with atomic_folder(output) as folder:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": FORMAT, "model_sha256": loaded.sha256})
+        write_allocation(allocation, folder / PLAN)
+        loaded.tokenizer.save_pretrained(folder)
+        _write_config(loaded, folder)
+        written = measure_folder(folder, allocation)
+        _check_bytes(written, allocation)
+    return WrittenModel(Path(output), written.encoder_bytes, written.tensor_bytes, written.header_bytes)
+
+
+def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
+    """Load a quantized folder as a torch model with dequantized float32 weights.
+
+    Raises:
+        InputFileError: a part is missing, truncated, or does not match the plan.
+    """
+    root = Path(folder)
+    if not (root / PLAN).is_file():
+        raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
+    allocation = read_allocation(root / PLAN)
+    config = AutoConfig.from_pretrained(root, local_files_only=True)
+    with torch.device("cpu"):
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    state: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(root / WEIGHTS, framework="pt") as file:
+            names = set(file.keys())
+            for planned in allocation.matrices:
+                state[f"{planned.module}.weight"] = _restore(file, names, planned, planned.layout).dequantize()
+            for table in allocation.tables:
+                state[f"{table.module}.weight"] = _restore(file, names, table, table_layout(table)).dequantize()
+            for name in names:
+                if not name.endswith((".codes", ".scale", ".offset")):
+                    tensor = file.get_tensor(name)
+                    state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        name = (missing or unexpected)[0]
+        raise InputFileError(
+            f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
+        )
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(root, local_files_only=True)
+    return LoadedModel(str(folder), model, tokenizer, weights_sha256(model)), allocation
+
+
+def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
+    """Refuse a plan that was made for another model.
+
+    Raises:
+        InputFileError: the hashes differ.
+    """
+    if allocation.profile.sha256 != loaded.sha256:
+        raise InputFileError(
+            f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
+            f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
+        )
+
+
+def table_layout(table: PlannedTable) -> Layout:
+    """Layout of an embedding table: one range per row."""
+    return Layout(table.bits, "rows", table.rows, 1)
+
+
+def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
+    """Count the bytes of a written folder from the file itself."""
+    path = folder / WEIGHTS
+    with path.open("rb") as file:
+        header_bytes = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes - 8))
+    sizes = {n: e["data_offsets"][1] - e["data_offsets"][0] for n, e in header.items() if n != "__metadata__"}
+    parts = (".codes", ".scale", ".offset")
+    encoder = sum(sizes.get(m.module + part, 0) for m in allocation.matrices for part in parts)
+    return WrittenModel(folder, encoder, path.stat().st_size - header_bytes, header_bytes)
+
+
+def _check_bytes(written: WrittenModel, allocation: Allocation) -> None:
+    planned = (allocation.encoder_bytes, allocation.total_bytes)
+    found = (written.encoder_bytes, written.tensor_bytes)
+    if planned != found:
+        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {found}")
+
+
+def _stored(module: str, quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
+    packed = pack(quantized.codes.numpy(), quantized.layout.bits)
+    tensors = {f"{module}.codes": torch.from_numpy(packed), f"{module}.scale": quantized.scale.contiguous()}
+    if not quantized.layout.symmetric:
+        tensors[f"{module}.offset"] = quantized.offset.contiguous()
+    return tensors
+
+
+def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, layout: Layout) -> QuantizedMatrix:
+    rows, columns = planned.rows, planned.columns
+    shape = group_shape(layout, rows, columns)
+    expected = {"codes": (packed_bytes(rows * columns, layout.bits),), "scale": shape, "offset": shape}
+    if layout.symmetric:
+        del expected["offset"]
+    found = {}
+    for part, wanted in expected.items():
+        name = f"{planned.module}.{part}"
+        if name not in names:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. Quantize anew.")
+        if tuple(file.get_slice(name).get_shape()) != wanted:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {wanted}. Quantize anew.")
+        found[part] = file.get_tensor(name)
+    codes = unpack(np.asarray(found["codes"]), layout.bits, rows * columns).reshape(rows, columns)
+    half = 2 ** (layout.bits - 1) - 1
+    offset = found["offset"] if "offset" in found else (-half * found["scale"].float()).half()
+    return QuantizedMatrix(layout, torch.from_numpy(codes), found["scale"], offset)
+
+
+def _other_tensors(model: nn.Module, allocation: Allocation) -> dict[str, torch.Tensor]:
+    """Biases, LayerNorm and head in fp16."""
+    priced = {f"{m.module}.weight" for m in [*allocation.matrices, *allocation.tables]}
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if name in priced:
+            continue
+        half = parameter.detach().half()
+        if not torch.isfinite(half).all():
+            raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
+        tensors[name] = half.contiguous()
+    return tensors
+
+
+def _write_config(loaded: LoadedModel, folder: Path) -> None:
+    config = loaded.model.config.to_dict()
+    config["quantization_config"] = {"quant_method": "qbert-opt", "format": FORMAT, "plan": PLAN}
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")

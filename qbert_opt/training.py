@@ -1,0 +1,87 @@
+"""Fine-tune an encoder on labelled texts: plain AdamW, linear warm-up and decay.
+
+It exists so that every figure of this project can be reproduced from installable encoders; it is no
+competitor to a training framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from .models.batches import tokenize
+from .models.loading import check_is_model, quiet_transformers
+from .texts import LabeledTexts
+
+
+def fine_tune(
+    encoder: str | Path,
+    data: LabeledTexts,
+    output: str | Path,
+    *,
+    epochs: int = 2,
+    learning_rate: float = 8e-5,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> None:
+    """Fine-tune `encoder` with a new classification head and write the model folder `output`.
+
+    Args:
+        encoder: folder of a pre-trained encoder.
+        data: labelled texts; their sorted label names become the head's outputs.
+        output: folder to write, in safetensors.
+        epochs: passes over the data, at least 1.
+        learning_rate: peak of the schedule (10 % linear warm-up, linear decay to 0).
+        batch_size: samples per step; batches hold sentences of similar length, in random order.
+        seed: of head initialisation, dropout and batch order.
+        progress: called after each step with steps done, steps in all, loss in nats.
+
+    Raises:
+        InputFileError: `encoder` is no model folder.
+        ValueError: `data` has no labels.
+    """
+    check_is_model(encoder)
+    if data.labels is None:
+        raise ValueError(f"{data.name} has no labels to learn")
+    names = sorted(set(data.labels))
+    quiet_transformers()
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        encoder,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        use_safetensors=True,
+        dtype=torch.float32,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    batches = tokenize(tokenizer, data.texts, batch_size=batch_size)
+    target = torch.tensor([names.index(label) for label in data.labels])
+    steps = epochs * len(batches)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    warmup = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    generator = np.random.default_rng(seed)
+    model.train()
+    done = 0
+    for _ in range(epochs):
+        for index in generator.permutation(len(batches)):
+            batch = batches[index]
+            loss = torch.nn.functional.cross_entropy(model(**batch.inputs).logits, target[list(batch.indices)])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            progress(done, steps, loss.item())
+    model.eval()
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)

@@ -1,0 +1,100 @@
+"""The default metric against the truth: measured KL, dense Hessians, and its own standard error."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.choices import default_grid, grid
+from qbert_opt.curvature.factors import factor_pass, output_factors
+from qbert_opt.evaluation import kl_divergence
+from qbert_opt.metrics.directional import quadratic_forms
+from qbert_opt.models.batches import TokenBatch, logits, tokenize
+from qbert_opt.models.structure import profile_model
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_output_factors_rebuild_the_softmax_hessian(classes):
+    """B Bᵀ = diag(p) - p pᵀ, with one column fewer than classes."""
+    outputs = torch.randn(5, classes, generator=torch.Generator().manual_seed(0))
+    factors = output_factors(outputs).double()
+    p = outputs.double().softmax(-1)
+    assert factors.shape == (5, classes, classes - 1)
+    torch.testing.assert_close(
+        factors @ factors.transpose(1, 2), torch.diag_embed(p) - p[:, :, None] * p[:, None, :], atol=1e-6, rtol=0
+    )
+
+
+def double_model(loaded):
+    """A float64 copy: KL of small perturbations drowns in float32 rounding."""
+    return copy.deepcopy(loaded.model).double()
+
+
+def test_score_is_the_second_order_of_measured_kl(tiny, sentences):
+    """For a small ΔW in any matrix, measured KL over Ω(ΔW) is 1."""
+    model = double_model(tiny)
+    batches = tokenize(tiny.tokenizer, sentences.texts[:24], batch_size=8)
+    reference = logits(model, batches)
+    profile = profile_model(tiny)
+    factors = factor_pass(model, batches, [m.module for m in profile.matrices])
+    generator = torch.Generator().manual_seed(1)
+    for matrix in profile.matrices:
+        weight = model.get_submodule(matrix.module).weight
+        change = 1e-4 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        predicted = quadratic_forms(factors[matrix.module], change[None]).value.item()
+        with torch.no_grad():
+            weight += change
+            measured = kl_divergence(reference, logits(model, batches)).mean().item()
+            weight -= change
+        assert measured / predicted == pytest.approx(1, abs=0.02), matrix.module
+
+
+def test_padding_does_not_change_a_score(tiny, sentences):
+    """A sample scores the same alone and padded beside a longer one."""
+    profile = profile_model(tiny)
+    module = profile.matrices[4].module
+    together = tokenize(tiny.tokenizer, sentences.texts[:12], batch_size=12)
+    alone = [
+        TokenBatch({k: v[i : i + 1, : int(b.mask[i].sum())] for k, v in b.inputs.items()}, (index,))
+        for b in together
+        for i, index in enumerate(b.indices)
+    ]
+    change = torch.randn(
+        1, profile.matrices[4].rows, profile.matrices[4].columns, generator=torch.Generator().manual_seed(0)
+    )
+    values = [quadratic_forms(factor_pass(tiny.model, b, [module])[module], change).value for b in (together, alone)]
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=0)
+
+
+def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
+    """Over random subsets, the mean squared error of the score is its mean squared standard error, within a factor 2."""
+    profile = profile_model(tiny)
+    matrix = profile.matrices[5]
+    errors = MatrixQuantizer(tiny, profile, "rtn", None).errors(matrix, grid((2, 3), ("rows:1", "columns:32"), "rtn"))
+    batches = tokenize(tiny.tokenizer, sentences.texts, batch_size=16)
+    samples = factor_pass(tiny.model, batches, [matrix.module])[matrix.module]
+    truth = quadratic_forms(samples, errors).value
+    generator = np.random.default_rng(0)
+    size = 15
+    estimates = [
+        quadratic_forms([samples[i] for i in generator.choice(120, size, replace=False)], errors) for _ in range(100)
+    ]
+    found = torch.stack([(e.value - truth).square() for e in estimates]).mean(0) / (1 - size / 120)
+    stated = torch.stack([e.std_error.square() for e in estimates]).mean(0)
+    assert ((found / stated > 0.5) & (found / stated < 2)).all(), found / stated
+
+
+def test_gptq_loses_less_than_rounding(tiny, sentences):
+    """On its own statistics, error compensation never has more output error than plain rounding, summed over choices."""
+    profile = profile_model(tiny)
+    fit, _ = calibration_texts(sentences, CalibrationPlan(60, 60, 0))
+    choices = [c for c in default_grid("gptq") if c.grouping in ("rows:1", "rows:heads", "rows:each", "columns:32")]
+    gptq, rtn = (MatrixQuantizer(tiny, profile, method, fit) for method in ("gptq", "rtn"))
+    for matrix in profile.matrices:
+        gram = gptq._grams[matrix.module].double()
+        compensated, plain = (
+            torch.einsum("cij,jk,cik->c", e, gram, e) for e in (q.errors(matrix, choices).double() for q in (gptq, rtn))
+        )
+        assert compensated.sum() < 0.8 * plain.sum(), matrix.module
