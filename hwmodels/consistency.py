@@ -1,13 +1,14 @@
 """Figures of a device that contradict each other or name what is not there.
 
-Public tables of devices are wrong in ways that arithmetic catches (a doubled bus, a bandwidth in bits); these checks
-run on every file that is loaded.
+Public tables of devices are wrong in ways that arithmetic catches (a doubled bus, a bandwidth in bits);
+these checks run on every file that is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .device_file import Located
@@ -75,7 +76,7 @@ def _paths(device: Device) -> Iterator[Contradiction]:
                     f"found {memory_id!r}; legal are the memories {', '.join(known)}; correct it",
                 )
         path = [known[memory_id] for memory_id in unit.path if memory_id in known]
-        for near, far in zip(path, path[1:], strict=False):
+        for near, far in pairwise(path):
             if near.size_bytes > far.size_bytes:
                 yield Contradiction(
                     ("units", position, "path"),
@@ -95,7 +96,7 @@ def _units(device: Device) -> Iterator[Contradiction]:
             if rate.op in ("gemm", "matmul") and rate.type not in unit.energy_mac_j:
                 yield Contradiction(
                     ("units", position, "rates", step),
-                    f"found type {rate.type}; legal are the types of energy_mac: {', '.join(unit.energy_mac_j)}; add it",
+                    f"found type {rate.type}; legal are those of energy_mac, {', '.join(unit.energy_mac_j)}; add it",
                 )
     rated = {rate.op for unit in device.units for rate in unit.rates}
     rated |= {"matmul"} if "gemm" in rated else set()
@@ -138,9 +139,7 @@ def _formats(device: Device) -> Iterator[Contradiction]:
                 "row_groups for rows only; correct it"
             )  # fmt: skip
         if form.how == "native" and (form.unpack_cycles_per_weight or form.unpack_cycles_per_group):
-            yield Contradiction(
-                here, "found unpack cycles; legal is none for how: native; choose dequant or lut"
-            )
+            yield Contradiction(here, "found unpack cycles; legal is none for how: native; choose dequant or lut")
 
 
 def _budgets(device: Device) -> Iterator[Contradiction]:
@@ -150,12 +149,10 @@ def _budgets(device: Device) -> Iterator[Contradiction]:
         if reserved.size_bytes >= sizes.get(reserved.memory, 0):
             yield Contradiction(
                 ("reserved", position),
-                f"found {reserved.size_bytes} bytes of {reserved.memory!r}; legal is less than a memory's size; correct it",
+                f"found {reserved.size_bytes} bytes of {reserved.memory!r}; legal is less than its size; correct it",
             )
     if device.power.static_w > device.power.tdp_w:
-        yield Contradiction(
-            ("power", "static"), "found more than tdp; legal is at most tdp; correct one of them"
-        )
+        yield Contradiction(("power", "static"), "found more than tdp; legal is at most tdp; correct one of them")
     largest = max(sizes.values())
     for name in ("weights", "peak_ram"):
         limit = getattr(device.limits, name)

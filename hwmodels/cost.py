@@ -3,13 +3,13 @@
     latency_bound = launch + max(compute + unpack, near memory, DRAM)      with double buffering
     latency_bound = launch + max(compute + unpack, near memory) + DRAM     without
 
-the roofline (Williams et al. 2009) per memory boundary, with the launch and the unpacking of stored codes beside it,
-as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and the device only, so
-that a linear program may add it up over operations; what operations gain from each other (prefetch, fusion, two units
-at once) is `simulate`'s business and only ever lowers the sum.
+the roofline (Williams et al. 2009) per memory boundary, with the launch and the unpacking of stored codes
+beside it, as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and
+the device only, so that a linear program may add it up over operations; what operations gain from each
+other (prefetch, fusion, two units at once) is `simulate`'s business and only ever lowers the sum.
 
-Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory; else they cross
-the DRAM boundary.
+Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory; else
+they cross the DRAM boundary.
 """
 
 from __future__ import annotations
@@ -145,9 +145,7 @@ def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]
     if op.kind not in ("gemm", "matmul"):
         elements = op.batch * op.m * op.n
         return elements / per_s, elements * unit.energy_element_j, 0
-    m, n, k = (
-        math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True)
-    )
+    m, n, k = (math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True))
     padded = op.batch * m * n * k
     energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
     return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k

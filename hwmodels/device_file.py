@@ -1,7 +1,7 @@
 """Reading a device file safely, with the line of every value kept for the error message.
 
-A description is a few kilobytes of plain data. So files over 1 MB, aliases (which can explode), duplicate keys and
-anything nested deeper than a description are refused before a document is built.
+A description is a few kilobytes of plain data. So files over 1 MB, aliases (which can explode), duplicate
+keys and anything nested deeper than a description are refused before a document is built.
 """
 
 from __future__ import annotations
@@ -80,13 +80,9 @@ def read_device_file(path: Path) -> Located:
         ) from None
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(
-            f"{path.name}:1: found {reason}; legal is plain YAML text; correct the file"
-        ) from None
+        raise DeviceError(f"{path.name}:1: found {reason}; legal is plain YAML text; correct the file") from None
     if root is None or not isinstance(root.value, dict):
-        raise DeviceError(
-            f"{path.name}:1: found no fields; legal is a mapping that starts with 'schema:'; add it"
-        )
+        raise DeviceError(f"{path.name}:1: found no fields; legal is a mapping that starts with 'schema:'; add it")
     return root
 
 
@@ -95,19 +91,13 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise DeviceError(
-            f"{path}: found {error.strerror}; legal is a readable file; check the path"
-        ) from None
+        raise DeviceError(f"{path}: found {error.strerror}; legal is a readable file; check the path") from None
     if len(raw) > MAX_FILE_BYTES:
-        raise DeviceError(
-            f"{path.name}:1: found over {MAX_FILE_BYTES} bytes; legal is a short description; shorten it"
-        )
+        raise DeviceError(f"{path.name}:1: found over {MAX_FILE_BYTES} bytes; legal is a short description; shorten it")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise DeviceError(
-            f"{path.name}:1: found bytes that are no UTF-8 text; legal is YAML; check the file"
-        ) from None
+        raise DeviceError(f"{path.name}:1: found bytes that are no UTF-8 text; legal is YAML; check the file") from None
 
 
 def _refuse_bombs(path: Path, text: str) -> None:
@@ -116,9 +106,7 @@ def _refuse_bombs(path: Path, text: str) -> None:
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         place = f"{path.name}:{event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise DeviceError(
-                f"{place}: found an alias '*{event.anchor}'; legal are plain values; write it out"
-            )
+            raise DeviceError(f"{place}: found an alias '*{event.anchor}'; legal are plain values; write it out")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH or count > _MAX_VALUES:

@@ -22,17 +22,13 @@ def _quantity(kind: str, *, positive: bool = True) -> Any:
     def read(value: object) -> float:
         number = parse_bytes(value) if kind == "bytes" else parse_quantity(value, kind)
         if positive and number == 0:
-            raise ValueError(
-                f"found {value!r}; legal is more than zero, for example '{legal.example}'; correct it"
-            )
+            raise ValueError(f"found {value!r}; legal is more than zero, for example '{legal.example}'; correct it")
         return number
 
     return (
         BeforeValidator(read),
         PlainSerializer(lambda value: f"{value!r} {legal.symbol}", when_used="json"),
-        WithJsonSchema(
-            {"type": "string", "description": f"{kind} with its unit", "examples": [legal.example]}
-        ),
+        WithJsonSchema({"type": "string", "description": f"{kind} with its unit", "examples": [legal.example]}),
     )
 
 

@@ -1,7 +1,8 @@
 """What is alive when: the order of operations that needs the least memory, and where each tensor lies in it.
 
-A tensor is alive from the operation that makes it until the last operation that reads it (a result that nobody reads
-stays until the end). Sizes are those of activations, so nothing here depends on how weights are stored.
+A tensor is alive from the operation that makes it until the last operation that reads it (a result that
+nobody reads stays until the end). Sizes are those of activations, so nothing here depends on how weights
+are stored.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from .operation import Operation
 if TYPE_CHECKING:
     from .device import Device
 
-_MAX_STATES = (
-    5_000  # an encoder of 12 layers has a few hundred; a graph that exceeds this is ordered greedily
-)
+_MAX_STATES = 5_000  # an encoder of 12 layers has a few hundred; a graph that exceeds this is ordered greedily
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,11 @@ def operations(graph: nx.DiGraph) -> dict[str, Operation]:
         DeviceError: empty, cyclic, or a node without an operation.
     """
     if not graph or not nx.is_directed_acyclic_graph(graph):
-        raise DeviceError(
-            "operator graph: found no operations or a cycle; legal is an acyclic graph; rebuild it"
-        )
+        raise DeviceError("operator graph: found no operations or a cycle; legal is an acyclic graph; rebuild it")
     ops = dict(graph.nodes(data="op"))
     for name, op in ops.items():
         if not isinstance(op, Operation):
-            raise DeviceError(
-                f"operator graph: {name}: found no 'op'; legal is an Operation on every node; add it"
-            )
+            raise DeviceError(f"operator graph: {name}: found no 'op'; legal is an Operation on every node; add it")
     return ops
 
 
@@ -92,9 +87,9 @@ def activation_sizes(graph: nx.DiGraph, device: Device) -> dict[str, int]:
 def least_memory_order(graph: nx.DiGraph, sizes: dict[str, int]) -> tuple[str, ...]:
     """Return the topological order whose largest live set is smallest.
 
-    A set of finished operations fixes what is alive, so the order is a path through such sets whose widest step is
-    least: Dijkstra's search with max in place of plus. Exact up to a few thousand sets; beyond, each step takes the
-    operation that leaves the fewest bytes alive.
+    A set of finished operations fixes what is alive, so the order is a path through such sets whose widest
+    step is least: Dijkstra's search with max in place of plus. Exact up to a few thousand sets; beyond,
+    each step takes the operation that leaves the fewest bytes alive.
     """
     search = _Search(graph, sizes)
     return search.exact() or search.greedy()
@@ -189,9 +184,7 @@ def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
 
 def _live(tensors: tuple[LiveTensor, ...]) -> int:
     """Return the most bytes alive at once; the maximum lies where some tensor begins."""
-    changes = sorted(
-        [(t.start, 1, t.size_bytes) for t in tensors] + [(t.stop, 2, -t.size_bytes) for t in tensors]
-    )
+    changes = sorted([(t.start, 1, t.size_bytes) for t in tensors] + [(t.stop, 2, -t.size_bytes) for t in tensors])
     live = peak = 0
     for _, _, change in changes:
         live += change

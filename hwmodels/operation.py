@@ -1,7 +1,7 @@
 """The work: one operation of a network, and how its weights lie in memory. Nothing here knows a device.
 
-An operator graph is a `networkx.DiGraph` whose nodes are operation names with the attribute `op`; an edge is an
-activation tensor that the first operation makes and the second reads.
+An operator graph is a `networkx.DiGraph` whose nodes are operation names with the attribute `op`; an edge
+is an activation tensor that the first operation makes and the second reads.
 """
 
 from __future__ import annotations
@@ -69,8 +69,4 @@ class Operation:
         """Number of weights: n x k of a matrix or table, m x n never counts."""
         if self.weight is None:
             return 0
-        return (
-            self.n * self.k
-            if self.kind in ("gemm", "gather")
-            else self.weight.code_bytes * 8 // self.weight.bits
-        )
+        return self.n * self.k if self.kind in ("gemm", "gather") else self.weight.code_bytes * 8 // self.weight.bits

@@ -1,12 +1,14 @@
 """The pieces of a device: memories, compute units, formats, power, limits, provenance.
 
-In the file every figure with a dimension is a string with its unit; here it is an SI number and the unit is in the
-attribute's name. Figures without a dimension (cores, cycles, shares between 0 and 1) are plain numbers.
+In the file every figure with a dimension is a string with its unit; here it is an SI number and the unit is
+in the attribute's name. Figures without a dimension (cores, cycles, shares between 0 and 1) are plain
+numbers.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -45,8 +47,8 @@ class Dram(Part):
 class Memory(Part):
     """One level of memory. A "per_core" memory exists `instances` times and its sizes and rates add up.
 
-    A transfer runs at bandwidth x `efficiency` (what the controller reaches) x `contention` (the share that other
-    software leaves to us). `usable` is the share of the size that we may fill.
+    A transfer runs at bandwidth x `efficiency` (what the controller reaches) x `contention` (the share that
+    other software leaves to us). `usable` is the share of the size that we may fill.
     """
 
     id: Name
@@ -55,9 +57,7 @@ class Memory(Part):
     scope: Literal["per_core", "cluster", "shared"] = "shared"
     instances: Count = 1
     read_bytes_per_s: Bandwidth = Field(alias="read_bw")
-    write_bytes_per_s: Bandwidth | None = Field(
-        alias="write_bw", default=None, description="as read_bw if absent"
-    )
+    write_bytes_per_s: Bandwidth | None = Field(alias="write_bw", default=None, description="as read_bw if absent")
     latency_s: SecondsOrZero = Field(alias="latency")
     efficiency: Share = 1.0
     contention: Share = 1.0
@@ -90,16 +90,16 @@ class Memory(Part):
 class Rate(Part):
     """How fast a unit runs one kind of operation.
 
-    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core. Sizes m, n, k
-    are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m: efficiency) replaces
-    `efficiency` where it is known; between its points it is interpolated in log m.
+    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core. Sizes
+    m, n, k are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m:
+    efficiency) replaces `efficiency` where it is known; between its points it is interpolated in log m.
     """
 
     op: OperationKind
     type: NumberType | None = None
     per_cycle: PerCycle
     efficiency: Share
-    efficiency_by_rows: dict[Count, Share] = {}
+    efficiency_by_rows: dict[Count, Share] = Field(default_factory=dict)
     tile: tuple[Count, Count, Count] = (1, 1, 1)
 
     def efficiency_at(self, rows: int) -> float:
@@ -107,7 +107,7 @@ class Rate(Part):
         points = sorted(self.efficiency_by_rows.items())
         if not points:
             return self.efficiency
-        for (low, low_share), (high, high_share) in zip(points, points[1:], strict=False):
+        for (low, low_share), (high, high_share) in pairwise(points):
             if low <= rows <= high:
                 weight = math.log(rows / low) / math.log(high / low)
                 return low_share + weight * (high_share - low_share)

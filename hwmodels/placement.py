@@ -67,9 +67,7 @@ def _needs_format(op: Operation) -> bool:
 
 def _rate(unit: Unit, kind: str, form: Format | None) -> Rate | None:
     """Return the unit's rate for a kind; products of activations and gathers have fallbacks that every unit has."""
-    wanted = {"gemm": ("gemm",), "matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}.get(
-        kind, (kind,)
-    )
+    wanted = {"gemm": ("gemm",), "matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}.get(kind, (kind,))
     for op in wanted:
         for rate in unit.rates:
             if rate.op == op and (kind != "gemm" or form is None or rate.type == form.compute):

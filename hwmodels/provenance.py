@@ -1,8 +1,9 @@
 """Which figures of a device somebody could check, and which are assumed.
 
 A figure's path joins field names, and ids in place of list positions: `memories.ddr.read_bw`,
-`units.mma.rates.gemm.int8.per_cycle`. A pattern of `provenance` may use `*`; the longest pattern that matches wins.
-Limits are the engineer's wishes, and the bits and groups of a format say what it is: neither is counted.
+`units.mma.rates.gemm.int8.per_cycle`. A pattern of `provenance` may use `*`; the longest pattern that
+matches wins. Limits are the engineer's wishes, and the bits and groups of a format say what it is: neither
+is counted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """When each operation runs: list scheduling over the units, with prefetch and fusion.
 
-An operation's weights may stream in ahead of it, while DRAM would idle under the operations before it on the same
-unit, as far as free scratchpad holds them (Vela's slack of double buffering). It may start before an earlier one of
-the order has finished if it runs on another unit and memory allows it; DRAM serves one of them at a time. None of
-this lets an operation finish later than its separate price after all earlier ones, so the sum of prices is a bound.
+An operation's weights may stream in ahead of it, while DRAM would idle under the operations before it on
+the same unit, as far as free scratchpad holds them (Vela's slack of double buffering). It may start before
+an earlier one of the order has finished if it runs on another unit and memory allows it; DRAM serves one of
+them at a time. None of this lets an operation finish later than its separate price after all earlier ones,
+so the sum of prices is a bound.
 """
 
 from __future__ import annotations
@@ -98,9 +99,7 @@ class _Scheduler:
         earliest_s = 0.0
         for name in self.memory.order:
             lane = self.lanes[self.costs[name].unit]
-            ready_s = max(
-                (self.rows[before].finish_s for before in self.graph.predecessors(name)), default=0.0
-            )
+            ready_s = max((self.rows[before].finish_s for before in self.graph.predecessors(name)), default=0.0)
             start_s = max(lane.free_s, ready_s, earliest_s)
             if overlap:
                 start_s = self._wait_for_memory(name, start_s)

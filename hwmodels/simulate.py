@@ -1,8 +1,9 @@
 """What a whole graph costs: operations in time, with what they gain from each other.
 
-Three things make the schedule shorter than the sum of the separate prices, never longer: the weights of the next
-operation stream in while this one computes (as far as free scratchpad holds them), a fused follower needs no launch
-of its own, and two units work at once where the graph allows it. Bytes, DRAM bytes and dynamic energy are plain sums.
+Three things make the schedule shorter than the sum of the separate prices, never longer: the weights of the
+next operation stream in while this one computes (as far as free scratchpad holds them), a fused follower
+needs no launch of its own, and two units work at once where the graph allows it. Bytes, DRAM bytes and
+dynamic energy are plain sums.
 """
 
 from __future__ import annotations

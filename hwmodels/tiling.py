@@ -1,9 +1,9 @@
 """How often a product [m, k] x [k, n] crosses a memory boundary when the near side holds only so much.
 
-Three ways to cut the work, each of which keeps something near; the cheapest is taken (a two-level version of the
-mapping search of Timeloop, Parashar et al. 2019): rows of the activation stay and the weights pass once per block of
-rows; columns of the weights stay and the activation passes once per block; or a square block of outputs stays in
-32-bit accumulators and both pass.
+Three ways to cut the work, each of which keeps something near; the cheapest is taken (a two-level version
+of the mapping search of Timeloop, Parashar et al. 2019): rows of the activation stay and the weights pass
+once per block of rows; columns of the weights stay and the activation passes once per block; or a square
+block of outputs stays in 32-bit accumulators and both pass.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ class Passes:
     activation: int
 
 
-def best_passes(
-    m: int, k: int, n: int, *, activation_bytes: float, weight_bytes: float, capacity_bytes: int
-) -> Passes:
+def best_passes(m: int, k: int, n: int, *, activation_bytes: float, weight_bytes: float, capacity_bytes: int) -> Passes:
     """Return the passes that move the fewest bytes.
 
     Args:
@@ -41,20 +39,14 @@ def best_passes(
     """
     row, column = k * activation_bytes, 2 * k * weight_bytes
     ways = []
-    rows = int(
-        (capacity_bytes - column) / (row + _ACCUMULATOR_BYTES)
-    )  # rows kept beside one column in flight
+    rows = int((capacity_bytes - column) / (row + _ACCUMULATOR_BYTES))  # rows kept beside one column in flight
     if rows >= 1:
         ways.append(Passes(math.ceil(m / rows), 1))
-    columns = int(
-        (capacity_bytes - row) / (column + _ACCUMULATOR_BYTES)
-    )  # columns kept beside one row in flight
+    columns = int((capacity_bytes - row) / (column + _ACCUMULATOR_BYTES))  # columns kept beside one row in flight
     if columns >= 1:
         ways.append(Passes(1, math.ceil(n / columns)))
     ways.append(_square(m, n, 2 * _DEPTH * (activation_bytes + weight_bytes), capacity_bytes))
-    return min(
-        ways, key=lambda way: way.weight * n * k * weight_bytes + way.activation * m * k * activation_bytes
-    )
+    return min(ways, key=lambda way: way.weight * n * k * weight_bytes + way.activation * m * k * activation_bytes)
 
 
 def _square(m: int, n: int, side_bytes: float, capacity_bytes: int) -> Passes:

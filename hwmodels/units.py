@@ -1,7 +1,8 @@
 """Quantities with compulsory units: strings outside, SI numbers inside.
 
-`MB` is 10**6 bytes and `MiB` is 2**20, as IEC 80000-13 has it. A bare number is refused, because nobody can tell
-whether its author meant bits, bytes or mebibytes. Bandwidths are in bytes, so `Gb/s` is refused too: write `Gbit/s`.
+`MB` is 10**6 bytes and `MiB` is 2**20, as IEC 80000-13 has it. A bare number is refused, because nobody can
+tell whether its author meant bits, bytes or mebibytes. Bandwidths are in bytes, so `Gb/s` is refused too:
+write `Gbit/s`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from typing import Any
 
 from .errors import DeviceError
 
-_QUANTITY = re.compile(
-    r"\s*([+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,2})?)\s*([A-Za-zµ/]{0,16})\s*"
-)
+_QUANTITY = re.compile(r"\s*([+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,2})?)\s*([A-Za-zµ/]{0,16})\s*")
 
 # Our own small registry: pint's default one costs 0.2 s to build and reads `b` as bit and `B` as byte.
 _DEFINITIONS = (
@@ -186,8 +185,6 @@ def format_watts(power_w: float) -> str:
 
 
 def _prefixed(value: float, unit: str, prefixes: tuple[tuple[str, float], ...]) -> str:
-    for prefix, factor in prefixes:
-        if abs(value) >= factor:
-            break
+    prefix, factor = next((entry for entry in prefixes if abs(value) >= entry[1]), prefixes[-1])
     digits = 0 if unit == "B" and not prefix else 2
     return f"{value / factor:.{digits}f} {prefix}{unit}" if value else f"0 {unit}"

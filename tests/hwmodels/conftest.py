@@ -27,9 +27,7 @@ def pointwise(name, kind, m, n, inputs=1, weight=None):
     return Operation(name, kind, m, 1, n, input_elements=inputs * m * n, output_elements=m * n, weight=weight)
 
 
-def encoder(
-    bits=8, axis="rows", groups=1, size=0, layers=12, seq=128, width=768, ffn=3072, heads=12, resident=False
-):
+def encoder(bits=8, axis="rows", groups=1, size=0, layers=12, seq=128, width=768, ffn=3072, heads=12, resident=False):
     """Return a BERT encoder with its embeddings as an operator graph; every matrix is stored alike."""
     graph = nx.DiGraph()
 
@@ -59,9 +57,7 @@ def encoder(
         mixed = attention(f"{layer}.context", seq, width // heads, soft, v)
         out = matrix(f"{layer}.out", width, width, [mixed])
         first = add(pointwise(f"{layer}.add1", "elementwise", seq, width, inputs=2), out, hidden)
-        norm = add(
-            pointwise(f"{layer}.norm1", "layernorm", seq, width, weight=stored(width, 2, 16, "none")), first
-        )
+        norm = add(pointwise(f"{layer}.norm1", "layernorm", seq, width, weight=stored(width, 2, 16, "none")), first)
         up = matrix(f"{layer}.up", width, ffn, [norm])
         act = add(pointwise(f"{layer}.gelu", "gelu", seq, ffn), up)
         down = matrix(f"{layer}.down", ffn, width, [act])

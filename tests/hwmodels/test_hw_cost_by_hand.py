@@ -6,11 +6,12 @@ The matrix is BERT-base's 768 x 768 on 128 tokens: 128 x 768 x 768 = 75,497,472 
 """
 
 import pytest
-from .conftest import gemm, pointwise, stored
 
 from hwmodels.cost import operation_cost, unsupported
 from hwmodels.errors import DeviceError
 from hwmodels.operation import Operation
+
+from .conftest import gemm, pointwise, stored
 
 DRAM = 17.064e9 * 0.70 * 0.60
 TOKENS, WIDTH = 128, 768

@@ -70,7 +70,7 @@ def test_every_bundled_device_loads_and_says_what_is_sourced(name):
 
 
 def test_an_unknown_device_names_the_known_ones(tmp_path):
-    with pytest.raises(DeviceError, match="carsoc: found no such file.*car-soc.*did you mean 'car-soc'"):
+    with pytest.raises(DeviceError, match=r"carsoc: found no such file.*car-soc.*did you mean 'car-soc'"):
         load_device("carsoc")
     with pytest.raises(DeviceError, match="found a folder"):
         load_device(str(tmp_path))
@@ -105,13 +105,13 @@ WRONG = [
     ("table_entries: 16", "table_entries: 8", "tiny.yaml:33: formats[1].table_entries: found 8; legal is 16"),
     ("id: w4, weight_bits: 4, axis: rows", "id: w4, weight_bits: 4, axis: columns", "groups that do not go with"),
     ("id: w4", "id: w8", "formats[1].id: found 'w8' twice"),
-    ("energy_mac: {int8: 1 pJ}", "energy_mac: {int16: 1 pJ}", "legal are the types of energy_mac"),
+    ("energy_mac: {int8: 1 pJ}", "energy_mac: {int16: 1 pJ}", "legal are those of energy_mac"),
     ("energy_mac: {int8: 1 pJ}", "energy_mac: {int9: 1 pJ}", "found 'int9'; legal is 'int4'"),
     ("      - {op: gelu, per_cycle: 1, efficiency: 1.0}\n", "", "found no rate for gelu"),
     ("static: 1 W", "static: 3 W", "tiny.yaml:34: power.static: found more than tdp"),
     ("weights: 64 MB", "weights: 64 GB", "tiny.yaml:35: limits.weights: found 64000000000 bytes"),
     ("weights: 64 MB", "weights: 64", "tiny.yaml:35: limits.weights: found 64 without a unit"),
-    ("power:", "reserved: [{memory: ddr, size: 2 GiB}]\npower:", "legal is less than a memory's size"),
+    ("power:", "reserved: [{memory: ddr, size: 2 GiB}]\npower:", "legal is less than its size"),
     ("'*': {kind: assumed", "'units.*': {kind: assumed", "found no entry for memories.pad.size"),
     ("kind: assumed", "kind: guessed", "legal is 'datasheet'"),
     ("schema: qbert-opt/device@1", "schema: qbert-opt/device@9", "tiny.yaml:1: schema: found 'qbert-opt/device@9'"),

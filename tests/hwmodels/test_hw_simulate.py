@@ -2,10 +2,10 @@
 
 import math
 import time
+from itertools import pairwise
 
 import networkx as nx
 import pytest
-from .conftest import encoder, gemm, pointwise, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,8 @@ from hwmodels.device import load_device
 from hwmodels.errors import DeviceError
 from hwmodels.memory import plan_memory
 from hwmodels.simulate import peak_activation_bytes, peak_bound_bytes, scratchpad_room_bytes, simulate
+
+from .conftest import encoder, gemm, pointwise, stored
 
 CAR_SOC = load_device("car-soc")
 
@@ -65,7 +67,7 @@ def test_nothing_starts_before_its_inputs_and_a_unit_does_one_thing_at_a_time(gr
         assert rows[before].finish_s <= rows[after].start_s
     for unit in ("mma", "a72"):
         spans = sorted((row.start_s, row.finish_s) for row in rows.values() if row.cost.unit == unit)
-        assert all(left[1] <= right[0] for left, right in zip(spans, spans[1:], strict=False))
+        assert all(left[1] <= right[0] for left, right in pairwise(spans))
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,7 +136,7 @@ def test_a_small_encoder_that_stays_on_chip_reads_almost_nothing(car_soc, make_e
 
 
 def test_resident_weights_that_do_not_fit_are_refused(car_soc, make_encoder):
-    with pytest.raises(DeviceError, match="resident weight bytes; legal are .* stream some"):
+    with pytest.raises(DeviceError, match=r"resident weight bytes; legal are .* stream some"):
         simulate(make_encoder(bits=8, resident=True), car_soc)
 
 

@@ -1,5 +1,7 @@
 """Quantities: what is read, what is refused."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,10 +76,8 @@ def test_a_size_that_is_none_is_refused_in_one_line(text, says):
 
 @given(st.text(max_size=30), st.sampled_from(sorted(KINDS)))
 def test_any_text_is_read_or_refused_but_nothing_else_happens(text, kind):
-    try:
+    with contextlib.suppress(DeviceError):
         assert parse_quantity(text, kind) >= 0
-    except DeviceError:
-        pass
 
 
 @given(st.integers(1, 10**12))
