@@ -16,9 +16,9 @@ CHUNK = 1 << 18  # elements worked on at a time: what a cache holds
 def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Find scale and offset per group with least `Σ energy · (w - stored(w))²`.
 
-    From a few shrunken min-max ranges, codes and range are improved in turn: rounding, then weighted least squares
     From a few shrunken min-max ranges, codes and range improve in turn: rounding, then weighted least squares for
     (scale, offset) given the codes. The best stored (fp16) range seen is kept: never worse than min-max.
+
     Args:
         weight: float32 `[rows, columns]`.
         layout: groups and bits.
