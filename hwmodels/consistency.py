@@ -35,7 +35,7 @@ def check_consistency(device: Device, root: Located) -> None:
     Raises:
         DeviceError: the first contradiction, with file, line and field.
     """
-    for check in (_names, _memories, _paths, _units, _formats, _budgets, _sources):
+    for check in (_names, _memories, _paths, _units, _formats, _modes, _budgets, _sources):
         for found in check(device):
             raise root.error(found.loc, found.message)
 
@@ -140,6 +140,23 @@ def _formats(device: Device) -> Iterator[Contradiction]:
             )  # fmt: skip
         if form.how == "native" and (form.unpack_cycles_per_weight or form.unpack_cycles_per_group):
             yield Contradiction(here, "found unpack cycles; legal is none for how: native; choose dequant or lut")
+
+
+def _modes(device: Device) -> Iterator[Contradiction]:
+    """A power mode changes units and memories that exist."""
+    known = {
+        "clocks": ("clocks_hz", {unit.id for unit in device.units}),
+        "cores": ("cores", {unit.id for unit in device.units}),
+        "read_bw": ("read_bytes_per_s", {memory.id for memory in device.memories}),
+    }
+    for position, mode in enumerate(device.power_modes):
+        for field, (attribute, legal) in known.items():
+            for part_id in getattr(mode, attribute):
+                if part_id not in legal:
+                    yield Contradiction(
+                        ("power_modes", position, field, part_id),
+                        f"found {part_id!r}; legal are {', '.join(sorted(legal))}; correct it",
+                    )
 
 
 def _budgets(device: Device) -> Iterator[Contradiction]:

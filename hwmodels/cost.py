@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from .errors import DeviceError
 from .operation import Operation
+from .parts import efficiency_at
 from .placement import Placement, place
 from .tiling import Passes, best_passes
 
@@ -141,7 +142,8 @@ def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dr
 def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]:
     """Return compute seconds, joules and multiply-accumulates; a product is padded to the unit's tile."""
     unit, rate = placement.unit, placement.rate
-    per_s = rate.per_cycle * unit.cores * unit.clock_hz * rate.efficiency_at(op.m)
+    table = (placement.format and placement.format.efficiency_by_rows) or rate.efficiency_by_rows
+    per_s = rate.per_cycle * unit.cores * unit.clock_hz * efficiency_at(op.m, table, rate.efficiency)
     if op.kind not in ("gemm", "matmul"):
         elements = op.batch * op.m * op.n
         return elements / per_s, elements * unit.energy_element_j, 0

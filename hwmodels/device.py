@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import difflib
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -16,7 +17,7 @@ from .consistency import check_consistency
 from .device_file import Located, explain, read_device_file
 from .errors import DeviceError
 from .fields import Name, Part
-from .parts import Format, Limits, Memory, Power, Provenance, Reserved, Unit
+from .parts import Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
 from .provenance import Figure, figures
 
 SCHEMA = "qbert-opt/device@1"
@@ -44,7 +45,9 @@ class Device(Part):
     memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
     units: Annotated[tuple[Unit, ...], Field(min_length=1)]
     formats: Annotated[tuple[Format, ...], Field(min_length=1)]
+    rules: tuple[Rule, ...] = ()
     power: Power
+    power_modes: tuple[PowerMode, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     limits: Limits = Limits()
     provenance: dict[str, Provenance]
@@ -79,6 +82,7 @@ class Device(Part):
         return self.interval or default[self.confidence]
 
 
+_MAX_PARENTS = 4
 _BUNDLED = resources.files(__package__).joinpath("devices")
 
 
@@ -90,18 +94,36 @@ def bundled_devices() -> tuple[str, ...]:
 def load_device(name_or_path: str) -> Device:
     """Read a device: a path first, then a bundled name with or without `.yaml`.
 
-    Raises:
-        DeviceError: no such device, or a file that is not a legal and consistent description.
-    """
-    return device_from(read_device_file(_find(name_or_path)))
-
-
-def device_from(root: Located) -> Device:
-    """Validate what was read from a file.
+    `orin-nano@7W` is the device in its power mode 7W. A file with `inherit: orin-nano` states only what differs.
 
     Raises:
-        DeviceError: file:line: field, what was found, what is legal, what to do.
+        DeviceError: no such device or mode, or a file that is not a legal and consistent description.
     """
+    if Path(name_or_path).exists() or "@" not in name_or_path:
+        return _inherited(_find(name_or_path, Path()), heirs=())[0]
+    name, _, mode = name_or_path.rpartition("@")
+    return in_power_mode(load_device(name), mode)
+
+
+def _inherited(path: Path, heirs: tuple[Path, ...]) -> tuple[Device, Located]:
+    """Return the device of a file and what the file says with its parents; `heirs` inherit from it."""
+    own = read_device_file(path)
+    parent = own.value.pop("inherit", None)
+    if parent is None:
+        return _validated(own), own
+    if not isinstance(parent.value, str) or len(heirs) >= _MAX_PARENTS or path in heirs:
+        raise DeviceError(
+            f"{parent.place}: inherit: found {parent.value!r}; legal is a device that does not inherit from this one, "
+            f"at most {_MAX_PARENTS} deep; correct it"
+        )
+    base, base_root = _inherited(_find(parent.value, path.parent), (*heirs, path))
+    root = base_root.overlaid(own)
+    device = _validated(root)
+    _check_own_sources(device, base, own)
+    return device, root
+
+
+def _validated(root: Located) -> Device:
     try:
         device = Device.model_validate(root.plain())
     except ValidationError as error:
@@ -110,21 +132,78 @@ def device_from(root: Located) -> Device:
     return device
 
 
+def _check_own_sources(device: Device, base: Device, own: Located) -> None:
+    """Refuse a figure that a variant changes under the source of the figure that it replaces."""
+    before = {(figure.path, figure.value) for figure in figures(base)}
+    stated = own.value.get("provenance", Located({}, own.place)).value
+    patterns = {pattern: device.provenance[pattern] for pattern in stated if pattern != "*"}
+    for figure in figures(device):
+        fresh = (figure.path, figure.value) not in before
+        is_own = any(
+            fnmatchcase(figure.path, pattern) and figure.provenance == entry for pattern, entry in patterns.items()
+        )
+        if fresh and figure.is_sourced and not is_own:
+            raise own.error(
+                ("provenance",),
+                f"found no entry for {figure.path}, which differs from {base.id}; "
+                "legal is a source for every figure that a variant changes; add one",
+            )
+
+
+def in_power_mode(device: Device, mode_id: str) -> Device:
+    """Return the device with the clocks, cores, bandwidths and power of one of its power modes.
+
+    Raises:
+        DeviceError: the device has no such mode.
+    """
+    modes = {mode.id: mode for mode in device.power_modes}
+    if mode_id not in modes:
+        legal = ", ".join(modes) or "none"
+        raise DeviceError(f"{device.id}: found power mode {mode_id!r}; legal are {legal}; choose one of these")
+    mode = modes[mode_id]
+    units = tuple(
+        unit.model_copy(
+            update={
+                "clock_hz": mode.clocks_hz.get(unit.id, unit.clock_hz),
+                "cores": mode.cores.get(unit.id, unit.cores),
+            }
+        )
+        for unit in device.units
+    )
+    memories = tuple(
+        memory.model_copy(update={"read_bytes_per_s": mode.read_bytes_per_s[memory.id], "dram": None})
+        if memory.id in mode.read_bytes_per_s
+        else memory
+        for memory in device.memories
+    )
+    power = Power.model_construct(tdp_w=mode.tdp_w, static_w=mode.static_w or device.power.static_w)
+    name = f"{device.name}, {mode.id}"
+    return device.model_copy(update={"name": name, "units": units, "memories": memories, "power": power})
+
+
+def device_schema() -> dict[str, Any]:
+    """Return the JSON schema of a device file, for editors; a file may name a device to `inherit` from."""
+    schema = Device.model_json_schema(by_alias=True)
+    schema["properties"]["inherit"] = {"type": "string", "description": "a device whose fields hold where absent here"}
+    return schema
+
+
 def sourced_share(device: Device) -> tuple[int, int]:
     """Return how many of the device's numeric figures have a source, and how many there are."""
     found: tuple[Figure, ...] = figures(device)
     return sum(figure.is_sourced for figure in found), len(found)
 
 
-def _find(name_or_path: str) -> Path:
-    path = Path(name_or_path)
+def _find(name_or_path: str, folder: Path) -> Path:
+    """Return the file of a device: a path (from `folder`) first, then a bundled one."""
+    path = folder / name_or_path
     if path.is_file():
         return path
     if path.is_dir():
         raise DeviceError(f"{name_or_path}: found a folder; legal is a device file; name the file inside it")
-    name = path.name.removesuffix(".yaml")
+    name = name_or_path.removesuffix(".yaml")
     names = bundled_devices()
-    if name in names and path.name == name_or_path:
+    if name in names:
         return Path(str(_BUNDLED.joinpath(f"{name}.yaml")))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}?" if near else "give a path or one of these names"

@@ -39,6 +39,31 @@ class Located:
             return [item.plain() for item in self.value]
         return self.value
 
+    def overlaid(self, own: Located) -> Located:
+        """Return this value with another one laid over it: mappings by key, lists of parts by their `id`."""
+        if isinstance(self.value, dict) and isinstance(own.value, dict):
+            merged = {
+                key: item.overlaid(own.value[key]) if key in own.value else item for key, item in self.value.items()
+            }
+            return Located(merged | {key: item for key, item in own.value.items() if key not in merged}, own.place)
+        mine, theirs = self._by_id(), own._by_id()
+        if mine is None or theirs is None:
+            return own
+        merged = {key: item.overlaid(theirs[key]) if key in theirs else item for key, item in mine.items()}
+        return Located([*merged.values(), *(item for key, item in theirs.items() if key not in merged)], own.place)
+
+    def _by_id(self) -> dict[Any, Located] | None:
+        """Return the items of a list by their `id`, None where it is no list of parts with one each."""
+        if not isinstance(self.value, list):
+            return None
+        ids = [
+            item.value["id"].value if isinstance(item.value, dict) and "id" in item.value else None
+            for item in self.value
+        ]
+        if any(not isinstance(part_id, str) for part_id in ids) or len(set(ids)) < len(ids):
+            return None
+        return dict(zip(ids, self.value, strict=True))
+
     def at(self, loc: Iterable[str | int]) -> Located:
         """Return what lies at a location, or the nearest parent that exists."""
         here = self

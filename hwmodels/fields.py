@@ -52,6 +52,7 @@ Watts = Annotated[float, _POWER[0], _POWER[1], _POWER[2]]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Rows = Annotated[int, Field(ge=1, le=1_000_000)]  # a key of a table, which YAML hands over as text
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 PerCycle = Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)]
 Cycles = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]

@@ -27,6 +27,7 @@ from .fields import (
     Name,
     Part,
     PerCycle,
+    Rows,
     Seconds,
     SecondsOrZero,
     Share,
@@ -99,19 +100,24 @@ class Rate(Part):
     type: NumberType | None = None
     per_cycle: PerCycle
     efficiency: Share
-    efficiency_by_rows: dict[Count, Share] = Field(default_factory=dict)
+    efficiency_by_rows: dict[Rows, Share] = Field(default_factory=dict)
     tile: tuple[Count, Count, Count] = (1, 1, 1)
 
-    def efficiency_at(self, rows: int) -> float:
-        """Return the efficiency for an activation of so many rows."""
-        points = sorted(self.efficiency_by_rows.items())
-        if not points:
-            return self.efficiency
-        for (low, low_share), (high, high_share) in pairwise(points):
-            if low <= rows <= high:
-                weight = math.log(rows / low) / math.log(high / low)
-                return low_share + weight * (high_share - low_share)
-        return points[0][1] if rows < points[0][0] else points[-1][1]
+
+def efficiency_at(rows: int, by_rows: dict[int, float], default: float) -> float:
+    """Return the efficiency for an activation of so many rows, `default` where no table says.
+
+    >>> efficiency_at(4, {1: 0.1, 16: 0.9}, 1.0)
+    0.5
+    """
+    points = sorted(by_rows.items())
+    if not points:
+        return default
+    for (low, low_share), (high, high_share) in pairwise(points):
+        if low <= rows <= high:
+            weight = math.log(rows / low) / math.log(high / low)
+            return low_share + weight * (high_share - low_share)
+    return points[0][1] if rows < points[0][0] else points[-1][1]
 
 
 class Unit(Part):
@@ -146,6 +152,7 @@ class Format(Part):
         table_entries: entries of a range's table where `how` is "lut".
         unpack_cycles_per_weight: cycles of one core to turn one code into the compute type.
         unpack_cycles_per_group: cycles to fetch one range's scale or build its table.
+        efficiency_by_rows: rows m -> efficiency of the product in this format, in place of the rate's own.
         k_multiple: the inputs must be a multiple of this.
         n_multiple: the outputs must be a multiple of this.
     """
@@ -161,6 +168,7 @@ class Format(Part):
     table_entries: Count | None = None
     unpack_cycles_per_weight: Cycles = 0.0
     unpack_cycles_per_group: Cycles = 0.0
+    efficiency_by_rows: dict[Rows, Share] = Field(default_factory=dict)
     k_multiple: Count = 1
     n_multiple: Count = 1
 
@@ -170,6 +178,41 @@ class Power(Part):
 
     static_w: Watts = Field(alias="static")
     tdp_w: Watts = Field(alias="tdp")
+
+
+class PowerMode(Part):
+    """What a named power mode changes: clocks and cores of units, bandwidth of memories, and the power itself."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+    tdp_w: Watts = Field(alias="tdp")
+    static_w: Watts | None = Field(alias="static", default=None)
+    clocks_hz: dict[Name, Frequency] = Field(alias="clocks", default_factory=dict)
+    cores: dict[Name, Count] = Field(default_factory=dict)
+    read_bytes_per_s: dict[Name, Bandwidth] = Field(alias="read_bw", default_factory=dict)
+
+
+class Rule(Part):
+    """What an engine refuses or gets wrong although the unit could do it; every condition that is given must hold.
+
+    Attributes:
+        id: name of the rule.
+        bits: widths that it is about; empty for all.
+        axis: axis that it is about; None for all.
+        group_sizes: inputs per range that it is about; empty for all.
+        ragged: only where the last range of a row would be incomplete.
+        outputs_below: only for matrices of fewer outputs.
+        because: what happens.
+        source: who says so.
+    """
+
+    id: Name
+    bits: tuple[Count, ...] = ()
+    axis: Literal["rows", "columns", "none"] | None = None
+    group_sizes: tuple[Count, ...] = ()
+    ragged: bool = False
+    outputs_below: Count | None = None
+    because: Annotated[str, Field(min_length=3)]
+    source: Annotated[str, Field(min_length=3)]
 
 
 class Limits(Part):

@@ -9,7 +9,7 @@ from .operation import AXES, KINDS, Operation, StoredWeight
 
 if TYPE_CHECKING:
     from .device import Device
-    from .parts import Format, Memory, NumberType, Rate, Unit
+    from .parts import Format, Memory, NumberType, Rate, Rule, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,9 @@ def place(op: Operation, device: Device) -> Placement | str:
         return f"found kind {op.kind!r}; legal are {', '.join(KINDS)}; correct it"
     if op.weight is not None and op.weight.axis not in AXES:
         return f"found axis {op.weight.axis!r}; legal are {', '.join(AXES)}; correct it"
+    for rule in device.rules:
+        if _forbids(rule, op):
+            return f"found {_weight_text(op)}; legal is what rule {rule.id!r} allows: {rule.because}; choose another"
     needs_format = _needs_format(op)
     reasons: list[str] = []
     for unit in device.units:
@@ -56,6 +59,19 @@ def place(op: Operation, device: Device) -> Placement | str:
             if rate is not None:
                 return Placement(unit, rate, path, form)
     return _why_nowhere(op, device, reasons)
+
+
+def _forbids(rule: Rule, op: Operation) -> bool:
+    weight = op.weight
+    if weight is None or op.kind != "gemm":
+        return False
+    return (
+        weight.bits in (rule.bits or (weight.bits,))
+        and weight.axis == (rule.axis or weight.axis)
+        and weight.group_size in (rule.group_sizes or (weight.group_size,))
+        and not (rule.ragged and (weight.axis != "columns" or op.k % weight.group_size == 0))
+        and op.n < (rule.outputs_below or op.n + 1)
+    )
 
 
 def _needs_format(op: Operation) -> bool:

@@ -20,7 +20,7 @@ from .parts import Provenance, Rate
 if TYPE_CHECKING:
     from .device import Device
 
-_COUNTED = ("memories", "units", "formats", "power", "reserved", "interval")
+_COUNTED = ("memories", "units", "formats", "power", "power_modes", "reserved", "interval")
 _NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries"}
 
 

@@ -31,7 +31,7 @@ class ScheduledOperation:
         cost: the separate price.
         start_s: when it starts.
         finish_s: when its result is there.
-        prefetched_s: DRAM time that earlier operations hid.
+        prefetched_s: DRAM time that earlier operations or a warm cache hid.
         fused: whether it runs inside its predecessor's launch.
     """
 
@@ -53,7 +53,13 @@ class _Lane:
 
 
 def schedule(
-    graph: nx.DiGraph, costs: dict[str, OperationCost], device: Device, memory: MemoryPlan, *, free_bytes: int
+    graph: nx.DiGraph,
+    costs: dict[str, OperationCost],
+    device: Device,
+    memory: MemoryPlan,
+    *,
+    free_bytes: int,
+    warm: bool = False,
 ) -> tuple[tuple[ScheduledOperation, ...], MemoryPlan]:
     """Return the operations with start and finish in the order of `memory`, and the layout that goes with them.
 
@@ -63,16 +69,17 @@ def schedule(
         device: the hardware.
         memory: order of operations and its layout; starts never go against it.
         free_bytes: scratchpad bytes into which weights may be prefetched.
+        warm: whether a cache still holds all weights from the last inference.
     """
     if len({cost.unit for cost in costs.values()}) == 1:
-        return _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=False), memory
-    rows = _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=True)
+        return _Scheduler(graph, costs, device, memory, free_bytes, warm).run(overlap=False), memory
+    rows = _Scheduler(graph, costs, device, memory, free_bytes, warm).run(overlap=True)
     tensors = _lay_out_in_time(graph, rows, activation_sizes(graph, device))
     extent = max(tensor.offset_bytes + tensor.size_bytes for tensor in tensors)
     if extent <= memory.peak_bytes:
         return rows, replace(memory, tensors=tensors, peak_bytes=extent)
     # Overlapping would need a larger arena than one operation after the other.
-    return _Scheduler(graph, costs, device, memory, free_bytes).run(overlap=False), memory
+    return _Scheduler(graph, costs, device, memory, free_bytes, warm).run(overlap=False), memory
 
 
 class _Scheduler:
@@ -85,8 +92,9 @@ class _Scheduler:
         device: Device,
         memory: MemoryPlan,
         free_bytes: int,
+        warm: bool,
     ) -> None:
-        self.graph, self.costs, self.memory = graph, costs, memory
+        self.graph, self.costs, self.memory, self.warm = graph, costs, memory, warm
         self.kinds = {name: op.kind for name, op in operations(graph).items()}
         self.sizes = activation_sizes(graph, device)
         self.lanes = {unit.id: _Lane(unit) for unit in device.units}
@@ -111,7 +119,8 @@ class _Scheduler:
     def _place(self, name: str, lane: _Lane, start_s: float) -> ScheduledOperation:
         """Run one operation on its lane and account for the DRAM time it takes and leaves idle."""
         cost = self.costs[name]
-        hidden_s = min(cost.weight_dram_s, lane.idle_dram_s, self.hold_s) if lane.unit.double_buffer else 0.0
+        hidden_s = min(lane.idle_dram_s, self.hold_s) if lane.unit.double_buffer else 0.0
+        hidden_s = cost.weight_dram_s if self.warm else min(cost.weight_dram_s, hidden_s)
         dram_s = cost.dram_s - hidden_s
         fused = self._fuses(lane, name)
         begin_s = start_s + (0.0 if fused else cost.launch_s)

@@ -75,6 +75,7 @@ class CostReport:
         over_limits: one line per limit of the device that the graph breaks.
         notes: what the figures above do not contain.
         memory: the layout of activations over the order of operations.
+        cached: whether the schedule finds all weights in a warm cache; `dram_bytes` is then those of a cold one.
     """
 
     device: str
@@ -105,6 +106,7 @@ class CostReport:
     over_limits: tuple[str, ...]
     notes: tuple[str, ...]
     memory: MemoryPlan
+    cached: bool
 
 
 def peak_activation_bytes(graph: nx.DiGraph, device: Device) -> int:
@@ -149,8 +151,20 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
             f"{device.id}: found {resident} resident weight bytes; legal are {room} beside "
             f"{memory.peak_bytes} bytes of activations; stream some of them"
         )
-    rows, memory = schedule(graph, costs, device, memory, free_bytes=room - resident)
-    return _report(graph, device, rows, memory, room, inferences_per_s)
+    warm = _stays_cached(costs, device, memory)
+    rows, memory = schedule(graph, costs, device, memory, free_bytes=room - resident, warm=warm)
+    return _report(graph, device, rows, memory, room, inferences_per_s, warm)
+
+
+def _stays_cached(costs: dict[str, OperationCost], device: Device, memory: MemoryPlan) -> bool:
+    """Whether a cache holds everything from one inference to the next.
+
+    All or nothing: a cyclic walk over more than a least-recently-used cache holds finds nothing of it again.
+    """
+    path = device.path(device.units[0])
+    last = path[-2] if len(path) > 1 else None
+    used_bytes = sum(cost.dram_bytes for cost in costs.values()) + memory.peak_bytes
+    return last is not None and last.kind == "cache" and used_bytes <= last.usable_bytes
 
 
 def _room(device: Device, activation_bytes: int) -> int:
@@ -165,6 +179,7 @@ def _report(
     memory: MemoryPlan,
     room: int,
     inferences_per_s: float | None,
+    warm: bool,
 ) -> CostReport:
     costs = [row.cost for row in rows]
     latency_bound_s = math.fsum(cost.latency_bound_s for cost in costs)
@@ -204,6 +219,7 @@ def _report(
         over_limits=(),
         notes=_notes(device, memory),
         memory=memory,
+        cached=warm,
     )
     return replace(report, over_limits=over_limits(report, device))
 

@@ -1,0 +1,103 @@
+"""A device under a mix of inputs: a histogram of sequence lengths in place of one length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from .errors import DeviceError
+from .simulate import CostReport, simulate
+
+if TYPE_CHECKING:
+    from .device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class MixReport:
+    """What an inference costs on average over a mix, and at worst.
+
+    Attributes:
+        shares: part of the inferences that each graph stands for, 1 together.
+        reports: the report of each graph.
+        mean_latency_s: average time of an inference.
+        tail_latency_s: the time that 95 % of the inferences keep.
+        worst_latency_s: the longest.
+        peak_memory_bytes: memory that suffices for every graph.
+        scratchpad_room_bytes: room for resident weights beside the largest activations.
+        mean_dram_bytes: average bytes from and to DRAM.
+        mean_energy_j: average energy, static power included.
+        inferences_per_s: the rate asked for, or 1 / average latency.
+        dram_bandwidth_bytes_per_s: average DRAM bytes x rate.
+        average_power_w: static power and average dynamic energy x rate.
+    """
+
+    shares: tuple[float, ...]
+    reports: tuple[CostReport, ...]
+    mean_latency_s: float
+    tail_latency_s: float
+    worst_latency_s: float
+    peak_memory_bytes: int
+    scratchpad_room_bytes: int
+    mean_dram_bytes: float
+    mean_energy_j: float
+    inferences_per_s: float
+    dram_bandwidth_bytes_per_s: float
+    average_power_w: float
+
+
+def simulate_mix(
+    mix: Sequence[tuple[float, nx.DiGraph]], device: Device, *, inferences_per_s: float | None = None
+) -> MixReport:
+    """Price one model under several inputs.
+
+    Args:
+        mix: weight (for example a count of a histogram) and operator graph of each kind of input.
+        device: the hardware.
+        inferences_per_s: how often an inference is asked for; back to back if None.
+
+    Raises:
+        DeviceError: an empty mix, weights that are no shares, or graphs of different models.
+    """
+    weights = [weight for weight, _ in mix]
+    if not weights or not all(0 <= weight < math.inf for weight in weights) or not math.fsum(weights) > 0:
+        raise DeviceError(f"mix: found weights {weights}; legal are numbers of at least 0 and one above; correct them")
+    shares = tuple(weight / math.fsum(weights) for weight in weights)
+    reports = tuple(simulate(graph, device, inferences_per_s=inferences_per_s) for _, graph in mix)
+    stored = {report.weight_bytes for report in reports}
+    if len(stored) > 1:
+        raise DeviceError(f"mix: found weights of {sorted(stored)} bytes; legal is one model; use graphs of one plan")
+
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(share * value for share, value in zip(shares, values, strict=True))
+
+    mean_latency_s = mean([report.latency_s for report in reports])
+    rate = inferences_per_s or 1 / mean_latency_s
+    mean_dram_bytes = mean([report.dram_bytes for report in reports])
+    return MixReport(
+        shares=shares,
+        reports=reports,
+        mean_latency_s=mean_latency_s,
+        tail_latency_s=_quantile(shares, [report.latency_s for report in reports], 0.95),
+        worst_latency_s=max(report.latency_s for share, report in zip(shares, reports, strict=True) if share),
+        peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
+        scratchpad_room_bytes=min(report.scratchpad_room_bytes for report in reports),
+        mean_dram_bytes=mean_dram_bytes,
+        mean_energy_j=mean([report.energy_j for report in reports]),
+        inferences_per_s=rate,
+        dram_bandwidth_bytes_per_s=mean_dram_bytes * rate,
+        average_power_w=device.power.static_w + mean([report.dynamic_energy_j for report in reports]) * rate,
+    )
+
+
+def _quantile(shares: Sequence[float], values: Sequence[float], level: float) -> float:
+    """Return the least value that at least `level` of the shares do not exceed."""
+    reached = 0.0
+    for value, share in sorted(zip(values, shares, strict=True)):
+        reached += share
+        if reached >= level - 1e-12:
+            return value
+    return max(values)
