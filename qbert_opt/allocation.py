@@ -105,10 +105,10 @@ class Allocation(_Frozen):
     """A plan with its proof.
 
     Attributes:
-        status: `optimal` only with a proven gap of at most 1e-6.
+        status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
         gap: proven relative distance to the best plan.
         lower_bound: no plan within the limits has less predicted loss.
-        loss_unit: unit of every loss here.
+        loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
         predicted_loss: sum of the matrices' scores; contains no forward pass of this plan.
         predicted_std_error: of that sum, matrices taken as independent.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
@@ -119,10 +119,11 @@ class Allocation(_Frozen):
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
-    gap: float
-    lower_bound: float
+    gap: float | None
+    lower_bound: float | None
     solver: str
     loss_unit: str
+    contains: str
     metric: str
     method: str
     predicted_loss: float

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from . import registry
 from .choices import Choice, Layout
@@ -45,6 +46,11 @@ def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[Labele
     return fit, scored
 
 
+def weight_of(model: nn.Module, module: str) -> torch.Tensor:
+    """The weight of a named linear layer or embedding table, outside the graph."""
+    return model.get_parameter(f"{module}.weight").detach()
+
+
 class MatrixQuantizer:
     """Quantizes a model's matrices by one method with statistics of one calibration text."""
 
@@ -60,7 +66,7 @@ class MatrixQuantizer:
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""
-        return self._model.get_submodule(matrix.module).weight.detach()
+        return weight_of(self._model, matrix.module)
 
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
         """Quantize one matrix under several choices."""

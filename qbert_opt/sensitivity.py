@@ -15,7 +15,7 @@ from .calibration import BATCH_SIZE, CalibrationPlan, MatrixQuantizer, calibrati
 from .choices import Choice
 from .errors import UsageError
 from .metrics._task import Estimate, ScoringTask
-from .models.batches import logits, mean_tokens, tokenize
+from .models.batches import TokenBatch, logits, mean_tokens, tokenize
 from .models.loading import LoadedModel, label_index
 from .models.structure import profile_model
 from .profiles import MatrixSpec, ModelProfile
@@ -180,7 +180,11 @@ def _fingerprint(
 
 
 def _provenance(
-    loaded: LoadedModel, data: LabeledTexts, plan: CalibrationPlan, batches: Sequence, labels: torch.Tensor | None
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    plan: CalibrationPlan,
+    batches: Sequence[TokenBatch],
+    labels: torch.Tensor | None,
 ) -> Provenance:
     outputs = logits(loaded.model, batches)
     accuracy = None if labels is None else float((outputs.argmax(-1) == labels).double().mean())

@@ -27,3 +27,22 @@ ScoringSamples = Annotated[
 ]
 DEFAULT_BITS = "2,3,4,8"
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
+
+
+def load_target(device: str | None):  # type: ignore[no-untyped-def]
+    """Read the device that `--device` names; a wrong file is a bad input file, an unknown name a usage error."""
+    if device is None:
+        return None
+    from pathlib import Path
+
+    from hwmodels.device import load_device
+    from hwmodels.errors import DeviceError
+
+    from ..errors import InputFileError, UsageError
+
+    try:
+        return load_device(device)
+    except DeviceError as error:
+        if Path(device).is_file():
+            raise InputFileError(str(error)) from None
+        raise UsageError(f"--device {error}") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..models.batches import TokenBatch
 from ..profiles import MatrixSpec, ModelProfile
@@ -42,7 +42,7 @@ class ScoringTask:
         block_sensitivity: filled by metrics that score encoder layers.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     profile: ModelProfile
     batches: Sequence[TokenBatch]
     num_samples: int

@@ -58,7 +58,7 @@ def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tenso
 
 def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
     tokens = sum(int(batch.mask.sum()) for batch in task.batches)
-    factors = task.model.config.num_labels - 1
+    factors = int(task.model.config.num_labels or 2) - 1
     group: list[int] = []
     used = 0
     for index in pending:

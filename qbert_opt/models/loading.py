@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError, UsageError
@@ -20,16 +20,16 @@ class LoadedModel:
     """A model in evaluation mode and float32, with its tokenizer and the hash of its weights."""
 
     name: str
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: Any
     sha256: str
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Label names by index of the head's outputs; None for a model without a classification head."""
-        config = self.model.config
         if not has_classifier(self.model):
             return None
+        config: Any = self.model.config
         return tuple(str(config.id2label[index]) for index in range(config.num_labels))
 
 

@@ -10,6 +10,7 @@ Only safetensors and JSON: nothing in the folder can run code when it is opened.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
-from ..calibration import MatrixQuantizer
+from ..calibration import MatrixQuantizer, weight_of
 from ..choices import Layout
 from ..errors import InputFileError
 from ..files import atomic_folder
@@ -52,7 +53,7 @@ def write_quantized(
     quantizer: MatrixQuantizer,
     output: str | Path,
     *,
-    progress=lambda done, total, what: None,  # type: ignore[no-untyped-def]
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> WrittenModel:
     """Quantize a model by its plan and write the folder, whole or not at all.
 
@@ -68,8 +69,7 @@ def write_quantized(
         [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
         tensors |= _stored(planned.module, quantized)
     for table in allocation.tables:
-        weight = loaded.model.get_submodule(table.module).weight.detach()
-        [quantized] = rtn.quantize(weight, [table_layout(table)])
+        [quantized] = rtn.quantize(weight_of(loaded.model, table.module), [table_layout(table)])
         tensors |= _stored(table.module, quantized)
     tensors |= _other_tensors(loaded.model, allocation)
     with atomic_folder(output) as folder:
@@ -118,6 +118,16 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(root, local_files_only=True)
     return LoadedModel(str(folder), model, tokenizer, weights_sha256(model)), allocation
+
+
+def is_quantized(folder: str | Path) -> bool:
+    """Tell whether a folder holds a quantized model of this project."""
+    return (Path(folder) / PLAN).is_file()
+
+
+def folder_bytes(folder: str | Path) -> int:
+    """Bytes of a model folder's weight files."""
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
 def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
@@ -187,7 +197,8 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
 
 def _other_tensors(model: nn.Module, allocation: Allocation) -> dict[str, torch.Tensor]:
     """Biases, LayerNorm and head in fp16."""
-    priced = {f"{m.module}.weight" for m in [*allocation.matrices, *allocation.tables]}
+    searched = [m.module for m in allocation.matrices] + [t.module for t in allocation.tables]
+    priced = {f"{module}.weight" for module in searched}
     tensors = {}
     for name, parameter in model.named_parameters():
         if name in priced:

@@ -1,0 +1,59 @@
+"""Quantities on the command line: a number and its unit, or a clear refusal that names the option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwmodels.errors import DeviceError
+from hwmodels.units import parse_bytes, parse_quantity
+
+from ..errors import UsageError
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    """Read `20ms`; None stays None."""
+    return _quantity(text, "time", option)
+
+
+def energy(text: str | None, option: str) -> float | None:
+    """Read `100mJ`; None stays None."""
+    return _quantity(text, "energy", option)
+
+
+def bandwidth(text: str | None, option: str) -> float | None:
+    """Read `2GB/s`; None stays None."""
+    return _quantity(text, "bandwidth", option)
+
+
+def size(text: str | None, option: str) -> int | None:
+    """Read `64MiB`; None stays None."""
+    if text is None:
+        return None
+    try:
+        return parse_bytes(text)
+    except DeviceError as error:
+        raise UsageError(f"{option} {text}: {error}") from None
+
+
+def parse_pins(pins: Sequence[str]) -> dict[str, int]:
+    """Read `NAME=8` options.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    found = {}
+    for pin in pins:
+        name, _, bits = pin.rpartition("=")
+        if not name or not bits.isdigit():
+            raise UsageError(f"--pin {pin}: not of the form NAME=BITS, for example --pin layer.0.output=8.")
+        found[name] = int(bits)
+    return found
+
+
+def _quantity(text: str | None, kind: str, option: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_quantity(text, kind)
+    except DeviceError as error:
+        raise UsageError(f"{option} {text}: {error}") from None

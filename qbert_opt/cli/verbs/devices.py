@@ -1,0 +1,62 @@
+"""`qbert-opt devices`: what hardware is known, and how a device file is written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+app = typer.Typer(no_args_is_help=True, help="List, show and check device files.")
+
+
+@app.command("list")
+def list_() -> None:
+    """List the bundled devices.
+
+    Example: `qbert-opt devices list`
+    """
+    from hwmodels.device import bundled_devices, load_device, sourced_share
+
+    for name in bundled_devices():
+        device = load_device(name)
+        sourced, figures = sourced_share(device)
+        typer.echo(f"{name:16} {device.name} ({device.confidence}, {sourced} of {figures} figures sourced)")
+
+
+@app.command()
+def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
+    """Show a device: every figure with where it comes from.
+
+    Example: `qbert-opt devices show car-soc`
+    """
+    from ...report import device_table, print_lines
+
+    print_lines(device_table(options.load_target(device)))
+
+
+@app.command()
+def check(file: Annotated[str, typer.Argument(help="A YAML file.")]) -> None:
+    """Check a device file and say what is assumed in it.
+
+    Example: `qbert-opt devices check my-soc.yaml`
+    """
+    from hwmodels.device import sourced_share
+
+    device = options.load_target(file)
+    sourced, figures = sourced_share(device)
+    typer.echo(f"{file}: valid; {sourced} of {figures} figures have a source, the others are assumed")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a device file, for an editor.
+
+    Example: `qbert-opt devices schema > device.schema.json`
+    """
+    import json
+
+    from hwmodels.device import Device
+
+    typer.echo(json.dumps(Device.model_json_schema(by_alias=True), indent=1))

@@ -1,0 +1,42 @@
+"""`qbert-opt quantize`: a model and its plan to the packed model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+
+def command(
+    plan: Annotated[str, typer.Argument(help="An allocation.json.")],
+    model: options.Model,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="The calibration text that the scores were made with.")
+    ] = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    split: options.Split = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the quantized model: exactly as many bytes as planned, safetensors only.
+
+    Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
+    """
+    from ...allocation import read_allocation
+    from ...deploy import quantize_model
+    from ...models.loading import load_model
+    from ...report import written_lines
+    from ...texts import read_texts
+
+    allocation = read_allocation(plan)
+    texts = None
+    if data is not None:
+        texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    with progress("quantizing", quiet=quiet) as tell:
+        written = quantize_model(load_model(model), allocation, texts, output, progress=tell)
+    for line in written_lines(written, allocation):
+        typer.echo(line)

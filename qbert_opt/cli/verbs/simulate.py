@@ -1,0 +1,61 @@
+"""`qbert-opt simulate`: what a plan costs on a device."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+BASELINES = {"fp32": 32, "fp16": 16}
+
+
+def command(
+    plan: Annotated[str, typer.Argument(help="An allocation.json.")],
+    device: Annotated[str, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")],
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Beside it: fp32, fp16, or uniform intN, e.g. fp32,int8.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Predict latency, memory, traffic and energy of a plan on a device.
+
+    Example: `qbert-opt simulate allocation.json --device car-soc --seq-len 128 --compare fp32,int8`
+    """
+    from hwmodels.errors import DeviceError
+    from hwmodels.simulate import CostReport
+
+    from ...allocation import read_allocation
+    from ...errors import InfeasibleError
+    from ...operations import Workload
+    from ...report import comparison_table, cost_lines, print_lines
+    from ...simulate import baseline_storage, simulate_allocation, simulate_storage
+
+    target = options.load_target(device)
+    allocation = read_allocation(plan)
+    workload = Workload(seq_len, batch_size)
+    try:
+        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
+    except DeviceError as error:
+        raise InfeasibleError(f"{plan}: {error}") from None
+    others: dict[str, CostReport | str] = {}
+    for name in compare.split(",") if compare else ():
+        storage, float_bits = baseline_storage(allocation, name.strip())
+        try:
+            others[name.strip()] = simulate_storage(
+                allocation.profile, storage, target, workload, float_bits=float_bits, inferences_per_s=rate
+            )
+        except DeviceError as error:
+            others[name.strip()] = str(error)
+    if as_json:
+        from pydantic import TypeAdapter
+
+        typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
+        return
+    print_lines(cost_lines(report))
+    if others:
+        print_lines([comparison_table({"this plan": report, **others})])

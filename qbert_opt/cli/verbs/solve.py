@@ -1,0 +1,152 @@
+"""`qbert-opt solve`: scores, a device and a budget to a proven plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+Budget = Annotated[
+    str | None, typer.Option("--budget", "-b", help="For the encoder's matrices: 25MB, 23.8MiB, 2.5bit or 13x.")
+]
+
+
+def command(
+    budget: Budget = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", "-s", help="Table of scores; the bundled reference without it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Score this model first (needs --data).")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Calibration text for --model.")] = None,
+    total_budget: Annotated[
+        str | None, typer.Option("--total-budget", help="For the whole stored model, as --budget.")
+    ] = None,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="Of one inference, e.g. 20ms.")] = None,
+    max_memory: Annotated[str | None, typer.Option("--max-memory", help="Peak: weights and activations.")] = None,
+    max_dram_bytes: Annotated[str | None, typer.Option("--max-dram-bytes", help="Per inference, e.g. 30MB.")] = None,
+    max_bandwidth: Annotated[str | None, typer.Option("--max-bandwidth", help="At --rate, e.g. 2GB/s.")] = None,
+    max_energy: Annotated[str | None, typer.Option("--max-energy", help="Per inference, e.g. 100mJ.")] = None,
+    max_bops: Annotated[float | None, typer.Option("--max-bops", help="Bit operations per inference.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    bits: Annotated[str | None, typer.Option("--bits", help="Choose among these only, e.g. 2,4,8.")] = None,
+    groupings: Annotated[str | None, typer.Option("--groupings", help="Choose among these only.")] = None,
+    pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="qbert-2/3 or qbert-2/4, as the paper did.")] = None,
+    metric: options.Metric = "directional",
+    method: options.Method = "gptq",
+    calibration_samples: options.CalibrationSamples = 256,
+    scoring_samples: options.ScoringSamples = 256,
+    solver: Annotated[str, typer.Option("--solver", help="A solver's name, or auto.")] = "auto",
+    time_limit: Annotated[str | None, typer.Option("--time-limit", help="For the solver, e.g. 60s.")] = None,
+    seed: options.Seed = 0,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Write allocation.json here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw the plan to this PNG or SVG.")] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Choose bits and groups for every matrix, and prove the choice.
+
+    Examples:
+    `qbert-opt solve --budget 25MB --device car-soc.yaml`
+
+    `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
+    """
+    from ...allocate import SolverOptions, allocate
+    from ...allocation import write_allocation
+    from ...budgets import parse_budget
+    from ...choices import parse_bits, parse_groupings
+    from ...errors import UsageError
+    from ...limits import Limits
+    from ...operations import Workload
+    from ...recipes import recipe_allocation
+    from ...report import print_plan
+    from ..quantities import bandwidth, energy, parse_pins, seconds, size
+
+    target = options.load_target(device)
+    table = _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet)
+    encoder = table.profile.encoder_elements
+    everything = table.profile.float_bytes // 4
+    limits = Limits(
+        encoder_bytes=None if budget is None else parse_budget(budget, encoder, "--budget"),
+        total_bytes=None if total_budget is None else parse_budget(total_budget, everything, "--total-budget"),
+        latency_s=seconds(max_latency, "--max-latency"),
+        memory_bytes=size(max_memory, "--max-memory"),
+        dram_bytes=size(max_dram_bytes, "--max-dram-bytes"),
+        bandwidth_bytes_per_s=bandwidth(max_bandwidth, "--max-bandwidth"),
+        energy_j=energy(max_energy, "--max-energy"),
+        bops=max_bops,
+        inferences_per_s=rate,
+    )
+    if limits == Limits(inferences_per_s=rate) and target is None:
+        raise UsageError("solve: no limit given. Give --budget, for example --budget 25MB, or --device.")
+    workload = Workload(seq_len, batch_size)
+    if recipe is not None:
+        allocation = recipe_allocation(table, recipe, limits, device=target, workload=workload)
+    else:
+        allocation = allocate(
+            table,
+            limits,
+            device=target,
+            workload=workload,
+            bits=None if bits is None else parse_bits(bits),
+            groupings=None if groupings is None else parse_groupings(groupings),
+            pins=parse_pins(pin or []),
+            options=SolverOptions(solver, seconds(time_limit, "--time-limit")),
+        )
+    if output is not None:
+        write_allocation(allocation, output)
+    if plot is not None:
+        from ...plots.plan import draw, save
+
+        save(draw(allocation, table), plot)
+    if as_json:
+        typer.echo(allocation.model_dump_json(by_alias=True, indent=1))
+        return
+    report = None
+    if target is not None:
+        from ...simulate import simulate_allocation
+
+        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
+    print_plan(allocation, report)
+    for path in (output, plot):
+        if path is not None:
+            typer.echo(f"wrote {path}")
+
+
+def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet):  # type: ignore[no-untyped-def]
+    """Read the table that was named, make one from a model, or take the bundled reference."""
+    from ...errors import UsageError
+    from ...reference import reference_scores
+    from ...scores import read_scores
+
+    if scores is not None and model is not None:
+        raise UsageError("--scores and --model: give one of them; --scores already says which model.")
+    if scores is not None:
+        return read_scores(scores)
+    if model is None:
+        return reference_scores()
+    if data is None:
+        raise UsageError("--model: needs --data, calibration text to score it on.")
+    from ...calibration import CalibrationPlan
+    from ...choices import default_grid
+    from ...models.loading import load_model
+    from ...sensitivity import measure_sensitivity
+    from ...texts import read_texts
+
+    with progress(f"{metric} scores", quiet=quiet) as tell:
+        return measure_sensitivity(
+            load_model(model),
+            read_texts(data),
+            default_grid(method),
+            metric=metric,
+            plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            progress=tell,
+        )

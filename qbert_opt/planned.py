@@ -1,0 +1,126 @@
+"""What was decided for each matrix, put together to the plan that is written, printed and deployed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .allocation import Allocation, DeviceCost, Limit, PlannedMatrix, PlannedTable, UniformPlan
+from .operations import Storage, Workload
+from .profiles import TABLE_BITS, ModelProfile
+from .provenance import code_version
+from .scores import ScoreTable
+
+if TYPE_CHECKING:
+    from hwmodels.simulate import CostReport
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known about a plan beside its choices; a plan made by a rule proves nothing."""
+
+    status: str
+    solver: str
+    gap: float | None = None
+    lower_bound: float | None = None
+    limits: tuple[Limit, ...] = ()
+    uniform: tuple[UniformPlan, ...] = ()
+    next_mb_gain: float | None = None
+
+
+def assemble(
+    scores: ScoreTable, storage: Mapping[str, Storage], proof: Proof, report: CostReport | None, workload: Workload
+) -> Allocation:
+    """Put a plan together: prices from the choices, losses from the scores, costs from the simulator's report."""
+    profile, value, errors = scores.profile, scores.values(), scores.std_errors()
+    columns = [scores.choices.index(storage[m.module].choice.name) for m in profile.matrices]
+    matrices = tuple(
+        planned_matrix(profile, i, storage[m.module], float(value[i, j]), float(errors[i, j]))
+        for i, (m, j) in enumerate(zip(profile.matrices, columns, strict=True))
+    )
+    encoder_bytes = sum(m.bytes for m in matrices)
+    return Allocation(
+        version=code_version(),
+        status=proof.status,
+        gap=proof.gap,
+        lower_bound=proof.lower_bound,
+        solver=proof.solver,
+        loss_unit=scores.loss_unit,
+        contains=scores.contains,
+        metric=scores.metric,
+        method=scores.method,
+        predicted_loss=math.fsum(m.predicted_loss for m in matrices),
+        predicted_std_error=math.sqrt(math.fsum(m.std_error**2 for m in matrices)),
+        encoder_bytes=encoder_bytes,
+        total_bytes=encoder_bytes + profile.fixed_bytes,
+        average_bits=8 * encoder_bytes / profile.encoder_elements,
+        profile=profile,
+        matrices=matrices,
+        tables=tuple(planned_tables(profile)),
+        device=None if report is None else _device_cost(report, workload),
+        limits=proof.limits,
+        uniform=proof.uniform,
+        next_mb_gain=proof.next_mb_gain,
+        provenance=scores.provenance,
+    )
+
+
+def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
+    """Bytes of the searched matrices under their choices."""
+    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+
+
+def planned_matrix(
+    profile: ModelProfile, index: int, storage: Storage, predicted_loss: float, std_error: float
+) -> PlannedMatrix:
+    """Describe what one matrix gets."""
+    matrix, c = profile.matrices[index], storage.choice
+    layout = c.layout(matrix.rows, matrix.columns, heads=profile.heads)
+    return PlannedMatrix(
+        module=matrix.module,
+        name=f"layer {matrix.block + 1} {matrix.kind}",
+        kind=matrix.kind,
+        block=matrix.block,
+        rows=matrix.rows,
+        columns=matrix.columns,
+        bits=c.bits,
+        axis=layout.axis,
+        grouping=c.grouping,
+        num_groups=layout.num_groups,
+        group_size=layout.group_size,
+        method=c.method,
+        symmetric=c.symmetric,
+        zero_dtype="none" if c.symmetric else "float16",
+        bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
+        residency="resident" if storage.resident else "streamed",
+        predicted_loss=predicted_loss,
+        std_error=std_error,
+    )
+
+
+def planned_tables(profile: ModelProfile) -> list[PlannedTable]:
+    """Describe what the embedding tables get: 8 bits until they are searched."""
+    return [
+        PlannedTable(module=t.module, rows=t.rows, columns=t.columns, bits=TABLE_BITS, bytes=t.bytes)
+        for t in profile.tables
+    ]
+
+
+def _device_cost(report: CostReport, workload: Workload) -> DeviceCost:
+    return DeviceCost(
+        name=report.device,
+        seq_len=workload.seq_len,
+        batch_size=workload.batch_size,
+        latency_s=report.latency_s,
+        latency_bound_s=report.latency_bound_s,
+        peak_memory_bytes=report.peak_memory_bytes,
+        peak_bound_bytes=report.peak_bound_bytes,
+        dram_bytes=report.dram_bytes,
+        bandwidth_bytes_per_s=report.dram_bandwidth_bytes_per_s,
+        energy_j=report.energy_j,
+        dynamic_energy_j=report.dynamic_energy_j,
+        unpack_s=report.unpack_s,
+        confidence=report.confidence,
+    )

@@ -1,0 +1,1 @@
+"""Pictures, one file per figure; each defines `draw(...) -> Figure`."""

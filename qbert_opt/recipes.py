@@ -1,0 +1,91 @@
+"""The papers' own plans, made by their rules rather than by a program, to be compared with ours.
+
+`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω get the high width, the others 2 bits, 128 row groups
+(Shen et al. 2020, section 4.1). k is the largest that the byte budget allows, half of the layers without one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .allocation import Allocation
+from .choices import Choice
+from .errors import InfeasibleError, UsageError
+from .limits import Limits
+from .operations import Storage, Workload
+from .planned import Proof, assemble, stored_bytes
+from .scores import ScoreTable
+from .simulate import simulate_storage
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+
+RECIPES = {"qbert-2/3": (2, 3), "qbert-2/4": (2, 4)}
+GROUPING = "rows:128"
+
+
+def recipe_allocation(
+    scores: ScoreTable, recipe: str, limits: Limits, *, device: Device | None = None, workload: Workload | None = None
+) -> Allocation:
+    """Make a plan by a paper's rule.
+
+    Args:
+        scores: a table of metric `qbert`, which holds Ω of each encoder layer.
+        recipe: a name in `RECIPES`.
+        limits: only the byte budgets are used.
+        device: where to predict its cost.
+        workload: sentences and tokens of one inference.
+
+    Raises:
+        UsageError: unknown recipe, or scores without Ω or without its choices.
+        InfeasibleError: not even all layers at the low width fit.
+    """
+    if recipe not in RECIPES:
+        raise UsageError(f"--recipe {recipe}: legal: {', '.join(RECIPES)}.")
+    if not scores.block_sensitivity:
+        raise UsageError(f"--recipe {recipe}: needs scores of --metric qbert; these are of metric {scores.metric}.")
+    low, high = (Choice(bits, GROUPING, scores.method) for bits in RECIPES[recipe])
+    for c in (low, high):
+        if c.name not in scores.choices:
+            raise UsageError(f"--recipe {recipe}: {c.name} was not scored. Score bits {c.bits} with {GROUPING}.")
+    order = [s.block for s in sorted(scores.block_sensitivity, key=lambda s: -s.omega)]
+    capacity = min(
+        math.inf if limits.encoder_bytes is None else limits.encoder_bytes,
+        math.inf if limits.total_bytes is None else limits.total_bytes - scores.profile.fixed_bytes,
+    )
+    counts = range(len(order), -1, -1) if capacity < math.inf else [len(order) // 2]
+    for count in counts:
+        storage = _storage(scores, set(order[:count]), low, high)
+        if stored_bytes(scores.profile, storage) <= capacity:
+            return _unproven(scores, storage, device, workload, f"recipe {recipe}")
+    least = stored_bytes(scores.profile, _storage(scores, set(), low, high))
+    raise InfeasibleError(
+        f"--recipe {recipe}: needs at least {least} bytes for the encoder, the budget is {capacity:.0f}."
+    )
+
+
+def uniform_allocation(
+    scores: ScoreTable, choice: Choice, *, device: Device | None = None, workload: Workload | None = None
+) -> Allocation:
+    """Make the plan that gives every matrix the same choice.
+
+    Raises:
+        UsageError: the choice was not scored, or a matrix masks it.
+    """
+    if choice.name not in scores.choices:
+        raise UsageError(f"{choice.name} was not scored. Scored: {', '.join(scores.choices)}.")
+    storage = {m.module: Storage(choice) for m in scores.profile.matrices}
+    return _unproven(scores, storage, device, workload, f"uniform {choice.name}")
+
+
+def _storage(scores: ScoreTable, blocks: set[int], low: Choice, high: Choice) -> dict[str, Storage]:
+    return {m.module: Storage(high if m.block in blocks else low) for m in scores.profile.matrices}
+
+
+def _unproven(
+    scores: ScoreTable, storage: dict[str, Storage], device: Device | None, workload: Workload | None, maker: str
+) -> Allocation:
+    workload = workload or Workload()
+    report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
+    return assemble(scores, storage, Proof("unproven", maker), report, workload)

@@ -1,0 +1,63 @@
+"""What a plan costs on a device: the simulator on a model's operator graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .allocation import Allocation
+from .choices import LEGAL_BITS, Choice
+from .errors import UsageError
+from .operations import Storage, Workload, model_graph
+from .profiles import ModelProfile
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+    from hwmodels.simulate import CostReport
+
+
+def simulate_storage(
+    profile: ModelProfile,
+    storage: Mapping[str, Storage] | None,
+    device: Device,
+    workload: Workload,
+    *,
+    float_bits: int = 16,
+    inferences_per_s: float | None = None,
+) -> CostReport:
+    """Simulate one inference of a model whose matrices are stored as given (None: floats).
+
+    Raises:
+        hwmodels.errors.DeviceError: the device cannot run it.
+    """
+    from hwmodels.simulate import simulate
+
+    graph = model_graph(profile, storage, workload, float_bits=float_bits)
+    return simulate(graph, device, inferences_per_s=inferences_per_s)
+
+
+def simulate_allocation(
+    allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
+) -> CostReport:
+    """Simulate a plan. What it keeps on chip was decided for its own device; elsewhere everything is streamed."""
+    at_home = allocation.device is not None and allocation.device.name == device.id
+    storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
+    return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
+
+
+def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
+    """Return what to compare a plan with: (storage, bits of floats) for `fp32`, `fp16` or `int2` … `int8`.
+
+    Integer baselines give every matrix the same bits with one range per row.
+
+    Raises:
+        UsageError: another name.
+    """
+    if name in ("fp32", "fp16"):
+        return None, int(name[2:])
+    bits = name.removeprefix("int")
+    if not name.startswith("int") or not bits.isdigit() or int(bits) not in LEGAL_BITS:
+        legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
+        raise UsageError(f"--compare {name}: legal: {legal}.")
+    storage = Storage(Choice(int(bits), "rows:each", allocation.method))
+    return {m.module: storage for m in allocation.matrices}, 16
