@@ -8,8 +8,8 @@ beside it, as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term dep
 the device only, so that a linear program may add it up over operations; what operations gain from each
 other (prefetch, fusion, two units at once) is `simulate`'s business and only ever lowers the sum.
 
-Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory; else
-they cross the DRAM boundary.
+Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory of its unit and
+the other units that an encoder needs reach that memory too; else they cross the DRAM boundary.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[
         is_last = level == len(path) - 1
         passes = _passes(op, placement, act, near.usable_bytes)
         loaded = _loaded_weight_bytes(op) * passes.weight if level <= home else 0
-        on_chip = is_last and inputs + outputs <= near.usable_bytes
+        on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
         moved = 0 if on_chip else _activation_bytes(op, passes, act)
         yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
     if len(path) == 1:

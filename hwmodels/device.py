@@ -17,6 +17,7 @@ from .consistency import check_consistency
 from .device_file import Located, explain, read_device_file
 from .errors import DeviceError
 from .fields import Name, Part
+from .operation import KINDS
 from .parts import Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
 from .provenance import Figure, figures
 
@@ -65,6 +66,17 @@ class Device(Part):
         """The memory that resident weights live in: the farthest scratchpad on the first unit's path."""
         pads = [memory for memory in self.path(self.units[0]) if memory.kind == "scratchpad"]
         return pads[-1] if pads else None
+
+    def hands_over_in(self, memory: Memory) -> bool:
+        """Whether activations in an on-chip memory are within reach of every unit that an encoder needs.
+
+        An NPU that lacks an operation and shares only DRAM with the processor that has it must hand over there.
+        """
+        needed = {
+            next((unit.id for unit in self.units for rate in unit.rates if rate.op == kind), self.units[0].id)
+            for kind in KINDS
+        }
+        return all(memory.id in unit.path for unit in self.units if unit.id in needed)
 
     @property
     def far_memory(self) -> Memory:

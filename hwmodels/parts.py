@@ -91,7 +91,8 @@ class Memory(Part):
 class Rate(Part):
     """How fast a unit runs one kind of operation.
 
-    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core. Sizes
+    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core; without an
+    `efficiency` it is what the unit reaches. Sizes
     m, n, k are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m:
     efficiency) replaces `efficiency` where it is known; between its points it is interpolated in log m.
     """
@@ -99,7 +100,7 @@ class Rate(Part):
     op: OperationKind
     type: NumberType | None = None
     per_cycle: PerCycle
-    efficiency: Share
+    efficiency: Share = 1.0
     efficiency_by_rows: dict[Rows, Share] = Field(default_factory=dict)
     tile: tuple[Count, Count, Count] = (1, 1, 1)
 
