@@ -1,7 +1,9 @@
-"""Exact answers from a branch-and-bound engine: scaled, checked against the tables, ties decided.
+"""Exact answers: a bound, a good plan, and branch and bound on the few columns that are left between them.
 
-Engines have absolute tolerances (about 1e-6), so tiny values vanish and a plan may exceed a capacity by some
-bytes. Here the program is rescaled before, and every plan is priced exactly after.
+A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
+leaves a core of some hundred columns for the engine. Engines have absolute tolerances (about 1e-6), so tiny values
+vanish and a plan may exceed a capacity by some bytes. Here the core is rescaled before, and every plan is priced
+exactly after.
 """
 
 from dataclasses import dataclass, replace
@@ -9,10 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
+from . import families
 from .errors import SolverError
+from .incumbent import incumbent
 from .outcome import Limits, Outcome
-from .presolve import cheapest
-from .program import FloatArray, IntArray, Program
+from .presolve import cheapest, drop_unfitting
+from .program import IntArray, Program
+from .relaxation import Relaxation, relax
 
 COST_SPAN = 1e6
 """The dearest column, after scaling. Engine tolerances are below 1e-6 of one unit."""
@@ -20,6 +25,8 @@ ROW_SPAN = 1e4
 TIE_TOLERANCE = 1e-9
 """Plans whose values differ by less than this part of the value (above its least) count as equal."""
 _MOST_REJECTED = 50
+_SMALL = 100  # columns whose second search costs next to nothing
+_MOST_DIFFERENCES = 200_000
 
 
 class Engine(Protocol):
@@ -55,13 +62,67 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
 
 def prove(program: Program, limits: Limits, engine: Engine) -> Outcome:
     """Return the best plan of a presolved program and its proof; of equal values the least `tie`."""
-    easiest = cheapest(program)
-    if program.fits(easiest):
-        return Outcome(easiest, float(program.cost[easiest].sum()), finished=True)
-    best = search(program, limits, engine)
+
+    def close(part: Program, cutoff: float) -> Outcome:
+        return best_plan(part, limits, engine, cutoff)
+
+    def tie(part: Program, cost: float) -> IntArray | None:
+        return least_tie(part, cost, limits, engine)
+
+    if families.countable(program):
+        return families.prove_by_sets(program, limits, close, tie)
+    best = close(program, np.inf)
     if best.columns is None or not best.finished:
         return best
-    return Outcome(_least_tie(program, best.columns, limits, engine), best.bound, finished=True)
+    tied = tie(program, float(program.cost[best.columns].sum()))
+    if tied is None or program.tie[tied].sum() >= program.tie[best.columns].sum():
+        return best
+    return replace(best, columns=tied)
+
+
+def best_plan(program: Program, limits: Limits, engine: Engine, cutoff: float = np.inf) -> Outcome:
+    """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
+    easiest = cheapest(program)
+    if program.fits(easiest):
+        cost = float(program.cost[easiest].sum())
+        return Outcome(easiest if cost < cutoff else None, cost, finished=True)
+    relaxation = relax(program)
+    if relaxation.infeasible:
+        return Outcome(None, np.inf, finished=True)
+    if relaxation.bound >= cutoff:
+        return Outcome(None, relaxation.bound, finished=True)
+    # The heuristics know no families; with a limit on them the engine starts from nothing.
+    plan = incumbent(program, relaxation) if program.max_families is None else None
+    cost = np.inf if plan is None else float(program.cost[plan].sum())
+    if cost >= cutoff:
+        plan, cost = None, cutoff
+    if cost - relaxation.bound <= limits.engine_gap() * abs(cost):
+        return Outcome(plan, min(relaxation.bound, cost), finished=True)
+    return _close(program, relaxation, plan, cost, limits, engine)
+
+
+def _close(
+    program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits, engine: Engine
+) -> Outcome:
+    """Search for a plan below `cost` among the columns that can be in one."""
+    core = core_of(program, relaxation, cost)
+    if core is None:
+        return Outcome(plan, cost, finished=True)
+    outcome = search(core, limits, engine)
+    bound = max(relaxation.bound, min(outcome.bound, cost))
+    if outcome.columns is None:
+        return Outcome(plan, bound, outcome.finished)
+    found = find(program, core, outcome.columns)
+    return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
+
+
+def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | None:
+    """Return the columns that a plan of at most this cost can use."""
+    if cost == np.inf:
+        return program
+    rounding = 1e-12 * float(np.abs(program.cost).max() + abs(cost))
+    core = program.keep(relaxation.reduced <= (cost - relaxation.bound) * (1 + 1e-9) + rounding)
+    return None if core is None else drop_unfitting(core)
 
 
 def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
@@ -79,31 +140,47 @@ def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
     )
 
 
-def _least_tie(program: Program, columns: IntArray, limits: Limits, engine: Engine) -> IntArray:
-    """Among the plans of equal cost return the one that uses least of the tie-breaking resource."""
-    least = program.least(program.cost)
-    excess: FloatArray = program.cost - least[program.group]
-    allowance = float(excess[columns].sum()) * (1 + TIE_TOLERANCE)
-    equal = program.keep(excess <= allowance)
-    assert equal is not None  # the plan itself is in there
-    if not _could_tie(equal):
-        return columns
-    cutoff = float(least.sum()) + allowance
-    second = replace(
-        equal, cost=equal.tie, rows=np.vstack([equal.rows, equal.cost]), rhs=np.append(equal.rhs, cutoff)
+def least_tie(program: Program, cost: float, limits: Limits, engine: Engine) -> IntArray | None:
+    """Among the plans of this cost return the one that uses least of the tie-breaking resource.
+
+    None when no two plans can tie, when none has this cost, or when the time is over.
+    """
+    base = float(program.least(program.cost).sum())
+    cutoff = cost + TIE_TOLERANCE * max(cost - base, 0.0)
+    relaxation = relax(program)
+    if relaxation.bound > cutoff:
+        return None
+    equal = core_of(program, relaxation, cutoff)
+    if equal is None or not _could_tie(equal, 1e-12 * max(cost - base, 0.0)):
+        return None
+    second = drop_unfitting(
+        replace(equal, cost=equal.tie, rows=np.vstack([equal.rows, equal.cost]), rhs=np.append(equal.rhs, cutoff))
     )
+    if second is None:
+        return None
     outcome = search(second, limits, engine)
-    if outcome.columns is None:
-        return columns
-    original = _find(program, equal.group[outcome.columns], equal.option[outcome.columns])
-    return original if program.tie[original].sum() < program.tie[columns].sum() else columns
+    return None if outcome.columns is None else find(program, second, outcome.columns)
 
 
-def _could_tie(program: Program) -> bool:
-    return bool((program.least(-program.tie) != -program.least(program.tie)).any())
+def _could_tie(program: Program, rounding: float) -> bool:
+    """Say whether two plans may cost the same and differ in `tie`.
+
+    Two plans tie when their items' cost differences cancel. Among measured values that happens only where a
+    difference is zero or occurs twice, so without any such repetition the second search is spared.
+    """
+    if (program.least(-program.tie) == -program.least(program.tie)).all():
+        return False
+    sizes = np.diff(program.starts, append=len(program.group))
+    if len(program.group) <= _SMALL or int((sizes**2).sum()) > _MOST_DIFFERENCES:
+        return True
+    parts = np.split(program.cost, program.starts[1:])
+    steps = [np.abs(part[:, None] - part)[np.triu_indices(len(part), 1)] for part in parts]
+    ordered = np.sort(np.concatenate(steps))
+    return bool((np.diff(ordered, prepend=0.0) <= rounding).any())
 
 
-def _find(program: Program, group: IntArray, option: IntArray) -> IntArray:
-    """Return the columns of `program` with these groups and options."""
+def find(program: Program, part: Program, columns: IntArray) -> IntArray:
+    """Return the columns of `program` that have group and option of these columns of a part of it."""
     width = int(program.option.max()) + 1
-    return np.searchsorted(program.group * width + program.option, group * width + option).astype(np.int64)
+    wanted = part.group[columns] * width + part.option[columns]
+    return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from . import branch
+from .engines import preferred
 from .errors import SolverError
-from .methods import milp
 from .outcome import Limits
 from .presolve import presolve
 from .pricing import capacity_with_rounding, price
@@ -55,7 +56,7 @@ def least_of(problem: ChoiceProblem, resource: str) -> float:
     others = {name: limit for name, limit in problem.capacity.items() if name != resource}
     turned = replace(problem, value=problem.usage[resource], capacity=others, tie_break=resource)
     reduced = presolve(program_of(turned))
-    outcome = None if reduced is None else milp.run(reduced, Limits())
+    outcome = None if reduced is None else branch.prove(reduced, Limits(), preferred())
     if reduced is None or outcome is None or outcome.columns is None:
         return math.inf
     return price(problem, lift(problem, reduced, outcome.columns))[1][resource]
@@ -116,5 +117,5 @@ def _any_plan(problem: ChoiceProblem) -> float:
     """Return 0 when masks, pins, ties and families alone leave a plan, else infinity."""
     free = replace(problem, value=np.zeros_like(problem.value), capacity={})
     reduced = presolve(program_of(free))
-    outcome = None if reduced is None else milp.run(reduced, Limits())
+    outcome = None if reduced is None else branch.prove(reduced, Limits(), preferred())
     return math.inf if outcome is None or outcome.columns is None else 0.0

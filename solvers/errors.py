@@ -6,4 +6,4 @@ class SolverError(ValueError):
 
 
 class ProblemError(SolverError):
-    """A choice problem that contradicts itself or holds meaningless numbers; names the item and the way out."""
+    """A choice problem that contradicts itself or holds meaningless numbers; says where and what to do."""

@@ -13,6 +13,7 @@ class Limits:
     relative_gap: float = 1e-6
     seed: int = 0
     deadline: float = field(default=float("inf"))  # on the clock of time.perf_counter
+    most_nodes: int | None = None  # of the tree of `milp`: an effort that does not depend on the machine
 
     def engine_gap(self) -> float:
         """Return the gap for an engine: well inside the proof that is asked for, since costs are shifted."""
@@ -35,8 +36,10 @@ class Outcome:
         columns: One column of each group, or None when no plan was found.
         bound: No plan costs less; infinity when `finished` without a plan.
         finished: The search came to its own end; False when it was stopped by the clock.
+        solver: The method that was used, where it was chosen on the way.
     """
 
     columns: IntArray | None
     bound: float
     finished: bool
+    solver: str = ""

@@ -16,12 +16,20 @@ def presolve(program: Program) -> Program | None:
     A column goes when it does not fit even beside the least of every other group, or when another column of
     its group is no worse in cost and every row (and counts as no further family).
     """
-    if program.max_families is not None:
-        distinct = set(program.family.tolist()) - {NO_FAMILY}
-        if len(distinct) <= program.max_families:
-            program = replace(program, max_families=None)
     fitting = drop_unfitting(program)
-    return None if fitting is None else fitting.keep(~_dominated(fitting))
+    if fitting is None:
+        return None
+    smaller = _needed_limit(fitting)
+    undominated = smaller.keep(~_dominated(smaller))
+    return None if undominated is None else _needed_limit(undominated)
+
+
+def _needed_limit(program: Program) -> Program:
+    """Lift the limit on families where no plan can have more."""
+    distinct = len(set(program.family.tolist()) - {NO_FAMILY})
+    if program.max_families is None or distinct > program.max_families:
+        return program
+    return replace(program, max_families=None)
 
 
 def drop_unfitting(program: Program) -> Program | None:
@@ -72,8 +80,9 @@ def _dominated(program: Program) -> NDArray[np.bool_]:
 def _precedes(cost: FloatArray, tie: FloatArray, earlier: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return bool [g, a, b]: a comes before b in the order (cost, tie, position)."""
     cost_a, cost_b, tie_a, tie_b = cost[:, :, None], cost[:, None, :], tie[:, :, None], tie[:, None, :]
-    before: NDArray[np.bool_] = (tie_a < tie_b) | ((tie_a == tie_b) & earlier)
-    return (cost_a < cost_b) | ((cost_a == cost_b) & before)
+    before = (tie_a < tie_b) | ((tie_a == tie_b) & earlier)
+    precedes: NDArray[np.bool_] = (cost_a < cost_b) | ((cost_a == cost_b) & before)
+    return precedes
 
 
 def cheapest(program: Program) -> IntArray:

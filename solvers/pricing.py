@@ -41,9 +41,7 @@ def violations(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]
     broken = [name for name, limit in problem.capacity.items() if usage[name] > capacity_with_rounding(limit)]
     if problem.allowed is not None and not problem.allowed[range(len(choice)), choice].all():
         broken.append("allowed")
-    if any(
-        problem.options[choice[problem.items.index(item)]] != option for item, option in problem.pins.items()
-    ):
+    if any(problem.options[choice[problem.items.index(item)]] != option for item, option in problem.pins.items()):
         broken.append("pins")
     if any(len({choice[index] for index in group}) > 1 for group in problem.groups()):
         broken.append("ties")

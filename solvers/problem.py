@@ -110,9 +110,7 @@ def _freeze_tables(problem: ChoiceProblem) -> None:
         "items": tuple(problem.items),
         "options": tuple(problem.options),
         "value": _table(problem, "value", problem.value, np.float64),
-        "usage": {
-            name: _table(problem, f"usage[{name!r}]", t, np.float64) for name, t in problem.usage.items()
-        },
+        "usage": {name: _table(problem, f"usage[{name!r}]", t, np.float64) for name, t in problem.usage.items()},
         "capacity": {name: float(limit) for name, limit in problem.capacity.items()},
         "ties": tuple(tuple(tie) for tie in problem.ties),
         "pins": dict(problem.pins),
@@ -128,19 +126,13 @@ def _check_tables(problem: ChoiceProblem) -> None:
     empty = np.flatnonzero(~allowed.any(axis=1))
     if empty.size:
         raise ProblemError(f"item {problem.items[empty[0]]!r}: every option is masked. Allow at least one.")
-    _refuse(
-        problem, "value", problem.value, allowed & ~np.isfinite(problem.value), "Mask the option or score it."
-    )
+    _refuse(problem, "value", problem.value, allowed & ~np.isfinite(problem.value), "Mask the option or score it.")
     for name, table in problem.usage.items():
         bad = allowed & ~(np.isfinite(table) & (table >= 0))
-        _refuse(
-            problem, f"usage of {name!r}", table, bad, "Usage is finite and not negative; mask the option."
-        )
+        _refuse(problem, f"usage of {name!r}", table, bad, "Usage is finite and not negative; mask the option.")
 
 
-def _refuse(
-    problem: ChoiceProblem, what: str, table: NDArray[np.float64], bad: NDArray[np.bool_], advice: str
-) -> None:
+def _refuse(problem: ChoiceProblem, what: str, table: NDArray[np.float64], bad: NDArray[np.bool_], advice: str) -> None:
     if bad.any():
         item, option = np.argwhere(bad)[0]
         where = f"item {problem.items[item]!r}, option {problem.options[option]!r}"
@@ -161,7 +153,7 @@ def _check_capacities(problem: ChoiceProblem) -> None:
 def _check_families(problem: ChoiceProblem) -> None:
     if problem.families is not None and len(problem.families) != len(problem.options):
         raise ProblemError(
-            f"families: {len(problem.families)} entries for {len(problem.options)} options. Give one for each."
+            f"families: {len(problem.families)} entries for {len(problem.options)} options. One for each."
         )
     if problem.max_families is None:
         return
@@ -173,9 +165,7 @@ def _check_families(problem: ChoiceProblem) -> None:
 
 def _check_links(problem: ChoiceProblem) -> None:
     known_items, known_options = set(problem.items), set(problem.options)
-    named = [("pins", item) for item in problem.pins] + [
-        ("ties", item) for tie in problem.ties for item in tie
-    ]
+    named = [("pins", item) for item in problem.pins] + [("ties", item) for tie in problem.ties for item in tie]
     for kind, item in named:
         if item not in known_items:
             raise ProblemError(f"{kind}: {item!r} is no item. Items start with {problem.items[0]!r}.")
@@ -188,9 +178,7 @@ def _check_links(problem: ChoiceProblem) -> None:
     mask = problem.mask()
     for index in np.flatnonzero(~mask.any(axis=1)):
         item = problem.items[index]
-        raise ProblemError(
-            f"pins: item {item!r} is pinned to {problem.pins[item]!r}, which is masked for it. Free it."
-        )
+        raise ProblemError(f"pins: item {item!r} is pinned to {problem.pins[item]!r}, which is masked for it. Free it.")
     for group in problem.groups():
         if not mask[list(group)].all(axis=0).any():
             names = ", ".join(repr(problem.items[i]) for i in group)

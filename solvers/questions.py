@@ -49,7 +49,7 @@ def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]
     """
     free = replace(problem, capacity={}, tie_break=None)
     floor = least_of(free, resource)
-    best = solve(replace(free, tie_break=resource), "milp")
+    best = solve(replace(free, tie_break=resource), "auto")
     if best.choice is None:
         raise SolverError("capacity_range: pins and max_families leave no plan. Free one of them.")
     return floor, best.usage[resource]

@@ -53,11 +53,7 @@ class ChoiceSolution:
         """Return the report in one short paragraph."""
         if self.choice is None:
             nearest = ", ".join(f"{name} ≥ {limit:.10g}" for name, limit in self.nearest_capacity.items())
-            reason = (
-                f"; in conflict: {', '.join(self.conflicts)}; least feasible: {nearest}"
-                if self.conflicts
-                else ""
-            )
+            reason = f"; in conflict: {', '.join(self.conflicts)}; least feasible: {nearest}" if self.conflicts else ""
             return f"{self.status.value}: no plan{reason} ({self.solver}, {self.runtime_s:.3f} s)"
         used = ", ".join(f"{name} {amount:.10g}" for name, amount in self.usage.items())
         limits = f"; binding: {', '.join(self.binding)}" if self.binding else ""

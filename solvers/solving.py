@@ -66,7 +66,7 @@ def solve(
         answer = _without_plan(problem, outcome)
     else:
         answer = _with_plan(problem, lift(problem, reduced, outcome.columns), outcome)
-    return replace(answer, runtime_s=time.perf_counter() - start, solver=chosen.label())
+    return replace(answer, runtime_s=time.perf_counter() - start, solver=outcome.solver or chosen.label())
 
 
 def _without_plan(problem: ChoiceProblem, outcome: Outcome) -> ChoiceSolution:

@@ -1,8 +1,15 @@
-"""Choose the method by the size of the problem."""
+"""Choose by size: dp for one capacity, ilp up to 150 items, lagrangian above."""
 
+from dataclasses import replace
+
+from .. import families
 from ..outcome import Limits, Outcome
 from ..program import Program
-from . import ilp, milp
+from ..solution import PROVEN_GAP, relative_gap
+from . import dp, ilp, lagrangian, milp
+
+MOST_EXACT_GROUPS = 150
+"""Items (tied ones count as one) up to which several capacities are solved to the proof."""
 
 
 def usable() -> bool:
@@ -11,10 +18,23 @@ def usable() -> bool:
 
 
 def label() -> str:
-    """Return name and version of what it uses."""
-    return f"auto: {(ilp if ilp.usable() else milp).label()}"
+    """Return the name; the answer names the method that was used."""
+    return "auto"
 
 
 def run(program: Program, limits: Limits) -> Outcome:
     """Return the answer of the method that suits the size."""
-    return ilp.run(program, limits) if ilp.usable() else milp.run(program, limits)
+    groups = int(program.group[-1]) + 1
+    if dp.suits(program):
+        outcome = dp.run(program, limits)
+        if groups > MOST_EXACT_GROUPS or not outcome.finished or _proven(program, outcome):
+            return replace(outcome, solver=f"auto: {dp.label()}")
+    manageable = program.max_families is None or families.countable(program)
+    method = lagrangian if groups > MOST_EXACT_GROUPS and manageable else ilp if ilp.usable() else milp
+    return replace(method.run(program, limits), solver=f"auto: {method.label()}")
+
+
+def _proven(program: Program, outcome: Outcome) -> bool:
+    if outcome.columns is None:
+        return True
+    return relative_gap(float(program.cost[outcome.columns].sum()), outcome.bound) <= PROVEN_GAP

@@ -31,9 +31,7 @@ def run(program: Program, limits: Limits) -> Outcome:
     sizes = np.diff(program.starts, append=len(program.group))
     plans = math.prod(sizes.tolist())
     if plans > MOST_PLANS:
-        raise SolverError(
-            f"exhaustive: {plans:.3g} plans, at most {MOST_PLANS:.0e} are tried. Use the solver 'ilp'."
-        )
+        raise SolverError(f"exhaustive: {plans:.3g} plans, at most {MOST_PLANS:.0e} are tried. Use the solver 'ilp'.")
     best: tuple[float, float, IntArray] | None = None
     span = float(np.abs(program.cost).sum())
     for first in range(0, plans, _BLOCK):
@@ -67,9 +65,7 @@ def _fitting(program: Program, columns: IntArray) -> np.ndarray:
     return fits
 
 
-def _first(
-    cost: FloatArray, tie: FloatArray, columns: IntArray, span: float
-) -> tuple[float, float, IntArray]:
+def _first(cost: FloatArray, tie: FloatArray, columns: IntArray, span: float) -> tuple[float, float, IntArray]:
     equal = np.flatnonzero(cost <= cost.min() + 1e-12 * span)
     chosen = equal[np.argmin(tie[equal])]
     return float(cost[chosen]), float(tie[chosen]), columns[:, chosen]

@@ -1,5 +1,11 @@
 """Branch and bound by SciPy's own HiGHS, with no other package."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 
 from .. import branch
@@ -29,21 +35,43 @@ def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     columns, kinds = len(program.group), _kinds(program)
-    constraints = [
-        LinearConstraint(matrix, low, high) for matrix, low, high in _blocks(program, kinds, rejected)
-    ]
-    result = milp(
-        np.concatenate([program.cost, np.zeros(len(kinds))]),
-        integrality=np.ones(columns + len(kinds)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": limits.engine_gap(), "time_limit": min(limits.remaining_s(), 1e6)},
-    )
+    constraints = [LinearConstraint(matrix, low, high) for matrix, low, high in _blocks(program, kinds, rejected)]
+    with _silent():
+        result = milp(
+            np.concatenate([program.cost, np.zeros(len(kinds))]),
+            integrality=np.ones(columns + len(kinds)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options=_options(limits),
+        )
     if result.status == 2:
         return Outcome(None, np.inf, finished=True)
     bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
     chosen = None if result.x is None else strongest(program, result.x[:columns])
     return Outcome(chosen, bound, finished=result.status == 0)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep HiGHS 1.8 to 1.12 from printing a line of its own debugging to standard output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _options(limits: Limits) -> dict[str, float | int]:
+    options: dict[str, float | int] = {"mip_rel_gap": limits.engine_gap()}
+    if limits.deadline != np.inf:
+        options["time_limit"] = limits.remaining_s()
+    if limits.most_nodes is not None:
+        options["node_limit"] = limits.most_nodes
+    return options
 
 
 def strongest(program: Program, weight: FloatArray) -> IntArray:

@@ -8,7 +8,7 @@ from solvers import ChoiceProblem
 
 
 @st.composite
-def _choice_problems(draw, most_items=4, most_options=4, most_resources=2, links=True, slack=None):
+def _choice_problems(draw, most_items=4, most_options=4, most_resources=2, links=True, families=True, slack=None):
     """Small problems with integer usage, values of any sign and size, masks, ties, pins and families."""
     items, options = draw(st.integers(1, most_items)), draw(st.integers(1, most_options))
     resources = draw(st.integers(0, most_resources))
@@ -16,12 +16,8 @@ def _choice_problems(draw, most_items=4, most_options=4, most_resources=2, links
     if draw(st.booleans()):
         value = rng.integers(-4, 5, (items, options)).astype(float)  # many ties
     else:
-        value = rng.choice([-1.0, 1.0, 1.0, 1.0], (items, options)) * 10.0 ** rng.uniform(
-            -6, 0, (items, options)
-        )
-    usage = {
-        f"r{k}": rng.integers(0, 10, (items, options)) * float(rng.choice([1, 1e6])) for k in range(resources)
-    }
+        value = rng.choice([-1.0, 1.0, 1.0, 1.0], (items, options)) * 10.0 ** rng.uniform(-6, 0, (items, options))
+    usage = {f"r{k}": rng.integers(0, 10, (items, options)) * float(rng.choice([1, 1e6])) for k in range(resources)}
     allowed = rng.random((items, options)) < 0.85
     allowed[np.arange(items), rng.integers(0, options, items)] = True
     capacity = {}
@@ -32,17 +28,17 @@ def _choice_problems(draw, most_items=4, most_options=4, most_resources=2, links
         capacity[name] = float(np.floor(low + share * (high - low)))
     names = tuple(f"item{i}" for i in range(items))
     ties: tuple[tuple[str, ...], ...] = ()
-    families, most = None, None
+    kinds, most = None, None
     if links:
         shared = np.flatnonzero(allowed[:2].all(axis=0))
         if items >= 2 and len(shared) and draw(st.booleans()):
             ties = (names[:2],)
-        if draw(st.booleans()):
-            families = tuple(rng.choice(["a", "b", "c", None], options).tolist())
+        if families and draw(st.booleans()):
+            kinds = tuple(rng.choice(["a", "b", "c", None], options).tolist())
             most = draw(st.integers(1, 2))
     return ChoiceProblem(
         names, tuple(f"option{o}" for o in range(options)), value, usage, capacity, allowed, ties,
-        families=families, max_families=most,
+        families=kinds, max_families=most,
     )  # fmt: skip
 
 

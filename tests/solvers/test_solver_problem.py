@@ -46,9 +46,7 @@ def test_masked_entries_may_be_anything():
     """A masked option may be NaN, infinite or negative: it is never read."""
     allowed = np.array([[True, False], [True, False]])
     bad = np.array([[1.0, np.nan], [1.0, np.inf]])
-    problem = ChoiceProblem(
-        ("a", "b"), ("x", "y"), bad, {"r": np.array([[1, -1], [1, np.nan]])}, {"r": 2}, allowed
-    )
+    problem = ChoiceProblem(("a", "b"), ("x", "y"), bad, {"r": np.array([[1, -1], [1, np.nan]])}, {"r": 2}, allowed)
     assert price(problem, (0, 0)) == (2.0, {"r": 2.0})
 
 
@@ -62,9 +60,7 @@ def test_a_problem_keeps_its_own_read_only_tables(ladder):
 
 
 def test_overlapping_ties_join_and_keep_the_order_of_items():
-    problem = ChoiceProblem(
-        tuple("abcde"), ("x",), np.zeros((5, 1)), {}, {}, ties=(("d", "b"), ("e", "d"), ("c",))
-    )
+    problem = ChoiceProblem(tuple("abcde"), ("x",), np.zeros((5, 1)), {}, {}, ties=(("d", "b"), ("e", "d"), ("c",)))
     assert problem.groups() == ((0,), (1, 3, 4), (2,))
 
 
