@@ -84,6 +84,13 @@ class Device(Part):
         return self.path(self.units[0])[-1]
 
     @property
+    def available_bytes(self) -> int:
+        """Bytes of the far memory that a model may fill: its usable share, and no more than others leave."""
+        far = self.far_memory
+        reserved = sum(part.size_bytes for part in self.reserved if part.memory == far.id)
+        return min(far.usable_bytes, far.size_bytes - reserved)
+
+    @property
     def latency_interval(self) -> tuple[float, float]:
         """Measured / predicted latency to expect, lowest and highest.
 
@@ -95,6 +102,7 @@ class Device(Part):
 
 
 _MAX_PARENTS = 4
+_MAX_NAME = 1000  # beyond it the file system itself objects
 _BUNDLED = resources.files(__package__).joinpath("devices")
 
 
@@ -111,7 +119,7 @@ def load_device(name_or_path: str) -> Device:
     Raises:
         DeviceError: no such device or mode, or a file that is not a legal and consistent description.
     """
-    if Path(name_or_path).exists() or "@" not in name_or_path:
+    if "@" not in name_or_path or len(name_or_path) >= _MAX_NAME or Path(name_or_path).exists():
         return _inherited(_find(name_or_path, Path()), heirs=())[0]
     name, _, mode = name_or_path.rpartition("@")
     return in_power_mode(load_device(name), mode)
@@ -209,9 +217,9 @@ def sourced_share(device: Device) -> tuple[int, int]:
 def _find(name_or_path: str, folder: Path) -> Path:
     """Return the file of a device: a path (from `folder`) first, then a bundled one."""
     path = folder / name_or_path
-    if path.is_file():
+    if len(name_or_path) < _MAX_NAME and path.is_file():
         return path
-    if path.is_dir():
+    if len(name_or_path) < _MAX_NAME and path.is_dir():
         raise DeviceError(f"{name_or_path}: found a folder; legal is a device file; name the file inside it")
     name = name_or_path.removesuffix(".yaml")
     names = bundled_devices()
@@ -220,5 +228,5 @@ def _find(name_or_path: str, folder: Path) -> Path:
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}?" if near else "give a path or one of these names"
     raise DeviceError(
-        f"{name_or_path}: found no such file or bundled device; legal names are {', '.join(names)}; {guess}"
+        f"{name_or_path[:200]}: found no such file or bundled device; legal names are {', '.join(names)}; {guess}"
     )

@@ -129,7 +129,7 @@ def _refuse_bombs(path: Path, text: str) -> None:
     """Refuse aliases, absurd nesting and absurd length in the stream of events, before anything is built."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        place = f"{path.name}:{event.start_mark.line + 1}"
+        place = f"{path.name}:{event.start_mark.line + 1 if event.start_mark else 1}"
         if isinstance(event, yaml.AliasEvent):
             raise DeviceError(f"{place}: found an alias '*{event.anchor}'; legal are plain values; write it out")
         depth += isinstance(event, yaml.CollectionStartEvent)

@@ -23,6 +23,7 @@ def over_limits(report: CostReport, device: Device) -> tuple[str, ...]:
     """Return one line for each limit of the device that the report breaks."""
     limits = device.limits
     checks = (
+        ("memory", report.peak_memory_bytes, device.available_bytes, format_bytes),
         ("weights", report.weight_bytes, limits.weights, format_bytes),
         ("peak_ram", report.peak_memory_bytes, limits.peak_ram, format_bytes),
         ("latency", report.latency_s, limits.latency, format_seconds),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import DeviceError
+
 KINDS = ("gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise")
 AXES = ("rows", "columns", "none")
 
@@ -33,6 +35,17 @@ class StoredWeight:
     code_bytes: int
     metadata_bytes: int
     resident: bool = False
+
+    def __post_init__(self) -> None:
+        if self.axis not in AXES:
+            raise DeviceError(f"stored weight: found axis {self.axis!r}; legal are {', '.join(AXES)}; correct it")
+        numbers = (self.bits - 1, self.num_groups, self.code_bytes, self.metadata_bytes)
+        if min(numbers) < 0 or self.group_size < (self.axis != "none"):
+            raise DeviceError(
+                f"stored weight: found {self.bits} bits, {self.num_groups} groups of {self.group_size}, "
+                f"{self.code_bytes} + {self.metadata_bytes} bytes; legal are at least 1 bit, groups of at least 1 "
+                "where there is an axis, and no negative size; correct it"
+            )
 
     @property
     def bytes(self) -> int:
@@ -63,6 +76,16 @@ class Operation:
     output_elements: int
     batch: int = 1
     weight: StoredWeight | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DeviceError(f"{self.name}: found kind {self.kind!r}; legal are {', '.join(KINDS)}; correct it")
+        if min(self.m, self.k, self.n, self.batch) < 1 or min(self.input_elements, self.output_elements) < 0:
+            raise DeviceError(
+                f"{self.name}: found m, k, n, batch {self.m}, {self.k}, {self.n}, {self.batch} and "
+                f"{self.input_elements} to {self.output_elements} elements; "
+                "legal are sizes of at least 1 and no negative count; correct it"
+            )
 
     @property
     def weights(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .operation import AXES, KINDS, Operation, StoredWeight
+from .operation import Operation, StoredWeight
 
 if TYPE_CHECKING:
     from .device import Device
@@ -34,10 +34,6 @@ class Placement:
 
 def place(op: Operation, device: Device) -> Placement | str:
     """Return where an operation runs, or the rule that forbids it everywhere, in words."""
-    if op.kind not in KINDS:
-        return f"found kind {op.kind!r}; legal are {', '.join(KINDS)}; correct it"
-    if op.weight is not None and op.weight.axis not in AXES:
-        return f"found axis {op.weight.axis!r}; legal are {', '.join(AXES)}; correct it"
     for rule in device.rules:
         if _forbids(rule, op):
             return f"found {_weight_text(op)}; legal is what rule {rule.id!r} allows: {rule.because}; choose another"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .cost import OperationCost, operation_cost
+from .cost import OperationCost, operation_cost, unsupported
 from .errors import DeviceError
 from .limits import over_limits
 from .memory import MemoryPlan, operations, plan_memory
-from .operation import Operation
+from .operation import Operation, StoredWeight
 from .provenance import figures
 from .schedule import ScheduledOperation, schedule
+from .units import format_seconds
 
 if TYPE_CHECKING:
     from .device import Device
@@ -65,7 +66,9 @@ class CostReport:
         energy_j: dynamic energy and static power for as long as the inference takes.
         average_power_w: static power and dynamic energy x inferences per second.
         unpack_s: time spent on turning stored codes into the compute type.
-        dram_saved_s: DRAM time saved against streaming the same matrices with 8-bit codes.
+        dram_saved_s: DRAM time saved against streaming the narrow matrices with 8-bit codes.
+        gain_over_8_bits_s: `latency_bound_s` with 8-bit codes in one range in their place, streamed, minus its own;
+            below 0 fewer bits are slower here.
         bops: macs x weight bits x activation bits, all operations together.
         bound_shares: what operations wait for -> share of `latency_bound_s`.
         confidence: how far the device file may be trusted.
@@ -73,7 +76,7 @@ class CostReport:
         sourced_figures: figures of the device file with a source.
         all_figures: all its figures.
         over_limits: one line per limit of the device that the graph breaks.
-        notes: what the figures above do not contain.
+        notes: what a reader should know about the figures above.
         memory: the layout of activations over the order of operations.
         cached: whether the schedule finds all weights in a warm cache; `dram_bytes` is then those of a cold one.
     """
@@ -97,6 +100,7 @@ class CostReport:
     average_power_w: float
     unpack_s: float
     dram_saved_s: float
+    gain_over_8_bits_s: float
     bops: int
     bound_shares: dict[str, float]
     confidence: str
@@ -190,6 +194,7 @@ def _report(
     dynamic_j = math.fsum(cost.dynamic_energy_j for cost in costs)
     low, high = device.latency_interval
     known = figures(device)
+    gain_s = math.fsum(_gain_s(row.cost, graph.nodes[row.cost.name]["op"], device) for row in rows)
     report = CostReport(
         device=device.id,
         operations=rows,
@@ -210,6 +215,7 @@ def _report(
         average_power_w=device.power.static_w + dynamic_j * rate,
         unpack_s=math.fsum(cost.unpack_s for cost in costs),
         dram_saved_s=math.fsum(_saved_s(op, device) for op in operations(graph).values()),
+        gain_over_8_bits_s=gain_s,
         bops=sum(cost.bops for cost in costs),
         bound_shares=_shares(costs),
         confidence=device.confidence,
@@ -217,7 +223,7 @@ def _report(
         sourced_figures=sum(figure.is_sourced for figure in known),
         all_figures=len(known),
         over_limits=(),
-        notes=_notes(device, memory),
+        notes=_notes(device, memory, gain_s),
         memory=memory,
         cached=warm,
     )
@@ -240,21 +246,39 @@ def _shares(costs: list[OperationCost]) -> dict[str, float]:
 
 
 def _saved_s(op: Operation, device: Device) -> float:
-    """DRAM time that an operation's stored matrix saves against streaming it with 8-bit codes and its own metadata."""
-    weight = op.weight
-    if weight is None or op.kind != "gemm" or weight.axis == "none":
+    """DRAM time that a matrix of narrow codes saves against streaming it with 8-bit codes."""
+    wide = _at_8_bits(op)
+    if op.weight is None or wide is None:
         return 0.0
     far = device.far_memory
-    full = far.transfer_s(op.weights + weight.metadata_bytes, 0)
-    return full - far.transfer_s(0 if weight.resident else weight.bytes, 0)
+    return far.transfer_s(op.weights, 0) - far.transfer_s(0 if op.weight.resident else op.weight.bytes, 0)
 
 
-def _notes(device: Device, memory: MemoryPlan) -> tuple[str, ...]:
+def _gain_s(cost: OperationCost, op: Operation, device: Device) -> float:
+    """What an operation gains by narrow codes: the separable time with 8-bit codes, streamed, minus its own."""
+    wide = _at_8_bits(op)
+    if wide is None or unsupported(wide, device):
+        return 0.0
+    return operation_cost(wide, device).latency_bound_s - cost.latency_bound_s
+
+
+def _at_8_bits(op: Operation) -> Operation | None:
+    """Return a product of narrow codes as it would be with 8-bit codes in one range, None for other operations."""
+    weight = op.weight
+    if weight is None or op.kind != "gemm" or weight.axis == "none" or weight.bits >= 8:
+        return None
+    return replace(op, weight=StoredWeight(8, "rows", 1, op.n, op.weights, 0))
+
+
+def _notes(device: Device, memory: MemoryPlan, gain_s: float) -> tuple[str, ...]:
+    notes = []
+    if gain_s < 0:
+        notes.append(f"fewer bits are slower here: the same plan at 8 bits takes {format_seconds(-gain_s)} less")
     path = device.path(device.units[0])
     on_chip = path[-2].usable_bytes if len(path) > 1 else 0
-    if memory.peak_bytes <= on_chip:
-        return ()
-    return (
-        f"{memory.peak_bytes} bytes of live activations exceed the {on_chip} on chip; "
-        "tensors that wait there for a later operation cause DRAM traffic that is not counted",
-    )
+    if memory.peak_bytes > on_chip:
+        notes.append(
+            f"{memory.peak_bytes} bytes of live activations exceed the {on_chip} on chip; "
+            "tensors that wait there for a later operation cause DRAM traffic that is not counted"
+        )
+    return tuple(notes)

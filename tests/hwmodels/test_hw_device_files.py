@@ -74,6 +74,8 @@ def test_an_unknown_device_names_the_known_ones(tmp_path):
         load_device("carsoc")
     with pytest.raises(DeviceError, match="found a folder"):
         load_device(str(tmp_path))
+    with pytest.raises(DeviceError, match="x: found no such file"):
+        load_device("x" * 10_000)
     with pytest.raises(DeviceError, match="legal names are"):
         load_device("no/such/car-soc.yaml")
 

@@ -125,6 +125,10 @@ def test_bert_base_at_4_bits_is_slower_than_at_8_and_the_report_says_why(car_soc
     assert four.dram_bytes < 0.52 * eight.dram_bytes and four.latency_s > eight.latency_s
     assert four.unpack_s == pytest.approx(12 * (7_077_888 * 0.0625 + 6 * 128 * 8) / 1e9)
     assert eight.dram_saved_s == 0 < four.dram_saved_s
+    in_eight = simulate(make_encoder(bits=8), car_soc).latency_bound_s - four.latency_bound_s
+    assert four.gain_over_8_bits_s == pytest.approx(in_eight, rel=1e-3) and eight.gain_over_8_bits_s == 0
+    two = simulate(make_encoder(bits=2, axis="columns", size=32), car_soc)
+    assert two.gain_over_8_bits_s < 0 and "fewer bits are slower here" in two.notes[0]
 
 
 def test_a_small_encoder_that_stays_on_chip_reads_almost_nothing(car_soc, make_encoder):
