@@ -147,17 +147,18 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
         raise DeviceError(f"inferences_per_s: found {inferences_per_s}; legal is more than 0; correct it")
     ops = operations(graph)
     costs = {name: operation_cost(op, device) for name, op in ops.items()}
-    memory = plan_memory(graph, device)
-    room = _room(device, memory.peak_bytes)
+    plan = plan_memory(graph, device)
+    room = _room(device, plan.peak_bytes)
     resident = sum(cost.scratchpad_bytes for cost in costs.values())
     if resident > room:
         raise DeviceError(
             f"{device.id}: found {resident} resident weight bytes; legal are {room} beside "
-            f"{memory.peak_bytes} bytes of activations; stream some of them"
+            f"{plan.peak_bytes} bytes of activations; stream some of them"
         )
-    warm = _stays_cached(costs, device, memory)
-    rows, memory = schedule(graph, costs, device, memory, free_bytes=room - resident, warm=warm)
-    return _report(graph, device, rows, memory, room, inferences_per_s, warm)
+    warm = _stays_cached(costs, device, plan)
+    rows, memory = schedule(graph, costs, device, plan, free_bytes=room - resident, warm=warm)
+    bound = PeakBound(plan.peak_bytes, sum(cost.weight_bytes for cost in costs.values()))
+    return _report(graph, device, rows, memory, bound, inferences_per_s, warm)
 
 
 def _stays_cached(costs: dict[str, OperationCost], device: Device, memory: MemoryPlan) -> bool:
@@ -181,7 +182,7 @@ def _report(
     device: Device,
     rows: tuple[ScheduledOperation, ...],
     memory: MemoryPlan,
-    room: int,
+    bound: PeakBound,
     inferences_per_s: float | None,
     warm: bool,
 ) -> CostReport:
@@ -189,7 +190,6 @@ def _report(
     latency_bound_s = math.fsum(cost.latency_bound_s for cost in costs)
     latency_s = min(max(row.finish_s for row in rows), latency_bound_s)  # a running sum rounds unlike fsum
     rate = inferences_per_s or 1 / latency_s
-    weight_bytes = sum(cost.weight_bytes for cost in costs)
     dram_bytes = sum(cost.dram_bytes for cost in costs)
     dynamic_j = math.fsum(cost.dynamic_energy_j for cost in costs)
     low, high = device.latency_interval
@@ -201,15 +201,15 @@ def _report(
         latency_s=latency_s,
         latency_bound_s=latency_bound_s,
         critical_path_s=_critical_path_s(graph, rows),
-        peak_memory_bytes=weight_bytes + memory.peak_bytes,
-        peak_bound_bytes=peak_bound_bytes(graph, device).total_bytes,
+        peak_memory_bytes=bound.weight_bytes + memory.peak_bytes,
+        peak_bound_bytes=bound.total_bytes,
         peak_activation_bytes=memory.peak_bytes,
-        weight_bytes=weight_bytes,
+        weight_bytes=bound.weight_bytes,
         dram_bytes=dram_bytes,
         dram_bandwidth_bytes_per_s=dram_bytes * rate,
         inferences_per_s=rate,
         scratchpad_bytes=sum(cost.scratchpad_bytes for cost in costs),
-        scratchpad_room_bytes=room,
+        scratchpad_room_bytes=_room(device, bound.activation_bytes),
         dynamic_energy_j=dynamic_j,
         energy_j=dynamic_j + device.power.static_w * latency_s,
         average_power_w=device.power.static_w + dynamic_j * rate,
