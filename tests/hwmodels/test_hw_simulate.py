@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hwmodels.cost import operation_cost
+from hwmodels.cost import operation_cost, unsupported
 from hwmodels.device import load_device
 from hwmodels.errors import DeviceError
 from hwmodels.memory import plan_memory
@@ -18,6 +18,7 @@ from hwmodels.simulate import peak_activation_bytes, peak_bound_bytes, scratchpa
 from .conftest import encoder, gemm, pointwise, stored
 
 CAR_SOC = load_device("car-soc")
+DEVICES = [CAR_SOC, load_device("imx95"), load_device("coral"), load_device("rpi5")]
 
 
 @st.composite
@@ -31,7 +32,7 @@ def graphs(draw):
         if draw(st.booleans()):
             bits = draw(st.sampled_from([2, 3, 4, 8, 16, 32]))
             axis = "none" if bits > 8 else draw(st.sampled_from(["rows", "columns"]))
-            resident = draw(st.booleans())
+            resident = draw(st.integers(0, 3)) == 0
             op = gemm(name, m, 256, n, stored(n, 256, bits, axis, groups=16, size=64, resident=resident))
         else:
             kind = draw(st.sampled_from(["softmax", "layernorm", "gelu", "elementwise"]))
@@ -43,18 +44,19 @@ def graphs(draw):
     return graph
 
 
-@settings(max_examples=60, deadline=None)
-@given(graphs())
-def test_sums_are_exact_and_bounds_hold(graph):
+@settings(max_examples=100, deadline=None)
+@given(graphs(), st.sampled_from(DEVICES))
+def test_sums_are_exact_and_bounds_hold(graph, device):
     """Bytes, DRAM bytes and dynamic energy equal the separate prices; latency and peak stay under their bounds."""
-    report = simulate(graph, CAR_SOC)
-    prices = [operation_cost(op, CAR_SOC) for _, op in graph.nodes(data="op")]
+    assume(all(unsupported(op, device) is None for _, op in graph.nodes(data="op")))
+    report = simulate(graph, device)
+    prices = [operation_cost(op, device) for _, op in graph.nodes(data="op")]
     assert report.weight_bytes == sum(price.weight_bytes for price in prices)
     assert report.dram_bytes == sum(price.dram_bytes for price in prices)
     assert report.dynamic_energy_j == math.fsum(price.dynamic_energy_j for price in prices)
     assert report.latency_bound_s == math.fsum(price.latency_bound_s for price in prices)
     assert report.latency_s <= report.latency_bound_s
-    assert report.peak_memory_bytes <= report.peak_bound_bytes == peak_bound_bytes(graph, CAR_SOC).total_bytes
+    assert report.peak_memory_bytes <= report.peak_bound_bytes == peak_bound_bytes(graph, device).total_bytes
     assert report.critical_path_s <= report.latency_s * (1 + 1e-12)
 
 
