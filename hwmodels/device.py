@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from fnmatch import fnmatchcase
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,16 +68,20 @@ class Device(Part):
         pads = [memory for memory in self.path(self.units[0]) if memory.kind == "scratchpad"]
         return pads[-1] if pads else None
 
+    @cached_property
+    def encoder_units(self) -> frozenset[str]:
+        """Ids of the units that an encoder needs: for each kind of operation the first that is rated for it."""
+        return frozenset(
+            next((unit.id for unit in self.units for rate in unit.rates if rate.op == kind), self.units[0].id)
+            for kind in KINDS
+        )
+
     def hands_over_in(self, memory: Memory) -> bool:
         """Whether activations in an on-chip memory are within reach of every unit that an encoder needs.
 
         An NPU that lacks an operation and shares only DRAM with the processor that has it must hand over there.
         """
-        needed = {
-            next((unit.id for unit in self.units for rate in unit.rates if rate.op == kind), self.units[0].id)
-            for kind in KINDS
-        }
-        return all(memory.id in unit.path for unit in self.units if unit.id in needed)
+        return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
 
     @property
     def far_memory(self) -> Memory:
