@@ -1,7 +1,7 @@
 """Scores, prices and limits to a proven plan.
 
 Two questions are asked in turn. First the bits: least predicted loss under every limit. Then, bits fixed, which
-matrices stay in the scratchpad: least latency. Only where a limit on traffic, latency or energy binds do both become
+matrices stay in the scratchpad: least energy. Only where a limit on traffic, latency or energy binds do both become
 one program, because then residency decides what bits are possible.
 """
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 MAX_TIGHTENINGS = 12
+RESIDENCY_GAP = 1e-4  # which of two equal matrices stays on chip is worth no longer proof
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound
 
 
@@ -150,7 +151,7 @@ class _Planner:
                 allowed[i, j] = False
         usage = {row: table[:, :columns] for row, table in tables.usage.items()}
         if self.device is not None:
-            usage["energy_bound_j"] = usage["dynamic_energy_j"] + self.device.power.static_w * usage["latency_bound_s"]
+            usage["energy_bound_j"] = _energy_bound(tables, self.device)[:, :columns]
         capacity = dict(capacity)
         if joint and self.device is not None:
             capacity["scratchpad_bytes"] = self._room()
@@ -214,7 +215,7 @@ class _Planner:
         """Decide what stays on chip, bits fixed, and simulate."""
         chosen = [tables.options[j] for j in solution.choice or ()]
         if self.device is not None and self.device.scratchpad is not None:
-            chosen = self._resident(tables, chosen)
+            chosen = self._resident(tables, chosen, self.device)
         storage = {m.module: s for m, s in zip(self.profile.matrices, chosen, strict=True)}
         return storage, self._simulated(storage)
 
@@ -224,25 +225,21 @@ class _Planner:
         rate = self.limits.inferences_per_s
         return simulate_storage(self.profile, storage, self.device, self.workload, inferences_per_s=rate)
 
-    def _resident(self, tables: OptionTables, chosen: Sequence[Storage]) -> list[Storage]:
-        """Least latency bound, then least traffic, for fixed bits: a knapsack over the scratchpad."""
-        pairs = [
-            (tables.options.index(replace(s, resident=False)), tables.options.index(replace(s, resident=True)))
-            for s in chosen
-        ]
+    def _resident(self, tables: OptionTables, chosen: Sequence[Storage], device: Device) -> list[Storage]:
+        """Least energy bound for fixed bits, traffic and latency both in joules: a knapsack over the scratchpad."""
+        plain = [tables.options.index(replace(s, resident=False)) for s in chosen]
+        pairs = np.array([[j, j + len(self.choices)] for j in plain])
         rows = np.arange(len(chosen))[:, None]
-        columns = np.array(pairs)
-        allowed = np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs)])
         placed = solve(
             ChoiceProblem(
                 items=tuple(m.module for m in self.profile.matrices),
                 options=("streamed", "resident"),
-                value=tables.usage["latency_bound_s"][rows, columns],
-                usage={row: tables.usage[row][rows, columns] for row in ("scratchpad_bytes", "dram_bytes")},
+                value=_energy_bound(tables, device)[rows, pairs],
+                usage={"scratchpad_bytes": tables.usage["scratchpad_bytes"][rows, pairs]},
                 capacity={"scratchpad_bytes": self._room()},
-                allowed=allowed,
-                tie_break="dram_bytes",
-            )
+                allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),
+            ),
+            relative_gap=RESIDENCY_GAP,
         )
         return [tables.options[pair[j]] for pair, j in zip(pairs, placed.choice or (), strict=True)]
 
@@ -355,6 +352,10 @@ class _Planner:
         if "encoder_bytes" not in problem.capacity:
             return None
         return shadow_price(problem, solution, "encoder_bytes", MB)
+
+
+def _energy_bound(tables: OptionTables, device: Device) -> NDArray[np.float64]:
+    return tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_bound_s"]
 
 
 def _measured(report: CostReport | None, measure: str) -> float:

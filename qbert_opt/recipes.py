@@ -2,6 +2,7 @@
 
 `qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω get the high width, the others 2 bits, 128 row groups
 (Shen et al. 2020, section 4.1). k is the largest that the byte budget allows, half of the layers without one.
+`uniform:3bit/columns:64/gptq` gives every matrix that choice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .allocation import Allocation
-from .choices import Choice
+from .choices import Choice, choice
 from .errors import InfeasibleError, UsageError
 from .limits import Limits
 from .operations import Storage, Workload
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RECIPES = {"qbert-2/3": (2, 3), "qbert-2/4": (2, 4)}
 GROUPING = "rows:128"
+UNIFORM = "uniform:"
 
 
 def recipe_allocation(
@@ -41,8 +43,10 @@ def recipe_allocation(
         UsageError: unknown recipe, or scores without Ω or without its choices.
         InfeasibleError: not even all layers at the low width fit.
     """
+    if recipe.startswith(UNIFORM):
+        return uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
     if recipe not in RECIPES:
-        raise UsageError(f"--recipe {recipe}: legal: {', '.join(RECIPES)}.")
+        raise UsageError(f"--recipe {recipe}: legal: {', '.join(RECIPES)}, {UNIFORM}CHOICE.")
     if not scores.block_sensitivity:
         raise UsageError(f"--recipe {recipe}: needs scores of --metric qbert; these are of metric {scores.metric}.")
     low, high = (Choice(bits, GROUPING, scores.method) for bits in RECIPES[recipe])

@@ -100,7 +100,7 @@ def cost_lines(report: CostReport) -> list[str]:
         "latency": f"{format_seconds(report.latency_s)} (sum of operations {format_seconds(report.latency_bound_s)}); "
         f"bound by {bounds}",
         "peak memory": f"{format_bytes(report.peak_memory_bytes)} (weights {format_bytes(report.weight_bytes)}, "
-        f"activations {format_bytes(report.peak_activation_bytes)}); {on_chip} of weights stay on chip, room for {room}",
+        f"activations {format_bytes(report.peak_activation_bytes)}); {on_chip} of weights on chip, room for {room}",
         "DRAM traffic": f"{format_bytes(report.dram_bytes)} per inference, "
         f"{format_bandwidth(report.dram_bandwidth_bytes_per_s)} at {report.inferences_per_s:.1f} inferences/s",
         "energy": f"{format_joules(report.energy_j)} per inference ({format_joules(report.dynamic_energy_j)} dynamic)",

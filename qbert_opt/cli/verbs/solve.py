@@ -39,7 +39,9 @@ def command(
     bits: Annotated[str | None, typer.Option("--bits", help="Choose among these only, e.g. 2,4,8.")] = None,
     groupings: Annotated[str | None, typer.Option("--groupings", help="Choose among these only.")] = None,
     pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="qbert-2/3 or qbert-2/4, as the paper did.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="No program but a rule: qbert-2/3, qbert-2/4 or uniform:CHOICE.")
+    ] = None,
     metric: options.Metric = "directional",
     method: options.Method = "gptq",
     calibration_samples: options.CalibrationSamples = 256,

