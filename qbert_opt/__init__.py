@@ -1,1 +1,48 @@
-"""Plan, prove, predict and produce mixed-precision BERT-style models for small devices."""
+"""Plan, prove, predict and produce mixed-precision BERT-style models for small devices.
+
+    import qbert_opt as qb
+
+    plan = qb.allocate(qb.reference_scores(), qb.Limits(encoder_bytes=25_000_000), device=qb.load_device("car-soc"))
+
+Names are loaded when first used: planning from a table of scores imports no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "CalibrationPlan": ".calibration",
+    "Limits": ".limits",
+    "Workload": ".operations",
+    "allocate": ".planner",
+    "default_grid": ".choices",
+    "evaluate": ".evaluation",
+    "load_device": "hwmodels.device",
+    "load_model": ".models.loading",
+    "load_quantized": ".packing.artifact",
+    "measure_sensitivity": ".sensitivity",
+    "outputs": ".evaluation",
+    "parse_budget": ".budgets",
+    "print_plan": ".report",
+    "quantize_model": ".deploy",
+    "read_allocation": ".allocation",
+    "read_scores": ".scores",
+    "read_texts": ".texts",
+    "recipe_allocation": ".recipes",
+    "reference_scores": ".reference",
+    "simulate_allocation": ".simulate",
+    "write_allocation": ".allocation",
+    "write_scores": ".scores",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -39,7 +39,7 @@ MEASURES = {
     "energy_j": "energy per inference",
     "bops": "bit operations",
 }
-WIDTH = 110
+WIDTH = 132
 
 
 def scores_summary(table: ScoreTable) -> str:
@@ -118,7 +118,7 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
     """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for column in ("model", "accuracy [95 %]", "F1", "KL to reference, nats [95 %]", "predicted", "flipped", "on disk"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for name, found, size, predicted in rows:
         flips = "-" if found.flipped is None else f"{found.flipped} ({found.lost or 0} lost, {found.won or 0} won)"
         table.add_row(

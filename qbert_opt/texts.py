@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
         if path.suffix in (".json", ".jsonl"):
             return pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
         separator = "\t" if path.suffix == ".tsv" else ","
-        quoting = 3 if path.suffix == ".tsv" else 0  # quotes in tsv files of this field are text
+        quoting: Literal[0, 3] = 3 if path.suffix == ".tsv" else 0  # csv.QUOTE_NONE: quotes in tsv files are text
         return pd.read_csv(
             path, sep=separator, quoting=quoting, dtype=str, keep_default_na=False, skip_blank_lines=False
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from .files import atomic_folder
 from .models.batches import tokenize
 from .models.loading import check_is_model, quiet_transformers
 from .texts import LabeledTexts
@@ -83,5 +84,6 @@ def fine_tune(
             done += 1
             progress(done, steps, loss.item())
     model.eval()
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    with atomic_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

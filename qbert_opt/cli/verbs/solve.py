@@ -61,7 +61,7 @@ def command(
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
     """
-    from ...allocate import SolverOptions, allocate
+    from ...planner import SolverOptions, allocate
     from ...allocation import write_allocation
     from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
