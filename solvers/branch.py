@@ -14,7 +14,7 @@ import numpy as np
 from . import families
 from .errors import SolverError
 from .incumbent import incumbent
-from .outcome import Limits, Outcome
+from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import cheapest, drop_unfitting
 from .program import IntArray, Program
 from .relaxation import Relaxation, relax
@@ -22,8 +22,6 @@ from .relaxation import Relaxation, relax
 COST_SPAN = 1e6
 """The dearest column, after scaling. Engine tolerances are below 1e-6 of one unit."""
 ROW_SPAN = 1e4
-TIE_TOLERANCE = 1e-9
-"""Plans whose values differ by less than this part of the value (above its least) count as equal."""
 _MOST_REJECTED = 50
 _SMALL = 100  # columns whose second search costs next to nothing
 _MOST_DIFFERENCES = 200_000
@@ -96,7 +94,7 @@ def best_plan(program: Program, limits: Limits, engine: Engine, cutoff: float = 
     cost = np.inf if plan is None else float(program.cost[plan].sum())
     if cost >= cutoff:
         plan, cost = None, cutoff
-    if cost - relaxation.bound <= limits.engine_gap() * abs(cost):
+    if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
     return _close(program, relaxation, plan, cost, limits, engine)
 
@@ -146,7 +144,7 @@ def least_tie(program: Program, cost: float, limits: Limits, engine: Engine) -> 
     None when no two plans can tie, when none has this cost, or when the time is over.
     """
     base = float(program.least(program.cost).sum())
-    cutoff = cost + TIE_TOLERANCE * max(cost - base, 0.0)
+    cutoff = tie_cutoff(program, cost)
     relaxation = relax(program)
     if relaxation.bound > cutoff:
         return None

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .outcome import Limits, Outcome
+from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import drop_unfitting
 from .program import NO_FAMILY, FloatArray, IntArray, Program
 from .relaxation import relax
@@ -40,7 +40,6 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
     bounds = table.bounds(program, relaxation.multipliers)
     best: IntArray | None = None
     best_cost, lowest, finished = np.inf, np.inf, True
-    visited: list[Program] = []
     for index in np.argsort(bounds, kind="stable"):
         bound = float(bounds[index])
         if bound >= best_cost - limits.engine_gap() * abs(best_cost) or limits.expired():
@@ -52,12 +51,12 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
             continue
         outcome = close(part, best_cost)
         lowest, finished = min(lowest, max(outcome.bound, bound)), finished and outcome.finished
-        visited.append(part)
         if outcome.columns is not None:
             best = _columns_in(program, part, outcome.columns)
             best_cost = float(program.cost[best].sum())
     if best is not None and finished and tie is not None:
-        best = _least_tie(program, best, visited, tie)
+        equal = bounds <= tie_cutoff(program, best_cost)
+        best = _least_tie(program, best, table.sets[equal], tie)
     return Outcome(best, min(lowest, best_cost), finished)
 
 
@@ -76,10 +75,11 @@ def _columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
     return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)
 
 
-def _least_tie(program: Program, best: IntArray, visited: list[Program], tie: TieBreaker) -> IntArray:
-    for part in visited:
-        found = tie(part, float(program.cost[best].sum()))
-        if found is not None and part.tie[found].sum() < program.tie[best].sum():
+def _least_tie(program: Program, best: IntArray, sets: IntArray, tie: TieBreaker) -> IntArray:
+    for members in sets:
+        part = _restrict(program, members)
+        found = None if part is None else tie(part, float(program.cost[best].sum()))
+        if part is not None and found is not None and part.tie[found].sum() < program.tie[best].sum():
             best = _columns_in(program, part, found)
     return best
 

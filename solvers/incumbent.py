@@ -5,7 +5,7 @@ import numpy as np
 from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
-_PAIR_COLUMNS = 500  # columns of least reduced cost that are tried in pairs
+_PAIR_COLUMNS = 300  # columns of least reduced cost that are tried in pairs
 _MOST_STARTS = 4
 _MOST_STEPS = 100_000
 

@@ -3,7 +3,15 @@
 import time
 from dataclasses import dataclass, field
 
-from .program import IntArray
+from .program import IntArray, Program
+
+TIE_TOLERANCE = 1e-9
+"""Plans whose values differ by less than this part of the value (above its least) count as equal."""
+
+
+def tie_cutoff(program: Program, cost: float) -> float:
+    """Return the cost up to which a plan counts as equal to one of this cost."""
+    return cost + TIE_TOLERANCE * max(cost - float(program.least(program.cost).sum()), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .diagnosis import least_of
 from .errors import SolverError
+from .pricing import price
 from .problem import ChoiceProblem
 from .solution import ChoiceSolution
 from .solving import solve
@@ -53,3 +56,50 @@ def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]
     if best.choice is None:
         raise SolverError("capacity_range: pins and max_families leave no plan. Free one of them.")
     return floor, best.usage[resource]
+
+
+def least_usage(problem: ChoiceProblem, resource: str, max_value: float, **solve_options: Any) -> ChoiceSolution:
+    """Return the plan that uses least of one resource with a value of at most `max_value`: the reverse question.
+
+    The other capacities, masks and links hold; the capacity of `resource` itself is ignored. Of equal usage the
+    least value wins.
+
+    Args:
+        problem: The tables.
+        resource: What to spare.
+        max_value: Largest value that the plan may have.
+        **solve_options: Passed to `solve`.
+
+    Returns:
+        A solution whose `value` and `usage` are the plan's in `problem`, while `lower_bound` and `gap` speak of
+        the resource. When infeasible, `nearest_capacity["value"]` is the least value that a plan can have.
+
+    Raises:
+        SolverError: The resource has no usage table, or `max_value` is NaN.
+    """
+    if resource not in problem.usage:
+        known = ", ".join(problem.usage) or "none"
+        raise SolverError(f"resource: {resource!r} has no usage table. Resources: {known}.")
+    if math.isnan(max_value):
+        raise SolverError("least_usage: max_value is NaN. Give the largest value that a plan may have.")
+    mask = problem.mask()
+    # Usage is never negative, so each item's value counts from its least.
+    least = np.where(mask, problem.value, np.inf).min(axis=1)
+    above = np.where(mask, problem.value - least[:, None], 0.0)
+    offset = math.fsum(least)
+    limits = {name: limit for name, limit in problem.capacity.items() if name != resource}
+    # A usage table called "value" would be hidden by ours; the name is free to choose.
+    key = "value" if "value" not in problem.usage else "value (objective)"
+    turned = replace(
+        problem,
+        value=problem.usage[resource],
+        usage={**problem.usage, key: above},
+        capacity={key: max_value - offset, **limits},
+        tie_break=key,
+    )
+    answer = solve(turned, **solve_options)
+    nearest = {name: limit + offset if name == key else limit for name, limit in answer.nearest_capacity.items()}
+    if answer.choice is None:
+        return replace(answer, nearest_capacity=nearest)
+    value, usage = price(problem, answer.choice)
+    return replace(answer, value=value, usage=usage)

@@ -91,10 +91,8 @@ def _with_plan(problem: ChoiceProblem, choice: tuple[int, ...], outcome: Outcome
     if value - bound <= NOISE * magnitude:
         bound = value
     gap = relative_gap(value, bound)
-    if not outcome.finished:
-        status = Status.TIME_LIMIT
-    else:
-        status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
+    status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
+    status = status if outcome.finished else Status.TIME_LIMIT
     return ChoiceSolution(
         status=status,
         choice=choice,

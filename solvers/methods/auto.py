@@ -30,8 +30,11 @@ def run(program: Program, limits: Limits) -> Outcome:
         if groups > MOST_EXACT_GROUPS or not outcome.finished or _proven(program, outcome):
             return replace(outcome, solver=f"auto: {dp.label()}")
     manageable = program.max_families is None or families.countable(program)
-    method = lagrangian if groups > MOST_EXACT_GROUPS and manageable else ilp if ilp.usable() else milp
-    return replace(method.run(program, limits), solver=f"auto: {method.label()}")
+    if groups > MOST_EXACT_GROUPS and manageable:
+        return replace(lagrangian.run(program, limits), solver=f"auto: {lagrangian.label()}")
+    if ilp.usable():
+        return replace(ilp.run(program, limits), solver=f"auto: {ilp.label()}")
+    return replace(milp.run(program, limits), solver=f"auto: {milp.label()}")
 
 
 def _proven(program: Program, outcome: Outcome) -> bool:

@@ -66,6 +66,21 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
 
 
+@pytest.mark.parametrize("solver", USABLE)
+def test_a_plan_that_only_the_engine_finds(solver):
+    """Two rows that only one plan keeps, both exactly: heuristics fail there and must not be taken for a proof."""
+    problem = ChoiceProblem(
+        tuple("abcd"), ("x", "y"), np.array([[1.0, 2], [-2, 1], [-2, 2], [-3, 0]]),
+        {"r": np.array([[8.0, 4], [8, 5], [5, 7], [5, 8]]), "s": np.array([[2.0, 9], [1, 6], [4, 2], [3, 1]])},
+        {"r": 25.0, "s": 14.0},
+    )  # fmt: skip
+    if solver == "dp":
+        with pytest.raises(SolverError, match="dp: takes one capacity and no max_families, found 2"):
+            solve(problem, solver)
+    else:
+        assert solve(problem, solver).value == 1.0
+
+
 @pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
 def test_by_hand(solver, ladder):
     solution = solve(ladder, solver)
@@ -174,7 +189,7 @@ def test_a_time_limit_never_yields_optimal(solver):
     rng = np.random.default_rng(1)
     usage = {name: rng.uniform(1, 100, (60, 20)) for name in "abcd"}
     problem = ChoiceProblem(
-        tuple(map(str, range(60))), tuple(map(str, range(20))), -sum(usage.values()) * rng.uniform(0.9, 1.1, (60, 20)),  # noqa: E501
+        tuple(map(str, range(60))), tuple(map(str, range(20))), -sum(usage.values()) * rng.uniform(0.9, 1.1, (60, 20)),
         usage, dict.fromkeys("abcd", 2000.0),
     )  # fmt: skip
     for seconds in (1e-6, 0.3):
