@@ -9,6 +9,7 @@ Only safetensors and JSON: nothing in the folder can run code when it is opened.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from ..errors import InputFileError
 from ..files import atomic_folder
 from ..models.loading import LoadedModel, weights_sha256
 from ..quantizers import QuantizedMatrix, rtn
-from ..quantizers._matrix import group_shape
+from ..quantizers._matrix import group_shape, symmetric_offset
 from .bits import pack, packed_bytes, unpack
 
 WEIGHTS = "model.safetensors"
@@ -73,7 +74,7 @@ def write_quantized(
         tensors |= _stored(table.module, quantized)
     tensors |= _other_tensors(loaded.model, allocation)
     with atomic_folder(output) as folder:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": FORMAT, "model_sha256": loaded.sha256})
+        _save(tensors, folder / WEIGHTS, loaded.sha256)
         write_allocation(allocation, folder / PLAN)
         loaded.tokenizer.save_pretrained(folder)
         _write_config(loaded, folder)
@@ -160,6 +161,15 @@ def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
     return WrittenModel(folder, encoder, path.stat().st_size - header_bytes, header_bytes)
 
 
+def _save(tensors: dict[str, torch.Tensor], path: Path, model_sha256: str) -> None:
+    """Write the tensors; safetensors wraps the system's error in one of its own."""
+    try:
+        save_file(tensors, path, metadata={"format": FORMAT, "model_sha256": model_sha256})
+    except SafetensorError as error:
+        code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+        raise OSError(code, str(error)) from None
+
+
 def _check_bytes(written: WrittenModel, allocation: Allocation) -> None:
     planned = (allocation.encoder_bytes, allocation.total_bytes)
     found = (written.encoder_bytes, written.tensor_bytes)
@@ -190,8 +200,7 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {wanted}. Quantize anew.")
         found[part] = file.get_tensor(name)
     codes = unpack(np.asarray(found["codes"]), layout.bits, rows * columns).reshape(rows, columns)
-    half = 2 ** (layout.bits - 1) - 1
-    offset = found["offset"] if "offset" in found else (-half * found["scale"].float()).half()
+    offset = found["offset"] if "offset" in found else symmetric_offset(found["scale"], layout)
     return QuantizedMatrix(layout, torch.from_numpy(codes), found["scale"], offset)
 
 

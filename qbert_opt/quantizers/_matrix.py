@@ -19,7 +19,8 @@ class QuantizedMatrix:
         layout: how groups lie over the matrix.
         codes: uint8 `[rows, columns]`, each below `2**bits`.
         scale: float16 `[num_groups]` for row groups, `[rows, columns / group_size]` for column groups.
-        offset: float16, shaped as `scale`; the value of code 0. Derived, not stored, when symmetric.
+        offset: float16, shaped as `scale`; the value of code 0. When symmetric it is derived, not stored, and float32:
+            rounded to fp16 it would move zero.
     """
 
     layout: Layout
@@ -60,14 +61,19 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
     Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, so that zero stays zero.
 
     Returns:
-        scale and offset, float16, shaped as `low`.
+        scale (float16) and offset (float16; float32 when symmetric), shaped as `low`.
     """
     if layout.symmetric:
         half = 2 ** (layout.bits - 1) - 1
         scale = (torch.maximum(low.abs(), high.abs()) / half).clamp_min(SMALLEST_SCALE).half()
-        return scale, (-half * scale.float()).half()
+        return scale, symmetric_offset(scale, layout)
     scale = ((high - low) / (2**layout.bits - 1)).clamp_min(SMALLEST_SCALE).half()
     return scale, low.half()
+
+
+def symmetric_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Value of code 0 in a symmetric range, float32: exactly as far below zero as the middle code is above it."""
+    return -(2 ** (layout.bits - 1) - 1) * scale.float()
 
 
 def nearest_codes(values: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, levels: int) -> torch.Tensor:
