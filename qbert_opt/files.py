@@ -28,7 +28,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     _check_folder(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        raise disk_error(target, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,7 +39,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise _disk_error(target, error) from None
+        raise disk_error(target, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +55,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
     _check_folder(target)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise disk_error(target, error) from None
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -60,7 +66,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             target.rmdir()
         temporary.replace(target)
     except OSError as error:
-        raise _disk_error(target, error) from None
+        raise disk_error(target, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -101,7 +107,8 @@ def _check_folder(target: Path) -> None:
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
 
 
-def _disk_error(target: Path, error: OSError) -> UsageError:
+def disk_error(target: Path, error: OSError) -> UsageError:
+    """What the system said while writing, as one line."""
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
