@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..curvature.hessian import HessianOperator, top_eigenvalue
+from ..errors import UsageError
 from ..models.batches import TokenBatch
 from ..scores import BlockSensitivity
 from ._task import Estimate, ScoringTask
@@ -59,7 +60,9 @@ def _slices(task: ScoringTask) -> list[list[TokenBatch]]:
         for i, index in enumerate(batch.indices)
     ]
     if len(singles) < NUM_SLICES:
-        raise ValueError(f"{len(singles)} samples cannot be cut into {NUM_SLICES} slices")
+        raise UsageError(
+            f"--metric qbert: {len(singles)} samples cannot be cut into {NUM_SLICES} slices. Score at least {NUM_SLICES}."
+        )
     return [_padded(singles[start::NUM_SLICES]) for start in range(NUM_SLICES)]
 
 
