@@ -38,7 +38,7 @@ def test_a_matrix_packs_like_its_rows_in_a_line(bits, rows, columns):
 @pytest.mark.parametrize("bits", range(1, 8))
 def test_a_code_too_large_is_refused(bits):
     """The least code that does not fit is named."""
-    with pytest.raises(ValueError, match=f"code {1 << bits} does not fit in {bits} bits"):
+    with pytest.raises(ValueError, match=rf"code {1 << bits} does not fit in {bits} bits"):
         pack(np.array([0, 1 << bits], np.uint8), bits)
 
 
@@ -46,14 +46,14 @@ def test_a_code_too_large_is_refused(bits):
 def test_a_wrong_byte_count_is_refused(bits, size, extra):
     """Neither truncated nor padded bytes are read."""
     wrong = np.zeros(packed_bytes(size, bits) + extra, np.uint8)
-    with pytest.raises(ValueError, match=f"take {packed_bytes(size, bits)} bytes, found {wrong.size}"):
+    with pytest.raises(ValueError, match=rf"take {packed_bytes(size, bits)} bytes, found {wrong.size}"):
         unpack(wrong, bits, size)
 
 
 @pytest.mark.parametrize("bits", [0, 9, -1])
 def test_widths_that_are_none(bits):
     """Widths are 1 to 8."""
-    with pytest.raises(ValueError, match=f"bits is {bits}; legal: 1 to 8"):
+    with pytest.raises(ValueError, match=rf"bits is {bits}; legal: 1 to 8"):
         pack(np.zeros(1, np.uint8), bits)
-    with pytest.raises(ValueError, match=f"bits is {bits}; legal: 1 to 8"):
+    with pytest.raises(ValueError, match=rf"bits is {bits}; legal: 1 to 8"):
         unpack(np.zeros(1, np.uint8), bits, 1)

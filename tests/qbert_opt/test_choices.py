@@ -131,7 +131,7 @@ def test_bits_that_are_none(text):
 @pytest.mark.parametrize("text", ["rows", "rows:0", "columns:heads", "columns:each", "tiles:4", "rows:-1", "rows:1,"])
 def test_groupings_that_are_none(text):
     """Only rows:N, rows:heads, rows:each and columns:N are read."""
-    with pytest.raises(UsageError, match="is no grouping. Legal: rows:N, rows:heads, rows:each, columns:N"):
+    with pytest.raises(UsageError, match=r"is no grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
         parse_groupings(text)
 
 
@@ -144,5 +144,5 @@ def test_lists_keep_order_and_lose_repeats():
 @pytest.mark.parametrize("name", ["", "2bit", "2/rows:1/rtn/x/y", "abit/rows:1/rtn", "2bit/rows:1"])
 def test_names_that_are_none(name):
     """Anything else than BITSbit/GROUPING/METHOD is refused with an example."""
-    with pytest.raises(UsageError, match="not of the form BITSbit/GROUPING/METHOD, for example"):
+    with pytest.raises(UsageError, match=r"not of the form BITSbit/GROUPING/METHOD, for example"):
         choice(name)

@@ -69,7 +69,7 @@ def test_padding_does_not_change_a_score(tiny, sentences):
 
 
 def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
-    """Over random subsets, the mean squared error of the score is its mean squared standard error, within a factor 2."""
+    """Over random subsets, the mean squared error of the score is its mean squared standard error within a factor 2."""
     profile = profile_model(tiny)
     matrix = profile.matrices[5]
     errors = MatrixQuantizer(tiny, profile, "rtn", None).errors(matrix, grid((2, 3), ("rows:1", "columns:32"), "rtn"))
@@ -87,7 +87,7 @@ def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
 
 
 def test_gptq_loses_less_than_rounding(tiny, sentences):
-    """On its own statistics, error compensation never has more output error than plain rounding, summed over choices."""
+    """On its own statistics, error compensation has less output error than plain rounding, summed over choices."""
     profile = profile_model(tiny)
     fit, _ = calibration_texts(sentences, CalibrationPlan(60, 60, 0))
     choices = [c for c in default_grid("gptq") if c.grouping in ("rows:1", "rows:heads", "rows:each", "columns:32")]

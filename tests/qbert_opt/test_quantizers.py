@@ -168,7 +168,7 @@ def test_nested_row_groups_lose_less(bits, seed):
 
 
 def test_dequantize_by_hand():
-    """scale · code + offset, row groups of two rows, column groups of two inputs."""
+    """Scale · code + offset, row groups of two rows, column groups of two inputs."""
     codes = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=torch.uint8)
     half, one = torch.tensor([0.5]).half(), torch.tensor([1.0]).half()
     rows = QuantizedMatrix(Layout(2, "rows", 1, 2), codes, half, one)

@@ -1,0 +1,117 @@
+"""The tiny model's data file, scores and plans, made once; and the command line, run in this process."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # these tensors are too small to share between cores
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line that a refused command prints; fails on a traceback, a second line or output on stdout."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("qbert-opt: "), self.err
+        assert self.out == ""
+        return lines[0]
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run `qbert-opt ARGUMENTS` through the installed entry point."""
+
+    def run(*arguments):
+        from qbert_opt.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["qbert-opt", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main.run()
+            code = 0
+        except SystemExit as stop:
+            code = 0 if stop.code is None else stop.code
+        found = capsys.readouterr()
+        return Finished(code, found.out, found.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory, sentences):
+    """The sentences as a tab-separated file with a header."""
+    path = tmp_path_factory.mktemp("data") / "sentences.tsv"
+    rows = [f"{text[0]}\t{label}" for text, label in zip(sentences.texts, sentences.labels, strict=True)]
+    path.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def file_texts(data_file):
+    """The sentences as the command line reads them."""
+    from qbert_opt.texts import read_texts
+
+    return read_texts(data_file)
+
+
+def _scores(tiny, texts, method):
+    from qbert_opt.calibration import CalibrationPlan
+    from qbert_opt.choices import default_grid
+    from qbert_opt.sensitivity import measure_sensitivity
+
+    return measure_sensitivity(tiny, texts, default_grid(method), plan=CalibrationPlan(40, 40, 0))
+
+
+@pytest.fixture(scope="session")
+def rtn_scores(tiny, file_texts):
+    """Directional scores of plain rounding."""
+    return _scores(tiny, file_texts, "rtn")
+
+
+@pytest.fixture(scope="session")
+def gptq_scores(tiny, file_texts):
+    """Directional scores of compensated rounding."""
+    return _scores(tiny, file_texts, "gptq")
+
+
+@pytest.fixture(scope="session")
+def gptq_plan(gptq_scores):
+    """A proven plan of the tiny model at 4 bits per weight."""
+    from qbert_opt.limits import Limits
+    from qbert_opt.planner import allocate
+
+    return allocate(gptq_scores, Limits(encoder_bytes=gptq_scores.profile.encoder_elements // 2))
+
+
+@pytest.fixture(scope="session")
+def car_soc():
+    """The device of the README's line."""
+    from hwmodels.device import load_device
+
+    return load_device("car-soc")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The bundled table of scores."""
+    from qbert_opt.reference import reference_scores
+
+    return reference_scores()
+
+
+@pytest.fixture(scope="session")
+def reference_plan(reference, car_soc):
+    """What the README's line makes."""
+    from qbert_opt.limits import Limits
+    from qbert_opt.planner import allocate
+
+    return allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc)

@@ -1,0 +1,185 @@
+"""Hessian products and eigenvalues against dense matrices, and Q-BERT's metric against its formula."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import aslinearoperator
+from torch import nn
+
+from qbert_opt.calibration import MatrixQuantizer
+from qbert_opt.choices import grid
+from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
+from qbert_opt.errors import UsageError
+from qbert_opt.metrics import qbert
+from qbert_opt.metrics._task import ScoringTask
+from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.models.loading import label_index
+from qbert_opt.models.structure import profile_model
+
+
+class TinyNetwork(nn.Module):
+    """Two layers with a smooth bend, called as transformers models are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.second(torch.tanh(self.first(x))))
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A float64 network, 11 samples in uneven batches whose order is not that of the labels."""
+    torch.manual_seed(0)
+    model = TinyNetwork().double()
+    x = torch.randn(11, 4, dtype=torch.float64)
+    groups = ((7, 2, 9), (0, 1, 3, 4), (10, 8, 6, 5))
+    batches = [TokenBatch({"x": x[list(g)], "attention_mask": torch.ones(len(g), 1)}, g) for g in groups]
+    return model, x, torch.randint(0, 3, (11,)), batches
+
+
+def dense_hessian(network, names):
+    model, x, labels, _ = network
+    parameters = dict(model.named_parameters())
+    sizes = [parameters[name].numel() for name in names]
+
+    def loss(flat):
+        parts = flat.split(sizes)
+        changed = {name: part.view_as(parameters[name]) for name, part in zip(names, parts, strict=True)}
+        out = torch.func.functional_call(model, changed, kwargs={"x": x, "attention_mask": None})
+        return nn.functional.cross_entropy(out.logits, labels)
+
+    flat = torch.cat([parameters[name].detach().flatten() for name in names])
+    return torch.func.hessian(loss)(flat).detach()
+
+
+@pytest.mark.parametrize(
+    "names", [["first.weight"], ["second.bias", "first.weight"], ["first.weight", "first.bias", "second.weight"]]
+)
+def test_products_are_those_of_the_dense_hessian(network, names):
+    """H v equals the dense Hessian of the mean loss times v, whatever the batches, to 1e-8."""
+    model, _, labels, batches = network
+    operator = HessianOperator(model, [model.get_parameter(n) for n in names], batches, labels)
+    dense = dense_hessian(network, names).numpy()
+    assert operator.shape == dense.shape
+    np.testing.assert_allclose(operator @ np.eye(len(dense)), dense, atol=1e-8, rtol=0)
+    assert operator.num_products == len(dense)
+
+
+def test_top_eigenvalue_of_a_network(network):
+    """The eigenvalue of largest magnitude, sign kept, to the tolerance asked for."""
+    model, _, labels, batches = network
+    names = [name for name, _ in model.named_parameters()]
+    operator = HessianOperator(model, list(model.parameters()), batches, labels)
+    values = np.linalg.eigvalsh(dense_hessian(network, names).numpy())
+    expected = values[np.abs(values).argmax()]
+    assert top_eigenvalue(operator, seed=0, tolerance=1e-6) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top", [-7.0, 7.0])
+def test_the_sign_is_kept(top, seed):
+    """A dominant negative eigenvalue comes back negative."""
+    generator = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(generator.standard_normal((40, 40)))
+    values = generator.uniform(-5, 5, 40)
+    values[3] = top
+    operator = aslinearoperator(basis @ np.diag(values) @ basis.T)
+    assert top_eigenvalue(operator, seed=seed) == pytest.approx(top, rel=1e-2)
+
+
+@pytest.fixture(scope="module")
+def task(tiny, sentences):
+    """A scoring task over the tiny BERT with its default attention."""
+    profile = profile_model(tiny)
+    sample = sentences.take(range(40))
+    quantizer = MatrixQuantizer(tiny, profile, "rtn", None)
+    choices = grid((2, 4), ("rows:1", "columns:32"), "rtn")
+    return ScoringTask(
+        model=tiny.model,
+        profile=profile,
+        batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
+        num_samples=40,
+        labels=label_index(tiny, sample.labels, "sample"),
+        perturbations=lambda matrix: quantizer.errors(matrix, choices),
+        memory_limit_bytes=1 << 30,
+        seed=0,
+    )
+
+
+def test_products_on_a_bert_are_symmetric_and_match_differences(task):
+    """On the tiny BERT with default attention: uᵀHv = vᵀHu, and H v is the slope of the gradient."""
+    parameter = task.model.get_parameter(f"{task.profile.matrices[0].module}.weight")
+    operator = HessianOperator(task.model, [parameter], task.batches, task.labels)
+    u, v = np.random.default_rng(0).standard_normal((2, operator.shape[0]))
+    assert u @ (operator @ v) == pytest.approx(v @ (operator @ u), rel=1e-3)
+
+    def gradient():
+        losses = [
+            nn.functional.cross_entropy(task.model(**b.inputs).logits, task.labels[list(b.indices)], reduction="sum")
+            for b in task.batches
+        ]
+        return torch.autograd.grad(sum(losses) / 40, parameter)[0].double().flatten()
+
+    step = 2e-3 * torch.from_numpy(v).float().view_as(parameter)
+    with torch.no_grad():
+        parameter += step
+    after = gradient()
+    with torch.no_grad():
+        parameter -= 2 * step
+    before = gradient()
+    with torch.no_grad():
+        parameter += step
+    slope = ((after - before) / 4e-3).numpy()
+    assert np.linalg.norm(slope - operator @ v) < 0.02 * np.linalg.norm(slope)
+
+
+def test_omega_is_mean_plus_spread_times_the_squared_error(task):
+    """Ω = |mean λ| + std λ over ten slices, one per encoder layer; a score is Ω · ‖ΔW‖²."""
+    found = dict(qbert.score(task, range(len(task.profile.matrices))))
+    layers = task.block_sensitivity
+    assert [layer.block for layer in layers] == [0, 1]
+    for layer in layers:
+        assert len(layer.eigenvalues) == 10
+        mean = sum(layer.eigenvalues) / 10
+        spread = (sum((v - mean) ** 2 for v in layer.eigenvalues) / 10) ** 0.5
+        assert layer.omega == pytest.approx(abs(mean) + spread)
+    for index, matrix in enumerate(task.profile.matrices):
+        squared = task.perturbations(matrix).double().square().sum((1, 2))
+        torch.testing.assert_close(found[index].value, layers[matrix.block].omega * squared)
+        assert (found[index].std_error >= 0).all()
+
+
+def test_slices_hold_every_sample_once(task):
+    """The ten slices are disjoint, together all samples, and padding changes no logit."""
+    slices = qbert._slices(task)
+    assert sorted(i for part in slices for b in part for i in b.indices) == list(range(40))
+    whole = {i: row for b in task.batches for i, row in zip(b.indices, task.model(**b.inputs).logits, strict=True)}
+    for batch in (b for part in slices for b in part):
+        for index, row in zip(batch.indices, task.model(**batch.inputs).logits, strict=True):
+            torch.testing.assert_close(row, whole[index], atol=1e-5, rtol=0)
+
+
+def test_fewer_samples_than_slices_are_refused(task, tiny, sentences):
+    """Nine sentences cannot be cut into ten slices; the user is told so."""
+    few = sentences.take(range(9))
+    task = ScoringTask(
+        task.model, task.profile, tokenize(tiny.tokenizer, few.texts, batch_size=16), 9, task.labels[:9],
+        task.perturbations, task.memory_limit_bytes, 0,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"9 samples cannot be cut into 10 slices"):
+        list(qbert.score(task, [0]))
+
+
+def test_qbert_needs_labels(tiny, sentences):
+    """Its Hessian is that of the training loss; without labels the user is sent to the metric that needs none."""
+    from qbert_opt.calibration import CalibrationPlan
+    from qbert_opt.sensitivity import measure_sensitivity
+    from qbert_opt.texts import LabeledTexts
+
+    bare = LabeledTexts("bare.tsv", sentences.texts, None)
+    with pytest.raises(UsageError, match=r"--metric qbert: needs labels, and bare.tsv has none. Use directional"):
+        measure_sensitivity(tiny, bare, grid((2,), ("rows:1",), "rtn"), metric="qbert", plan=CalibrationPlan(9, 20, 0))
