@@ -3,10 +3,15 @@
     problem = ChoiceProblem(items, options, value, usage={"bytes": table}, capacity={"bytes": 25e6})
     solution = solve(problem)
 
+Residency and the like need no notion of their own: "4 bits, kept on chip" and "4 bits, streamed" are two options,
+and the scratchpad is one more resource.
+
 Pure mathematics: no torch, no hardware. Solvers are the files in `methods/`.
 """
 
+from .baselines import Baseline, random_plans, uniform_plans
 from .errors import ProblemError, SolverError
+from .explain import Reason, Step, explain
 from .frontier import Frontier, FrontierPoint, pareto
 from .interactions import price_interactions, solve_interactions
 from .pricing import price, violations
@@ -19,25 +24,31 @@ from .solution import ChoiceSolution, Status
 from .solving import solve
 
 __all__ = [
+    "Baseline",
     "ChoiceProblem",
     "ChoiceSolution",
     "Frontier",
     "FrontierPoint",
     "ProblemError",
+    "Reason",
     "Refinement",
     "SolverError",
     "Status",
+    "Step",
     "available",
     "capacity_range",
     "describe",
+    "explain",
     "least_usage",
     "pareto",
     "price",
     "price_interactions",
+    "random_plans",
     "refine",
     "shadow_price",
     "solve",
     "solve_interactions",
     "top_k",
+    "uniform_plans",
     "violations",
 ]

@@ -64,15 +64,15 @@ def prove(program: Program, limits: Limits, engine: Engine) -> Outcome:
     def close(part: Program, cutoff: float) -> Outcome:
         return best_plan(part, limits, engine, cutoff)
 
-    def tie(part: Program, cost: float) -> IntArray | None:
-        return least_tie(part, cost, limits, engine)
+    def tie(part: Program, cost: float, elsewhere: bool) -> IntArray | None:
+        return least_tie(part, cost, limits, engine, elsewhere=elsewhere)
 
     if families.countable(program):
         return families.prove_by_sets(program, limits, close, tie)
     best = close(program, np.inf)
     if best.columns is None or not best.finished:
         return best
-    tied = tie(program, float(program.cost[best.columns].sum()))
+    tied = tie(program, float(program.cost[best.columns].sum()), False)
     if tied is None or program.tie[tied].sum() >= program.tie[best.columns].sum():
         return best
     return replace(best, columns=tied)
@@ -138,10 +138,13 @@ def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
     )
 
 
-def least_tie(program: Program, cost: float, limits: Limits, engine: Engine) -> IntArray | None:
+def least_tie(
+    program: Program, cost: float, limits: Limits, engine: Engine, *, elsewhere: bool = False
+) -> IntArray | None:
     """Among the plans of this cost return the one that uses least of the tie-breaking resource.
 
-    None when no two plans can tie, when none has this cost, or when the time is over.
+    None when no plan has this cost or the time is over; also when no two plans of the program can tie, unless the
+    known plan of this cost is `elsewhere`.
     """
     base = float(program.least(program.cost).sum())
     cutoff = tie_cutoff(program, cost)
@@ -149,7 +152,7 @@ def least_tie(program: Program, cost: float, limits: Limits, engine: Engine) -> 
     if relaxation.bound > cutoff:
         return None
     equal = core_of(program, relaxation, cutoff)
-    if equal is None or not _could_tie(equal, 1e-12 * max(cost - base, 0.0)):
+    if equal is None or (not elsewhere and not _could_tie(equal, 1e-12 * max(cost - base, 0.0))):
         return None
     second = drop_unfitting(
         replace(equal, cost=equal.tie, rows=np.vstack([equal.rows, equal.cost]), rhs=np.append(equal.rhs, cutoff))

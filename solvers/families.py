@@ -15,10 +15,12 @@ from .relaxation import relax
 MOST_SETS = 20_000
 """More sets than this are left to the engine, with one switch per family."""
 
+_ALL = slice(None)
+
 Closer = Callable[[Program, float], Outcome]
 """Best plan below a cutoff, without families."""
-TieBreaker = Callable[[Program, float], IntArray | None]
-"""Plan of a given cost that uses least of the tie-breaking resource."""
+TieBreaker = Callable[[Program, float, bool], IntArray | None]
+"""Plan of a given cost that uses least of the tie-breaking resource; True: the known one is not in the program."""
 
 
 def countable(program: Program) -> bool:
@@ -38,19 +40,28 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
     if relaxation.infeasible:
         return Outcome(None, np.inf, finished=True)
     bounds = table.bounds(program, relaxation.multipliers)
+    open_sets = np.ones(len(bounds), dtype=bool)
     best: IntArray | None = None
     best_cost, lowest, finished = np.inf, np.inf, True
-    for index in np.argsort(bounds, kind="stable"):
-        bound = float(bounds[index])
-        if bound >= best_cost - limits.engine_gap() * abs(best_cost) or limits.expired():
-            finished = finished and bound >= best_cost - limits.engine_gap() * abs(best_cost)
-            lowest = min(lowest, bound)
+    while open_sets.any():
+        index = int(np.where(open_sets, bounds, np.inf).argmin())
+        enough = best_cost - limits.engine_gap() * abs(best_cost) if best is not None else np.inf
+        if bounds[index] >= enough or limits.expired():
+            lowest, finished = min(lowest, float(bounds[index])), finished and bool(bounds[index] >= enough)
             break
+        open_sets[index] = False
         part = _restrict(program, table.sets[index])
         if part is None:
             continue
+        # The multipliers that suit one set suit its neighbours, and often rule out hundreds of them.
+        multipliers = relax(part).multipliers
+        doubtful = np.flatnonzero(bounds < enough)
+        bounds[doubtful] = np.maximum(bounds[doubtful], table.bounds(program, multipliers, doubtful))
+        if bounds[index] >= enough:
+            lowest = min(lowest, float(bounds[index]))
+            continue
         outcome = close(part, best_cost)
-        lowest, finished = min(lowest, max(outcome.bound, bound)), finished and outcome.finished
+        lowest, finished = min(lowest, max(outcome.bound, float(bounds[index]))), finished and outcome.finished
         if outcome.columns is not None:
             best = _columns_in(program, part, outcome.columns)
             best_cost = float(program.cost[best].sum())
@@ -78,7 +89,8 @@ def _columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
 def _least_tie(program: Program, best: IntArray, sets: IntArray, tie: TieBreaker) -> IntArray:
     for members in sets:
         part = _restrict(program, members)
-        found = None if part is None else tie(part, float(program.cost[best].sum()))
+        elsewhere = not set(program.family[best].tolist()) <= {*members.tolist(), NO_FAMILY}
+        found = None if part is None else tie(part, float(program.cost[best].sum()), elsewhere)
         if part is not None and found is not None and part.tie[found].sum() < program.tie[best].sum():
             best = _columns_in(program, part, found)
     return best
@@ -118,12 +130,12 @@ class _FamilyTable:
         np.minimum.at(least, self.slot, cost)
         return least.reshape(self.groups, self.kinds + 1).T
 
-    def totals(self, cost: FloatArray) -> FloatArray:
-        """Return the least total of each set, float [S]."""
-        least = self._gather(cost)
-        totals = np.empty(len(self.positions))
+    def totals(self, cost: FloatArray, which: IntArray | slice = _ALL) -> FloatArray:
+        """Return the least total of each set, or of some sets, float [S]."""
+        least, positions = self._gather(cost), self.positions[which]
+        totals = np.empty(len(positions))
         for first in range(0, len(totals), 2000):
-            block = self.positions[first : first + 2000]
+            block = positions[first : first + 2000]
             best = np.broadcast_to(least[-1], (len(block), self.groups))
             for member in block.T:
                 best = np.minimum(best, least[member])
@@ -140,6 +152,6 @@ class _FamilyTable:
         first: IntArray = order[np.flatnonzero(np.diff(group[order], prepend=-1))]
         return first
 
-    def bounds(self, program: Program, multipliers: FloatArray) -> FloatArray:
-        """Return the Lagrangian bound of each set at the same multipliers, float [S]."""
-        return self.totals(program.cost + multipliers @ program.rows) - float(multipliers @ program.rhs)
+    def bounds(self, program: Program, multipliers: FloatArray, which: IntArray | slice = _ALL) -> FloatArray:
+        """Return the Lagrangian bound of each set, or of some sets, at the same multipliers, float [S]."""
+        return self.totals(program.cost + multipliers @ program.rows, which) - float(multipliers @ program.rhs)

@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .program import IntArray, Program
 
 TIE_TOLERANCE = 1e-9
@@ -11,7 +13,9 @@ TIE_TOLERANCE = 1e-9
 
 def tie_cutoff(program: Program, cost: float) -> float:
     """Return the cost up to which a plan counts as equal to one of this cost."""
-    return cost + TIE_TOLERANCE * max(cost - float(program.least(program.cost).sum()), 0.0)
+    above = max(cost - float(program.least(program.cost).sum()), 0.0)
+    rounding = 1e-13 * float(np.abs(program.cost).max())
+    return cost + TIE_TOLERANCE * above + rounding
 
 
 @dataclass(frozen=True, slots=True)

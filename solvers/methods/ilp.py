@@ -130,7 +130,8 @@ def read(program: Program, model: "LpProblem", variables: "list[LpVariable]", bo
     """Read the answer; only `sol_status` tells a proof from a time limit, `status` says Optimal for both."""
     import pulp
 
-    if model.sol_status == pulp.LpSolutionInfeasible:
+    # Of an infeasible program CBC sets only the one, HiGHS both.
+    if pulp.LpSolutionInfeasible in (model.status, model.sol_status):
         return Outcome(None, math.inf, finished=True)
     finished = model.sol_status == pulp.LpSolutionOptimal
     if model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
