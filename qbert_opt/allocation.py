@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from .choices import Choice, Layout
-from .errors import InputFileError
+from .choices import Choice, Layout, choice
+from .errors import InputFileError, UsageError
 from .files import read_document, write_text
-from .profiles import Kind, ModelProfile
+from .profiles import TABLE_BITS, Kind, ModelProfile
 from .scores import Provenance
 
 SCHEMA = "qbert-opt/allocation@1"
@@ -40,8 +40,8 @@ class PlannedMatrix(_Frozen):
     zero_dtype: Literal["float16", "none"] = "float16"
     bytes: int
     residency: Literal["resident", "streamed"] = "streamed"
-    predicted_loss: float
-    std_error: float
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
 
     @property
     def choice(self) -> Choice:
@@ -126,11 +126,11 @@ class Allocation(_Frozen):
     contains: str
     metric: str
     method: str
-    predicted_loss: float
-    predicted_std_error: float
+    predicted_loss: FiniteFloat
+    predicted_std_error: FiniteFloat
     encoder_bytes: int
     total_bytes: int
-    average_bits: float
+    average_bits: FiniteFloat
     profile: ModelProfile
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
@@ -151,16 +151,38 @@ def read_allocation(path: str | Path) -> Allocation:
     """Read `allocation.json`.
 
     Raises:
-        InputFileError: missing, malformed, or its bytes are not the bytes of its choices.
+        InputFileError: missing, malformed, or parts and sums that are not those of its profile and choices.
     """
     allocation = read_document(path, Allocation, SCHEMA)
-    heads = allocation.profile.heads
-    for planned in allocation.matrices:
-        expected = planned.choice.bytes(planned.rows, planned.columns, heads=heads)
-        if expected != planned.bytes or planned.layout != planned.choice.layout(
-            planned.rows, planned.columns, heads=heads
-        ):
-            raise InputFileError(
-                f"{path}: {planned.module}: says {planned.bytes} bytes; {planned.choice.name} takes {expected}."
-            )
+    try:
+        _check_parts(allocation)
+    except (UsageError, ValueError) as error:
+        raise InputFileError(f"{path}: {error} Make the plan anew.") from None
     return allocation
+
+
+def _check_parts(allocation: Allocation) -> None:
+    """Raise ValueError where matrices, tables or sums are not those of the profile and the choices."""
+    profile = allocation.profile
+    if len(allocation.matrices) != len(profile.matrices):
+        raise ValueError(f"has {len(allocation.matrices)} matrices; the profile has {len(profile.matrices)}.")
+    for planned, matrix in zip(allocation.matrices, profile.matrices, strict=True):
+        if (planned.module, planned.rows, planned.columns) != (matrix.module, matrix.rows, matrix.columns):
+            raise ValueError(f"matrices: {planned.module} is not the profile's {matrix.module}.")
+        parsed = choice(planned.choice.name)
+        expected = parsed.bytes(matrix.rows, matrix.columns, heads=profile.heads)
+        laid = parsed.layout(matrix.rows, matrix.columns, heads=profile.heads)
+        if (planned.bytes, planned.layout) != (expected, laid):
+            raise ValueError(
+                f"matrices: {planned.module}: says {planned.bytes} bytes; {parsed.name} takes {expected}, "
+                f"in {laid.num_groups} ranges."
+            )
+    tables = tuple((t.module, t.rows, t.columns, TABLE_BITS, t.bytes) for t in profile.tables)
+    if tuple((t.module, t.rows, t.columns, t.bits, t.bytes) for t in allocation.tables) != tables:
+        raise ValueError("tables: what is planned is not the profile's tables at 8 bits.")
+    encoder_bytes = sum(m.bytes for m in allocation.matrices)
+    if allocation.encoder_bytes != encoder_bytes:
+        raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")
+    total_bytes = encoder_bytes + profile.fixed_bytes
+    if allocation.total_bytes != total_bytes:
+        raise ValueError(f"total_bytes says {allocation.total_bytes}; matrices and the rest take {total_bytes}.")
