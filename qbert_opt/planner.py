@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwmodels.errors import DeviceError
-from solvers import ChoiceProblem, ChoiceSolution, ProblemError, Status, shadow_price, solve
+from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, shadow_price, solve
 
 from .allocation import Allocation, Limit, UniformPlan
 from .choices import Choice
@@ -185,7 +185,7 @@ class _Planner:
                 time_limit_s=self.options.time_limit_s,
                 relative_gap=self.options.relative_gap,
             )
-        except ProblemError as error:
+        except SolverError as error:
             raise UsageError(str(error)) from None
         if solution.choice is not None:
             return solution
