@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .errors import UsageError
 from .models.batches import logits, tokenize
 from .models.loading import LoadedModel, label_index
 from .texts import LabeledTexts
@@ -47,7 +48,13 @@ class Evaluation:
 
 
 def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Logits of a classifier on texts, float32 `[N, C]`."""
+    """Logits of a classifier on texts, float32 `[N, C]`.
+
+    Raises:
+        UsageError: the model has no classification head.
+    """
+    if loaded.labels is None:
+        raise UsageError(f"{loaded.name}: has no classification head, so it has no answers to measure.")
     return logits(loaded.model, tokenize(loaded.tokenizer, data.texts, batch_size=EVALUATION_BATCH))
 
 

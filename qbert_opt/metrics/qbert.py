@@ -61,7 +61,8 @@ def _slices(task: ScoringTask) -> list[list[TokenBatch]]:
     ]
     if len(singles) < NUM_SLICES:
         raise UsageError(
-            f"--metric qbert: {len(singles)} samples cannot be cut into {NUM_SLICES} slices. Score at least {NUM_SLICES}."
+            f"--metric qbert: {len(singles)} samples cannot be cut into {NUM_SLICES} slices. "
+            f"Score at least {NUM_SLICES}, --scoring-samples."
         )
     return [_padded(singles[start::NUM_SLICES]) for start in range(NUM_SLICES)]
 

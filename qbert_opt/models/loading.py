@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError, UsageError
+
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +52,49 @@ def load_model(source: str | Path) -> LoadedModel:
     Raises:
         InputFileError: the folder is no model, lacks weights or tokenizer, or holds NaN or infinite weights.
     """
-    folder = Path(source)
     check_is_model(source)
     quiet_transformers()
-    local = folder.is_dir()
-    try:
+    local = Path(source).is_dir()
+    with refusing(source):
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         architecture = (config.architectures or [""])[0]
         auto = AutoModelForSequenceClassification if architecture.endswith("ForSequenceClassification") else AutoModel
-        model = auto.from_pretrained(source, local_files_only=local, use_safetensors=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
+        model, found = auto.from_pretrained(
+            source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    # transformers would fill in random weights; only a pooler that nobody asks for may be missing
+    missing = sorted(name for name in found["missing_keys"] if has_classifier(model) or not name.startswith("pooler."))
+    if missing:
+        raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
+    tokenizer = load_tokenizer(source)
     check_finite(model, str(source))
     return LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
+
+
+@contextmanager
+def refusing(source: str | Path) -> Iterator[None]:
+    """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
+
+    Raises:
+        InputFileError: anything went wrong inside.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """Load the tokenizer of a model folder or hub model.
+
+    Raises:
+        InputFileError: there is none; transformers would go on with an empty vocabulary.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
+        raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
+    with refusing(source):
+        return AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
 
 
 def quiet_transformers() -> None:

@@ -21,14 +21,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
 from ..calibration import MatrixQuantizer, weight_of
 from ..choices import Layout
 from ..errors import InputFileError
 from ..files import atomic_folder
-from ..models.loading import LoadedModel, weights_sha256
+from ..models.loading import LoadedModel, check_finite, load_tokenizer, quiet_transformers, refusing, weights_sha256
 from ..quantizers import QuantizedMatrix, rtn
 from ..quantizers._matrix import group_shape, symmetric_offset
 from .bits import pack, packed_bytes, unpack
@@ -93,8 +93,9 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
     if not (root / PLAN).is_file():
         raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
     allocation = read_allocation(root / PLAN)
-    config = AutoConfig.from_pretrained(root, local_files_only=True)
-    with torch.device("cpu"):
+    quiet_transformers()
+    with refusing(root):
+        config = AutoConfig.from_pretrained(root, local_files_only=True)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     state: dict[str, torch.Tensor] = {}
     try:
@@ -110,15 +111,15 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
                     state[name] = tensor.float() if tensor.is_floating_point() else tensor
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    with refusing(root):
+        missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
         name = (missing or unexpected)[0]
         raise InputFileError(
             f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
         )
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(root, local_files_only=True)
-    return LoadedModel(str(folder), model, tokenizer, weights_sha256(model)), allocation
+    check_finite(model, str(folder))
+    return LoadedModel(str(folder), model.eval(), load_tokenizer(root), weights_sha256(model)), allocation
 
 
 def is_quantized(folder: str | Path) -> bool:
@@ -199,6 +200,8 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
         if tuple(file.get_slice(name).get_shape()) != wanted:
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {wanted}. Quantize anew.")
         found[part] = file.get_tensor(name)
+        if found[part].dtype != (torch.uint8 if part == "codes" else torch.float16):
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. Quantize anew.")
     codes = unpack(np.asarray(found["codes"]), layout.bits, rows * columns).reshape(rows, columns)
     offset = found["offset"] if "offset" in found else symmetric_offset(found["scale"], layout)
     return QuantizedMatrix(layout, torch.from_numpy(codes), found["scale"], offset)
