@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+
 from .errors import UsageError
 from .profiles import ModelProfile
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
+    from hwmodels.simulate import CostReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,26 @@ def tightest(rows: list[Row]) -> dict[str, Row]:
         if row.resource not in found or row.capacity < found[row.resource].capacity:
             found[row.resource] = row
     return found
+
+
+def measured(report: CostReport | None, measure: str) -> float:
+    """Read what a limit is compared with off a cost report.
+
+    Raises:
+        UsageError: there is no report, because there is no device.
+    """
+    if report is None:
+        raise UsageError(f"a limit on {measure} needs --device.")
+    names = {"bandwidth_bytes_per_s": "dram_bandwidth_bytes_per_s"}
+    return float(getattr(report, names.get(measure, measure)))
+
+
+def shown(measure: str, value: float) -> str:
+    """Write a limit or what is used of it, with its unit."""
+    if measure == "bops":
+        return f"{value:.4g} BOPs"
+    by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
+    return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
 
 
 def _check_needs(limits: Limits, device: Device | None) -> None:

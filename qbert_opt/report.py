@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
 
-from .allocation import Allocation, Limit, PlannedMatrix
+from .allocation import Allocation, PlannedMatrix
+from .limits import shown
 from .scores import Provenance, ScoreTable
 
 if TYPE_CHECKING:
@@ -185,20 +186,13 @@ def _limit_lines(plan: Allocation) -> list[str]:
         share = 100 * limit.used / limit.capacity if limit.capacity else math.nan
         mark = "  <- binds" if limit.binds else ""
         lines.append(
-            f"limit            {limit.source}: {MEASURES[limit.resource]} {_amount(limit, limit.used)} of "
-            f"{_amount(limit, limit.capacity)} ({share:.1f} %){mark}"
+            f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
+            f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
     if plan.next_mb_gain is not None:
         share = 100 * plan.next_mb_gain / plan.predicted_loss if plan.predicted_loss else 0.0
         lines.append(f"one more MB      lowers the predicted loss by {plan.next_mb_gain:.3g} ({share:.1f} %)")
     return lines
-
-
-def _amount(limit: Limit, value: float) -> str:
-    if limit.resource == "bops":
-        return f"{value:.4g}"
-    by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
-    return next(show(value) for unit, show in by_unit.items() if limit.resource.endswith(unit))
 
 
 def _both(size_bytes: int) -> str:

@@ -61,13 +61,13 @@ def command(
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
     """
-    from ...planner import SolverOptions, allocate
     from ...allocation import write_allocation
     from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
     from ...errors import UsageError
     from ...limits import Limits
     from ...operations import Workload
+    from ...planner import SolverOptions, allocate
     from ...recipes import recipe_allocation
     from ...report import print_plan
     from ..quantities import bandwidth, energy, parse_pins, seconds, size

@@ -1,0 +1,208 @@
+"""Scores, prices and limits joined to the program that a solver is asked: the only place where the three meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import ChoiceProblem, solve
+
+from .choices import Choice
+from .errors import InfeasibleError, UsageError
+from .limits import Limits, Row, limit_rows, shown, tightest
+from .operations import Storage, Workload, model_graph
+from .pricing import OptionTables, option_tables
+from .profiles import ModelProfile
+from .scores import ScoreTable
+from .simulate import simulate_storage
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+    from hwmodels.simulate import CostReport
+
+SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound
+RESIDENCY_GAP = 1e-4  # which of two equal matrices stays on chip is worth no longer proof
+
+
+class PlanningTask:
+    """Scores, limits and hardware of one plan, with the tables made of them.
+
+    Attributes:
+        scores: predicted loss of each choice.
+        limits: what the user asked for.
+        device: target hardware, or None.
+        workload: sentences and tokens of one inference.
+        choices: columns of the scores.
+        legal: bool [matrices, choices]: scored and wanted.
+    """
+
+    def __init__(
+        self,
+        scores: ScoreTable,
+        limits: Limits,
+        *,
+        device: Device | None = None,
+        workload: Workload | None = None,
+        bits: Sequence[int] | None = None,
+        groupings: Sequence[str] | None = None,
+        pins: Mapping[str, int] | None = None,
+    ) -> None:
+        """Mask what the user does not want.
+
+        Raises:
+            UsageError: a filter that leaves nothing, or a pin that matches nothing.
+        """
+        self.scores, self.limits, self.device = scores, limits, device
+        self.profile: ModelProfile = scores.profile
+        self.workload = workload or Workload()
+        self.choices: tuple[Choice, ...] = scores.grid()
+        self.value = scores.values()
+        self.legal: NDArray[np.bool_] = np.isfinite(self.value)
+        wanted = [
+            (bits is None or c.bits in bits) and (groupings is None or c.grouping in groupings) for c in self.choices
+        ]
+        if not any(wanted):
+            raise UsageError(f"--bits/--groupings: none of these was scored. Scored: {', '.join(self.scores.choices)}.")
+        self.legal &= np.array(wanted)
+        for name, width in (pins or {}).items():
+            rows = [i for i, m in enumerate(self.profile.matrices) if name in m.module]
+            if not rows:
+                raise UsageError(f"--pin {name}={width}: no matrix of {self.profile.name} has {name!r} in its name.")
+            columns = np.array([c.bits == width for c in self.choices])
+            if not (self.legal[rows] & columns).any(axis=1).all():
+                raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
+            self.legal[rows] &= columns
+
+    @cached_property
+    def tables(self) -> OptionTables:
+        """Prices of every option: each choice streamed, and where there is a scratchpad also resident."""
+        return option_tables(self.profile, self.choices, self.legal, self.device, self.workload)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All limits."""
+        activations = 0
+        if self.device is not None:
+            from hwmodels.simulate import peak_activation_bytes
+
+            activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
+        return limit_rows(self.limits, self.profile, self.device, self.tables.fixed, activations)
+
+    @cached_property
+    def hard(self) -> dict[str, Row]:
+        """The tightest limit of each resource that adds up over matrices.
+
+        Raises:
+            InfeasibleError: what is not searched already breaks a limit.
+        """
+        hard = {k: r for k, r in tightest(self.rows).items() if k not in SCHEDULED}
+        for row in hard.values():
+            if row.capacity < 0:
+                raise InfeasibleError(
+                    f"{row.source} = {shown(row.measure, row.stated)}: what is not searched (tables, norms, "
+                    f"biases, head, activations) already needs {shown(row.measure, row.stated - row.capacity)} of it."
+                )
+        return hard
+
+    @property
+    def scheduled(self) -> list[Row]:
+        """Limits on latency and energy, which do not add up."""
+        return [row for row in self.rows if row.resource in SCHEDULED]
+
+    @property
+    def has_scratchpad(self) -> bool:
+        """Whether weights can stay on chip."""
+        return self.device is not None and self.device.scratchpad is not None
+
+    @cached_property
+    def room_bytes(self) -> float:
+        """Scratchpad bytes left for weights."""
+        from hwmodels.simulate import scratchpad_room_bytes
+
+        if self.device is None:
+            return 0.0
+        return float(scratchpad_room_bytes(model_graph(self.profile, None, self.workload), self.device))
+
+    def capacity(self) -> dict[str, float]:
+        """What the limits that add up leave to the searched matrices."""
+        return {name: row.capacity for name, row in self.hard.items()}
+
+    def problem(self, capacity: Mapping[str, float], *, joint: bool = False) -> ChoiceProblem:
+        """Build the program over streamed choices, or with `joint` over every choice streamed and resident.
+
+        Raises:
+            InfeasibleError: the device allows no choice for some matrix.
+        """
+        tables = self.tables
+        columns = len(tables.options) if joint else len(self.choices)
+        copies = columns // len(self.choices)
+        allowed = np.tile(self.legal, (1, copies))
+        for (i, j), _reason in tables.masks.items():
+            if j < columns:
+                allowed[i, j] = False
+        for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
+            reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
+            raise InfeasibleError(f"{self.profile.matrices[i].module}: no choice is allowed: {reasons}")
+        usage = {row: table[:, :columns] for row, table in tables.usage.items()}
+        if self.device is not None:
+            usage["energy_bound_j"] = energy_bound(tables, self.device)[:, :columns]
+        limited = dict(capacity)
+        if joint and self.has_scratchpad:
+            limited["scratchpad_bytes"] = self.room_bytes
+        return ChoiceProblem(
+            items=tuple(m.module for m in self.profile.matrices),
+            options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
+            value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
+            usage=usage,
+            capacity=limited,
+            allowed=allowed,
+            tie_break="encoder_bytes",
+        )
+
+    def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
+        """Decide what stays on chip, bits fixed, and simulate."""
+        chosen = [self.tables.options[j] for j in choice]
+        if self.device is not None and self.has_scratchpad:
+            chosen = self._resident(chosen, self.device)
+        storage = {m.module: s for m, s in zip(self.profile.matrices, chosen, strict=True)}
+        if self.device is None:
+            return storage, None
+        rate = self.limits.inferences_per_s
+        return storage, simulate_storage(self.profile, storage, self.device, self.workload, inferences_per_s=rate)
+
+    def _resident(self, chosen: Sequence[Storage], device: Device) -> list[Storage]:
+        """Least energy bound for fixed bits, traffic and latency both in joules: a knapsack over the scratchpad."""
+        tables = self.tables
+        plain = np.array([tables.options.index(Storage(s.choice)) for s in chosen])
+        pairs = np.stack([plain, plain + len(self.choices)], axis=1)
+        rows = np.arange(len(chosen))[:, None]
+        capacity = {"scratchpad_bytes": self.room_bytes}
+        if "dram_bytes" in self.hard:
+            capacity["dram_bytes"] = self.hard["dram_bytes"].capacity
+        placed = solve(
+            ChoiceProblem(
+                items=tuple(m.module for m in self.profile.matrices),
+                options=("streamed", "resident"),
+                value=energy_bound(tables, device)[rows, pairs],
+                usage={name: tables.usage[name][rows, pairs] for name in capacity},
+                capacity=capacity,
+                allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),
+            ),
+            relative_gap=RESIDENCY_GAP,
+        )
+        return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice or (), strict=True)]
+
+    def ceiling(self, problem: ChoiceProblem, resource: str) -> float:
+        """Most of a resource that any plan uses."""
+        table = np.where(problem.mask(), problem.usage[resource], -np.inf)
+        return math.fsum(table.max(axis=1))
+
+
+def energy_bound(tables: OptionTables, device: Device) -> NDArray[np.float64]:
+    """Separable bound on an option's energy: dynamic, and static power for as long as its latency bound."""
+    return tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_bound_s"]
