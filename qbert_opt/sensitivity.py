@@ -85,7 +85,7 @@ def measure_sensitivity(
         note=lambda text: progress(len(finished.rows), len(profile.matrices), text),
     )  # fmt: skip
     pending = [i for i in range(len(profile.matrices)) if i not in finished.rows]
-    for index, estimate in plugin.score(task, pending) if pending else ():
+    for index, estimate in plugin.score(task, pending):  # also when none is pending: a metric may score whole layers
         finished.add(index, estimate, norms[index])
         progress(len(finished.rows), len(profile.matrices), profile.matrices[index].module)
     table = ScoreTable(

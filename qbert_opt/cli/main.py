@@ -23,6 +23,8 @@ app = typer.Typer(
     "Example: `qbert-opt solve --budget 25MB --device car-soc.yaml`",
 )
 
+INTERRUPTED = 130
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -60,9 +62,10 @@ def run() -> None:
     except QbertOptError as error:
         print(f"qbert-opt: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("qbert-opt: interrupted; nothing half-written is left.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            print("qbert-opt: interrupted; nothing half-written is left.", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -1,0 +1,144 @@
+"""The whole trade-off of a planning task: least predicted loss over every budget of one resource or two."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from solvers import FrontierPoint, pareto, uniform_plans
+
+from .errors import UsageError
+from .profiles import ModelProfile
+from .programs import PlanningTask
+from .scores import Provenance
+
+if TYPE_CHECKING:
+    from solvers import Frontier
+
+SCHEMA = "qbert-opt/frontier@1"
+RESOURCES = {
+    "bytes": "encoder_bytes",
+    "latency": "latency_bound_s",
+    "energy": "energy_bound_j",
+    "dram": "dram_bytes",
+    "bops": "bops",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class TradeOffPoint(_Frozen):
+    """One plan on the frontier.
+
+    Attributes:
+        capacity: budget of each resource on the searched matrices.
+        usage: what the plan uses of every resource, on the searched matrices.
+        predicted_loss: no plan within `capacity` has less than `lower_bound`.
+        supported: on the convex hull.
+        choices: name of each matrix' choice, in the order of the profile's matrices.
+    """
+
+    capacity: dict[str, float]
+    usage: dict[str, float]
+    predicted_loss: float
+    lower_bound: float
+    gap: float
+    supported: bool
+    choices: tuple[str, ...]
+
+
+class UniformPoint(_Frozen):
+    """A plan that gives every matrix one choice, for comparison."""
+
+    choice: str
+    usage: dict[str, float]
+    predicted_loss: float
+
+
+class TradeOff(_Frozen):
+    """A frontier with what it is of. `fixed` is what everything that is not searched uses."""
+
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    resources: tuple[str, ...]
+    loss_unit: str
+    device: str | None
+    complete: bool
+    runtime_s: float
+    fixed: dict[str, float]
+    points: tuple[TradeOffPoint, ...]
+    uniform: tuple[UniformPoint, ...]
+    profile: ModelProfile
+    provenance: Provenance
+
+
+def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 200) -> TradeOff:
+    """Find the least predicted loss over budgets of one or two resources, under the task's other limits.
+
+    Latency and energy are their separable bounds here: the schedule is never slower.
+
+    Args:
+        task: scores, limits and hardware; a limit on a resource of the frontier itself is ignored.
+        resources: names in `RESOURCES`.
+        points: evenly spaced budgets between floor and ceiling; supported plans come on top.
+
+    Raises:
+        UsageError: an unknown resource, or one that needs a device.
+    """
+    for name in resources:
+        if name not in RESOURCES:
+            raise UsageError(f"--resource {name}: legal: {', '.join(RESOURCES)}.")
+        if name != "bytes" and task.device is None:
+            raise UsageError(f"--resource {name}: needs --device to be priced on.")
+    rows = tuple(RESOURCES[name] for name in resources)
+    capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
+    problem = task.problem(capacity)
+    found: Frontier = pareto(problem, rows[0] if len(rows) == 1 else (rows[0], rows[1]), points=points)
+    return TradeOff(
+        resources=resources,
+        loss_unit=task.scores.loss_unit,
+        device=None if task.device is None else task.device.id,
+        complete=found.complete,
+        runtime_s=found.runtime_s,
+        fixed=task.tables.fixed,
+        points=tuple(_point(task, point) for point in found.points),
+        uniform=tuple(
+            UniformPoint(choice=plan.name.removeprefix("uniform "), usage=dict(plan.usage), predicted_loss=plan.value)
+            for plan in uniform_plans(problem)
+            if not plan.broken
+        ),
+        profile=task.profile,
+        provenance=task.scores.provenance,
+    )
+
+
+def to_csv(found: TradeOff) -> str:
+    """Write the points as CSV: budgets, usage, loss, bound, gap."""
+    names = sorted({name for point in found.points for name in point.usage})
+    budgets = [RESOURCES[name] for name in found.resources]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = [f"budget_{name}" for name in budgets] + names
+    writer.writerow([*header, "predicted_loss", "lower_bound", "gap", "supported"])
+    for point in found.points:
+        figures: list[Mapping[str, float]] = [point.capacity, point.usage]
+        values = [figures[0].get(name, "") for name in budgets] + [figures[1][name] for name in names]
+        writer.writerow([*values, point.predicted_loss, point.lower_bound, point.gap, point.supported])
+    return out.getvalue()
+
+
+def _point(task: PlanningTask, point: FrontierPoint) -> TradeOffPoint:
+    return TradeOffPoint(
+        capacity=dict(point.capacity),
+        usage=dict(point.usage),
+        predicted_loss=point.value,
+        lower_bound=point.lower_bound,
+        gap=point.gap,
+        supported=point.supported,
+        choices=tuple(task.choices[j].name for j in point.choice),
+    )
