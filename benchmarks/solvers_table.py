@@ -17,15 +17,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from solvers_instances import instance
-from solvers_peers import grid_dp, hull_and_greedy, plain_cbc, plain_highs
+from solvers_peers import grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
 
 from solvers import ChoiceProblem, pareto, price, solve, violations
 
 ROWS = {
     "75 x 36, 1 resource": ({"items": 75, "resources": 1}, 20, (plain_cbc, plain_highs, hull_and_greedy, grid_dp)),
-    "75 x 36, 4 resources": ({"items": 75, "resources": 4}, 20, (plain_highs, plain_cbc)),
+    "75 x 36, 4 resources": ({"items": 75, "resources": 4}, 20, (plain_highs, highs_to_the_proof, plain_cbc)),
     "75 x 36, 4 resources, ties, 3 formats": (
-        {"items": 75, "resources": 4, "ties": True, "max_families": 3}, 20, (plain_highs, plain_cbc),
+        {"items": 75, "resources": 4, "ties": True, "max_families": 3}, 20,
+        (plain_highs, highs_to_the_proof, plain_cbc),
     ),
     "400 x 36, 2 resources": ({"items": 400, "resources": 2}, 20, (plain_highs,)),
     "10000 x 36, 2 resources": ({"items": 10_000, "resources": 2}, 20, ()),

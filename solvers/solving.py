@@ -31,7 +31,8 @@ def solve(
     """Return the plan of least value under every capacity, mask and link, with its proof.
 
     Plans whose values are equal (to 1e-9 of the value above the least) are decided by the least use of the
-    tie-breaking resource. The same input gives the same answer, unless the clock stops the search.
+    tie-breaking resource (`lagrangian` leaves ties as they fall). The same input gives the same answer, unless the
+    clock stops the search.
 
     Args:
         problem: What to choose.

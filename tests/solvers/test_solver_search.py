@@ -149,6 +149,19 @@ def test_interactions_find_errors_that_cancel():
     assert answer.choice == (0, 0) and answer.value == 0.0
 
 
+def test_interactions_are_never_worse_than_the_plan_of_single_errors():
+    """The plan of least summed ½‖s‖² is where the local search starts."""
+    rng = np.random.default_rng(3)
+    usage = np.sort(rng.integers(1, 50, (12, 6)), axis=1).astype(float)
+    factors = rng.normal(size=(12, 6, 20)) / usage[:, :, None]
+    problem = ChoiceProblem(
+        tuple(map(str, range(12))), tuple("abcdef"), np.zeros((12, 6)), {"bytes": usage}, {"bytes": 260.0}
+    )
+    single = solve(replace(problem, value=0.5 * (factors**2).sum(axis=2)))
+    answer = solve_interactions(problem, factors)
+    assert answer.lower_bound <= answer.value < price_interactions(problem, factors, single.choice)
+
+
 def test_interactions_refuse_bad_factors(ladder):
     with pytest.raises(SolverError, match=r"factors: shape is \[2, 2\]. Give \[2, 3, K\]"):
         solve_interactions(ladder, np.zeros((2, 2)))
