@@ -120,7 +120,8 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
     """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for column in ("model", "accuracy [95 %]", "F1", "KL to reference, nats [95 %]", "predicted", "flipped", "on disk"):
-        table.add_column(column, no_wrap=True)
+        # a long folder name is folded, so that no figure is ever cut
+        table.add_column(column, no_wrap=column != "model", overflow="fold")
     for name, found, size, predicted in rows:
         flips = "-" if found.flipped is None else f"{found.flipped} ({found.lost or 0} lost, {found.won or 0} won)"
         table.add_row(
