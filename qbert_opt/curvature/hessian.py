@@ -21,6 +21,8 @@ from ..models.batches import TokenBatch
 class HessianOperator(LinearOperator):
     """Hessian of mean cross-entropy by a few parameters, `[P, P]`, over labelled batches.
 
+    The gradient's graph is built once and kept, so that a product is one backward pass through it.
+
     Attributes:
         num_products: Hessian-vector products made so far.
     """
@@ -28,29 +30,30 @@ class HessianOperator(LinearOperator):
     def __init__(
         self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch], labels: torch.Tensor
     ) -> None:
-        self._model, self._parameters = model, list(parameters)
-        self._batches, self._labels = batches, labels
+        self._parameters = list(parameters)
+        self._sizes = [p.numel() for p in self._parameters]
         self._samples = sum(len(batch.indices) for batch in batches)
         self.num_products = 0
-        size = sum(p.numel() for p in self._parameters)
-        super().__init__(np.dtype(np.float64), (size, size))
+        super().__init__(np.dtype(np.float64), (sum(self._sizes), sum(self._sizes)))
+        # the fused attention kernels have no second derivative on a CPU
+        with sdpa_kernel(SDPBackend.MATH):
+            self._gradients = [self._gradient(model, batch, labels) for batch in batches]
+
+    def _gradient(self, model: nn.Module, batch: TokenBatch, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        target = labels[list(batch.indices)]
+        loss = nn.functional.cross_entropy(model(**batch.inputs).logits, target, reduction="sum")
+        return torch.autograd.grad(loss, self._parameters, create_graph=True)
 
     def _matvec(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         self.num_products += 1
         direction = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(self._parameters[0].dtype)
-        parts = [
-            part.view_as(p)
-            for part, p in zip(direction.split([p.numel() for p in self._parameters]), self._parameters, strict=True)
-        ]
+        parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
         total = torch.zeros_like(direction)
-        # the fused attention kernels have no second derivative on a CPU
-        with sdpa_kernel(SDPBackend.MATH):
-            for batch in self._batches:
-                target = self._labels[list(batch.indices)]
-                loss = nn.functional.cross_entropy(self._model(**batch.inputs).logits, target, reduction="sum")
-                gradient = torch.autograd.grad(loss, self._parameters, create_graph=True)
-                product = torch.autograd.grad(gradient, self._parameters, grad_outputs=parts, materialize_grads=True)
-                total += torch.cat([p.reshape(-1) for p in product])
+        for gradient in self._gradients:
+            product = torch.autograd.grad(
+                gradient, self._parameters, grad_outputs=parts, retain_graph=True, materialize_grads=True
+            )
+            total += torch.cat([p.reshape(-1) for p in product])
         return (total / self._samples).double().numpy()
 
     _rmatvec = _matvec  # symmetric
@@ -69,7 +72,7 @@ def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e
         ArpackNoConvergence: not converged within `max_products`.
     """
     start = np.random.default_rng(seed).standard_normal(operator.shape[0])
-    basis = min(12, operator.shape[0])
+    basis = min(8, operator.shape[0])
     values = eigsh(
         operator, k=1, which="LM", v0=start, ncv=basis, tol=tolerance, return_eigenvectors=False,
         maxiter=max(1, max_products // basis),
