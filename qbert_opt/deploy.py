@@ -35,6 +35,17 @@ def quantize_model(
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none.
     """
+    quantizer = plan_quantizer(loaded, allocation, data)
+    return write_quantized(loaded, allocation, quantizer, output, progress=progress)
+
+
+def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> MatrixQuantizer:
+    """Set up the very quantizer that the plan's scores were made with.
+
+    Raises:
+        InputFileError: another model or another data set than the plan's.
+        UsageError: the method needs data and there is none.
+    """
     check_belongs(allocation, loaded)
     fit = None
     if registry.load("quantizers", allocation.method).NEEDS_GRAM:
@@ -47,5 +58,4 @@ def quantize_model(
                 f"{made.data_sha256[:12]}…; here {data.sha256[:12]}…). Give that data, or score again with this one."
             )
         fit, _ = calibration_texts(data, CalibrationPlan(made.num_calibration, made.num_scored, made.seed))
-    quantizer = MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)
-    return write_quantized(loaded, allocation, quantizer, output, progress=progress)
+    return MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)

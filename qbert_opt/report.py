@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
 
     from .evaluation import Evaluation, Interval
-    from .frontier import TradeOff
     from .packing.artifact import WrittenModel
 
 TITLES = {
@@ -260,26 +259,3 @@ def device_table(device: Device) -> list[str | Table]:
         table.add_row(figure.path, f"{figure.value:g}", kind, source)
     sourced = sum(figure.is_sourced for figure in found)
     return [f"{device.id}: {device.name}", f"{sourced} of {len(found)} figures have a source", table]
-
-
-def frontier_table(found: TradeOff, rows: int = 16) -> Table:
-    """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each."""
-    from .frontier import RESOURCES
-
-    names = [RESOURCES[name] for name in found.resources]
-    title = f"{len(found.points)} plans in {found.runtime_s:.2f} s, {found.loss_unit}"
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    for column in (*(f"{name} of the searched matrices" for name in found.resources), "predicted loss", "gap"):
-        table.add_column(column)
-    table.add_column("best uniform that fits")
-    step = max(1, len(found.points) // rows)
-    for point in found.points[::step]:
-        fits = [u for u in found.uniform if all(u.usage[name] <= point.usage[name] for name in names)]
-        best = min(fits, key=lambda u: u.predicted_loss, default=None)
-        table.add_row(
-            *(shown(name, point.usage[name]) for name in names),
-            f"{point.predicted_loss:.4g}",
-            f"{point.gap:.0e}",
-            "-" if best is None else f"{best.predicted_loss:.4g}  {best.choice}",
-        )
-    return table

@@ -36,7 +36,8 @@ def command(
     from ...operations import Workload
     from ...programs import PlanningTask
     from ...reference import reference_scores
-    from ...report import frontier_table, print_lines
+    from ...report import print_lines
+    from ...report_trade_off import frontier_table
     from ...scores import read_scores
 
     table = reference_scores() if scores is None else read_scores(scores)

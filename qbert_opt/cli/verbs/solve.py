@@ -51,6 +51,11 @@ def command(
     seed: options.Seed = 0,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write allocation.json here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each matrix got its bits.")] = False,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", help="Text to measure the plan and its uniform rivals on (needs --model, --data)."),
+    ] = None,
     plot: Annotated[str | None, typer.Option("--plot", help="Draw the plan to this PNG or SVG.")] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,13 +72,27 @@ def command(
     from ...errors import UsageError
     from ...limits import Limits
     from ...operations import Workload
-    from ...planner import SolverOptions, allocate
+    from ...planner import SolverOptions, allocation_of, solve_task
+    from ...programs import PlanningTask
     from ...recipes import recipe_allocation
-    from ...report import print_plan
+    from ...report import print_lines, print_plan
+    from ...report_trade_off import explanation_lines
     from ..quantities import bandwidth, energy, parse_pins, seconds, size
 
     target = options.load_target(device)
-    table = _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet)
+    if verify is not None and (model is None or data is None):
+        raise UsageError("--verify: needs --model and --data, the calibration text of the scores.")
+    table = _scores(
+        scores,
+        None if verify is not None and scores is not None else model,
+        data,
+        metric,
+        method,
+        calibration_samples,
+        scoring_samples,
+        seed,
+        quiet,
+    )
     encoder = table.profile.encoder_elements
     everything = table.profile.float_bytes // 4
     limits = Limits(
@@ -90,10 +109,11 @@ def command(
     if limits == Limits(inferences_per_s=rate) and target is None:
         raise UsageError("solve: no limit given. Give --budget, for example --budget 25MB, or --device.")
     workload = Workload(seq_len, batch_size)
+    plan = None
     if recipe is not None:
         allocation = recipe_allocation(table, recipe, limits, device=target, workload=workload)
     else:
-        allocation = allocate(
+        task = PlanningTask(
             table,
             limits,
             device=target,
@@ -101,8 +121,9 @@ def command(
             bits=None if bits is None else parse_bits(bits),
             groupings=None if groupings is None else parse_groupings(groupings),
             pins=parse_pins(pin or []),
-            options=SolverOptions(solver, seconds(time_limit, "--time-limit")),
         )
+        plan = solve_task(task, SolverOptions(solver, seconds(time_limit, "--time-limit")))
+        allocation = allocation_of(task, plan)
     if output is not None:
         write_allocation(allocation, output)
     if plot is not None:
@@ -118,6 +139,12 @@ def command(
 
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
     print_plan(allocation, report)
+    if explain and plan is not None:
+        print_lines(["", *explanation_lines(plan.problem, plan.solution)])
+    if verify is not None:
+        from ..verify import verify as measure
+
+        measure(table, allocation, str(model), str(data), verify, output, quiet=quiet)
     for path in (output, plot):
         if path is not None:
             typer.echo(f"wrote {path}")
