@@ -35,7 +35,9 @@ def parse_budget(text: str, elements: int, option: str) -> int:
         size = parse_bytes(text)
     except DeviceError as error:
         legal = "Legal: bytes with a unit (25MB, 23.8MiB), average bits per weight (2.5bit), or a factor (13x)"
-        raise UsageError(f"{option} {text}: {str(error).split(';')[0]}. {legal}.") from None
+        reason, *_, hint = str(error).split("; ")
+        ambiguous = f"; {hint}" if "does not say" in hint else ""
+        raise UsageError(f"{option} {text}: {reason}{ambiguous}. {legal}.") from None
     if size <= 0:
         raise UsageError(f"{option} {text}: must be more than 0.")
     return size

@@ -27,7 +27,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         UsageError: the folder does not exist, may not be written, or the disk is full.
     """
     target = Path(path)
-    _check_folder(target)
+    check_folder(target)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
@@ -54,7 +54,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
-    _check_folder(target)
+    check_folder(target)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     except OSError as error:
@@ -102,7 +102,12 @@ def read_document(path: str | Path, kind: type[Document], schema: str) -> Docume
     return document
 
 
-def _check_folder(target: Path) -> None:
+def check_folder(target: Path) -> None:
+    """Refuse a target whose folder does not exist: making it would hide a typing error.
+
+    Raises:
+        UsageError: names the folder.
+    """
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
 

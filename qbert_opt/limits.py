@@ -155,7 +155,18 @@ def shown(measure: str, value: float) -> str:
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
 
 
+def check_rate(inferences_per_s: float | None) -> None:
+    """Refuse a rate that is none.
+
+    Raises:
+        UsageError: zero or less.
+    """
+    if inferences_per_s is not None and inferences_per_s <= 0:
+        raise UsageError(f"--rate {inferences_per_s:g}: must be more than 0 inferences per second.")
+
+
 def _check_needs(limits: Limits, device: Device | None) -> None:
+    check_rate(limits.inferences_per_s)
     needs_device = {
         "--max-latency": limits.latency_s,
         "--max-memory": limits.memory_bytes,

@@ -14,6 +14,7 @@ from . import registry
 from .calibration import BATCH_SIZE, CalibrationPlan, MatrixQuantizer, calibration_texts
 from .choices import Choice
 from .errors import UsageError
+from .files import check_folder, disk_error
 from .metrics._task import Estimate, ScoringTask
 from .models.batches import TokenBatch, logits, mean_tokens, tokenize
 from .models.loading import LoadedModel, label_index
@@ -124,17 +125,22 @@ class _Checkpoint:
                     except ValueError:
                         break  # the run was stopped inside this line
                     self.rows[index] = (row[0], row[1], row[2])
-        with self._path.open("w") as file:
-            file.write(fingerprint + "\n")
-            for index, row in self.rows.items():
-                file.write(json.dumps([index, *row]) + "\n")
+        check_folder(self._path)
+        self._write("w", fingerprint, *(json.dumps([index, *row]) for index, row in self.rows.items()))
 
     def add(self, index: int, estimate: Estimate, norms: list[float]) -> None:
         row = (estimate.value.tolist(), estimate.std_error.tolist(), norms)
         self.rows[index] = row
-        if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(json.dumps([index, *row]) + "\n")
+        self._write("a", json.dumps([index, *row]))
+
+    def _write(self, mode: str, *lines: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open(mode) as file:
+                file.writelines(line + "\n" for line in lines)
+        except OSError as error:
+            raise disk_error(self._path, error) from None
 
     def remove(self) -> None:
         if self._path is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .allocation import Allocation
 from .choices import LEGAL_BITS, Choice
 from .errors import UsageError
+from .limits import check_rate
 from .operations import Storage, Workload, model_graph
 from .profiles import ModelProfile
 
@@ -29,9 +30,11 @@ def simulate_storage(
 
     Raises:
         hwmodels.errors.DeviceError: the device cannot run it.
+        UsageError: a rate of zero or less.
     """
     from hwmodels.simulate import simulate
 
+    check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits)
     return simulate(graph, device, inferences_per_s=inferences_per_s)
 

@@ -147,6 +147,8 @@ def _find(source: str, split: str | None) -> Path:
     path = Path(source)
     if path.is_dir():
         return _find_split(path, split)
+    if split is not None:
+        raise UsageError(f"--split {split}: {source} is no folder of splits. Give the folder, or leave --split out.")
     if path.exists():
         return path
     bundled = Path(str(resources.files("qbert_opt"))) / "datasets" / f"{source}.tsv"

@@ -33,15 +33,15 @@ def command(
 
     An interrupted run goes on where it stopped when it is started again with the same options.
     """
-    from hwmodels.units import parse_bytes
-
     from ...calibration import CalibrationPlan
     from ...choices import grid, parse_bits, parse_groupings
     from ...models.loading import load_model
     from ...scores import write_scores
     from ...sensitivity import measure_sensitivity
     from ...texts import read_texts
+    from ..quantities import size
 
+    limit_bytes = size(memory_limit, "--memory-limit") or 0
     choices = grid(parse_bits(bits), parse_groupings(groupings), method)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     with progress(f"{metric} scores", quiet=quiet) as tell:
@@ -51,7 +51,7 @@ def command(
             choices,
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
-            memory_limit_bytes=parse_bytes(memory_limit),
+            memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
             progress=tell,
         )
