@@ -143,6 +143,8 @@ def test_missing_files_and_columns(tmp_path):
         read_texts(path, text_columns=["body"])
     with pytest.raises(UsageError, match=r"--label-column intent: .* has columns text, label"):
         read_texts(path, label_column="intent")
+    with pytest.raises(UsageError, match=r"--split test: .* is no folder of splits"):
+        read_texts(path, split="test")
     with pytest.raises(UsageError, match=r"--text-column: 3 columns given; a model reads one text or a pair"):
         read_texts(path, text_columns=["text", "label", "text"])
 
