@@ -44,7 +44,8 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
     best: IntArray | None = None
     best_cost, lowest, finished = np.inf, np.inf, True
     while open_sets.any():
-        index = int(np.where(open_sets, bounds, np.inf).argmin())
+        waiting = np.flatnonzero(open_sets)
+        index = int(waiting[bounds[waiting].argmin()])
         enough = best_cost - limits.engine_gap() * abs(best_cost) if best is not None else np.inf
         if bounds[index] >= enough or limits.expired():
             lowest, finished = min(lowest, float(bounds[index])), finished and bool(bounds[index] >= enough)

@@ -66,6 +66,18 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
 
 
+@pytest.mark.parametrize("solver", SEVERAL)
+def test_sets_of_families_without_any_plan_end_the_search(solver):
+    """Of three families only one leaves each item an option, and with it nothing fits: infeasible, not for ever."""
+    problem = ChoiceProblem(
+        ("a", "b", "c"), ("x", "y", "z"), np.array([[1.0, 3, 2], [2, 1, 3], [3, 2, 1]]),
+        {"r": np.array([[1.0, 4, 9], [4, 1, 9], [9, 4, 1]])}, {"r": 8.0},
+        np.array([[True, True, False], [False, True, True], [True, True, True]]),
+        families=("p", "q", "s"), max_families=1,
+    )  # fmt: skip
+    assert solve(problem, solver).status is solve(problem, "exhaustive").status is Status.INFEASIBLE
+
+
 @pytest.mark.parametrize("solver", USABLE)
 def test_a_plan_that_only_the_engine_finds(solver):
     """Two rows that only one plan keeps, both exactly: heuristics fail there and must not be taken for a proof."""
