@@ -36,8 +36,9 @@ def tokenize(
     batch_size: int,
     max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> list[TokenBatch]:
-    """Tokenize texts into batches of similar length, shortest first."""
-    encoded = [tokenizer(*text, truncation=True, max_length=max_tokens) for text in texts]
+    """Tokenize texts into batches of similar length, shortest first; longer ones are cut."""
+    longest = min(max_tokens, tokenizer.model_max_length)
+    encoded = [tokenizer(*text, truncation=True, max_length=longest) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (len(encoded[i]["input_ids"]), i))
     batches = []
     for chunk in _chunks(order, batch_size):

@@ -20,6 +20,8 @@ VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 
+SPARE_POSITIONS = 2  # RoBERTa-like encoders count positions from behind their padding index, 1
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -66,7 +68,7 @@ def load_model(source: str | Path) -> LoadedModel:
     missing = sorted(name for name in found["missing_keys"] if has_classifier(model) or not name.startswith("pooler."))
     if missing:
         raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, config)
     check_finite(model, str(source))
     return LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
 
@@ -84,8 +86,8 @@ def refusing(source: str | Path) -> Iterator[None]:
         raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
 
 
-def load_tokenizer(source: str | Path) -> Any:
-    """Load the tokenizer of a model folder or hub model.
+def load_tokenizer(source: str | Path, config: Any) -> Any:
+    """Load the tokenizer of a model folder or hub model; it cuts texts where the model has no more positions.
 
     Raises:
         InputFileError: there is none; transformers would go on with an empty vocabulary.
@@ -94,7 +96,11 @@ def load_tokenizer(source: str | Path) -> Any:
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
         raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
     with refusing(source):
-        return AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
+    positions = getattr(config, "max_position_embeddings", 0)
+    if positions > SPARE_POSITIONS:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions - SPARE_POSITIONS)
+    return tokenizer
 
 
 def quiet_transformers() -> None:

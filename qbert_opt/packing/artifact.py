@@ -119,7 +119,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
         )
     check_finite(model, str(folder))
-    return LoadedModel(str(folder), model.eval(), load_tokenizer(root), weights_sha256(model)), allocation
+    return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), weights_sha256(model)), allocation
 
 
 def is_quantized(folder: str | Path) -> bool:
