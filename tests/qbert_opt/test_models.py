@@ -132,6 +132,13 @@ def test_batches_hold_every_text_once_and_in_order(tiny, sentences):
     torch.testing.assert_close(logits(tiny.model, batches), one_by_one, atol=1e-5, rtol=0)
 
 
+def test_long_texts_are_cut_to_the_models_positions(tiny):
+    """A text longer than the model's 40 positions is cut, not an index error."""
+    [batch] = tokenize(tiny.tokenizer, [(" ".join(["w1"] * 300),)], batch_size=4)
+    assert batch.mask.sum() == 38
+    assert logits(tiny.model, [batch]).shape == (1, 3)
+
+
 def test_pairs_are_one_sample(tiny):
     """A pair is one sample, its parts joined as the tokenizer joins them."""
     [batch] = tokenize(tiny.tokenizer, [("w1 w2", "w3")], batch_size=4)

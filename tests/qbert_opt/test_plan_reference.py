@@ -159,6 +159,17 @@ def test_a_latency_limit_is_kept(reference, car_soc):
     assert found["latency_s"].used <= found["latency_s"].capacity == limit
 
 
+@pytest.mark.parametrize("which", ["energy_j", "bops"])
+def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
+    """Limits below what the unlimited plan uses are kept by what the simulator says."""
+    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
+    used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
+    plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
+    assert getattr(simulate_allocation(plan, car_soc, Workload()), which) <= 0.98 * used
+    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
+
+
 def test_impossible_limits(reference, car_soc):
     """A latency that no plan reaches is refused with the limit's name."""
     with pytest.raises(InfeasibleError, match=r"--max-latency"):
