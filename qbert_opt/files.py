@@ -24,9 +24,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it at the end, remove it if anything goes wrong.
 
     Raises:
-        UsageError: the folder does not exist, may not be written, or the disk is full.
+        UsageError: `path` is no regular file, its folder does not exist or may not be written, or the disk is full.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target}: is a folder or a device, which a file cannot replace. Give a file name.")
     check_folder(target)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)

@@ -91,6 +91,17 @@ def test_a_full_folder_is_refused(tmp_path):
     assert (tmp_path / "full" / "thesis").exists()
 
 
+def test_only_files_are_replaced(tmp_path):
+    """A folder or a device in the place of the file stays what it is."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        message = rf"{name}: is a folder or a device, which a file cannot replace"
+        with pytest.raises(UsageError, match=message), atomic_file(tmp_path / name):
+            pass
+    assert (tmp_path / "folder").is_dir() and (tmp_path / "pipe").is_fifo()
+
+
 def test_success_replaces_with_the_usual_rights(tmp_path):
     """What is written is readable as any other new file is, not only by its owner as temporary files are."""
     target = tmp_path / "a.json"
