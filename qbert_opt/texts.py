@@ -24,6 +24,7 @@ TEXT_COLUMNS = (
     ("text",),
     ("sentence",),
     ("utterance",),
+    ("content",),
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),

@@ -51,19 +51,24 @@ class SampleFactors:
         return 4 * (self.inputs.numel() + self.gradients.numel())
 
 
-def output_factors(logits: torch.Tensor) -> torch.Tensor:
-    """Return float32 `[N, C, C - 1]`: columns B with `B Bᵀ = diag(p) - p pᵀ` for p = softmax(logits).
+def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return float32 `[N, C, C - 1]`: columns B with `B Bᵀ = diag(p) - p pᵀ` for p = softmax(logits / temperature).
 
     The matrix has rank C - 1, so two classes need one back-propagation. Computed in float64.
+
+    Args:
+        logits: `[N, C]`.
+        temperature: 1 is the curvature of KL at these samples; above 1 it is spread from the few uncertain samples to
+            all of them.
     """
-    p = logits.detach().double().softmax(-1)
+    p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     values, vectors = torch.linalg.eigh(hessian)
     return (vectors * values.clamp_min(0).sqrt()[:, None, :])[:, :, 1:].to(logits.dtype)
 
 
 def factor_pass(
-    model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str]
+    model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str], *, temperature: float = 1.0
 ) -> dict[str, list[SampleFactors]]:
     """Run one forward and C - 1 backward passes per batch; returns each matrix' samples in order of the texts.
 
@@ -74,7 +79,7 @@ def factor_pass(
         for batch in batches:
             seen.clear()
             logits = model(**batch.inputs).logits
-            factors = output_factors(logits)
+            factors = output_factors(logits, temperature)
             outputs = [seen[name][1] for name in modules]
             gradients: list[list[torch.Tensor]] = [[] for _ in modules]
             for f in range(factors.shape[-1]):
