@@ -10,12 +10,13 @@ REFERENCE := qbert_opt/reference/mpnet-base-snips.json.gz
 solve: $(READY)                 ## the main job on the embedded default
 	$(BIN)/qbert-opt solve --budget 25MB --device car-soc.yaml
 
-test: $(READY)                  ## lint, types, architecture, tests
+test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbmake notebooks
 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
 	$(BIN)/python benchmarks/demo.py runs/demo

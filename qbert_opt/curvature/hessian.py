@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models.batches import TokenBatch
 
+BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
+
 
 class HessianOperator(LinearOperator):
     """Hessian of mean cross-entropy by a few parameters, `[P, P]`, over labelled batches.
@@ -69,15 +71,21 @@ def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e
         max_products: bound on operator products.
 
     Raises:
-        ArpackNoConvergence: not converged within `max_products`.
+        ArpackNoConvergence: not converged with the largest basis.
     """
     start = np.random.default_rng(seed).standard_normal(operator.shape[0])
-    basis = min(8, operator.shape[0])
-    values = eigsh(
-        operator, k=1, which="LM", v0=start, ncv=basis, tol=tolerance, return_eigenvectors=False,
-        maxiter=max(1, max_products // basis),
-    )  # fmt: skip
-    return float(values[0])
+    for basis in BASES:
+        size = min(basis, operator.shape[0])
+        try:
+            values = eigsh(
+                operator, k=1, which="LM", v0=start, ncv=size, tol=tolerance, return_eigenvectors=False,
+                maxiter=max(1, max_products // size),
+            )  # fmt: skip
+            return float(values[0])
+        except ArpackNoConvergence:
+            if basis == BASES[-1]:
+                raise
+    raise ValueError("no basis to try")
 
 
 __all__ = ["ArpackNoConvergence", "HessianOperator", "top_eigenvalue"]

@@ -3,8 +3,8 @@
 The Gauss-Newton form for softmax outputs, without labels. The sum over tokens is inside the square and the error keeps
 its sign, which is what norms times a trace or an eigenvalue throw away.
 
-The curvature is taken at softmax temperature 2. At 1 it is KL's own, but on a confident model nearly all of it sits in a
-few uncertain samples, and which ones the scoring text holds is chance: whole plans then lose 1.5 to 12 times the
+The curvature is taken at softmax temperature 2. At 1 it is KL's own, but on a confident model nearly all of it sits
+in a few uncertain samples, and which ones the scoring text holds is chance: whole plans then lose 1.5 to 12 times the
 prediction. Softened, all samples count (`benchmarks/temperature.py` has both beside measured losses).
 """
 

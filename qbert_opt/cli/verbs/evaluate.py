@@ -47,7 +47,7 @@ def command(
         truth = outputs(original, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None else f"{plan.predicted_loss:.4f}"
+    predicted = "-" if plan is None or "KL" not in plan.loss_unit else f"{plan.predicted_loss:.4f}"
     rows.append((folder, found, f"{folder_bytes(folder):,}", predicted))
     if as_json:
         from pydantic import TypeAdapter
