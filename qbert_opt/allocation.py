@@ -113,6 +113,7 @@ class Allocation(_Frozen):
         predicted_std_error: of that sum, matrices taken as independent.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
+        random_loss: median predicted loss of random plans that fill the same limits.
         next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
     """
 
@@ -138,6 +139,7 @@ class Allocation(_Frozen):
     device: DeviceCost | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
+    random_loss: float | None = None
     next_mb_gain: float | None = None
     provenance: Provenance
 

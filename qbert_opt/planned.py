@@ -27,6 +27,7 @@ class Proof:
     lower_bound: float | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
+    random_loss: float | None = None
     next_mb_gain: float | None = None
 
 
@@ -62,6 +63,7 @@ def assemble(
         device=None if report is None else _device_cost(report, workload),
         limits=proof.limits,
         uniform=proof.uniform,
+        random_loss=proof.random_loss,
         next_mb_gain=proof.next_mb_gain,
         provenance=scores.provenance,
     )

@@ -8,13 +8,14 @@ one program, because then residency decides what bits are possible.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, shadow_price, solve
+from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, random_plans, shadow_price, solve
 from solvers.solution import PROVEN_GAP
 
 from .allocation import Allocation, Limit, UniformPlan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 MAX_TIGHTENINGS = 12
+RANDOM_PLANS = 5
 TIGHTENING_GAP = 1e-3  # of plans under a scheduled limit, whose proof is against the plan without it anyway
 
 
@@ -109,6 +111,7 @@ def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
         solver=solution.solver,
         limits=tuple(_limit(task, plan, row) for row in task.rows),
         uniform=tuple(_uniform(task)),
+        random_loss=_random(plan),
         next_mb_gain=_next_mb(plan),
     )
     return assemble(task.scores, plan.storage, proof, plan.report, task.workload)
@@ -234,6 +237,12 @@ def _uniform(task: PlanningTask) -> list[UniformPlan]:
             loss = math.fsum(task.value[:, j])
             found.append(UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss))
     return sorted(found, key=lambda plan: plan.predicted_loss)[:3]
+
+
+def _random(plan: Plan) -> float | None:
+    """Median predicted loss of a few random plans that fill the same limits; None where none was found."""
+    losses = [rival.value for rival in random_plans(plan.problem, RANDOM_PLANS)]
+    return statistics.median(losses) if losses else None
 
 
 def _next_mb(plan: Plan) -> float | None:

@@ -178,6 +178,9 @@ def _loss_lines(plan: Allocation) -> list[str]:
             f"{name} {uniform.choice}: {uniform.predicted_loss:.4g} at {format_bytes(uniform.encoder_bytes)}"
             f"{_ratio(uniform.predicted_loss, plan.predicted_loss)}"
         )
+    if plan.random_loss is not None:
+        ratio = _ratio(plan.random_loss, plan.predicted_loss)
+        lines.append(f"random plans     {plan.random_loss:.4g} in the median, filling the same limits{ratio}")
     return lines
 
 
