@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 MAX_TIGHTENINGS = 12
-RANDOM_PLANS = 5
+RANDOM_PLANS = 3
 TIGHTENING_GAP = 1e-3  # of plans under a scheduled limit, whose proof is against the plan without it anyway
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound
-RESIDENCY_GAP = 1e-4  # which of two equal matrices stays on chip is worth no longer proof
+RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 
 
 class PlanningTask:
@@ -193,6 +193,7 @@ class PlanningTask:
                 capacity=capacity,
                 allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),
             ),
+            "lagrangian",
             relative_gap=RESIDENCY_GAP,
         )
         return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice or (), strict=True)]

@@ -133,8 +133,8 @@ def command(
     if as_json:
         typer.echo(allocation.model_dump_json(by_alias=True, indent=1))
         return
-    report = None
-    if target is not None:
+    report = None if plan is None else plan.report
+    if target is not None and report is None:
         from ...simulate import simulate_allocation
 
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
