@@ -1,4 +1,4 @@
-"""The table of the README: ours beside peers on 20 seeded instances per row, one thread, CPU time.
+"""Ours beside peers on 20 seeded instances per row, one thread, CPU time.
 
     python benchmarks/solvers_table.py            writes benchmarks/solvers_results.json and prints the table
 
