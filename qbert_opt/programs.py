@@ -193,7 +193,7 @@ class PlanningTask:
                 capacity=capacity,
                 allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),
             ),
-            "lagrangian",
+            "lagrangian" if len(capacity) == 1 else "auto",  # with two rows repair could come back empty
             relative_gap=RESIDENCY_GAP,
         )
         return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice or (), strict=True)]

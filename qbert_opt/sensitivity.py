@@ -81,7 +81,7 @@ def measure_sensitivity(
         return errors
 
     task = ScoringTask(
-        model=loaded.model, profile=profile, batches=batches, num_samples=len(scored), labels=labels,
+        model=loaded.model, profile=profile, batches=batches, labels=labels,
         perturbations=perturbations, memory_limit_bytes=memory_limit_bytes, seed=plan.seed,
         note=lambda text: progress(len(finished.rows), len(profile.matrices), text),
     )  # fmt: skip
@@ -100,7 +100,7 @@ def measure_sensitivity(
         std_error=_rows(finished, 1, profile, choices, masks),
         weight_error=_rows(finished, 2, profile, choices, masks),
         masks={module: reasons for module, reasons in masks.items() if reasons},
-        block_sensitivity=tuple(task.block_sensitivity) or finished.blocks,
+        block_sensitivity=tuple(task.block_sensitivity),
         provenance=_provenance(loaded, data, plan, batches, labels),
     )
     finished.remove()
@@ -112,7 +112,6 @@ class _Checkpoint:
 
     def __init__(self, path: str | Path | None, fingerprint: str) -> None:
         self.rows: dict[int, tuple[list[float], list[float], list[float]]] = {}
-        self.blocks = ()
         self._path = None if path is None else Path(path)
         if self._path is None:
             return

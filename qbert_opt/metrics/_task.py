@@ -33,19 +33,18 @@ class ScoringTask:
     Attributes:
         model: in evaluation mode.
         profile: its shapes.
-        batches: scoring samples, `num_samples` in all.
+        batches: scoring samples.
         labels: int64 `[N]`, or None when the data has none.
         perturbations: gives ΔW of one matrix under its choices, float32 `[choices, rows, columns]`.
         memory_limit_bytes: what a metric may keep at a time.
         seed: of every random draw.
-        progress: called with the index of a matrix that is done.
+        note: called with what goes on.
         block_sensitivity: filled by metrics that score encoder layers.
     """
 
     model: PreTrainedModel
     profile: ModelProfile
     batches: Sequence[TokenBatch]
-    num_samples: int
     labels: torch.Tensor | None
     perturbations: Callable[[MatrixSpec], torch.Tensor]
     memory_limit_bytes: int

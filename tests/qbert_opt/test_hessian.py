@@ -102,7 +102,6 @@ def task(tiny, sentences):
         model=tiny.model,
         profile=profile,
         batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
-        num_samples=40,
         labels=label_index(tiny, sample.labels, "sample"),
         perturbations=lambda matrix: quantizer.errors(matrix, choices),
         memory_limit_bytes=1 << 30,
