@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from .choices import Choice, Layout, choice
+from .choices import Choice, Form, Layout, choice
 from .errors import InputFileError, UsageError
 from .files import read_document, write_text
 from .profiles import TABLE_BITS, Kind, ModelProfile
@@ -21,7 +21,10 @@ class _Frozen(BaseModel):
 
 
 class PlannedMatrix(_Frozen):
-    """What one matrix gets. `bytes` holds codes, scales and offsets; `residency` is `resident` or `streamed`."""
+    """What one matrix gets. `bytes` holds codes and ranges; `residency` is `resident` or `streamed`.
+
+    `form` says what a range stores; a plan without it is of a release that knew symmetric or not.
+    """
 
     module: str
     name: str
@@ -37,21 +40,29 @@ class PlannedMatrix(_Frozen):
     method: str
     symmetric: bool
     scale_dtype: Literal["float16"] = "float16"
-    zero_dtype: Literal["float16", "none"] = "float16"
+    zero_dtype: Literal["float16", "integer", "none"] = "float16"
+    form: Form = "offset"
     bytes: int
     residency: Literal["resident", "streamed"] = "streamed"
     predicted_loss: FiniteFloat
     std_error: FiniteFloat
 
+    @model_validator(mode="before")
+    @classmethod
+    def _form(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "form" in fields:
+            return fields
+        return fields | {"form": "symmetric" if fields.get("symmetric") else "offset"}
+
     @property
     def choice(self) -> Choice:
         """The choice that this matrix got."""
-        return Choice(self.bits, self.grouping, self.method, self.symmetric)
+        return Choice(self.bits, self.grouping, self.method, self.form)
 
     @property
     def layout(self) -> Layout:
         """How its groups lie."""
-        return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.symmetric)
+        return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.form)
 
 
 class PlannedTable(_Frozen):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from . import registry
-from .choices import Choice, Layout
+from .choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
 from .curvature.capture import input_grams
 from .errors import UsageError
 from .models.batches import TokenBatch, tokenize
@@ -44,6 +44,24 @@ def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[Labele
     """Draw the texts that fit the quantizer and the disjoint ones that score."""
     fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_scored], seed=plan.seed)
     return fit, scored
+
+
+def method_grid(
+    method: str,
+    bits: Sequence[int] = DEFAULT_BITS,
+    groupings: Sequence[str] = DEFAULT_GROUPINGS,
+    forms: Sequence[Form] | None = None,
+) -> tuple[Choice, ...]:
+    """Return every choice of a quantizer: bits × grouping × form, by default the form that is usual for the method.
+
+    Raises:
+        UsageError: unknown method, or a form that it has not.
+    """
+    legal: Sequence[Form] = registry.load("quantizers", method).FORMS
+    for form in forms or ():
+        if form not in legal:
+            raise UsageError(f"--forms {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
+    return grid(bits, groupings, method, forms or legal[:1])
 
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:

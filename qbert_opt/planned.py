@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .allocation import Allocation, DeviceCost, Limit, PlannedMatrix, PlannedTable, UniformPlan
+from .choices import Form
 from .operations import Storage, Workload
 from .profiles import TABLE_BITS, ModelProfile
 from .provenance import code_version
@@ -15,6 +16,11 @@ from .scores import ScoreTable
 
 if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
+
+
+ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
+    "offset": "float16", "symmetric": "none", "zero-point": "integer", "codebook": "none",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,8 @@ def planned_matrix(
         group_size=layout.group_size,
         method=c.method,
         symmetric=c.symmetric,
-        zero_dtype="none" if c.symmetric else "float16",
+        zero_dtype=ZERO_TYPES[c.form],
+        form=c.form,
         bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
         residency="resident" if storage.resident else "streamed",
         predicted_loss=predicted_loss,

@@ -17,10 +17,14 @@ LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column 
 Split = Annotated[str | None, typer.Option("--split", help="Which split of a folder, for example test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model: gptq, rtn.")]
+Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model; see 'qbert-opt formats'.")]
 Metric = Annotated[str, typer.Option("--metric", help="Estimator of the loss; see 'qbert-opt metrics'.")]
 Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
+Forms = Annotated[
+    str | None,
+    typer.Option("--forms", help="What ranges store: offset, symmetric, zero-point, codebook; several to choose from."),
+]
 CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")

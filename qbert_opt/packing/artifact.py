@@ -1,6 +1,6 @@
 """Write and read the quantized folder.
 
-    model.safetensors   per matrix `<module>.codes` (packed), `.scale`, `.offset`; tables likewise; all else in fp16
+    model.safetensors   per matrix `<module>.codes` (packed) and its ranges; tables likewise; all else in fp16
     allocation.json     the plan, with the hash of the model it belongs to
     config.json, tokenizer files
 
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,8 +29,7 @@ from ..errors import InputFileError
 from ..files import atomic_folder
 from ..models.loading import LoadedModel, check_finite, load_tokenizer, quiet_transformers, refusing, weights_sha256
 from ..quantizers import QuantizedMatrix, rtn
-from ..quantizers._matrix import group_shape, symmetric_offset
-from .bits import pack, packed_bytes, unpack
+from .stored import PARTS, part_shapes, restored, stored_parts
 
 WEIGHTS = "model.safetensors"
 PLAN = "allocation.json"
@@ -106,7 +104,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             for table in allocation.tables:
                 state[f"{table.module}.weight"] = _restore(file, names, table, table_layout(table)).dequantize()
             for name in names:
-                if not name.endswith((".codes", ".scale", ".offset")):
+                if not name.endswith(tuple(f".{part}" for part in PARTS)):
                     tensor = file.get_tensor(name)
                     state[name] = tensor.float() if tensor.is_floating_point() else tensor
     except (SafetensorError, OSError) as error:
@@ -157,8 +155,7 @@ def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
         header_bytes = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_bytes - 8))
     sizes = {n: e["data_offsets"][1] - e["data_offsets"][0] for n, e in header.items() if n != "__metadata__"}
-    parts = (".codes", ".scale", ".offset")
-    encoder = sum(sizes.get(m.module + part, 0) for m in allocation.matrices for part in parts)
+    encoder = sum(sizes.get(f"{m.module}.{part}", 0) for m in allocation.matrices for part in PARTS)
     return WrittenModel(folder, encoder, path.stat().st_size - header_bytes, header_bytes)
 
 
@@ -179,32 +176,21 @@ def _check_bytes(written: WrittenModel, allocation: Allocation) -> None:
 
 
 def _stored(module: str, quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
-    packed = pack(quantized.codes.numpy(), quantized.layout.bits)
-    tensors = {f"{module}.codes": torch.from_numpy(packed), f"{module}.scale": quantized.scale.contiguous()}
-    if not quantized.layout.symmetric:
-        tensors[f"{module}.offset"] = quantized.offset.contiguous()
-    return tensors
+    return {f"{module}.{part}": tensor for part, tensor in stored_parts(quantized).items()}
 
 
 def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, layout: Layout) -> QuantizedMatrix:
-    rows, columns = planned.rows, planned.columns
-    shape = group_shape(layout, rows, columns)
-    expected = {"codes": (packed_bytes(rows * columns, layout.bits),), "scale": shape, "offset": shape}
-    if layout.symmetric:
-        del expected["offset"]
     found = {}
-    for part, wanted in expected.items():
+    for part, (shape, dtype) in part_shapes(layout, planned.rows, planned.columns).items():
         name = f"{planned.module}.{part}"
         if name not in names:
             raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. Quantize anew.")
-        if tuple(file.get_slice(name).get_shape()) != wanted:
-            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {wanted}. Quantize anew.")
+        if tuple(file.get_slice(name).get_shape()) != shape:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {shape}. Quantize anew.")
         found[part] = file.get_tensor(name)
-        if found[part].dtype != (torch.uint8 if part == "codes" else torch.float16):
+        if found[part].dtype != dtype:
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. Quantize anew.")
-    codes = unpack(np.asarray(found["codes"]), layout.bits, rows * columns).reshape(rows, columns)
-    offset = found["offset"] if "offset" in found else symmetric_offset(found["scale"], layout)
-    return QuantizedMatrix(layout, torch.from_numpy(codes), found["scale"], offset)
+    return restored(layout, planned.rows, planned.columns, found)
 
 
 def _other_tensors(model: nn.Module, allocation: Allocation) -> dict[str, torch.Tensor]:

@@ -1,7 +1,8 @@
-"""Ways to turn a weight matrix into codes, scales and offsets; one file each.
+"""Ways to turn a weight matrix into codes and ranges; one file each.
 
-A quantizer defines `quantize(weight, layouts, gram) -> list[QuantizedMatrix]` over all layouts of a matrix at once, and
-`NEEDS_GRAM`: whether it wants the input second moments of calibration text.
+A quantizer defines `quantize(weight, layouts, gram) -> list[QuantizedMatrix]` over all layouts of a matrix at once,
+`NEEDS_GRAM`: whether it wants the input second moments of calibration text, and `FORMS`: what its ranges can store,
+the usual one first.
 """
 
 from ._matrix import QuantizedMatrix

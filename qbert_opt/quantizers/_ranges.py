@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from ..choices import Layout
-from ._matrix import SMALLEST_SCALE, grouped, nearest_codes, stored_range
+from ._matrix import (
+    SMALLEST_SCALE,
+    grouped,
+    nearest_codes,
+    stored_range,
+    symmetric_offset,
+    top_code,
+    zero_point_offset,
+)
 
 SHRINKS = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.85, 0.7), 4: (1.0, 0.85)}  # starting points by bits
 REFITS = {2: 4, 3: 3, 4: 2}
@@ -17,21 +27,21 @@ def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> 
     """Find scale and offset per group with least `Σ energy · (w - stored(w))²`.
 
     From a few shrunken min-max ranges, codes and range improve in turn: rounding, then weighted least squares for
-    (scale, offset) given the codes. The best stored (fp16) range seen is kept: never worse than min-max.
+    what the form stores given the codes. The best stored range seen is kept: never worse than min-max.
 
     Args:
         weight: float32 `[rows, columns]`.
-        layout: groups and bits.
+        layout: groups, bits and form; not `codebook`.
         energy: float32 `[columns]`, mean square of each input.
 
     Returns:
-        scale and offset, float16 `[groups]`.
+        scale and offset `[groups]` as `stored_range` types them.
     """
     rows, columns = weight.shape
     groups = grouped(weight, layout)
     weights = grouped(energy.clamp_min(1e-12).expand(rows, columns), layout)
     low, high = groups.aminmax(dim=1)
-    if layout.bits not in SHRINKS or layout.symmetric:
+    if layout.bits not in SHRINKS:
         return stored_range(low, high, layout)  # at 5 bits and more clipping buys nothing
     if groups.shape[1] > SAMPLE:
         stride = -(-groups.shape[1] // SAMPLE) | 1  # odd, so that it does not walk along one column
@@ -40,45 +50,70 @@ def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> 
     scales, offsets = [], []
     for start in range(0, len(groups), step):
         part = slice(start, start + step)
-        scale, offset = _search(groups[part], weights[part], low[part], high[part], layout)
+        scale, offset = _search(_Values.of(groups[part], weights[part]), low[part], high[part], layout)
         scales.append(scale)
         offsets.append(offset)
     return torch.cat(scales), torch.cat(offsets)
 
 
-def _search(
-    values: torch.Tensor, weights: torch.Tensor, low: torch.Tensor, high: torch.Tensor, layout: Layout
-) -> tuple[torch.Tensor, torch.Tensor]:
-    levels = 2**layout.bits
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """Weights of some groups with what they count, `[groups, elements]`, and their sums `[groups]`."""
+
+    values: torch.Tensor
+    weights: torch.Tensor
+    total: torch.Tensor
+    mean: torch.Tensor
+
+    @classmethod
+    def of(cls, values: torch.Tensor, weights: torch.Tensor) -> _Values:
+        total = weights.sum(1)
+        return cls(values, weights, total, (weights * values).sum(1) / total)
+
+
+def _search(data: _Values, low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     best_scale, best_offset = stored_range(low, high, layout)
     best_loss = torch.full_like(low, torch.inf)
-    total = weights.sum(1)
-    mean_value = (weights * values).sum(1) / total
-    for shrink in SHRINKS[layout.bits]:
-        scale, offset = stored_range(low * shrink, high * shrink, layout)
+    for below, above in _starts(layout):
+        scale, offset = stored_range(low * below, high * above, layout)
         for _ in range(REFITS[layout.bits] + 1):
-            codes = nearest_codes(values, scale.float()[:, None], offset.float()[:, None], levels)
-            error = values - codes * scale.float()[:, None] - offset.float()[:, None]
-            loss = (weights * error.square_()).sum(1)
+            wide, zero = scale.float()[:, None], offset.float()[:, None]
+            codes = nearest_codes(data.values, wide, zero, top_code(layout) + 1)
+            error = data.values - codes * wide - zero
+            loss = (data.weights * error.square_()).sum(1)
             better = loss < best_loss
             best_loss = torch.where(better, loss, best_loss)
             best_scale, best_offset = torch.where(better, scale, best_scale), torch.where(better, offset, best_offset)
-            scale, offset = _refit(values, weights, codes, total, mean_value, scale)
+            scale, offset = _refit(data, codes, scale, layout)
     return best_scale, best_offset
 
 
+def _starts(layout: Layout) -> list[tuple[float, float]]:
+    """Factors of the lower and the upper end. A zero point moves in whole codes: lopsided starts try its neighbours."""
+    even = [(s, s) for s in SHRINKS[layout.bits]]
+    if layout.form != "zero-point" or layout.bits > 2:
+        return even
+    return even + [(s / 2, s) for s, _ in even] + [(s, s / 2) for s, _ in even]
+
+
 def _refit(
-    values: torch.Tensor,
-    weights: torch.Tensor,
-    codes: torch.Tensor,
-    total: torch.Tensor,
-    mean_value: torch.Tensor,
-    scale: torch.Tensor,
+    data: _Values, codes: torch.Tensor, scale: torch.Tensor, layout: Layout
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted least squares of values on codes, rounded to fp16; a group with one code keeps its scale."""
-    mean_code = (weights * codes).sum(1) / total
-    centred = codes - mean_code[:, None]
-    variance = (weights * centred.square()).sum(1)
-    slope = (weights * centred * values).sum(1) / variance.clamp_min(1e-30)
-    fitted = torch.where(variance > 0, slope, scale.float()).clamp_min(SMALLEST_SCALE).half()
-    return fitted, (mean_value - fitted.float() * mean_code).half()
+    """Weighted least squares of values on codes, as it will be stored; a group with one code keeps its scale."""
+    if layout.symmetric:
+        fitted = _slope(data, codes - top_code(layout) // 2, scale)
+        return fitted, symmetric_offset(fitted, layout)
+    mean_code = (data.weights * codes).sum(1) / data.total
+    fitted = _slope(data, codes - mean_code[:, None], scale)
+    if layout.form == "offset":
+        return fitted, (data.mean - fitted.float() * mean_code).half()
+    zero = (mean_code - data.mean / fitted.float()).round_().clamp_(0, top_code(layout))
+    fitted = _slope(data, codes - zero[:, None], fitted)
+    return fitted, zero_point_offset(fitted, zero)
+
+
+def _slope(data: _Values, centred: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    weighted = data.weights * centred
+    power = (weighted * centred).sum(1)
+    slope = (weighted * data.values).sum(1) / power.clamp_min(1e-30)
+    return torch.where(power > 0, slope, scale.float()).clamp_min(SMALLEST_SCALE).half()

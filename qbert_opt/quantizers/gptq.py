@@ -10,9 +10,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ..choices import Layout
-from ._matrix import QuantizedMatrix, expand, group_shape
+from ..choices import FORMS, Layout
+from ._codebooks import search_codebook
+from ._matrix import QuantizedMatrix, group_shape, with_codebook
 from ._ranges import search_range
+from ._rounders import CodebookRounder, ScaleRounder
+
+__all__ = ["FORMS", "NEEDS_GRAM", "quantize"]
 
 NEEDS_GRAM = True
 DAMPING = 0.01  # of the mean diagonal (GPTQ, section 3.3)
@@ -39,13 +43,30 @@ def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor
     lanes = max(1, MAX_LANES_BYTES // (8 * rows * columns))
     results: list[QuantizedMatrix] = []
     for start in range(0, len(layouts), lanes):
-        chunk = layouts[start : start + lanes]
-        ranges = [search_range(weight, layout, energy) for layout in chunk]
-        codes = _sweep(weight, chunk, ranges, order, factor)
-        for layout, (scale, offset), lane in zip(chunk, ranges, codes, strict=True):
-            shape = group_shape(layout, rows, columns)
-            results.append(QuantizedMatrix(layout, lane, scale.reshape(shape), offset.reshape(shape)))
+        results += _quantize_lanes(weight, layouts[start : start + lanes], energy, order, factor)
     return results
+
+
+def _quantize_lanes(
+    weight: torch.Tensor, layouts: Sequence[Layout], energy: torch.Tensor, order: torch.Tensor, factor: torch.Tensor
+) -> list[QuantizedMatrix]:
+    """Quantize layouts in one sweep: those with scales side by side in one rounder, one rounder per codebook."""
+    scaled = [layout for layout in layouts if layout.form != "codebook"]
+    booked = [layout for layout in layouts if layout.form == "codebook"]
+    ranges = [search_range(weight, layout, energy) for layout in scaled]
+    books = [search_codebook(weight, layout, energy) for layout in booked]
+    rounders: list[ScaleRounder | CodebookRounder] = []
+    if scaled:
+        rounders.append(ScaleRounder(scaled, ranges, weight.shape, order))
+    rounders += [CodebookRounder(layout, book, weight.shape, order) for layout, book in zip(booked, books, strict=True)]
+    codes = iter(_sweep(weight, rounders, order, factor))
+    found = {}
+    for layout, (scale, offset) in zip(scaled, ranges, strict=True):
+        shape = group_shape(layout, *weight.shape)
+        found[layout] = QuantizedMatrix(layout, next(codes), scale.reshape(shape), offset.reshape(shape))
+    for layout, book in zip(booked, books, strict=True):
+        found[layout] = with_codebook(layout, next(codes), book)
+    return [found[layout] for layout in layouts]
 
 
 def _inverse_factor(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,25 +80,15 @@ def _inverse_factor(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _sweep(
-    weight: torch.Tensor,
-    layouts: Sequence[Layout],
-    ranges: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    order: torch.Tensor,
-    factor: torch.Tensor,
+    weight: torch.Tensor, rounders: Sequence[ScaleRounder | CodebookRounder], order: torch.Tensor, factor: torch.Tensor
 ) -> list[torch.Tensor]:
     """Round column after column, each time spreading its error over the columns not yet rounded.
 
     Works on `[columns, layouts * rows]`, so that one column of all layouts is one contiguous row.
     """
     rows, columns = weight.shape
-    scale = torch.cat(
-        [_by_column(s, layout, rows, columns, order) for layout, (s, _) in zip(layouts, ranges, strict=True)], 1
-    )
-    offset = torch.cat(
-        [_by_column(o, layout, rows, columns, order) for layout, (_, o) in zip(layouts, ranges, strict=True)], 1
-    )
-    top = torch.cat([torch.full((rows,), 2.0**each.bits - (2 if each.symmetric else 1)) for each in layouts])
-    work = weight.T[order].repeat(1, len(layouts))
+    work = weight.T[order].repeat(1, sum(r.lanes for r in rounders))
+    lanes = [r.lanes * rows for r in rounders]
     codes = torch.empty_like(work, dtype=torch.uint8)
     for start in range(0, columns, BLOCK):
         stop = min(start + BLOCK, columns)
@@ -86,10 +97,12 @@ def _sweep(
         for i in range(stop - start):
             column = start + i
             row = block[i]
-            code = ((row - offset[column]) / scale[column]).round_().clamp_(min=0)
-            code = torch.minimum(code, top)
-            codes[column] = code.to(torch.uint8)
-            errors[i] = (row - (code * scale[column] + offset[column])) / factor[column, column]
+            parts = zip(rounders, row.split(lanes), codes[column].split(lanes), errors[i].split(lanes), strict=True)
+            for rounder, values, code, error in parts:
+                found, stored = rounder.round(column, values)
+                code.copy_(found)
+                torch.sub(values, stored, out=error)
+            errors[i] /= factor[column, column]
             if i + 1 < stop - start:
                 block[i + 1 :].addr_(factor[column, column + 1 : stop], errors[i], alpha=-1)
         if stop < columns:
@@ -97,8 +110,3 @@ def _sweep(
     restored = torch.empty_like(codes)
     restored[order] = codes
     return [lane.T.contiguous() for lane in restored.split(rows, dim=1)]
-
-
-def _by_column(per_group: torch.Tensor, layout: Layout, rows: int, columns: int, order: torch.Tensor) -> torch.Tensor:
-    """Per-group values as float32 `[columns, rows]` in sweep order."""
-    return expand(per_group.float(), layout, rows, columns).expand(rows, columns).T[order]

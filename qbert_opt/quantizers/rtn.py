@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..choices import Layout
-from ._matrix import QuantizedMatrix, group_shape, grouped, nearest_codes, stored_range
+from ..choices import Form, Layout
+from ._matrix import QuantizedMatrix, grouped, round_to_range, stored_range
 
 NEEDS_GRAM = False
+FORMS: tuple[Form, ...] = ("offset", "symmetric", "zero-point")
 
 
 def quantize(
@@ -22,16 +23,8 @@ def quantize(
         layouts: what to produce.
         gram: ignored.
     """
-    return [_quantize(weight, layout) for layout in layouts]
-
-
-def _quantize(weight: torch.Tensor, layout: Layout) -> QuantizedMatrix:
-    groups = grouped(weight, layout)
-    low, high = groups.aminmax(dim=1)
-    scale, offset = stored_range(low, high, layout)
-    levels = 2**layout.bits - (1 if layout.symmetric else 0)
-    codes = nearest_codes(groups, scale.float()[:, None], offset.float()[:, None], levels)
-    shape = group_shape(layout, *weight.shape)
-    return QuantizedMatrix(
-        layout, codes.reshape(weight.shape).to(torch.uint8), scale.reshape(shape), offset.reshape(shape)
-    )
+    found = []
+    for layout in layouts:
+        low, high = grouped(weight, layout).aminmax(dim=1)
+        found.append(round_to_range(weight, layout, *stored_range(low, high, layout)))
+    return found

@@ -19,7 +19,6 @@ from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.structure import profile_model
 from qbert_opt.packing.artifact import folder_bytes, is_quantized, load_quantized
 from qbert_opt.planner import allocate
-from qbert_opt.quantizers import rtn
 from qbert_opt.recipes import uniform_allocation
 from qbert_opt.scores import ScoreTable
 from qbert_opt.verification import apply_plan
@@ -75,22 +74,25 @@ def test_weights_come_back_exactly(tiny, written, gptq_plan, file_texts):
         assert torch.equal(parameter, expected.get(name, original.half().float())), name
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
+FORMS = ["rtn", "rtn/symmetric", "rtn/zero-point", "gptq/codebook"]
+
+
+@pytest.mark.parametrize("method", FORMS)
 @pytest.mark.parametrize("bits", [2, 3, 5, 8])
-def test_every_width_round_trips(tiny, rtn_scores, tmp_path, bits, symmetric):
-    """Plans of one choice come back exactly for widths that cross bytes, with and without offsets."""
-    name = f"{bits}bit/columns:32/rtn" + ("/symmetric" if symmetric else "")
+def test_every_width_and_form_round_trips(tiny, rtn_scores, file_texts, tmp_path, bits, method):
+    """Plans of one choice come back exactly, for widths that cross bytes and for all that ranges store."""
+    name = f"{bits}bit/{'rows:2' if bits > 4 else 'columns:32'}/{method}"
     blank = [[0.0]] * len(rtn_scores.profile.matrices)
-    document = rtn_scores.model_dump() | {"choices": [name], "masks": {}}
+    document = rtn_scores.model_dump() | {"choices": [name], "masks": {}, "method": method.split("/")[0]}
     document |= {"value": blank, "std_error": blank, "weight_error": blank}
     table = ScoreTable.model_validate(document)
     plan = uniform_allocation(table, table.grid()[0])
-    written = quantize_model(tiny, plan, None, tmp_path / "out")
+    written = quantize_model(tiny, plan, file_texts, tmp_path / "out")
     assert written.tensor_bytes == plan.total_bytes
     loaded, _ = load_quantized(tmp_path / "out")
-    for m in plan.matrices:
-        weight = tiny.model.get_parameter(f"{m.module}.weight").detach()
-        [expected] = rtn.quantize(weight, [m.layout])
+    quantizer = plan_quantizer(tiny, plan, file_texts)
+    for m, spec in zip(plan.matrices, plan.profile.matrices, strict=True):
+        [expected] = quantizer.quantize(spec, [m.choice])
         assert torch.equal(loaded.model.get_parameter(f"{m.module}.weight"), expected.dequantize())
 
 

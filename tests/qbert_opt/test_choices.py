@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from qbert_opt.choices import (
     DEFAULT_BITS,
     DEFAULT_GROUPINGS,
+    FORMS,
     LEGAL_BITS,
     Choice,
     Layout,
@@ -14,6 +15,7 @@ from qbert_opt.choices import (
     default_grid,
     grid,
     parse_bits,
+    parse_forms,
     parse_groupings,
 )
 from qbert_opt.errors import UsageError
@@ -29,7 +31,7 @@ choices = st.builds(
         st.builds("{}:{}".format, st.sampled_from(["rows", "columns"]), st.integers(1, 4096)),
     ),
     method=st.sampled_from(["gptq", "rtn"]),
-    symmetric=st.booleans(),
+    form=st.sampled_from(FORMS),
 )
 
 
@@ -52,7 +54,11 @@ def test_price_by_hand(bits, grouping, ranges):
     assert asked.code_bytes(SIDE, SIDE) == bits * CODES
     assert asked.metadata_bytes(SIDE, SIDE, heads=12) == 4 * ranges
     assert asked.bytes(SIDE, SIDE, heads=12) == bits * CODES + 4 * ranges
-    assert Choice(bits, grouping, "gptq", symmetric=True).bytes(SIDE, SIDE, heads=12) == bits * CODES + 2 * ranges
+    extra = {"symmetric": 2 * ranges, "zero-point": 2 * ranges + -(-ranges * bits // 8)}
+    for form, metadata in extra.items():
+        assert Choice(bits, grouping, "gptq", form).bytes(SIDE, SIDE, heads=12) == bits * CODES + metadata
+    if 2**bits < SIDE * SIDE / ranges:
+        assert Choice(bits, grouping, "gptq", "codebook").metadata_bytes(SIDE, SIDE, heads=12) == 2 * 2**bits * ranges
     assert asked.layout(SIDE, SIDE, heads=12).num_groups == ranges
 
 
@@ -104,7 +110,8 @@ def test_default_grid_is_every_bits_by_grouping():
     found = default_grid("gptq")
     assert len(set(found)) == 28
     assert [(c.bits, c.grouping) for c in found] == [(b, g) for b in DEFAULT_BITS for g in DEFAULT_GROUPINGS]
-    assert grid([2], ["rows:1"], "rtn", symmetric=True) == (Choice(2, "rows:1", "rtn", True),)
+    forms = ("symmetric", "codebook")
+    assert grid([2], ["rows:1"], "x", forms) == tuple(Choice(2, "rows:1", "x", form) for form in forms)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +148,26 @@ def test_lists_keep_order_and_lose_repeats():
     assert parse_groupings("columns:64, rows:1,columns:64") == ("columns:64", "rows:1")
 
 
-@pytest.mark.parametrize("name", ["", "2bit", "2/rows:1/rtn/x/y", "abit/rows:1/rtn", "2bit/rows:1"])
+def test_a_codebook_as_long_as_its_group_is_refused():
+    """32 values for 32 weights save nothing."""
+    with pytest.raises(UsageError, match="5bit/columns:32/gptq/codebook: a codebook of 32 values for groups of 32"):
+        choice("5bit/columns:32/gptq/codebook").bytes(64, 64, heads=4)
+    assert choice("4bit/columns:32/gptq/codebook").metadata_bytes(64, 64, heads=4) == 64 * 2 * 32
+
+
+def test_forms_that_are_none():
+    """Only the four forms are read, in their order, once."""
+    assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
+    with pytest.raises(
+        UsageError, match=r"--forms offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
+    ):
+        parse_forms("offset,lut")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "2bit", "2/rows:1/rtn/x/y", "abit/rows:1/rtn", "2bit/rows:1", "2bit/rows:1/rtn/offset"]
+)
 def test_names_that_are_none(name):
     """Anything else than BITSbit/GROUPING/METHOD is refused with an example."""
-    with pytest.raises(UsageError, match=r"not of the form BITSbit/GROUPING/METHOD, for example"):
+    with pytest.raises(UsageError, match=r"not of the form BITSbit/GROUPING/METHOD\[/FORM\], for example"):
         choice(name)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbert_opt.choices import Choice, Layout
+from qbert_opt.choices import Choice, Form, Layout
 from qbert_opt.quantizers import gptq, rtn
 from qbert_opt.quantizers._matrix import QuantizedMatrix, expand, grouped
 from qbert_opt.quantizers._ranges import search_range
@@ -15,12 +15,12 @@ GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:64")
 GRID = [(bits, grouping) for bits in (2, 3, 4, 8) for grouping in GROUPINGS]
 
 layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair))
-symmetric_layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair, symmetric=True))
+symmetric_layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair, form="symmetric"))
 seeds = st.integers(0, 2**31 - 1)
 
 
-def layout(bits: int, grouping: str, *, symmetric: bool = False) -> Layout:
-    return Choice(bits, grouping, "rtn", symmetric).layout(ROWS, COLUMNS, heads=HEADS)
+def layout(bits: int, grouping: str, *, form: Form = "offset") -> Layout:
+    return Choice(bits, grouping, "rtn", form).layout(ROWS, COLUMNS, heads=HEADS)
 
 
 def random_weight(seed: int) -> torch.Tensor:

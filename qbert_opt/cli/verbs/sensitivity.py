@@ -18,6 +18,7 @@ def command(
     method: options.Method = "gptq",
     bits: options.Bits = options.DEFAULT_BITS,
     groupings: options.Groupings = options.DEFAULT_GROUPINGS,
+    forms: options.Forms = None,
     calibration_samples: options.CalibrationSamples = 256,
     scoring_samples: options.ScoringSamples = 256,
     text_column: options.TextColumn = None,
@@ -33,8 +34,8 @@ def command(
 
     An interrupted run goes on where it stopped when it is started again with the same options.
     """
-    from ...calibration import CalibrationPlan
-    from ...choices import grid, parse_bits, parse_groupings
+    from ...calibration import CalibrationPlan, method_grid
+    from ...choices import parse_bits, parse_forms, parse_groupings
     from ...models.loading import load_model
     from ...scores import write_scores
     from ...sensitivity import measure_sensitivity
@@ -42,7 +43,8 @@ def command(
     from ..quantities import size
 
     limit_bytes = size(memory_limit, "--memory-limit") or 0
-    choices = grid(parse_bits(bits), parse_groupings(groupings), method)
+    asked = None if forms is None else parse_forms(forms)
+    choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), asked)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     with progress(f"{metric} scores", quiet=quiet) as tell:
         table = measure_sensitivity(

@@ -164,8 +164,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
         return reference_scores()
     if data is None:
         raise UsageError("--model: needs --data, calibration text to score it on.")
-    from ...calibration import CalibrationPlan
-    from ...choices import default_grid
+    from ...calibration import CalibrationPlan, method_grid
     from ...models.loading import load_model
     from ...sensitivity import measure_sensitivity
     from ...texts import read_texts
@@ -174,7 +173,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
         return measure_sensitivity(
             load_model(model),
             read_texts(data),
-            default_grid(method),
+            method_grid(method),
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             progress=tell,
