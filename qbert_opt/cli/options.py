@@ -50,3 +50,11 @@ def load_target(device: str | None):  # type: ignore[no-untyped-def]
         if Path(device).is_file():
             raise InputFileError(str(error)) from None
         raise UsageError(f"--device {error}") from None
+
+
+def load_scores(scores: str):  # type: ignore[no-untyped-def]
+    """Read the table that `--scores` names; `reference` is the bundled one."""
+    from ..reference import reference_scores
+    from ..scores import read_scores
+
+    return reference_scores() if scores == "reference" else read_scores(scores)

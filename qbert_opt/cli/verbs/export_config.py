@@ -1,0 +1,63 @@
+"""`qbert-opt export-config`: a plan in another tool's words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def command(
+    plan: Annotated[str, typer.Argument(help="An allocation.json.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="modelopt, autoround, torchao, gptqmodel, compressed-tensors, nncf, coremltools, llama.cpp or hawq.",
+        ),
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="File to write; its ending must be one of the tool's.")],
+    scores: Annotated[
+        str | None, typer.Option("--scores", "-s", help="The plan's scores, or 'reference': prices what changes.")
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Solve again among what the tool runs, within the plan's bytes.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="With --refit: target hardware whose formats count too.")
+    ] = None,
+) -> None:
+    """Write a plan as another quantizer's config, and say what it could not carry over and what that costs.
+
+    Examples:
+    `qbert-opt export-config allocation.json --to modelopt --scores scores.json -o modelopt.yaml`
+
+    `qbert-opt export-config allocation.json --to nncf --scores scores.json --refit -o nncf.json`
+    """
+    from pathlib import Path
+
+    from ...allocation import read_allocation
+    from ...errors import UsageError
+    from ...exchange import export_cost, export_plan, tool_named
+    from ...exchange import refit as solve_again
+    from ...files import write_text
+    from ...operations import Workload
+    from ...report import print_lines
+    from ...report_exchange import export_lines
+
+    tool = tool_named(to)
+    allocation = read_allocation(plan)
+    if refit and scores is None:
+        raise UsageError("--refit: needs --scores, the scores that the plan was made of.")
+    table = None if scores is None else options.load_scores(scores)
+    if refit and table is not None:
+        allocation = solve_again(allocation, tool, table, options.load_target(device), Workload())
+    export = export_plan(allocation, tool, Path(output).suffix)
+    cost = None if table is None else export_cost(export, allocation, table)
+    write_text(output, export.text)
+    if refit:
+        print_lines([f"solved again among what {tool.TITLE} runs: predicted loss {allocation.predicted_loss:.4g}"])
+    print_lines([*export_lines(export, cost, allocation)])
+    typer.echo(f"wrote {output}")

@@ -1,0 +1,57 @@
+"""`qbert-opt import-config`: another tool's plan, priced by our scores and simulator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def command(
+    config: Annotated[str, typer.Argument(help="The other tool's config.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="modelopt, autoround, torchao, gptqmodel, compressed-tensors, nncf, coremltools, llama.cpp or hawq.",
+        ),
+    ],
+    scores: Annotated[
+        str, typer.Option("--scores", "-s", help="Scores of the same model, or 'reference' for the bundled ones.")
+    ],
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")
+    ] = None,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    rest: Annotated[
+        str | None, typer.Option("--rest", help="Choice of matrices that the config leaves in floats.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Write it as an allocation.json here.")] = None,
+) -> None:
+    """Price somebody else's plan: predicted loss, bytes, cost on a device, and our best plan of the same size.
+
+    Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
+    """
+    from ...allocation import write_allocation
+    from ...choices import choice
+    from ...exchange import best_within, import_plan, tool_named
+    from ...operations import Workload
+    from ...report import print_lines, print_plan
+    from ...report_exchange import import_lines, stand_in_lines
+    from ...simulate import simulate_allocation
+
+    tool = tool_named(source)
+    table = options.load_scores(scores)
+    target, workload = options.load_target(device), Workload(seq_len, batch_size)
+    plan, stand_ins = import_plan(
+        config, tool, table, rest=None if rest is None else choice(rest), device=target, workload=workload
+    )
+    if output is not None:
+        write_allocation(plan, output)
+    print_plan(plan, None if target is None else simulate_allocation(plan, target, workload))
+    print_lines([*stand_in_lines(stand_ins), *import_lines(plan, best_within(plan, table))])
+    if output is not None:
+        typer.echo(f"wrote {output}")
