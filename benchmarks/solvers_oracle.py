@@ -73,8 +73,7 @@ def main() -> None:
         case = problem(rng)
         oracle = solve(case, "exhaustive")
         for name in available():
-            several = len(case.usage) > 1 or case.families is not None
-            if name == "exhaustive" or not usable[name][1] or (name == "dp" and several):
+            if name == "exhaustive" or not usable[name][1]:
                 continue
             found = solve(case, name)
             counts[name, found.status.value] += 1

@@ -1,9 +1,9 @@
-"""Exact answers: a bound, a good plan, and branch and bound on the few columns that are left between them.
+"""Exact answers: a bound, a good plan, and a search among the few columns that are left between them.
 
 A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
-leaves a core of some hundred columns for the engine. Engines have absolute tolerances (about 1e-6), so tiny values
-vanish and a plan may exceed a capacity by some bytes. Here the core is rescaled before, and every plan is priced
-exactly after.
+leaves a core of some hundred columns for the states or for an engine. Engines have absolute tolerances (about 1e-6),
+so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is rescaled before, and every plan
+is priced exactly after.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from . import families
+from . import families, states
 from .errors import SolverError
 from .incumbent import incumbent
 from .outcome import Limits, Outcome, tie_cutoff
@@ -25,6 +25,8 @@ ROW_SPAN = 1e4
 _MOST_REJECTED = 50
 _SMALL = 100  # columns whose second search costs next to nothing
 _MOST_DIFFERENCES = 200_000
+_QUICK_STATES = 60_000
+"""Partial plans (some 0.2 s) after which an engine is the better choice."""
 
 
 class Engine(Protocol):
@@ -32,6 +34,15 @@ class Engine(Protocol):
 
     def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
         """Return the outcome in the units of the program that was given."""
+
+
+class Closer(Protocol):
+    """Search between the bound of a relaxation and the cost of a known plan, or a cutoff."""
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Return a plan below `cost`, or the known one; without any, a bound of `cost` when it is proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +69,19 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
     return small, _Scaling(factor, float(least_cost.sum()))
 
 
-def prove(program: Program, limits: Limits, engine: Engine) -> Outcome:
+def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
     """Return the best plan of a presolved program and its proof; of equal values the least `tie`."""
 
     def close(part: Program, cutoff: float) -> Outcome:
-        return best_plan(part, limits, engine, cutoff)
+        return best_plan(part, limits, closer, cutoff)
 
     def tie(part: Program, cost: float, elsewhere: bool) -> IntArray | None:
-        return least_tie(part, cost, limits, engine, elsewhere=elsewhere)
+        return least_tie(part, cost, limits, closer, elsewhere=elsewhere)
 
     if families.countable(program):
         return families.prove_by_sets(program, limits, close, tie)
     best = close(program, np.inf)
-    if best.columns is None or not best.finished:
+    if best.columns is None or not best.finished or best.tie_settled:
         return best
     tied = tie(program, float(program.cost[best.columns].sum()), False)
     if tied is None or program.tie[tied].sum() >= program.tie[best.columns].sum():
@@ -78,7 +89,7 @@ def prove(program: Program, limits: Limits, engine: Engine) -> Outcome:
     return replace(best, columns=tied)
 
 
-def best_plan(program: Program, limits: Limits, engine: Engine, cutoff: float = np.inf) -> Outcome:
+def best_plan(program: Program, limits: Limits, closer: Closer, cutoff: float = np.inf) -> Outcome:
     """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
     easiest = cheapest(program)
     if program.fits(easiest):
@@ -96,22 +107,50 @@ def best_plan(program: Program, limits: Limits, engine: Engine, cutoff: float = 
         plan, cost = None, cutoff
     if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
-    return _close(program, relaxation, plan, cost, limits, engine)
+    return closer(program, relaxation, plan, cost, limits)
 
 
-def _close(
-    program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits, engine: Engine
-) -> Outcome:
-    """Search for a plan below `cost` among the columns that can be in one."""
-    core = core_of(program, relaxation, cost)
-    if core is None:
-        return Outcome(plan, cost, finished=True)
-    outcome = search(core, limits, engine)
-    bound = max(relaxation.bound, min(outcome.bound, cost))
-    if outcome.columns is None:
-        return Outcome(plan, bound, outcome.finished)
-    found = find(program, core, outcome.columns)
-    return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
+@dataclass(frozen=True, slots=True)
+class ByEngine:
+    """The closer that hands the core to an engine."""
+
+    engine: Engine
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Search for a plan below `cost` among the columns that can be in one."""
+        core = core_of(program, relaxation, cost)
+        if core is None:
+            return Outcome(plan, cost, finished=True)
+        outcome = search(core, limits, self.engine)
+        bound = max(relaxation.bound, min(outcome.bound, cost))
+        if outcome.columns is None:
+            return Outcome(plan, bound, outcome.finished)
+        found = find(program, core, outcome.columns)
+        return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
+
+
+@dataclass(slots=True)
+class StatesFirst:
+    """The closer that tries the states, and an engine where there are too many; `used_engine` says whether it was."""
+
+    engine: Engine
+    used_engine: bool = False
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Search for a plan below `cost`."""
+        bound = relaxation.bound
+        if program.max_families is None:
+            quick = states.close(program, relaxation, plan, cost, limits, _QUICK_STATES)
+            if quick.finished or limits.expired():
+                return quick
+            bound = quick.bound
+        self.used_engine = True
+        outcome = ByEngine(self.engine)(program, relaxation, plan, cost, limits)
+        return replace(outcome, bound=max(outcome.bound, bound))
 
 
 def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | None:
@@ -139,7 +178,7 @@ def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
 
 
 def least_tie(
-    program: Program, cost: float, limits: Limits, engine: Engine, *, elsewhere: bool = False
+    program: Program, cost: float, limits: Limits, closer: Closer, *, elsewhere: bool = False
 ) -> IntArray | None:
     """Among the plans of this cost return the one that uses least of the tie-breaking resource.
 
@@ -159,7 +198,7 @@ def least_tie(
     )
     if second is None:
         return None
-    outcome = search(second, limits, engine)
+    outcome = best_plan(second, limits, closer)
     return None if outcome.columns is None else find(program, second, outcome.columns)
 
 

@@ -65,7 +65,8 @@ def least_of(problem: ChoiceProblem, resource: str) -> float:
 def nearest_capacities(problem: ChoiceProblem) -> dict[str, float]:
     """Return the least feasible capacity of each limited resource, the other rows as they are.
 
-    Where no capacity of it alone is enough, its least usage without the other capacities.
+    Where no capacity of it alone is enough, its least usage without the other capacities; nothing where masks and
+    links alone leave no plan.
     """
     nearest = {}
     for name, limit in problem.capacity.items():
@@ -73,7 +74,7 @@ def nearest_capacities(problem: ChoiceProblem) -> dict[str, float]:
             continue
         least = least_of(problem, name)
         nearest[name] = least if math.isfinite(least) else least_of(replace(problem, capacity={}), name)
-    return nearest
+    return {name: least for name, least in nearest.items() if math.isfinite(least)}
 
 
 def conflicting_rows(problem: ChoiceProblem) -> tuple[str, ...]:

@@ -1,10 +1,15 @@
-"""The engine for searches that no user has chosen one for."""
+"""The closer for searches that no user has chosen one for."""
 
-from .branch import Engine
+from .branch import Engine, StatesFirst
 
 
-def preferred() -> Engine:
-    """Return HiGHS by highspy where it is installed (newer, tighter tolerances), else SciPy's own."""
+def preferred() -> StatesFirst:
+    """Return the states, and behind them HiGHS by highspy where it is installed (tighter tolerances), else SciPy's."""
+    return StatesFirst(engine())
+
+
+def engine() -> Engine:
+    """Return HiGHS by highspy where it is installed, else SciPy's own."""
     from importlib.util import find_spec
 
     from .methods import ilp, milp

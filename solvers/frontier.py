@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 
+from . import states
 from .diagnosis import least_of
 from .errors import SolverError
 from .hull import Hull, hull_of
@@ -20,7 +21,6 @@ from .program import IntArray, Program, lift, program_of
 from .solution import PROVEN_GAP
 from .solution import relative_gap as gap_of
 from .solving import solve
-from .states import close_one_row
 
 MOST_HULL_POINTS = 5000
 """Supported plans that are reported; of more (thousands of items) every second, third, … is."""
@@ -232,7 +232,7 @@ def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits)
     starts = [polish(limited, relaxation, plan) for plan in (relaxation.plans[0], before) if plan is not None]
     plans = [plan for plan in starts if plan is not None]
     start = min(plans, key=lambda plan: float(limited.cost[plan].sum()))
-    outcome = close_one_row(limited, relaxation, start, limits)
+    outcome = states.close(limited, relaxation, start, float(limited.cost[start].sum()), limits)
     return (start if outcome.columns is None else outcome.columns), outcome.bound
 
 

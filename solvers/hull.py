@@ -7,7 +7,6 @@ for its own usage (Sinha and Zoltners 1979), and the line between two neighbours
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
@@ -34,13 +33,6 @@ class Hull:
         plan = self.first.copy()
         plan[program.group[self.steps[:index]]] = self.steps[:index]  # of several steps of a group the last stays
         return plan
-
-    def rest(self, program: Program, ahead: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-        """Return usage and cost along the hull of some groups only (mask [G]): the bound on what they can add."""
-        first, steps = self.first[ahead], np.flatnonzero(ahead[program.group[self.steps]])
-        usage = np.concatenate([[program.rows[0][first].sum()], np.diff(self.usage)[steps]])
-        cost = np.concatenate([[program.cost[first].sum()], np.diff(self.cost)[steps]])
-        return np.cumsum(usage), np.cumsum(cost)
 
     def relaxation(self, program: Program, limit: float) -> Relaxation:
         """Return the relaxation of the program at this capacity of its one row (at least the first plan's usage)."""

@@ -49,9 +49,11 @@ class Outcome:
         bound: No plan costs less; infinity when `finished` without a plan.
         finished: The search came to its own end; False when it was stopped by the clock.
         solver: The method that was used, where it was chosen on the way.
+        tie_settled: Of all plans of this cost, this one has least `tie`.
     """
 
     columns: IntArray | None
     bound: float
     finished: bool
     solver: str = ""
+    tie_settled: bool = False

@@ -30,7 +30,8 @@ class ChoiceSolution:
         gap: (value − lower_bound) / |value|, infinity when there is no plan.
         binding: Resources of which a larger capacity would, alone, let some item take a better option.
         nearest_capacity: Only when infeasible: least feasible capacity of each limited resource with the
-            other rows as they are, or, where none of it alone would do, without the other capacities.
+            other rows as they are, or, where none of it alone would do, without the other capacities; empty
+            where masks and links alone leave no plan.
         conflicts: Only when infeasible: rows that cannot hold together, none of which can be spared
             (resource names, "pins", "ties", "max_families").
         runtime_s: Wall-clock time.

@@ -1,11 +1,10 @@
-"""Choose by size: dp for one capacity, ilp up to 150 items, lagrangian above."""
+"""Choose by size: to the proof up to 150 items (dp, then ilp where that is too large), lagrangian above."""
 
 from dataclasses import replace
 
-from .. import families
+from .. import branch, families
 from ..outcome import Limits, Outcome
 from ..program import Program
-from ..solution import PROVEN_GAP, relative_gap
 from . import dp, ilp, lagrangian, milp
 
 MOST_EXACT_GROUPS = 150
@@ -24,20 +23,12 @@ def label() -> str:
 
 def run(program: Program, limits: Limits) -> Outcome:
     """Return the answer of the method that suits the size."""
-    groups = int(program.group[-1]) + 1
-    if dp.suits(program):
-        outcome = dp.run(program, limits)
-        if groups > MOST_EXACT_GROUPS or not outcome.finished or _proven(program, outcome):
-            return replace(outcome, solver=f"auto: {dp.label()}")
-    manageable = program.max_families is None or families.countable(program)
-    if groups > MOST_EXACT_GROUPS and manageable:
+    large = len(program.starts) > MOST_EXACT_GROUPS
+    if large and len(program.rhs) <= 1 and program.max_families is None:
+        return replace(dp.run(program, limits), solver=f"auto: {dp.label()}")
+    if large and (program.max_families is None or families.countable(program)):
         return replace(lagrangian.run(program, limits), solver=f"auto: {lagrangian.label()}")
-    if ilp.usable():
-        return replace(ilp.run(program, limits), solver=f"auto: {ilp.label()}")
-    return replace(milp.run(program, limits), solver=f"auto: {milp.label()}")
-
-
-def _proven(program: Program, outcome: Outcome) -> bool:
-    if outcome.columns is None:
-        return True
-    return relative_gap(float(program.cost[outcome.columns].sum()), outcome.bound) <= PROVEN_GAP
+    exact, engine = (ilp, ilp.engine()) if ilp.usable() else (milp, milp.minimise)
+    closer = branch.StatesFirst(engine)
+    outcome = branch.prove(program, limits, closer)
+    return replace(outcome, solver=f"auto: {exact.label() if closer.used_engine else dp.label()}")

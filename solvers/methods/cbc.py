@@ -20,4 +20,4 @@ def label() -> str:
 
 def run(program: Program, limits: Limits) -> Outcome:
     """Return the proven best plan."""
-    return branch.prove(program, limits, ilp.minimise_by_cbc)
+    return branch.prove(program, limits, branch.ByEngine(ilp.minimise_by_cbc))

@@ -1,16 +1,13 @@
-"""Dynamic programming over one capacity, exact without a grid: the fastest for one budget."""
+"""Dynamic programming over partial plans, exact without a grid or an engine: the fastest for few capacities."""
+
+from dataclasses import replace
 
 import numpy as np
 
-from .. import branch
-from ..engines import preferred
+from .. import branch, families, states
 from ..errors import SolverError
-from ..incumbent import incumbent
 from ..outcome import Limits, Outcome
-from ..presolve import cheapest
 from ..program import Program
-from ..relaxation import relax
-from ..states import close_one_row
 
 
 def usable() -> bool:
@@ -23,28 +20,17 @@ def label() -> str:
     return f"dp (numpy {np.__version__})"
 
 
-def suits(program: Program) -> bool:
-    """Say whether there is at most one capacity and no limit on families."""
-    return len(program.rhs) <= 1 and program.max_families is None
-
-
 def run(program: Program, limits: Limits) -> Outcome:
-    """Return the proven best plan, or a good one and the relaxation's bound where too many states would be kept.
+    """Return the proven best plan, or a good one and the bound that was reached where too many states would be kept.
 
     Raises:
-        SolverError: There are several capacities or a limit on families.
+        SolverError: Too many states before any plan was found, or too many sets of families.
     """
-    if not suits(program):
-        raise SolverError(
-            f"dp: takes one capacity and no max_families, found {len(program.rhs)} capacities that matter. "
-            "Use the solver 'ilp'."
-        )
-    easiest = cheapest(program)
-    if program.fits(easiest):
-        return Outcome(easiest, float(program.cost[easiest].sum()), finished=True)
-    relaxation = relax(program)
-    best = close_one_row(program, relaxation, incumbent(program, relaxation), limits)
-    if best.columns is None or not best.finished or np.array_equal(program.tie, program.rows[0]):
-        return best  # of equal costs the search keeps the least usage of its row, which is the tie-breaker
-    tied = branch.least_tie(program, float(program.cost[best.columns].sum()), limits, preferred())
-    return best if tied is None else Outcome(tied, best.bound, best.finished)
+    if program.max_families is not None and not families.countable(program):
+        raise SolverError("dp: too many sets of families. Use the solver 'ilp' or fewer families.")
+    outcome = branch.prove(program, limits, states.close)
+    if outcome.finished or limits.expired():
+        return outcome
+    if outcome.columns is None:
+        raise SolverError("dp: too many partial plans before the first that fits. Use the solver 'ilp'.")
+    return replace(outcome, finished=True)

@@ -40,7 +40,12 @@ def label() -> str:
 
 def run(program: Program, limits: Limits) -> Outcome:
     """Return the proven best plan."""
-    return branch.prove(program, limits, minimise if find_spec("highspy") is not None else minimise_by_cbc)
+    return branch.prove(program, limits, branch.ByEngine(engine()))
+
+
+def engine() -> branch.Engine:
+    """Return the engine that is installed."""
+    return minimise if find_spec("highspy") is not None else minimise_by_cbc
 
 
 def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:

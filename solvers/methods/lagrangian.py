@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .. import branch, families
+from .. import branch, families, states
 from ..engines import preferred
 from ..errors import SolverError
 from ..incumbent import incumbent
@@ -12,13 +12,13 @@ from ..outcome import Limits, Outcome
 from ..presolve import cheapest
 from ..program import IntArray, Program
 from ..relaxation import Relaxation, relax
-from ..states import close_one_row
 from . import milp
 
 CORE_COLUMNS = 4000
 """Largest core that is handed to the engine whole; of a larger one only a window is improved."""
 WINDOW_COLUMNS = 600
 MOST_NODES = 300
+MOST_STATES = 100_000
 ENGINE_GAP = 1e-5
 
 
@@ -70,11 +70,13 @@ def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: L
     cost = float(program.cost[plan].sum())
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
-    if len(program.rhs) == 1:
-        return close_one_row(program, relaxation, plan, limits)
     core = branch.core_of(program, relaxation, cost)
     if core is None:
         return Outcome(plan, cost, finished=True)
+    if len(program.rhs) == 1 or len(core.group) <= CORE_COLUMNS:
+        closed = states.close(program, relaxation, plan, cost, limits, MOST_STATES)
+        if closed.finished or limits.expired() or len(program.rhs) == 1:
+            return replace(closed, finished=not limits.expired())
     if len(core.group) > CORE_COLUMNS:
         found = _search(program, _window(program, relaxation, plan), limits)
         return Outcome(_cheaper(program, found.columns, plan), relaxation.bound, not limits.expired())

@@ -27,7 +27,7 @@ def label() -> str:
 
 def run(program: Program, limits: Limits) -> Outcome:
     """Return the proven best plan."""
-    return branch.prove(program, limits, minimise)
+    return branch.prove(program, limits, branch.ByEngine(minimise))
 
 
 def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:

@@ -14,12 +14,7 @@ from solvers import ChoiceProblem, SolverError, Status, available, describe, pri
 
 USABLE = [name for name, (_, usable) in describe().items() if usable]
 EXACT = [name for name in USABLE if name not in ("exhaustive", "lagrangian")]
-SEVERAL = [name for name in EXACT if name != "dp"]  # dp takes one capacity and no families
 MANY = settings(max_examples=150, deadline=None)
-
-
-def shapes(solver):
-    return {"most_resources": 1, "families": False} if solver == "dp" else {}
 
 
 def agrees(found, oracle, problem):
@@ -41,7 +36,7 @@ def agrees(found, oracle, problem):
 @MANY
 @given(data=st.data())
 def test_every_solver_equals_exhaustive_search(solver, choice_problems, data):
-    problem = data.draw(choice_problems(**shapes(solver)))
+    problem = data.draw(choice_problems())
     agrees(solve(problem, solver), solve(problem, "exhaustive"), problem)
 
 
@@ -49,7 +44,7 @@ def test_every_solver_equals_exhaustive_search(solver, choice_problems, data):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_larger_problems_equal_exhaustive_search(solver, choice_problems, data):
-    problem = data.draw(choice_problems(most_items=6, most_options=6, **shapes(solver)))
+    problem = data.draw(choice_problems(most_items=6, most_options=6))
     agrees(solve(problem, solver), solve(problem, "exhaustive"), problem)
 
 
@@ -66,7 +61,7 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
 
 
-@pytest.mark.parametrize("solver", SEVERAL)
+@pytest.mark.parametrize("solver", EXACT)
 def test_sets_of_families_without_any_plan_end_the_search(solver):
     """Of three families only one leaves each item an option, and with it nothing fits: infeasible, not for ever."""
     problem = ChoiceProblem(
@@ -86,11 +81,7 @@ def test_a_plan_that_only_the_engine_finds(solver):
         {"r": np.array([[8.0, 4], [8, 5], [5, 7], [5, 8]]), "s": np.array([[2.0, 9], [1, 6], [4, 2], [3, 1]])},
         {"r": 25.0, "s": 14.0},
     )  # fmt: skip
-    if solver == "dp":
-        with pytest.raises(SolverError, match="dp: takes one capacity and no max_families, found 2"):
-            solve(problem, solver)
-    else:
-        assert solve(problem, solver).value == 1.0
+    assert solve(problem, solver).value == 1.0
 
 
 @pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
@@ -106,7 +97,7 @@ def test_by_hand(solver, ladder):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), power=st.sampled_from([-15, -12, -6, 6, 12, 15]))
 def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, power):
-    problem = data.draw(choice_problems(**shapes(solver)))
+    problem = data.draw(choice_problems())
     larger = replace(problem, value=problem.value * 10.0**power)
     agrees(solve(larger, solver), solve(larger, "exhaustive"), larger)
 
@@ -116,7 +107,7 @@ def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, p
 @given(data=st.data())
 def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems, data):
     """Item and option order carry no meaning: value and usage stay, and so does a plan without equals."""
-    problem = data.draw(choice_problems(**{**shapes(solver), "links": False}))
+    problem = data.draw(choice_problems(links=False))
     rows = data.draw(st.permutations(range(len(problem.items))))
     columns = data.draw(st.permutations(range(len(problem.options))))
     turned = replace(
@@ -139,7 +130,7 @@ def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), factor=st.sampled_from([1.0, 1.1, 2.0, math.inf]))
 def test_a_looser_capacity_is_never_worse(solver, choice_problems, data, factor):
-    problem = data.draw(choice_problems(**shapes(solver)))
+    problem = data.draw(choice_problems())
     looser = replace(problem, capacity={name: c * factor if c else c for name, c in problem.capacity.items()})
     tight, loose = solve(problem, solver), solve(looser, solver)
     if tight.choice is not None:
@@ -196,7 +187,7 @@ def test_a_floor_of_float_seconds_is_feasible(solver):
     assert solve(problem, solver).choice == (0,) * 10
 
 
-@pytest.mark.parametrize("solver", SEVERAL)
+@pytest.mark.parametrize("solver", EXACT)
 def test_a_time_limit_never_yields_optimal(solver):
     rng = np.random.default_rng(1)
     usage = {name: rng.uniform(1, 100, (60, 20)) for name in "abcd"}

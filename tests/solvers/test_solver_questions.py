@@ -40,6 +40,7 @@ def test_capacity_range_of_contradicting_links(ladder):
     with pytest.raises(SolverError, match="pins and max_families leave no plan"):
         capacity_range(stuck, "bytes")
     assert solve(stuck).conflicts == ("pins", "max_families")
+    assert solve(stuck).nearest_capacity == {}
 
 
 @settings(max_examples=40, deadline=None)
