@@ -69,6 +69,14 @@ def weight_of(model: nn.Module, module: str) -> torch.Tensor:
     return model.get_parameter(f"{module}.weight").detach()
 
 
+def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+    """Quantize one embedding table under several choices of one method that needs no calibration text."""
+    weight = weight_of(model, module)
+    layouts = [c.layout(*weight.shape, heads=1) for c in choices]
+    found: list[QuantizedMatrix] = registry.load("quantizers", choices[0].method).quantize(weight, layouts)
+    return found
+
+
 class MatrixQuantizer:
     """Quantizes a model's matrices by one method with statistics of one calibration text."""
 
