@@ -65,6 +65,8 @@ class TableScores(_Frozen):
         masks: why a choice is not allowed for a table, by module then choice name.
         unseen_rows: share of each table's rows that the scoring text never reads.
         unseen_reads: chance that the next read is of such a row, by Good-Turing: reads of rows read once / all reads.
+        unseen_factor: how the score changes when rows read once are replaced by rows never read: 1 where words that
+            the text does not have round like those that it has.
         contains: what the scores contain.
     """
 
@@ -76,6 +78,7 @@ class TableScores(_Frozen):
     masks: dict[str, dict[str, str]] = {}
     unseen_rows: tuple[float, ...]
     unseen_reads: tuple[float, ...]
+    unseen_factor: tuple[float, ...] = ()
     contains: str
 
     @model_validator(mode="after")

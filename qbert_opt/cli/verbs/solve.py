@@ -169,6 +169,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
     from ...calibration import CalibrationPlan, method_grid
     from ...models.loading import load_model
     from ...sensitivity import measure_sensitivity
+    from ...tables import table_grid
     from ...texts import read_texts
 
     with progress(f"{metric} scores", quiet=quiet) as tell:
@@ -178,5 +179,6 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
             method_grid(method),
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            table_choices=table_grid(),
             progress=tell,
         )
