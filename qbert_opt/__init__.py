@@ -13,10 +13,12 @@ from typing import Any
 _HOMES = {
     "CalibrationPlan": ".calibration",
     "Limits": ".limits",
+    "Predictor": ".prediction",
     "Workload": ".operations",
     "allocate": ".planner",
     "default_grid": ".choices",
     "evaluate": ".evaluation",
+    "export_model": ".exporting",
     "load_device": "hwmodels.device",
     "load_model": ".models.loading",
     "load_quantized": ".packing.artifact",

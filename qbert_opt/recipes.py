@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .allocation import Allocation
@@ -16,7 +17,9 @@ from .errors import InfeasibleError, UsageError
 from .limits import Limits
 from .operations import Storage, Workload
 from .planned import Proof, assemble, stored_bytes
-from .scores import ScoreTable
+from .profiles import ModelProfile
+from .provenance import code_commit, code_version, today
+from .scores import Provenance, ScoreTable
 from .simulate import simulate_storage
 
 if TYPE_CHECKING:
@@ -93,3 +96,34 @@ def _unproven(
     workload = workload or Workload()
     report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
     return assemble(scores, storage, Proof("unproven", maker), report, workload)
+
+
+def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Allocation:
+    """Make the plan that somebody wrote by hand: one choice per module, nothing predicted, nothing proven.
+
+    Raises:
+        UsageError: a matrix has no choice, choices are of several methods, or one does not divide its matrix.
+    """
+    missing = [m.module for m in profile.matrices if m.module not in choices]
+    methods = {c.method for c in choices.values()}
+    if missing or len(methods) != 1:
+        raise UsageError(f"given plan: {f'{missing[0]} has no choice' if missing else f'methods {sorted(methods)}'}.")
+    names = tuple(dict.fromkeys(choices[m.module].name for m in profile.matrices))
+    blank = tuple((0.0,) * len(names) for _ in profile.matrices)
+    scores = ScoreTable(
+        metric="none",
+        method=methods.pop(),
+        loss_unit="none",
+        contains="nothing is predicted",
+        profile=profile,
+        choices=names,
+        value=blank,
+        std_error=blank,
+        weight_error=blank,
+        provenance=Provenance(
+            data="none", data_sha256="", num_scored=0, num_calibration=0, mean_tokens=0.0, mean_confidence=0.0,
+            scored_accuracy=None, seed=0, commit=code_commit(), version=code_version(), date=today(),
+        ),
+    )  # fmt: skip
+    storage = {m.module: Storage(choices[m.module]) for m in profile.matrices}
+    return _unproven(scores, storage, None, None, "given by hand")

@@ -34,7 +34,6 @@ def measure_sensitivity(
     *,
     metric: str = "directional",
     plan: CalibrationPlan,
-    table_choices: Sequence[Choice] = (),
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
@@ -47,7 +46,6 @@ def measure_sensitivity(
         choices: what to score; all of one quantizer method.
         metric: name of a file in `metrics/`.
         plan: sizes and seed of the two disjoint samples of `data`.
-        table_choices: what to score of embedding tables; without any they keep 8 bits.
         memory_limit_bytes: bound on what a factor pass keeps.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
         progress: called with matrices done, matrices in all, and what goes on.
@@ -103,7 +101,6 @@ def measure_sensitivity(
         weight_error=_rows(finished, 2, profile, choices, masks),
         masks={module: reasons for module, reasons in masks.items() if reasons},
         block_sensitivity=tuple(task.block_sensitivity),
-        tables=plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None,
         provenance=_provenance(loaded, data, plan, batches, labels),
     )
     finished.remove()

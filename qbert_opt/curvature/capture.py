@@ -14,31 +14,16 @@ from ..models.batches import TokenBatch
 
 @contextmanager
 def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Collect input (detached) and output (in the graph) of each named module at every forward pass inside.
-
-    The input of an embedding table is the rows it reads, `[B, T, 1]`. Positions that all samples share are read once
-    for the whole batch; they are spread over it, so that each sample has a gradient of its own.
-    """
+    """Collect input (detached) and output (in the graph) of each named module at every forward pass inside."""
     store: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    samples = 0
-
-    def see_batch(_module, args, kwargs):  # type: ignore[no-untyped-def]
-        nonlocal samples
-        samples = len(next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)))
 
     def hook(name: str):  # type: ignore[no-untyped-def]
-        def keep(module, args, output):  # type: ignore[no-untyped-def]
-            if not isinstance(module, nn.Embedding):
-                store[name] = (args[0].detach(), output)
-                return None
-            rows = args[0].detach().expand(samples, -1).unsqueeze(-1)
-            store[name] = (rows, output.expand(samples, -1, -1))
-            return store[name][1]
+        def keep(_module, args, output):  # type: ignore[no-untyped-def]
+            store[name] = (args[0].detach(), output)
 
         return keep
 
-    handles = [model.register_forward_pre_hook(see_batch, with_kwargs=True)]
-    handles += [model.get_submodule(name).register_forward_hook(hook(name)) for name in modules]
+    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in modules]
     try:
         yield store
     finally:

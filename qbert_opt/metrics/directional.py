@@ -14,11 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..choices import Choice
 from ..curvature.factors import SampleFactors, factor_pass
 from ..profiles import MatrixSpec
-from ..scores import TableScores
-from ._tables import table_scores
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
@@ -37,11 +34,6 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         for index, name in zip(group, names, strict=True):
             samples = factors.pop(name)
             yield index, quadratic_forms(samples, task.perturbations(task.profile.matrices[index]))
-
-
-def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:
-    """Score the embedding tables by the same form; costs one factor pass more."""
-    return table_scores(task, choices, TEMPERATURE)
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:

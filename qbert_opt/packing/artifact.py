@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,25 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
-from ..calibration import MatrixQuantizer, quantize_table
+from ..calibration import MatrixQuantizer, weight_of
 from ..choices import Layout
 from ..errors import InputFileError
 from ..files import atomic_folder
 from ..models.loading import LoadedModel, check_finite, load_tokenizer, quiet_transformers, refusing, weights_sha256
-from ..quantizers import QuantizedMatrix
+from ..quantizers import QuantizedMatrix, rtn
 from .stored import PARTS, part_shapes, restored, stored_parts
 
 WEIGHTS = "model.safetensors"
 PLAN = "allocation.json"
 FORMAT = "qbert-opt/model@1"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix or table as its file holds it."""
+
+    module: str
+    quantized: QuantizedMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ def write_quantized(
         [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
         tensors |= _stored(planned.module, quantized)
     for table in allocation.tables:
-        [quantized] = quantize_table(loaded.model, table.module, [table.choice])
+        [quantized] = rtn.quantize(weight_of(loaded.model, table.module), [table_layout(table)])
         tensors |= _stored(table.module, quantized)
     tensors |= _other_tensors(loaded.model, allocation)
     with atomic_folder(output) as folder:
@@ -94,6 +102,8 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
     quiet_transformers()
     with refusing(root):
         config = AutoConfig.from_pretrained(root, local_files_only=True)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # what is loaded holds float weights, and says so
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     state: dict[str, torch.Tensor] = {}
     try:
@@ -102,7 +112,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             for planned in allocation.matrices:
                 state[f"{planned.module}.weight"] = _restore(file, names, planned, planned.layout).dequantize()
             for table in allocation.tables:
-                state[f"{table.module}.weight"] = _restore(file, names, table, table.layout).dequantize()
+                state[f"{table.module}.weight"] = _restore(file, names, table, table_layout(table)).dequantize()
             for name in names:
                 if not name.endswith(tuple(f".{part}" for part in PARTS)):
                     tensor = file.get_tensor(name)
@@ -118,6 +128,24 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
         )
     check_finite(model, str(folder))
     return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), weights_sha256(model)), allocation
+
+
+def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[StoredMatrix]:
+    """Read the stored matrices and tables of a quantized folder, one at a time.
+
+    Raises:
+        InputFileError: the file is missing, truncated, or does not match the plan.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for planned in allocation.matrices:
+                yield StoredMatrix(planned.module, _restore(file, names, planned, planned.layout))
+            for table in allocation.tables:
+                yield StoredMatrix(table.module, _restore(file, names, table, table_layout(table)))
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def is_quantized(folder: str | Path) -> bool:
@@ -141,6 +169,11 @@ def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
             f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
             f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
         )
+
+
+def table_layout(table: PlannedTable) -> Layout:
+    """Layout of an embedding table: one range per row."""
+    return Layout(table.bits, "rows", table.rows, 1)
 
 
 def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:

@@ -1,0 +1,48 @@
+"""`qbert-opt export`: a quantized folder to the files of an engine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+
+def command(
+    folder: Annotated[str, typer.Argument(help="A quantized folder.")],
+    engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Texts to compare on; by default some of snips/dev.")
+    ] = None,
+    text_column: options.TextColumn = None,
+    split: options.Split = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute in float32 instead of with 8-bit activations; slower.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Largest accepted max |difference| / max |reference|.")
+    ] = 0.02,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the model as an engine's own files, run them, and compare their answers with torch's.
+
+    Example: `qbert-opt export out --engine openvino -o out-openvino`
+    """
+    from ...exporting import export_model
+    from ...texts import read_texts
+
+    texts = None if data is None else read_texts(data, text_columns=text_column, split=split)
+    with progress("exporting", quiet=quiet) as tell:
+        record = export_model(folder, engine, output, texts=texts, tolerance=tolerance, exact=exact, progress=tell)
+    share = 100 * record.exported_bytes / record.source_bytes - 100
+    typer.echo(
+        f"{output}: {record.engine_label}, {record.exported_bytes:,} bytes; the quantized tensors have "
+        f"{record.source_bytes:,} ({share:+.1f} %)"
+    )
+    typer.echo(
+        f"compared with torch: max |difference| / max |reference| {record.difference:.2g} (allowed "
+        f"{record.tolerance:g}), in float32 {record.graph_difference:.2g}"
+    )

@@ -1,0 +1,124 @@
+"""A quantized folder to an engine's own files, compared with the torch model before they are called done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from .allocation import write_allocation
+from .engines._record import CHECKS, RECORD, EngineRecord, check_session, checks, file_sha256
+from .engines._session import Arrays, engine
+from .engines._trace import TracedModel, traceable
+from .errors import InputFileError, UsageError
+from .files import atomic_folder
+from .models.batches import DEFAULT_MAX_TOKENS
+from .models.loading import LoadedModel
+from .packing.artifact import PLAN, load_quantized, read_matrices
+from .provenance import code_version
+from .texts import LabeledTexts, read_texts
+
+TOLERANCE = 2e-2  # max |answer - reference| / max |reference|: integer products round their inputs to 8 bits
+EXACT_TOLERANCE = 1e-3  # in float32 nothing but the order of sums may differ: more is a wrong graph
+CHECK_TEXTS = 16
+
+
+def export_model(
+    folder: str | Path,
+    name: str,
+    output: str | Path,
+    *,
+    texts: LabeledTexts | None = None,
+    tolerance: float = TOLERANCE,
+    exact: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> EngineRecord:
+    """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
+
+    Args:
+        folder: a quantized folder.
+        name: the engine.
+        output: folder to write, whole or not at all.
+        texts: to compare on; by default a few of the bundled sentences.
+        tolerance: largest accepted max |answer - reference| / max |reference|.
+        exact: compute in float32 (and as slowly) instead of rounding activations to 8 bits for integer products.
+        progress: called with steps done, steps in all, and what goes on.
+
+    Raises:
+        UsageError: unknown engine, engine not installed, or a matrix that it cannot run.
+        InputFileError: a broken folder, or the engine's answers are off.
+    """
+    module = engine(name)
+    if not hasattr(module, "write"):
+        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+    progress(0, 4, "reading")
+    loaded, allocation = load_quantized(folder)
+    traced = traceable(loaded)
+    with atomic_folder(output) as target:
+        progress(1, 4, "converting")
+        module.write(traced, read_matrices(folder, allocation), target)
+        exported = sorted(target.iterdir())
+        exported_bytes = sum(file.stat().st_size for file in exported)
+        progress(2, 4, "comparing with torch")
+        if texts is None:
+            texts = read_texts("snips/dev")
+        batches = checks(reference_batches(loaded, traced, texts))
+        graph_error = check_session(module.open_model(target, exact=True), batches)
+        worst = graph_error if exact else check_session(module.open_model(target), batches)
+        if not graph_error <= EXACT_TOLERANCE or not worst <= tolerance:
+            hint = "This is a fault of the export; report it."
+            if graph_error <= EXACT_TOLERANCE:
+                hint = (
+                    "Its integer products round activations to 8 bits, which this model feels: --exact computes in "
+                    "float32, --tolerance accepts more."
+                )
+            raise InputFileError(
+                f"{folder}: {module.label()} answers otherwise than torch: max |difference| / max |reference| is "
+                f"{worst:.2g}, allowed {tolerance:g} (in float32 {graph_error:.2g}). Nothing was exported. {hint}"
+            )
+        progress(3, 4, "writing")
+        save_file(batches, target / CHECKS)
+        write_allocation(allocation, target / PLAN)
+        loaded.tokenizer.save_pretrained(target)
+        (target / "config.json").write_text(
+            json.dumps(loaded.model.config.to_dict(), indent=1, default=str) + "\n", encoding="utf-8"
+        )
+        record = EngineRecord(
+            version=code_version(),
+            engine=name,
+            engine_label=module.label(),
+            source_sha256=allocation.profile.sha256,
+            inputs=traced.inputs,
+            outputs=traced.outputs,
+            max_tokens=min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length),
+            labels=loaded.labels,
+            files={file.name: file_sha256(file) for file in [*exported, target / CHECKS]},
+            source_bytes=allocation.total_bytes,
+            exported_bytes=exported_bytes,
+            exact=exact,
+            difference=worst,
+            graph_difference=graph_error,
+            tolerance=tolerance,
+        )
+        (target / RECORD).write_text(record.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTexts) -> list[tuple[Arrays, Arrays]]:
+    """Inputs and torch's outputs: texts alone, a padded batch, and all texts in one as long as the model reads."""
+    chosen = [text for text in texts.texts if len(text) == len(texts.texts[0])][:CHECK_TEXTS]
+    whole = tuple(" ".join(text[i] for text in chosen) for i in range(len(chosen[0])))
+    longest = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
+    found = []
+    for group in [*([text] for text in chosen[: CHECK_TEXTS // 2]), chosen[CHECK_TEXTS // 2 :] or chosen, [whole]]:
+        parts = [list(part) for part in zip(*group, strict=True)]
+        encoded = loaded.tokenizer(*parts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        with torch.no_grad():
+            answers = traced.module(*(encoded[name] for name in traced.inputs))
+        outputs = {name: answer.numpy() for name, answer in zip(traced.outputs, answers, strict=True)}
+        found.append(({name: np.asarray(encoded[name]) for name in traced.inputs}, outputs))
+    return found

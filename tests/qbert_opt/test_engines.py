@@ -1,0 +1,199 @@
+"""Engines: what they compute is what torch computes from the same codes, and wrong answers never leave the house."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from qbert_opt import registry
+from qbert_opt.choices import choice
+from qbert_opt.deploy import quantize_model
+from qbert_opt.engines._affine import affine
+from qbert_opt.engines._record import read_record
+from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.evaluation import outputs
+from qbert_opt.exporting import export_model
+from qbert_opt.models.structure import profile_model
+from qbert_opt.packing.artifact import load_quantized
+from qbert_opt.prediction import Predictor
+from qbert_opt.quantizers import rtn
+from qbert_opt.recipes import given_allocation
+
+ENGINES = [name for name in registry.available("engines") if registry.load("engines", name).usable()]
+EXPORTERS = [name for name in ENGINES if name != "torch"]
+MIXED = (
+    "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
+    "4bit/rows:4/rtn/zero-point", "8bit/rows:1/rtn", "4bit/columns:16/rtn/symmetric", "5bit/rows:heads/rtn",
+    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny, tmp_path_factory):
+    """The tiny model with every form, axis and width that engines carry."""
+    profile = profile_model(tiny)
+    names = itertools.cycle(MIXED)
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    return quantize_model(tiny, plan, None, tmp_path_factory.mktemp("q") / "out").folder
+
+
+@pytest.fixture(scope="module", params=EXPORTERS)
+def exported(request, quantized, sentences, tmp_path_factory):
+    """The quantized model exported to an engine; random weights feel 8-bit activations more than trained ones."""
+    target = tmp_path_factory.mktemp(request.param) / "out"
+    export_model(quantized, request.param, target, texts=sentences, tolerance=0.2)
+    return target
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("which", [*MIXED, "8bit/columns:64/rtn", "6bit/columns:32/rtn"])
+def test_a_product_is_the_dequantized_one(name, which):
+    """X @ Wᵀ of every form: off by no more than 8-bit rounding of x explains."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 128, generator=generator) + 0.3
+    x = torch.randn(20, 128, generator=generator)
+    [quantized] = rtn.quantize(weight, [choice(which).layout(48, 128, heads=4)])
+    matrix = affine("m", quantized)
+    np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
+    found = registry.load("engines", name).product(matrix, 1).run({"x": x.numpy()})["y"]
+    truth = x @ quantized.dequantize().T
+    # an int8 step of x is at most 2 · max|x| / 255; its errors are independent over 128 inputs
+    step = 2 * x.abs().max() / 255
+    noise = step / 12**0.5 * quantized.dequantize().norm(dim=1).max()
+    assert np.abs(found - truth.numpy()).max() < 6 * noise
+
+
+def test_the_rest_of_an_offset_is_exact():
+    """Scale · (code - zero) + rest is scale · code + offset, for offsets far from the grid too."""
+    weight = torch.linspace(5, 9, 64).reshape(2, 32)
+    for which in ("2bit/columns:16/rtn", "3bit/rows:each/rtn"):
+        [quantized] = rtn.quantize(weight, [choice(which).layout(2, 32, heads=1)])
+        matrix = affine("m", quantized)
+        np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), rtol=1e-6)
+
+
+def test_codebooks_are_refused_by_name():
+    """What an engine cannot carry is said, not approximated."""
+    from qbert_opt.quantizers import kmeans
+
+    layout = choice("2bit/columns:32/kmeans/codebook").layout(4, 32, heads=1)
+    [quantized] = kmeans.quantize(
+        torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), [layout], torch.eye(32)
+    )
+    with pytest.raises(UsageError, match=r"encoder\.3\.query: has form codebook"):
+        affine("encoder.3.query", quantized)
+
+
+def test_an_export_is_right_in_float32(exported, sentences):
+    """With activations left alone the graph answers as torch does; with 8 bits it stays within what was allowed."""
+    record = read_record(exported)
+    assert record.graph_difference < 1e-4 < record.difference < 0.2
+    assert {f.suffix for f in exported.iterdir()} <= {".json", ".safetensors", ".xml", ".bin", ".onnx", ".data"}
+
+
+def test_exact_exports_answer_as_torch(exported, quantized, sentences, tmp_path):
+    """`exact` stays in the folder: what opens it computes in float32."""
+    name = read_record(exported).engine
+    record = export_model(quantized, name, tmp_path / "exact", texts=sentences, exact=True)
+    assert record.exact and record.difference == record.graph_difference < 1e-4
+    found = Predictor(tmp_path / "exact", threads=1).logits(sentences.texts)
+    truth = outputs(load_quantized(quantized)[0], sentences).numpy()
+    np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
+
+
+def test_predictors_agree(exported, quantized, sentences):
+    """Labels and probabilities are torch's but for 8-bit activations; batches do not change answers."""
+    ours, truth = Predictor(exported, threads=1), Predictor(quantized)
+    a, b = (p.predict(sentences.texts[:24]) for p in (ours, truth))
+    assert np.mean([x.label == y.label for x, y in zip(a, b, strict=True)]) > 0.8
+    for one in a:
+        assert one.probability == max(one.probabilities.values()) == one.probabilities[one.label]
+        assert sum(one.probabilities.values()) == pytest.approx(1)
+        assert set(one.probabilities) == {"red", "green", "blue"}
+    assert ours("w1 w2 w3").label in ("red", "green", "blue")
+    assert ours("w1 w2", "w3").probabilities != ours("w1 w2").probabilities
+
+
+def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
+    """Answers that are off are not exported; the message says by how much, and what to do."""
+    name = read_record(exported).engine
+    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--exact"):
+        export_model(quantized, name, tmp_path / "out", tolerance=1e-9)
+    assert not list(tmp_path.iterdir())
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _flip, lambda path: path.unlink()])
+def test_spoiled_exports_are_refused(exported, tmp_path, spoil):
+    """Every file that answers depend on has its hash in the record."""
+    record = read_record(exported)
+    for name in record.files:
+        copy = shutil.copytree(exported, tmp_path / f"{spoil.__name__}-{name}")
+        spoil(copy / name)
+        with pytest.raises(InputFileError, match=r"(is not the file that was exported|is missing)"):
+            Predictor(copy)
+
+
+def test_wrong_answers_on_this_machine_are_refused(exported, tmp_path):
+    """The folder brings questions and answers along: an engine that fails them does not serve."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text())
+    record["tolerance"] = record["difference"] / 1e3
+    (copy / "engine.json").write_text(json.dumps(record))
+    with pytest.raises(InputFileError, match=r"answers wrongly on this machine"):
+        Predictor(copy)
+
+
+def test_a_record_cannot_point_outside(exported, tmp_path):
+    """Names in the record are names in the folder."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text())
+    record["files"] = {"../engine.json": "0"}
+    (copy / "engine.json").write_text(json.dumps(record))
+    with pytest.raises(InputFileError, match=r"is missing"):
+        Predictor(copy)
+
+
+def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_path):
+    """Export says sizes and differences; run answers in lines and JSON, from every kind of folder."""
+    for name in EXPORTERS:
+        target = tmp_path / name
+        found = cli("export", quantized, "--engine", name, "-o", target, "--data", data_file, "--tolerance", 0.2)
+        assert found.code == 0, found.err
+        assert "max |difference| / max |reference|" in found.out and "bytes" in found.out
+        found = cli("run", target, "--text", "w1 w2", "--text", "w3", "--json")
+        assert found.code == 0, found.err
+        rows = json.loads(found.out)
+        assert [row["text"] for row in rows] == ["w1 w2", "w3"]
+        assert all(row["label"] in row["probabilities"] for row in rows)
+        found = cli("run", target, "--engine", "torch", "--text", "w1")
+        assert found.code == 2 and f"was exported to {name}" in found.complaint
+    found = cli("run", quantized, "--data", data_file)
+    assert found.code == 0 and len(found.out.splitlines()) == 120
+    found = cli("run", quantized)
+    assert found.code == 2 and "--text" in found.complaint
+    found = cli("export", quantized, "--engine", "torch", "-o", tmp_path / "t")
+    assert found.code == 2 and "needs no export" in found.complaint
+    found = cli("export", quantized, "--engine", "tensorrt", "-o", tmp_path / "t")
+    assert found.code == 2 and "unknown 'tensorrt'" in found.complaint
+
+
+def test_an_engine_that_is_not_installed_says_how(cli, quantized, tmp_path, monkeypatch):
+    """One line with the command that installs it."""
+    for name in EXPORTERS:
+        monkeypatch.setattr(registry.load("engines", name), "usable", lambda: False)
+        found = cli("export", quantized, "--engine", name, "-o", tmp_path / "out")
+        assert found.code == 2
+        assert f"pip install 'qbert-opt[{name}]'" in found.complaint
