@@ -6,22 +6,27 @@ grouping. All layouts of a matrix share one inverse Cholesky factor and one swee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from ..choices import FORMS, Layout
-from ._codebooks import search_codebook
-from ._matrix import QuantizedMatrix, group_shape, with_codebook
+from ._codebooks import round_to_codebook, search_codebook
+from ._lanes import Lanes
+from ._matrix import QuantizedMatrix, round_to_range
 from ._ranges import search_range
-from ._rounders import CodebookRounder, ScaleRounder
 
 __all__ = ["FORMS", "NEEDS_GRAM", "quantize"]
+
+T = TypeVar("T")
 
 NEEDS_GRAM = True
 DAMPING = 0.01  # of the mean diagonal (GPTQ, section 3.3)
 BLOCK = 64  # columns per lazy update; small enough for the rank-one updates to stay in cache
 MAX_LANES_BYTES = 1 << 29
+LANE_BYTES = 16  # per weight and layout: work, scale, offset, codes and what is in between
 
 
 def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
@@ -35,60 +40,58 @@ def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor
     Raises:
         ValueError: `gram` is missing or has the wrong shape.
     """
-    rows, columns = weight.shape
+    hessian = damped("gptq", weight, gram)
+    order = by_energy(hessian)
+    factor = _inverse_factor(hessian, order)
+    energy = hessian.diagonal().float()
+    found: list[QuantizedMatrix] = []
+    for chunk in chunks(weight, layouts):
+        found += _sweep(weight, [place_range(weight, layout, energy) for layout in chunk], order, factor)
+    return found
+
+
+def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torch.Tensor:
+    """Check the gram and add damping to its diagonal; float64 `[columns, columns]`."""
+    columns = weight.shape[1]
     if gram is None or gram.shape != (columns, columns):
-        raise ValueError(f"gptq needs the input second moments [{columns}, {columns}]")
-    order, factor = _inverse_factor(gram)
-    energy = gram.diagonal()
-    lanes = max(1, MAX_LANES_BYTES // (8 * rows * columns))
-    results: list[QuantizedMatrix] = []
+        raise ValueError(f"{method} needs the input second moments [{columns}, {columns}]")
+    hessian = gram.double().clone()
+    hessian.diagonal().add_(DAMPING * gram.diagonal().double().mean().clamp_min(1e-12))
+    return hessian
+
+
+def by_energy(hessian: torch.Tensor) -> torch.Tensor:
+    """Columns by falling energy: the loudest have most others left to compensate them (GPTQ's activation order)."""
+    return torch.argsort(hessian.diagonal(), descending=True, stable=True)
+
+
+def chunks(weight: torch.Tensor, layouts: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut the layouts into parts whose sweep fits the memory bound."""
+    lanes = max(1, MAX_LANES_BYTES // (LANE_BYTES * weight.numel()))
     for start in range(0, len(layouts), lanes):
-        results += _quantize_lanes(weight, layouts[start : start + lanes], energy, order, factor)
-    return results
+        yield layouts[start : start + lanes]
 
 
-def _quantize_lanes(
-    weight: torch.Tensor, layouts: Sequence[Layout], energy: torch.Tensor, order: torch.Tensor, factor: torch.Tensor
-) -> list[QuantizedMatrix]:
-    """Quantize layouts in one sweep: those with scales side by side in one rounder, one rounder per codebook."""
-    scaled = [layout for layout in layouts if layout.form != "codebook"]
-    booked = [layout for layout in layouts if layout.form == "codebook"]
-    ranges = [search_range(weight, layout, energy) for layout in scaled]
-    books = [search_codebook(weight, layout, energy) for layout in booked]
-    rounders: list[ScaleRounder | CodebookRounder] = []
-    if scaled:
-        rounders.append(ScaleRounder(scaled, ranges, weight.shape, order))
-    rounders += [CodebookRounder(layout, book, weight.shape, order) for layout, book in zip(booked, books, strict=True)]
-    codes = iter(_sweep(weight, rounders, order, factor))
-    found = {}
-    for layout, (scale, offset) in zip(scaled, ranges, strict=True):
-        shape = group_shape(layout, *weight.shape)
-        found[layout] = QuantizedMatrix(layout, next(codes), scale.reshape(shape), offset.reshape(shape))
-    for layout, book in zip(booked, books, strict=True):
-        found[layout] = with_codebook(layout, next(codes), book)
-    return [found[layout] for layout in layouts]
+def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> QuantizedMatrix:
+    """Ranges or codebooks by their energy-weighted search, codes to the nearest."""
+    if layout.form == "codebook":
+        return round_to_codebook(weight, layout, search_codebook(weight, layout, energy))
+    return round_to_range(weight, layout, *search_range(weight, layout, energy))
 
 
-def _inverse_factor(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Columns by falling energy, and the upper Cholesky factor of the inverse of the damped, permuted gram."""
-    gram = gram.double()
-    order = torch.argsort(gram.diagonal(), descending=True, stable=True)
-    damp = DAMPING * gram.diagonal().mean().clamp_min(1e-12)
-    damped = gram[order][:, order] + damp * torch.eye(len(gram), dtype=torch.float64)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return order, torch.linalg.cholesky(inverse, upper=True).float()
+def _inverse_factor(hessian: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Upper Cholesky factor of the inverse of the permuted hessian, float32."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
+    return torch.linalg.cholesky(inverse, upper=True).float()
 
 
 def _sweep(
-    weight: torch.Tensor, rounders: Sequence[ScaleRounder | CodebookRounder], order: torch.Tensor, factor: torch.Tensor
-) -> list[torch.Tensor]:
-    """Round column after column, each time spreading its error over the columns not yet rounded.
-
-    Works on `[columns, layouts * rows]`, so that one column of all layouts is one contiguous row.
-    """
-    rows, columns = weight.shape
-    work = weight.T[order].repeat(1, sum(r.lanes for r in rounders))
-    lanes = [r.lanes * rows for r in rounders]
+    weight: torch.Tensor, placed: Sequence[QuantizedMatrix], order: torch.Tensor, factor: torch.Tensor
+) -> list[QuantizedMatrix]:
+    """Round column after column, each time spreading its error over the columns not yet rounded."""
+    lanes = Lanes(placed, order)
+    work = lanes.spread([weight] * len(placed))
+    columns = len(work)
     codes = torch.empty_like(work, dtype=torch.uint8)
     for start in range(0, columns, BLOCK):
         stop = min(start + BLOCK, columns)
@@ -96,17 +99,10 @@ def _sweep(
         errors = torch.empty_like(block)
         for i in range(stop - start):
             column = start + i
-            row = block[i]
-            parts = zip(rounders, row.split(lanes), codes[column].split(lanes), errors[i].split(lanes), strict=True)
-            for rounder, values, code, error in parts:
-                found, stored = rounder.round(column, values)
-                code.copy_(found)
-                torch.sub(values, stored, out=error)
-            errors[i] /= factor[column, column]
+            stored = lanes.round(column, block[i], codes[column])
+            torch.sub(block[i], stored, out=errors[i]).div_(factor[column, column])
             if i + 1 < stop - start:
                 block[i + 1 :].addr_(factor[column, column + 1 : stop], errors[i], alpha=-1)
         if stop < columns:
             work[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    restored = torch.empty_like(codes)
-    restored[order] = codes
-    return [lane.T.contiguous() for lane in restored.split(rows, dim=1)]
+    return [replace(p, codes=found) for p, found in zip(placed, lanes.gather(codes), strict=True)]

@@ -138,7 +138,7 @@ def test_price_is_what_is_stored(seed, bits, grouping, variant):
 
 
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4]), grouping=groupings, variant=variants, power=st.integers(-3, 3))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_units_do_not_matter(seed, bits, grouping, variant, power):
     """Weights and inputs in other units (powers of two) give the same codes, and weights in those units."""
     method, form = variant
