@@ -6,6 +6,7 @@ so tiny values vanish and a plan may exceed a capacity by some bytes. Here the c
 is priced exactly after.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,7 +26,7 @@ ROW_SPAN = 1e4
 _MOST_REJECTED = 50
 _SMALL = 100  # columns whose second search costs next to nothing
 _MOST_DIFFERENCES = 200_000
-_QUICK_STATES = 60_000
+_QUICK_STATES = 50_000
 """Partial plans (some 0.2 s) after which an engine is the better choice."""
 
 
@@ -91,23 +92,30 @@ def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
 
 def best_plan(program: Program, limits: Limits, closer: Closer, cutoff: float = np.inf) -> Outcome:
     """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
+    return best_plan_from(program, limits, closer, (), cutoff)[0]
+
+
+def best_plan_from(
+    program: Program, limits: Limits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
+) -> tuple[Outcome, Sequence[IntArray]]:
+    """Return the same and the plans of its relaxation, which starts from known ones (they need not fit)."""
     easiest = cheapest(program)
     if program.fits(easiest):
         cost = float(program.cost[easiest].sum())
-        return Outcome(easiest if cost < cutoff else None, cost, finished=True)
-    relaxation = relax(program)
+        return Outcome(easiest if cost < cutoff else None, cost, finished=True), known
+    relaxation = relax(program, known=known)
     if relaxation.infeasible:
-        return Outcome(None, np.inf, finished=True)
+        return Outcome(None, np.inf, finished=True), known
     if relaxation.bound >= cutoff:
-        return Outcome(None, relaxation.bound, finished=True)
+        return Outcome(None, relaxation.bound, finished=True), relaxation.plans
     # The heuristics know no families; with a limit on them the engine starts from nothing.
     plan = incumbent(program, relaxation) if program.max_families is None else None
     cost = np.inf if plan is None else float(program.cost[plan].sum())
     if cost >= cutoff:
         plan, cost = None, cutoff
     if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
-        return Outcome(plan, min(relaxation.bound, cost), finished=True)
-    return closer(program, relaxation, plan, cost, limits)
+        return Outcome(plan, min(relaxation.bound, cost), finished=True), relaxation.plans
+    return closer(program, relaxation, plan, cost, limits), relaxation.plans
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from itertools import product
 
 import numpy as np
 
-from . import states
+from . import branch, states
 from .diagnosis import least_of
+from .engines import preferred
 from .errors import SolverError
 from .hull import Hull, hull_of
 from .incumbent import polish
-from .outcome import Limits
-from .presolve import presolve
+from .outcome import Limits, Outcome
+from .presolve import drop_unfitting, presolve
 from .pricing import capacity_with_rounding, price
 from .problem import ChoiceProblem
 from .program import IntArray, Program, lift, program_of
@@ -22,6 +23,9 @@ from .solution import PROVEN_GAP
 from .solution import relative_gap as gap_of
 from .solving import solve
 
+MOST_GROUPS_TOGETHER = 500
+"""Items (tied ones count as one) up to which the points of several rows help each other."""
+MOST_KNOWN = 60  # plans of one relaxation that the next one starts from
 MOST_HULL_POINTS = 5000
 """Supported plans that are reported; of more (thousands of items) every second, third, … is."""
 
@@ -80,9 +84,10 @@ def pareto(
     """Return the least value over the capacities of one resource or two, between floor and ceiling.
 
     The other capacities, masks and links of the problem hold throughout; the capacity of the resource itself is
-    ignored. With one limited resource and no limit on families, all supported plans come from one sort and each
-    further point from a search of some milliseconds. Otherwise each point is solved by `solver`, and there are
-    no supported plans.
+    ignored. With one limited resource and no limit on families, all supported plans come from one sort. With several,
+    capacities are taken from the loosest down: a plan that fits smaller capacities is the best one for them too, and
+    each relaxation starts from the plans of those before. A limit on families, or thousands of items, leave one
+    solve per point, by `solver`.
 
     Args:
         problem: The tables.
@@ -106,9 +111,8 @@ def pareto(
     limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
     budgets = _budgets(base, resources, points)
     done = {} if known is None else {_key(point.capacity): point for point in known.points}
-    source = _one_row_points if _one_row(base, resources) else _solved_points
     found, complete = [*done.values()], True
-    for point in source(base, resources, budgets, done, solver, limits):
+    for point in _points(base, resources, budgets, done, solver, limits):
         if point is None:
             complete = False
             break
@@ -119,6 +123,7 @@ def pareto(
 
 
 Budget = Mapping[str, float]
+Key = tuple[tuple[str, float], ...]
 
 
 def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> None:
@@ -131,13 +136,27 @@ def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> N
             raise SolverError(f"pareto: {name!r} has no usage table. Resources: {', '.join(problem.usage)}.")
 
 
-def _key(capacity: Budget) -> tuple[tuple[str, float], ...]:
+def _key(capacity: Budget) -> Key:
     return tuple(sorted(capacity.items()))
 
 
-def _one_row(base: ChoiceProblem, resources: tuple[str, ...]) -> bool:
+def _points(
+    base: ChoiceProblem,
+    resources: tuple[str, ...],
+    budgets: list[Budget],
+    done: Mapping[Key, FrontierPoint],
+    solver: str,
+    limits: Limits,
+) -> Iterator[FrontierPoint | None]:
+    """Yield points in the way that suits the problem; None when the time is over."""
     limited = any(limit != math.inf for limit in base.capacity.values())
-    return len(resources) == 1 and not limited and base.max_families is None and base.tie_break == resources[0]
+    if base.max_families is not None or len(base.groups()) > MOST_GROUPS_TOGETHER:
+        one_row = len(resources) == 1 and not limited and base.max_families is None
+        if not one_row:
+            return _solved_points(base, budgets, done, solver, limits)
+    if len(resources) == 1 and not limited and base.tie_break == resources[0]:
+        return _one_row_points(base, resources[0], budgets, done, limits)
+    return _several_row_points(base, budgets, done, limits)
 
 
 def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> list[Budget]:
@@ -161,14 +180,9 @@ def _point(
 
 
 def _solved_points(
-    base: ChoiceProblem,
-    resources: tuple[str, ...],
-    budgets: list[Budget],
-    done: Mapping[tuple[tuple[str, float], ...], FrontierPoint],
-    solver: str,
-    limits: Limits,
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
 ) -> Iterator[FrontierPoint | None]:
-    """Yield a solved point per budget that has a plan; None when the time is over."""
+    """Yield a solved point per budget that has a plan."""
     for budget in budgets:
         if _key(budget) in done:
             continue
@@ -183,16 +197,62 @@ def _solved_points(
             yield _point(base, budget, answer.choice, answer.lower_bound, supported=False)
 
 
+def _several_row_points(
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], limits: Limits
+) -> Iterator[FrontierPoint | None]:
+    """Yield the best plan of each budget that has one, the loosest budget first."""
+    whole = presolve(program_of(replace(base, capacity={**budgets[-1], **base.capacity})))
+    assert whole is not None  # the last budget is that of two plans
+    order = [name for name, limit in {**budgets[-1], **base.capacity}.items() if limit != math.inf]
+    solved = list(done.values())
+    known: tuple[IntArray, ...] = ()
+    for budget in reversed(budgets):
+        if _key(budget) in done:
+            continue
+        if limits.expired():
+            yield None
+            return
+        same = next((point for point in solved if _still_best(point, budget)), None)
+        if same is not None:
+            point = replace(same, capacity=dict(budget))
+        else:
+            capacity = {**budget, **base.capacity}
+            rhs = np.array([capacity_with_rounding(capacity[name]) for name in order])
+            outcome, known = _closed(replace(whole, rhs=rhs), known, limits)
+            if outcome.columns is None:
+                if not outcome.finished:
+                    yield None
+                    return
+                continue
+            point = _point(base, budget, lift(base, whole, outcome.columns), outcome.bound, supported=False)
+        solved.append(point)
+        yield point
+
+
+def _still_best(point: FrontierPoint, budget: Budget) -> bool:
+    """Say whether a point of capacities no smaller holds a plan that fits this budget: then no plan is better."""
+    looser = all(point.capacity.get(name, -math.inf) >= limit for name, limit in budget.items())
+    return looser and all(point.usage[name] <= limit for name, limit in budget.items())
+
+
+def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tuple[Outcome, tuple[IntArray, ...]]:
+    """Return the best plan of a program and the plans of its relaxation, started from those of earlier ones."""
+    part = drop_unfitting(whole)
+    if part is None:
+        return Outcome(None, math.inf, finished=True), known
+    there = branch.find(whole, part, np.arange(len(part.group)))
+    here = np.full(len(whole.group), -1)
+    here[there] = np.arange(len(there))
+    inside = [here[plan] for plan in known if (here[plan] >= 0).all()]
+    outcome, met = branch.best_plan_from(part, limits, preferred(), inside)
+    columns = None if outcome.columns is None else there[outcome.columns]
+    return replace(outcome, columns=columns), (*(there[plan] for plan in met[:MOST_KNOWN]),)
+
+
 def _one_row_points(
-    base: ChoiceProblem,
-    resources: tuple[str, ...],
-    budgets: list[Budget],
-    done: Mapping[tuple[tuple[str, float], ...], FrontierPoint],
-    solver: str,
-    limits: Limits,
+    base: ChoiceProblem, name: str, budgets: list[Budget], done: Mapping[Key, FrontierPoint], limits: Limits
 ) -> Iterator[FrontierPoint | None]:
     """Yield every supported plan, then the best plan of each budget, each started from the one before."""
-    name = resources[0]
     program = presolve(program_of(replace(base, capacity={name: budgets[-1][name]})))
     assert program is not None  # the last budget is the usage of a plan
     if not len(program.rhs):
@@ -212,11 +272,7 @@ def _one_row_points(
 
 
 def _hull_points(
-    base: ChoiceProblem,
-    name: str,
-    program: Program,
-    hull: Hull,
-    done: Mapping[tuple[tuple[str, float], ...], FrontierPoint],
+    base: ChoiceProblem, name: str, program: Program, hull: Hull, done: Mapping[Key, FrontierPoint]
 ) -> Iterator[FrontierPoint]:
     stride = math.ceil(len(hull.usage) / MOST_HULL_POINTS)
     for index in range(0, len(hull.usage), stride):

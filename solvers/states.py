@@ -2,10 +2,13 @@
 
 Group after group, every partial plan that may still become the best is kept as (usage of every row, cost). A partial
 plan goes when it cannot fit any more, when another one uses no more of anything and costs no more, or when some
-multipliers say that its completion costs more than the ceiling. No grid is needed: usage and cost stay floats.
+multipliers say that its completion costs more than the best known plan. No grid is needed: usage and cost stay floats.
+
+First only the most promising partial plans are kept (a beam), which finds the best plan nearly always; then ever more
+of them, against that plan. When none had to be left out, the plan is proven; else the least bound of what was left
+out is a bound on every plan.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +17,14 @@ from .outcome import Limits, Outcome, tie_cutoff
 from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
-MOST_STATES = 5_000_000
-"""Partial plans kept for one row over all groups; beyond, the search gives up and leaves the bound that it has."""
-MOST_STATES_OF_SEVERAL_ROWS = 400_000
-MOST_CANDIDATES = 200_000
-"""Partial plans looked at for one group."""
+MOST_STATES = 3_000_000
+"""Partial plans kept over all groups in one pass (some seconds); what comes after is left out."""
+_WIDTHS = (200, 2_000, 200_000)
+"""Partial plans kept for one group, pass after pass."""
 _RIVALS = 200  # cheapest partial plans that others are held against, where there are several rows
 _BLOCK = 256
-_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the distance between bound and known plan
 _FACTORS = (0.0, 0.5, 0.8, 1.2, 2.0)
+_ADDED = (0.01, 0.05, 0.2)
 _DRAWN = 24
 
 
@@ -34,65 +36,71 @@ class _Layer:
     column: IntArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """What one pass found: a plan or None, and the least bound of what it left out (infinity: nothing)."""
+
+    plan: IntArray | None
+    left_out: float
+
+
 def close(
     program: Program,
     relaxation: Relaxation,
     plan: IntArray | None,
     cost: float,
     limits: Limits,
-    most_states: int | None = None,
+    most_states: int = MOST_STATES,
 ) -> Outcome:
     """Return the best plan below a cost; equal costs are decided by `tie` where it is a row, then by least usage.
-
-    The search first looks only a little above the bound: a plan found there is the best one, and the states grow
-    fast with that distance.
 
     Args:
         program: Without a limit on families.
         relaxation: Of this program.
         plan: The best known plan, or None.
         cost: Its cost, or a cutoff that a plan must stay below, or infinity.
-        limits: Only the clock is read.
-        most_states: Where to give up; None for what takes some seconds.
+        limits: The clock and the gap at which to stop.
+        most_states: Partial plans to keep in one pass.
 
     Returns:
         `finished` without a plan (of its own or known) means that there is none below `cost`; not finished means
-        that the search gave up at the bound that it has reached.
+        that too much had to be left out, or that the clock stopped it.
     """
-    if most_states is None:
-        most_states = MOST_STATES if len(program.rhs) == 1 else MOST_STATES_OF_SEVERAL_ROWS
-    multipliers = _around(relaxation.multipliers)
-    bound = relaxation.bound
-    rounding = 1e-12 * float(np.abs(program.cost).sum() / len(program.starts) + abs(bound))
-    for ceiling in _ceilings(program, relaxation.bound, cost):
-        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, ceiling) + rounding)
-        found = None if search is None else search.run(limits, most_states)
-        if search is not None and found is None:
-            return Outcome(plan, min(bound, cost), finished=False)
-        if found is not None and len(found):
-            settled = any(np.array_equal(row, program.tie) for row in program.rows)
-            return Outcome(found, float(program.cost[found].sum()), finished=True, tie_settled=settled)
-        bound = max(bound, min(ceiling, cost))
-    return Outcome(plan, cost, finished=True)
+    multipliers = _around(program, relaxation.multipliers)
+    rounding = 1e-12 * float(np.abs(program.cost).sum() / len(program.starts) + abs(relaxation.bound))
+    bound, settled = relaxation.bound, False
+    for width in _WIDTHS:
+        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + rounding)
+        if search is None:
+            return Outcome(plan, cost, finished=True)
+        found = search.run(width, limits, most_states)
+        if found.plan is not None:
+            found_cost = float(program.cost[found.plan].sum())
+            if found_cost <= tie_cutoff(program, cost):
+                plan, cost = found.plan, min(cost, found_cost)
+                settled = any(np.array_equal(row, program.tie) for row in program.rows)
+        if found.left_out == np.inf:
+            return Outcome(plan, cost, finished=True, tie_settled=settled)
+        bound = max(bound, min(found.left_out, cost))
+        if limits.expired():
+            break
+        if plan is not None and cost - bound <= limits.engine_gap() * abs(cost):
+            return Outcome(plan, bound, finished=True)
+    return Outcome(plan, bound, finished=False)
 
 
-def _ceilings(program: Program, bound: float, cost: float) -> Iterator[float]:
-    """Yield costs up to which to look, the last one no lower than any plan below `cost`."""
-    if np.isfinite(cost):
-        yield from (bound + share * (cost - bound) for share in _SHARES)
-        return
-    dearest = -float(program.least(-program.cost).sum())
-    yield from (bound + 10.0**power * max(dearest - bound, 0.0) for power in range(-5, 1))
-
-
-def _around(multipliers: FloatArray) -> FloatArray:
-    """Return multipliers [K, R]: none, the best ones, and others about them for plans of unusual usage."""
+def _around(program: Program, multipliers: FloatArray) -> FloatArray:
+    """Return multipliers [K, R]: the best ones, none, and others about them for plans of unusual usage."""
     rows = len(multipliers)
     one_by_one = 1 + np.kron(np.eye(rows), np.array(_FACTORS)[:, None] - 1)
     drawn = np.exp(np.random.default_rng(0).normal(0, 0.3, (_DRAWN, rows)))
     together = np.ones((1, rows)) * np.array(_FACTORS)[:, None]
-    factors: FloatArray = np.vstack([together, np.ones((1, rows)), one_by_one, drawn])
-    return multipliers * factors
+    factors = np.vstack([np.ones((1, rows)), together, one_by_one, drawn])
+    # A row without a price in the relaxation may well have one for a partial plan: a part of the dearest row's.
+    room = np.maximum(program.rhs - program.least(program.rows).sum(axis=1), 1e-300)
+    added = np.kron(np.diag((multipliers * room).max(initial=0.0) / room), np.array(_ADDED)[:, None])
+    result: FloatArray = np.vstack([multipliers * factors, multipliers + added])
+    return result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,34 +128,47 @@ class _Search:
         core = program.keep(mask)
         return None if core is None else cls(core, np.flatnonzero(mask).astype(np.int64), multipliers, ceiling)
 
-    def run(self, limits: Limits, most_states: int) -> IntArray | None:
-        """Return the best plan, an empty array when there is none, None when there are too many partial plans."""
+    def run(self, width: int, limits: Limits, most_states: int) -> _Pass:
+        """Return the best plan of those that keeping `width` partial plans for each group leads to."""
         program = self.program
-        rows, rhs = program.rows, program.rhs[:, None]
         settled, choices = self.groups()
-        usage, cost = rows[:, settled].sum(axis=1)[:, None], np.array([program.cost[settled].sum()])
-        adjusted = program.cost + self.multipliers @ rows
-        least_rows, least_adjusted = self.rest(rows, choices), self.rest(adjusted, choices)
-        offset = self.multipliers @ program.rhs
+        usage, cost = program.rows[:, settled].sum(axis=1)[:, None], np.array([program.cost[settled].sum()])
+        least_rows = self.rest(program.rows, choices)
+        least_adjusted = self.rest(program.cost + self.multipliers @ program.rows, choices)
+        least_adjusted -= (self.multipliers @ program.rhs)[:, None]
         layers: list[_Layer] = []
-        total = 0
+        total, left_out = 0, np.inf
         for depth, columns in enumerate(choices, start=1):
-            if len(cost) * len(columns) > MOST_CANDIDATES or total > most_states or limits.expired():
-                return None
+            if total > most_states or limits.expired():
+                width = _WIDTHS[0]
             parent = np.repeat(np.arange(len(cost)), len(columns))
             column = np.tile(columns, len(cost))
-            usage, cost = usage[:, parent] + rows[:, column], cost[parent] + program.cost[column]
-            kept = np.flatnonzero((usage + least_rows[:, depth, None] <= rhs).all(axis=0))
+            usage, cost = usage[:, parent] + program.rows[:, column], cost[parent] + program.cost[column]
+            kept = np.flatnonzero((usage + least_rows[:, depth, None] <= program.rhs[:, None]).all(axis=0))
+            kept = kept[self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(1)) <= self.ceiling]
+            bounds = self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(None))
+            kept, bounds = kept[bounds <= self.ceiling], bounds[bounds <= self.ceiling]
+            best = _undominated(usage[:, kept], cost[kept])
+            kept, bounds = kept[best], bounds[best]
+            if len(kept) > width:
+                order = np.argsort(bounds, kind="stable")
+                left_out = min(left_out, float(bounds[order[width]]))
+                kept = kept[order[:width]]
             usage, cost = usage[:, kept], cost[kept]
-            ahead = (least_adjusted[:, depth] - offset)[:, None]
-            able = np.flatnonzero((self.multipliers @ usage + ahead).max(axis=0) + cost <= self.ceiling)
-            able = able[_undominated(usage[:, able], cost[able])]
-            usage, cost, kept = usage[:, able], cost[able], kept[able]
             layers.append(_Layer(parent[kept], column[kept]))
             total += len(cost)
             if not len(cost):
-                break
-        return self.best(layers, usage, cost, settled)
+                return _Pass(None, left_out)
+        return self.best(layers, usage, cost, settled, left_out)
+
+    def bounds(
+        self, usage: FloatArray, cost: FloatArray, which: IntArray, ahead: FloatArray, multipliers: slice
+    ) -> FloatArray:
+        """Return the highest bound that some of the multipliers give on the completion of partial plans."""
+        if not len(which):
+            return np.zeros(0)
+        best: FloatArray = (self.multipliers[multipliers] @ usage[:, which] + ahead[multipliers, None]).max(axis=0)
+        return best + cost[which]
 
     def groups(self) -> tuple[IntArray, list[IntArray]]:
         """Return the columns that are alone in their group, and those of each other group, widest usage first."""
@@ -166,21 +187,25 @@ class _Search:
         result: FloatArray = sums.T
         return result
 
-    def best(self, layers: list[_Layer], usage: FloatArray, cost: FloatArray, settled: IntArray) -> IntArray | None:
-        """Return the plan of least cost, then of least tie and usage; None when it fits only within rounding."""
-        if not len(cost) or cost.min() > self.ceiling:
-            return np.zeros(0, dtype=np.int64)
+    def best(
+        self, layers: list[_Layer], usage: FloatArray, cost: FloatArray, settled: IntArray, left_out: float
+    ) -> _Pass:
+        """Return the plan of least cost, then of least tie and usage."""
         equal = np.flatnonzero(cost <= tie_cutoff(self.program, float(cost.min())))
         rows = self.program.rows
         order = sorted(range(len(rows)), key=lambda row: not np.array_equal(rows[row], self.program.tie))
         state = int(equal[np.lexsort([usage[row, equal] for row in reversed(order)])[0]])
+        cheapest = float(cost[state])
         plan = np.full(len(self.program.starts), -1, dtype=np.int64)
         plan[self.program.group[settled]] = settled
         for layer in reversed(layers):
             column = int(layer.column[state])
             plan[self.program.group[column]] = column
             state = int(layer.parent[state])
-        return self.columns[plan] if self.program.fits(plan) else None
+        # A plan that fits only within the rounding of another order of adding is not one, but others may be.
+        if not self.program.fits(plan):
+            return _Pass(None, min(left_out, cheapest))
+        return _Pass(self.columns[plan], left_out)
 
 
 def _undominated(usage: FloatArray, cost: FloatArray) -> IntArray:

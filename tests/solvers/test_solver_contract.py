@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, violations
+from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, states, violations
+from solvers.methods import exhaustive
+from solvers.outcome import Limits
+from solvers.presolve import presolve
+from solvers.program import program_of
+from solvers.relaxation import relax
 
 USABLE = [name for name, (_, usable) in describe().items() if usable]
 EXACT = [name for name in USABLE if name not in ("exhaustive", "lagrangian")]
@@ -59,6 +64,29 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         rounding = 1e-9 * np.abs(np.where(problem.mask(), problem.value, 0)).sum()
         assert violations(problem, found.choice) == ()
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
+
+
+@MANY
+@given(data=st.data())
+def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems, data):
+    """With room for one or two partial plans only: bound ≤ best ≤ found, and a claimed proof is one."""
+    problem = data.draw(choice_problems(most_items=6, most_options=5, most_resources=3, families=False))
+    program = presolve(program_of(problem))
+    if program is None or not len(program.rhs):
+        return
+    relaxation = relax(program)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(states, "_WIDTHS", (1, 2))
+        found = states.close(program, relaxation, None, math.inf, Limits())
+    best = exhaustive.run(program, Limits())
+    rounding = 1e-9 * float(np.abs(program.cost).sum()) + 1e-300
+    assert found.bound <= best.bound + rounding
+    if found.columns is not None:
+        cost = float(program.cost[found.columns].sum())
+        assert program.fits(found.columns) and cost >= best.bound - rounding
+        assert not found.finished or cost - found.bound <= 1e-6 * abs(cost) + rounding
+    elif found.finished:
+        assert best.columns is None
 
 
 @pytest.mark.parametrize("solver", EXACT)
