@@ -15,6 +15,7 @@ from torch import nn
 from . import registry
 from .choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
 from .curvature.capture import input_grams
+from .curvature.guidance import guided_grams
 from .errors import UsageError
 from .models.batches import TokenBatch, tokenize
 from .models.loading import LoadedModel
@@ -81,6 +82,9 @@ class MatrixQuantizer:
                 raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
             batches: Sequence[TokenBatch] = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE)
             self._grams = input_grams(self._model, batches, [m.module for m in profile.matrices])
+            share = getattr(self._plugin, "GRADIENT_SHARE", 0.0)
+            if share:
+                self._grams = guided_grams(self._model, batches, self._grams, share)
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""

@@ -156,7 +156,7 @@ def test_plugins_are_found_by_name():
         assert all(
             hasattr(registry.load(folder, name), "score" if folder == "metrics" else "quantize") for name in names
         )
-    with pytest.raises(UsageError, match=r"quantizers: unknown '_matrix'. Available: gptq, kmeans"):
+    with pytest.raises(UsageError, match=r"quantizers: unknown '_matrix'. Available: gptq, guided, kmeans"):
         registry.load("quantizers", "_matrix")
 
 
