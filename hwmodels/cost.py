@@ -47,7 +47,7 @@ class OperationCost:
         launch_s: starting the operation.
         latency_bound_s: the time it takes at most when nothing overlaps with its neighbours.
         dram_bytes: bytes from and to the farthest memory.
-        weight_bytes: stored bytes of its weights, resident or not.
+        weight_bytes: stored bytes of its weights, resident or not; once, however often it repeats.
         dynamic_energy_j: arithmetic, unpacking and transfers; static power is not in it.
         scratchpad_bytes: stored bytes of its weights that stay in the scratchpad.
         macs: multiply-accumulates without padding.
@@ -111,25 +111,26 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
     busy_s = max(compute_s + unpack_s, near_s)
     body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
     moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossings)
-    weight_bytes = op.weight.bytes if op.weight else 0
+    stored = op.weight.stored_bytes if op.weight else 0
+    times = op.repeats
     return OperationCost(
         name=op.name,
         unit=unit.id,
         format=placement.label,
-        compute_s=compute_s,
-        unpack_s=unpack_s,
-        near_s=near_s,
-        dram_s=dram_s,
-        launch_s=unit.launch_s,
-        latency_bound_s=unit.launch_s + body_s,
-        dram_bytes=far.read_bytes + far.written_bytes,
-        weight_bytes=weight_bytes,
-        dynamic_energy_j=busy_energy_j + unpack_energy_j + moved_j,
-        scratchpad_bytes=weight_bytes if op.weight and op.weight.resident else 0,
-        macs=macs,
-        bops=macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
+        compute_s=times * compute_s,
+        unpack_s=times * unpack_s,
+        near_s=times * near_s,
+        dram_s=times * dram_s,
+        launch_s=times * unit.launch_s,
+        latency_bound_s=times * (unit.launch_s + body_s),
+        dram_bytes=times * (far.read_bytes + far.written_bytes),
+        weight_bytes=stored,
+        dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
+        scratchpad_bytes=stored if op.weight and op.weight.resident else 0,
+        macs=times * macs,
+        bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
         bound=_bound(unit.launch_s, compute_s, unpack_s, near_s, dram_s),
-        weight_dram_s=min(dram_s, far.memory.transfer_s(far.weight_bytes, 0)),
+        weight_dram_s=times * min(dram_s, far.memory.transfer_s(far.weight_bytes, 0)),
     )
 
 

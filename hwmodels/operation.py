@@ -26,6 +26,8 @@ class StoredWeight:
         code_bytes: the packed codes.
         metadata_bytes: scales and offsets.
         resident: kept in on-chip scratchpad between inferences, else streamed at every inference.
+        stored_elsewhere: the same bytes belong to another operation too, which counts them as stored; here they are
+            only loaded (a vocabulary head tied to its embedding table).
     """
 
     bits: int
@@ -35,6 +37,7 @@ class StoredWeight:
     code_bytes: int
     metadata_bytes: int
     resident: bool = False
+    stored_elsewhere: bool = False
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
@@ -52,6 +55,11 @@ class StoredWeight:
         """Codes and metadata together."""
         return self.code_bytes + self.metadata_bytes
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this weight adds to the stored model."""
+        return 0 if self.stored_elsewhere else self.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -65,6 +73,7 @@ class Operation:
         output_elements: activation elements written, all copies together.
         batch: independent copies (batch size x heads for attention).
         weight: how the weights are stored; None where there are none.
+        repeats: times that one inference runs it, one after the other, with the same weights (layers that share them).
     """
 
     name: str
@@ -76,13 +85,15 @@ class Operation:
     output_elements: int
     batch: int = 1
     weight: StoredWeight | None = None
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise DeviceError(f"{self.name}: found kind {self.kind!r}; legal are {', '.join(KINDS)}; correct it")
-        if min(self.m, self.k, self.n, self.batch) < 1 or min(self.input_elements, self.output_elements) < 0:
+        sizes = (self.m, self.k, self.n, self.batch, self.repeats)
+        if min(sizes) < 1 or min(self.input_elements, self.output_elements) < 0:
             raise DeviceError(
-                f"{self.name}: found m, k, n, batch {self.m}, {self.k}, {self.n}, {self.batch} and "
+                f"{self.name}: found m, k, n, batch, repeats {', '.join(map(str, sizes))} and "
                 f"{self.input_elements} to {self.output_elements} elements; "
                 "legal are sizes of at least 1 and no negative count; correct it"
             )

@@ -128,7 +128,7 @@ def scratchpad_room_bytes(graph: nx.DiGraph, device: Device) -> int:
 
 def peak_bound_bytes(graph: nx.DiGraph, device: Device) -> PeakBound:
     """Return the separable bound on peak memory: a fixed part for activations and a sum over weights."""
-    weights = sum(op.weight.bytes for op in operations(graph).values() if op.weight)
+    weights = sum(op.weight.stored_bytes for op in operations(graph).values() if op.weight)
     return PeakBound(peak_activation_bytes(graph, device), weights)
 
 
@@ -251,7 +251,8 @@ def _saved_s(op: Operation, device: Device) -> float:
     if op.weight is None or wide is None:
         return 0.0
     far = device.far_memory
-    return far.transfer_s(op.weights, 0) - far.transfer_s(0 if op.weight.resident else op.weight.bytes, 0)
+    own_bytes = 0 if op.weight.resident else op.weight.bytes
+    return op.repeats * (far.transfer_s(op.weights, 0) - far.transfer_s(own_bytes, 0))
 
 
 def _gain_s(cost: OperationCost, op: Operation, device: Device) -> float:

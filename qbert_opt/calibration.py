@@ -80,7 +80,9 @@ class MatrixQuantizer:
         if self._plugin.NEEDS_GRAM:
             if fit is None:
                 raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
-            batches: Sequence[TokenBatch] = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE)
+            batches: Sequence[TokenBatch] = tokenize(
+                loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind
+            )
             self._grams = input_grams(self._model, batches, [m.module for m in profile.matrices])
             share = getattr(self._plugin, "GRADIENT_SHARE", 0.0)
             if share:

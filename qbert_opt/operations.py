@@ -1,12 +1,13 @@
 """A model's profile and its choices as a graph of operations that a device can be asked to price.
 
-The only place where what BERT computes meets what hardware runs.
+The only place where what BERT computes meets what hardware runs. A block of layers that share their weights is in the
+graph once; its operations repeat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import networkx as nx
 
@@ -54,8 +55,9 @@ def stored_weight(matrix: MatrixSpec, storage: Storage, heads: int) -> StoredWei
 
 
 def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
-    """The product of one searched matrix with all tokens."""
-    return _gemm(matrix.module, workload.tokens, matrix.columns, matrix.rows, weight)
+    """The product of one searched matrix with all tokens, and with whatever else it is applied to."""
+    positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
+    return _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
 
 
 def model_graph(
@@ -84,19 +86,26 @@ class _Builder:
         self.profile, self.storage, self.workload = profile, storage, workload
         self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
         self.graph = nx.DiGraph()
+        self.norm = 0
+        self.repeats = 1
 
     def build(self) -> nx.DiGraph:
         profile = self.profile
-        norms = 1 + 2 * profile.num_blocks
-        head = sum(spec.rows * spec.columns for spec in profile.head)
-        loose = profile.other_elements - head - norms * 2 * profile.hidden  # biases and whatever else is small
-        per_add, extra = divmod(max(0, loose), profile.num_blocks)
+        head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
+        rest = profile.other_elements - head
+        # how the small tensors are spread over the graph decides nothing; together they are the model's
+        self.norm = min(2 * profile.hidden, max(0, rest) // (1 + 2 * profile.num_blocks))
+        loose = rest - self.norm * (1 + 2 * profile.num_blocks)  # biases and whatever else is small
+        per_block, extra = divmod(max(0, loose), profile.num_blocks)
         current = self._embeddings(min(0, loose))
-        for block in range(profile.num_blocks):
-            biases = per_add + (extra if block == 0 else 0)
-            current = self._block(block, current, biases)
         for spec in profile.head:
-            current = self._head(spec, current)
+            if spec.before_blocks:
+                current = self._head(spec, current)
+        for block in range(profile.num_blocks):
+            current = self._block(block, current, per_block + (extra if block == 0 else 0))
+        for spec in profile.head:
+            if not spec.before_blocks:
+                current = self._head(spec, current)
         return self.graph
 
     def _add(self, op: Operation, *inputs: str) -> str:
@@ -109,12 +118,15 @@ class _Builder:
             return None
         return StoredWeight(8 * self.float_bytes, "none", 0, 0, elements * self.float_bytes, 0)
 
-    def _pointwise(self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0) -> str:
+    def pointwise(self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0) -> str:
         tokens, hidden = self.workload.tokens, self.profile.hidden
         width = elements // tokens if elements else hidden
         size = tokens * width
-        op = Operation(name, kind, tokens, 1, width, size * max(1, len(inputs)), size, weight=self._floats(weight))
-        return self._add(op, *inputs)
+        read = size * max(1, len(inputs))
+        return self._add(
+            Operation(name, kind, tokens, 1, width, read, size, weight=self._floats(weight), repeats=self.repeats),
+            *inputs,
+        )
 
     def _table(self, table: TableSpec) -> str:
         # a table that is no row gather (relative positions) is small and read whole
@@ -129,64 +141,141 @@ class _Builder:
         )
 
     def _embeddings(self, spare: int) -> str:
-        current = self._pointwise("embeddings.add", "elementwise", *map(self._table, self.profile.tables))
-        return self._pointwise("embeddings.norm", "layernorm", current, weight=2 * self.profile.hidden + spare)
+        current = self.pointwise("embeddings.add", "elementwise", *map(self._table, self.profile.tables))
+        return self.pointwise("embeddings.norm", "layernorm", current, weight=self.norm + spare)
 
     def _block(self, block: int, current: str, biases: int) -> str:
-        matrices = {m.kind: m for m in self.profile.matrices if m.block == block}
-        if set(matrices) != set(ATTENTION_KINDS):
-            return self._chain(block, current, biases)
-        prefix = f"block.{block}"
-        query, key, value = (self._matrix(matrices[kind], current) for kind in ATTENTION_KINDS[:3])
-        context = self._attention(prefix, query, key, value, matrices["query"].rows)
-        attended = self._matrix(matrices["attention_output"], context)
-        added = self._pointwise(f"{prefix}.attention.add", "elementwise", attended, current, weight=biases)
-        middle = self._pointwise(f"{prefix}.attention.norm", "layernorm", added, weight=2 * self.profile.hidden)
-        wide = self._matrix(matrices["intermediate"], middle)
-        size = self.workload.tokens * matrices["intermediate"].rows
-        active = self._pointwise(f"{prefix}.gelu", "gelu", wide, elements=size)
-        narrow = self._matrix(matrices["output"], active)
-        added = self._pointwise(f"{prefix}.output.add", "elementwise", narrow, middle)
-        return self._pointwise(f"{prefix}.output.norm", "layernorm", added, weight=2 * self.profile.hidden)
+        matrices = [m for m in self.profile.matrices if m.block == block]
+        self.repeats = max((1, *(m.uses for m in matrices)))
+        walk = _Block(self, f"block.{block}", current, biases)
+        for matrix in matrices:
+            walk.step(matrix)
+        last = walk.finish()
+        self.repeats = 1
+        return last
 
-    def _chain(self, block: int, current: str, biases: int) -> str:
-        """A block that is no plain transformer layer: its matrices one after the other, then a norm."""
-        for matrix in (m for m in self.profile.matrices if m.block == block):
-            current = self._matrix(matrix, current)
-        weight = biases + 4 * self.profile.hidden
-        return self._pointwise(f"block.{block}.norm", "layernorm", current, weight=weight)
-
-    def _matrix(self, matrix: MatrixSpec, source: str) -> str:
+    def matrix(self, matrix: MatrixSpec, *inputs: str) -> str:
         if self.storage is None:
             weight = self._floats(matrix.elements)
         else:
             weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads)
         if weight is None:
             raise ValueError(f"{matrix.module} has no weights")
-        return self._add(matrix_operation(matrix, weight, self.workload), source)
+        return self._add(matrix_operation(matrix, weight, self.workload), *inputs)
 
-    def _attention(self, prefix: str, query: str, key: str, value: str, width: int) -> str:
+    def attention(
+        self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
+    ) -> str:
+        """Scores, softmax and weighted sum; `positioned` matrices add scores of relative positions."""
         seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
-        depth = width // self.profile.heads
+        depth = max(1, width // self.profile.heads)
         side, square = copies * seq * depth, copies * seq * seq
-        scores = self._add(
-            Operation(f"{prefix}.scores", "matmul", seq, depth, seq, 2 * side, square, batch=copies), query, key
-        )
-        weights = self._add(
-            Operation(f"{prefix}.softmax", "softmax", seq, 1, seq, square, square, batch=copies), scores
-        )
-        return self._add(
-            Operation(f"{prefix}.context", "matmul", seq, seq, depth, square + side, side, batch=copies),
-            weights,
-            value,
-        )
+
+        def product(name: str, sizes: tuple[int, int, int], read: int, made: int, *inputs: str) -> str:
+            kind = "softmax" if name == "softmax" else "matmul"
+            m, k, n = sizes
+            op = Operation(f"{prefix}.{name}", kind, m, k, n, read, made, batch=copies, repeats=self.repeats)
+            return self._add(op, *dict.fromkeys(inputs))
+
+        relative = []
+        for index, matrix in enumerate(positioned):
+            by = key if matrix.kind == "query" else query
+            span, read = matrix.fixed_positions, side + matrix.fixed_positions * width
+            made = copies * seq * matrix.fixed_positions
+            relative.append(product(f"positions.{index}", (seq, depth, span), read, made, matrix.module, by))
+        scores = product("scores", (seq, depth, seq), 2 * side, square, query, key, *relative)
+        weights = product("softmax", (seq, 1, seq), square, square, scores)
+        return product("context", (seq, seq, depth), square + side, side, weights, value)
 
     def _head(self, spec: HeadSpec, source: str) -> str:
         weight = self._floats(spec.rows * spec.columns)
         if weight is None:
             raise ValueError(f"{spec.module} has no weights")
-        return self._add(_gemm(spec.module, self.workload.batch_size, spec.columns, spec.rows, weight), source)
+        if spec.tied_to:
+            weight = self._tied(spec)
+        positions = self.workload.tokens if spec.per_token else self.workload.batch_size
+        return self._add(_gemm(spec.module, positions, spec.columns, spec.rows, weight), source)
+
+    def _tied(self, spec: HeadSpec) -> StoredWeight:
+        """The weights of a head as its embedding table stores them."""
+        stored: StoredWeight | None = self.graph.nodes[spec.tied_to]["op"].weight
+        if stored is None:
+            raise ValueError(f"{spec.tied_to} has no weights")
+        return replace(stored, stored_elsewhere=True)
 
 
-def _gemm(name: str, m: int, k: int, n: int, weight: StoredWeight) -> Operation:
-    return Operation(name, "gemm", m, k, n, m * k, m * n, weight=weight)
+class _Block:
+    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role says which."""
+
+    def __init__(self, builder: _Builder, prefix: str, current: str, biases: int) -> None:
+        self.builder, self.prefix = builder, prefix
+        self.stream = current
+        self.latest = {builder.profile.hidden: current}  # by width
+        self.unread: dict[str, int] = {}  # results of layers without a role, with their widths
+        self.heads: dict[Kind, MatrixSpec] = {}  # the matrices that attention reads
+        self.wide: list[str] = []  # results of intermediate layers
+        self.biases, self.norms_left, self.pairs, self.last = biases, 2, 0, current
+
+    def step(self, matrix: MatrixSpec) -> None:
+        """Add one matrix and what follows it before the next."""
+        if matrix.kind in ("query", "key", "value", "query_key_value", "position"):
+            self.heads[matrix.kind] = matrix
+            self.builder.matrix(matrix, *([self._source(matrix.columns)] if matrix.uses else []))
+        elif matrix.kind == "intermediate":
+            self.wide.append(self.builder.matrix(matrix, self._source(matrix.columns)))
+        elif matrix.kind == "attention_output":
+            made = self.builder.matrix(matrix, self._context(matrix.columns))
+            self._residual("attention", made, matrix.rows)
+        elif matrix.kind == "output":
+            name = f"{self.prefix}.gelu" + (f".{self.pairs}" if self.pairs else "")
+            elements = self.builder.workload.tokens * matrix.columns
+            active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements)
+            self.wide = []
+            self._residual(
+                f"output{f'.{self.pairs}' if self.pairs else ''}", self.builder.matrix(matrix, active), matrix.rows
+            )
+            self.pairs += 1
+        else:
+            self.last = self.builder.matrix(matrix, self._source(matrix.columns))
+            self.unread[self.last] = matrix.rows
+            self.latest[matrix.rows] = self.last
+
+    def finish(self) -> str:
+        """Return the block's result; what ends in a layer without a role, or lacks a norm, gets one."""
+        if not self.unread and not self.norms_left and not self.biases:
+            return self.last
+        weight = self.biases + self.norms_left * self.builder.norm
+        # what comes back to the full width ends in a residual sum too
+        inputs = dict.fromkeys((*self.unread, *self.wide, self.last, *([self.stream] if self.pairs else [])))
+        return self.builder.pointwise(f"{self.prefix}.norm", "layernorm", *inputs, weight=weight)
+
+    def _source(self, width: int) -> str:
+        found = self.latest.get(width, self.last)
+        self.unread.pop(found, None)
+        return found
+
+    def _context(self, width: int) -> str:
+        """Attention over what was made for it; query, key and value may be one fused tensor."""
+        fused = self.heads.get("query_key_value")
+        query, key, value = (self.heads.get(kind, fused) for kind in ATTENTION_KINDS[:3])
+        if query is None or key is None or value is None:
+            return self._source(width)
+        extra = [m for m in self.heads.values() if m.fixed_positions]
+        return self.builder.attention(self.prefix, query.module, key.module, value.module, width, extra)
+
+    def _residual(self, name: str, made: str, width: int) -> None:
+        others = [tensor for tensor, columns in self.unread.items() if columns == width]
+        inputs = dict.fromkeys((made, *others, *([self.latest[width]] if width in self.latest else [])))
+        self.unread = {tensor: columns for tensor, columns in self.unread.items() if columns != width}
+        elements = self.builder.workload.tokens * width
+        prefix = f"{self.prefix}.{name}"
+        added = self.builder.pointwise(f"{prefix}.add", "elementwise", *inputs, elements=elements, weight=self.biases)
+        self.biases = 0
+        weight = self.builder.norm if self.norms_left else 0
+        self.norms_left = max(0, self.norms_left - 1)
+        self.last = self.builder.pointwise(f"{prefix}.norm", "layernorm", added, elements=elements, weight=weight)
+        self.latest[width] = self.last
+
+
+def _gemm(name: str, m: int, k: int, n: int, weight: StoredWeight, repeats: int = 1) -> Operation:
+    return Operation(name, "gemm", m, k, n, m * k, m * n, weight=weight, repeats=repeats)

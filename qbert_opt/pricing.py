@@ -76,10 +76,10 @@ def option_tables(
     if device is None:
         return OptionTables(tuple(options), usage, {"encoder_bytes": 0.0}, masks)
     usage |= {row: np.zeros(legal.shape) for row in ROWS[1:]}
-    seen: dict[tuple[int, int, int], OperationCost | str] = {}
+    seen: dict[tuple[int, ...], OperationCost | str] = {}
     for i, matrix in enumerate(profile.matrices):
         for j in np.flatnonzero(legal[i]).tolist():
-            key = (matrix.rows, matrix.columns, j)
+            key = (matrix.rows, matrix.columns, matrix.uses, matrix.fixed_positions, j)
             if key not in seen:
                 seen[key] = _option_cost(matrix, options[j], profile.heads, device, workload)
             cost = seen[key]

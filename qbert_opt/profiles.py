@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 TABLE_BITS = 8  # embedding tables until they are searched: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
 
-Kind = Literal["query", "key", "value", "attention_output", "intermediate", "output", "linear"]
+Kind = Literal[
+    "query", "key", "value", "query_key_value", "position", "attention_output", "intermediate", "output", "linear"
+]
 
 
 class _Frozen(BaseModel):
@@ -20,13 +22,26 @@ class _Frozen(BaseModel):
 
 
 class MatrixSpec(_Frozen):
-    """A weight matrix whose bits are searched: `rows` outputs by `columns` inputs, in encoder layer `block`."""
+    """A weight matrix whose bits are searched: `rows` outputs by `columns` inputs, in encoder layer `block`.
+
+    Attributes:
+        module: its name in the model; the first of those that share it.
+        kind: what it does. A feed-forward `intermediate` with gates has twice the rows that `output` has columns;
+            `position` maps relative positions to keys or queries; `linear` is everything without one of these roles.
+        block: the encoder layer; the first of those that share it.
+        rows: outputs.
+        columns: inputs.
+        uses: how often one inference multiplies it with the tokens: 12 in a layer that 12 layers share.
+        fixed_positions: positions besides tokens that it is multiplied with, such as relative positions.
+    """
 
     module: str
     kind: Kind
     block: int = Field(ge=0)
     rows: int = Field(gt=0)
     columns: int = Field(gt=0)
+    uses: int = Field(default=1, ge=0)
+    fixed_positions: int = Field(default=0, ge=0)
 
     @property
     def elements(self) -> int:
@@ -49,11 +64,23 @@ class TableSpec(_Frozen):
 
 
 class HeadSpec(_Frozen):
-    """A linear layer outside the encoder (pooler, classifier), kept in fp16; runs once per sentence."""
+    """A linear layer outside the encoder's layers (pooler, classifier, projection of embeddings), kept in fp16.
+
+    Attributes:
+        module: its name in the model.
+        rows: outputs.
+        columns: inputs.
+        per_token: runs over all tokens, not once per sentence.
+        before_blocks: runs before the encoder's layers.
+        tied_to: the embedding table whose weights it uses, stored and counted there; empty if it has its own.
+    """
 
     module: str
     rows: int = Field(gt=0)
     columns: int = Field(gt=0)
+    per_token: bool = False
+    before_blocks: bool = False
+    tied_to: str = ""
 
 
 class ModelProfile(_Frozen):
@@ -63,13 +90,13 @@ class ModelProfile(_Frozen):
         name: the model's name as the user gave it.
         architecture: class name, for example `BertForSequenceClassification`.
         sha256: hash of all weights; artifacts of other models are refused by it.
-        num_blocks: encoder layers.
+        num_blocks: encoder layers that are stored; layers that share their weights count once.
         hidden: width of the residual stream.
         heads: attention heads per layer.
         matrices: searched matrices, in order of execution.
         tables: embedding tables.
         head: linear layers outside the encoder.
-        other_elements: elements of every other tensor, the head's weights included.
+        other_elements: elements of every other tensor, the head's own weights included.
     """
 
     name: str
@@ -82,6 +109,12 @@ class ModelProfile(_Frozen):
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
+
+    @property
+    def num_layers(self) -> int:
+        """Encoder layers that run; more than `num_blocks` where layers share weights."""
+        uses = [max((m.uses for m in self.matrices if m.block == b), default=1) for b in range(self.num_blocks)]
+        return sum(max(1, u) for u in uses)
 
     @property
     def encoder_elements(self) -> int:

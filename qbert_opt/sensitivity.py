@@ -16,8 +16,9 @@ from .choices import Choice
 from .errors import UsageError
 from .files import check_folder, disk_error
 from .metrics._task import Estimate, ScoringTask
-from .models.batches import TokenBatch, logits, mean_tokens, tokenize
+from .models.batches import TokenBatch, mean_tokens, tokenize
 from .models.loading import LoadedModel, label_index
+from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, collect
 from .models.structure import profile_model
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
@@ -56,10 +57,13 @@ def measure_sensitivity(
     """
     plugin = registry.load("metrics", metric)
     method = _only_method(choices)
-    if loaded.labels is None:
-        raise UsageError(f"{loaded.name}: has no classification head; metric {metric} scores classifiers.")
+    head = loaded.head
+    if plugin.NEEDS_LABELS and head.kind != "classes":
+        raise UsageError(f"--metric {metric}: scores classifiers; {loaded.name} answers with {head.kind}.")
     fit, scored = calibration_texts(data, plan)
-    labels = None if scored.labels is None else label_index(loaded, scored.labels, data.name)
+    labels = None
+    if scored.labels is not None and head.kind == "classes":
+        labels = label_index(loaded, scored.labels, data.name)
     if plugin.NEEDS_LABELS and labels is None:
         raise UsageError(
             f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
@@ -68,7 +72,7 @@ def measure_sensitivity(
     progress(0, len(profile.matrices), "input statistics")
     quantizer = MatrixQuantizer(loaded, profile, method, fit)
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
-    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE)
+    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
     finished = _Checkpoint(checkpoint, _fingerprint(loaded, data, choices, metric, plan))
     norms: dict[int, list[float]] = {}
 
@@ -82,7 +86,7 @@ def measure_sensitivity(
 
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, labels=labels,
-        perturbations=perturbations, memory_limit_bytes=memory_limit_bytes, seed=plan.seed,
+        perturbations=perturbations, memory_limit_bytes=memory_limit_bytes, seed=plan.seed, given_head=head,
         note=lambda text: progress(len(finished.rows), len(profile.matrices), text),
     )  # fmt: skip
     pending = [i for i in range(len(profile.matrices)) if i not in finished.rows]
@@ -92,7 +96,8 @@ def measure_sensitivity(
     table = ScoreTable(
         metric=metric,
         method=method,
-        loss_unit=plugin.LOSS_UNIT,
+        # metrics in nats are in the unit of the model's outputs
+        loss_unit=head.loss_unit if plugin.LOSS_UNIT == LOSS_UNITS["classes"] else plugin.LOSS_UNIT,
         contains=plugin.CONTAINS,
         profile=profile,
         choices=tuple(c.name for c in choices),
@@ -191,15 +196,18 @@ def _provenance(
     batches: Sequence[TokenBatch],
     labels: torch.Tensor | None,
 ) -> Provenance:
-    outputs = logits(loaded.model, batches)
-    accuracy = None if labels is None else float((outputs.argmax(-1) == labels).double().mean())
+    outputs = collect(loaded.head, loaded.model, batches)
+    accuracy = None if labels is None else float((outputs.values.argmax(-1) == labels).double().mean())
+    confidence = None
+    if outputs.kind in SOFTMAX_KINDS:
+        confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())
     return Provenance(
         data=data.name,
         data_sha256=data.sha256,
         num_scored=plan.num_scored,
         num_calibration=plan.num_calibration,
         mean_tokens=mean_tokens(batches),
-        mean_confidence=float(np.mean(outputs.double().softmax(-1).max(-1).values.numpy())),
+        mean_confidence=confidence,
         scored_accuracy=accuracy,
         seed=plan.seed,
         commit=code_commit(),

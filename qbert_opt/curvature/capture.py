@@ -11,19 +11,29 @@ from torch import nn
 from ..errors import InputFileError
 from ..models.batches import TokenBatch
 
+Calls = list[tuple[torch.Tensor, torch.Tensor]]
+
 
 @contextmanager
-def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Collect input (detached) and output (in the graph) of each named module at every forward pass inside."""
-    store: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Calls]]:
+    """Collect input (detached) and output (in the graph) of each call of each named module at a forward pass inside.
+
+    Modules that share their weight with a named one count as calls of it.
+    """
+    store: dict[str, Calls] = {}
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         def keep(_module, args, output):  # type: ignore[no-untyped-def]
-            store[name] = (args[0].detach(), output)
+            store.setdefault(name, []).append((args[0].detach(), output))
 
         return keep
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in modules]
+    owners = {id(model.get_submodule(name).weight): name for name in modules}
+    handles = [
+        module.register_forward_hook(hook(owners[id(module.weight)]))
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and id(module.weight) in owners
+    ]
     try:
         yield store
     finally:
@@ -31,12 +41,26 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, tup
             handle.remove()
 
 
+def is_per_sample(tensor: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Tell whether the rows of `[..., d]` belong to samples: relative positions, for example, are shared by a batch."""
+    return _is_per_token(tensor, mask) or len(tensor) == len(mask)
+
+
+def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    """Cut `[B, T, d]`, `[B * T, d]`, `[B, d]`, or with one sample whatever it is, to rows `[T, d]` of each sample.
+
+    Padding is dropped.
+    """
+    width = tensor.shape[-1]
+    if _is_per_token(tensor, mask):
+        return list(tensor.reshape(-1, width)[mask.flatten()].split(mask.sum(1).tolist()))
+    return list(tensor.reshape(len(mask), -1, width))
+
+
 def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Drop padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; `[B, d]` stays."""
-    if tensor.shape[:2] == mask.shape and tensor.dim() == 3:
-        return tensor[mask]
-    if tensor.dim() == 2 and len(tensor) == mask.numel():
-        return tensor[mask.flatten()]
+    """Drop padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; others stay."""
+    if _is_per_token(tensor, mask):
+        return tensor.reshape(-1, tensor.shape[-1])[mask.flatten()]
     return tensor.reshape(-1, tensor.shape[-1])
 
 
@@ -53,11 +77,19 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
         for batch in batches:
             seen.clear()
             model(**batch.inputs)
-            for name, (inputs, _) in seen.items():
-                tokens = real_tokens(inputs, batch.mask)
-                if not torch.isfinite(tokens).all():
-                    raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
-                gram = tokens.T @ tokens
-                sums[name] = sums[name].add_(gram) if name in sums else gram
-                counts[name] += len(tokens)
+            for name, calls in seen.items():
+                for inputs, _ in calls:
+                    tokens = real_tokens(inputs, batch.mask)
+                    if not torch.isfinite(tokens).all():
+                        raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
+                    times = 1 if is_per_sample(inputs, batch.mask) else len(batch.indices)
+                    gram = tokens.T @ tokens
+                    if times > 1:
+                        gram *= times
+                    sums[name] = sums[name].add_(gram) if name in sums else gram
+                    counts[name] += times * len(tokens)
     return {name: gram / counts[name] for name, gram in sums.items()}
+
+
+def _is_per_token(tensor: torch.Tensor, mask: torch.Tensor) -> bool:
+    return tensor.shape[:-1] in (mask.shape, (mask.numel(),))

@@ -3,18 +3,29 @@
 For softmax outputs with probabilities p the output Hessian of cross-entropy, and of KL to the unperturbed model, is
 `diag(p) - p pᵀ = B Bᵀ`. Back-propagating each column of B once gives every Gauss-Newton quadratic form of every matrix
 (Schraudolph 2002, section 4; the trick of per-sample gradients is that J_n = Σ_t g aᵀ).
+
+A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns. Then a few random
+combinations B s with signs s = ±1 stand for them: E[(sᵀ z)²] = Σ z², so the sum over columns is estimated without bias,
+as in Hutchinson's trace (1989). All matrices of a sample see the same signs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
-from ..models.batches import TokenBatch
-from .capture import captured, real_tokens
+from ..models.batches import TokenBatch, single_samples
+from ..models.outputs import SOFTMAX_KINDS, Head, Outputs, answers, head_of, rows_per_sample
+from ..models.tracing import unfrozen
+from .capture import Calls, captured, is_per_sample, sample_rows
+
+MAX_EXACT_FACTORS = 8
+SIGN_DRAWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,8 @@ class SampleFactors:
     """Inputs and back-propagated factors of one matrix for one sample.
 
     Attributes:
-        inputs: float32 `[T, columns]`, the matrix' input at real tokens.
+        inputs: float32 `[T, columns]`, the matrix' input at real tokens; of all calls one after the other where a
+            pass uses the matrix more than once.
         gradients: float32 `[F, T, rows]`, gradient at the matrix' output for each output factor.
     """
 
@@ -67,31 +79,148 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
     return (vectors * values.clamp_min(0).sqrt()[:, None, :])[:, :, 1:].to(logits.dtype)
 
 
-def factor_pass(
-    model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str], *, temperature: float = 1.0
-) -> dict[str, list[SampleFactors]]:
-    """Run one forward and C - 1 backward passes per batch; returns each matrix' samples in order of the texts.
+def num_factors(head: Head, draws: int = SIGN_DRAWS) -> int:
+    """Return the factors of a sample: all columns of B where they are few, else the number of sign draws."""
+    exact = _exact_factors(head)
+    return draws if exact is None else exact
 
-    The result takes `4 * tokens * (columns + (C - 1) * rows)` bytes per matrix; ask for fewer modules to bound it.
+
+def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int) -> torch.Tensor:
+    """Return `[rows, columns]`: B s for the random signs of one draw, each sample's by its own number.
+
+    Squared distances of embeddings are relative to the output's own squared length: B = √2 / ‖y‖; of regressions they
+    are absolute: B = √2 (the loss is half the quadratic form).
+
+    Args:
+        outputs: what the model answered.
+        temperature: of the softmax; means nothing to squared distances.
+        seed: of all draws.
+        draw: which of them.
     """
-    rows: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
-    with captured(model, modules) as seen:
-        for batch in batches:
+    values = outputs.values.detach().double()
+    signs = _signs(outputs, seed, draw)
+    if outputs.kind in SOFTMAX_KINDS:
+        p = (values / temperature).softmax(-1)
+        root = p.sqrt()
+        return (root * signs - p * (root * signs).sum(-1, keepdim=True)).to(outputs.values.dtype)
+    return (_distance_scale(outputs) * signs).to(outputs.values.dtype)
+
+
+def factor_pass(
+    model: nn.Module,
+    batches: Sequence[TokenBatch],
+    modules: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    head: Head | None = None,
+    draws: int = SIGN_DRAWS,
+    seed: int = 0,
+) -> dict[str, list[SampleFactors]]:
+    """Run one forward and F backward passes per batch; returns each matrix' samples in order of the texts.
+
+    Half the mean over samples of the squared products of these factors with ΔW is the second order of the loss: mean
+    over labelled positions, where a sample has several. F is `num_factors`. The result takes
+    `4 * tokens * (columns + F * rows)` bytes per matrix; ask for fewer modules to bound it.
+
+    Args:
+        model: in evaluation mode.
+        batches: the samples; indices may be any distinct numbers.
+        modules: names of linear layers.
+        temperature: see `output_factors`.
+        head: how the model's answers are read; by its class when None.
+        draws: sign draws, where columns are many.
+        seed: of the signs.
+    """
+    head = head or head_of(model)
+    scale = rows_per_sample(head.kind, batches) ** -0.5
+    found: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
+    waiting = deque(batches)
+    with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():
+        while waiting:
+            batch = waiting.popleft()
             seen.clear()
-            logits = model(**batch.inputs).logits
-            factors = output_factors(logits, temperature)
-            outputs = [seen[name][1] for name in modules]
-            gradients: list[list[torch.Tensor]] = [[] for _ in modules]
-            for f in range(factors.shape[-1]):
-                found = torch.autograd.grad(
-                    (factors[:, :, f] * logits).sum(), outputs, retain_graph=f + 1 < factors.shape[-1]
-                )
-                for kept, gradient in zip(gradients, found, strict=True):
-                    kept.append(real_tokens(gradient, batch.mask))
-            lengths = batch.mask.sum(1).tolist()
-            for name, stacked in zip(modules, gradients, strict=True):
-                inputs = real_tokens(seen[name][0], batch.mask).split(lengths)
-                per_sample = torch.stack(stacked).split(lengths, dim=1)
-                for index, a, g in zip(batch.indices, inputs, per_sample, strict=True):
-                    rows[name][index] = SampleFactors(a, g)
-    return {name: [found[i] for i in range(len(found))] for name, found in rows.items()}
+            outputs = answers(head, model, batch)
+            if len(batch.indices) > 1 and not _all_per_sample(seen, batch.mask):
+                # what all samples of a batch share has no gradient of its own for each: take them one by one
+                waiting = deque(single_samples([batch, *waiting]))
+                continue
+            for name, samples in _batch_factors(seen, outputs, batch, modules, head, (temperature, scale, draws, seed)):
+                found[name] |= samples
+    return {name: [samples[i] for i in sorted(samples)] for name, samples in found.items()}
+
+
+def _batch_factors(
+    seen: dict[str, Calls],
+    outputs: Outputs,
+    batch: TokenBatch,
+    modules: Sequence[str],
+    head: Head,
+    how: tuple[float, float, int, int],
+) -> Iterator[tuple[str, dict[int, SampleFactors]]]:
+    """Back-propagate all factors of one batch."""
+    temperature, scale, draws, seed = how
+    targets = [output for name in modules for _, output in seen[name]]
+    cotangents = _cotangents(head, outputs, temperature, draws, seed)
+    count = num_factors(head, draws)
+    gradients: list[list[list[torch.Tensor]]] = [[] for _ in targets]  # [call][factor][sample]
+    for f, cotangent in enumerate(cotangents):
+        grads = torch.autograd.grad(
+            outputs.values, targets, grad_outputs=scale * cotangent, retain_graph=f + 1 < count, materialize_grads=True
+        )
+        for kept, gradient in zip(gradients, grads, strict=True):
+            kept.append(sample_rows(gradient, batch.mask))
+    position = 0
+    for name in modules:
+        calls = seen[name]
+        inputs = [sample_rows(given, batch.mask) for given, _ in calls]
+        parts = gradients[position : position + len(calls)]
+        position += len(calls)
+        yield name, {
+            index: SampleFactors(
+                torch.cat([rows[n] for rows in inputs]),
+                torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
+            )
+            for n, index in enumerate(batch.indices)
+        }
+
+
+def _cotangents(
+    head: Head, outputs: Outputs, temperature: float, draws: int, seed: int
+) -> Iterator[torch.Tensor]:
+    """Yield what is back-propagated: each column of B, or scaled sign combinations of them."""
+    if _exact_factors(head) is None:
+        for draw in range(draws):
+            yield combined_factors(outputs, temperature, seed, draw) / draws**0.5
+    elif head.kind == "classes":
+        yield from output_factors(outputs.values, temperature).unbind(-1)
+    else:
+        scale = _distance_scale(outputs).to(outputs.values.dtype)
+        for column in range(outputs.values.shape[1]):
+            yield scale * nn.functional.one_hot(torch.tensor(column), outputs.values.shape[1])
+
+
+def _exact_factors(head: Head) -> int | None:
+    """Number of all columns of B, or None where signs stand for them."""
+    columns = {"classes": head.columns - 1, "regression": head.columns}.get(head.kind, 0)
+    return columns if 0 < columns <= MAX_EXACT_FACTORS else None
+
+
+def _distance_scale(outputs: Outputs) -> torch.Tensor:
+    """√2 over the length of each output, `[rows, 1]`; √2 where distances are absolute."""
+    if outputs.kind == "regression":
+        return torch.full((len(outputs.values), 1), 2**0.5, dtype=torch.float64)
+    return 2**0.5 / outputs.values.detach().double().norm(dim=-1, keepdim=True)
+
+
+def _signs(outputs: Outputs, seed: int, draw: int) -> torch.Tensor:
+    """Random ±1 `[rows, columns]`; a sample's do not depend on its batch, nor on how far its columns are padded."""
+    samples, counts = outputs.samples.unique_consecutive(return_counts=True)
+    parts = [
+        np.random.default_rng((seed, draw, sample)).integers(0, 2, (outputs.values.shape[1], count), dtype=np.int8).T
+        for sample, count in zip(samples.tolist(), counts.tolist(), strict=True)
+    ]
+    return torch.from_numpy(2.0 * np.concatenate(parts) - 1.0) if parts else outputs.values.detach().double()
+
+
+def _all_per_sample(seen: dict[str, Calls], mask: torch.Tensor) -> bool:
+    return all(is_per_sample(given, mask) for calls in seen.values() for given, _ in calls)

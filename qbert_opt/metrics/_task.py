@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from ..models.batches import TokenBatch
+from ..models.outputs import Head, head_of
 from ..profiles import MatrixSpec, ModelProfile
 from ..scores import BlockSensitivity
 
@@ -40,9 +41,10 @@ class ScoringTask:
         seed: of every random draw.
         note: called with what goes on.
         block_sensitivity: filled by metrics that score encoder layers.
+        given_head: how the model's answers are read; by its class when None.
     """
 
-    model: PreTrainedModel
+    model: nn.Module
     profile: ModelProfile
     batches: Sequence[TokenBatch]
     labels: torch.Tensor | None
@@ -51,3 +53,9 @@ class ScoringTask:
     seed: int
     note: Callable[[str], None] = lambda _text: None
     block_sensitivity: list[BlockSensitivity] = field(default_factory=list)
+    given_head: Head | None = None
+
+    @property
+    def head(self) -> Head:
+        """How the model's answers are read."""
+        return self.given_head or head_of(self.model)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..curvature.factors import SampleFactors, factor_pass
+from ..curvature.factors import SampleFactors, factor_pass, num_factors
 from ..profiles import MatrixSpec
 from ._task import Estimate, ScoringTask
 
@@ -30,7 +30,9 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     for group in _groups(task, pending):
         names = [task.profile.matrices[i].module for i in group]
         task.note(f"factor pass over {len(group)} matrices")
-        factors = factor_pass(task.model, task.batches, names, temperature=TEMPERATURE)
+        factors = factor_pass(
+            task.model, task.batches, names, temperature=TEMPERATURE, head=task.head, seed=task.seed
+        )
         for index, name in zip(group, names, strict=True):
             samples = factors.pop(name)
             yield index, quadratic_forms(samples, task.perturbations(task.profile.matrices[index]))
@@ -63,7 +65,7 @@ def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tenso
 
 def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
     tokens = sum(int(batch.mask.sum()) for batch in task.batches)
-    factors = int(task.model.config.num_labels or 2) - 1
+    factors = num_factors(task.head)
     group: list[int] = []
     used = 0
     for index in pending:
@@ -78,4 +80,4 @@ def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
-    return 4 * tokens * (matrix.columns + factors * matrix.rows)
+    return 4 * max(1, matrix.uses) * tokens * (matrix.columns + factors * matrix.rows)

@@ -11,39 +11,78 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError, UsageError
+from .batches import TokenBatch
+from .outputs import Head, OutputKind, head_kind, head_of
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
+
+AUTO_CLASSES: dict[OutputKind, Any] = {
+    "classes": AutoModelForSequenceClassification,
+    "tags": AutoModelForTokenClassification,
+    "spans": AutoModelForQuestionAnswering,
+    "vocabulary": AutoModelForMaskedLM,
+    "embeddings": AutoModel,
+}
 
 SPARE_POSITIONS = 2  # RoBERTa-like encoders count positions from behind their padding index, 1
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in evaluation mode and float32, with its tokenizer and the hash of its weights."""
+    """A model in evaluation mode and float32, with its tokenizer and the hash of its weights.
+
+    Attributes:
+        name: what the user called it.
+        model: the model.
+        tokenizer: None for a module that is fed with ready batches.
+        sha256: hash of the weights.
+        given_head: how its answers are read; by its class when None.
+        given_example: one sample to learn its structure from; a short sentence when None.
+    """
 
     name: str
-    model: PreTrainedModel
+    model: Any
     tokenizer: Any
     sha256: str
+    given_head: Head | None = None
+    given_example: TokenBatch | None = None
+
+    @property
+    def head(self) -> Head:
+        """How its answers are read.
+
+        Raises:
+            InputFileError: a head of an unknown kind.
+        """
+        return self.given_head or head_of(self.model, self.name)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Label names by index of the head's outputs; None for a model without a classification head."""
-        if not has_classifier(self.model):
+        """Label names by index of the head's outputs; None where the outputs are no named classes or tags."""
+        if self.given_head is not None or self.head.kind not in ("classes", "tags"):
             return None
         config: Any = self.model.config
         return tuple(str(config.id2label[index]) for index in range(config.num_labels))
 
-
-def has_classifier(model: nn.Module) -> bool:
-    """Tell whether the model ends in a sequence classification head."""
-    return type(model).__name__.endswith("ForSequenceClassification")
+    def example(self) -> TokenBatch:
+        """One short sample without padding."""
+        if self.given_example is not None:
+            return self.given_example
+        return TokenBatch(dict(self.tokenizer("turn the light on", return_tensors="pt")), (0,))
 
 
 def load_model(source: str | Path) -> LoadedModel:
@@ -52,25 +91,49 @@ def load_model(source: str | Path) -> LoadedModel:
     Only safetensors weights are read: other weight files can run code when they are opened.
 
     Raises:
-        InputFileError: the folder is no model, lacks weights or tokenizer, or holds NaN or infinite weights.
+        InputFileError: the folder is no model, has a head of an unknown kind, lacks weights or tokenizer, or holds
+            NaN or infinite weights.
     """
     check_is_model(source)
     quiet_transformers()
     local = Path(source).is_dir()
     with refusing(source):
         config = AutoConfig.from_pretrained(source, local_files_only=local)
-        architecture = (config.architectures or [""])[0]
-        auto = AutoModelForSequenceClassification if architecture.endswith("ForSequenceClassification") else AutoModel
-        model, found = auto.from_pretrained(
+    kind = config_kind(config, str(source))
+    with refusing(source):
+        model, found = AUTO_CLASSES[kind].from_pretrained(
             source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     # transformers would fill in random weights; only a pooler that nobody asks for may be missing
-    missing = sorted(name for name in found["missing_keys"] if has_classifier(model) or not name.startswith("pooler."))
+    missing = sorted(n for n in found["missing_keys"] if kind != "embeddings" or not n.startswith("pooler"))
     if missing:
         raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
     tokenizer = load_tokenizer(source, config)
     check_finite(model, str(source))
-    return LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
+    loaded = LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
+    _ = loaded.head  # refused here rather than after an hour
+    return loaded
+
+
+def config_kind(config: Any, source: str) -> OutputKind:
+    """Return the kind of outputs that a model's `config.json` names.
+
+    Raises:
+        InputFileError: none of the known kinds.
+    """
+    architecture = (config.architectures or ["Model"])[0]  # encoders saved by other tools name none
+    return head_kind(architecture, source)
+
+
+def build_model(config: Any, source: str) -> Any:
+    """Return a model of the class that its config names, in float32, with weights still to be filled in.
+
+    Raises:
+        InputFileError: a head of an unknown kind, or a config that makes no model.
+    """
+    kind = config_kind(config, source)
+    with refusing(source):
+        return AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
 
 
 @contextmanager
@@ -96,7 +159,9 @@ def load_tokenizer(source: str | Path, config: Any) -> Any:
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
         raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
     with refusing(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
+        # words of a tag model are tokenized one by one, which byte-level tokenizers do only with a blank before each
+        words = {"add_prefix_space": True} if config_kind(config, str(source)) == "tags" else {}
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **words)
     positions = getattr(config, "max_position_embeddings", 0)
     if positions > SPARE_POSITIONS:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions - SPARE_POSITIONS)
@@ -151,7 +216,7 @@ def label_index(loaded: LoadedModel, labels: tuple[str, ...], source: str) -> to
     """Return int64 `[N]`: the head's output index of each label, by name or by number.
 
     Raises:
-        UsageError: the model has no classification head.
+        UsageError: the model's outputs are no named classes.
         InputFileError: a label that the head does not know.
     """
     names = loaded.labels

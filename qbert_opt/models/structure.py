@@ -1,69 +1,53 @@
 """Find a model's matrices by what they do, not by what they are called.
 
-One forward pass over a dummy sentence tells the order of the linear layers and which of them read the same tensor.
-The encoder is the longest list of equal blocks; inside a block the three layers that share an input are query, key and
-value, the next is the attention's output, then the wide and the narrow feed-forward layer.
+One forward pass over a dummy sentence (`tracing`) tells which linear layers feed which. The encoder is the list of
+modules that holds most linear weights. Inside a block, attention's output is the layer whose input was weighted by a
+softmax; what that softmax was made of are query and key, what it weighted is the value; a layer fed by one other layer
+alone, or by two that read the same, is the feed-forward output, and those others its intermediate layers.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ..errors import InputFileError
 from ..profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
 from .loading import LoadedModel
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call of a linear layer in the dummy pass; keeping the input alive keeps its identity unique."""
-
-    module: str
-    layer: nn.Linear
-    input: torch.Tensor
+from .tracing import LinearCall, Trace, trace
 
 
 def profile_model(loaded: LoadedModel) -> ModelProfile:
-    """Read shapes and roles of a loaded encoder.
+    """Read shapes and roles of a loaded encoder; every parameter is counted in exactly one place.
 
     Raises:
         InputFileError: no list of encoder blocks with linear layers is found.
     """
     model = loaded.model
     blocks = _encoder_blocks(model, loaded.name)
-    calls, table_reads, num_tokens = _dummy_pass(loaded)
-    matrices: list[MatrixSpec] = []
-    for index, prefix in enumerate(blocks):
-        inside = [call for call in calls if call.module.startswith(prefix + ".")]
-        for call, kind in zip(inside, _kinds(inside), strict=True):
-            rows, columns = call.layer.weight.shape
-            matrices.append(MatrixSpec(module=call.module, kind=kind, block=index, rows=rows, columns=columns))
-    searched = {matrix.module for matrix in matrices}
-    if not searched:
+    example = loaded.example()
+    found = trace(model, lambda: loaded.head.read(model, example))
+    num_tokens = int(example.mask.sum())
+    matrices = _matrices(found.calls, blocks, num_tokens)
+    if not matrices:
         raise InputFileError(f"{loaded.name}: no linear layer was reached inside its {len(blocks)} blocks.")
-    tables = _tables(model, table_reads, num_tokens)
-    head = [
-        HeadSpec(module=call.module, rows=call.layer.out_features, columns=call.layer.in_features)
-        for call in calls
-        if call.module not in searched
-    ]
-    priced = {f"{name}.weight" for name in searched} | {f"{table.module}.weight" for table in tables}
-    other = sum(p.numel() for name, p in model.named_parameters() if name not in priced)
+    tables = _tables(model, found, num_tokens)
+    searched = {id(model.get_submodule(m.module).weight) for m in matrices}
+    owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
+    priced = searched | set(owners)
+    config = getattr(model, "config", None)
     return ModelProfile(
         name=loaded.name,
         architecture=type(model).__name__,
         sha256=loaded.sha256,
         num_blocks=len(blocks),
-        hidden=model.config.hidden_size,
-        heads=model.config.num_attention_heads,
-        matrices=tuple(matrices),
-        tables=tuple(tables),
-        head=tuple(head),
-        other_elements=other,
+        hidden=getattr(config, "hidden_size", 0) or found.block_outputs.get(blocks[0], 0) or matrices[0].columns,
+        heads=getattr(config, "num_attention_heads", 0) or found.heads or 1,
+        matrices=matrices,
+        tables=tables,
+        head=_head(found.calls, searched, owners, blocks, num_tokens),
+        other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
     )
 
 
@@ -81,60 +65,110 @@ def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
     return best[1]
 
 
-def _dummy_pass(loaded: LoadedModel) -> tuple[list[_Call], Counter[str], int]:
-    calls: list[_Call] = []
-    reads: Counter[str] = Counter()
-    handles = []
-    for name, module in loaded.model.named_modules():
-        if isinstance(module, nn.Linear):
-            handles.append(
-                module.register_forward_hook(
-                    lambda layer, args, _out, name=name: calls.append(_Call(name, layer, args[0]))
+def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: int) -> tuple[MatrixSpec, ...]:
+    """Weights of linear layers inside the blocks, each once however often and by whichever module it is used."""
+    matrices: list[MatrixSpec] = []
+    taken: set[int] = set()
+    for index, prefix in enumerate(blocks):
+        inside = [call for call in calls if call.module.startswith(prefix + ".")]
+        kinds = block_kinds(inside)
+        for module, kind in kinds.items():
+            weight = next(call.layer.weight for call in inside if call.module == module)
+            if id(weight) in taken:
+                continue
+            taken.add(id(weight))
+            positions = [call.positions for call in calls if call.layer.weight is weight]
+            rows, columns = weight.shape
+            matrices.append(
+                MatrixSpec(
+                    module=module,
+                    kind=kind,
+                    block=index,
+                    rows=rows,
+                    columns=columns,
+                    uses=sum(p == num_tokens for p in positions),
+                    fixed_positions=sum(p for p in positions if p != num_tokens),
                 )
             )
-        elif isinstance(module, nn.Embedding):
-            handles.append(
-                module.register_forward_hook(
-                    lambda _layer, args, _out, name=name: reads.update({name: args[0].numel()})
-                )
-            )
-    encoded = loaded.tokenizer("turn the light on", return_tensors="pt")
-    try:
-        with torch.no_grad():
-            loaded.model(**encoded)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, reads, encoded["input_ids"].numel()
+    return tuple(matrices)
 
 
-def _kinds(calls: list[_Call]) -> list[Kind]:
-    """Roles of one block's linear layers in order of execution; `linear` for what is no plain transformer block."""
-    shared = Counter(id(call.input) for call in calls)
-    if len(calls) == 6 and shared[id(calls[0].input)] == 3 and all(calls[i].input is calls[0].input for i in range(3)):
-        names = _attention_inputs([call.module for call in calls[:3]])
-        return [*names, "attention_output", "intermediate", "output"]
-    return ["linear"] * len(calls)
+def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
+    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role."""
+    first: dict[str, LinearCall] = {}
+    for call in calls:
+        first.setdefault(call.module, call)
+    kinds: dict[str, Kind] = {}
+    for call in first.values():
+        if call.scores and call.module not in kinds:
+            for module, kind in _attention(call, first).items():
+                kinds.setdefault(module, kind)
+    for call in first.values():
+        feeding = [first[module] for module in call.reads if module in first]
+        if call.module in kinds or len(feeding) != len(call.reads) or not feeding:
+            continue
+        widths = {before.layer.out_features for before in feeding}
+        same_input = len({before.input_id for before in feeding}) == 1
+        free = all(kinds.get(before.module, "intermediate") == "intermediate" for before in feeding)
+        if free and same_input and widths <= {call.layer.in_features, 2 * call.layer.in_features}:
+            kinds |= {before.module: "intermediate" for before in feeding} | {call.module: "output"}
+    return {module: kinds.get(module, "linear") for module in first}
 
 
-def _attention_inputs(modules: list[str]) -> list[Kind]:
-    """Query, key and value do the same work; which is which is only a name: q…, k…, v… if so called."""
-    by_letter: dict[str, Kind] = {"q": "query", "k": "key", "v": "value"}
-    letters = [module.rsplit(".", 1)[-1][0] for module in modules]
-    if sorted(letters) == ["k", "q", "v"]:
-        return [by_letter[letter] for letter in letters]
-    return ["query", "key", "value"]
+def _attention(output: LinearCall, calls: dict[str, LinearCall]) -> dict[str, Kind]:
+    """Roles around one attention: its output layer, and what the scores and the weighted sum are made of."""
+    kinds: dict[str, Kind] = {output.module: "attention_output"}
+    scores = [module for module in calls if module in output.scores]
+    values = [module for module in calls if module in output.reads]
+    kinds |= {module: "query_key_value" if module in output.scores else "value" for module in values}
+    tokens = max((calls[module].positions for module in (*values, *scores)), default=0)
+    if values:
+        tokens = calls[values[0]].positions
+    rest = [module for module in scores if module not in values]
+    kinds |= {module: "position" for module in rest if calls[module].positions != tokens}
+    pair = [module for module in rest if calls[module].positions == tokens]
+    if len(pair) == 2:
+        kinds |= dict(zip(pair, _query_and_key(pair), strict=True))
+    return kinds
 
 
-def _tables(model: nn.Module, reads: Counter[str], num_tokens: int) -> list[TableSpec]:
+def _query_and_key(modules: list[str]) -> list[Kind]:
+    """Query and key do the same work; which is which is only a name: q… or k… if so called."""
+    letters = [module.rsplit(".", 1)[-1][0].lower() for module in modules]
+    return ["key", "query"] if letters == ["k", "q"] else ["query", "key"]
+
+
+def _tables(model: nn.Module, found: Trace, num_tokens: int) -> tuple[TableSpec, ...]:
     tables, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             rows, columns = module.weight.shape
             # relative positions are read once per pair of tokens, which is no row gather
-            per_token = reads[name] / num_tokens
+            per_token = found.table_reads.get(name, 0) / num_tokens
             tables.append(
                 TableSpec(module=name, rows=rows, columns=columns, reads_per_token=per_token if per_token <= 1 else 0.0)
             )
-    return tables
+    return tuple(tables)
+
+
+def _head(
+    calls: Sequence[LinearCall], searched: set[int], owners: dict[int, str], blocks: Sequence[str], num_tokens: int
+) -> tuple[HeadSpec, ...]:
+    """Linear layers outside the encoder in order of execution, each once."""
+    prefixes = tuple(prefix + "." for prefix in blocks)
+    heads: dict[str, HeadSpec] = {}
+    before = True
+    for call in calls:
+        before &= not call.module.startswith(prefixes)
+        if id(call.layer.weight) in searched or call.module in heads:
+            continue
+        heads[call.module] = HeadSpec(
+            module=call.module,
+            rows=call.layer.out_features,
+            columns=call.layer.in_features,
+            per_token=call.positions >= num_tokens > 1,
+            before_blocks=before,
+            tied_to=owners.get(id(call.layer.weight), ""),
+        )
+    return tuple(heads.values())

@@ -20,14 +20,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig
 
 from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
 from ..calibration import MatrixQuantizer, weight_of
 from ..choices import Layout
 from ..errors import InputFileError
 from ..files import atomic_folder
-from ..models.loading import LoadedModel, check_finite, load_tokenizer, quiet_transformers, refusing, weights_sha256
+from ..models.loading import (
+    LoadedModel,
+    build_model,
+    check_finite,
+    load_tokenizer,
+    quiet_transformers,
+    refusing,
+    weights_sha256,
+)
 from ..quantizers import QuantizedMatrix, rtn
 from .stored import PARTS, part_shapes, restored, stored_parts
 
@@ -104,7 +112,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
         config = AutoConfig.from_pretrained(root, local_files_only=True)
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # what is loaded holds float weights, and says so
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model = build_model(config, str(root))
     state: dict[str, torch.Tensor] = {}
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
@@ -120,7 +128,10 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
     with refusing(root):
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        absent, unexpected = model.load_state_dict(state, strict=False)
+    tied = dict(model.named_parameters(remove_duplicate=False))
+    filled = {id(tied[name]) for name in state if name in tied}
+    missing = [name for name in absent if id(tied.get(name)) not in filled]
     if missing or unexpected:
         name = (missing or unexpected)[0]
         raise InputFileError(
