@@ -93,7 +93,7 @@ class Operation:
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
         if min(sizes) < 1 or min(self.input_elements, self.output_elements) < 0:
             raise DeviceError(
-                f"{self.name}: found m, k, n, batch, repeats {', '.join(map(str, sizes))} and "
+                f"{self.name}: found m, k, n, batch {', '.join(map(str, sizes[:4]))}, {self.repeats} repeats and "
                 f"{self.input_elements} to {self.output_elements} elements; "
                 "legal are sizes of at least 1 and no negative count; correct it"
             )

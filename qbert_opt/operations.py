@@ -213,6 +213,7 @@ class _Block:
         self.latest = {builder.profile.hidden: current}  # by width
         self.unread: dict[str, int] = {}  # results of layers without a role, with their widths
         self.heads: dict[Kind, MatrixSpec] = {}  # the matrices that attention reads
+        self.positioned: list[MatrixSpec] = []  # those among them that relative positions go through
         self.wide: list[str] = []  # results of intermediate layers
         self.biases, self.norms_left, self.pairs, self.last = biases, 2, 0, current
 
@@ -220,6 +221,7 @@ class _Block:
         """Add one matrix and what follows it before the next."""
         if matrix.kind in ("query", "key", "value", "query_key_value", "position"):
             self.heads[matrix.kind] = matrix
+            self.positioned += [matrix] if matrix.fixed_positions else []
             self.builder.matrix(matrix, *([self._source(matrix.columns)] if matrix.uses else []))
         elif matrix.kind == "intermediate":
             self.wide.append(self.builder.matrix(matrix, self._source(matrix.columns)))
@@ -260,8 +262,8 @@ class _Block:
         query, key, value = (self.heads.get(kind, fused) for kind in ATTENTION_KINDS[:3])
         if query is None or key is None or value is None:
             return self._source(width)
-        extra = [m for m in self.heads.values() if m.fixed_positions]
-        return self.builder.attention(self.prefix, query.module, key.module, value.module, width, extra)
+        modules = (query.module, key.module, value.module)
+        return self.builder.attention(self.prefix, *modules, width, self.positioned)
 
     def _residual(self, name: str, made: str, width: int) -> None:
         others = [tensor for tensor, columns in self.unread.items() if columns == width]

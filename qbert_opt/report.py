@@ -26,6 +26,8 @@ TITLES = {
     "query": "query",
     "key": "key",
     "value": "value",
+    "query_key_value": "q, k, v",
+    "position": "positions",
     "attention_output": "att. out",
     "intermediate": "ffn in",
     "output": "ffn out",
@@ -54,7 +56,7 @@ def scores_summary(table: ScoreTable) -> str:
 def print_plan(plan: Allocation, report: CostReport | None) -> None:
     """Print a plan and, with a device, its predicted cost."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=True)
-    console.print(f"[bold]{plan.profile.name}[/bold] ({plan.profile.architecture}, {plan.profile.num_blocks} layers)")
+    console.print(f"[bold]{plan.profile.name}[/bold] ({plan.profile.architecture}, {_layers(plan.profile)})")
     console.print(f"scores: {_origin(plan, plan.provenance)}\n")
     console.print(plan_table(plan.matrices))
     console.print("bits and grouping: r = row groups, c = inputs per column group; * stays on chip\n")
@@ -66,11 +68,18 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
             console.print(line)
 
 
+def _layers(profile: ModelProfile) -> str:
+    if profile.num_layers == profile.num_blocks:
+        return f"{profile.num_blocks} layers"
+    return f"{profile.num_layers} layers that share the weights of {profile.num_blocks}"
+
+
 def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
     """Encoder layers by matrices: bits and grouping of each."""
     table = Table(box=None, pad_edge=False)
     kinds = list(dict.fromkeys(m.kind for m in matrices))
-    plain = all(kind in TITLES for kind in kinds)
+    places = [(m.block, m.kind) for m in matrices]
+    plain = all(kind in TITLES for kind in kinds) and len(set(places)) == len(places)
     table.add_column("layer", justify="right")
     if not plain:
         table.add_column("matrix")

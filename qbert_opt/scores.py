@@ -27,7 +27,8 @@ class Provenance(_Frozen):
         data: name of the data set; `data_sha256` its hash.
         num_scored: samples that score; disjoint from the `num_calibration` samples that fit the quantizer.
         mean_tokens: mean length of the scoring samples in tokens.
-        mean_confidence: mean probability of the likeliest class; over-confident text under-predicts. None without softmax.
+        mean_confidence: mean probability of the likeliest class; over-confident text under-predicts.
+            None without softmax.
         scored_accuracy: accuracy on the scoring samples, where they have labels.
         seed: of every draw.
         commit: of this project's code, with `+` when it had uncommitted changes; `version` its release.

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from . import registry
@@ -97,7 +96,7 @@ def measure_sensitivity(
         metric=metric,
         method=method,
         # metrics in nats are in the unit of the model's outputs
-        loss_unit=head.loss_unit if plugin.LOSS_UNIT == LOSS_UNITS["classes"] else plugin.LOSS_UNIT,
+        loss_unit=head.loss_unit if LOSS_UNITS["classes"] == plugin.LOSS_UNIT else plugin.LOSS_UNIT,
         contains=plugin.CONTAINS,
         profile=profile,
         choices=tuple(c.name for c in choices),

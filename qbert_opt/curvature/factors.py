@@ -175,18 +175,19 @@ def _batch_factors(
         inputs = [sample_rows(given, batch.mask) for given, _ in calls]
         parts = gradients[position : position + len(calls)]
         position += len(calls)
-        yield name, {
-            index: SampleFactors(
-                torch.cat([rows[n] for rows in inputs]),
-                torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
-            )
-            for n, index in enumerate(batch.indices)
-        }
+        yield (
+            name,
+            {
+                index: SampleFactors(
+                    torch.cat([rows[n] for rows in inputs]),
+                    torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
+                )
+                for n, index in enumerate(batch.indices)
+            },
+        )
 
 
-def _cotangents(
-    head: Head, outputs: Outputs, temperature: float, draws: int, seed: int
-) -> Iterator[torch.Tensor]:
+def _cotangents(head: Head, outputs: Outputs, temperature: float, draws: int, seed: int) -> Iterator[torch.Tensor]:
     """Yield what is back-propagated: each column of B, or scaled sign combinations of them."""
     if _exact_factors(head) is None:
         for draw in range(draws):

@@ -30,9 +30,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     for group in _groups(task, pending):
         names = [task.profile.matrices[i].module for i in group]
         task.note(f"factor pass over {len(group)} matrices")
-        factors = factor_pass(
-            task.model, task.batches, names, temperature=TEMPERATURE, head=task.head, seed=task.seed
-        )
+        factors = factor_pass(task.model, task.batches, names, temperature=TEMPERATURE, head=task.head, seed=task.seed)
         for index, name in zip(group, names, strict=True):
             samples = factors.pop(name)
             yield index, quadratic_forms(samples, task.perturbations(task.profile.matrices[index]))

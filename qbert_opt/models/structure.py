@@ -111,7 +111,8 @@ def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
         same_input = len({before.input_id for before in feeding}) == 1
         free = all(kinds.get(before.module, "intermediate") == "intermediate" for before in feeding)
         if free and same_input and widths <= {call.layer.in_features, 2 * call.layer.in_features}:
-            kinds |= {before.module: "intermediate" for before in feeding} | {call.module: "output"}
+            kinds.update(dict.fromkeys((before.module for before in feeding), "intermediate"))
+            kinds[call.module] = "output"
     return {module: kinds.get(module, "linear") for module in first}
 
 
