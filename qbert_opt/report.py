@@ -13,6 +13,7 @@ from hwmodels.units import format_bandwidth, format_bytes, format_joules, format
 
 from .allocation import Allocation, PlannedMatrix
 from .limits import shown
+from .profiles import ModelProfile
 from .scores import Provenance, ScoreTable
 
 if TYPE_CHECKING:
