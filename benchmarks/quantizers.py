@@ -1,0 +1,215 @@
+"""Which quantizer keeps most at so many bits per weight? Plans measured on unseen text, all scales counted.
+
+    python benchmarks/quantizers.py MODEL CALIBRATION TEST OUT.jsonl [--seeds 0,1,2] [--methods gptq,guided]
+    python benchmarks/quantizers.py --table OUT.jsonl ...
+
+Uniform plans give every matrix one choice; mixed ones are solved from `directional` scores of the same quantizer on the
+other half of CALIBRATION. Tables are stored at 8 bits and all else in fp16 in every plan. Rows that OUT.jsonl has are
+not measured again, so a run may be stopped (`--stop` seconds) and repeated.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qbert_opt.calibration import (
+    BATCH_SIZE,
+    CalibrationPlan,
+    MatrixQuantizer,
+    calibration_texts,
+    method_grid,
+    weight_of,
+)
+from qbert_opt.choices import Layout, choice
+from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.evaluation import evaluate, outputs
+from qbert_opt.limits import Limits
+from qbert_opt.metrics.directional import TEMPERATURE, quadratic_forms
+from qbert_opt.models.batches import tokenize
+from qbert_opt.models.loading import LoadedModel, load_model
+from qbert_opt.models.structure import profile_model
+from qbert_opt.planner import allocate
+from qbert_opt.provenance import code_commit, code_version, today
+from qbert_opt.quantizers import rtn
+from qbert_opt.scores import Provenance, ScoreTable, read_scores, write_scores
+from qbert_opt.texts import read_texts
+
+AT_2_BITS = ("2bit/rows:heads", "2bit/rows:each", "2bit/columns:128")
+UNIFORM = {
+    "offset": (*AT_2_BITS, "2bit/columns:64", "3bit/rows:each", "4bit/rows:each"),
+    "codebook": (*AT_2_BITS, "3bit/rows:each", "4bit/rows:each"),
+}
+BUDGETS = (2.05, 2.25, 2.5, 3.0, 4.0)
+MIXED_BITS = (2, 3, 4)
+MIXED_GROUPINGS = ("rows:heads", "rows:128", "rows:each", "columns:32", "columns:64", "columns:128")
+FREE = ("rtn", "mse")  # know no calibration text: one seed says all
+
+
+class Study:
+    """One model, one draw of calibration text."""
+
+    def __init__(self, options: argparse.Namespace, seed: int) -> None:
+        self.loaded = load_model(options.model)
+        self.data, self.test = read_texts(options.calibration), read_texts(options.test)
+        self.plan = CalibrationPlan(len(self.data) // 2, len(self.data) // 2, seed)
+        self.fit, self.scored = calibration_texts(self.data, self.plan)
+        self.profile = profile_model(self.loaded)
+        self.truth = outputs(self.loaded, self.test)
+        self.rest = self._everything_else()
+
+    def _everything_else(self) -> dict[str, torch.Tensor]:
+        """Tables at 8 bits, one range per row; all other tensors in fp16."""
+        stored = {n: p.detach().half().float() for n, p in self.loaded.model.named_parameters()}
+        for table in self.profile.tables:
+            [found] = rtn.quantize(weight_of(self.loaded.model, table.module), [Layout(8, "rows", table.rows, 1)])
+            stored[f"{table.module}.weight"] = found.dequantize()
+        return stored
+
+    def measure(self, quantizer: MatrixQuantizer, names: dict[str, str]) -> dict[str, object]:
+        """Measure the plan that gives each matrix the named choice."""
+        stored, size = dict(self.rest), 0
+        for matrix in self.profile.matrices:
+            asked = choice(names[matrix.module])
+            [found] = quantizer.quantize(matrix, [asked])
+            stored[f"{matrix.module}.weight"] = found.dequantize()
+            size += asked.bytes(matrix.rows, matrix.columns, heads=self.profile.heads)
+        model = copy.deepcopy(self.loaded.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(stored[name])
+        found = evaluate(
+            LoadedModel(self.loaded.name, model, self.loaded.tokenizer, self.loaded.sha256), self.test, self.truth
+        )
+        accuracy, kl = found.accuracy, found.kl
+        return {
+            "bits": round(8 * size / self.profile.encoder_elements, 4),
+            "accuracy": round(100 * accuracy.value, 2),
+            "kl": [round(x, 5) for x in (kl.value, kl.low, kl.high)],
+            "flipped": found.flipped,
+            "lost": found.lost,
+            "won": found.won,
+        }
+
+    def reference_accuracy(self) -> float:
+        return round(100 * evaluate(self.loaded, self.test, self.truth).accuracy.value, 2)
+
+    def scores(self, method: str, quantizer: MatrixQuantizer, path: Path) -> ScoreTable:
+        """Directional scores of a method, from `path` where it was written before."""
+        if path.exists():
+            return read_scores(path)
+        choices = method_grid(method, MIXED_BITS, MIXED_GROUPINGS)
+        batches = tokenize(self.loaded.tokenizer, self.scored.texts, batch_size=BATCH_SIZE)
+        value, error, norm = [], [], []
+        for block in range(self.profile.num_blocks):
+            inside = [m for m in self.profile.matrices if m.block == block]
+            factors = factor_pass(self.loaded.model, batches, [m.module for m in inside], temperature=TEMPERATURE)
+            for matrix in inside:
+                errors = quantizer.errors(matrix, choices)
+                estimate = quadratic_forms(factors.pop(matrix.module), errors)
+                value.append(tuple(estimate.value.tolist()))
+                error.append(tuple(estimate.std_error.tolist()))
+                norm.append(tuple(errors.flatten(1).double().square().sum(1).tolist()))
+            print(f"  scored {method}: layer {block + 1}", file=sys.stderr, flush=True)
+        made = Provenance(
+            data=self.data.name, data_sha256=self.data.sha256, num_scored=self.plan.num_scored,
+            num_calibration=self.plan.num_calibration, mean_tokens=0.0, mean_confidence=0.0, scored_accuracy=None,
+            seed=self.plan.seed, commit=code_commit(), version=code_version(), date=today(),
+        )  # fmt: skip
+        table = ScoreTable(
+            metric="directional", method=method, loss_unit="nats", contains="matrices", profile=self.profile,
+            choices=tuple(c.name for c in choices), value=tuple(value), std_error=tuple(error),
+            weight_error=tuple(norm), provenance=made,
+        )  # fmt: skip
+        write_scores(table, path)
+        return table
+
+
+def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
+    """Yield measured rows that are not there yet, seed by seed and method by method."""
+    started = time.monotonic()
+    for seed in map(int, options.seeds.split(",")):
+        study = None
+        for method in options.methods.split(","):
+            [form] = {c.form for c in method_grid(method, (2,), ("rows:1",))}
+            suffix = "" if form == "offset" else f"/{form}"
+            uniform = [f"{c}/{method}{suffix}" for c in UNIFORM[form]]
+            mixed = [f"mixed:{bits}/{method}" for bits in BUDGETS] if method in options.mixed.split(",") else []
+            pending = [p for p in uniform + mixed if (p, options.model_name, seed) not in done]
+            if (method in FREE and seed) or not pending:
+                continue
+            study = study or Study(options, seed)
+            quantizer = MatrixQuantizer(study.loaded, study.profile, method, study.fit)
+            print(f"seed {seed} {method}: {len(pending)} plans", file=sys.stderr, flush=True)
+            for plan in pending:
+                if time.monotonic() - started > options.stop:
+                    return
+                begun, predicted = time.process_time(), None
+                names = {m.module: plan for m in study.profile.matrices}
+                if plan in mixed:
+                    bits = float(plan.removeprefix("mixed:").split("/")[0])
+                    path = Path(f"{options.out}.{method}.{seed}.scores.json")
+                    table = study.scores(method, quantizer, path)
+                    found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
+                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
+                row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
+                row |= study.measure(quantizer, names) | {"reference": study.reference_accuracy()}
+                yield row | {
+                    "predicted": predicted, "cpu_s": round(time.process_time() - begun, 1), "commit": code_commit(),
+                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                }  # fmt: skip
+
+
+def table_of(paths: list[str]) -> str:
+    """Markdown: one line per model and plan, seeds together."""
+    rows = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
+    lines = [
+        "| model | plan | bits | KL, nats [95 %, first seed] | KL of the seeds | accuracy | flipped | predicted |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    keys = sorted({(r["model"], r["bits"], r["plan"]) for r in rows if r["seed"] == 0})
+    for model, bits, plan in keys:
+        same = sorted((r for r in rows if (r["model"], r["plan"]) == (model, plan)), key=lambda r: r["seed"])
+        first = same[0]
+        seeds = ", ".join(f"{r['kl'][0]:.4f}" for r in same) if len(same) > 1 else "-"
+        accuracy = "/".join(f"{r['accuracy']:.2f}" for r in same)
+        predicted = "-" if first["predicted"] is None else f"{np.mean([r['predicted'] for r in same]):.4f}"
+        kl = "{:.4f} [{:.4f}, {:.4f}]".format(*first["kl"])
+        flips = "/".join(str(r["flipped"]) for r in same)
+        lines.append(f"| {model} | {plan} | {bits:.3f} | {kl} | {seeds} | {accuracy} | {flips} | {predicted} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", nargs="+")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("calibration", nargs="?")
+    parser.add_argument("test", nargs="?")
+    parser.add_argument("out", nargs="?")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--methods", default="guided,gptq,rtn,mse,kmeans,quantease")
+    parser.add_argument("--mixed", default="guided,gptq,rtn", help="methods whose mixed plans are measured too")
+    parser.add_argument("--stop", type=float, default=1e9, help="start no plan after so many seconds")
+    options = parser.parse_args()
+    if options.table:
+        print(table_of(options.table))
+        return
+    options.model_name = Path(options.model).name
+    out = Path(options.out)
+    lines = out.read_text().splitlines() if out.exists() else []
+    done = {(r["plan"], r["model"], r["seed"]) for r in map(json.loads, lines)}
+    for row in rows_of(options, done):
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row["seed"], row["plan"], row["bits"], row["kl"], row["accuracy"], row["cpu_s"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
