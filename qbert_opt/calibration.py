@@ -70,6 +70,26 @@ def weight_of(model: nn.Module, module: str) -> torch.Tensor:
     return model.get_parameter(f"{module}.weight").detach()
 
 
+def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
+    """Tokenize the text that fits a quantizer.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if fit is None:
+        raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
+    return tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+
+
+def fit_grams(
+    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each."""
+    grams = input_grams(model, batches, modules)
+    share: float = getattr(registry.load("quantizers", method), "GRADIENT_SHARE", 0.0)
+    return guided_grams(model, batches, grams, share) if share else grams
+
+
 class MatrixQuantizer:
     """Quantizes a model's matrices by one method with statistics of one calibration text."""
 
@@ -78,15 +98,8 @@ class MatrixQuantizer:
         self._plugin = registry.load("quantizers", method)
         self._grams: dict[str, torch.Tensor] = {}
         if self._plugin.NEEDS_GRAM:
-            if fit is None:
-                raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
-            batches: Sequence[TokenBatch] = tokenize(
-                loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind
-            )
-            self._grams = input_grams(self._model, batches, [m.module for m in profile.matrices])
-            share = getattr(self._plugin, "GRADIENT_SHARE", 0.0)
-            if share:
-                self._grams = guided_grams(self._model, batches, self._grams, share)
+            batches = fit_batches(loaded, method, fit)
+            self._grams = fit_grams(self._model, method, batches, [m.module for m in profile.matrices])
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""

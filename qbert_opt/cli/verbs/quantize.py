@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,9 @@ def command(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Fit later matrices to inputs that carry the earlier errors.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the quantized model: exactly as many bytes as planned, safetensors only.
@@ -37,6 +41,11 @@ def command(
     if data is not None:
         texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     with progress("quantizing", quiet=quiet) as tell:
-        written = quantize_model(load_model(model), allocation, texts, output, progress=tell)
+        written = quantize_model(load_model(model), allocation, texts, output, sequential=sequential, progress=tell)
+    if sequential:
+        again = read_allocation(Path(output) / "allocation.json")
+        typer.echo(
+            f"predicted loss   {allocation.predicted_loss:.4g} by the plan, {again.predicted_loss:.4g} scored again"
+        )
     for line in written_lines(written, allocation):
         typer.echo(line)
