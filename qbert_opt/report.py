@@ -54,6 +54,14 @@ def scores_summary(table: ScoreTable) -> str:
     )
 
 
+def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
+    """One line that says what a run held above the model, and whether that kept its limit."""
+    kept = "within" if peak_bytes <= limit_bytes else "ABOVE"
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    limit = f"{kept} --memory-limit {limit_bytes / 2**20:,.0f} MiB"
+    return f"peak memory{each} {peak_bytes / 2**20:,.0f} MiB above the model, {limit}"
+
+
 def print_plan(plan: Allocation, report: CostReport | None) -> None:
     """Print a plan and, with a device, its predicted cost."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=True)

@@ -56,6 +56,26 @@ class BlockSensitivity(_Frozen):
     eigenvalues: tuple[float, ...]
 
 
+class MatrixCurvature(_Frozen):
+    """How sharply the loss bends along one matrix.
+
+    Attributes:
+        module: the matrix.
+        quantity: what `value` is; a trace is that of the whole block, not the mean over weights.
+        value: with its sign: negative curvature says that the model has not converged on this loss.
+        std_error: over the text (and over random draws, where there are some).
+        eigenvalues: one per slice of the data, where they are taken apart.
+        products: Hessian-vector products spent; 0 for what comes from a factor pass.
+    """
+
+    module: str
+    quantity: str
+    value: float
+    std_error: float
+    eigenvalues: tuple[float, ...] = ()
+    products: int = 0
+
+
 class ScoreTable(_Frozen):
     """Predicted loss increase of each matrix under each choice.
 
@@ -68,7 +88,10 @@ class ScoreTable(_Frozen):
         std_error: standard error of each score over samples; None where masked.
         weight_error: squared Frobenius norm of the rounding error; None where masked.
         masks: why a choice is not allowed for a matrix, by `module` then choice name.
+        samples: texts that each matrix' scores are from; 0 for data-free scores, none where a table does not say.
         block_sensitivity: per encoder layer, for metrics that have one.
+        curvature: per matrix, for metrics that have one.
+        warnings: what a user of these scores should know.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -82,7 +105,10 @@ class ScoreTable(_Frozen):
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
     masks: dict[str, dict[str, str]] = {}
+    samples: tuple[int, ...] = ()
     block_sensitivity: tuple[BlockSensitivity, ...] = ()
+    curvature: tuple[MatrixCurvature, ...] = ()
+    warnings: tuple[str, ...] = ()
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -94,6 +120,8 @@ class ScoreTable(_Frozen):
                 raise ValueError(f"{name} is not [{expected[0]} matrices, {expected[1]} choices]")
             if not np.isfinite([v for row in rows for v in row if v is not None]).all():
                 raise ValueError(f"{name} holds NaN or infinite values")
+        if self.samples and len(self.samples) != len(self.profile.matrices):
+            raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self
 
     def grid(self) -> tuple[Choice, ...]:

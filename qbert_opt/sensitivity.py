@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from . import registry
 from .calibration import BATCH_SIZE, CalibrationPlan, MatrixQuantizer, calibration_texts
 from .choices import Choice
 from .errors import UsageError
-from .files import check_folder, disk_error
-from .metrics._task import Estimate, ScoringTask
+from .jobs import Jobs
+from .memory import MemoryShares
+from .metrics._task import ScoringTask
 from .models.batches import TokenBatch, mean_tokens, tokenize
 from .models.loading import LoadedModel, label_index
 from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, collect
 from .models.structure import profile_model
+from .models.tracing import unfrozen
+from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
+from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches
 from .scores import Provenance, ScoreTable
 from .texts import LabeledTexts
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
+ROUNDING_BYTES = 28  # of each weight and choice: codes, the quantizer's working copies, and the error, twice
 
 
 def measure_sensitivity(
@@ -36,6 +41,7 @@ def measure_sensitivity(
     plan: CalibrationPlan,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
+    processes: Processes | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> ScoreTable:
     """Score every choice of every searched matrix of a model.
@@ -46,19 +52,22 @@ def measure_sensitivity(
         choices: what to score; all of one quantizer method.
         metric: name of a file in `metrics/`.
         plan: sizes and seed of the two disjoint samples of `data`.
-        memory_limit_bytes: bound on what a factor pass keeps.
+        memory_limit_bytes: bound on what is held above the model itself.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
+        processes: those that share the work; every one of them gets the whole table.
         progress: called with matrices done, matrices in all, and what goes on.
 
     Raises:
-        UsageError: unknown metric, mixed methods, labels or head missing.
-        InputFileError: too little data, unknown labels, non-finite activations.
+        UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
+            half precision), a matrix without a legal choice, a memory limit that is too small.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
     """
     plugin = registry.load("metrics", metric)
     method = _only_method(choices)
     head = loaded.head
     if plugin.NEEDS_LABELS and head.kind != "classes":
         raise UsageError(f"--metric {metric}: scores classifiers; {loaded.name} answers with {head.kind}.")
+    check_ready(loaded)
     fit, scored = calibration_texts(data, plan)
     labels = None
     if scored.labels is not None and head.kind == "classes":
@@ -68,30 +77,36 @@ def measure_sensitivity(
             f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
     profile = profile_model(loaded)
-    progress(0, len(profile.matrices), "input statistics")
-    quantizer = MatrixQuantizer(loaded, profile, method, fit)
+    names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    progress(0, len(names), "preparing")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
-    finished = _Checkpoint(checkpoint, _fingerprint(loaded, data, choices, metric, plan))
-    norms: dict[int, list[float]] = {}
-
-    def allowed(matrix: MatrixSpec) -> list[Choice]:
-        return [c for c in choices if c.name not in masks[matrix.module]]
-
-    def perturbations(matrix: MatrixSpec) -> torch.Tensor:
-        errors = quantizer.errors(matrix, allowed(matrix))
-        norms[profile.matrices.index(matrix)] = errors.flatten(1).double().square().sum(1).tolist()
-        return errors
-
+    check_samples(batches, data.name)
+    check_outputs(loaded, batches)
+    shares = MemoryShares(memory_limit_bytes)
+    batches = fitting_batches(loaded, batches, shares)
+    parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
+    jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
+    rounding = _Rounding(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
-        model=loaded.model, profile=profile, batches=batches, labels=labels,
-        perturbations=perturbations, memory_limit_bytes=memory_limit_bytes, seed=plan.seed, given_head=head,
-        note=lambda text: progress(len(finished.rows), len(profile.matrices), text),
+        model=loaded.model, profile=profile, batches=batches, labels=labels, perturbations=rounding, shares=shares,
+        seed=plan.seed, jobs=jobs, given_head=head,
+        note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
-    pending = [i for i in range(len(profile.matrices)) if i not in finished.rows]
-    for index, estimate in plugin.score(task, pending):  # also when none is pending: a metric may score whole layers
-        finished.add(index, estimate, norms[index])
-        progress(len(finished.rows), len(profile.matrices), profile.matrices[index].module)
+    mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))
+    pending = [i for i, name in enumerate(names) if name in mine]
+    rounding.expect([profile.matrices[i] for i in pending])
+    with unfrozen(loaded.model):
+        for index, estimate in plugin.score(task, pending):  # also when none is pending: it may score whole layers
+            name = names[index]
+            check_estimate(name, estimate)
+            figures = [*estimate.value.tolist(), *estimate.std_error.tolist(), *rounding.norms[name]]
+            jobs.add(name, [float(estimate.samples), *figures])
+            progress(sum(name in jobs.finished for name in names), len(names), name)
+    rows = [np.array(row) for row in jobs.gather(names).values()]
+    values, std_errors, norms = (
+        _column([np.split(row[1:], 3)[part] for row in rows], profile, choices, masks) for part in range(3)
+    )
     table = ScoreTable(
         metric=metric,
         method=method,
@@ -100,54 +115,73 @@ def measure_sensitivity(
         contains=plugin.CONTAINS,
         profile=profile,
         choices=tuple(c.name for c in choices),
-        value=_rows(finished, 0, profile, choices, masks),
-        std_error=_rows(finished, 1, profile, choices, masks),
-        weight_error=_rows(finished, 2, profile, choices, masks),
+        value=values,
+        std_error=std_errors,
+        weight_error=norms,
         masks={module: reasons for module, reasons in masks.items() if reasons},
+        samples=tuple(int(row[0]) for row in rows),
         block_sensitivity=tuple(task.block_sensitivity),
+        curvature=tuple(task.curvature),
+        warnings=(*_unmoved(names, rows), *task.warnings),
         provenance=_provenance(loaded, data, plan, batches, labels),
     )
-    finished.remove()
+    jobs.remove()
     return table
 
 
-class _Checkpoint:
-    """Finished matrices as JSON lines behind a first line that says of which run they are."""
+class _Rounding:
+    """Rounding errors of one matrix after the other, a few choices at a time; remembers their squared norms.
 
-    def __init__(self, path: str | Path | None, fingerprint: str) -> None:
-        self.rows: dict[int, tuple[list[float], list[float], list[float]]] = {}
-        self._path = None if path is None else Path(path)
-        if self._path is None:
-            return
-        if self._path.exists():
-            lines = self._path.read_text().splitlines()
-            if lines and lines[0] == fingerprint:
-                for line in lines[1:]:
-                    try:
-                        index, *row = json.loads(line)
-                    except ValueError:
-                        break  # the run was stopped inside this line
-                    self.rows[index] = (row[0], row[1], row[2])
-        check_folder(self._path)
-        self._write("w", fingerprint, *(json.dumps([index, *row]) for index, row in self.rows.items()))
+    The quantizer's statistics are made for as many of the wanted matrices as fit into memory.
+    """
 
-    def add(self, index: int, estimate: Estimate, norms: list[float]) -> None:
-        row = (estimate.value.tolist(), estimate.std_error.tolist(), norms)
-        self.rows[index] = row
-        self._write("a", json.dumps([index, *row]))
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        profile: ModelProfile,
+        method: str,
+        fit: LabeledTexts,
+        choices: Mapping[str, Sequence[Choice]],
+        shares: MemoryShares,
+    ) -> None:
+        self.norms: dict[str, list[float]] = {}
+        self._loaded, self._profile, self._method, self._fit = loaded, profile, method, fit
+        self._choices, self._shares = choices, shares
+        self._wanted: list[MatrixSpec] = []
+        self._group: list[MatrixSpec] = []
+        self._quantizer: MatrixQuantizer | None = None
 
-    def _write(self, mode: str, *lines: str) -> None:
-        if self._path is None:
-            return
-        try:
-            with self._path.open(mode) as file:
-                file.writelines(line + "\n" for line in lines)
-        except OSError as error:
-            raise disk_error(self._path, error) from None
+    def expect(self, matrices: Sequence[MatrixSpec]) -> None:
+        """Say which matrices will be asked for, in which order."""
+        self._wanted = list(matrices)
 
-    def remove(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+    def __call__(self, matrix: MatrixSpec) -> Iterator[torch.Tensor]:
+        """ΔW of one matrix, float32 `[some choices, rows, columns]` at a time."""
+        quantizer = self._quantizer_of(matrix)
+        choices = self._choices[matrix.module]
+        needed = ROUNDING_BYTES * matrix.elements
+        self._shares.refuse_less(self._shares.rounding, needed, f"{matrix.module}: rounding it once")
+        step = self._shares.rounding // needed
+        norms: list[float] = []
+        for start in range(0, len(choices), step):
+            errors = quantizer.errors(matrix, choices[start : start + step])
+            norms.extend(errors.flatten(1).double().square().sum(1).tolist())
+            yield errors
+        self.norms[matrix.module] = norms
+
+    def _quantizer_of(self, matrix: MatrixSpec) -> MatrixQuantizer:
+        if self._quantizer is None or matrix not in self._group:
+            self._quantizer = None  # its statistics go before new ones come
+            start = self._wanted.index(matrix)
+            self._group, used = [], 0
+            for following in self._wanted[start:]:
+                used += 4 * following.columns**2
+                if self._group and used > self._shares.statistics:
+                    break
+                self._group.append(following)
+            part = self._profile.model_copy(update={"matrices": tuple(self._group)})
+            self._quantizer = MatrixQuantizer(self._loaded, part, self._method, self._fit)
+        return self._quantizer
 
 
 def _only_method(choices: Sequence[Choice]) -> str:
@@ -167,24 +201,45 @@ def _masks(matrix: MatrixSpec, choices: Sequence[Choice], heads: int) -> dict[st
     return reasons
 
 
-def _rows(
-    finished: _Checkpoint,
-    which: int,
+def _allowed(
+    profile: ModelProfile, choices: Sequence[Choice], masks: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[Choice]]:
+    """Choices of each matrix that are not masked.
+
+    Raises:
+        UsageError: a matrix has none.
+    """
+    found = {m.module: [c for c in choices if c.name not in masks[m.module]] for m in profile.matrices}
+    for module, left in found.items():
+        if not left:
+            raise UsageError(f"{module}: no choice is left: {next(iter(masks[module].values()))}")
+    return found
+
+
+def _column(
+    found: Sequence[np.ndarray],
     profile: ModelProfile,
     choices: Sequence[Choice],
-    masks: dict[str, dict[str, str]],
+    masks: Mapping[str, Mapping[str, str]],
 ) -> tuple[tuple[float | None, ...], ...]:
+    """One array of the table: None where a choice is masked."""
     table = []
-    for index, matrix in enumerate(profile.matrices):
-        found = iter(finished.rows[index][which])
-        table.append(tuple(None if c.name in masks[matrix.module] else next(found) for c in choices))
+    for row, matrix in zip(found, profile.matrices, strict=True):
+        values = iter(row.tolist())
+        table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
     return tuple(table)
 
 
-def _fingerprint(
-    loaded: LoadedModel, data: LabeledTexts, choices: Sequence[Choice], metric: str, plan: CalibrationPlan
-) -> str:
-    parts = [loaded.sha256, data.sha256, metric, repr(plan), *(c.name for c in choices), code_version(), code_commit()]
+def _unmoved(names: Sequence[str], rows: Sequence[np.ndarray]) -> list[str]:
+    """Matrices on which the loss does not depend: every choice scores 0 although it has an error."""
+    split = [np.split(row[1:], 3) for row in rows]
+    still = [name for name, (value, _, norm) in zip(names, split, strict=True) if norm.any() and not value.any()]
+    return [
+        f"{name}: gets no gradient: the outputs do not depend on it on this text; it is scored 0." for name in still
+    ]
+
+
+def _fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

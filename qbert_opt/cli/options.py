@@ -29,6 +29,10 @@ CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1,
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
 ]
+TorchDevice = Annotated[
+    str,
+    typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
+]
 DEFAULT_BITS = "2,3,4,8"
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
 

@@ -6,7 +6,8 @@ operator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,69 +24,128 @@ BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eig
 class HessianOperator(LinearOperator):
     """Hessian of mean cross-entropy by a few parameters, `[P, P]`, over labelled batches.
 
-    The gradient's graph is built once and kept, so that a product is one backward pass through it.
-
     Attributes:
         num_products: Hessian-vector products made so far.
+        batch_sizes: samples of each batch.
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch], labels: torch.Tensor
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        batches: Sequence[TokenBatch],
+        labels: torch.Tensor,
+        *,
+        keep_graphs: bool = True,
     ) -> None:
-        self._parameters = list(parameters)
+        """Build the gradient's graph of each batch, so that a product is one backward pass through it.
+
+        Args:
+            model: in evaluation mode.
+            parameters: by which the loss is derived twice.
+            batches: samples of the loss.
+            labels: int64 `[N]`, in the order of the samples' indices.
+            keep_graphs: False builds the graphs anew for each product: slower, and one batch's memory is enough.
+        """
+        self._model, self._labels = model, labels
+        self._parameters, self._batches = list(parameters), list(batches)
         self._sizes = [p.numel() for p in self._parameters]
-        self._samples = sum(len(batch.indices) for batch in batches)
+        self.batch_sizes = [len(batch.indices) for batch in batches]
         self.num_products = 0
         super().__init__(np.dtype(np.float64), (sum(self._sizes), sum(self._sizes)))
+        self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
+
+    def gradient(self, batch: TokenBatch) -> tuple[torch.Tensor, ...]:
+        """Gradient of the summed loss of one batch, in the graph; None-free: what the loss ignores is zero."""
         # the fused attention kernels have no second derivative on a CPU
         with sdpa_kernel(SDPBackend.MATH):
-            self._gradients = [self._gradient(model, batch, labels) for batch in batches]
+            outputs = self._model(**batch.inputs).logits
+            target = self._labels[list(batch.indices)].to(outputs.device)
+            loss = nn.functional.cross_entropy(outputs, target, reduction="sum")
+            return torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
 
-    def _gradient(self, model: nn.Module, batch: TokenBatch, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        target = labels[list(batch.indices)]
-        loss = nn.functional.cross_entropy(model(**batch.inputs).logits, target, reduction="sum")
-        return torch.autograd.grad(loss, self._parameters, create_graph=True)
+    def products(self, vector: NDArray[np.float64]) -> Iterator[torch.Tensor]:
+        """H_b v for each batch's mean loss: float tensors `[P]`, one after the other."""
+        first = self._parameters[0]
+        direction = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(first.device, first.dtype)
+        parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
+        for index, batch in enumerate(self._batches):
+            gradient = self.gradient(batch) if self._kept is None else self._kept[index]
+            yield torch.cat(self._second(gradient, parts)) / len(batch.indices)
+
+    def quadratic_forms(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """vᵀ H_b v of each batch's mean loss, float64 `[batches]`."""
+        return np.array([float(product.double().cpu().numpy() @ vector) for product in self.products(vector)])
+
+    def _second(self, gradient: tuple[torch.Tensor, ...], parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        pairs = [(g, part) for g, part in zip(gradient, parts, strict=True) if g.requires_grad]
+        if not pairs:  # the loss does not depend on these parameters
+            return [torch.zeros_like(part).reshape(-1) for part in parts]
+        found = torch.autograd.grad(
+            [g for g, _ in pairs], self._parameters, grad_outputs=[part for _, part in pairs],
+            retain_graph=self._kept is not None, materialize_grads=True,
+        )  # fmt: skip
+        return [p.reshape(-1) for p in found]
 
     def _matvec(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         self.num_products += 1
-        direction = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(self._parameters[0].dtype)
-        parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
-        total = torch.zeros_like(direction)
-        for gradient in self._gradients:
-            product = torch.autograd.grad(
-                gradient, self._parameters, grad_outputs=parts, retain_graph=True, materialize_grads=True
-            )
-            total += torch.cat([p.reshape(-1) for p in product])
-        return (total / self._samples).double().numpy()
+        total = torch.zeros(self.shape[0], dtype=self._parameters[0].dtype, device=self._parameters[0].device)
+        for batch, product in zip(self._batches, self.products(vector), strict=True):
+            total.add_(product, alpha=len(batch.indices))
+        found: NDArray[np.float64] = (total / sum(self.batch_sizes)).double().cpu().numpy()
+        return found
 
     _rmatvec = _matvec  # symmetric
 
 
-def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e-2, max_products: int = 200) -> float:
-    """Return the eigenvalue of largest magnitude, sign kept, by Lanczos iteration (scipy's ARPACK).
+@dataclass(frozen=True, slots=True)
+class EigenPair:
+    """An eigenvalue and its unit eigenvector, float64 `[P]`; the vector is zero where the operator is."""
+
+    value: float
+    vector: NDArray[np.float64]
+
+
+def top_eigenpair(
+    operator: LinearOperator,
+    *,
+    seed: int,
+    tolerance: float = 1e-2,
+    max_products: int = 200,
+    max_basis: int = BASES[-1],
+) -> EigenPair:
+    """Return the eigenpair of largest magnitude, sign kept, by Lanczos iteration (scipy's ARPACK).
 
     Args:
         operator: any symmetric operator.
         seed: of the starting vector.
         tolerance: relative accuracy; Q-BERT's power iteration stops at 1e-2.
         max_products: bound on operator products.
+        max_basis: vectors of the Krylov basis that there is memory for.
 
     Raises:
         ArpackNoConvergence: not converged with the largest basis.
     """
-    start = np.random.default_rng(seed).standard_normal(operator.shape[0])
-    for basis in BASES:
+    start = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
+    if not start.any():  # a loss that does not depend on these parameters has no Krylov space
+        return EigenPair(0.0, start)
+    bases = [basis for basis in BASES if basis <= max(max_basis, BASES[0])]
+    for basis in bases:
         size = min(basis, operator.shape[0])
         try:
-            values = eigsh(
-                operator, k=1, which="LM", v0=start, ncv=size, tol=tolerance, return_eigenvectors=False,
-                maxiter=max(1, max_products // size),
-            )  # fmt: skip
-            return float(values[0])
+            values, vectors = eigsh(
+                operator, k=1, which="LM", v0=start, ncv=size, tol=tolerance, maxiter=max(1, max_products // size)
+            )
+            return EigenPair(float(values[0]), vectors[:, 0])
         except ArpackNoConvergence:
-            if basis == BASES[-1]:
+            if basis == bases[-1]:
                 raise
     raise ValueError("no basis to try")
 
 
-__all__ = ["ArpackNoConvergence", "HessianOperator", "top_eigenvalue"]
+def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e-2, max_products: int = 200) -> float:
+    """Return the eigenvalue of largest magnitude, sign kept; see `top_eigenpair`."""
+    return top_eigenpair(operator, seed=seed, tolerance=tolerance, max_products=max_products).value
+
+
+__all__ = ["ArpackNoConvergence", "EigenPair", "HessianOperator", "top_eigenpair", "top_eigenvalue"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from ..jobs import Jobs
+from ..memory import MemoryShares
 from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of
 from ..profiles import MatrixSpec, ModelProfile
-from ..scores import BlockSensitivity
+from ..scores import BlockSensitivity, MatrixCurvature
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,17 @@ class Estimate:
     Attributes:
         value: float64 `[choices]`.
         std_error: float64 `[choices]`, over samples or slices.
+        samples: texts that the estimate is from; 0 when it looks at no text.
     """
 
     value: torch.Tensor
     std_error: torch.Tensor
+    samples: int = 0
+
+    @staticmethod
+    def over(losses: torch.Tensor) -> Estimate:
+        """Mean and standard error of independent samples, float64 `[N, choices]`."""
+        return Estimate(losses.mean(0), losses.std(0) / len(losses) ** 0.5, len(losses))
 
 
 @dataclass(slots=True)
@@ -36,26 +45,48 @@ class ScoringTask:
         profile: its shapes.
         batches: scoring samples.
         labels: int64 `[N]`, or None when the data has none.
-        perturbations: gives ΔW of one matrix under its choices, float32 `[choices, rows, columns]`.
-        memory_limit_bytes: what a metric may keep at a time.
+        perturbations: gives ΔW of one matrix under its choices, a few choices at a time, float32 `[choices, rows,
+            columns]`; the parts together are all choices in order.
+        shares: what a metric may keep at a time.
         seed: of every random draw.
+        jobs: work to be shared between processes and not repeated after an interruption.
         note: called with what goes on.
         block_sensitivity: filled by metrics that score encoder layers.
         given_head: how the model's answers are read; by its class when None.
+        curvature: filled by metrics that know a curvature of each matrix.
+        warnings: filled with what the user should know about the scores.
     """
 
     model: nn.Module
     profile: ModelProfile
     batches: Sequence[TokenBatch]
     labels: torch.Tensor | None
-    perturbations: Callable[[MatrixSpec], torch.Tensor]
-    memory_limit_bytes: int
+    perturbations: Callable[[MatrixSpec], Iterator[torch.Tensor]]
+    shares: MemoryShares
     seed: int
+    jobs: Jobs = field(default_factory=lambda: Jobs(None, ""))
     note: Callable[[str], None] = lambda _text: None
     block_sensitivity: list[BlockSensitivity] = field(default_factory=list)
+    curvature: list[MatrixCurvature] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     given_head: Head | None = None
 
     @property
     def head(self) -> Head:
         """How the model's answers are read."""
         return self.given_head or head_of(self.model)
+
+    @property
+    def num_samples(self) -> int:
+        """Texts that score."""
+        return sum(len(batch.indices) for batch in self.batches)
+
+    def true_labels(self) -> torch.Tensor:
+        """The labels, for metrics whose loss is the training loss."""
+        if self.labels is None:
+            raise ValueError("this metric needs labels: its Hessian is that of the training loss")
+        return self.labels
+
+    def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
+        """‖ΔW‖² of each choice, float64 `[choices]`."""
+        return torch.cat([errors.flatten(1).double().square().sum(1) for errors in self.perturbations(matrix)])

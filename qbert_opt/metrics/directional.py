@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..curvature.factors import SampleFactors, factor_pass, num_factors
-from ..profiles import MatrixSpec
+from ..curvature.factors import SampleFactors
+from ._factors import sampled_estimates
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
@@ -27,13 +27,7 @@ JACOBIAN_BYTES = 1 << 27  # formed at a time
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score matrices in groups that fit the memory limit; each group costs one factor pass."""
-    for group in _groups(task, pending):
-        names = [task.profile.matrices[i].module for i in group]
-        task.note(f"factor pass over {len(group)} matrices")
-        factors = factor_pass(task.model, task.batches, names, temperature=TEMPERATURE, head=task.head, seed=task.seed)
-        for index, name in zip(group, names, strict=True):
-            samples = factors.pop(name)
-            yield index, quadratic_forms(samples, task.perturbations(task.profile.matrices[index]))
+    yield from sampled_estimates(task, pending, TEMPERATURE, sample_losses)
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:
@@ -43,9 +37,16 @@ def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tenso
         samples: factors of N samples of one matrix.
         perturbations: float32 `[choices, rows, columns]`.
     """
+    return Estimate.over(sample_losses(samples, perturbations))
+
+
+def sample_losses(
+    samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int = JACOBIAN_BYTES
+) -> torch.Tensor:
+    """Return ½ Σ_f (Σ_t gᵀ ΔW a)² of each sample and ΔW, float64 `[N, choices]`; forms a few gradients at a time."""
     flat = perturbations.reshape(len(perturbations), -1)
     factors = samples[0].gradients.shape[0]
-    step = min(len(samples), max(1, JACOBIAN_BYTES // (4 * factors * flat.shape[1])))
+    step = min(len(samples), max(1, buffer_bytes // (4 * factors * flat.shape[1])))
     buffer = perturbations.new_empty(
         step, factors, *perturbations.shape[1:]
     )  # reused: fresh pages cost more than the products
@@ -57,25 +58,4 @@ def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tenso
         jacobians = buffer[: len(part)].reshape(len(part) * factors, -1)
         products = jacobians @ flat.T  # [samples * factors, choices]
         per_sample.append(products.double().square().reshape(len(part), factors, -1).sum(1) / 2)
-    losses = torch.cat(per_sample)
-    return Estimate(losses.mean(0), losses.std(0) / len(losses) ** 0.5)
-
-
-def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
-    tokens = sum(int(batch.mask.sum()) for batch in task.batches)
-    factors = num_factors(task.head)
-    group: list[int] = []
-    used = 0
-    for index in pending:
-        size = _factor_bytes(task.profile.matrices[index], tokens, factors)
-        if group and used + size > task.memory_limit_bytes:
-            yield group
-            group, used = [], 0
-        group.append(index)
-        used += size
-    if group:
-        yield group
-
-
-def _factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
-    return 4 * max(1, matrix.uses) * tokens * (matrix.columns + factors * matrix.rows)
+    return torch.cat(per_sample)

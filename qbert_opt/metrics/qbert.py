@@ -2,6 +2,7 @@
 
 λ are the top eigenvalues of the layer's true Hessian on ten slices of the data; negative ones, as on models that have
 not converged, are kept. A score is a *sensitivity* times an error norm, not nats.
+`qbert-matrix` is its form per matrix.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from ..curvature.hessian import HessianOperator, top_eigenvalue
-from ..errors import UsageError
-from ..models.batches import TokenBatch
+from ..curvature.hessian import top_eigenvalue
 from ..scores import BlockSensitivity
+from ._hessian import NUM_SLICES, hessian_operator, spread, text_slices
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
 CONTAINS = "top eigenvalue of each encoder layer's Hessian times the squared error of its matrices"
 NEEDS_LABELS = True
-NUM_SLICES = 10
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
@@ -29,52 +28,31 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     task.block_sensitivity.extend(omegas)
     for index in pending:
         matrix = task.profile.matrices[index]
-        squared = task.perturbations(matrix).flatten(1).double().square().sum(1)
+        squared = task.squared_errors(matrix)
         found = omegas[matrix.block]
-        spread = float(np.std(found.eigenvalues, ddof=1)) / len(found.eigenvalues) ** 0.5
-        yield index, Estimate(found.omega * squared, spread * squared)
+        yield index, Estimate(found.omega * squared, spread(found.eigenvalues) * squared, task.num_samples)
+
+
+def omega(eigenvalues: Sequence[float]) -> float:
+    """Q-BERT's Ω of eigenvalues over slices: |mean| + standard deviation."""
+    return abs(float(np.mean(eigenvalues))) + float(np.std(eigenvalues))
 
 
 def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
     """Return Ω of each encoder layer over all parameters of the layer, from `NUM_SLICES` data slices."""
-    if task.labels is None:
-        raise ValueError("the qbert metric needs labels: its Hessian is that of the training loss")
-    slices = _slices(task)
-    found = []
-    for block, parameters in enumerate(_block_parameters(task)):
-        eigenvalues = []
-        for index, batches in enumerate(slices):
-            task.note(f"Hessian of layer {block + 1}/{task.profile.num_blocks}, slice {index + 1}/{len(slices)}")
-            operator = HessianOperator(task.model, parameters, batches, task.labels)
-            eigenvalues.append(top_eigenvalue(operator, seed=task.seed + index))
-        omega = abs(float(np.mean(eigenvalues))) + float(np.std(eigenvalues))
-        found.append(BlockSensitivity(block=block, omega=omega, eigenvalues=tuple(eigenvalues)))
-    return found
+    slices = text_slices(task, "qbert")
+    blocks = _block_parameters(task)
 
+    def eigenvalue(key: str) -> list[float]:
+        block, part = (int(word) for word in key.split()[1::2])
+        task.note(f"Hessian of layer {block + 1}/{len(blocks)}, slice {part + 1}/{len(slices)}")
+        operator, _ = hessian_operator(task, blocks[block], [slices[part]])
+        return [top_eigenvalue(operator, seed=task.seed + part)]
 
-def _slices(task: ScoringTask) -> list[list[TokenBatch]]:
-    """Cut the samples into ten disjoint slices; a batch is one sample group, so slices mix all lengths."""
-    singles = [
-        TokenBatch({k: v[i : i + 1, : int(batch.mask[i].sum())] for k, v in batch.inputs.items()}, (index,))
-        for batch in task.batches
-        for i, index in enumerate(batch.indices)
-    ]
-    if len(singles) < NUM_SLICES:
-        raise UsageError(
-            f"--metric qbert: {len(singles)} samples cannot be cut into {NUM_SLICES} slices. "
-            f"Score at least {NUM_SLICES}, --scoring-samples."
-        )
-    return [_padded(singles[start::NUM_SLICES]) for start in range(NUM_SLICES)]
-
-
-def _padded(singles: list[TokenBatch]) -> list[TokenBatch]:
-    """Join single samples to one batch, padded to the longest, pads masked out."""
-    length = max(b.mask.shape[1] for b in singles)
-    inputs = {
-        key: torch.cat([torch.nn.functional.pad(b.inputs[key], (0, length - b.mask.shape[1])) for b in singles])
-        for key in singles[0].inputs
-    }
-    return [TokenBatch(inputs, tuple(index for b in singles for index in b.indices))]
+    keys = [[f"layer {block} slice {part}" for part in range(NUM_SLICES)] for block in range(len(blocks))]
+    found = task.jobs.run([key for row in keys for key in row], eigenvalue)
+    rows = [tuple(found[key][0] for key in row) for row in keys]
+    return [BlockSensitivity(block=block, omega=omega(row), eigenvalues=row) for block, row in enumerate(rows)]
 
 
 def _block_parameters(task: ScoringTask) -> list[list[torch.nn.Parameter]]:

@@ -43,6 +43,13 @@ class TokenBatch:
             raise ValueError("these batches have labels per sample, not per position")
         return self.positions
 
+    def split(self, size: int) -> Iterator[TokenBatch]:
+        """Cut into batches of at most `size` samples, padded as this one."""
+        for start in range(0, len(self.indices), size):
+            rows = slice(start, start + size)
+            inputs = {key: value[rows] for key, value in self.inputs.items()}
+            yield TokenBatch(inputs, self.indices[rows], None if self.positions is None else self.positions[rows])
+
 
 def tokenize(
     tokenizer: Any,

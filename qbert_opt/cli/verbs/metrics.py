@@ -27,4 +27,4 @@ def list_plugins(folder: str) -> None:
     for name in available(folder):
         source = Path(spec.origin).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
         about = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-        typer.echo(f"{name:14} {about}")
+        typer.echo(f"{name:24} {about}")

@@ -25,18 +25,25 @@ def command(
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     seed: options.Seed = 0,
-    memory_limit: Annotated[str, typer.Option("--memory-limit", help="Bound on what a factor pass keeps.")] = "2GB",
+    memory_limit: Annotated[
+        str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
+    ] = "2GiB",
+    torch_device: options.TorchDevice = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Score every choice of every matrix on calibration text.
 
     Example: `qbert-opt sensitivity --model models/minilm-snips --data snips/dev -o scores.json`
 
-    An interrupted run goes on where it stopped when it is started again with the same options.
+    An interrupted run goes on where it stopped when it is started again with the same options. Several processes share
+    the work: `torchrun --nproc-per-node 2 -m qbert_opt sensitivity …`; the scores are the same.
     """
     from ...calibration import CalibrationPlan, method_grid
     from ...choices import parse_bits, parse_forms, parse_groupings
+    from ...memory import PeakMemory
+    from ...models.device import on_device
     from ...models.loading import load_model
+    from ...processes import processes
     from ...scores import write_scores
     from ...sensitivity import measure_sensitivity
     from ...texts import read_texts
@@ -46,18 +53,29 @@ def command(
     asked = None if forms is None else parse_forms(forms)
     choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), asked)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
-    with progress(f"{metric} scores", quiet=quiet) as tell:
+    with (
+        on_device(load_model(model), torch_device) as loaded,
+        processes(loaded.model.device.type) as team,
+        progress(f"{metric} scores", quiet=quiet or team.rank > 0) as tell,
+    ):
+        peak = PeakMemory()
         table = measure_sensitivity(
-            load_model(model),
+            loaded,
             texts,
             choices,
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
+            processes=team,
             progress=tell,
         )
+    if team.rank:
+        return
     write_scores(table, output)
-    from ...report import scores_summary
+    from ...report import memory_line, scores_summary
 
+    for warning in table.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{output}: {scores_summary(table)}")
+    typer.echo(memory_line(peak.bytes, limit_bytes, team.count))

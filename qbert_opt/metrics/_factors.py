@@ -1,0 +1,134 @@
+"""Gauss-Newton factors of every matrix within the memory limit: one pass where there is room, several where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from ..curvature.factors import SampleFactors, factor_pass, num_factors
+from ..curvature.gauss_newton import Curvature
+from ..models.batches import TokenBatch
+from ..models.outputs import rows_per_sample
+from ..profiles import MatrixSpec
+from ._task import Estimate, ScoringTask
+
+Part = Callable[[], Sequence[SampleFactors]]
+
+
+def factor_parts(task: ScoringTask, pending: Sequence[int], temperature: float) -> Iterator[tuple[int, list[Part]]]:
+    """Give each pending matrix its samples, in parts that fit into memory.
+
+    Matrices are taken in groups whose factors fit together; each group costs one pass over the text. A matrix that
+    does not fit alone comes in several parts, and each part is computed anew when it is called for.
+    """
+    if not pending:
+        return
+    for group in _groups(task, pending):
+        names = [task.profile.matrices[i].module for i in group]
+        chunks = _chunks(task, group) if len(group) == 1 else [list(task.batches)]
+        if len(chunks) > 1:
+            task.note(f"{len(chunks)} factor passes over {names[0]}")
+            yield group[0], [_again(task, chunk, names[0], temperature) for chunk in chunks]
+            continue
+        task.note(f"factor pass over {len(group)} matrices")
+        factors = _pass(task, task.batches, names, temperature)
+        for index, name in zip(group, names, strict=True):
+            kept = factors.pop(name)
+            yield index, [lambda kept=kept: kept]  # type: ignore[misc]
+
+
+def sampled_estimates(
+    task: ScoringTask,
+    pending: Sequence[int],
+    temperature: float,
+    losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], torch.Tensor],
+) -> Iterator[tuple[int, Estimate]]:
+    """Score each pending matrix by the mean over samples of a loss that is known per sample.
+
+    Args:
+        task: what to score.
+        pending: indices of matrices.
+        temperature: of the softmax whose curvature is taken.
+        losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`.
+    """
+    for index, parts in factor_parts(task, pending, temperature):
+        columns = [
+            torch.cat([losses(part(), errors, task.shares.jacobians) for part in parts])
+            for errors in task.perturbations(task.profile.matrices[index])
+        ]
+        yield index, Estimate.over(torch.cat(columns, 1).cpu())
+
+
+def curvature_of_factors(
+    task: ScoringTask, measure: Callable[[Sequence[Part]], Curvature]
+) -> dict[int, tuple[float, float]]:
+    """Measure a figure of every matrix from its factors at temperature 1: value and standard error by index."""
+    keys = [f"curvature {index}" for index in range(len(task.profile.matrices))]
+    costs = [float(matrix.elements) for matrix in task.profile.matrices]
+    mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
+    for index, parts in factor_parts(task, mine, 1.0):
+        found = measure(parts)
+        task.jobs.add(keys[index], [found.value, found.std_error])
+    return {index: (row[0], row[1]) for index, row in enumerate(task.jobs.gather(keys).values())}
+
+
+def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
+    tokens, factors = _tokens(task.batches), num_factors(task.head)
+    group: list[int] = []
+    used = 0
+    for index in pending:
+        matrix = task.profile.matrices[index]
+        task.shares.refuse_less(
+            task.shares.jacobians, 4 * factors * matrix.elements, f"{matrix.module}: one sample's gradients"
+        )
+        size = _factor_bytes(matrix, tokens, factors)
+        if group and used + size > task.shares.factors:
+            yield group
+            group, used = [], 0
+        group.append(index)
+        used += size
+    yield group
+
+
+def _chunks(task: ScoringTask, group: Sequence[int]) -> list[list[TokenBatch]]:
+    """Cut the batches so that one matrix' factors of each part fit."""
+    matrix, factors = task.profile.matrices[group[0]], num_factors(task.head)
+    chunks: list[list[TokenBatch]] = [[]]
+    used = 0
+    for batch in task.batches:
+        one = _factor_bytes(matrix, batch.mask.shape[1], factors)
+        task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
+        for piece in batch.split(task.shares.factors // one):
+            size = _factor_bytes(matrix, _tokens([piece]), factors)
+            if chunks[-1] and used + size > task.shares.factors:
+                chunks.append([])
+                used = 0
+            chunks[-1].append(piece)
+            used += size
+    return chunks
+
+
+def _pass(
+    task: ScoringTask, batches: Sequence[TokenBatch], names: Sequence[str], temperature: float
+) -> dict[str, list[SampleFactors]]:
+    return factor_pass(task.model, batches, names, temperature=temperature, head=task.head, seed=task.seed)
+
+
+def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, temperature: float) -> Part:
+    """A part of the samples, weighted as in the whole: losses are means over labelled positions of all texts."""
+    weight = (rows_per_sample(task.head.kind, chunk) / rows_per_sample(task.head.kind, task.batches)) ** 0.5
+
+    def compute() -> Sequence[SampleFactors]:
+        found = _pass(task, chunk, [name], temperature)[name]
+        return [SampleFactors(sample.inputs, sample.gradients.mul_(weight)) for sample in found]
+
+    return compute
+
+
+def _tokens(batches: Sequence[TokenBatch]) -> int:
+    return sum(int(batch.mask.sum()) for batch in batches)
+
+
+def _factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
+    return 4 * max(1, matrix.uses) * tokens * (matrix.columns + factors * matrix.rows)

@@ -1,0 +1,99 @@
+"""What the metrics of the true Hessian share: slices of the text, operators that fit into memory, their price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..curvature.hessian import HessianOperator
+from ..errors import UsageError
+from ..memory import saved_bytes
+from ..models.batches import TokenBatch, single_samples
+from ..scores import MatrixCurvature
+from ._task import Estimate, ScoringTask
+
+NUM_SLICES = 10
+
+
+def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list[TokenBatch]:
+    """Cut the samples into disjoint slices that mix all lengths, so that their spread is that of the text.
+
+    Raises:
+        UsageError: fewer samples than slices.
+    """
+    singles = single_samples(task.batches)
+    if len(singles) < count:
+        raise UsageError(
+            f"--metric {metric}: {len(singles)} samples cannot be cut into {count} slices. "
+            f"Score at least {count}, --scoring-samples."
+        )
+    return [_joined(singles[start::count]) for start in range(count)]
+
+
+def hessian_operator(
+    task: ScoringTask, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
+) -> tuple[HessianOperator, list[int]]:
+    """Hessian over batches, cut smaller where a graph would not fit; graphs are kept between products if all fit.
+
+    Returns:
+        the operator, and for each of its batches the position in `batches` that it is of.
+    """
+    labels = task.true_labels()
+    longest = max(batches, key=lambda batch: batch.mask.shape[1])
+    probe = HessianOperator(task.model, parameters, [], labels, keep_graphs=False)
+    one = next(longest.split(1))
+    per_sample = saved_bytes(task.model, lambda: probe.gradient(one))
+    task.shares.refuse_less(task.shares.graph, per_sample, "the second-derivative graph of one sample")
+    fitting = task.shares.graph // max(per_sample, 1)
+    pieces = [(piece, index) for index, batch in enumerate(batches) for piece in batch.split(fitting)]
+    keep = sum(len(piece.indices) for piece, _ in pieces) <= fitting
+    operator = HessianOperator(task.model, parameters, [piece for piece, _ in pieces], labels, keep_graphs=keep)
+    return operator, [index for _, index in pieces]
+
+
+def priced_by(
+    task: ScoringTask, pending: Sequence[int], found: Mapping[int, MatrixCurvature], half: float = 0.5
+) -> Iterator[tuple[int, Estimate]]:
+    """Score by |curvature| × ‖ΔW‖²: half of it where the curvature is that of a loss.
+
+    The sign is kept in the record, not in the price: a negative score would reward errors.
+    """
+    task.curvature.extend(found[index] for index in sorted(found))
+    warn_of_negative(task, found)
+    for index in pending:
+        curvature = found[index]
+        squared = task.squared_errors(task.profile.matrices[index])
+        scale = half / (task.profile.matrices[index].elements if curvature.quantity.startswith("trace") else 1)
+        yield (
+            index,
+            Estimate(scale * abs(curvature.value) * squared, scale * curvature.std_error * squared, task.num_samples),
+        )
+
+
+def warn_of_negative(task: ScoringTask, found: Mapping[int, MatrixCurvature]) -> None:
+    """Say which matrices' curvature is negative beyond its standard error: Q-BERT's finding on SQuAD."""
+    names = [c.module for c in found.values() if c.value < -2 * c.std_error]
+    if names:
+        task.warnings.append(
+            f"negative {next(iter(found.values())).quantity} at {len(names)} of {len(found)} matrices "
+            f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): the model has not converged on this loss; "
+            "their size is used, their sign is kept in the table. See 'qbert-opt diagnose'."
+        )
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard error of the mean of independent values."""
+    return float(np.std(values, ddof=1)) / len(values) ** 0.5
+
+
+def _joined(singles: list[TokenBatch]) -> TokenBatch:
+    """Join single samples to one batch, padded to the longest, pads masked out."""
+    length = max(b.mask.shape[1] for b in singles)
+    inputs = {
+        key: torch.cat([nn.functional.pad(b.inputs[key], (0, length - b.mask.shape[1])) for b in singles])
+        for key in singles[0].inputs
+    }
+    return TokenBatch(inputs, tuple(index for b in singles for index in b.indices))

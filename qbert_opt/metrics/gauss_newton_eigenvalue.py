@@ -1,0 +1,34 @@
+"""Top eigenvalue of each matrix' Gauss-Newton matrix times the squared rounding error: ½ λ ‖ΔW‖².
+
+`top-eigenvalue` without labels and without iterating: from the Gram matrix of per-sample gradients of the factor pass
+that `directional` makes, at softmax temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..curvature.gauss_newton import gram_matrix, top_eigenvalue
+from ..scores import MatrixCurvature
+from ._factors import curvature_of_factors
+from ._hessian import priced_by
+from ._task import Estimate, ScoringTask
+
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, were every error along the top eigenvector"
+CONTAINS = "top eigenvalue of each matrix' Gauss-Newton matrix times its squared error"
+NEEDS_LABELS = False
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score each matrix by its top eigenvalue, exact for these texts."""
+    found = curvature_of_factors(
+        task, lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples)
+    )
+    curvature = {
+        index: MatrixCurvature(
+            module=task.profile.matrices[index].module, quantity="top eigenvalue of the Gauss-Newton matrix",
+            value=value, std_error=error,
+        )
+        for index, (value, error) in found.items()
+    }  # fmt: skip
+    yield from priced_by(task, pending, curvature)

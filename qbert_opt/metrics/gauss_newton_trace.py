@@ -1,0 +1,34 @@
+"""Mean trace of each matrix' Gauss-Newton matrix times the squared rounding error: ½ · tr(G)/n · ‖ΔW‖².
+
+`trace` without labels and without drawing: from the factor pass that `directional` makes, at softmax temperature 1,
+where the Gauss-Newton matrix is the Hessian of KL to the unperturbed model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..curvature.gauss_newton import squared_norms, trace
+from ..scores import MatrixCurvature
+from ._factors import curvature_of_factors
+from ._hessian import priced_by
+from ._task import Estimate, ScoringTask
+
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, were errors spread evenly over all directions"
+CONTAINS = "mean trace of each matrix' Gauss-Newton matrix times its squared error"
+NEEDS_LABELS = False
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score each matrix by its mean trace, exact for these texts."""
+    found = curvature_of_factors(task, lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])))
+    curvature = {
+        index: MatrixCurvature(
+            module=task.profile.matrices[index].module, quantity="trace of the Gauss-Newton matrix",
+            value=value, std_error=error,
+        )
+        for index, (value, error) in found.items()
+    }  # fmt: skip
+    yield from priced_by(task, pending, curvature)

@@ -1,0 +1,70 @@
+"""The processes that share one piece of work: one, or as many as `torchrun` started (torch.distributed).
+
+Nothing is pickled between them: what travels are sums of float64 arrays, to which each process adds its own part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Which process this is, of how many.
+
+    Attributes:
+        rank: 0 writes and reports.
+        count: processes in all.
+        device: torch device on which sums travel: the GPU for nccl, the CPU for gloo.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: str = "cpu"
+
+    def sum(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum an array over all processes; every process gets the sum."""
+        if self.count == 1:
+            return array
+        tensor = torch.from_numpy(array.copy()).to(self.device)
+        distributed.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.sum(np.zeros(1))
+
+    def share(self, costs: list[float]) -> list[int]:
+        """Positions of the pieces of work that are this process's: the dearest first, each to the least loaded."""
+        loads = [0.0] * self.count
+        mine = []
+        for position in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+            owner = loads.index(min(loads))
+            loads[owner] += costs[position]
+            if owner == self.rank:
+                mine.append(position)
+        return sorted(mine)
+
+
+@contextmanager
+def processes(torch_device: str = "cpu") -> Iterator[Processes]:
+    """Join the processes that `torchrun` started (it sets RANK and WORLD_SIZE), or be alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    on_gpu = torch_device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), torch_device if on_gpu else "cpu")
+    finally:
+        distributed.destroy_process_group()

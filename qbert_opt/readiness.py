@@ -1,0 +1,110 @@
+"""Is a model, and are samples, fit to be scored? What would mislead a score is refused in one line, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .errors import InputFileError, UsageError
+from .memory import MemoryShares, saved_bytes
+from .metrics._task import Estimate
+from .models.batches import TokenBatch
+from .models.loading import LoadedModel
+
+
+def check_ready(loaded: LoadedModel) -> None:
+    """Refuse a model in training mode or in half precision.
+
+    Raises:
+        UsageError: names the module or the weight.
+    """
+    for name, module in loaded.model.named_modules():
+        if module.training:
+            raise UsageError(
+                f"{loaded.name}: {name or 'the model'} is in training mode, where dropout makes every score random. "
+                "Call model.eval() first."
+            )
+    for name, parameter in loaded.model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                f"{loaded.name}: {name} is {str(parameter.dtype).removeprefix('torch.')}; rounding errors drown in "
+                "half precision. Call model.float() first, or give the folder: it is loaded in float32."
+            )
+
+
+def check_samples(batches: Sequence[TokenBatch], source: str) -> None:
+    """Refuse samples of which nothing is left but padding.
+
+    Raises:
+        InputFileError: names the first such sample.
+    """
+    for batch in batches:
+        for index, length in zip(batch.indices, batch.mask.sum(1).tolist(), strict=True):
+            if length == 0:
+                raise InputFileError(f"{source}: sample {index + 1} has no token but padding. Remove it.")
+
+
+@torch.no_grad()
+def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
+    """Refuse a model whose outputs are not finite, or differ between two runs (dropout that eval() does not stop).
+
+    Raises:
+        InputFileError: NaN or infinite outputs; names the first module that makes them.
+        UsageError: the outputs are random.
+    """
+    name = loaded.name
+    first, again = (loaded.head.read(loaded.model, batches[0]) for _ in range(2))
+    if not torch.isfinite(first).all():
+        raise InputFileError(f"{name}: {_culprit(loaded, batches[0])} gives NaN or infinite values on this text.")
+    if not torch.equal(first, again):
+        raise UsageError(
+            f"{name}: two runs over the same text differ by up to {(first - again).abs().max():.1e}: dropout or noise "
+            "is on although the model is in evaluation mode. Switch it off."
+        )
+
+
+def check_estimate(module: str, estimate: Estimate) -> None:
+    """Refuse scores that are not finite.
+
+    Raises:
+        InputFileError: names the matrix.
+    """
+    if not (torch.isfinite(estimate.value).all() and torch.isfinite(estimate.std_error).all()):
+        raise InputFileError(
+            f"{module}: its scores are NaN or infinite: an activation or gradient at it is, on this text."
+        )
+
+
+def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: MemoryShares) -> list[TokenBatch]:
+    """Cut batches so that what autograd keeps of one fits into memory.
+
+    Raises:
+        UsageError: one sample alone does not fit.
+    """
+    longest = max(batches, key=lambda batch: batch.mask.shape[1])
+    one = next(longest.split(1))
+    per_sample = saved_bytes(loaded.model, lambda: loaded.head.read(loaded.model, one))
+    shares.refuse_less(shares.graph, per_sample, "the graph of one sample")
+    size = max(1, shares.graph // max(per_sample, 1))
+    return [piece for batch in batches for piece in batch.split(size)]
+
+
+def _culprit(loaded: LoadedModel, batch: TokenBatch) -> str:
+    """Name of the first module, in order of execution, whose output is not finite."""
+    found: list[str] = []
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def look(_module, _args, output):  # type: ignore[no-untyped-def]
+            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+                found.append(name)
+
+        return look
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in loaded.model.named_modules()]
+    try:
+        loaded.head.read(loaded.model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "the model"
