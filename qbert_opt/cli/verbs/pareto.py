@@ -24,11 +24,27 @@ def command(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write .json or .csv here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw it to this PNG or SVG.")] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="Several, a,b,c: the best plan of each, a curve of each."),
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", help="LABEL=scores.json: another metric or quantizer in the plot.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="An allocation.json to mark in the plot.")] = None,
+    measured: Annotated[str | None, typer.Option("--measured", help="Measured points (JSON) over the plot.")] = None,
 ) -> None:
     """Find the best plan for every budget: the frontier of loss against bytes, latency, energy or traffic.
 
-    Example: `qbert-opt pareto --device car-soc --points 200 -o frontier.csv`
+    Examples:
+    `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`
+
+    `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
+    from pydantic import TypeAdapter
+
+    from ...device_classes import DevicePlan, plan_for_each
     from ...errors import UsageError
     from ...files import write_text
     from ...frontier import to_csv, trade_off
@@ -37,19 +53,46 @@ def command(
     from ...programs import PlanningTask
     from ...reference import reference_scores
     from ...report import print_lines
+    from ...report_devices import device_table
     from ...report_trade_off import frontier_table
     from ...scores import read_scores
+    from ..pictures import check_plot, draw_frontiers, parse_resources, subjects
 
     table = reference_scores() if scores is None else read_scores(scores)
     if output is not None and not output.endswith((".json", ".csv")):
         raise UsageError(f"--output {output}: legal endings: .json, .csv.")
-    task = PlanningTask(table, Limits(), device=options.load_target(device), workload=Workload(seq_len, batch_size))
-    found = trade_off(task, tuple(part.strip() for part in resource.split(",")), points=points)
-    if output is not None:
-        write_text(output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n")
-    if as_json:
-        typer.echo(found.model_dump_json(by_alias=True, indent=1))
-        return
-    print_lines([frontier_table(found)])
-    if output is not None:
-        typer.echo(f"wrote {output}")
+    if plot is None and (compare or plan or measured):
+        raise UsageError("--compare, --plan and --measured belong to a picture: give --plot FILE.")
+    if device is not None and devices is not None:
+        raise UsageError("--device and --devices: give one of them.")
+    if devices is not None and output is not None:
+        raise UsageError("--devices: prints a table or JSON; --output writes the frontier of one --device.")
+    check_plot(plot)
+    resources, workload = parse_resources(resource), Workload(seq_len, batch_size)
+    targets = [options.load_target(name.strip()) for name in (devices or "").split(",") if name.strip()]
+    found = None
+    if devices is None:
+        targets = [options.load_target(device)]
+        task = PlanningTask(table, Limits(), device=targets[0], workload=workload)
+        found = trade_off(task, resources, points=points)
+        if output is not None:
+            write_text(
+                output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n"
+            )
+        if as_json:
+            typer.echo(found.model_dump_json(by_alias=True, indent=1))
+        else:
+            print_lines([frontier_table(found)])
+    else:
+        plans = plan_for_each(table, targets, Limits(), workload)
+        if as_json:
+            typer.echo(TypeAdapter(list[DevicePlan]).dump_json(plans, by_alias=True, indent=1).decode())
+        else:
+            print_lines([device_table(plans)])
+    if plot is not None:
+        curves = subjects(table, f"{table.metric} {table.method}", targets, compare)
+        draw_frontiers(plot, curves, found, resources, points, workload, plan=plan, measured=measured)
+    if not as_json:
+        for path in (output, plot):
+            if path is not None:
+                typer.echo(f"wrote {path}")

@@ -1,0 +1,35 @@
+"""What all figures share: colours that the colour-blind tell apart, markers beside them, no clutter, plain names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.ticker import FuncFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, without its yellow: readable on white
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MAX_NAME = 48
+
+
+def tidy(axes: Axes) -> None:
+    """Leave the two axes that carry numbers, and a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def plain(text: str, longest: int = MAX_NAME) -> str:
+    """A name as it is: no mathematics in dollar signs, no line breaks, its middle left out where it is too long."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    if len(text) > longest:
+        text = f"{text[: longest // 2 - 1]}…{text[-(longest // 2) :]}"
+    return text.replace("$", r"\$")
+
+
+def plain_numbers(axis) -> None:  # type: ignore[no-untyped-def]
+    """Tick labels such as 0.002 instead of 2 × 10⁻³."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
