@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from .allocation import write_allocation
 from .engines._record import CHECKS, RECORD, EngineRecord, check_session, checks, file_sha256
-from .engines._session import Arrays, engine
+from .engines._session import ACTIVATIONS, Activations, Arrays, engine
 from .engines._trace import TracedModel, traceable
 from .errors import InputFileError, UsageError
 from .files import atomic_folder
@@ -34,7 +34,7 @@ def export_model(
     *,
     texts: LabeledTexts | None = None,
     tolerance: float = TOLERANCE,
-    exact: bool = False,
+    activations: Activations = "int8",
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> EngineRecord:
     """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
@@ -45,36 +45,39 @@ def export_model(
         output: folder to write, whole or not at all.
         texts: to compare on; by default a few of the bundled sentences.
         tolerance: largest accepted max |answer - reference| / max |reference|.
-        exact: compute in float32 (and as slowly) instead of rounding activations to 8 bits for integer products.
+        activations: what products do with their inputs: `int8` rounds them in fine blocks, `int8-coarse` in larger
+            ones, which is faster, `float32` leaves them, which is as slow as a float model.
         progress: called with steps done, steps in all, and what goes on.
 
     Raises:
-        UsageError: unknown engine, engine not installed, or a matrix that it cannot run.
+        UsageError: unknown engine or activations, engine not installed, or a matrix that it cannot run.
         InputFileError: a broken folder, or the engine's answers are off.
     """
     module = engine(name)
     if not hasattr(module, "write"):
         raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+    if activations not in ACTIVATIONS:
+        raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder)
     traced = traceable(loaded)
     with atomic_folder(output) as target:
         progress(1, 4, "converting")
-        module.write(traced, read_matrices(folder, allocation), target)
+        module.write(traced, read_matrices(folder, allocation), target, activations)
         exported = sorted(target.iterdir())
         exported_bytes = sum(file.stat().st_size for file in exported)
         progress(2, 4, "comparing with torch")
         if texts is None:
             texts = read_texts("snips/dev")
         batches = checks(reference_batches(loaded, traced, texts))
-        graph_error = check_session(module.open_model(target, exact=True), batches)
-        worst = graph_error if exact else check_session(module.open_model(target), batches)
+        graph_error = check_session(module.open_model(target, activations="float32"), batches)
+        worst = check_session(module.open_model(target, activations=activations), batches)
         if not graph_error <= EXACT_TOLERANCE or not worst <= tolerance:
             hint = "This is a fault of the export; report it."
             if graph_error <= EXACT_TOLERANCE:
                 hint = (
-                    "Its integer products round activations to 8 bits, which this model feels: --exact computes in "
-                    "float32, --tolerance accepts more."
+                    f"Rounding activations ({activations}) is felt by this model: --activations float32 leaves them as "
+                    "they are, --tolerance accepts more."
                 )
             raise InputFileError(
                 f"{folder}: {module.label()} answers otherwise than torch: max |difference| / max |reference| is "
@@ -99,7 +102,7 @@ def export_model(
             files={file.name: file_sha256(file) for file in [*exported, target / CHECKS]},
             source_bytes=allocation.total_bytes,
             exported_bytes=exported_bytes,
-            exact=exact,
+            activations=activations,
             difference=worst,
             graph_difference=graph_error,
             tolerance=tolerance,

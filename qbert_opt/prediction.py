@@ -115,7 +115,7 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
     Raises:
         InputFileError: an answer is off.
     """
-    session: Session = engine(record.engine).open_model(folder, threads, record.exact)
+    session: Session = engine(record.engine).open_model(folder, threads, record.activations)
     worst = check_session(session, read_checks(folder))
     if not worst <= record.tolerance:
         raise InputFileError(

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ..errors import InputFileError
 from ..files import read_document
-from ._session import Arrays, Session, difference
+from ._session import Activations, Arrays, Session, difference
 
 SCHEMA = "qbert-opt/engine@1"
 RECORD = "engine.json"
@@ -29,7 +29,7 @@ class EngineRecord(BaseModel):
         labels: of a classifier, by index.
         files: sha256 of the engine's own files and of the checks.
         source_bytes: tensors of the quantized folder; `exported_bytes` all files of the engine.
-        exact: computes in float32 instead of rounding activations to 8 bits for integer products.
+        activations: what products do with their inputs.
         difference: max |answer - reference| / max |reference| over the checks, as exported; `tolerance` its bound;
             `graph_difference` the same in float32.
     """
@@ -48,7 +48,7 @@ class EngineRecord(BaseModel):
     files: dict[str, str]
     source_bytes: int
     exported_bytes: int
-    exact: bool
+    activations: Activations
     difference: FiniteFloat
     graph_difference: FiniteFloat
     tolerance: FiniteFloat

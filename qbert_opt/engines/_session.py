@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from .. import registry
 from ..errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
+
+Activations = Literal["int8", "int8-coarse", "float32"]
+"""What products do with their inputs: round them to 8 bits in fine blocks, in coarser ones (faster), or not at all."""
+ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 
 class Session(Protocol):

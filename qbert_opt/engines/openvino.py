@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputFileError
 from ._affine import AffineMatrix, affine
-from ._session import Arrays, Session
+from ._session import Activations, Arrays, Session
 
 if TYPE_CHECKING:
     from ..packing.artifact import StoredMatrix
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 GRAPH = "model.xml"
+COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default
 
 
 def usable() -> bool:
@@ -37,7 +38,7 @@ def label() -> str:
     return f"openvino {openvino.__version__}"
 
 
-def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path) -> None:
+def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, activations: Activations = "int8") -> None:
     """Convert the traced model and replace every quantized weight by its codes; writes `model.xml` and `model.bin`.
 
     The graph comes from the converter's library functions: its front door, `convert_model`, reports to its vendor.
@@ -67,14 +68,16 @@ def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path) -> 
     graph.write_bytes(re.sub(rb">\s+<", b"><", graph.read_bytes()))  # a third of the graph's text is indentation
 
 
-def open_model(folder: Path, threads: int | None = None, exact: bool = False) -> Session:
-    """Compile a written model; weights are mapped from the file. `exact` computes in float32, at its speed."""
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
+    """Compile a written model; weights are mapped from the file. Activations are a setting, not in the file."""
     import openvino as ov
 
-    return _Compiled(ov.Core().read_model(folder / GRAPH), threads, exact=exact)
+    return _Compiled(ov.Core().read_model(folder / GRAPH), threads, activations)
 
 
-def product(matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None) -> Session:
+def product(
+    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
+) -> Session:
     """Compile `x @ weight.T` alone, of a quantized matrix or a float32 array `[rows, columns]`."""
     import openvino as ov
     from openvino import opset13 as op
@@ -90,21 +93,21 @@ def product(matrix: AffineMatrix | NDArray[np.float32], threads: int | None = No
     else:
         y = op.matmul(x, weights.plain(matrix), False, True).output(0)
     y.set_names({"y"})
-    return _Compiled(ov.Model([op.result(y)], [x]), threads, alive=weights)
+    return _Compiled(ov.Model([op.result(y)], [x]), threads, activations, alive=weights)
 
 
 class _Compiled:
     """A compiled model with one request."""
 
-    def __init__(self, model: Any, threads: int | None, *, exact: bool = False, alive: Any = None) -> None:
+    def __init__(self, model: Any, threads: int | None, activations: Activations, alive: Any = None) -> None:
         import openvino as ov
 
         # f32: with the bf16 that is preferred on newer processors, u2 products silently return nothing
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        if exact:
-            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+        if activations != "int8":
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = COARSE if activations == "int8-coarse" else 0
         self._alive = alive
         compiled = ov.Core().compile_model(model, "CPU", settings)
         self._names = [output.get_any_name() for output in compiled.outputs]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._affine import AffineMatrix
-from ._session import Arrays, Session
+from ._session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
 
@@ -28,12 +28,14 @@ def label() -> str:
     return f"torch {torch.__version__}"
 
 
-def open_model(folder: Path, threads: int | None = None, exact: bool = True) -> Session:
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "float32") -> Session:
     """Load a quantized folder, or a model folder; always in float32."""
     return _Loaded(folder, threads)
 
 
-def product(matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None) -> Session:
+def product(
+    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "float32"
+) -> Session:
     """`x @ weight.T` in float32."""
     return _Product(matrix.dequantize() if isinstance(matrix, AffineMatrix) else matrix, threads)
 

@@ -44,13 +44,14 @@ def quantized(tiny, tmp_path_factory):
 def exported(request, quantized, sentences, tmp_path_factory):
     """The quantized model exported to an engine; random weights feel 8-bit activations more than trained ones."""
     target = tmp_path_factory.mktemp(request.param) / "out"
-    export_model(quantized, request.param, target, texts=sentences, tolerance=0.2)
+    export_model(quantized, request.param, target, texts=sentences, tolerance=0.5)
     return target
 
 
+@pytest.mark.parametrize("activations", ["int8", "int8-coarse", "float32"])
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("which", [*MIXED, "8bit/columns:64/rtn", "6bit/columns:32/rtn"])
-def test_a_product_is_the_dequantized_one(name, which):
+@pytest.mark.parametrize("which", [*MIXED, "8bit/columns:64/rtn", "6bit/columns:32/rtn", "8bit/rows:1/rtn/zero-point"])
+def test_a_product_is_the_dequantized_one(name, which, activations):
     """X @ Wᵀ of every form: off by no more than 8-bit rounding of x explains."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(48, 128, generator=generator) + 0.3
@@ -58,12 +59,13 @@ def test_a_product_is_the_dequantized_one(name, which):
     [quantized] = rtn.quantize(weight, [choice(which).layout(48, 128, heads=4)])
     matrix = affine("m", quantized)
     np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
-    found = registry.load("engines", name).product(matrix, 1).run({"x": x.numpy()})["y"]
+    found = registry.load("engines", name).product(matrix, 1, activations).run({"x": x.numpy()})["y"]
     truth = x @ quantized.dequantize().T
     # an int8 step of x is at most 2 · max|x| / 255; its errors are independent over 128 inputs
     step = 2 * x.abs().max() / 255
     noise = step / 12**0.5 * quantized.dequantize().norm(dim=1).max()
-    assert np.abs(found - truth.numpy()).max() < 6 * noise
+    bound = 1e-5 * truth.abs().max() if activations == "float32" else 6 * noise
+    assert np.abs(found - truth.numpy()).max() < bound
 
 
 def test_the_rest_of_an_offset_is_exact():
@@ -90,15 +92,15 @@ def test_codebooks_are_refused_by_name():
 def test_an_export_is_right_in_float32(exported, sentences):
     """With activations left alone the graph answers as torch does; with 8 bits it stays within what was allowed."""
     record = read_record(exported)
-    assert record.graph_difference < 1e-4 < record.difference < 0.2
+    assert record.graph_difference < 1e-4 < record.difference < 0.5
     assert {f.suffix for f in exported.iterdir()} <= {".json", ".safetensors", ".xml", ".bin", ".onnx", ".data"}
 
 
 def test_exact_exports_answer_as_torch(exported, quantized, sentences, tmp_path):
-    """`exact` stays in the folder: what opens it computes in float32."""
+    """`activations` stays in the folder: what opens it computes in float32."""
     name = read_record(exported).engine
-    record = export_model(quantized, name, tmp_path / "exact", texts=sentences, exact=True)
-    assert record.exact and record.difference == record.graph_difference < 1e-4
+    record = export_model(quantized, name, tmp_path / "exact", texts=sentences, activations="float32")
+    assert record.activations == "float32" and record.difference == record.graph_difference < 1e-4
     found = Predictor(tmp_path / "exact", threads=1).logits(sentences.texts)
     truth = outputs(load_quantized(quantized)[0], sentences).numpy()
     np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
@@ -120,7 +122,7 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--exact"):
+    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--activations float32"):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9)
     assert not list(tmp_path.iterdir())
 
@@ -170,7 +172,7 @@ def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_pat
     """Export says sizes and differences; run answers in lines and JSON, from every kind of folder."""
     for name in EXPORTERS:
         target = tmp_path / name
-        found = cli("export", quantized, "--engine", name, "-o", target, "--data", data_file, "--tolerance", 0.2)
+        found = cli("export", quantized, "--engine", name, "-o", target, "--data", data_file, "--tolerance", 0.5)
         assert found.code == 0, found.err
         assert "max |difference| / max |reference|" in found.out and "bytes" in found.out
         found = cli("run", target, "--text", "w1 w2", "--text", "w3", "--json")

@@ -19,9 +19,9 @@ def command(
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compute in float32 instead of with 8-bit activations; slower.")
-    ] = False,
+    activations: Annotated[
+        str, typer.Option("--activations", help="int8; int8-coarse, faster, less exact; or float32, slow.")
+    ] = "int8",
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Largest accepted max |difference| / max |reference|.")
     ] = 0.02,
@@ -36,7 +36,15 @@ def command(
 
     texts = None if data is None else read_texts(data, text_columns=text_column, split=split)
     with progress("exporting", quiet=quiet) as tell:
-        record = export_model(folder, engine, output, texts=texts, tolerance=tolerance, exact=exact, progress=tell)
+        record = export_model(
+            folder,
+            engine,
+            output,
+            texts=texts,
+            tolerance=tolerance,
+            activations=activations,  # type: ignore[arg-type]
+            progress=tell,
+        )
     share = 100 * record.exported_bytes / record.source_bytes - 100
     typer.echo(
         f"{output}: {record.engine_label}, {record.exported_bytes:,} bytes; the quantized tensors have "
