@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .efficiency import efficiency_at
 from .errors import DeviceError
 from .operation import Operation
-from .parts import efficiency_at
 from .placement import Placement, place
 from .tiling import Passes, best_passes
 
@@ -48,6 +48,7 @@ class OperationCost:
         latency_bound_s: the time it takes at most when nothing overlaps with its neighbours.
         dram_bytes: bytes from and to the farthest memory.
         weight_bytes: stored bytes of its weights, resident or not; once, however often it repeats.
+        held_bytes: what they take in memory while the engine runs; stored bytes but for unpacking engines.
         dynamic_energy_j: arithmetic, unpacking and transfers; static power is not in it.
         scratchpad_bytes: stored bytes of its weights that stay in the scratchpad.
         macs: multiply-accumulates without padding.
@@ -67,6 +68,7 @@ class OperationCost:
     latency_bound_s: float
     dram_bytes: int
     weight_bytes: int
+    held_bytes: int
     dynamic_energy_j: float
     scratchpad_bytes: int
     macs: int
@@ -108,11 +110,13 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
     near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossings[:-1]), default=0.0)
     dram_s = far.memory.transfer_s(far.read_bytes, far.written_bytes)
     unit = placement.unit
+    launch_s = unit.launch_s if placement.rate.launch_s is None else placement.rate.launch_s
     busy_s = max(compute_s + unpack_s, near_s)
     body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
     moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossings)
     stored = op.weight.stored_bytes if op.weight else 0
     times = op.repeats
+    held_bytes = _held_bytes(op, placement)
     return OperationCost(
         name=op.name,
         unit=unit.id,
@@ -121,15 +125,16 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         unpack_s=times * unpack_s,
         near_s=times * near_s,
         dram_s=times * dram_s,
-        launch_s=times * unit.launch_s,
-        latency_bound_s=times * (unit.launch_s + body_s),
+        launch_s=times * launch_s,
+        latency_bound_s=times * (launch_s + body_s),
         dram_bytes=times * (far.read_bytes + far.written_bytes),
         weight_bytes=stored,
+        held_bytes=held_bytes if stored else 0,
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
-        scratchpad_bytes=stored if op.weight and op.weight.resident else 0,
+        scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
         macs=times * macs,
         bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
-        bound=_bound(unit.launch_s, compute_s, unpack_s, near_s, dram_s),
+        bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * min(dram_s, far.memory.transfer_s(far.weight_bytes, 0)),
     )
 
@@ -143,8 +148,7 @@ def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dr
 def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]:
     """Return compute seconds, joules and multiply-accumulates; a product is padded to the unit's tile."""
     unit, rate = placement.unit, placement.rate
-    table = (placement.format and placement.format.efficiency_by_rows) or rate.efficiency_by_rows
-    per_s = rate.per_cycle * unit.cores * unit.clock_hz * efficiency_at(op.m, table, rate.efficiency)
+    per_s = rate.per_cycle * unit.cores * unit.clock_hz * _efficiency(op, placement)
     if op.kind not in ("gemm", "matmul"):
         elements = op.batch * op.m * op.n
         return elements / per_s, elements * unit.energy_element_j, 0
@@ -152,6 +156,19 @@ def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]
     padded = op.batch * m * n * k
     energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
     return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k
+
+
+def _efficiency(op: Operation, placement: Placement) -> float:
+    """Share of the peak rate; what was measured in the format goes before what is known of the unit."""
+    form, rate = placement.format, placement.rate
+    for table in (form, rate):
+        if table is None:
+            continue
+        if table.efficiency_by_shape is not None:
+            return table.efficiency_by_shape.at(op.m, op.k, op.n)
+        if table.efficiency_by_rows:
+            return efficiency_at(op.m, table.efficiency_by_rows, rate.efficiency)
+    return rate.efficiency
 
 
 def _unpack(op: Operation, placement: Placement, passes: int) -> tuple[float, float]:
@@ -174,12 +191,12 @@ def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[
         near, far = path[level - 1], path[level]
         is_last = level == len(path) - 1
         passes = _passes(op, placement, act, near.usable_bytes)
-        loaded = _loaded_weight_bytes(op) * passes.weight if level <= home else 0
+        loaded = _read_weight_bytes(op, placement) * passes.weight if level <= home else 0
         on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
         moved = 0 if on_chip else _activation_bytes(op, passes, act)
         yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
     if len(path) == 1:
-        loaded = _loaded_weight_bytes(op)
+        loaded = _read_weight_bytes(op, placement)
         yield Crossing(path[0], loaded + inputs, outputs, loaded, 1)
 
 
@@ -212,10 +229,15 @@ def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
     return op.input_elements * act
 
 
-def _loaded_weight_bytes(op: Operation) -> int:
-    """Return stored bytes that one pass reads: the whole matrix, or the m rows that a gather takes of k."""
+def _held_bytes(op: Operation, placement: Placement) -> int:
     if op.weight is None:
         return 0
-    if op.kind == "gather":
-        return math.ceil(op.weight.bytes * op.m / op.k)
-    return op.weight.bytes
+    if placement.format is None or placement.format.loaded_bits is None:
+        return op.weight.bytes
+    return math.ceil(op.weights * placement.format.loaded_bits / 8)
+
+
+def _read_weight_bytes(op: Operation, placement: Placement) -> int:
+    """Return bytes that one pass reads: the whole matrix, or the m rows that a gather takes of k."""
+    held_bytes = _held_bytes(op, placement)
+    return math.ceil(held_bytes * op.m / op.k) if op.kind == "gather" else held_bytes

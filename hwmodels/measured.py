@@ -14,7 +14,8 @@ import yaml
 
 from .errors import DeviceError
 
-QUIET = 0.10  # largest median / least - 1 of repeated timings that still counts as a quiet machine
+QUIET = 0.10  # largest spread of repeated timings that still counts as a quiet machine
+MISSED = 1.25  # a held-out model may be this much faster or slower than predicted, where a file is called calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,36 @@ class MeasuredMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredGrid:
+    """Work per second (products or elements) at every combination of rows, inputs and outputs, outputs fastest."""
+
+    rows: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    per_s: tuple[float, ...]
+    launch_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredFormat:
-    """How fast products run in one stored format: rows m -> multiply-accumulates per second."""
+    """How fast products run in one stored format: multiply-accumulates per second, by rows m or over a whole grid.
+
+    `loaded_bits` is what a weight takes in memory while the engine runs, where that is not what is stored.
+    """
 
     id: str
     bits: int
     axis: str
     compute: str
-    macs_per_s: Mapping[int, float]
+    macs_per_s: Mapping[int, float] | MeasuredGrid
     group_sizes: tuple[int, ...] = ()
     k_multiple: int = 1
+    loaded_bits: int | None = None
+
+    @property
+    def most_macs_per_s(self) -> float:
+        """The fastest product."""
+        return max(_speeds(self.macs_per_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +74,10 @@ class Measurements:
         activation_bits: width of the activations between operations.
         memories: from nearest to farthest, the last one DRAM.
         formats: measured products.
-        elements_per_s: "softmax", "layernorm", "gelu", "elementwise" -> elements per second.
+        elements_per_s: "softmax", "layernorm", "gelu", "elementwise", "gather" -> elements per second; "matmul" ->
+            products of two activations per second.
         launch_s: overhead of one operation.
-        noise: median / least of repeated timings, minus 1.
+        noise: spread of repeated timings as a share of their median.
         how: what measured it, with versions and date.
         held_out: lowest and highest measured / predicted latency of models not used here; None if unchecked.
     """
@@ -67,11 +89,19 @@ class Measurements:
     activation_bits: int
     memories: tuple[MeasuredMemory, ...]
     formats: tuple[MeasuredFormat, ...]
-    elements_per_s: Mapping[str, float]
+    elements_per_s: Mapping[str, float | MeasuredGrid]
     launch_s: float
     noise: float
     how: str
     held_out: tuple[float, float] | None = None
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the machine was quiet and models that were not used here came out as predicted."""
+        if self.held_out is None or self.noise > QUIET:
+            return False
+        lowest, highest = self.held_out
+        return lowest >= 1 / MISSED and highest <= MISSED
 
 
 def device_file(measured: Measurements) -> str:
@@ -80,12 +110,12 @@ def device_file(measured: Measurements) -> str:
     Raises:
         DeviceError: nothing measured where a description needs a figure.
     """
-    if not measured.formats or len(measured.memories) < 1 or not all(f.macs_per_s for f in measured.formats):
+    if not measured.formats or not measured.memories or not all(_speeds(f.macs_per_s) for f in measured.formats):
         raise DeviceError(f"{measured.id}: found no products or memories; legal is one of each; measure them")
     per_cycle = {form.compute: 0.0 for form in measured.formats}
     for form in measured.formats:
-        per_cycle[form.compute] = max(per_cycle[form.compute], *form.macs_per_s.values())
-    is_calibrated = measured.noise <= QUIET and measured.held_out is not None
+        per_cycle[form.compute] = max(per_cycle[form.compute], form.most_macs_per_s)
+    is_calibrated = measured.is_calibrated
     described: dict[str, Any] = {
         "schema": "qbert-opt/device@1",
         "id": measured.id,
@@ -94,13 +124,16 @@ def device_file(measured: Measurements) -> str:
         "activation_bits": measured.activation_bits,
         "memories": [_memory(memory, memory is measured.memories[-1]) for memory in measured.memories],
         "units": [_unit(measured, per_cycle)],
-        "formats": [_format(form, per_cycle[form.compute]) for form in measured.formats],
+        "formats": [
+            _format(form, per_cycle[form.compute], _shared_grid(measured.formats, form.compute))
+            for form in measured.formats
+        ],
         "power": {"static": "1 W", "tdp": "1000 W"},
         "provenance": _provenance(measured),
     }
     if is_calibrated and measured.held_out is not None:
         described["interval"] = [float(min(1.0, measured.held_out[0])), float(max(1.0, measured.held_out[1]))]
-    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120))
+    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
 
 
 def _memory(memory: MeasuredMemory, is_last: bool) -> dict[str, Any]:
@@ -117,29 +150,45 @@ def _memory(memory: MeasuredMemory, is_last: bool) -> dict[str, Any]:
 
 def _unit(measured: Measurements, per_cycle: Mapping[str, float]) -> dict[str, Any]:
     cycles_per_s = measured.cores * measured.clock_hz
-    rates = [
-        {"op": "gemm", "type": compute, "per_cycle": macs_per_s / cycles_per_s, "efficiency": 1.0}
-        for compute, macs_per_s in per_cycle.items()
-    ]
-    rates += [
-        {"op": kind, "per_cycle": per_s / cycles_per_s, "efficiency": 1.0}
-        for kind, per_s in measured.elements_per_s.items()
-    ]
+    first = next(iter(per_cycle))
+    rates: list[dict[str, Any]] = []
+    for compute, macs_per_s in per_cycle.items():
+        rate: dict[str, Any] = {"op": "gemm", "type": compute, "per_cycle": macs_per_s / cycles_per_s}
+        shared = _shared_grid(measured.formats, compute)
+        rate |= {"efficiency": 1.0} if shared is None else {"efficiency_by_shape": _grid(shared, macs_per_s)}
+        rates.append(rate)
+    for kind, per_s in measured.elements_per_s.items():
+        rate = {"op": kind, "per_cycle": max(_speeds(per_s)) / cycles_per_s, "efficiency": 1.0}
+        rate |= {"type": first} if kind == "matmul" else {}
+        if isinstance(per_s, MeasuredGrid):
+            rate |= {"efficiency_by_shape": _grid(per_s, max(per_s.per_s))}
+            rate |= {} if per_s.launch_s is None else {"launch": f"{per_s.launch_s:.6g} s"}
+        rates.append(rate)
     return {
         "id": "cpu",
         "kind": "cpu",
         "cores": measured.cores,
         "clock": f"{measured.clock_hz:.6g} Hz",
-        "path": [memory.id for memory in measured.memories],
+        # what crosses the caches above the last one is inside the measured rates
+        "path": [memory.id for memory in measured.memories[-2:]],
         "launch": f"{measured.launch_s:.6g} s",
-        "double_buffer": True,
+        "double_buffer": False,  # weights from DRAM were measured as time beside the same product from the cache
         "energy_mac": dict.fromkeys(per_cycle, "10 pJ"),
         "energy_element": "20 pJ",
         "rates": rates,
     }
 
 
-def _format(form: MeasuredFormat, peak_macs_per_s: float) -> dict[str, Any]:
+def _shared_grid(formats: tuple[MeasuredFormat, ...], compute: str) -> MeasuredGrid | None:
+    """Return the grid that several formats of one type have in common; it is written once, at the rate."""
+    grids = [form.macs_per_s for form in formats if form.compute == compute]
+    for grid in grids:
+        if isinstance(grid, MeasuredGrid) and sum(other is grid for other in grids) > 1:
+            return grid
+    return None
+
+
+def _format(form: MeasuredFormat, peak_macs_per_s: float, shared: MeasuredGrid | None) -> dict[str, Any]:
     described: dict[str, Any] = {
         "id": form.id,
         "weight_bits": form.bits,
@@ -147,10 +196,31 @@ def _format(form: MeasuredFormat, peak_macs_per_s: float) -> dict[str, Any]:
         "compute": form.compute,
         "units": ["cpu"],
         "how": "native",  # what unpacking costs is inside the measured efficiency
-        "efficiency_by_rows": {rows: per_s / peak_macs_per_s for rows, per_s in sorted(form.macs_per_s.items())},
         "k_multiple": form.k_multiple,
     }
+    if isinstance(form.macs_per_s, MeasuredGrid):
+        if form.macs_per_s is not shared:
+            described["efficiency_by_shape"] = _grid(form.macs_per_s, peak_macs_per_s)
+    else:
+        by_rows = {rows: per_s / peak_macs_per_s for rows, per_s in sorted(form.macs_per_s.items())}
+        described["efficiency_by_rows"] = by_rows
+    described |= {} if form.loaded_bits is None else {"loaded_bits": form.loaded_bits}
     return described | ({"group_sizes": list(form.group_sizes)} if form.group_sizes else {})
+
+
+def _grid(grid: MeasuredGrid, peak_per_s: float) -> dict[str, Any]:
+    return {
+        "rows": list(grid.rows),
+        "inputs": list(grid.inputs),
+        "outputs": list(grid.outputs),
+        "efficiency": [float(f"{per_s / peak_per_s:.4g}") for per_s in grid.per_s],
+    }
+
+
+def _speeds(measured: float | MeasuredGrid | Mapping[int, float]) -> list[float]:
+    if isinstance(measured, MeasuredGrid):
+        return list(measured.per_s)
+    return list(measured.values()) if isinstance(measured, Mapping) else [measured]
 
 
 def _provenance(measured: Measurements) -> dict[str, Any]:
@@ -158,7 +228,7 @@ def _provenance(measured: Measurements) -> dict[str, Any]:
     entry = {"kind": "measured", "source": measured.how, "note": f"noise {measured.noise:.1%}: {quiet}"}
     paths = ["memories.*.size", "memories.*.read_bw", "memories.*.latency", "memories.*.usable"]
     paths += ["units.cpu.clock", "units.cpu.cores", "units.cpu.launch", "units.cpu.rates.*"]
-    paths += ["formats.*.efficiency_by_rows.*", "interval.*"]
+    paths += ["formats.*.efficiency_by_rows.*", "formats.*.efficiency_by_shape", "interval.*"]
     return {path: dict(entry) for path in paths} | {
         "*": {"kind": "assumed", "source": "not measured by a calibration: energy, power, tile sizes"}
     }

@@ -7,12 +7,11 @@ numbers.
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .efficiency import EfficiencyGrid
 from .fields import (
     Bandwidth,
     Bytes,
@@ -94,7 +93,8 @@ class Rate(Part):
     `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core; without an
     `efficiency` it is what the unit reaches. Sizes
     m, n, k are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m:
-    efficiency) replaces `efficiency` where it is known; between its points it is interpolated in log m.
+    efficiency) replaces `efficiency` where it is known; between its points it is interpolated in log m;
+    `efficiency_by_shape` replaces both. `launch` replaces the unit's own for this kind of operation.
     """
 
     op: OperationKind
@@ -102,23 +102,9 @@ class Rate(Part):
     per_cycle: PerCycle
     efficiency: Share = 1.0
     efficiency_by_rows: dict[Rows, Share] = Field(default_factory=dict)
+    efficiency_by_shape: EfficiencyGrid | None = None
+    launch_s: SecondsOrZero | None = Field(alias="launch", default=None)
     tile: tuple[Count, Count, Count] = (1, 1, 1)
-
-
-def efficiency_at(rows: int, by_rows: dict[int, float], default: float) -> float:
-    """Return the efficiency for an activation of so many rows, `default` where no table says.
-
-    >>> efficiency_at(4, {1: 0.1, 16: 0.9}, 1.0)
-    0.5
-    """
-    points = sorted(by_rows.items())
-    if not points:
-        return default
-    for (low, low_share), (high, high_share) in pairwise(points):
-        if low <= rows <= high:
-            weight = math.log(rows / low) / math.log(high / low)
-            return low_share + weight * (high_share - low_share)
-    return points[0][1] if rows < points[0][0] else points[-1][1]
 
 
 class Unit(Part):
@@ -154,6 +140,9 @@ class Format(Part):
         unpack_cycles_per_weight: cycles of one core to turn one code into the compute type.
         unpack_cycles_per_group: cycles to fetch one range's scale or build its table.
         efficiency_by_rows: rows m -> efficiency of the product in this format, in place of the rate's own.
+        efficiency_by_shape: the same over rows, inputs and outputs; it wins over both.
+        loaded_bits: bits of one weight in memory while the engine runs, scales included; as stored if absent. Engines
+            that unpack a file when they load it say so here.
         k_multiple: the inputs must be a multiple of this.
         n_multiple: the outputs must be a multiple of this.
     """
@@ -170,6 +159,8 @@ class Format(Part):
     unpack_cycles_per_weight: Cycles = 0.0
     unpack_cycles_per_group: Cycles = 0.0
     efficiency_by_rows: dict[Rows, Share] = Field(default_factory=dict)
+    efficiency_by_shape: EfficiencyGrid | None = None
+    loaded_bits: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
     k_multiple: Count = 1
     n_multiple: Count = 1
 

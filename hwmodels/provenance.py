@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from .efficiency import EfficiencyGrid
 from .parts import Provenance, Rate
 
 if TYPE_CHECKING:
     from .device import Device
 
 _COUNTED = ("memories", "units", "formats", "power", "power_modes", "reserved", "interval")
-_NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries"}
+_NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries", "loaded_bits"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,13 @@ def figures(device: Device) -> tuple[Figure, ...]:
 
 
 def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
-    """Yield path and value of each number under `value` that was written down (defaults were not)."""
-    if isinstance(value, BaseModel):
+    """Yield path and value of each number under `value` that was written down (defaults were not).
+
+    A grid was measured as a whole and counts as one figure, its best efficiency.
+    """
+    if isinstance(value, EfficiencyGrid):
+        yield path, max(value.efficiency)
+    elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             if name in value.model_fields_set and name not in _NAMING:
                 yield from _numbers(getattr(value, name), f"{path}.{field.alias or name}")

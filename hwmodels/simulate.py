@@ -53,10 +53,11 @@ class CostReport:
         latency_s: time to the last result, as scheduled.
         latency_bound_s: sum of the separate prices; never below `latency_s`.
         critical_path_s: the longest chain of operations that wait for each other.
-        peak_memory_bytes: all stored weights and the arena of activations.
+        peak_memory_bytes: all weights as held in memory and the arena of activations.
         peak_bound_bytes: the separable bound; never below `peak_memory_bytes`.
         peak_activation_bytes: the arena alone.
         weight_bytes: all stored weights, resident or not.
+        held_bytes: the same in memory while the engine runs; more where it unpacks them at load.
         dram_bytes: bytes from and to DRAM per inference.
         dram_bandwidth_bytes_per_s: `dram_bytes` x inferences per second.
         inferences_per_s: the rate asked for, or 1 / latency.
@@ -90,6 +91,7 @@ class CostReport:
     peak_bound_bytes: int
     peak_activation_bytes: int
     weight_bytes: int
+    held_bytes: int
     dram_bytes: int
     dram_bandwidth_bytes_per_s: float
     inferences_per_s: float
@@ -128,7 +130,7 @@ def scratchpad_room_bytes(graph: nx.DiGraph, device: Device) -> int:
 
 def peak_bound_bytes(graph: nx.DiGraph, device: Device) -> PeakBound:
     """Return the separable bound on peak memory: a fixed part for activations and a sum over weights."""
-    weights = sum(op.weight.stored_bytes for op in operations(graph).values() if op.weight)
+    weights = sum(operation_cost(op, device).held_bytes for op in operations(graph).values())
     return PeakBound(peak_activation_bytes(graph, device), weights)
 
 
@@ -157,7 +159,7 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
         )
     warm = _stays_cached(costs, device, plan)
     rows, memory = schedule(graph, costs, device, plan, free_bytes=room - resident, warm=warm)
-    bound = PeakBound(plan.peak_bytes, sum(cost.weight_bytes for cost in costs.values()))
+    bound = PeakBound(plan.peak_bytes, sum(cost.held_bytes for cost in costs.values()))
     return _report(graph, device, rows, memory, bound, inferences_per_s, warm)
 
 
@@ -204,7 +206,8 @@ def _report(
         peak_memory_bytes=bound.weight_bytes + memory.peak_bytes,
         peak_bound_bytes=bound.total_bytes,
         peak_activation_bytes=memory.peak_bytes,
-        weight_bytes=bound.weight_bytes,
+        weight_bytes=sum(cost.weight_bytes for cost in costs),
+        held_bytes=bound.weight_bytes,
         dram_bytes=dram_bytes,
         dram_bandwidth_bytes_per_s=dram_bytes * rate,
         inferences_per_s=rate,
@@ -214,7 +217,7 @@ def _report(
         energy_j=dynamic_j + device.power.static_w * latency_s,
         average_power_w=device.power.static_w + dynamic_j * rate,
         unpack_s=math.fsum(cost.unpack_s for cost in costs),
-        dram_saved_s=math.fsum(_saved_s(op, device) for op in operations(graph).values()),
+        dram_saved_s=math.fsum(_saved_s(row.cost, graph.nodes[row.cost.name]["op"], device) for row in rows),
         gain_over_8_bits_s=gain_s,
         bops=sum(cost.bops for cost in costs),
         bound_shares=_shares(costs),
@@ -245,10 +248,10 @@ def _shares(costs: list[OperationCost]) -> dict[str, float]:
     return {kind: math.fsum(c.latency_bound_s for c in costs if c.bound == kind) / whole for kind in kinds}
 
 
-def _saved_s(op: Operation, device: Device) -> float:
-    """DRAM time that a matrix of narrow codes saves against streaming it with 8-bit codes."""
+def _saved_s(cost: OperationCost, op: Operation, device: Device) -> float:
+    """DRAM time that a matrix of narrow codes saves against streaming it with 8-bit codes; none once unpacked."""
     wide = _at_8_bits(op)
-    if op.weight is None or wide is None:
+    if op.weight is None or wide is None or cost.held_bytes != cost.weight_bytes:
         return 0.0
     far = device.far_memory
     own_bytes = 0 if op.weight.resident else op.weight.bytes

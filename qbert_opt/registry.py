@@ -28,4 +28,4 @@ def load(folder: str, name: str) -> ModuleType:
     """
     if name not in available(folder):
         raise UsageError(f"{folder}: unknown {name!r}. Available: {', '.join(available(folder))}.")
-    return importlib.import_module(f"{__package__}.{folder}.{name.replace('-', '_')}")
+    return importlib.import_module(f"{__package__}.{folder.replace('/', '.')}.{name.replace('-', '_')}")

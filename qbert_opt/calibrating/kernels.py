@@ -1,0 +1,154 @@
+"""The kernels of an encoder over a grid of sizes: what is timed, and the grids that come of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hwmodels.measured import MeasuredGrid
+
+from .bench import Bench, BenchFormat
+from .timing import Call, Timing
+
+MB = 2**20
+ROWS = (1, 8, 16, 32, 64, 128, 256, 512)
+SIZES = (128, 256, 512, 1024, 2048, 4096)
+LARGEST = 4096 * 2048  # weights of the largest matrix that is timed
+NEAR_POOL, FAR_POOL = 64 * MB, 640 * MB  # weights that a large cache holds, and weights that it does not
+STREAMED = ((512, 2048), (1024, 1024), (2048, 512), (2048, 2048))
+STREAMED_ROWS = (16, 64)
+POINT_ROWS = (1, 8, 32, 128, 512)
+WIDTHS = (128, 512, 2048)
+POINTWISE = ("layernorm", "gelu", "elementwise", "gather")
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+DEPTHS, HEADS = (32, 64), (4, 12)
+Key = tuple[object, ...]
+
+
+def kernel_calls(bench: Bench) -> dict[Key, Call]:
+    """Return what to time, by what it is."""
+    calls: dict[Key, Call] = {}
+    for form in one_of_each_kernel(bench):
+        for inputs in SIZES:
+            for outputs in SIZES:
+                if inputs * outputs > LARGEST:
+                    continue
+                for rows in ROWS:
+                    calls["product", form.kernel, rows, inputs, outputs] = bench.product(
+                        form, rows, inputs, outputs, NEAR_POOL
+                    )
+    for seq_len in LENGTHS:
+        for heads in HEADS:
+            for depth in DEPTHS:
+                calls["attention", seq_len, heads, depth] = bench.attention(seq_len, heads, depth)
+    for kind in POINTWISE:
+        for rows in POINT_ROWS:
+            for width in WIDTHS:
+                calls["pointwise", kind, rows, width] = bench.pointwise(kind, rows, width)
+    return calls
+
+
+def stream_calls(bench: Bench) -> dict[Key, Call]:
+    """Return products whose weights come from the cache, and the same with weights from DRAM."""
+    form = bench.formats[0]
+    return {
+        (rows, inputs, outputs, pool): bench.product(form, rows, inputs, outputs, pool)
+        for inputs, outputs in STREAMED
+        for rows in STREAMED_ROWS
+        for pool in (NEAR_POOL, FAR_POOL)
+    }
+
+
+def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
+    """Yield the first format of each kernel."""
+    seen: set[str] = set()
+    for form in bench.formats:
+        if form.kernel not in seen:
+            seen.add(form.kernel)
+            yield form
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable:
+    """Measured speeds, each with the start of its call inside."""
+
+    products: Mapping[str, MeasuredGrid]
+    elements: Mapping[str, MeasuredGrid]
+
+    def slower(self, factor: float) -> KernelTable:
+        """Return the table with every kernel taking `factor` times as long."""
+        return KernelTable(
+            {name: _slower(grid, factor) for name, grid in self.products.items()},
+            {name: _slower(grid, factor) for name, grid in self.elements.items()},
+        )
+
+
+def kernel_table(timings: Mapping[Key, Timing]) -> KernelTable:
+    """Put the medians into grids."""
+    seconds = {key: timing.median_s for key, timing in timings.items()}
+    kernels = dict.fromkeys(str(key[1]) for key in seconds if key[0] == "product")
+    products = {kernel: _products(seconds, kernel) for kernel in kernels}
+    elements = {
+        kind: MeasuredGrid(
+            POINT_ROWS,
+            (1,),
+            WIDTHS,
+            tuple(m * n / seconds["pointwise", kind, m, n] for m in POINT_ROWS for n in WIDTHS),
+        )
+        for kind in POINTWISE
+    }
+    return KernelTable(products, elements | _attention(seconds))
+
+
+def stream_bytes_per_s(timings: Mapping[Key, Timing], bytes_per_weight: float) -> float:
+    """Return how fast weights come from DRAM beside a product: bytes / the time that they add, in the median.
+
+    Where the difference drowns in noise (a prefetcher that hides it all), a speed that costs next to nothing is given.
+    """
+    added = [
+        (timings[rows, k, n, FAR_POOL].median_s - timings[rows, k, n, NEAR_POOL].median_s) / (k * n * bytes_per_weight)
+        for k, n in STREAMED
+        for rows in STREAMED_ROWS
+    ]
+    return 1 / max(statistics.median(added), 1 / 500e9)
+
+
+def _products(seconds: Mapping[Key, float], kernel: str) -> MeasuredGrid:
+    def per_s(m: int, k: int, n: int) -> float:
+        if k * n <= LARGEST:
+            return m * k * n / seconds["product", kernel, m, k, n]
+        return per_s(m, k, LARGEST // k)  # the largest corner runs like its neighbour
+
+    speeds = tuple(per_s(m, k, n) for m in ROWS for k in SIZES for n in SIZES)
+    return MeasuredGrid(ROWS, SIZES, SIZES, speeds)
+
+
+def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:
+    """Divide attention between its products and its softmax.
+
+    One call was timed. What does not depend on the number of heads is its start; what does, for each length, is
+    2 S² d products and S² exponentials per head, told apart by two depths d.
+    """
+    few, many = HEADS
+    starts, products, softmaxes = [], [], []
+    for s in LENGTHS:
+        per_head = {
+            d: (seconds["attention", s, many, d] - seconds["attention", s, few, d]) / (many - few) for d in DEPTHS
+        }
+        starts += [seconds["attention", s, few, d] - few * per_head[d] for d in DEPTHS if s <= 64]
+        narrow, wide = DEPTHS
+        least = 0.02 * max(per_head[wide], seconds["attention", s, many, wide] / (2 * many))
+        by_depth = max(least, per_head[wide] - per_head[narrow]) / (wide - narrow)
+        products.append(2 * s * s / by_depth)
+        softmaxes.append(s * s / max(least, per_head[wide] - wide * by_depth))
+    start_s = max(0.0, statistics.median(starts))
+    return {
+        "matmul": MeasuredGrid(LENGTHS, (1,), (1,), tuple(products), launch_s=0.0),
+        "softmax": MeasuredGrid(LENGTHS, (1,), (1,), tuple(softmaxes), launch_s=start_s),
+    }
+
+
+def _slower(grid: MeasuredGrid, factor: float) -> MeasuredGrid:
+    launch_s = None if grid.launch_s is None else grid.launch_s * factor
+    return MeasuredGrid(grid.rows, grid.inputs, grid.outputs, tuple(v / factor for v in grid.per_s), launch_s)

@@ -1,0 +1,76 @@
+"""Timing on a machine that others use: CPU time of this process, rounds over all calls, medians.
+
+CPU time leaves out the moments at which another process had the core; what it cannot leave out (shared caches, memory
+and clock) shows in how far the readings of one call lie apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+Call = Callable[[], object]
+Key = TypeVar("Key")
+SHORTEST_S = 100e-6  # a shorter call is repeated inside one reading, so that the clock's own cost does not count
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Readings of one call, in seconds."""
+
+    readings_s: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """The reading in the middle."""
+        return statistics.median(self.readings_s)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a reading as a share of the median, from the median absolute deviation."""
+        middle_s = self.median_s
+        deviations_s = [abs(reading_s - middle_s) for reading_s in self.readings_s]
+        return 1.4826 * statistics.median(deviations_s) / middle_s
+
+
+def reading(call: Call, *, repeats: int = 1) -> float:
+    """Return CPU seconds of one call, averaged over `repeats` calls in a row."""
+    before = time.process_time_ns()
+    for _ in range(repeats):
+        call()
+    return (time.process_time_ns() - before) / repeats * 1e-9
+
+
+def repeats_for(call: Call) -> int:
+    """Warm a call up and return how often one reading has to repeat it."""
+    call()
+    return max(1, min(1000, round(SHORTEST_S / max(1e-7, reading(call)))))
+
+
+def time_calls(
+    calls: Mapping[Key, Call],
+    *,
+    rounds: int,
+    warm: bool = False,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[Key, Timing]:
+    """Time every call once per round, so that a slow moment of the machine hits all of them alike.
+
+    Args:
+        calls: what to time, by any key.
+        rounds: readings of each.
+        warm: whether each reading follows an unread call, which brings its data back into the caches.
+        on_step: called with readings done and all readings.
+    """
+    repeats = {key: repeats_for(call) for key, call in calls.items()}
+    found: dict[Key, list[float]] = {key: [] for key in calls}
+    for done in range(rounds):
+        for key, call in calls.items():
+            if warm:
+                call()
+            found[key].append(reading(call, repeats=repeats[key]))
+        on_step(done + 1, rounds)
+    return {key: Timing(tuple(readings)) for key, readings in found.items()}

@@ -1,0 +1,37 @@
+"""`qbert-opt calibrate`: this machine under one engine as a device file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The device file to write.")] = Path("host.yaml"),
+    engine: Annotated[str, typer.Option("--engine", help="What runs the model: torch.")] = "torch",
+    precision: Annotated[str, typer.Option("--precision", help="Type of activations: fp32 or bf16.")] = "fp32",
+    rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call.")] = 9,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure this machine: kernels, memories and small synthetic models under one engine, on one thread.
+
+    Example: `qbert-opt calibrate -o host.yaml`, then `qbert-opt simulate allocation.json --device host.yaml`
+    """
+    from ...calibrating.benches import find_bench
+    from ...calibrating.calibrate import calibrate
+    from ...files import atomic_file, check_folder
+    from ...report_calibration import calibration_lines
+    from ..progress import progress
+
+    check_folder(out)
+    bench = find_bench(engine, precision)
+    with progress("calibrate", quiet=quiet) as on_step:
+        found = calibrate(bench, rounds=rounds, on_step=on_step)
+    with atomic_file(out) as temporary:
+        temporary.write_text(found.text, encoding="utf-8")
+    for line in calibration_lines(found, str(out)):
+        typer.echo(line)
