@@ -33,6 +33,14 @@ TITLES = {
     "intermediate": "ffn in",
     "output": "ffn out",
 }
+QUALITIES = {
+    "classes": (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1")),
+    "tags": (("entity_f1", "entity F1 [95 %]"), ("accuracy", "words [95 %]")),
+    "spans": (("exact_match", "EM [95 %]"), ("answer_f1", "F1 [95 %]")),
+    "vocabulary": (("accuracy", "masks filled [95 %]"),),
+    "regression": (("correlation", "correlation"),),
+    "embeddings": (),
+}
 MEASURES = {
     "encoder_bytes": "encoder bytes",
     "total_bytes": "bytes of the whole model",
@@ -136,21 +144,35 @@ def cost_lines(report: CostReport) -> list[str]:
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
     """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    for column in ("model", "accuracy [95 %]", "F1", "KL to reference, nats [95 %]", "predicted", "flipped", "on disk"):
+    kind = rows[0][1].kind
+    qualities = QUALITIES[kind]
+    loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
+    flips = ["flipped"] if "KL" in rows[0][1].loss_unit else []
+    for column in ("model", *(title for _, title in qualities), loss, "predicted", *flips, "on disk"):
         # a long folder name is folded, so that no figure is ever cut
         table.add_column(column, no_wrap=column != "model", overflow="fold")
     for name, found, size, predicted in rows:
-        flips = "-" if found.flipped is None else f"{found.flipped} ({found.lost or 0} lost, {found.won or 0} won)"
         table.add_row(
             name,
-            "-" if found.accuracy is None else _interval(found.accuracy, 100, ".2f"),
-            "-" if found.macro_f1 is None else f"{100 * found.macro_f1:.2f}",
-            "-" if found.kl is None else _interval(found.kl, 1, ".4f"),
+            *(_quality(getattr(found, field)) for field, _ in qualities),
+            "-" if found.loss is None else _interval(found.loss, 1, ".4f"),
             predicted,
-            flips,
+            *([_flipped(found)] if flips else []),
             size,
         )
     return table
+
+
+def _quality(figure: Interval | float | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{100 * figure:.2f}" if isinstance(figure, float) else _interval(figure, 100, ".2f")
+
+
+def _flipped(found: Evaluation) -> str:
+    if found.flipped is None:
+        return "-"
+    return f"{found.flipped} ({found.lost or 0} lost, {found.won or 0} won)"
 
 
 def _interval(found: Interval, factor: float, form: str) -> str:

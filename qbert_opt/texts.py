@@ -1,30 +1,35 @@
 """Texts and labels from the files that people have: tsv, csv, jsonl and parquet, or a folder of splits.
 
-Reading is pandas' work; this file decides which columns are meant and refuses what would mislead a statistic.
+Reading is pandas' work; this file decides which columns are meant and refuses what would mislead a statistic. Layouts
+of several files, or of nested JSON, are in `readers/`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from . import registry
 from .errors import InputFileError, UsageError
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-LABEL_COLUMNS = ("label", "labels", "intent", "class")
+LABEL_COLUMNS = ("label", "labels", "intent", "class", "tags", "ner_tags", "answers")
 TEXT_COLUMNS = (
     ("text",),
     ("sentence",),
     ("utterance",),
     ("content",),
+    ("tokens",),
+    ("question", "context"),
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
@@ -40,7 +45,8 @@ class LabeledTexts:
     Attributes:
         name: what the user called the data.
         texts: one tuple of one or two strings per sample.
-        labels: the label of each sample as written in the file, or None when there is no label column.
+        labels: the label of each sample as written in the file, or None when there is no label column. Tags: one for
+            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted.
     """
 
     name: str
@@ -98,6 +104,13 @@ def read_texts(
         InputFileError: the file is missing, unreadable, or has empty lines or missing labels.
         UsageError: a named column or split does not exist.
     """
+    for name in registry.available("readers"):
+        reader = registry.load("readers", name)
+        if reader.reads(Path(source)):
+            found, given = reader.read(Path(source), split=split, label_column=label_column)
+            if not found:
+                raise InputFileError(f"{source}: holds no samples. Give a file with at least one.")
+            return LabeledTexts(str(source), tuple(found), None if given is None else tuple(given))
     path = _find(str(source), split)
     frame = _read_frame(path)
     names = [str(c) for c in frame.columns]
@@ -109,7 +122,7 @@ def read_texts(
             raise InputFileError(
                 f"{path}: column {column!r}: row {_row(blank)} is empty. Every row needs text; remove the empty rows."
             )
-    texts = tuple(tuple(map(str, row)) for row in frame[list(chosen_text)].itertuples(index=False))
+    texts = tuple(tuple(map(_cell, row)) for row in frame[list(chosen_text)].itertuples(index=False))
     if not texts:
         raise InputFileError(f"{path}: holds no rows. Give a file with at least one text.")
     if chosen_label is None:
@@ -120,7 +133,7 @@ def read_texts(
             f"{path}: column {chosen_label!r}: row {_row(missing)} has no label. "
             "Label every row, or drop the column where no labels are needed."
         )
-    labels = tuple(str(value) for value in frame[chosen_label])
+    labels = tuple(_cell(value) for value in frame[chosen_label])
     return LabeledTexts(str(source), texts, labels)
 
 
@@ -219,6 +232,15 @@ def _label_column(path: Path, names: list[str], asked: str | None) -> str | None
             raise UsageError(f"--label-column {asked}: {path} has columns {', '.join(names)}.")
         return asked
     return next((name for name in LABEL_COLUMNS if name in names), None)
+
+
+def _cell(value: Any) -> str:
+    """A cell as text: lists of words or tags joined by blanks, answers with their places as a JSON list of texts."""
+    if isinstance(value, dict) and "text" in value:
+        return json.dumps([str(text) for text in value["text"]])
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return " ".join(map(str, value))
+    return str(value)
 
 
 def _blank(column: pd.Series) -> pd.Series:

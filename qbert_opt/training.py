@@ -1,4 +1,4 @@
-"""Fine-tune an encoder on labelled texts: plain AdamW, linear warm-up and decay.
+"""Fine-tune an encoder on labelled texts, tagged words or answered questions: plain AdamW, linear warm-up and decay.
 
 It exists so that every figure of this project can be reproduced from installable encoders; it is no
 competitor to a training framework.
@@ -11,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig
 
+from .errors import UsageError
 from .files import atomic_folder
 from .models.batches import tokenize
-from .models.loading import check_is_model, quiet_transformers
+from .models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers
+from .models.outputs import OutputKind, answers, head_of
+from .models.targets import NONE, read_targets, tag_lists
 from .texts import LabeledTexts
+
+KINDS: tuple[OutputKind, ...] = ("classes", "tags", "spans")
 
 
 def fine_tune(
@@ -24,18 +29,20 @@ def fine_tune(
     data: LabeledTexts,
     output: str | Path,
     *,
+    kind: OutputKind = "classes",
     epochs: int = 2,
     learning_rate: float = 8e-5,
     batch_size: int = 64,
     seed: int = 0,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> None:
-    """Fine-tune `encoder` with a new classification head and write the model folder `output`.
+    """Fine-tune `encoder` with a new head and write the model folder `output`.
 
     Args:
         encoder: folder of a pre-trained encoder.
-        data: labelled texts; their sorted label names become the head's outputs.
+        data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
+        kind: what the head answers with: classes, tags of words, or spans of a text.
         epochs: passes over the data, at least 1.
         learning_rate: peak of the schedule (10 % linear warm-up, linear decay to 0).
         batch_size: samples per step; batches hold sentences of similar length, in random order.
@@ -43,16 +50,19 @@ def fine_tune(
         progress: called after each step with steps done, steps in all, loss in nats.
 
     Raises:
-        InputFileError: `encoder` is no model folder.
+        InputFileError: `encoder` is no model folder, or the labels are not of that kind.
+        UsageError: another kind.
         ValueError: `data` has no labels.
     """
     check_is_model(encoder)
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
-    names = sorted(set(data.labels))
+    if kind not in KINDS:
+        raise UsageError(f"kind {kind!r}: legal are {', '.join(KINDS)}.")
+    names = _names(data, kind)
     quiet_transformers()
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
+    model = AUTO_CLASSES[kind].from_pretrained(
         encoder,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
@@ -60,9 +70,14 @@ def fine_tune(
         use_safetensors=True,
         dtype=torch.float32,
     )
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    batches = tokenize(tokenizer, data.texts, batch_size=batch_size)
-    target = torch.tensor([names.index(label) for label in data.labels])
+    config = AutoConfig.from_pretrained(encoder)
+    config.architectures = [type(model).__name__]
+    tokenizer = load_tokenizer(encoder, config)
+    batches = tokenize(tokenizer, data.texts, batch_size=batch_size, kind=kind)
+    targets = read_targets(LoadedModel(str(encoder), model, tokenizer, ""), data, batches)
+    if targets is None:
+        raise ValueError(f"{data.name} has nothing to learn")
+    head = head_of(model)
     steps = epochs * len(batches)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     warmup = max(1, steps // 10)
@@ -75,7 +90,8 @@ def fine_tune(
     for _ in range(epochs):
         for index in generator.permutation(len(batches)):
             batch = batches[index]
-            loss = torch.nn.functional.cross_entropy(model(**batch.inputs).logits, target[list(batch.indices)])
+            found = answers(head, model, batch)
+            loss = torch.nn.functional.cross_entropy(found.values, targets.of(found), ignore_index=NONE)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -87,3 +103,10 @@ def fine_tune(
     with atomic_folder(output) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _names(data: LabeledTexts, kind: OutputKind) -> list[str]:
+    """Names of the head's outputs, sorted."""
+    if kind == "tags":
+        return sorted({tag for tags in tag_lists(data) for tag in tags})
+    return ["start", "end"] if kind == "spans" else sorted(set(data.labels or ()))

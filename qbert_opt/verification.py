@@ -57,7 +57,7 @@ def measure_plans(
     *,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> list[Measured]:
-    """Measure KL to the reference, and accuracy where there are labels, of several plans on the same texts."""
+    """Measure loss against the reference, and quality where there are labels, of several plans on the same texts."""
     truth = outputs(loaded, texts)
     found = []
     for index, (name, allocation) in enumerate(plans):
@@ -67,5 +67,5 @@ def measure_plans(
 
 
 def least_measured(found: Sequence[Measured]) -> Measured:
-    """Return the plan of least measured KL."""
-    return min(found, key=lambda m: float("inf") if m.evaluation.kl is None else m.evaluation.kl.value)
+    """Return the plan of least measured loss."""
+    return min(found, key=lambda m: float("inf") if m.evaluation.loss is None else m.evaluation.loss.value)

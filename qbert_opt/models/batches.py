@@ -72,8 +72,7 @@ def tokenize(
     Raises:
         InputFileError: texts that do not fit the kind of outputs.
     """
-    limit = max_tokens or (MAX_SPAN_TOKENS if kind == "spans" else DEFAULT_MAX_TOKENS)
-    longest = min(limit, tokenizer.model_max_length)
+    longest = longest_sample(tokenizer, kind, max_tokens)
     encoded, positions = [], []
     for index, text in enumerate(texts):
         sample, where = _encode(tokenizer, text, index, kind, longest)
@@ -86,6 +85,12 @@ def tokenize(
         where = _pad_positions([positions[i] for i in chunk], padded["input_ids"].shape[1], tokenizer.padding_side)
         batches.append(TokenBatch(padded, tuple(chunk), where))
     return batches
+
+
+def longest_sample(tokenizer: Any, kind: str, max_tokens: int | None = None) -> int:
+    """Return the tokens at which texts are cut: 384 for spans, else 128, at most what the model has positions for."""
+    limit = max_tokens or (MAX_SPAN_TOKENS if kind == "spans" else DEFAULT_MAX_TOKENS)
+    return int(min(limit, tokenizer.model_max_length))
 
 
 def encode(tokenizer: Any, text: tuple[str, ...], kind: str, longest: int) -> Any:

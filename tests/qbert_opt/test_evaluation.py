@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.errors import InputFileError
 from qbert_opt.evaluation import evaluate, interval, kl_divergence, macro_f1, outputs
-from qbert_opt.models.loading import LoadedModel, label_index
+from qbert_opt.models.loading import label_index
 from qbert_opt.texts import LabeledTexts
 
 
@@ -88,10 +88,3 @@ def test_labels_by_name_or_number(tiny):
     assert label_index(tiny, ("red", "2", "green"), "s").tolist() == [0, 2, 1]
     with pytest.raises(InputFileError, match=r"s: sample 2 has label 'mauve'. .* knows red, green, blue"):
         label_index(tiny, ("red", "mauve"), "s")
-
-
-def test_a_model_without_a_head_has_no_answers(tiny, sentences):
-    """An encoder alone is refused in one line."""
-    encoder = LoadedModel("encoder", tiny.model.bert, tiny.tokenizer, "")
-    with pytest.raises(UsageError, match=r"encoder: has no classification head"):
-        evaluate(encoder, sentences)

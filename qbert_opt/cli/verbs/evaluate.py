@@ -20,9 +20,12 @@ def command(
     split: options.Split = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure accuracy, F1 and KL to the reference on labelled text the model has not seen.
+    """Measure quality (accuracy, F1, entity F1, exact match) and loss against the reference on unseen text.
 
-    Example: `qbert-opt evaluate out --data snips/test --reference models/minilm-snips`
+    Examples:
+    `qbert-opt evaluate out --data snips/test --reference models/minilm-snips`
+
+    `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
     from ...evaluation import evaluate, outputs
     from ...models.loading import load_model
@@ -47,7 +50,7 @@ def command(
         truth = outputs(original, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None or "KL" not in plan.loss_unit else f"{plan.predicted_loss:.4f}"
+    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.predicted_loss:.4f}"
     rows.append((folder, found, f"{folder_bytes(folder):,}", predicted))
     if as_json:
         from pydantic import TypeAdapter

@@ -1,4 +1,4 @@
-"""`qbert-opt fine-tune`: an encoder and labelled text to a classifier."""
+"""`qbert-opt fine-tune`: an encoder and labelled text to a classifier, tagger or reader."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def command(
     encoder: Annotated[str, typer.Option("--encoder", help="Folder of a pre-trained encoder.")],
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Model folder to write.")],
+    kind: Annotated[str, typer.Option("--kind", help="What it shall answer with: classes, tags or spans.")] = "classes",
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 2,
     learning_rate: Annotated[float, typer.Option("--learning-rate")] = 8e-5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
@@ -23,9 +24,12 @@ def command(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fine-tune an encoder as a text classifier, to reproduce this project's figures.
+    """Fine-tune an encoder as a classifier of texts, a tagger of words or a finder of answers.
 
-    Example: `qbert-opt fine-tune --encoder DIR --data snips/train -o models/minilm-snips`
+    Examples:
+    `qbert-opt fine-tune --encoder DIR --data snips/train -o models/minilm-snips`
+
+    `qbert-opt fine-tune --encoder DIR --data snips/train --label-column tags --kind tags -o models/minilm-slots`
     """
     from ...errors import InputFileError
     from ...texts import read_texts
@@ -39,6 +43,7 @@ def command(
             encoder,
             texts,
             output,
+            kind=kind,  # type: ignore[arg-type]
             epochs=epochs,
             learning_rate=learning_rate,
             batch_size=batch_size,
