@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from . import registry
-from .allocation import Allocation
+from .allocation import Allocation, PlannedMatrix
 from .calibration import BATCH_SIZE, MatrixQuantizer, fit_batches, fit_grams, weight_of
 from .choices import Choice
 from .curvature.factors import factor_pass
@@ -94,12 +94,12 @@ def rescored(
         raise UsageError(f"--sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
     specs = {m.module: m for m in allocation.profile.matrices}
-    matrices = []
+    matrices: list[PlannedMatrix] = []
     for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
         planned_here = list(inside)
         names = [planned.module for planned in planned_here]
         progress(len(matrices), len(specs), f"scores of layer {block + 1} again")
-        factors = factor_pass(loaded.model, batches, names, temperature=directional.TEMPERATURE)
+        factors = factor_pass(loaded.model, batches, names, temperature=directional.TEMPERATURE, head=loaded.head)
         for planned in planned_here:
             error = quantizer.errors(specs[planned.module], [planned.choice])
             estimate = directional.quadratic_forms(factors.pop(planned.module), error)
