@@ -33,7 +33,7 @@ from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
 from qbert_opt.metrics.directional import TEMPERATURE, quadratic_forms
 from qbert_opt.models.batches import tokenize
-from qbert_opt.models.loading import LoadedModel, load_model
+from qbert_opt.models.loading import LoadedModel, label_index, load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planner import allocate
 from qbert_opt.provenance import code_commit, code_version, today
@@ -62,6 +62,8 @@ class Study:
         self.fit, self.scored = calibration_texts(self.data, self.plan)
         self.profile = profile_model(self.loaded)
         self.truth = outputs(self.loaded, self.test)
+        labels = label_index(self.loaded, self.test.labels, self.test.name)
+        self.right = float((self.truth.argmax(-1) == labels).double().mean())
         self.rest = self._everything_else()
 
     def _everything_else(self) -> dict[str, torch.Tensor]:
@@ -95,10 +97,8 @@ class Study:
             "flipped": found.flipped,
             "lost": found.lost,
             "won": found.won,
+            "reference": round(100 * self.right, 2),
         }
-
-    def reference_accuracy(self) -> float:
-        return round(100 * evaluate(self.loaded, self.test, self.truth).accuracy.value, 2)
 
     def scores(self, method: str, quantizer: MatrixQuantizer, path: Path) -> ScoreTable:
         """Directional scores of a method, from `path` where it was written before."""
@@ -159,7 +159,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
                     names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
                 row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
-                row |= study.measure(quantizer, names) | {"reference": study.reference_accuracy()}
+                row |= study.measure(quantizer, names)
                 yield row | {
                     "predicted": predicted, "cpu_s": round(time.process_time() - begun, 1), "commit": code_commit(),
                     "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

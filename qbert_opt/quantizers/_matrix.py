@@ -8,6 +8,7 @@ import torch
 
 from ..choices import Layout
 
+TILE = 1 << 15  # weights
 SMALLEST_SCALE = 2.0**-24  # smallest fp16 above zero: a constant group stays representable
 
 
@@ -119,9 +120,22 @@ def nearest_codes(values: torch.Tensor, scale: torch.Tensor, offset: torch.Tenso
 
 def round_to_range(weight: torch.Tensor, layout: Layout, scale: torch.Tensor, offset: torch.Tensor) -> QuantizedMatrix:
     """Round each weight to the nearest level of its group's range; scale and offset are `[groups]`."""
-    groups = grouped(weight, layout)
-    codes = nearest_codes(groups, scale.float()[:, None], offset.float()[:, None], top_code(layout) + 1)
+    groups, top = grouped(weight, layout), top_code(layout)
+    codes = torch.empty(groups.shape, dtype=torch.uint8)
+    wide, zero = scale.float()[:, None], offset.float()[:, None]
+    down, across = _tile(groups.shape)
+    work = torch.empty(down, across)
+    for start in range(0, len(groups), down):
+        part = slice(start, start + down)
+        for left in range(0, groups.shape[1], across):
+            values = groups[part, left : left + across]
+            code = torch.sub(values, zero[part], out=work[: len(values), : values.shape[1]])
+            codes[part, left : left + across] = code.div_(wide[part]).round_().clamp_(0, top)
     shape = group_shape(layout, *weight.shape)
-    return QuantizedMatrix(
-        layout, codes.reshape(weight.shape).to(torch.uint8), scale.reshape(shape), offset.reshape(shape)
-    )
+    return QuantizedMatrix(layout, codes.reshape(weight.shape), scale.reshape(shape), offset.reshape(shape))
+
+
+def _tile(shape: torch.Size) -> tuple[int, int]:
+    """Groups and elements of a group that are worked on at a time: what a cache holds."""
+    across = min(shape[1], TILE)
+    return max(1, TILE // across), across

@@ -40,7 +40,7 @@ def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> 
     rows, columns = weight.shape
     groups = grouped(weight, layout)
     weights = grouped(energy.clamp_min(1e-12).expand(rows, columns), layout)
-    low, high = groups.aminmax(dim=1)
+    low, high = groups.amin(1), groups.amax(1)
     if layout.bits not in SHRINKS:
         return stored_range(low, high, layout)  # at 5 bits and more clipping buys nothing
     if groups.shape[1] > SAMPLE:

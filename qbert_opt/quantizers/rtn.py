@@ -25,6 +25,7 @@ def quantize(
     """
     found = []
     for layout in layouts:
-        low, high = grouped(weight, layout).aminmax(dim=1)
+        groups = grouped(weight, layout)
+        low, high = groups.amin(1), groups.amax(1)  # several times as fast as aminmax
         found.append(round_to_range(weight, layout, *stored_range(low, high, layout)))
     return found
