@@ -9,7 +9,7 @@ import torch
 from .errors import InputFileError, UsageError
 from .memory import MemoryShares, saved_bytes
 from .metrics._task import Estimate
-from .models.batches import TokenBatch
+from .models.batches import TokenBatch, single_samples
 from .models.loading import LoadedModel
 
 
@@ -54,14 +54,25 @@ def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
         UsageError: the outputs are random.
     """
     name = loaded.name
-    first, again = (loaded.head.read(loaded.model, batches[0]) for _ in range(2))
-    if not torch.isfinite(first).all():
-        raise InputFileError(f"{name}: {_culprit(loaded, batches[0])} gives NaN or infinite values on this text.")
-    if not torch.equal(first, again):
+    for batch in batches:
+        found = loaded.head.read(loaded.model, batch)
+        if not torch.isfinite(found).all():
+            raise InputFileError(f"{name}: {_culprit(loaded, batch)} gives NaN or infinite values on this text.")
+    again = loaded.head.read(loaded.model, batches[-1])
+    if not torch.equal(found, again):
         raise UsageError(
-            f"{name}: two runs over the same text differ by up to {(first - again).abs().max():.1e}: dropout or noise "
+            f"{name}: two runs over the same text differ by up to {(found - again).abs().max():.1e}: dropout or noise "
             "is on although the model is in evaluation mode. Switch it off."
         )
+
+
+def overlap_warnings(fit: Sequence[TokenBatch], scored: Sequence[TokenBatch]) -> list[str]:
+    """Say how many scoring texts are, token for token, texts that fit the quantizer: their scores are too good."""
+    known = {tuple(one.inputs["input_ids"][0].tolist()) for one in single_samples(fit)}
+    same = sum(tuple(one.inputs["input_ids"][0].tolist()) in known for one in single_samples(scored))
+    if not same:
+        return []
+    return [f"{same} scoring texts read the same to the model as texts that fit the quantizer: their scores are low."]
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:

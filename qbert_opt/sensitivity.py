@@ -24,7 +24,7 @@ from .models.tracing import unfrozen
 from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
-from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches
+from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches, overlap_warnings
 from .scores import Provenance, ScoreTable
 from .texts import LabeledTexts
 
@@ -86,6 +86,7 @@ def measure_sensitivity(
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches, shares)
     parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
+    overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = _Rounding(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
@@ -122,7 +123,7 @@ def measure_sensitivity(
         samples=tuple(int(row[0]) for row in rows),
         block_sensitivity=tuple(task.block_sensitivity),
         curvature=tuple(task.curvature),
-        warnings=(*_unmoved(names, rows), *task.warnings),
+        warnings=(*overlap, *_unmoved(names, rows), *task.warnings),
         provenance=_provenance(loaded, data, plan, batches, labels),
     )
     jobs.remove()
