@@ -1,0 +1,59 @@
+"""`qbert-opt report`: a plan as one HTML file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+
+
+def command(
+    plan: Annotated[str, typer.Argument(help="An allocation.json.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="HTML file to write.")],
+    scores: Annotated[
+        str | None, typer.Option("--scores", "-s", help="The plan's scores, or 'reference': adds the frontier.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Target hardware: adds where the time goes.")
+    ] = None,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    measured: Annotated[
+        str | None, typer.Option("--measured", help="Measured points (JSON), this plan's first.")
+    ] = None,
+) -> None:
+    """Write a plan as one self-contained HTML file: plan, frontier, cost, every matrix, provenance. No network.
+
+    Example: `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
+    """
+    from hwmodels.errors import DeviceError
+
+    from ...allocation import read_allocation
+    from ...errors import InfeasibleError, InputFileError
+    from ...files import write_text
+    from ...frontier import trade_off
+    from ...html_report import html_report
+    from ...limits import Limits
+    from ...measured_points import read_measured
+    from ...operations import Workload
+    from ...programs import PlanningTask
+    from ...simulate import simulate_allocation
+
+    allocation = read_allocation(plan)
+    points = None if measured is None else read_measured(measured)
+    frontier = None
+    if scores is not None:
+        table = options.load_scores(scores)
+        if table.profile.sha256 != allocation.profile.sha256:
+            raise InputFileError(f"{plan}: is a plan of {allocation.profile.name}; the scores are of another model.")
+        frontier = trade_off(PlanningTask(table, Limits()), ("bytes",))
+    cost = None
+    if device is not None:
+        try:
+            cost = simulate_allocation(allocation, options.load_target(device), Workload(seq_len, batch_size))
+        except DeviceError as error:
+            raise InfeasibleError(f"{plan}: {error}") from None
+    write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))
+    typer.echo(f"wrote {output}")
