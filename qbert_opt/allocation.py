@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from .choices import Choice, Form, Layout, choice
 from .errors import InputFileError, UsageError
 from .files import read_document, write_text
-from .profiles import TABLE_BITS, Kind, ModelProfile
+from .profiles import Kind, ModelProfile
 from .scores import Provenance
+from .tables import TABLE_METHOD
 
 SCHEMA = "qbert-opt/allocation@1"
 
@@ -66,14 +67,29 @@ class PlannedMatrix(_Frozen):
 
 
 class PlannedTable(_Frozen):
-    """What one embedding table gets: 8 bits, fp16 scale and offset per row."""
+    """What one embedding table gets; a table that was not scored has 8 bits per row and no predicted loss."""
 
     module: str
     rows: int
     columns: int
     bits: int
     grouping: str = "rows:each"
+    method: str = TABLE_METHOD
+    form: Form = "offset"
     bytes: int
+    predicted_loss: FiniteFloat | None = None
+    std_error: FiniteFloat | None = None
+    unseen_rows: float | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """The choice that this table got."""
+        return Choice(self.bits, self.grouping, self.method, self.form)
+
+    @property
+    def layout(self) -> Layout:
+        """How its groups lie."""
+        return self.choice.layout(self.rows, self.columns, heads=1)
 
 
 class DeviceCost(_Frozen):
@@ -120,8 +136,9 @@ class Allocation(_Frozen):
         gap: proven relative distance to the best plan.
         lower_bound: no plan within the limits has less predicted loss.
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
-        predicted_loss: sum of the matrices' scores; contains no forward pass of this plan.
-        predicted_std_error: of that sum, matrices taken as independent.
+        predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
+        predicted_std_error: of that sum, its terms taken as independent.
+        roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
         random_loss: median predicted loss of random plans that fill the same limits.
@@ -136,6 +153,7 @@ class Allocation(_Frozen):
     solver: str
     loss_unit: str
     contains: str
+    roundings: tuple[str, ...] = ("matrices",)
     metric: str
     method: str
     predicted_loss: FiniteFloat
@@ -190,12 +208,17 @@ def _check_parts(allocation: Allocation) -> None:
                 f"matrices: {planned.module}: says {planned.bytes} bytes; {parsed.name} takes {expected}, "
                 f"in {laid.num_groups} ranges."
             )
-    tables = tuple((t.module, t.rows, t.columns, TABLE_BITS, t.bytes) for t in profile.tables)
-    if tuple((t.module, t.rows, t.columns, t.bits, t.bytes) for t in allocation.tables) != tables:
-        raise ValueError("tables: what is planned is not the profile's tables at 8 bits.")
+    tables = tuple((t.module, t.rows, t.columns) for t in profile.tables)
+    if tuple((t.module, t.rows, t.columns) for t in allocation.tables) != tables:
+        raise ValueError("tables: what is planned is not the profile's tables.")
+    for table in allocation.tables:
+        parsed = choice(table.choice.name)
+        expected = parsed.bytes(table.rows, table.columns, heads=1)
+        if table.bytes != expected:
+            raise ValueError(f"tables: {table.module}: says {table.bytes} bytes; {parsed.name} takes {expected}.")
     encoder_bytes = sum(m.bytes for m in allocation.matrices)
     if allocation.encoder_bytes != encoder_bytes:
         raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")
-    total_bytes = encoder_bytes + profile.fixed_bytes
+    total_bytes = encoder_bytes + sum(t.bytes for t in allocation.tables) + profile.other_bytes
     if allocation.total_bytes != total_bytes:
         raise ValueError(f"total_bytes says {allocation.total_bytes}; matrices and the rest take {total_bytes}.")

@@ -90,6 +90,21 @@ def fit_grams(
     return guided_grams(model, batches, grams, share) if share else grams
 
 
+def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+    """Quantize rows of an embedding table, `[rows, columns]`, under choices of one method without calibration text.
+
+    Each row is rounded by itself: some rows of a table give the same codes as the whole table.
+    """
+    layouts = [c.layout(*rows.shape, heads=1) for c in choices]
+    found: list[QuantizedMatrix] = registry.load("quantizers", choices[0].method).quantize(rows, layouts)
+    return found
+
+
+def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+    """Quantize one embedding table under several choices."""
+    return quantize_rows(weight_of(model, module), choices)
+
+
 class MatrixQuantizer:
     """Quantizes a model's matrices by one method with statistics of one calibration text."""
 

@@ -147,7 +147,7 @@ def default_grid(method: str) -> tuple[Choice, ...]:
     return grid(DEFAULT_BITS, DEFAULT_GROUPINGS, method)
 
 
-def parse_bits(text: str) -> tuple[int, ...]:
+def parse_bits(text: str, option: str = "--bits") -> tuple[int, ...]:
     """Read `2,3,4,8`.
 
     Raises:
@@ -157,7 +157,7 @@ def parse_bits(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         if not part.strip().isdigit() or int(part) not in LEGAL_BITS:
             raise UsageError(
-                f"--bits {text}: {part.strip()!r} is no bit width. Legal: {', '.join(map(str, LEGAL_BITS))}."
+                f"{option} {text}: {part.strip()!r} is no bit width. Legal: {', '.join(map(str, LEGAL_BITS))}."
             )
         values.append(int(part))
     return tuple(dict.fromkeys(values))

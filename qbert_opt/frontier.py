@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from solvers import FrontierPoint, pareto, uniform_plans
+from solvers import ChoiceProblem, FrontierPoint, pareto, uniform_plans
 
 from .errors import UsageError
 from .profiles import ModelProfile
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = "qbert-opt/frontier@1"
 RESOURCES = {
     "bytes": "encoder_bytes",
+    "total-bytes": "total_bytes",
     "latency": "latency_bound_s",
     "energy": "energy_bound_j",
     "dram": "dram_bytes",
@@ -42,6 +45,7 @@ class TradeOffPoint(_Frozen):
         predicted_loss: no plan within `capacity` has less than `lower_bound`.
         supported: on the convex hull.
         choices: name of each matrix' choice, in the order of the profile's matrices.
+        tables: name of each scored embedding table's choice, in the order of the scores.
     """
 
     capacity: dict[str, float]
@@ -51,6 +55,7 @@ class TradeOffPoint(_Frozen):
     gap: float
     supported: bool
     choices: tuple[str, ...]
+    tables: tuple[str, ...] = ()
 
 
 class UniformPoint(_Frozen):
@@ -93,7 +98,7 @@ def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 2
     for name in resources:
         if name not in RESOURCES:
             raise UsageError(f"--resource {name}: legal: {', '.join(RESOURCES)}.")
-        if name != "bytes" and task.device is None:
+        if name not in ("bytes", "total-bytes") and task.device is None:
             raise UsageError(f"--resource {name}: needs --device to be priced on.")
     rows = tuple(RESOURCES[name] for name in resources)
     capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
@@ -109,12 +114,19 @@ def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 2
         points=tuple(_point(task, point) for point in found.points),
         uniform=tuple(
             UniformPoint(choice=plan.name.removeprefix("uniform "), usage=dict(plan.usage), predicted_loss=plan.value)
-            for plan in uniform_plans(problem)
+            for plan in uniform_plans(_best_tables(task, problem))
             if not plan.broken
         ),
         profile=task.profile,
         provenance=task.scores.provenance,
     )
+
+
+def _best_tables(task: PlanningTask, problem: ChoiceProblem) -> ChoiceProblem:
+    """Give the scored tables their best choice, so that a uniform plan differs in its matrices only."""
+    value = np.where(problem.mask(), problem.value, np.inf)[task.num_matrices :]
+    names = (item.module for item in task.searched_tables)
+    return replace(problem, pins={name: problem.options[row.argmin()] for name, row in zip(names, value, strict=True)})
 
 
 def to_csv(found: TradeOff) -> str:
@@ -133,6 +145,7 @@ def to_csv(found: TradeOff) -> str:
 
 
 def _point(task: PlanningTask, point: FrontierPoint) -> TradeOffPoint:
+    names = tuple(task.choices[j].name for j in point.choice)
     return TradeOffPoint(
         capacity=dict(point.capacity),
         usage=dict(point.usage),
@@ -140,5 +153,6 @@ def _point(task: PlanningTask, point: FrontierPoint) -> TradeOffPoint:
         lower_bound=point.lower_bound,
         gap=point.gap,
         supported=point.supported,
-        choices=tuple(task.choices[j].name for j in point.choice),
+        choices=names[: task.num_matrices],
+        tables=names[task.num_matrices :],
     )

@@ -7,12 +7,11 @@ A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. L
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
 
 from .errors import UsageError
-from .profiles import ModelProfile
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
@@ -64,16 +63,20 @@ class Row:
 
 
 def limit_rows(
-    limits: Limits, profile: ModelProfile, device: Device | None, fixed: dict[str, float], activation_bytes: int
+    limits: Limits,
+    device: Device | None,
+    fixed: dict[str, float],
+    activation_bytes: int,
+    total_resource: Literal["encoder_bytes", "total_bytes"],
 ) -> list[Row]:
     """Turn limits into rows.
 
     Args:
         limits: what the user asked for.
-        profile: the model.
         device: the hardware, with limits of its own.
         fixed: by resource, what everything that is not searched uses.
         activation_bytes: arena of activations.
+        total_resource: what a limit on the whole model caps: the matrices alone, where nothing else is searched.
 
     Raises:
         UsageError: a limit that needs a device, or a rate, without one.
@@ -81,7 +84,7 @@ def limit_rows(
     _check_needs(limits, device)
     own = device.limits if device else None
     name = device.id if device else ""
-    other = profile.fixed_bytes
+    other = fixed["total_bytes"]
     rows: list[Row] = []
 
     def add(
@@ -93,7 +96,7 @@ def limit_rows(
 
     add("encoder_bytes", "encoder_bytes", limits.encoder_bytes, "--budget", 0, None, "")
     add(
-        "encoder_bytes",
+        total_resource,
         "total_bytes",
         limits.total_bytes,
         "--total-budget",
@@ -102,10 +105,10 @@ def limit_rows(
         "weights",
     )
     if limits.total_bytes is not None and own is not None and own.weights is not None:
-        add("encoder_bytes", "total_bytes", None, "", other, own.weights, "weights")
+        add(total_resource, "total_bytes", None, "", other, own.weights, "weights")
     taken = other + activation_bytes
     add(
-        "encoder_bytes",
+        total_resource,
         "peak_memory_bytes",
         limits.memory_bytes,
         "--max-memory",

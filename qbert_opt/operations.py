@@ -14,7 +14,8 @@ import networkx as nx
 from hwmodels.operation import Operation, StoredWeight
 
 from .choices import Choice
-from .profiles import OTHER_BYTES, TABLE_BITS, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from .profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from .tables import table_choice
 
 ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -34,14 +35,14 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How one matrix is stored, and whether it stays on chip between inferences."""
+    """How one matrix or table is stored, and whether it stays on chip between inferences."""
 
     choice: Choice
     resident: bool = False
 
 
-def stored_weight(matrix: MatrixSpec, storage: Storage, heads: int) -> StoredWeight:
-    """Describe a stored matrix to the hardware model; its bytes are the choice's price."""
+def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) -> StoredWeight:
+    """Describe a stored matrix or table to the hardware model; its bytes are the choice's price."""
     layout = storage.choice.layout(matrix.rows, matrix.columns, heads=heads)
     return StoredWeight(
         bits=layout.bits,
@@ -60,6 +61,12 @@ def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workloa
     return _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
 
 
+def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
+    """The gather of a table's rows for all tokens; a table that is no row gather (relative positions) is read whole."""
+    rows = round(workload.tokens * table.reads_per_token) or table.rows
+    return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
+
+
 def model_graph(
     profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, *, float_bits: int = 16
 ) -> nx.DiGraph:
@@ -67,7 +74,7 @@ def model_graph(
 
     Args:
         profile: the model.
-        storage: how each searched matrix is stored, by module; None stores everything in floats.
+        storage: how each searched matrix and table is stored, by module; None stores everything in floats.
         workload: sentences and tokens.
         float_bits: width of the floats where `storage` is None; tables and the rest have it too.
 
@@ -129,16 +136,11 @@ class _Builder:
         )
 
     def _table(self, table: TableSpec) -> str:
-        # a table that is no row gather (relative positions) is small and read whole
-        rows = round(self.workload.tokens * table.reads_per_token) or table.rows
         if self.storage is None:
             weight = self._floats(table.rows * table.columns)
         else:
-            codes = table.rows * table.columns * TABLE_BITS // 8
-            weight = StoredWeight(TABLE_BITS, "rows", table.rows, 1, codes, table.bytes - codes)
-        return self._add(
-            Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
-        )
+            weight = stored_weight(table, Storage(table_choice(self.storage, table.module)), self.profile.heads)
+        return self._add(table_operation(table, weight, self.workload))
 
     def _embeddings(self, spare: int) -> str:
         current = self.pointwise("embeddings.add", "elementwise", *map(self._table, self.profile.tables))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .allocation import Allocation, DeviceCost, Limit, PlannedMatrix, PlannedTable, UniformPlan
-from .choices import Form
+from .choices import Choice, Form
 from .operations import Storage, Workload
-from .profiles import TABLE_BITS, ModelProfile
+from .profiles import ModelProfile, TableSpec
 from .provenance import code_version
 from .scores import ScoreTable
+from .tables import table_bytes, table_choice
 
 if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
@@ -42,11 +43,15 @@ def assemble(
 ) -> Allocation:
     """Put a plan together: prices from the choices, losses from the scores, costs from the simulator's report."""
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
+    tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
+    scored = [table for table in tables if table.predicted_loss is not None]
     columns = [scores.choices.index(storage[m.module].choice.name) for m in profile.matrices]
     matrices = tuple(
         planned_matrix(profile, i, storage[m.module], float(value[i, j]), float(errors[i, j]))
         for i, (m, j) in enumerate(zip(profile.matrices, columns, strict=True))
     )
+    losses = [m.predicted_loss for m in matrices] + [t.predicted_loss or 0.0 for t in scored]
+    std_errors = [m.std_error for m in matrices] + [t.std_error or 0.0 for t in scored]
     encoder_bytes = sum(m.bytes for m in matrices)
     return Allocation(
         version=code_version(),
@@ -58,14 +63,15 @@ def assemble(
         contains=scores.contains,
         metric=scores.metric,
         method=scores.method,
-        predicted_loss=math.fsum(m.predicted_loss for m in matrices),
-        predicted_std_error=math.sqrt(math.fsum(m.std_error**2 for m in matrices)),
+        roundings=("matrices", "tables") if scored else ("matrices",),
+        predicted_loss=math.fsum(losses),
+        predicted_std_error=math.sqrt(math.fsum(error**2 for error in std_errors)),
         encoder_bytes=encoder_bytes,
-        total_bytes=encoder_bytes + profile.fixed_bytes,
+        total_bytes=total_stored_bytes(profile, storage),
         average_bits=8 * encoder_bytes / profile.encoder_elements,
         profile=profile,
         matrices=matrices,
-        tables=tuple(planned_tables(profile)),
+        tables=tables,
         device=None if report is None else _device_cost(report, workload),
         limits=proof.limits,
         uniform=proof.uniform,
@@ -78,6 +84,12 @@ def assemble(
 def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
     """Bytes of the searched matrices under their choices."""
     return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+
+
+def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
+    """Bytes of the whole stored model under its choices."""
+    tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
+    return stored_bytes(profile, storage) + tables + profile.other_bytes
 
 
 def planned_matrix(
@@ -109,12 +121,29 @@ def planned_matrix(
     )
 
 
-def planned_tables(profile: ModelProfile) -> list[PlannedTable]:
-    """Describe what the embedding tables get: 8 bits until they are searched."""
-    return [
-        PlannedTable(module=t.module, rows=t.rows, columns=t.columns, bits=TABLE_BITS, bytes=t.bytes)
-        for t in profile.tables
-    ]
+def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTable:
+    """Describe what one embedding table gets; its loss is unknown where it was not scored."""
+    found = PlannedTable(
+        module=table.module,
+        rows=table.rows,
+        columns=table.columns,
+        bits=c.bits,
+        grouping=c.grouping,
+        method=c.method,
+        form=c.form,
+        bytes=table_bytes(table, c),
+    )
+    scored = scores.tables
+    if scored is None or table.module not in scored.modules or c.name not in scored.choices:
+        return found
+    row, column = scored.modules.index(table.module), scored.choices.index(c.name)
+    return found.model_copy(
+        update={
+            "predicted_loss": scored.value[row][column],
+            "std_error": scored.std_error[row][column],
+            "unseen_rows": scored.unseen_rows[row],
+        }
+    )
 
 
 def _device_cost(report: CostReport, workload: Workload) -> DeviceCost:

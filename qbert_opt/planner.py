@@ -22,7 +22,7 @@ from .allocation import Allocation, Limit, UniformPlan
 from .errors import InfeasibleError, UsageError
 from .limits import Limits, Row, measured, shown, tightest
 from .operations import Storage, Workload
-from .planned import Proof, assemble, stored_bytes
+from .planned import Proof, assemble, stored_bytes, total_stored_bytes
 from .programs import SCHEDULED, PlanningTask
 from .scores import ScoreTable
 
@@ -64,10 +64,11 @@ def allocate(
     workload: Workload | None = None,
     bits: Sequence[int] | None = None,
     groupings: Sequence[str] | None = None,
+    table_bits: Sequence[int] | None = None,
     pins: Mapping[str, int] | None = None,
     options: SolverOptions | None = None,
 ) -> Allocation:
-    """Choose bits and groups for every matrix with least predicted loss under all limits.
+    """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
 
     Args:
         scores: predicted loss of each choice.
@@ -76,14 +77,18 @@ def allocate(
         workload: sentences and tokens of one inference.
         bits: bit widths to choose from; all that were scored when None.
         groupings: groupings to choose from; all that were scored when None.
-        pins: bits of matrices whose module name contains the key.
+        table_bits: bit widths of embedding tables to choose from; all that were scored when None.
+        pins: bits of matrices and tables whose module name contains the key.
         options: solver, time limit, gap.
 
     Raises:
         InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
         UsageError: a filter that leaves nothing, a pin that matches nothing, a limit without a device.
     """
-    task = PlanningTask(scores, limits, device=device, workload=workload, bits=bits, groupings=groupings, pins=pins)
+    task = PlanningTask(
+        scores, limits, device=device, workload=workload, bits=bits, groupings=groupings, table_bits=table_bits,
+        pins=pins,
+    )  # fmt: skip
     return allocation_of(task, solve_task(task, options or SolverOptions()))
 
 
@@ -110,8 +115,8 @@ def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
         lower_bound=solution.lower_bound,
         solver=solution.solver,
         limits=tuple(_limit(task, plan, row) for row in task.rows),
-        uniform=tuple(_uniform(task)),
-        random_loss=_random(plan),
+        uniform=tuple(_uniform(task, plan)),
+        random_loss=_random(task, plan),
         next_mb_gain=_next_mb(plan),
     )
     return assemble(task.scores, plan.storage, proof, plan.report, task.workload)
@@ -213,7 +218,7 @@ def _fixed_bound(task: PlanningTask, measure: str) -> float:
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
     encoder_bytes = stored_bytes(task.profile, plan.storage)
-    own = {"encoder_bytes": encoder_bytes, "total_bytes": encoder_bytes + task.profile.fixed_bytes}
+    own = {"encoder_bytes": encoder_bytes, "total_bytes": total_stored_bytes(task.profile, plan.storage)}
     used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(
@@ -225,28 +230,44 @@ def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
     )
 
 
-def _uniform(task: PlanningTask) -> list[UniformPlan]:
-    """The three best plans that give every matrix one choice within the limits on bytes."""
-    row = task.hard.get("encoder_bytes")
-    capacity = math.inf if row is None else row.capacity
+def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
+    """The three best plans that give every matrix one choice within the limits on bytes, tables as in this plan."""
+    matrices = slice(0, task.num_matrices)
+    names = [c.name for c in task.choices]
+    tables = [
+        (i, names.index(plan.storage[item.module].choice.name))
+        for i, item in enumerate(task.items)
+        if i >= task.num_matrices
+    ]
+    of_tables = math.fsum(task.value[at] for at in tables)
+    taken = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
+    rows = [task.hard[name] for name in taken if name in task.hard]
+    capacity = min((row.capacity - taken[row.resource] for row in rows), default=math.inf)
     found = []
     for j, c in enumerate(task.choices):
-        masked = any((i, j) in task.tables.masks for i in range(len(task.profile.matrices)))
+        masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
-        if task.legal[:, j].all() and not masked and size <= capacity:
-            loss = math.fsum(task.value[:, j])
+        if task.legal[matrices, j].all() and not masked and size <= capacity:
+            loss = math.fsum([*task.value[matrices, j], of_tables])
             found.append(UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss))
     return sorted(found, key=lambda plan: plan.predicted_loss)[:3]
 
 
-def _random(plan: Plan) -> float | None:
-    """Median predicted loss of a few random plans that fill the same limits; None where none was found."""
-    losses = [rival.value for rival in random_plans(plan.problem, RANDOM_PLANS)]
+def _random(task: PlanningTask, plan: Plan) -> float | None:
+    """Median loss of a few random plans that fill the same limits, with this plan's tables; None without any."""
+    problem = replace(plan.problem, pins=_table_pins(task, plan))
+    losses = [rival.value for rival in random_plans(problem, RANDOM_PLANS)]
     return statistics.median(losses) if losses else None
 
 
+def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
+    return {item.module: plan.storage[item.module].choice.name for item in task.searched_tables}
+
+
 def _next_mb(plan: Plan) -> float | None:
-    if "encoder_bytes" not in plan.problem.capacity:
+    limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
+    if not limited:
         return None
+    resource = next((name for name in limited if name in plan.solution.binding), limited[0])
     gap = TIGHTENING_GAP if plan.tightened else PROVEN_GAP
-    return shadow_price(plan.problem, plan.solution, "encoder_bytes", MB, relative_gap=gap)
+    return shadow_price(plan.problem, plan.solution, resource, MB, relative_gap=gap)

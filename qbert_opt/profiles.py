@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TABLE_BITS = 8  # embedding tables until they are searched: 8-bit codes, fp16 scale and offset per row
+TABLE_BITS = 8  # embedding tables that were not scored: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
 
 Kind = Literal[
@@ -59,7 +59,7 @@ class TableSpec(_Frozen):
 
     @property
     def bytes(self) -> int:
-        """Bytes as stored: 8-bit codes with one fp16 scale and one fp16 offset per row."""
+        """Bytes where nothing was chosen: 8-bit codes with one fp16 scale and one fp16 offset per row."""
         return self.rows * self.columns * TABLE_BITS // 8 + self.rows * 4
 
 
@@ -123,8 +123,13 @@ class ModelProfile(_Frozen):
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of everything that is not searched: tables at 8 bits, the rest in fp16."""
-        return sum(table.bytes for table in self.tables) + OTHER_BYTES * self.other_elements
+        """Bytes of everything but the matrices where tables were not searched: tables at 8 bits, the rest in fp16."""
+        return sum(table.bytes for table in self.tables) + self.other_bytes
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of what is neither matrix nor table: biases, LayerNorm, head."""
+        return OTHER_BYTES * self.other_elements
 
     @property
     def float_bytes(self) -> int:

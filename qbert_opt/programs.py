@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from .errors import InfeasibleError, UsageError
 from .limits import Limits, Row, limit_rows, shown, tightest
 from .operations import Storage, Workload, model_graph
 from .pricing import OptionTables, option_tables
-from .profiles import ModelProfile
+from .profiles import ModelProfile, TableSpec
 from .scores import ScoreTable
 from .simulate import simulate_storage
 
@@ -37,8 +37,10 @@ class PlanningTask:
         limits: what the user asked for.
         device: target hardware, or None.
         workload: sentences and tokens of one inference.
-        choices: columns of the scores.
-        legal: bool [matrices, choices]: scored and wanted.
+        items: the matrices, then the embedding tables that were scored.
+        choices: what the items may be stored as; columns of `value`.
+        value: predicted loss, float64 [items, choices]; NaN where not scored.
+        legal: bool [items, choices]: scored and wanted.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class PlanningTask:
         workload: Workload | None = None,
         bits: Sequence[int] | None = None,
         groupings: Sequence[str] | None = None,
+        table_bits: Sequence[int] | None = None,
         pins: Mapping[str, int] | None = None,
     ) -> None:
         """Mask what the user does not want.
@@ -60,17 +63,23 @@ class PlanningTask:
         self.scores, self.limits, self.device = scores, limits, device
         self.profile: ModelProfile = scores.profile
         self.workload = workload or Workload()
-        self.choices: tuple[Choice, ...] = scores.grid()
-        self.value = scores.values()
+        self.items = scores.items
+        self.choices: tuple[Choice, ...] = scores.item_choices()
+        self.value = scores.item_values()
         self.legal: NDArray[np.bool_] = np.isfinite(self.value)
         wanted = [
             (bits is None or c.bits in bits) and (groupings is None or c.grouping in groupings) for c in self.choices
         ]
-        if not any(wanted):
+        if not any(wanted[: len(scores.choices)]):
             raise UsageError(f"--bits/--groupings: none of these was scored. Scored: {', '.join(self.scores.choices)}.")
-        self.legal &= np.array(wanted)
+        self.legal[: self.num_matrices] &= np.array(wanted)
+        if table_bits is not None:
+            self.legal[self.num_matrices :] &= np.array([c.bits in table_bits for c in self.choices])
+            if not self.searched_tables or not self.legal[self.num_matrices :].any(axis=1).all():
+                scored = scores.tables.choices if scores.tables else ("none",)
+                raise UsageError(f"--table-bits: not scored for every table. Scored: {', '.join(scored)}.")
         for name, width in (pins or {}).items():
-            rows = [i for i, m in enumerate(self.profile.matrices) if name in m.module]
+            rows = [i for i, item in enumerate(self.items) if name in item.module]
             if not rows:
                 raise UsageError(f"--pin {name}={width}: no matrix of {self.profile.name} has {name!r} in its name.")
             columns = np.array([c.bits == width for c in self.choices])
@@ -78,10 +87,20 @@ class PlanningTask:
                 raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
             self.legal[rows] &= columns
 
+    @property
+    def num_matrices(self) -> int:
+        """Items that are matrices; the rest are tables."""
+        return len(self.profile.matrices)
+
+    @property
+    def searched_tables(self) -> tuple[TableSpec, ...]:
+        """The embedding tables that were scored."""
+        return tuple(item for item in self.items if isinstance(item, TableSpec))
+
     @cached_property
     def tables(self) -> OptionTables:
         """Prices of every option: each choice streamed, and where there is a scratchpad also resident."""
-        return option_tables(self.profile, self.choices, self.legal, self.device, self.workload)
+        return option_tables(self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -91,7 +110,8 @@ class PlanningTask:
             from hwmodels.simulate import peak_activation_bytes
 
             activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
-        return limit_rows(self.limits, self.profile, self.device, self.tables.fixed, activations)
+        total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if self.searched_tables else "encoder_bytes"
+        return limit_rows(self.limits, self.device, self.tables.fixed, activations, total)
 
     @cached_property
     def hard(self) -> dict[str, Row]:
@@ -100,11 +120,12 @@ class PlanningTask:
         Raises:
             InfeasibleError: what is not searched already breaks a limit.
         """
+        kept = "" if self.searched_tables else "tables, "
         hard = {k: r for k, r in tightest(self.rows).items() if k not in SCHEDULED}
         for row in hard.values():
             if row.capacity < 0:
                 raise InfeasibleError(
-                    f"{row.source} = {shown(row.measure, row.stated)}: what is not searched (tables, norms, "
+                    f"{row.source} = {shown(row.measure, row.stated)}: what is not searched ({kept}norms, "
                     f"biases, head, activations) already needs {shown(row.measure, row.stated - row.capacity)} of it."
                 )
         return hard
@@ -147,7 +168,7 @@ class PlanningTask:
                 allowed[i, j] = False
         for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
             reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
-            raise InfeasibleError(f"{self.profile.matrices[i].module}: no choice is allowed: {reasons}")
+            raise InfeasibleError(f"{self.items[i].module}: no choice is allowed: {reasons}")
         usage = {row: table[:, :columns] for row, table in tables.usage.items()}
         if self.device is not None:
             usage["energy_bound_j"] = energy_bound(tables, self.device)[:, :columns]
@@ -155,13 +176,13 @@ class PlanningTask:
         if joint and self.has_scratchpad:
             limited["scratchpad_bytes"] = self.room_bytes
         return ChoiceProblem(
-            items=tuple(m.module for m in self.profile.matrices),
+            items=tuple(item.module for item in self.items),
             options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
             value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
             usage=usage,
             capacity=limited,
             allowed=allowed,
-            tie_break="encoder_bytes",
+            tie_break="encoder_bytes" if "encoder_bytes" in limited or "total_bytes" not in limited else "total_bytes",
         )
 
     def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
@@ -169,7 +190,7 @@ class PlanningTask:
         chosen = [self.tables.options[j] for j in choice]
         if self.device is not None and self.has_scratchpad:
             chosen = self._resident(chosen, self.device)
-        storage = {m.module: s for m, s in zip(self.profile.matrices, chosen, strict=True)}
+        storage = {item.module: s for item, s in zip(self.items, chosen, strict=True)}
         if self.device is None:
             return storage, None
         rate = self.limits.inferences_per_s
@@ -186,7 +207,7 @@ class PlanningTask:
             capacity["dram_bytes"] = self.hard["dram_bytes"].capacity
         placed = solve(
             ChoiceProblem(
-                items=tuple(m.module for m in self.profile.matrices),
+                items=tuple(item.module for item in self.items),
                 options=("streamed", "resident"),
                 value=energy_bound(tables, device)[rows, pairs],
                 usage={name: tables.usage[name][rows, pairs] for name in capacity},

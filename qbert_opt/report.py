@@ -77,7 +77,7 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
     console.print(f"scores: {_origin(plan, plan.provenance)}\n")
     console.print(plan_table(plan.matrices))
     console.print("bits and grouping: r = row groups, c = inputs per column group; * stays on chip\n")
-    for line in [*_size_lines(plan), *_loss_lines(plan), *_limit_lines(plan)]:
+    for line in [*_table_lines(plan), *_size_lines(plan), *_loss_lines(plan), *_limit_lines(plan)]:
         console.print(line)
     if report is not None:
         console.print()
@@ -196,11 +196,13 @@ def _size_lines(plan: Allocation) -> list[str]:
     metadata = sum(m.bytes - m.choice.code_bytes(m.rows, m.columns) for m in plan.matrices)
     float_bytes = 4 * plan.profile.encoder_elements
     tables = sum(table.bytes for table in plan.tables)
-    rest = plan.profile.fixed_bytes - tables
+    rest = plan.profile.other_bytes
+    widths = {(table.bits, table.grouping) for table in plan.tables}
+    uniform = f"at {next(iter(widths))[0]} bits" if len(widths) == 1 else "see above"
     return [
         f"encoder matrices {_both(plan.encoder_bytes)}, {plan.average_bits:.3f} bits per weight with "
         f"{format_bytes(metadata)} of scales and offsets; {float_bytes / plan.encoder_bytes:.1f}x smaller than float32",
-        f"whole model      {_both(plan.total_bytes)}: embedding tables {format_bytes(tables)} at 8 bits, "
+        f"whole model      {_both(plan.total_bytes)}: embedding tables {format_bytes(tables)} {uniform}, "
         f"everything else {format_bytes(rest)} in fp16",
     ]
 
@@ -209,7 +211,7 @@ def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
     lines = [
         f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}",
-        f"                 ({plan.contains}; rounding of tables and activations not included)",
+        f"                 ({plan.contains}; rounding of {_missing(plan)} not included)",
         f"status           {proof} ({plan.solver})",
     ]
     for index, uniform in enumerate(plan.uniform):
@@ -221,6 +223,23 @@ def _loss_lines(plan: Allocation) -> list[str]:
     if plan.random_loss is not None:
         ratio = _ratio(plan.random_loss, plan.predicted_loss)
         lines.append(f"random plans     {plan.random_loss:.4g} in the median, filling the same limits{ratio}")
+    return lines
+
+
+def _missing(plan: Allocation) -> str:
+    return " and ".join(part for part in ("tables", "activations") if part not in plan.roundings)
+
+
+def _table_lines(plan: Allocation) -> list[str]:
+    """What the scored embedding tables got."""
+    lines = []
+    for table in plan.tables:
+        if table.predicted_loss is not None and table.unseen_rows is not None:
+            lines.append(
+                f"table {table.module} ({table.rows} × {table.columns}): {table.bits} bits {table.grouping}, "
+                f"{format_bytes(table.bytes)}, predicted loss {table.predicted_loss:.2g}; the scoring text read "
+                f"{100 * (1 - table.unseen_rows):.1f} % of its rows"
+            )
     return lines
 
 

@@ -46,6 +46,6 @@ def explanation_lines(problem: ChoiceProblem, solution: ChoiceSolution) -> Itera
 
 
 def _step(step: Step, verb: str, resource_verb: str) -> str:
-    size = shown("encoder_bytes", abs(step.usage["encoder_bytes"]))
+    size = shown("total_bytes", abs(step.usage["total_bytes"]))
     missing = ", ".join(f"{shown(name, lack)} of {name} missing" for name, lack in step.missing.items())
     return f"{step.option} {verb} {abs(step.value):.2g}, {resource_verb} {size}{f' ({missing})' if missing else ''}"

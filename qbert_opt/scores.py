@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .choices import Choice, choice
 from .errors import InputFileError
 from .files import read_document, write_text
-from .profiles import ModelProfile
+from .profiles import MatrixSpec, ModelProfile, TableSpec
 
 SCHEMA = "qbert-opt/scores@1"
 
@@ -56,6 +56,40 @@ class BlockSensitivity(_Frozen):
     eigenvalues: tuple[float, ...]
 
 
+class TableScores(_Frozen):
+    """Predicted loss increase of embedding tables under each of their choices.
+
+    Attributes:
+        modules: the tables; row order of the arrays. A table of the profile that is not here keeps 8 bits.
+        choices: names of the choices; column order of the arrays.
+        value: scores [tables, choices]; None where masked; `std_error` and `weight_error` alike.
+        masks: why a choice is not allowed for a table, by module then choice name.
+        unseen_rows: share of each table's rows that the scoring text never reads.
+        unseen_reads: chance that the next read is of such a row, by Good-Turing: reads of rows read once / all reads.
+        unseen_factor: how the score changes when rows read once are replaced by rows never read: 1 where words that
+            the text does not have round like those that it has.
+        contains: what the scores contain.
+    """
+
+    modules: tuple[str, ...]
+    choices: tuple[str, ...]
+    value: tuple[tuple[float | None, ...], ...]
+    std_error: tuple[tuple[float | None, ...], ...]
+    weight_error: tuple[tuple[float | None, ...], ...]
+    masks: dict[str, dict[str, str]] = {}
+    unseen_rows: tuple[float, ...]
+    unseen_reads: tuple[float, ...]
+    unseen_factor: tuple[float, ...] = ()
+    contains: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> TableScores:
+        _check_arrays(self, len(self.modules), len(self.choices))
+        if not len(self.modules) == len(self.unseen_rows) == len(self.unseen_reads):
+            raise ValueError("tables: modules, unseen_rows and unseen_reads differ in length")
+        return self
+
+
 class MatrixCurvature(_Frozen):
     """How sharply the loss bends along one matrix.
 
@@ -90,6 +124,7 @@ class ScoreTable(_Frozen):
         masks: why a choice is not allowed for a matrix, by `module` then choice name.
         samples: texts that each matrix' scores are from; 0 for data-free scores, none where a table does not say.
         block_sensitivity: per encoder layer, for metrics that have one.
+        tables: the embedding tables' scores; None keeps them all at 8 bits.
         curvature: per matrix, for metrics that have one.
         warnings: what a user of these scores should know.
     """
@@ -107,19 +142,18 @@ class ScoreTable(_Frozen):
     masks: dict[str, dict[str, str]] = {}
     samples: tuple[int, ...] = ()
     block_sensitivity: tuple[BlockSensitivity, ...] = ()
+    tables: TableScores | None = None
     curvature: tuple[MatrixCurvature, ...] = ()
     warnings: tuple[str, ...] = ()
     provenance: Provenance
 
     @model_validator(mode="after")
     def _shapes(self) -> ScoreTable:
-        expected = (len(self.profile.matrices), len(self.choices))
-        for name in ("value", "std_error", "weight_error"):
-            rows = getattr(self, name)
-            if len(rows) != expected[0] or any(len(row) != expected[1] for row in rows):
-                raise ValueError(f"{name} is not [{expected[0]} matrices, {expected[1]} choices]")
-            if not np.isfinite([v for row in rows for v in row if v is not None]).all():
-                raise ValueError(f"{name} holds NaN or infinite values")
+        _check_arrays(self, len(self.profile.matrices), len(self.choices))
+        known = {table.module for table in self.profile.tables}
+        unknown = [] if self.tables is None else [name for name in self.tables.modules if name not in known]
+        if unknown:
+            raise ValueError(f"tables: {unknown[0]} is no table of the profile")
         if self.samples and len(self.samples) != len(self.profile.matrices):
             raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self
@@ -136,6 +170,44 @@ class ScoreTable(_Frozen):
         """Return the standard errors, float64 [matrices, choices]; NaN where masked."""
         return np.array(self.std_error, dtype=np.float64)
 
+    @property
+    def items(self) -> tuple[MatrixSpec | TableSpec, ...]:
+        """What a plan chooses for: the matrices, then the tables that were scored."""
+        specs = {table.module: table for table in self.profile.tables}
+        return self.profile.matrices + tuple(specs[name] for name in (self.tables.modules if self.tables else ()))
+
+    def item_choices(self) -> tuple[Choice, ...]:
+        """Return the choices of all items: the matrices' in column order, then what only tables have."""
+        names = self.choices + (self.tables.choices if self.tables else ())
+        return tuple(choice(name) for name in dict.fromkeys(names))
+
+    def item_values(self) -> NDArray[np.float64]:
+        """Return the scores of all items, float64 [items, item choices]; NaN where an item has no such choice."""
+        return self._item_array("value")
+
+    def item_std_errors(self) -> NDArray[np.float64]:
+        """Return the standard errors of all items, float64 [items, item choices]."""
+        return self._item_array("std_error")
+
+    def _item_array(self, name: str) -> NDArray[np.float64]:
+        columns = [c.name for c in self.item_choices()]
+        found = np.full((len(self.items), len(columns)), np.nan)
+        found[: len(self.profile.matrices), : len(self.choices)] = np.array(getattr(self, name), dtype=np.float64)
+        if self.tables is not None:
+            places = [columns.index(c) for c in self.tables.choices]
+            found[len(self.profile.matrices) :, places] = np.array(getattr(self.tables, name), dtype=np.float64)
+        return found
+
+
+def _check_arrays(scores: ScoreTable | TableScores, num_items: int, num_choices: int) -> None:
+    """Raise ValueError where an array has another shape or holds NaN."""
+    for name in ("value", "std_error", "weight_error"):
+        rows = getattr(scores, name)
+        if len(rows) != num_items or any(len(row) != num_choices for row in rows):
+            raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
+        if not np.isfinite([v for row in rows for v in row if v is not None]).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+
 
 def write_scores(table: ScoreTable, path: str | Path) -> None:
     """Write `scores.json`, whole or not at all."""
@@ -150,7 +222,7 @@ def read_scores(path: str | Path) -> ScoreTable:
     """
     table = read_document(path, ScoreTable, SCHEMA)
     try:
-        table.grid()
+        table.item_choices()
     except Exception as error:
         raise InputFileError(f"{path}: choices: {error}") from None
     return table

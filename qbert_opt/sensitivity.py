@@ -39,6 +39,7 @@ def measure_sensitivity(
     *,
     metric: str = "directional",
     plan: CalibrationPlan,
+    table_choices: Sequence[Choice] = (),
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
@@ -52,6 +53,7 @@ def measure_sensitivity(
         choices: what to score; all of one quantizer method.
         metric: name of a file in `metrics/`.
         plan: sizes and seed of the two disjoint samples of `data`.
+        table_choices: what to score of embedding tables; without any they keep 8 bits.
         memory_limit_bytes: bound on what is held above the model itself.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
         processes: those that share the work; every one of them gets the whole table.
@@ -122,6 +124,7 @@ def measure_sensitivity(
         masks={module: reasons for module, reasons in masks.items() if reasons},
         samples=tuple(int(row[0]) for row in rows),
         block_sensitivity=tuple(task.block_sensitivity),
+        tables=plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None,
         curvature=tuple(task.curvature),
         warnings=(*overlap, *_unmoved(names, rows), *task.warnings),
         provenance=_provenance(loaded, data, plan, batches, labels),

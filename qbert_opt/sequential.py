@@ -105,11 +105,14 @@ def rescored(
             estimate = directional.quadratic_forms(factors.pop(planned.module), error)
             update = {"predicted_loss": float(estimate.value[0]), "std_error": float(estimate.std_error[0])}
             matrices.append(planned.model_copy(update=update))
+    tables = [table for table in allocation.tables if table.predicted_loss is not None]
+    losses = [m.predicted_loss for m in matrices] + [t.predicted_loss or 0.0 for t in tables]
+    std_errors = [m.std_error for m in matrices] + [t.std_error or 0.0 for t in tables]
     return allocation.model_copy(
         update={
             "matrices": tuple(matrices),
-            "predicted_loss": math.fsum(m.predicted_loss for m in matrices),
-            "predicted_std_error": math.sqrt(math.fsum(m.std_error**2 for m in matrices)),
+            "predicted_loss": math.fsum(losses),
+            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
             "contains": f"{allocation.contains}; {CONTAINS}",
         }
     )

@@ -45,6 +45,7 @@ def simulate_allocation(
     """Simulate a plan. What it keeps on chip was decided for its own device; elsewhere everything is streamed."""
     at_home = allocation.device is not None and allocation.device.name == device.id
     storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
+    storage |= {table.module: Storage(table.choice) for table in allocation.tables}
     return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
 
 

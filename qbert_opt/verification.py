@@ -10,11 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from .allocation import Allocation
-from .calibration import MatrixQuantizer, weight_of
+from .calibration import MatrixQuantizer, quantize_table
 from .evaluation import Evaluation, evaluate, outputs
 from .models.loading import LoadedModel
-from .packing.artifact import check_belongs, table_layout
-from .quantizers import rtn
+from .packing.artifact import check_belongs
 from .texts import LabeledTexts
 
 
@@ -41,7 +40,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
         [quantized] = quantizer.quantize(specs[planned.module], [planned.choice])
         stored[f"{planned.module}.weight"] = quantized.dequantize()
     for table in allocation.tables:
-        [quantized] = rtn.quantize(weight_of(model, table.module), [table_layout(table)])
+        [quantized] = quantize_table(model, table.module, [table.choice])
         stored[f"{table.module}.weight"] = quantized.dequantize()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -25,6 +25,9 @@ Forms = Annotated[
     str | None,
     typer.Option("--forms", help="What ranges store: offset, symmetric, zero-point, codebook; several to choose from."),
 ]
+TableBits = Annotated[
+    str, typer.Option("--table-bits", help="Bit widths of embedding tables; none keeps them at 8 bits, not scored.")
+]
 CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
@@ -34,6 +37,7 @@ TorchDevice = Annotated[
     typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
 ]
 DEFAULT_BITS = "2,3,4,8"
+DEFAULT_TABLE_BITS = "2,3,4,6,8"
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
 
 

@@ -18,27 +18,46 @@ Calls = list[tuple[torch.Tensor, torch.Tensor]]
 def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Calls]]:
     """Collect input (detached) and output (in the graph) of each call of each named module at a forward pass inside.
 
-    Modules that share their weight with a named one count as calls of it.
+    Modules of the same kind that share their weight with a named one count as calls of it. The input of an embedding
+    table is the rows it reads, `[B, T, 1]`. Positions that all samples share are read once for the whole batch; they
+    are spread over it, so that each sample has a gradient of its own.
     """
     store: dict[str, Calls] = {}
+    samples = 0
+
+    def see_batch(_module, args, kwargs):  # type: ignore[no-untyped-def]
+        nonlocal samples
+        samples = len(next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)))
 
     def hook(name: str):  # type: ignore[no-untyped-def]
-        def keep(_module, args, output):  # type: ignore[no-untyped-def]
-            store.setdefault(name, []).append((args[0].detach(), output))
+        def keep(module, args, output):  # type: ignore[no-untyped-def]
+            if not isinstance(module, nn.Embedding):
+                store.setdefault(name, []).append((args[0].detach(), output))
+                return None
+            rows = args[0].detach().expand(samples, -1).unsqueeze(-1)
+            spread = output.expand(samples, -1, -1)
+            store.setdefault(name, []).append((rows, spread))
+            return spread
 
         return keep
 
-    owners = {id(model.get_submodule(name).weight): name for name in modules}
-    handles = [
-        module.register_forward_hook(hook(owners[id(module.weight)]))
+    owners = {(id(module.weight), isinstance(module, nn.Embedding)): name for name, module in _named(model, modules)}
+    handles = [model.register_forward_pre_hook(see_batch, with_kwargs=True)]
+    handles += [
+        module.register_forward_hook(hook(owners[id(module.weight), isinstance(module, nn.Embedding)]))
         for module in model.modules()
-        if isinstance(module, nn.Linear) and id(module.weight) in owners
+        if isinstance(module, nn.Linear | nn.Embedding)
+        and (id(module.weight), isinstance(module, nn.Embedding)) in owners
     ]
     try:
         yield store
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Module]]:
+    return [(name, model.get_submodule(name)) for name in modules]
 
 
 def is_per_sample(tensor: torch.Tensor, mask: torch.Tensor) -> bool:

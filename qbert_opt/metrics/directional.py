@@ -14,8 +14,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ..choices import Choice
 from ..curvature.factors import SampleFactors
+from ..scores import TableScores
 from ._factors import sampled_estimates
+from ._tables import table_scores
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
@@ -28,6 +31,11 @@ JACOBIAN_BYTES = 1 << 27  # formed at a time
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score matrices in groups that fit the memory limit; each group costs one factor pass."""
     yield from sampled_estimates(task, pending, TEMPERATURE, sample_losses)
+
+
+def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:
+    """Score the embedding tables by the same form; costs one factor pass more."""
+    return table_scores(task, choices, TEMPERATURE)
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
-from ..calibration import MatrixQuantizer, weight_of
+from ..calibration import MatrixQuantizer, quantize_table
 from ..choices import Layout
 from ..errors import InputFileError
 from ..files import atomic_folder
@@ -36,7 +36,7 @@ from ..models.loading import (
     refusing,
     weights_sha256,
 )
-from ..quantizers import QuantizedMatrix, rtn
+from ..quantizers import QuantizedMatrix
 from .stored import PARTS, part_shapes, restored, stored_parts
 
 WEIGHTS = "model.safetensors"
@@ -84,7 +84,7 @@ def write_quantized(
         [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
         tensors |= _stored(planned.module, quantized)
     for table in allocation.tables:
-        [quantized] = rtn.quantize(weight_of(loaded.model, table.module), [table_layout(table)])
+        [quantized] = quantize_table(loaded.model, table.module, [table.choice])
         tensors |= _stored(table.module, quantized)
     tensors |= _other_tensors(loaded.model, allocation)
     with atomic_folder(output) as folder:
@@ -120,7 +120,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             for planned in allocation.matrices:
                 state[f"{planned.module}.weight"] = _restore(file, names, planned, planned.layout).dequantize()
             for table in allocation.tables:
-                state[f"{table.module}.weight"] = _restore(file, names, table, table_layout(table)).dequantize()
+                state[f"{table.module}.weight"] = _restore(file, names, table, table.layout).dequantize()
             for name in names:
                 if not name.endswith(tuple(f".{part}" for part in PARTS)):
                     tensor = file.get_tensor(name)
@@ -154,7 +154,7 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
             for planned in allocation.matrices:
                 yield StoredMatrix(planned.module, _restore(file, names, planned, planned.layout))
             for table in allocation.tables:
-                yield StoredMatrix(table.module, _restore(file, names, table, table_layout(table)))
+                yield StoredMatrix(table.module, _restore(file, names, table, table.layout))
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -180,11 +180,6 @@ def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
             f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
             f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
         )
-
-
-def table_layout(table: PlannedTable) -> Layout:
-    """Layout of an embedding table: one range per row."""
-    return Layout(table.bits, "rows", table.rows, 1)
 
 
 def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:

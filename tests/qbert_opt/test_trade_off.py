@@ -53,7 +53,7 @@ def test_pareto_writes_json_and_csv(cli, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resource", "speed"], "legal: bytes, latency"),
+        (["--resource", "speed"], "legal: bytes, total-bytes, latency"),
         (["--resource", "latency"], "needs --device"),
         (["-o", "frontier.txt"], "legal endings: .json, .csv"),
     ],

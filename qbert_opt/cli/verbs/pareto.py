@@ -17,7 +17,7 @@ def command(
         str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")
     ] = None,
     resource: Annotated[
-        str, typer.Option("--resource", help="bytes, latency, energy, dram or bops; two with a comma.")
+        str, typer.Option("--resource", help="bytes, total-bytes, latency, energy, dram or bops; two with a comma.")
     ] = "bytes",
     points: Annotated[int, typer.Option("--points", min=2, help="Budgets between floor and ceiling.")] = 200,
     seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,

@@ -19,6 +19,7 @@ def command(
     bits: options.Bits = options.DEFAULT_BITS,
     groupings: options.Groupings = options.DEFAULT_GROUPINGS,
     forms: options.Forms = None,
+    table_bits: options.TableBits = options.DEFAULT_TABLE_BITS,
     calibration_samples: options.CalibrationSamples = 256,
     scoring_samples: options.ScoringSamples = 256,
     text_column: options.TextColumn = None,
@@ -46,6 +47,7 @@ def command(
     from ...processes import processes
     from ...scores import write_scores
     from ...sensitivity import measure_sensitivity
+    from ...tables import table_grid
     from ...texts import read_texts
     from ..quantities import size
 
@@ -65,6 +67,7 @@ def command(
             choices,
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            table_choices=() if table_bits == "none" else table_grid(parse_bits(table_bits, "--table-bits")),
             memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
             processes=team,

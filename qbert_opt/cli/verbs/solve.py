@@ -38,6 +38,7 @@ def command(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
     bits: Annotated[str | None, typer.Option("--bits", help="Choose among these only, e.g. 2,4,8.")] = None,
     groupings: Annotated[str | None, typer.Option("--groupings", help="Choose among these only.")] = None,
+    table_bits: Annotated[str | None, typer.Option("--table-bits", help="The same for embedding tables.")] = None,
     pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="No program but a rule: qbert-2/3, qbert-2/4 or uniform:CHOICE.")
@@ -120,6 +121,7 @@ def command(
             workload=workload,
             bits=None if bits is None else parse_bits(bits),
             groupings=None if groupings is None else parse_groupings(groupings),
+            table_bits=None if table_bits is None else parse_bits(table_bits, "--table-bits"),
             pins=parse_pins(pin or []),
         )
         plan = solve_task(task, SolverOptions(solver, seconds(time_limit, "--time-limit")))
@@ -167,6 +169,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
     from ...calibration import CalibrationPlan, method_grid
     from ...models.loading import load_model
     from ...sensitivity import measure_sensitivity
+    from ...tables import table_grid
     from ...texts import read_texts
 
     with progress(f"{metric} scores", quiet=quiet) as tell:
@@ -176,5 +179,6 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
             method_grid(method),
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            table_choices=table_grid(),
             progress=tell,
         )

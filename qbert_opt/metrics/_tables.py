@@ -1,0 +1,151 @@
+"""The directional form for embedding tables: the input is a row number, so that Σ_t gᵀ ΔW a becomes Σ_t g_tᵀ Δ[id_t].
+
+Only rows that a text reads move its loss, and nothing as large as a table is formed: the rounding errors of the rows
+read are gathered, one choice at a time.
+
+**Rows that the scoring text never reads.** ΔW does not depend on the scoring text and a table gets one choice as a
+whole, so the mean over texts like the deployment's is unbiased for deployment: words that are rare there are as rare
+here, and whether the very same ones come makes it scatter, not lean. That holds no longer when the deployment's words
+differ. So the same texts are scored a second time with each row that was read once replaced by a random row that was
+never read (by Good-Turing these reads are as frequent as new rows in new text); `unseen_factor` is how much the score
+changes by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..calibration import quantize_rows, weight_of
+from ..choices import Choice
+from ..curvature.factors import SampleFactors, factor_pass
+from ..errors import UsageError
+from ..profiles import TableSpec
+from ..scores import TableScores
+from ._task import ScoringTask
+
+CONTAINS = "rounding embedding tables, each alone"
+MAX_ERROR_ROWS = 1 << 14  # rows whose rounding error is measured where a text does not say which
+
+
+def table_scores(
+    task: ScoringTask, choices: Sequence[Choice], temperature: float, *, memory_limit_bytes: int = 1 << 30
+) -> TableScores | None:
+    """Score every choice of every table that is read row by row; None where there is none.
+
+    Tables read otherwise (relative positions, once per pair of tokens) are small and keep 8 bits.
+
+    Args:
+        task: model and texts.
+        choices: of the tables, all of one method.
+        temperature: of the softmax whose curvature is taken.
+        memory_limit_bytes: bound on the factors kept at a time.
+    """
+    tables = [table for table in task.profile.tables if table.reads_per_token > 0]
+    if not tables or not choices:
+        return None
+    masks = {table.module: _masks(table, choices) for table in tables}
+    generator = torch.Generator().manual_seed(task.seed)
+    rows: list[tuple[list[float | None], list[float | None], list[float | None]]] = []
+    unseen: list[tuple[float, float, float]] = []
+    for group in _groups(task, tables, memory_limit_bytes):
+        task.note(f"factor pass over {len(group)} embedding tables")
+        found = factor_pass(task.model, task.batches, [table.module for table in group], temperature=temperature)
+        for table in group:
+            legal = [c for c in choices if c.name not in masks[table.module]]
+            weight = weight_of(task.model, table.module)
+            losses, share, reads, factor = row_losses(found.pop(table.module), weight, legal, generator)
+            errors = iter(losses.std(0) / len(losses) ** 0.5)
+            means, norms = iter(losses.mean(0)), iter(_squared_errors(weight, legal))
+            columns = [c.name not in masks[table.module] for c in choices]
+            rows.append(
+                (
+                    [float(next(means)) if legal else None for legal in columns],
+                    [float(next(errors)) if legal else None for legal in columns],
+                    [next(norms) if legal else None for legal in columns],
+                )
+            )
+            unseen.append((share, reads, factor))
+    return TableScores(
+        modules=tuple(table.module for table in tables),
+        choices=tuple(c.name for c in choices),
+        value=tuple(tuple(row[0]) for row in rows),
+        std_error=tuple(tuple(row[1]) for row in rows),
+        weight_error=tuple(tuple(row[2]) for row in rows),
+        masks={module: reasons for module, reasons in masks.items() if reasons},
+        unseen_rows=tuple(u[0] for u in unseen),
+        unseen_reads=tuple(u[1] for u in unseen),
+        unseen_factor=tuple(u[2] for u in unseen),
+        contains=CONTAINS,
+    )
+
+
+def row_losses(
+    samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice], generator: torch.Generator
+) -> tuple[torch.Tensor, float, float, float]:
+    """Return losses float64 `[N, choices]`, share of rows unread, share of reads of rows read once, unseen factor.
+
+    Args:
+        samples: factors of N texts; `inputs` are the rows read, `[T, 1]`.
+        weight: the table, float32 `[rows, columns]`.
+        choices: what to score.
+        generator: draws the rows that stand for unseen ones.
+    """
+    ids = torch.cat([sample.inputs[:, 0].long() for sample in samples])
+    counts = torch.bincount(ids, minlength=len(weight))
+    losses = _losses(samples, ids, weight, choices)
+    unread, once = torch.nonzero(counts == 0)[:, 0], torch.nonzero(counts == 1)[:, 0]
+    factor = 1.0
+    if len(unread) and len(once):
+        stand_in = torch.arange(len(weight))
+        stand_in[once] = unread[torch.randint(len(unread), (len(once),), generator=generator)]
+        moved = _losses(samples, stand_in[ids], weight, choices)
+        ratios = moved.mean(0) / losses.mean(0).clamp_min(torch.finfo(torch.float64).tiny)
+        factor = float(ratios.median()) if float(losses.sum()) > 0 else 1.0
+    return losses, len(unread) / len(weight), len(once) / len(ids), factor
+
+
+def _losses(
+    samples: Sequence[SampleFactors], ids: torch.Tensor, weight: torch.Tensor, choices: Sequence[Choice]
+) -> torch.Tensor:
+    """½ Σ_f (Σ_t g_tᵀ Δ[id_t])² of each text and choice, float64 `[N, choices]`."""
+    read, place = ids.unique(return_inverse=True)
+    kept = weight[read]
+    lengths = [len(sample.inputs) for sample in samples]
+    gradients = torch.cat([sample.gradients for sample in samples], dim=1)  # [F, tokens, columns]
+    sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths))
+    columns = []
+    for quantized in quantize_rows(kept, choices):
+        error = (quantized.dequantize() - kept)[place]
+        per_token = (gradients * error).sum(-1, dtype=torch.float64)  # [F, tokens]
+        sums = torch.zeros(len(gradients), len(samples), dtype=torch.float64).index_add_(1, sample_of, per_token)
+        columns.append(sums.square().sum(0) / 2)
+    return torch.stack(columns, dim=1)
+
+
+def _squared_errors(weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
+    """‖ΔW‖² of each choice, a few rows at a time."""
+    sums = [0.0] * len(choices)
+    for part in weight.split(MAX_ERROR_ROWS):
+        for index, quantized in enumerate(quantize_rows(part, choices)):
+            sums[index] += float((quantized.dequantize() - part).double().square().sum())
+    return sums
+
+
+def _groups(task: ScoringTask, tables: Sequence[TableSpec], memory_limit_bytes: int) -> list[list[TableSpec]]:
+    """All tables in one factor pass where their factors fit, else one after the other."""
+    tokens = sum(int(batch.mask.sum()) for batch in task.batches)
+    factors = max(1, int(getattr(task.model.config, "num_labels", None) or 2) - 1)
+    size = 4 * tokens * factors * sum(table.columns for table in tables)
+    return [list(tables)] if size <= memory_limit_bytes else [[table] for table in tables]
+
+
+def _masks(table: TableSpec, choices: Sequence[Choice]) -> dict[str, str]:
+    reasons = {}
+    for c in choices:
+        try:
+            c.layout(table.rows, table.columns, heads=1)
+        except UsageError as error:
+            reasons[c.name] = str(error)
+    return reasons
