@@ -172,8 +172,8 @@ def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, da
 def test_the_peak_is_measured_and_said(cli, tmp_path, tiny_folder, data_file):
     """A run says what it held and whether that kept the limit."""
     peak = PeakMemory()
-    block = torch.ones(30 * 2**20 // 4)
-    assert 29 * 2**20 < peak.bytes < 60 * 2**20
+    block = torch.ones(100 * 2**20 // 4)  # above the 32 MiB that malloc may serve from pages that are already resident
+    assert 90 * 2**20 < peak.bytes < 140 * 2**20
     del block
     options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
     found = cli("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
