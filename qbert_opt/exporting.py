@@ -17,7 +17,7 @@ from .engines._trace import TracedModel, traceable
 from .errors import InputFileError, UsageError
 from .files import atomic_folder
 from .models.batches import DEFAULT_MAX_TOKENS
-from .models.loading import LoadedModel
+from .models.loading import LoadedModel, load_model
 from .packing.artifact import PLAN, load_quantized, read_matrices
 from .provenance import code_version
 from .texts import LabeledTexts, read_texts
@@ -109,6 +109,19 @@ def export_model(
         )
         (target / RECORD).write_text(record.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
     return record
+
+
+def export_float(model: str | Path, name: str, output: str | Path) -> Path:
+    """Write a float model as an engine's files, for comparison; no record, no checks, no tokenizer.
+
+    Raises:
+        UsageError: unknown engine, or it is not installed.
+        InputFileError: a broken model folder.
+    """
+    loaded = load_model(model)
+    with atomic_folder(output) as target:
+        engine(name).write(traceable(loaded), (), target)
+    return Path(output)
 
 
 def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTexts) -> list[tuple[Arrays, Arrays]]:

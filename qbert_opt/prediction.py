@@ -88,6 +88,7 @@ class Predictor:
     def _open_quantized(self, folder: Path, name: str, threads: int | None) -> None:
         if name == "torch":
             self.session: Session = engine("torch").open_model(folder, threads)
+            self.folder, self.stored_bytes = folder, 0
             self._tokenizer = self.session.tokenizer  # type: ignore[attr-defined]
             self.inputs, self.outputs = self.session.inputs, self.session.outputs  # type: ignore[attr-defined]
             self.labels, self.max_tokens = self.session.labels, self.session.max_tokens  # type: ignore[attr-defined]
@@ -104,6 +105,7 @@ class Predictor:
         if name is not None and name != record.engine:
             raise UsageError(f"--engine {name}: {folder} was exported to {record.engine}. Export it for {name} too.")
         self.session = open_exported(folder, record, threads)
+        self.folder, self.stored_bytes = folder, record.exported_bytes
         self._tokenizer = _tokenizer(folder)
         self.inputs, self.outputs = record.inputs, record.outputs
         self.labels, self.max_tokens = record.labels, record.max_tokens

@@ -12,12 +12,15 @@ has the same `rest` for every weight of a group, so `x @ weight.T` is the intege
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..quantizers import QuantizedMatrix
+
+if TYPE_CHECKING:
+    from ..quantizers import QuantizedMatrix  # brings torch along, which serving does without
 
 
 @dataclass(frozen=True, slots=True)

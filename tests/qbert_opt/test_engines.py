@@ -3,6 +3,9 @@
 import itertools
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ from qbert_opt.packing.artifact import load_quantized
 from qbert_opt.prediction import Predictor
 from qbert_opt.quantizers import rtn
 from qbert_opt.recipes import given_allocation
+from qbert_opt.timing import time_model, time_product
 
+ROOT = Path(__file__).parents[2]
 ENGINES = [name for name in registry.available("engines") if registry.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
@@ -199,3 +204,79 @@ def test_an_engine_that_is_not_installed_says_how(cli, quantized, tmp_path, monk
         found = cli("export", quantized, "--engine", name, "-o", tmp_path / "out")
         assert found.code == 2
         assert f"pip install 'qbert-opt[{name}]'" in found.complaint
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_evaluate_in_an_engine(cli, quantized, tiny_folder, data_file, name):
+    """Quality as torch measures it but for 8-bit activations; time and memory of a process that only serves."""
+    command = ("evaluate", quantized, "--data", data_file, "--reference", tiny_folder)
+    target = quantized if name == "torch" else quantized.parent / f"{name}-evaluated"
+    if name != "torch":
+        export_model(quantized, name, target, activations="float32")
+    found = cli(*(command[0], target, *command[2:]), "--engine", name, "--seq-len", 16, "--json")
+    assert found.code == 0, found.err
+    served, plain = json.loads(found.out), json.loads(cli(*command, "--json").out)
+    assert served["kl"]["value"] == pytest.approx(plain["kl"]["value"], rel=1e-3)
+    assert served["flipped"] == plain["flipped"]
+    timing = served["timing"][str(target)]
+    assert name in timing["engine_label"] and timing["shape"] == [1, 16] and timing["threads"] == 1
+    assert len(timing["cpu_s"]) == len(timing["wall_s"]) >= 10 and min(timing["cpu_s"]) > 0
+    assert timing["floor_bytes"] < timing["private_bytes"] < timing["peak_bytes"] < 2**31
+    if name == "torch":
+        return
+    found = cli("evaluate", target, "--data", data_file, "--seq-len", 16)
+    assert "ms of processor time in the median" in found.out and "private memory" in found.out
+
+
+def test_serving_needs_no_torch_and_no_network(exported):
+    """A process that opens an export loads neither torch nor transformers, and opens no socket."""
+    code = f"""
+import socket, sys
+def refuse(*arguments, **options):
+    raise AssertionError("network")
+socket.socket.connect = refuse
+socket.create_connection = refuse
+from pathlib import Path
+from qbert_opt.prediction import open_exported
+from qbert_opt.engines._record import read_record
+folder = Path({str(exported)!r})
+open_exported(folder, read_record(folder), 1)
+assert not {{"torch", "transformers"}} & set(sys.modules), "torch was loaded"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_export_talks_to_nobody(quantized, tmp_path, name):
+    """No telemetry: an export opens no connection, from any thread."""
+    code = f"""
+import socket
+called = []
+def refuse(*arguments, **options):
+    called.append(arguments)
+    raise OSError("network")
+socket.socket.connect = refuse
+socket.socket.sendto = refuse
+socket.getaddrinfo = refuse
+from qbert_opt.exporting import export_model
+export_model({str(quantized)!r}, {name!r}, {str(tmp_path / "out")!r}, tolerance=0.5)
+import threading, time
+time.sleep(0.5)
+assert not called, called
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_products_are_timed(name):
+    """One processor time per run."""
+    found = time_product(name, np.ones((32, 64), np.float32), 4, runs=5)
+    assert len(found) == 5 and all(0 < t < 1 for t in found)
+
+
+def test_a_model_that_cannot_run_is_said_in_one_line(tmp_path):
+    """A process that dies is one line, not a traceback."""
+    with pytest.raises(InputFileError, match=r"torch died while running it"):
+        time_model(tmp_path, seq_len=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -18,6 +20,11 @@ def command(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="torch, openvino or onnxruntime: also time the model in it.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads of the engine.")] = 1,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a timed run.")] = 128,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure quality (accuracy, F1, entity F1, exact match) and loss against the reference on unseen text.
@@ -27,15 +34,22 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
+    from ...engines._record import is_exported
     from ...evaluation import evaluate, outputs
     from ...models.loading import load_model
     from ...packing.artifact import folder_bytes, is_quantized, load_quantized
     from ...report import evaluation_table, print_lines
+    from ...serving import serve, timing_rows
     from ...texts import read_texts
+    from ...timing import time_model
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     plan = None
-    if is_quantized(folder):
+    served = None
+    if engine is not None or is_exported(folder):
+        served = serve(folder, engine, threads=threads)
+        subject, plan = served.loaded, served.allocation
+    elif is_quantized(folder):
         subject, plan = load_quantized(folder)
     else:
         subject = load_model(folder)
@@ -51,12 +65,26 @@ def command(
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
     predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.predicted_loss:.4f}"
-    rows.append((folder, found, f"{folder_bytes(folder):,}", predicted))
+    size = folder_bytes(folder) if served is None else served.stored_bytes
+    rows.append((folder, found, f"{size:,}", predicted))
+    timings = []
+    if served is not None:
+        shape = {"seq_len": min(seq_len, subject.tokenizer.model_max_length), "threads": threads}
+        timings = [(folder, time_model(served.folder, **shape))]
+        if reference is not None:
+            timings.insert(0, (reference, time_model(reference, **shape)))
     if as_json:
         from pydantic import TypeAdapter
 
         from ...evaluation import Evaluation
 
-        typer.echo(TypeAdapter(Evaluation).dump_json(found, indent=1).decode())
+        document = json.loads(TypeAdapter(Evaluation).dump_json(found))
+        if timings:
+            document["timing"] = {name: asdict(t) for name, t in timings}
+        typer.echo(json.dumps(document, indent=1))
         return
     print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}")])
+    if not timings:
+        return
+    for line in timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s):
+        typer.echo(line)
