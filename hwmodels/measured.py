@@ -79,6 +79,7 @@ class Measurements:
         launch_s: overhead of one operation.
         noise: spread of repeated timings as a share of their median.
         how: what measured it, with versions and date.
+        path: ids of the memories that price an operation, nearest first; the last two where empty.
         held_out: lowest and highest measured / predicted latency of models not used here; None if unchecked.
     """
 
@@ -93,6 +94,7 @@ class Measurements:
     launch_s: float
     noise: float
     how: str
+    path: tuple[str, ...] = ()
     held_out: tuple[float, float] | None = None
 
     @property
@@ -169,10 +171,10 @@ def _unit(measured: Measurements, per_cycle: Mapping[str, float]) -> dict[str, A
         "kind": "cpu",
         "cores": measured.cores,
         "clock": f"{measured.clock_hz:.6g} Hz",
-        # what crosses the caches above the last one is inside the measured rates
-        "path": [memory.id for memory in measured.memories[-2:]],
+        # what crosses the caches above is inside the measured rates
+        "path": list(measured.path or (memory.id for memory in measured.memories[-2:])),
         "launch": f"{measured.launch_s:.6g} s",
-        "double_buffer": False,  # weights from DRAM were measured as time beside the same product from the cache
+        "double_buffer": False,  # what streams was measured as time beside the product itself
         "energy_mac": dict.fromkeys(per_cycle, "10 pJ"),
         "energy_element": "20 pJ",
         "rates": rates,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,28 +34,16 @@ def ladder_calls() -> dict[int, Call]:
     return {size: whole[: size // 4].max for size in STEPS}
 
 
-def memories_of(timings: dict[int, Timing], stream_bytes_per_s: float) -> tuple[MeasuredMemory, ...]:
-    """Return the caches and DRAM.
-
-    The last cache counts as far as arrays still come faster than halfway (in the logarithm) between its own speed and
-    that of DRAM; on a shared machine that is less than its size.
-
-    Args:
-        timings: of `ladder_calls`.
-        stream_bytes_per_s: how fast weights come from DRAM beside a product.
-    """
+def memories_of(timings: Mapping[int, Timing]) -> tuple[MeasuredMemory, ...]:
+    """Return the caches, nearest first, and DRAM, with the speed at which one core reads them."""
     speed = {size: size / timing.median_s for size, timing in timings.items()}
-    caches = system_caches() or (Cache(1, _knee(speed)),)
     found = []
-    for cache in caches:
-        inside = [size for size in STEPS if size <= cache.size_bytes / 2] or [STEPS[0]]
-        found.append(MeasuredMemory(f"l{cache.level}", cache.size_bytes, speed[inside[-1]], 0.0))
-    last, dram = caches[-1].size_bytes, speed[STEPS[-1]]
-    inner = caches[-2].size_bytes if len(caches) > 1 else 0
-    own = max((speed[size] for size in STEPS if 2 * inner <= size <= last), default=speed[STEPS[-1]])
-    held = [size for size in STEPS if size <= last and (size <= inner or speed[size] >= (own * dram) ** 0.5)]
-    found[-1] = MeasuredMemory(f"l{caches[-1].level}", last, own, 0.0, usable=min(1.0, max(held, default=last) / last))
-    return (*found, MeasuredMemory("dram", total_memory_bytes(), stream_bytes_per_s, 0.0))
+    inner = 0
+    for cache in system_caches() or (Cache(1, _knee(speed)),):
+        inside = [size for size in speed if 2 * inner <= size <= cache.size_bytes / 2] or [min(speed)]
+        found.append(MeasuredMemory(f"l{cache.level}", cache.size_bytes, max(speed[size] for size in inside), 0.0))
+        inner = cache.size_bytes
+    return (*found, MeasuredMemory("dram", total_memory_bytes(), speed[max(speed)], 0.0))
 
 
 def system_caches() -> tuple[Cache, ...]:
@@ -77,6 +66,6 @@ def total_memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _knee(speed: dict[int, float]) -> int:
+def _knee(speed: Mapping[int, float]) -> int:
     """Return the largest array that comes at more than half of the best speed."""
     return max(size for size, per_s in speed.items() if per_s >= max(speed.values()) / 2)

@@ -23,6 +23,7 @@ from .fitting import SYNTHETIC, SYNTHETIC_LENGTHS, Cell, Correction
 from .kernels import KernelTable, Key
 from .timing import Call, Timing, time_calls
 
+FASTEST_BYTES_PER_S = 500e9  # stands for far memory whose time drowns in that of the kernels
 OnStep = Callable[[int, int, str], None]
 
 
@@ -53,7 +54,6 @@ class Calibration:
 def all_calls(bench: Bench) -> dict[Key, Call]:
     """Return everything that a calibration times, in the order of a round."""
     calls: dict[Key, Call] = dict(kernels.kernel_calls(bench))
-    calls |= {("stream", *key): call for key, call in kernels.stream_calls(bench).items()}
     calls |= {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
     calls |= {
         ("model", shape, seq_len): bench.model(shape, seq_len) for shape in SYNTHETIC for seq_len in SYNTHETIC_LENGTHS
@@ -61,16 +61,21 @@ def all_calls(bench: Bench) -> dict[Key, Call]:
     return calls
 
 
-def calibrate(bench: Bench, *, rounds: int = 9, on_step: OnStep = lambda done, total, what: None) -> Calibration:
+def calibrate(
+    bench: Bench, *, rounds: int = 15, limit_s: float = 120.0, on_step: OnStep = lambda done, total, what: None
+) -> Calibration:
     """Time kernels, memories and small synthetic models, and fit what one says about the other.
 
     Args:
         bench: the engine.
-        rounds: readings of each call.
+        rounds: readings of each call, at most.
+        limit_s: wall-clock time after which no further round begins.
         on_step: told about rounds done, rounds in all and what goes on.
     """
     started, cpu_started = time.monotonic(), time.process_time()
-    timings = time_calls(all_calls(bench), rounds=rounds, warm=True, on_step=lambda d, n: on_step(d, n, "rounds"))
+    timings = time_calls(
+        all_calls(bench), rounds=rounds, limit_s=limit_s, warm=True, on_step=lambda d, n: on_step(d, n, "rounds")
+    )
     elapsed_s, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
     return assemble(bench, timings, elapsed_s=elapsed_s, stolen=max(0.0, 1 - cpu_s / elapsed_s))
 
@@ -78,23 +83,18 @@ def calibrate(bench: Bench, *, rounds: int = 9, on_step: OnStep = lambda done, t
 def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, stolen: float) -> Calibration:
     """Turn readings into a description: grids, memories, the correction, and what models left out of it say."""
     table = kernels.kernel_table(timings)
-    stream = {key[1:]: timing for key, timing in timings.items() if key[0] == "stream"}
-    per_weight = (bench.formats[0].loaded_bits or bench.formats[0].bits) / 8
-    memories = bandwidth.memories_of(
-        {int(str(key[1])): timing for key, timing in timings.items() if key[0] == "ladder"},
-        kernels.stream_bytes_per_s(stream, per_weight),
-    )
+    ladder = {int(str(key[1])): timing for key, timing in timings.items() if key[0] == "ladder"}
+    memories = bandwidth.memories_of(ladder)
     noise = statistics.median(timing.spread for timing in timings.values())
-    raw = _measurements(bench, table, memories, Correction(1.0, 0.0, 0.0), noise)
+    device = as_device(_measurements(bench, table, memories, Correction(), noise))
     measured_s: dict[Cell, float] = {
         (key[1], key[2]): timing.median_s  # type: ignore[misc]
         for key, timing in timings.items()
         if key[0] == "model"
     }
-    device = as_device(raw)
-    alone_s = {cell: fitting.predicted_s(device, *cell, bench.activation_bits) for cell in measured_s}
-    correction = fitting.fit(alone_s, measured_s)
-    ratios = fitting.left_out(alone_s, measured_s)
+    work = {cell: fitting.work_of(device, *cell, bench.activation_bits) for cell in measured_s}
+    correction = fitting.fit(work, measured_s)
+    ratios = fitting.left_out(work, measured_s)
     final = _measurements(bench, table, memories, correction, noise)
     # the interval leaves out the most extreme cell on either side: it is where nine of ten measurements lie
     lowest, *_, highest = sorted(ratios.values())[1:-1]
@@ -135,13 +135,17 @@ def _measurements(
         )
         for form in bench.formats
     )
+    # of the caches the second, or the only one, is a core's own: what exceeds it streams, at the speed found in models
+    near = memories[min(1, len(memories) - 2)]
+    stream = 1 / max(correction.stream_s_per_byte, 1 / FASTEST_BYTES_PER_S)
     return Measurements(
         id="host",
         name=f"{processor_name()}, {bench.label}",
         cores=1,
         clock_hz=1e9,  # nominal: what is measured is work per second, and a clock is not
         activation_bits=bench.activation_bits,
-        memories=memories,
+        memories=(*memories[:-1], replace(memories[-1], read_bytes_per_s=stream)),
+        path=(near.id, memories[-1].id),
         formats=formats,
         elements_per_s=elements,
         launch_s=correction.launch_s,

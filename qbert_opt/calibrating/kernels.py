@@ -15,9 +15,7 @@ MB = 2**20
 ROWS = (1, 8, 16, 32, 64, 128, 256, 512)
 SIZES = (128, 256, 512, 1024, 2048, 4096)
 LARGEST = 4096 * 2048  # weights of the largest matrix that is timed
-NEAR_POOL, FAR_POOL = 64 * MB, 640 * MB  # weights that a large cache holds, and weights that it does not
-STREAMED = ((512, 2048), (1024, 1024), (2048, 512), (2048, 2048))
-STREAMED_ROWS = (16, 64)
+POOL = 64 * MB  # weights that a call may walk round
 POINT_ROWS = (1, 8, 32, 128, 512)
 WIDTHS = (128, 512, 2048)
 POINTWISE = ("layernorm", "gelu", "elementwise", "gather")
@@ -36,7 +34,7 @@ def kernel_calls(bench: Bench) -> dict[Key, Call]:
                     continue
                 for rows in ROWS:
                     calls["product", form.kernel, rows, inputs, outputs] = bench.product(
-                        form, rows, inputs, outputs, NEAR_POOL
+                        form, rows, inputs, outputs, POOL
                     )
     for seq_len in LENGTHS:
         for heads in HEADS:
@@ -47,17 +45,6 @@ def kernel_calls(bench: Bench) -> dict[Key, Call]:
             for width in WIDTHS:
                 calls["pointwise", kind, rows, width] = bench.pointwise(kind, rows, width)
     return calls
-
-
-def stream_calls(bench: Bench) -> dict[Key, Call]:
-    """Return products whose weights come from the cache, and the same with weights from DRAM."""
-    form = bench.formats[0]
-    return {
-        (rows, inputs, outputs, pool): bench.product(form, rows, inputs, outputs, pool)
-        for inputs, outputs in STREAMED
-        for rows in STREAMED_ROWS
-        for pool in (NEAR_POOL, FAR_POOL)
-    }
 
 
 def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
@@ -99,19 +86,6 @@ def kernel_table(timings: Mapping[Key, Timing]) -> KernelTable:
         for kind in POINTWISE
     }
     return KernelTable(products, elements | _attention(seconds))
-
-
-def stream_bytes_per_s(timings: Mapping[Key, Timing], bytes_per_weight: float) -> float:
-    """Return how fast weights come from DRAM beside a product: bytes / the time that they add, in the median.
-
-    Where the difference drowns in noise (a prefetcher that hides it all), a speed that costs next to nothing is given.
-    """
-    added = [
-        (timings[rows, k, n, FAR_POOL].median_s - timings[rows, k, n, NEAR_POOL].median_s) / (k * n * bytes_per_weight)
-        for k, n in STREAMED
-        for rows in STREAMED_ROWS
-    ]
-    return 1 / max(statistics.median(added), 1 / 500e9)
 
 
 def _products(seconds: Mapping[Key, float], kernel: str) -> MeasuredGrid:

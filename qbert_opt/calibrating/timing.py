@@ -6,6 +6,7 @@ and clock) shows in how far the readings of one call lie apart.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 Call = Callable[[], object]
 Key = TypeVar("Key")
+LEAST_ROUNDS = 3
 SHORTEST_S = 100e-6  # a shorter call is repeated inside one reading, so that the clock's own cost does not count
 
 
@@ -54,6 +56,7 @@ def time_calls(
     calls: Mapping[Key, Call],
     *,
     rounds: int,
+    limit_s: float = math.inf,
     warm: bool = False,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Key, Timing]:
@@ -61,10 +64,12 @@ def time_calls(
 
     Args:
         calls: what to time, by any key.
-        rounds: readings of each.
+        rounds: readings of each, at most.
+        limit_s: wall-clock time after which no round begins, once there are `LEAST_ROUNDS`.
         warm: whether each reading follows an unread call, which brings its data back into the caches.
         on_step: called with readings done and all readings.
     """
+    started = time.monotonic()
     repeats = {key: repeats_for(call) for key, call in calls.items()}
     found: dict[Key, list[float]] = {key: [] for key in calls}
     for done in range(rounds):
@@ -73,4 +78,7 @@ def time_calls(
                 call()
             found[key].append(reading(call, repeats=repeats[key]))
         on_step(done + 1, rounds)
+        used_s = time.monotonic() - started
+        if done + 1 >= LEAST_ROUNDS and used_s * (done + 2) / (done + 1) > limit_s:
+            break
     return {key: Timing(tuple(readings)) for key, readings in found.items()}

@@ -26,21 +26,15 @@ class TorchBench:
         self.label = f"torch {torch.__version__} eager, {precision}, 1 thread"
         self.formats = _formats(precision, self.activation_bits)
         self._pools: dict[int, torch.Tensor] = {}
+        self._layers: dict[tuple[int, int], list[torch.nn.Linear]] = {}
         self._networks: dict[Shape, torch.nn.Module] = {}
         torch.set_num_threads(1)
         torch.manual_seed(0)
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
         """A linear layer; its weights are slices of one pool."""
-        pool, size = self._pool(pool_bytes), inputs * outputs
-        count = min(MATRICES, max(1, pool.numel() // size))
-        layers = []
-        for index in range(count):
-            layer = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs, dtype=self.dtype)
-            weight = pool[index * size : (index + 1) * size].view(outputs, inputs)
-            layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-            torch.nn.init.zeros_(layer.bias)
-            layers.append(layer)
+        layers = self._layers.get((inputs, outputs)) or self._slices(inputs, outputs, self._pool(pool_bytes))
+        self._layers[inputs, outputs] = layers
         turn, source = cycle(layers), self._random(1, rows, inputs)
         return self._inference(lambda: next(turn)(source))
 
@@ -94,6 +88,17 @@ class TorchBench:
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.normal_(0, 0.02) if tensor.is_floating_point() else tensor.zero_()
         return network
+
+    def _slices(self, inputs: int, outputs: int, pool: torch.Tensor) -> list[torch.nn.Linear]:
+        size = inputs * outputs
+        layers = []
+        for index in range(min(MATRICES, max(1, pool.numel() // size))):
+            layer = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs, dtype=self.dtype)
+            weight = pool[index * size : (index + 1) * size].view(outputs, inputs)
+            layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+            torch.nn.init.zeros_(layer.bias)
+            layers.append(layer)
+        return layers
 
     def _random(self, *sizes: int) -> torch.Tensor:
         return torch.randn(*sizes, dtype=self.dtype)

@@ -14,7 +14,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The device file to write.")] = Path("host.yaml"),
     engine: Annotated[str, typer.Option("--engine", help="What runs the model: torch.")] = "torch",
     precision: Annotated[str, typer.Option("--precision", help="Type of activations: fp32 or bf16.")] = "fp32",
-    rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call.")] = 9,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call, at most.")] = 15,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1.0, help="After so long no further round begins.")
+    ] = 120.0,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure this machine: kernels, memories and small synthetic models under one engine, on one thread.
@@ -30,7 +33,7 @@ def command(
     check_folder(out)
     bench = find_bench(engine, precision)
     with progress("calibrate", quiet=quiet) as on_step:
-        found = calibrate(bench, rounds=rounds, on_step=on_step)
+        found = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
     with atomic_file(out) as temporary:
         temporary.write_text(found.text, encoding="utf-8")
     for line in calibration_lines(found, str(out)):
