@@ -45,7 +45,7 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path, option: str = "--plot") -> None:
     """Write a figure as PNG or SVG, whole or not at all.
 
     Raises:
@@ -53,7 +53,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {path}: unknown ending {suffix!r}. Legal: .png, .svg.")
+        raise UsageError(f"{option} {path}: unknown ending {suffix!r}. Legal: .png, .svg.")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format=suffix[1:], dpi=160)
 

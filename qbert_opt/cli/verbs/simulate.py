@@ -20,6 +20,14 @@ def command(
     compare: Annotated[
         str | None, typer.Option("--compare", help="Beside it: fp32, fp16, or uniform intN, e.g. fp32,int8.")
     ] = None,
+    per_op: Annotated[
+        str | None,
+        typer.Option("--per-op", help="Each operation, what bounds it and what would help: table, csv, json."),
+    ] = None,
+    roofline: Annotated[
+        str | None, typer.Option("--roofline", help="Draw a roofline of all products (PNG, SVG).")
+    ] = None,
+    timeline: Annotated[str | None, typer.Option("--timeline", help="Draw activations in memory (PNG, SVG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Predict latency, memory, traffic and energy of a plan on a device.
@@ -33,6 +41,7 @@ def command(
     from ...errors import InfeasibleError
     from ...operations import Workload
     from ...report import comparison_table, cost_lines, print_lines
+    from ...report_operations import operations_text
     from ...simulate import baseline_storage, simulate_allocation, simulate_storage
 
     target = options.load_target(device)
@@ -51,6 +60,19 @@ def command(
             )
         except DeviceError as error:
             others[name.strip()] = str(error)
+    if roofline or timeline:
+        from ...plots import memory
+        from ...plots import plan as plan_figure
+        from ...plots import roofline as roofs
+
+        if roofline:
+            plan_figure.save(roofs.draw(report, target), roofline, "--roofline")
+        if timeline:
+            plan_figure.save(memory.draw(report), timeline, "--timeline")
+    if per_op:
+        text = operations_text(report, per_op)
+        typer.echo(text) if isinstance(text, str) else print_lines(text)
+        return
     if as_json:
         from pydantic import TypeAdapter
 

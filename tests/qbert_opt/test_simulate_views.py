@@ -1,0 +1,102 @@
+"""`simulate --per-op`, `--roofline`, `--timeline`: what each operation waits for, and pictures of it."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from hwmodels.limits import REMEDIES
+from qbert_opt.operations import Workload
+from qbert_opt.report_operations import operation_rows
+from qbert_opt.simulate import simulate_allocation
+
+
+@pytest.fixture(scope="module")
+def plan_file(reference_plan, tmp_path_factory):
+    from qbert_opt.allocation import write_allocation
+
+    path = tmp_path_factory.mktemp("plan") / "allocation.json"
+    write_allocation(reference_plan, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(reference_plan, car_soc):
+    return simulate_allocation(reference_plan, car_soc, Workload(128))
+
+
+def test_rows_add_up_to_the_report(report):
+    rows = operation_rows(report)
+    assert sum(row["latency_bound_s"] for row in rows) == pytest.approx(report.latency_bound_s)
+    assert sum(row["dram_bytes"] for row in rows) == report.dram_bytes
+    assert sum(row["macs"] for row in rows) == sum(found.cost.macs for found in report.operations)
+    assert all(row["helps"] == REMEDIES[row["bound"]] for row in rows)
+    assert [row["start_s"] for row in rows] == sorted(row["start_s"] for row in rows)
+
+
+def test_csv_and_json_say_the_same(cli, plan_file, report):
+    """Every operation, with all its digits."""
+    line = ("simulate", plan_file, "--device", "car-soc", "--per-op")
+    as_json, as_csv = json.loads(cli(*line, "json").out), list(csv.DictReader(io.StringIO(cli(*line, "csv").out)))
+    assert len(as_json) == len(as_csv) == len(report.operations)
+    for one, other in zip(as_json, as_csv, strict=True):
+        assert {name: str(value) for name, value in one.items()} == other
+
+
+def test_the_table_names_every_operation_and_what_would_help(cli, plan_file, report):
+    found = cli("simulate", plan_file, "--device", "car-soc", "--per-op", "table").out
+    folded = "".join(found.split())
+    assert "block.11.softmax" in found and all(bound in found for bound in report.bound_shares)
+    assert all(REMEDIES[bound] in found for bound in report.bound_shares)
+    assert "…" not in folded
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_pictures_are_written(cli, plan_file, tmp_path, ending):
+    roofline, timeline = tmp_path / f"roofline.{ending}", tmp_path / f"timeline.{ending}"
+    found = cli("simulate", plan_file, "--device", "car-soc", "--roofline", roofline, "--timeline", timeline)
+    assert found.code == 0
+    start = b"\x89PNG" if ending == "png" else b"<?xml"
+    assert all(path.read_bytes().startswith(start) and path.stat().st_size > 5000 for path in (roofline, timeline))
+
+
+def test_the_timeline_holds_every_tensor_where_it_lies(report):
+    from qbert_opt.plots.memory import draw
+
+    axes = draw(report).axes[0]
+    boxes = {(round(box.get_x()), round(box.get_y() * 1e6), round(box.get_height() * 1e6)) for box in axes.patches}
+    assert boxes == {(t.start, t.offset_bytes, t.size_bytes) for t in report.memory.tensors}
+
+
+def test_no_product_lies_above_its_roof(report, car_soc):
+    """Every point stays under the peak and under bandwidth x intensity; a product without traffic is at the edge."""
+    from qbert_opt.plots.roofline import draw
+
+    far = car_soc.far_memory
+    bandwidth = far.read_bytes_per_s * far.efficiency * far.contention
+    points = [tuple(point) for marks in draw(report, car_soc).axes[0].collections for point in marks.get_offsets()]
+    assert len(points) == sum(found.cost.macs > 0 for found in report.operations)
+    assert all(up <= min(2 * 4096e9, across * bandwidth) * (1 + 1e-9) for across, up in points)
+
+
+def test_two_units_make_a_timeline_in_seconds(reference_plan):
+    from hwmodels.device import load_device
+    from qbert_opt.choices import Choice
+    from qbert_opt.operations import Storage
+    from qbert_opt.plots.memory import draw
+    from qbert_opt.simulate import simulate_storage
+
+    storage = {m.module: Storage(Choice(8, "rows:each", "rtn")) for m in reference_plan.profile.matrices}
+    found = simulate_storage(reference_plan.profile, storage, load_device("coral"), Workload(32))
+    assert len({row.cost.unit for row in found.operations}) == 2
+    axes = draw(found).axes[0]
+    assert axes.get_xlabel() == "time in seconds"
+    assert axes.get_xlim()[1] == pytest.approx(found.latency_s)
+
+
+def test_wrong_forms_and_endings_are_one_line(cli, plan_file, tmp_path):
+    line = ("simulate", plan_file, "--device", "car-soc")
+    assert "--per-op xml: unknown form. Legal: table, csv, json" in cli(*line, "--per-op", "xml").complaint
+    assert "--roofline" in cli(*line, "--roofline", tmp_path / "x.gif").complaint
+    assert "--timeline" in cli(*line, "--timeline", tmp_path / "x.gif").complaint
