@@ -46,6 +46,9 @@ class OperationCost:
         dram_s: transfers from and to the farthest memory.
         launch_s: starting the operation.
         latency_bound_s: the time it takes at most when nothing overlaps with its neighbours.
+        latency_floor_s: the time it takes the device's first unit at least, its weights prefetched and its launch
+            fused if its kind ever is; 0 on another unit. One unit runs one operation at a time, so the sum over all
+            operations is below every schedule.
         dram_bytes: bytes from and to the farthest memory.
         weight_bytes: stored bytes of its weights, resident or not; once, however often it repeats.
         held_bytes: what they take in memory while the engine runs; stored bytes but for unpacking engines.
@@ -66,6 +69,7 @@ class OperationCost:
     dram_s: float
     launch_s: float
     latency_bound_s: float
+    latency_floor_s: float
     dram_bytes: int
     weight_bytes: int
     held_bytes: int
@@ -117,6 +121,10 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
     stored = op.weight.stored_bytes if op.weight else 0
     times = op.repeats
     held_bytes = _held_bytes(op, placement)
+    weight_dram_s = min(dram_s, far.memory.transfer_s(far.weight_bytes, 0))
+    stays_s = dram_s - weight_dram_s
+    fuses = any(op.kind == second for _, second in unit.fuses)
+    floor_s = (max(busy_s, stays_s) if unit.double_buffer else busy_s + stays_s) + (0.0 if fuses else launch_s)
     return OperationCost(
         name=op.name,
         unit=unit.id,
@@ -127,6 +135,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         dram_s=times * dram_s,
         launch_s=times * launch_s,
         latency_bound_s=times * (launch_s + body_s),
+        latency_floor_s=times * floor_s if unit.id == device.units[0].id else 0.0,
         dram_bytes=times * (far.read_bytes + far.written_bytes),
         weight_bytes=stored,
         held_bytes=held_bytes if stored else 0,
@@ -135,7 +144,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         macs=times * macs,
         bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
-        weight_dram_s=times * min(dram_s, far.memory.transfer_s(far.weight_bytes, 0)),
+        weight_dram_s=times * weight_dram_s,
     )
 
 

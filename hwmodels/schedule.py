@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from .cost import OperationCost
-from .memory import LiveTensor, MemoryPlan, activation_sizes, lay_out, operations
+from .memory import LiveTensor, MemoryPlan, activation_sizes, lay_out
 
 if TYPE_CHECKING:
     from .device import Device
@@ -82,6 +82,26 @@ def schedule(
     return _Scheduler(graph, costs, device, memory, free_bytes, warm).run(overlap=False), memory
 
 
+def launches_that_stay_s(graph: nx.DiGraph, costs: dict[str, OperationCost], device: Device) -> float:
+    """Return the launches that `latency_floor_s` leaves out by kind, but that no schedule of this graph fuses."""
+    unit = device.units[0]
+    kinds = {second for _, second in unit.fuses}
+    return math.fsum(
+        cost.launch_s
+        for name, cost in costs.items()
+        if cost.unit == unit.id and graph.nodes[name]["op"].kind in kinds and not can_fuse(graph, name, unit)
+    )
+
+
+def can_fuse(graph: nx.DiGraph, name: str, unit: Unit) -> bool:
+    """Whether an operation may run inside the launch of its only input, which it alone reads."""
+    before = list(graph.predecessors(name))
+    if len(before) != 1 or graph.out_degree(before[0]) != 1:
+        return False
+    kinds = graph.nodes[before[0]]["op"].kind, graph.nodes[name]["op"].kind
+    return kinds in unit.fuses
+
+
 class _Scheduler:
     """The state of one walk over the order."""
 
@@ -95,7 +115,6 @@ class _Scheduler:
         warm: bool,
     ) -> None:
         self.graph, self.costs, self.memory, self.warm = graph, costs, memory, warm
-        self.kinds = {name: op.kind for name, op in operations(graph).items()}
         self.sizes = activation_sizes(graph, device)
         self.lanes = {unit.id: _Lane(unit) for unit in device.units}
         self.hold_s = device.far_memory.transfer_s(free_bytes, 0)
@@ -140,10 +159,7 @@ class _Scheduler:
 
     def _fuses(self, lane: _Lane, name: str) -> bool:
         """Whether an operation runs inside the launch of its only input, which it alone reads and which just ran."""
-        before = list(self.graph.predecessors(name))
-        if len(before) != 1 or before[0] != lane.last or self.graph.out_degree(before[0]) != 1:
-            return False
-        return (self.kinds[before[0]], self.kinds[name]) in lane.unit.fuses
+        return lane.last in self.graph.predecessors(name) and can_fuse(self.graph, name, lane.unit)
 
     def _wait_for_memory(self, name: str, start_s: float) -> float:
         """Return when the operation may start without more live bytes than the order needs one by one.

@@ -10,50 +10,26 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, random_plans, shadow_price, solve
-from solvers.solution import PROVEN_GAP
+from solvers import random_plans, shadow_price
 
 from .allocation import Allocation, Limit, UniformPlan
-from .errors import InfeasibleError, UsageError
-from .limits import Limits, Row, measured, shown, tightest
-from .operations import Storage, Workload
+from .errors import InfeasibleError
+from .limits import Limits, Row, measured, tightest
+from .operations import Workload
 from .planned import Proof, assemble, stored_bytes, total_stored_bytes
-from .programs import SCHEDULED, PlanningTask
+from .programs import PlanningTask
+from .scheduled import broken, enforced
 from .scores import ScoreTable
+from .solved import Plan, SolverOptions, attempt, why_infeasible
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
 
 MB = 1_000_000
-MAX_TIGHTENINGS = 12
 RANDOM_PLANS = 3
-TIGHTENING_GAP = 1e-3  # of plans under a scheduled limit, whose proof is against the plan without it anyway
-
-
-@dataclass(frozen=True, slots=True)
-class SolverOptions:
-    """How to solve: a file in `solvers/methods`, seconds, and where the search may stop."""
-
-    solver: str = "auto"
-    time_limit_s: float | None = None
-    relative_gap: float = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A solved program with what stays on chip; `tightened` are the scheduled limits that had to be enforced."""
-
-    problem: ChoiceProblem
-    solution: ChoiceSolution
-    storage: Mapping[str, Storage]
-    report: CostReport | None
-    tightened: tuple[str, ...] = ()
 
 
 def allocate(
@@ -99,11 +75,11 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
         InfeasibleError: no plan keeps every limit.
     """
     problem = task.problem(task.capacity(), joint="dram_bytes" in task.hard and task.has_scratchpad)
-    solution = _attempt(problem, options)
+    solution = attempt(problem, options)
     if solution.choice is None:
-        raise InfeasibleError(_why_infeasible(task, problem, solution, options))
+        raise InfeasibleError(why_infeasible(task, problem, solution, options))
     plan = Plan(problem, solution, *task.placed(solution.choice))
-    return _tightened(task, plan, options) if _broken(task, plan) else plan
+    return enforced(task, plan, options) if broken(task, plan) else plan
 
 
 def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
@@ -120,100 +96,6 @@ def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
         next_mb_gain=_next_mb(plan),
     )
     return assemble(task.scores, plan.storage, proof, plan.report, task.workload)
-
-
-def _attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
-    try:
-        return solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
-    except SolverError as error:
-        raise UsageError(str(error)) from None
-
-
-def _why_infeasible(
-    task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution, options: SolverOptions
-) -> str:
-    if solution.status is Status.TIME_LIMIT:
-        return f"no plan found within {options.time_limit_s} s. Allow more time."
-    parts = []
-    for resource in solution.conflicts or tuple(solution.nearest_capacity):
-        row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
-        if row is None or nearest is None:
-            continue  # the scratchpad and the user's pins are no limits that a number could be raised of
-        unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
-        taken = row.stated - row.capacity * unit
-        floor, ceiling = nearest * unit + taken, task.ceiling(problem, resource) * unit + taken
-        parts.append(
-            f"{row.source} = {shown(row.measure, row.stated)} is below the floor: nearest feasible "
-            f"{shown(row.measure, floor)}, ceiling {shown(row.measure, ceiling)}; binding limit {row.measure}"
-        )
-    return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."
-
-
-def _broken(task: PlanningTask, plan: Plan) -> list[Row]:
-    if plan.report is None:
-        return []
-    return [row for row in task.scheduled if measured(plan.report, row.measure) > row.stated]
-
-
-def _tightened(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
-    """Enforce limits on scheduled values: cap the separable bound of those that break, lower until they hold.
-
-    The plan without these limits bounds every plan with them from below, so the gap stays proven.
-    """
-    options = replace(options, relative_gap=max(options.relative_gap, TIGHTENING_GAP))
-    caps: dict[str, float] = {}
-    plan = relaxed
-    for _ in range(MAX_TIGHTENINGS):
-        broken = _broken(task, plan)
-        if not broken:
-            return replace(plan, solution=_proven_against(plan.solution, relaxed.solution), tightened=tuple(caps))
-        for row in broken:
-            if row.measure not in caps:
-                _check_reachable(task, row, options)
-                caps[row.measure] = 1.02 * row.stated - _fixed_bound(task, row.measure)
-            else:
-                overshoot = measured(plan.report, row.measure) - row.stated
-                used = plan.solution.usage[SCHEDULED[row.measure]]
-                caps[row.measure] = min(caps[row.measure], used) - 1.01 * overshoot
-        capped = {SCHEDULED[measure]: max(0.0, cap) for measure, cap in caps.items()}
-        problem = task.problem(task.capacity() | capped, joint=task.has_scratchpad)
-        solution = _attempt(problem, options)
-        if solution.choice is None:
-            break
-        plan = Plan(problem, solution, *task.placed(solution.choice))
-    sources = ", ".join(row.source for row in task.scheduled)
-    raise InfeasibleError(f"{sources}: no plan found that keeps all of them on the schedule. Raise one of them.")
-
-
-def _proven_against(solution: ChoiceSolution, relaxed: ChoiceSolution) -> ChoiceSolution:
-    gap = max(0.0, (solution.value - relaxed.lower_bound) / max(abs(solution.value), 1e-300))
-    status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
-    return replace(solution, status=status, lower_bound=relaxed.lower_bound, gap=gap)
-
-
-def _check_reachable(task: PlanningTask, row: Row, options: SolverOptions) -> None:
-    """Refuse a scheduled limit that not even the plan of least bound keeps; say what that plan reaches."""
-    problem = task.problem(task.capacity(), joint=task.has_scratchpad)
-    bound = problem.usage[SCHEDULED[row.resource]]
-    least = _attempt(replace(problem, value=np.where(problem.mask(), bound, np.nan)), options)
-    if least.choice is None:
-        raise InfeasibleError(_why_infeasible(task, problem, least, options))
-    _, report = task.placed(least.choice)
-    reached = measured(report, row.measure)
-    if reached > row.stated:
-        raise InfeasibleError(
-            f"no plan keeps every limit: {row.source} = {shown(row.measure, row.stated)} is below the floor: "
-            f"nearest feasible {shown(row.measure, reached)} within the other limits; "
-            f"binding limit {row.measure}. Raise it."
-        )
-
-
-def _fixed_bound(task: PlanningTask, measure: str) -> float:
-    """What everything that is not searched takes of a separable bound."""
-    fixed = task.tables.fixed
-    if task.device is None or measure == "latency_s":
-        return fixed.get("latency_bound_s", 0.0)
-    return fixed["dynamic_energy_j"] + task.device.power.static_w * fixed["latency_bound_s"]
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
@@ -266,8 +148,7 @@ def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
 
 def _next_mb(plan: Plan) -> float | None:
     limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
-    if not limited:
-        return None
+    if not limited or plan.tightened:
+        return None  # under a scheduled limit another MB would have to be tightened anew
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
-    gap = TIGHTENING_GAP if plan.tightened else PROVEN_GAP
-    return shadow_price(plan.problem, plan.solution, resource, MB, relative_gap=gap)
+    return shadow_price(plan.problem, plan.solution, resource, MB)

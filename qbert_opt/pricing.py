@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwmodels.cost import OperationCost, operation_cost, unsupported
+from hwmodels.schedule import launches_that_stay_s
 
 from .operations import Storage, Workload, matrix_operation, model_graph, stored_weight, table_operation
 from .profiles import MatrixSpec, ModelProfile, TableSpec
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 
     from .choices import Choice
 
-DEVICE_ROWS = ("dram_bytes", "latency_bound_s", "dynamic_energy_j", "bops", "scratchpad_bytes")
+DEVICE_ROWS = (
+    "dram_bytes",
+    "latency_bound_s",
+    "latency_floor_s",
+    "dynamic_energy_j",
+    "bops",
+    "scratchpad_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,5 +148,9 @@ def _fixed(
     if device is None:
         return fixed
     by_bytes = replace(choices[0], grouping="rows:1")
-    costs = fixed_costs(profile, {m.module: Storage(by_bytes) for m in profile.matrices}, device, workload, tables)
-    return fixed | {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
+    storage = {m.module: Storage(by_bytes) for m in profile.matrices}
+    costs = fixed_costs(profile, storage, device, workload, tables)
+    fixed |= {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
+    graph = model_graph(profile, storage, workload)
+    fixed["latency_floor_s"] += launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
+    return fixed

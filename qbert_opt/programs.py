@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hwmodels.device import Device
     from hwmodels.simulate import CostReport
 
-SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound
+SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
+FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
 RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 
 
@@ -172,6 +173,7 @@ class PlanningTask:
         usage = {row: table[:, :columns] for row, table in tables.usage.items()}
         if self.device is not None:
             usage["energy_bound_j"] = energy_bound(tables, self.device)[:, :columns]
+            usage["energy_floor_j"] = self.energy_floor(self.device)[:, :columns]
         limited = dict(capacity)
         if joint and self.has_scratchpad:
             limited["scratchpad_bytes"] = self.room_bytes
@@ -184,6 +186,17 @@ class PlanningTask:
             allowed=allowed,
             tie_break="encoder_bytes" if "encoder_bytes" in limited or "total_bytes" not in limited else "total_bytes",
         )
+
+    def energy_floor(self, device: Device) -> NDArray[np.float64]:
+        """Return the energy below which no option comes on any schedule, streamed or resident, float64."""
+        dynamic, floor = self.tables.usage["dynamic_energy_j"], self.tables.usage["latency_floor_s"]
+        energy = dynamic + device.power.static_w * floor
+        masked = np.zeros(energy.shape, dtype=bool)
+        for at in self.tables.masks:
+            masked[at] = True
+        pairs = np.where(masked, np.inf, energy).reshape(len(energy), -1, len(self.choices))
+        least = np.tile(pairs.min(axis=1), (1, pairs.shape[1]))
+        return np.where(np.isfinite(least), least, 0.0)
 
     def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
         """Decide what stays on chip, bits fixed, and simulate."""

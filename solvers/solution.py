@@ -14,7 +14,7 @@ class Status(StrEnum):
     OPTIMAL = "optimal"  # a plan, and no plan is better by more than 1e-6 of its value
     FEASIBLE = "feasible"  # a plan, with the gap that it carries
     INFEASIBLE = "infeasible"  # proven: no plan keeps every row
-    TIME_LIMIT = "time_limit"  # stopped by the clock, perhaps before any plan was found
+    TIME_LIMIT = "time_limit"  # stopped by the clock, or given up, perhaps before any plan was found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

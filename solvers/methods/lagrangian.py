@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from .. import branch, families, states
-from ..engines import preferred
 from ..errors import SolverError
 from ..incumbent import incumbent
 from ..outcome import Limits, Outcome
@@ -17,7 +16,8 @@ from . import milp
 CORE_COLUMNS = 4000
 """Largest core that is handed to the engine whole; of a larger one only a window is improved."""
 WINDOW_COLUMNS = 600
-MOST_NODES = 300
+MOST_NODES = 100
+MOST_NODES_TO_FIRST = 1000
 MOST_STATES = 100_000
 ENGINE_GAP = 1e-5
 
@@ -57,8 +57,9 @@ def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
     if relaxation.infeasible or relaxation.bound >= cutoff:
         return Outcome(None, np.inf if relaxation.infeasible else relaxation.bound, finished=True)
     plan = incumbent(program, relaxation)
-    if plan is None:  # no repair worked: only the engine can tell whether there is a plan
-        return branch.best_plan(program, limits, preferred(), cutoff)
+    if plan is None:  # no repair worked: a search has to find the first plan, or that there is none
+        closer = branch.StatesFirst(milp.minimise)
+        return closer(program, relaxation, None, cutoff, replace(limits, most_nodes=MOST_NODES_TO_FIRST))
     outcome = _improve(program, relaxation, plan, limits)
     if outcome.columns is not None and program.cost[outcome.columns].sum() >= cutoff:
         return replace(outcome, columns=None)
