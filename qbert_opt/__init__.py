@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "CalibrationPlan": ".calibration",
     "Limits": ".limits",
+    "PlanningTask": ".programs",
     "Predictor": ".prediction",
     "Workload": ".operations",
     "allocate": ".planner",
@@ -25,6 +26,7 @@ _HOMES = {
     "measure_sensitivity": ".sensitivity",
     "outputs": ".evaluation",
     "parse_budget": ".budgets",
+    "plan_for_each": ".device_classes",
     "print_plan": ".report",
     "quantize_model": ".deploy",
     "read_allocation": ".allocation",
@@ -33,6 +35,7 @@ _HOMES = {
     "recipe_allocation": ".recipes",
     "reference_scores": ".reference",
     "simulate_allocation": ".simulate",
+    "trade_off": ".frontier",
     "write_allocation": ".allocation",
     "write_scores": ".scores",
 }
