@@ -92,6 +92,26 @@ class PlannedTable(_Frozen):
         return self.choice.layout(self.rows, self.columns, heads=1)
 
 
+class PlannedActivation(_Frozen):
+    """How the input of some matrices is rounded: unsigned codes, a range that holds zero.
+
+    Attributes:
+        modules: the matrices that read it.
+        bits: of a code.
+        scheme: `token`: a range of each token, found while running; `tensor`: `low` to `high` for all.
+        range: how `low` and `high` were found on calibration text; None for `token`.
+    """
+
+    modules: tuple[str, ...]
+    bits: int = Field(ge=2, le=16)
+    scheme: Literal["token", "tensor"]
+    range: str | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+
 class DeviceCost(_Frozen):
     """What the plan is predicted to cost on the device. `confidence` says how far to trust it."""
 
@@ -138,6 +158,7 @@ class Allocation(_Frozen):
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
         predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
         predicted_std_error: of that sum, its terms taken as independent.
+        activations: how inputs of matrices are rounded; an input that is not here stays in floats.
         roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
@@ -164,7 +185,7 @@ class Allocation(_Frozen):
     profile: ModelProfile
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
-    activations: tuple[dict[str, str], ...] = ()
+    activations: tuple[PlannedActivation, ...] = ()
     device: DeviceCost | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
@@ -216,6 +237,13 @@ def _check_parts(allocation: Allocation) -> None:
         expected = parsed.bytes(table.rows, table.columns, heads=1)
         if table.bytes != expected:
             raise ValueError(f"tables: {table.module}: says {table.bytes} bytes; {parsed.name} takes {expected}.")
+    known = {m.module for m in profile.matrices}
+    for item in allocation.activations:
+        strange = [name for name in item.modules if name not in known]
+        if strange:
+            raise ValueError(f"activations: {strange[0]} is no matrix of the profile.")
+        if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
+            raise ValueError(f"activations: {item.modules[0]}: scheme tensor has a range, scheme token has none.")
     encoder_bytes = sum(m.bytes for m in allocation.matrices)
     if allocation.encoder_bytes != encoder_bytes:
         raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from .activations import planned_activations
 from .allocation import Allocation, DeviceCost, Limit, PlannedMatrix, PlannedTable, UniformPlan
 from .choices import Choice, Form
 from .operations import Storage, Workload
@@ -78,6 +79,33 @@ def assemble(
         random_loss=proof.random_loss,
         next_mb_gain=proof.next_mb_gain,
         provenance=scores.provenance,
+    )
+
+
+def round_inputs(plan: Allocation, scores: ScoreTable, bits: Iterable[int]) -> Allocation:
+    """Add rounded inputs to a plan: the best choice of each, whose loss comes to every predicted loss alike.
+
+    Args:
+        plan: made from `scores`.
+        scores: with scored activations.
+        bits: widths that are allowed.
+
+    Raises:
+        UsageError: none of these widths was scored.
+    """
+    activations = planned_activations(scores, bits, plan.predicted_loss)
+    more = math.fsum(item.predicted_loss for item in activations)
+    std_errors = [plan.predicted_std_error, *(item.std_error for item in activations)]
+    return plan.model_copy(
+        update={
+            "activations": activations,
+            "roundings": (*plan.roundings, "activations"),
+            "predicted_loss": plan.predicted_loss + more,
+            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
+            "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
+            "uniform": tuple(u.model_copy(update={"predicted_loss": u.predicted_loss + more}) for u in plan.uniform),
+            "random_loss": None if plan.random_loss is None else plan.random_loss + more,
+        }
     )
 
 

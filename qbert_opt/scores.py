@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from .choices import Choice, choice
 from .errors import InputFileError
@@ -110,6 +110,33 @@ class MatrixCurvature(_Frozen):
     products: int = 0
 
 
+class ActivationScores(_Frozen):
+    """Predicted loss increase of rounding each input of the matrices.
+
+    Attributes:
+        inputs: the matrices that read each input; row order of the arrays.
+        choices: names of the choices; column order of the arrays.
+        value: scores [inputs, choices]; `std_error` alike.
+        ranges: lower and upper end [inputs, choices]; None where each token has its own.
+        contains: what the scores contain.
+    """
+
+    inputs: tuple[tuple[str, ...], ...]
+    choices: tuple[str, ...]
+    value: tuple[tuple[FiniteFloat, ...], ...]
+    std_error: tuple[tuple[FiniteFloat, ...], ...]
+    ranges: tuple[tuple[tuple[FiniteFloat, FiniteFloat] | None, ...], ...]
+    contains: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ActivationScores:
+        for name in ("value", "std_error", "ranges"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
+                raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+        return self
+
+
 class ScoreTable(_Frozen):
     """Predicted loss increase of each matrix under each choice.
 
@@ -127,6 +154,7 @@ class ScoreTable(_Frozen):
         tables: the embedding tables' scores; None keeps them all at 8 bits.
         curvature: per matrix, for metrics that have one.
         warnings: what a user of these scores should know.
+        activations: scores of rounded inputs; None leaves them in floats.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -145,6 +173,7 @@ class ScoreTable(_Frozen):
     tables: TableScores | None = None
     curvature: tuple[MatrixCurvature, ...] = ()
     warnings: tuple[str, ...] = ()
+    activations: ActivationScores | None = None
     provenance: Provenance
 
     @model_validator(mode="after")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
 from . import registry
+from .activations import ActivationChoice
 from .calibration import BATCH_SIZE, CalibrationPlan, MatrixQuantizer, calibration_texts
 from .choices import Choice
 from .errors import UsageError
@@ -25,7 +27,7 @@ from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
 from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches, overlap_warnings
-from .scores import Provenance, ScoreTable
+from .scores import ActivationScores, Provenance, ScoreTable
 from .texts import LabeledTexts
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -40,6 +42,7 @@ def measure_sensitivity(
     metric: str = "directional",
     plan: CalibrationPlan,
     table_choices: Sequence[Choice] = (),
+    activation_choices: Sequence[ActivationChoice] = (),
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
@@ -54,6 +57,7 @@ def measure_sensitivity(
         metric: name of a file in `metrics/`.
         plan: sizes and seed of the two disjoint samples of `data`.
         table_choices: what to score of embedding tables; without any they keep 8 bits.
+        activation_choices: what to score of the matrices' inputs; without any they stay in floats.
         memory_limit_bytes: bound on what is held above the model itself.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
         processes: those that share the work; every one of them gets the whole table.
@@ -124,6 +128,7 @@ def measure_sensitivity(
         masks={module: reasons for module, reasons in masks.items() if reasons},
         samples=tuple(int(row[0]) for row in rows),
         block_sensitivity=tuple(task.block_sensitivity),
+        activations=_activations(plugin, task, loaded, fit, activation_choices),
         tables=plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None,
         curvature=tuple(task.curvature),
         warnings=(*overlap, *_unmoved(names, rows), *task.warnings),
@@ -131,6 +136,20 @@ def measure_sensitivity(
     )
     jobs.remove()
     return table
+
+
+def _activations(
+    plugin: ModuleType,
+    task: ScoringTask,
+    loaded: LoadedModel,
+    fit: LabeledTexts,
+    choices: Sequence[ActivationChoice],
+) -> ActivationScores | None:
+    if not choices or not hasattr(plugin, "score_activations"):
+        return None
+    batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    found: ActivationScores | None = plugin.score_activations(task, batches, choices)
+    return found
 
 
 class _Rounding:

@@ -14,6 +14,7 @@ from .calibration import MatrixQuantizer, quantize_table
 from .evaluation import Evaluation, evaluate, outputs
 from .models.loading import LoadedModel
 from .packing.artifact import check_belongs
+from .rounding import with_rounded_inputs
 from .texts import LabeledTexts
 
 
@@ -45,6 +46,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(stored[name] if name in stored else parameter.half().float())
+    with_rounded_inputs(model, allocation.activations)
     return LoadedModel(loaded.name, model, loaded.tokenizer, loaded.sha256)
 
 

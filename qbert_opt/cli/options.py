@@ -28,6 +28,7 @@ Forms = Annotated[
 TableBits = Annotated[
     str, typer.Option("--table-bits", help="Bit widths of embedding tables; none keeps them at 8 bits, not scored.")
 ]
+ActivationBits = Annotated[str, typer.Option("--activation-bits", help="Widths of rounded inputs: 8, 16 or 8,16.")]
 CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")

@@ -19,7 +19,7 @@ import torch
 
 from ..calibration import quantize_rows, weight_of
 from ..choices import Choice
-from ..curvature.factors import SampleFactors, factor_pass
+from ..curvature.factors import SampleFactors, factor_pass, num_factors
 from ..errors import UsageError
 from ..profiles import TableSpec
 from ..scores import TableScores
@@ -29,29 +29,29 @@ CONTAINS = "rounding embedding tables, each alone"
 MAX_ERROR_ROWS = 1 << 14  # rows whose rounding error is measured where a text does not say which
 
 
-def table_scores(
-    task: ScoringTask, choices: Sequence[Choice], temperature: float, *, memory_limit_bytes: int = 1 << 30
-) -> TableScores | None:
+def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: float) -> TableScores | None:
     """Score every choice of every table that is read row by row; None where there is none.
 
-    Tables read otherwise (relative positions, once per pair of tokens) are small and keep 8 bits.
+    Tables read otherwise (relative positions, once per pair of tokens) are small and keep 8 bits; so do tables that an
+    output layer shares, whose rounding acts on the outputs in a second way that this form does not have.
 
     Args:
         task: model and texts.
         choices: of the tables, all of one method.
         temperature: of the softmax whose curvature is taken.
-        memory_limit_bytes: bound on the factors kept at a time.
     """
-    tables = [table for table in task.profile.tables if table.reads_per_token > 0]
+    tied = {spec.tied_to for spec in task.profile.head}
+    tables = [table for table in task.profile.tables if table.reads_per_token > 0 and table.module not in tied]
     if not tables or not choices:
         return None
     masks = {table.module: _masks(table, choices) for table in tables}
     generator = torch.Generator().manual_seed(task.seed)
     rows: list[tuple[list[float | None], list[float | None], list[float | None]]] = []
     unseen: list[tuple[float, float, float]] = []
-    for group in _groups(task, tables, memory_limit_bytes):
+    for group in _groups(task, tables):
         task.note(f"factor pass over {len(group)} embedding tables")
-        found = factor_pass(task.model, task.batches, [table.module for table in group], temperature=temperature)
+        names = [table.module for table in group]
+        found = factor_pass(task.model, task.batches, names, temperature=temperature, head=task.head, seed=task.seed)
         for table in group:
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
@@ -133,12 +133,11 @@ def _squared_errors(weight: torch.Tensor, choices: Sequence[Choice]) -> list[flo
     return sums
 
 
-def _groups(task: ScoringTask, tables: Sequence[TableSpec], memory_limit_bytes: int) -> list[list[TableSpec]]:
+def _groups(task: ScoringTask, tables: Sequence[TableSpec]) -> list[list[TableSpec]]:
     """All tables in one factor pass where their factors fit, else one after the other."""
     tokens = sum(int(batch.mask.sum()) for batch in task.batches)
-    factors = max(1, int(getattr(task.model.config, "num_labels", None) or 2) - 1)
-    size = 4 * tokens * factors * sum(table.columns for table in tables)
-    return [list(tables)] if size <= memory_limit_bytes else [[table] for table in tables]
+    size = 4 * tokens * num_factors(task.head) * sum(table.columns for table in tables)
+    return [list(tables)] if size <= task.shares.factors else [[table] for table in tables]
 
 
 def _masks(table: TableSpec, choices: Sequence[Choice]) -> dict[str, str]:

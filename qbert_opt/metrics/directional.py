@@ -14,9 +14,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ..activations import ActivationChoice
 from ..choices import Choice
 from ..curvature.factors import SampleFactors
-from ..scores import TableScores
+from ..models.batches import TokenBatch
+from ..scores import ActivationScores, TableScores
+from ._activations import activation_scores
 from ._factors import sampled_estimates
 from ._tables import table_scores
 from ._task import Estimate, ScoringTask
@@ -36,6 +39,13 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:
     """Score the embedding tables by the same form; costs one factor pass more."""
     return table_scores(task, choices, TEMPERATURE)
+
+
+def score_activations(
+    task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice]
+) -> ActivationScores | None:
+    """Score rounded inputs by the same form; costs one factor pass more."""
+    return activation_scores(task, fit, choices, TEMPERATURE)
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:

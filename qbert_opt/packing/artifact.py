@@ -37,6 +37,7 @@ from ..models.loading import (
     weights_sha256,
 )
 from ..quantizers import QuantizedMatrix
+from ..rounding import with_rounded_inputs
 from .stored import PARTS, part_shapes, restored, stored_parts
 
 WEIGHTS = "model.safetensors"
@@ -138,6 +139,7 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
         )
     check_finite(model, str(folder))
+    with_rounded_inputs(model, allocation.activations)
     return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), weights_sha256(model)), allocation
 
 

@@ -20,6 +20,7 @@ def command(
     groupings: options.Groupings = options.DEFAULT_GROUPINGS,
     forms: options.Forms = None,
     table_bits: options.TableBits = options.DEFAULT_TABLE_BITS,
+    activation_bits: options.ActivationBits = "none",
     calibration_samples: options.CalibrationSamples = 256,
     scoring_samples: options.ScoringSamples = 256,
     text_column: options.TextColumn = None,
@@ -39,6 +40,7 @@ def command(
     An interrupted run goes on where it stopped when it is started again with the same options. Several processes share
     the work: `torchrun --nproc-per-node 2 -m qbert_opt sensitivity …`; the scores are the same.
     """
+    from ...activations import activation_grid, parse_activation_bits
     from ...calibration import CalibrationPlan, method_grid
     from ...choices import parse_bits, parse_forms, parse_groupings
     from ...memory import PeakMemory
@@ -68,6 +70,7 @@ def command(
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             table_choices=() if table_bits == "none" else table_grid(parse_bits(table_bits, "--table-bits")),
+            activation_choices=activation_grid(parse_activation_bits(activation_bits)),
             memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
             processes=team,

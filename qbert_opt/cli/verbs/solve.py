@@ -39,6 +39,9 @@ def command(
     bits: Annotated[str | None, typer.Option("--bits", help="Choose among these only, e.g. 2,4,8.")] = None,
     groupings: Annotated[str | None, typer.Option("--groupings", help="Choose among these only.")] = None,
     table_bits: Annotated[str | None, typer.Option("--table-bits", help="The same for embedding tables.")] = None,
+    activation_bits: Annotated[
+        str | None, typer.Option("--activation-bits", help="Round inputs: 8, 16, 8,16 or none; the device's if scored.")
+    ] = None,
     pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="No program but a rule: qbert-2/3, qbert-2/4 or uniform:CHOICE.")
@@ -67,12 +70,14 @@ def command(
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
     """
+    from ...activations import input_widths
     from ...allocation import write_allocation
     from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
     from ...errors import UsageError
     from ...limits import Limits
     from ...operations import Workload
+    from ...planned import round_inputs
     from ...planner import SolverOptions, allocation_of, solve_task
     from ...programs import PlanningTask
     from ...recipes import recipe_allocation
@@ -126,6 +131,9 @@ def command(
         )
         plan = solve_task(task, SolverOptions(solver, seconds(time_limit, "--time-limit")))
         allocation = allocation_of(task, plan)
+    widths = input_widths(activation_bits, table, target)
+    if widths:
+        allocation = round_inputs(allocation, table, widths)
     if output is not None:
         write_allocation(allocation, output)
     if plot is not None:

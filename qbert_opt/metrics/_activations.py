@@ -1,0 +1,68 @@
+"""The directional form for rounded inputs: ΔW a becomes W Δa.
+
+    Ω = 1/(2N) Σ_n Σ_f (Σ_t Σ_m g_{m,t}ᵀ W_m Δa_t)²
+
+with m over the matrices that read the input. The rounding error of an input has no fixed sign, so most of it cancels
+over its columns and tokens; the form keeps what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..activations import ActivationChoice
+from ..calibration import weight_of
+from ..curvature.factors import factor_pass
+from ..models.batches import TokenBatch
+from ..models.outputs import rows_per_sample
+from ..rounding import calibrated_ranges, rounding_errors, shared_inputs
+from ..scores import ActivationScores
+from ._task import ScoringTask
+
+CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own products stay in floats"
+
+
+def activation_scores(
+    task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], temperature: float
+) -> ActivationScores | None:
+    """Score every choice of every input of the searched matrices; one factor pass, a batch at a time.
+
+    Args:
+        task: model and texts that score.
+        fit: texts that place static ranges, disjoint from them.
+        choices: what to score.
+        temperature: of the softmax whose curvature is taken.
+    """
+    if not choices:
+        return None
+    modules = [matrix.module for matrix in task.profile.matrices]
+    inputs = shared_inputs(task.model, fit[0], modules)
+    task.note(f"ranges of {len(inputs)} inputs")
+    found = calibrated_ranges(task.model, fit, [names[0] for names in inputs], seed=task.seed)
+    ranges = [[None if c.range is None else found[names[0]][c.range](c.bits) for c in choices] for names in inputs]
+    task.note(f"factor pass over {len(inputs)} inputs")
+    num_samples = sum(len(batch.indices) for batch in task.batches)
+    losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
+    for batch in task.batches:
+        factors = factor_pass(task.model, [batch], modules, temperature=temperature, head=task.head, seed=task.seed)
+        # a pass divides by the labelled rows of its own batch; what counts is their mean over all texts
+        share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
+        for i, names in enumerate(inputs):
+            weights = [weight_of(task.model, name) for name in names]
+            for place, index in enumerate(sorted(batch.indices)):
+                samples = [factors[name][place] for name in names]
+                reach = sum(s.gradients @ w for s, w in zip(samples, weights, strict=True))  # [F, T, columns]
+                errors = rounding_errors(samples[0].inputs, choices, ranges[i])  # [choices, T, columns]
+                products = errors.flatten(1) @ torch.as_tensor(reach).flatten(1).T
+                losses[i, index] = share * products.double().square().sum(1) / 2
+    std_error = losses.std(1) / num_samples**0.5
+    return ActivationScores(
+        inputs=inputs,
+        choices=tuple(c.name for c in choices),
+        value=tuple(tuple(row) for row in losses.mean(1).tolist()),
+        std_error=tuple(tuple(row) for row in std_error.tolist()),
+        ranges=tuple(tuple(row) for row in ranges),
+        contains=CONTAINS,
+    )
