@@ -142,7 +142,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
         scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
         macs=times * macs,
-        bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * device.activation_bits,
+        bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * _input_bits(op, device),
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * weight_dram_s,
     )
@@ -194,15 +194,15 @@ def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[
     """Yield what crosses each boundary of the unit's path, nearest first; the last one is the DRAM boundary."""
     path = placement.path
     act = device.activation_bits // 8
-    inputs, outputs = op.input_elements * act, op.output_elements * act
+    inputs, outputs = op.input_elements * _read_bytes(op, device), op.output_elements * act
     home = _home(op, path, device)
     for level in range(1, len(path)):
         near, far = path[level - 1], path[level]
         is_last = level == len(path) - 1
-        passes = _passes(op, placement, act, near.usable_bytes)
+        passes = _passes(op, placement, _read_bytes(op, device), near.usable_bytes)
         loaded = _read_weight_bytes(op, placement) * passes.weight if level <= home else 0
         on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
-        moved = 0 if on_chip else _activation_bytes(op, passes, act)
+        moved = 0 if on_chip else _activation_bytes(op, passes, _read_bytes(op, device))
         yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
     if len(path) == 1:
         loaded = _read_weight_bytes(op, placement)
@@ -214,6 +214,15 @@ def _home(op: Operation, path: tuple[Memory, ...], device: Device) -> int:
     if op.weight is None or not op.weight.resident or device.scratchpad is None:
         return len(path) - 1
     return path.index(device.scratchpad)
+
+
+def _input_bits(op: Operation, device: Device) -> int:
+    return device.activation_bits if op.input_bits is None else op.input_bits
+
+
+def _read_bytes(op: Operation, device: Device) -> int:
+    """Bytes of an input element: what the device keeps, or the wider integers that the operation reads."""
+    return max(device.activation_bits, _input_bits(op, device)) // 8
 
 
 def _passes(op: Operation, placement: Placement, act: int, capacity_bytes: int) -> Passes:

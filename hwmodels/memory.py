@@ -79,9 +79,13 @@ def plan_memory(graph: nx.DiGraph, device: Device) -> MemoryPlan:
 
 
 def activation_sizes(graph: nx.DiGraph, device: Device) -> dict[str, int]:
-    """Return the bytes of each operation's output."""
-    act = device.activation_bits // 8
-    return {name: op.output_elements * act for name, op in operations(graph).items()}
+    """Return the bytes of each operation's output: as wide as the device keeps it, or as its widest reader reads it."""
+    ops = operations(graph)
+    widths = {
+        name: max([device.activation_bits, *(ops[reader].input_bits or 0 for reader in graph.successors(name))])
+        for name in ops
+    }
+    return {name: op.output_elements * widths[name] // 8 for name, op in ops.items()}
 
 
 def least_memory_order(graph: nx.DiGraph, sizes: dict[str, int]) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ class Operation:
         output_elements: activation elements written, all copies together.
         batch: independent copies (batch size x heads for attention).
         weight: how the weights are stored; None where there are none.
+        input_bits: width of the integers that a "gemm" reads; None for what the device keeps activations in.
         repeats: times that one inference runs it, one after the other, with the same weights (layers that share them).
     """
 
@@ -86,11 +87,14 @@ class Operation:
     batch: int = 1
     weight: StoredWeight | None = None
     repeats: int = 1
+    input_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise DeviceError(f"{self.name}: found kind {self.kind!r}; legal are {', '.join(KINDS)}; correct it")
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
+        if self.input_bits not in (None, 8, 16):
+            raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")
         if min(sizes) < 1 or min(self.input_elements, self.output_elements) < 0:
             raise DeviceError(
                 f"{self.name}: found m, k, n, batch {', '.join(map(str, sizes[:4]))}, {self.repeats} repeats and "

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .device import Device
     from .parts import Format, Memory, NumberType, Rate, Rule, Unit
 
+INTEGERS: dict[NumberType, int] = {"int4": 4, "int8": 8, "int16": 16}
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -23,8 +25,8 @@ class Placement:
 
     @property
     def type(self) -> NumberType | None:
-        """The type of the arithmetic: the format's, or the rate's own where there are no stored codes."""
-        return self.format.compute if self.format else self.rate.type
+        """The type of the arithmetic: the rate's, or the format's where nothing is multiplied."""
+        return self.rate.type or (self.format.compute if self.format else None)
 
     @property
     def label(self) -> str:
@@ -51,9 +53,12 @@ def place(op: Operation, device: Device) -> Placement | str:
             if refusal is not None:
                 reasons.append(refusal)
                 continue
-            rate = _rate(unit, op.kind, form)
+            compute = _compute_type(form, op)
+            rate = _rate(unit, op.kind, compute)
             if rate is not None:
                 return Placement(unit, rate, path, form)
+            if form is not None and compute != form.compute:
+                reasons.append(f"{unit.id} multiplies no {compute}, which inputs of {op.input_bits} bits need")
     return _why_nowhere(op, device, reasons)
 
 
@@ -77,12 +82,19 @@ def _needs_format(op: Operation) -> bool:
     return op.kind == "gemm" or op.weight.axis != "none"
 
 
-def _rate(unit: Unit, kind: str, form: Format | None) -> Rate | None:
+def _compute_type(form: Format | None, op: Operation) -> NumberType | None:
+    """Return the format's type, or the integers that hold the operation's inputs where those are wider."""
+    if form is not None and form.compute in INTEGERS and (op.input_bits or 0) > INTEGERS[form.compute]:
+        return next(name for name, bits in INTEGERS.items() if bits >= (op.input_bits or 0))
+    return form.compute if form else None
+
+
+def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
     """Return the unit's rate for a kind; products of activations and gathers have fallbacks that every unit has."""
     wanted = {"gemm": ("gemm",), "matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}.get(kind, (kind,))
     for op in wanted:
         for rate in unit.rates:
-            if rate.op == op and (kind != "gemm" or form is None or rate.type == form.compute):
+            if rate.op == op and (kind != "gemm" or compute is None or rate.type == compute):
                 return rate
     return None
 

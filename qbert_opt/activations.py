@@ -42,6 +42,11 @@ class ActivationChoice:
     range: Range | None = None
 
     @property
+    def scheme(self) -> Literal["token", "tensor"]:
+        """Where a range holds."""
+        return "token" if self.range is None else "tensor"
+
+    @property
     def name(self) -> str:
         """Text form; `activation_choice(name)` reads it back."""
         return f"{self.bits}bit/token" if self.range is None else f"{self.bits}bit/tensor/{self.range}"
@@ -80,57 +85,72 @@ def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def input_widths(text: str | None, scores: ScoreTable, device: Device | None) -> tuple[int, ...]:
-    """Widths to round inputs to: what was asked for; else the device's own, or all, where activations were scored.
+def wanted_activations(
+    bits: str | None, ranges: str | None, scores: ScoreTable, device: Device | None
+) -> tuple[ActivationChoice, ...]:
+    """Choices for the inputs: of the widths asked for; else of the device's own, or of all, where inputs were scored.
+
+    Args:
+        bits: as `parse_activation_bits` reads it, or None.
+        ranges: `token` or `tensor` for choices of one scheme; None for both.
+        scores: what was scored.
+        device: target hardware, or None.
 
     Raises:
-        UsageError: another width, or more bits than the device keeps activations in.
+        UsageError: another width or scheme, or nothing of it was scored.
     """
-    own = None if device is None else device.activation_bits
-    if text is not None:
-        asked = parse_activation_bits(text)
-        if device is not None and own is not None and any(b > own for b in asked):
-            raise UsageError(f"--activation-bits {text}: {device.id} keeps activations in {own} bits.")
-        return asked
-    if scores.activations is None:
+    if ranges not in (None, "token", "tensor"):
+        raise UsageError(f"--activation-ranges {ranges}: legal: token, tensor.")
+    asked = None if bits is None else parse_activation_bits(bits)
+    if asked == ():
         return ()
-    scored = {activation_choice(name).bits for name in scores.activations.choices}
-    return tuple(sorted(b for b in scored if own is None or b == own))
+    scored = [activation_choice(name) for name in (scores.activations.choices if scores.activations else ())]
+    widths = asked or ({c.bits for c in scored} if device is None else {device.activation_bits})
+    found = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
+    if not found and (asked or ranges):
+        names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
+        raise UsageError(f"{'--activation-bits' if asked else '--activation-ranges'}: not scored. Scored: {names}.")
+    return found
 
 
-def planned_activations(scores: ScoreTable, bits: Iterable[int], weight_loss: float) -> tuple[PlannedActivation, ...]:
+def input_bits(planned: Iterable[PlannedActivation]) -> dict[str, int]:
+    """Bits of what each matrix reads, by module."""
+    return {module: item.bits for item in planned for module in item.modules}
+
+
+def planned_activations(
+    scores: ScoreTable, wanted: Iterable[ActivationChoice], weight_loss: float
+) -> tuple[PlannedActivation, ...]:
     """Take for each input the choice of least predicted loss; inputs share no capacity, so that is the best plan.
 
     Where both widths are allowed an input has 8 bits unless they alone cost more than `WORTH` of `weight_loss`.
 
     Args:
         scores: with scored activations.
-        bits: widths that are allowed.
+        wanted: choices that are allowed.
         weight_loss: predicted loss of the plan's matrices and tables.
 
     Raises:
-        UsageError: none of these widths was scored.
+        UsageError: none of these was scored.
     """
     from .allocation import PlannedActivation
 
-    found = scores.activations
-    wanted = sorted(bits)
+    found, wanted = scores.activations, tuple(wanted)
     choices = [activation_choice(name) for name in (found.choices if found else ())]
-    if found is None or not any(c.bits in wanted for c in choices):
-        scored = ", ".join(str(b) for b in sorted({c.bits for c in choices})) or "none"
-        raise UsageError(f"--activation-bits: not scored. Scored: {scored}.")
+    legal = [j for j, c in enumerate(choices) if c in wanted]
+    if found is None or not legal:
+        raise UsageError(f"activations: {', '.join(c.name for c in wanted)} was not scored.")
+    widths = sorted({choices[j].bits for j in legal})
     planned = []
     for modules, value, error, ranges in zip(found.inputs, found.value, found.std_error, found.ranges, strict=True):
-        best = {b: min((j for j, c in enumerate(choices) if c.bits == b), key=lambda j: value[j], default=None)
-                for b in wanted}  # fmt: skip
-        legal = [j for j in best.values() if j is not None]
-        j = next((j for j in legal if value[j] <= WORTH * weight_loss), legal[-1])
+        best = [min((j for j in legal if choices[j].bits == bits), key=value.__getitem__) for bits in widths]
+        j = next((j for j in best if value[j] <= WORTH * weight_loss), best[-1])
         low, high = ranges[j] or (None, None)
         planned.append(
             PlannedActivation(
                 modules=modules,
-                bits=choices[j].bits,
-                scheme="token" if choices[j].range is None else "tensor",
+                bits=choices[j].bits,  # type: ignore[arg-type]
+                scheme=choices[j].scheme,
                 range=choices[j].range,
                 low=low,
                 high=high,

@@ -103,7 +103,7 @@ class PlannedActivation(_Frozen):
     """
 
     modules: tuple[str, ...]
-    bits: int = Field(ge=2, le=16)
+    bits: Literal[8, 16]
     scheme: Literal["token", "tensor"]
     range: str | None = None
     low: FiniteFloat | None = None

@@ -59,7 +59,7 @@ def export_model(
     if activations not in ACTIVATIONS:
         raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
-    loaded, allocation = load_quantized(folder)
+    loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
     traced = traceable(loaded)
     with atomic_folder(output) as target:
         progress(1, 4, "converting")

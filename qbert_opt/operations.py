@@ -7,7 +7,7 @@ graph once; its operations repeat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
@@ -22,10 +22,14 @@ ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What one inference is: `batch_size` sentences of `seq_len` tokens."""
+    """What one inference is: `batch_size` sentences of `seq_len` tokens.
+
+    `input_bits` are the integers that matrices read, by module; others read what the device keeps activations in.
+    """
 
     seq_len: int = 128
     batch_size: int = 1
+    input_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def tokens(self) -> int:
@@ -58,7 +62,8 @@ def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) 
 def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
     """The product of one searched matrix with all tokens, and with whatever else it is applied to."""
     positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
-    return _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
+    product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
+    return replace(product, input_bits=workload.input_bits.get(matrix.module))
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .activations import planned_activations
-from .allocation import Allocation, DeviceCost, Limit, PlannedMatrix, PlannedTable, UniformPlan
+from .allocation import Allocation, DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from .choices import Choice, Form
 from .operations import Storage, Workload
 from .profiles import ModelProfile, TableSpec
@@ -82,23 +81,13 @@ def assemble(
     )
 
 
-def round_inputs(plan: Allocation, scores: ScoreTable, bits: Iterable[int]) -> Allocation:
-    """Add rounded inputs to a plan: the best choice of each, whose loss comes to every predicted loss alike.
-
-    Args:
-        plan: made from `scores`.
-        scores: with scored activations.
-        bits: widths that are allowed.
-
-    Raises:
-        UsageError: none of these widths was scored.
-    """
-    activations = planned_activations(scores, bits, plan.predicted_loss)
+def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
+    """Add rounded inputs to a plan without any; their loss comes to every predicted loss alike."""
     more = math.fsum(item.predicted_loss for item in activations)
     std_errors = [plan.predicted_std_error, *(item.std_error for item in activations)]
     return plan.model_copy(
         update={
-            "activations": activations,
+            "activations": tuple(activations),
             "roundings": (*plan.roundings, "activations"),
             "predicted_loss": plan.predicted_loss + more,
             "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),

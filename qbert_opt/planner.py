@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from solvers import random_plans, shadow_price
 
+from .activations import ActivationChoice, input_bits, planned_activations
 from .allocation import Allocation, Limit, UniformPlan
 from .errors import InfeasibleError
 from .limits import Limits, Row, measured, tightest
 from .operations import Workload
-from .planned import Proof, assemble, stored_bytes, total_stored_bytes
+from .planned import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
 from .programs import PlanningTask
 from .scheduled import broken, enforced
 from .scores import ScoreTable
@@ -42,6 +43,7 @@ def allocate(
     groupings: Sequence[str] | None = None,
     table_bits: Sequence[int] | None = None,
     pins: Mapping[str, int] | None = None,
+    activations: Sequence[ActivationChoice] = (),
     options: SolverOptions | None = None,
 ) -> Allocation:
     """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
@@ -55,6 +57,7 @@ def allocate(
         groupings: groupings to choose from; all that were scored when None.
         table_bits: bit widths of embedding tables to choose from; all that were scored when None.
         pins: bits of matrices and tables whose module name contains the key.
+        activations: choices for the inputs of matrices; none leaves them as they are.
         options: solver, time limit, gap.
 
     Raises:
@@ -65,7 +68,34 @@ def allocate(
         scores, limits, device=device, workload=workload, bits=bits, groupings=groupings, table_bits=table_bits,
         pins=pins,
     )  # fmt: skip
-    return allocation_of(task, solve_task(task, options or SolverOptions()))
+    return solve_rounded(task, options or SolverOptions(), activations)[1]
+
+
+def solve_rounded(
+    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
+) -> tuple[Plan, Allocation]:
+    """Solve, and round the inputs of matrices too; widths that the device does not keep anyway are priced anew.
+
+    Args:
+        task: scores, limits and hardware.
+        options: how to solve.
+        activations: choices for the inputs; none leaves them as they are.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: none of them was scored.
+    """
+    plan = solve_task(task, options)
+    allocation = allocation_of(task, plan)
+    if not activations:
+        return plan, allocation
+    planned = planned_activations(task.scores, activations, allocation.predicted_loss)
+    found = input_bits(planned)
+    if task.device is not None and any(bits != task.device.activation_bits for bits in found.values()):
+        task = task.reading(found)
+        plan = solve_task(task, options)
+        allocation = allocation_of(task, plan)
+    return plan, with_activations(allocation, planned)
 
 
 def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:

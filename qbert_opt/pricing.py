@@ -95,7 +95,8 @@ def option_tables(
     usage |= {row: np.zeros(legal.shape) for row in DEVICE_ROWS}
     seen: dict[tuple[object, ...], OperationCost | str] = {}
     for i, item in enumerate(items):
-        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions)
+        wide = workload.input_bits.get(item.module)
+        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide)
         for j in np.flatnonzero(legal[i]).tolist():
             key = (item.rows, item.columns, how, j)
             if key not in seen:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -87,6 +89,14 @@ class PlanningTask:
             if not (self.legal[rows] & columns).any(axis=1).all():
                 raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
             self.legal[rows] &= columns
+
+    def reading(self, input_bits: Mapping[str, int]) -> PlanningTask:
+        """Return the same task with the integers that each matrix reads, so that prices hold for them."""
+        other = copy.copy(self)
+        for made in ("tables", "rows", "hard", "room_bytes"):
+            other.__dict__.pop(made, None)
+        other.workload = replace(self.workload, input_bits=input_bits)
+        return other
 
     @property
     def num_matrices(self) -> int:

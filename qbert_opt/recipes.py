@@ -8,15 +8,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .activations import ActivationChoice, input_bits, planned_activations
 from .allocation import Allocation
 from .choices import Choice, choice
 from .errors import InfeasibleError, UsageError
 from .limits import Limits
 from .operations import Storage, Workload
-from .planned import Proof, assemble, stored_bytes
+from .planned import Proof, assemble, stored_bytes, with_activations
 from .profiles import ModelProfile
 from .provenance import code_commit, code_version, today
 from .scores import Provenance, ScoreTable
@@ -31,7 +33,13 @@ UNIFORM = "uniform:"
 
 
 def recipe_allocation(
-    scores: ScoreTable, recipe: str, limits: Limits, *, device: Device | None = None, workload: Workload | None = None
+    scores: ScoreTable,
+    recipe: str,
+    limits: Limits,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    activations: Sequence[ActivationChoice] = (),
 ) -> Allocation:
     """Make a plan by a paper's rule.
 
@@ -41,11 +49,17 @@ def recipe_allocation(
         limits: only the byte budgets are used.
         device: where to predict its cost.
         workload: sentences and tokens of one inference.
+        activations: choices for the inputs of matrices; none leaves them as they are.
 
     Raises:
         UsageError: unknown recipe, or scores without Ω or without its choices.
         InfeasibleError: not even all layers at the low width fit.
     """
+    if activations:
+        plain = recipe_allocation(scores, recipe, limits)
+        planned = planned_activations(scores, activations, plain.predicted_loss)
+        read = replace(workload or Workload(), input_bits=input_bits(planned))
+        return with_activations(recipe_allocation(scores, recipe, limits, device=device, workload=read), planned)
     if recipe.startswith(UNIFORM):
         return uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
     if recipe not in RECIPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,9 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
     console.print(f"scores: {_origin(plan, plan.provenance)}\n")
     console.print(plan_table(plan.matrices))
     console.print("bits and grouping: r = row groups, c = inputs per column group; * stays on chip\n")
-    for line in [*_table_lines(plan), *_size_lines(plan), *_loss_lines(plan), *_limit_lines(plan)]:
-        console.print(line)
+    for lines in (_table_lines, _activation_lines, _size_lines, _loss_lines, _limit_lines):
+        for line in lines(plan):
+            console.print(line)
     if report is not None:
         console.print()
         for line in cost_lines(report):
@@ -211,7 +213,7 @@ def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
     lines = [
         f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}",
-        f"                 ({plan.contains}; rounding of {_missing(plan)} not included)",
+        f"                 ({plan.contains}; {_included(plan)})",
         f"status           {proof} ({plan.solver})",
     ]
     for index, uniform in enumerate(plan.uniform):
@@ -226,8 +228,22 @@ def _loss_lines(plan: Allocation) -> list[str]:
     return lines
 
 
-def _missing(plan: Allocation) -> str:
-    return " and ".join(part for part in ("tables", "activations") if part not in plan.roundings)
+def _included(plan: Allocation) -> str:
+    missing = " and ".join(part for part in ("tables", "activations") if part not in plan.roundings)
+    return f"rounding of {missing} not included" if missing else "tables and activations included"
+
+
+def _activation_lines(plan: Allocation) -> list[str]:
+    """How the inputs of matrices are rounded, and what that costs together."""
+    if not plan.activations:
+        return []
+    forms = Counter(
+        f"{item.bits} bits {'per token' if item.range is None else f'per tensor ({item.range})'}"
+        for item in plan.activations
+    )
+    shown = ", ".join(f"{count} in {form}" for form, count in forms.most_common())
+    loss = math.fsum(item.predicted_loss for item in plan.activations)
+    return [f"inputs           {len(plan.activations)} of matrices rounded: {shown}; predicted loss {loss:.2g}"]
 
 
 def _table_lines(plan: Allocation) -> list[str]:

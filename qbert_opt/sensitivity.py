@@ -70,6 +70,8 @@ def measure_sensitivity(
     """
     plugin = registry.load("metrics", metric)
     method = _only_method(choices)
+    if activation_choices and not hasattr(plugin, "score_activations"):
+        raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
     head = loaded.head
     if plugin.NEEDS_LABELS and head.kind != "classes":
         raise UsageError(f"--metric {metric}: scores classifiers; {loaded.name} answers with {head.kind}.")
@@ -145,7 +147,7 @@ def _activations(
     fit: LabeledTexts,
     choices: Sequence[ActivationChoice],
 ) -> ActivationScores | None:
-    if not choices or not hasattr(plugin, "score_activations"):
+    if not choices:
         return None
     batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
     found: ActivationScores | None = plugin.score_activations(task, batches, choices)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from . import registry
-from .allocation import Allocation, PlannedMatrix
+from .allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
 from .calibration import BATCH_SIZE, MatrixQuantizer, fit_batches, fit_grams, weight_of
 from .choices import Choice
 from .curvature.factors import factor_pass
@@ -105,9 +105,10 @@ def rescored(
             estimate = directional.quadratic_forms(factors.pop(planned.module), error)
             update = {"predicted_loss": float(estimate.value[0]), "std_error": float(estimate.std_error[0])}
             matrices.append(planned.model_copy(update=update))
-    tables = [table for table in allocation.tables if table.predicted_loss is not None]
-    losses = [m.predicted_loss for m in matrices] + [t.predicted_loss or 0.0 for t in tables]
-    std_errors = [m.std_error for m in matrices] + [t.std_error or 0.0 for t in tables]
+    parts: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*matrices, *allocation.tables]
+    parts += allocation.activations
+    losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
+    std_errors = [part.std_error or 0.0 for part in parts]
     return allocation.model_copy(
         update={
             "matrices": tuple(matrices),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .activations import input_bits
 from .allocation import Allocation
 from .choices import LEGAL_BITS, Choice
 from .errors import UsageError
@@ -46,6 +48,7 @@ def simulate_allocation(
     at_home = allocation.device is not None and allocation.device.name == device.id
     storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
     storage |= {table.module: Storage(table.choice) for table in allocation.tables}
+    workload = replace(workload, input_bits=input_bits(allocation.activations))
     return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
 
 

@@ -24,6 +24,7 @@ def verify(
     from ..choices import choice
     from ..deploy import plan_quantizer
     from ..models.loading import load_model
+    from ..planned import with_activations
     from ..recipes import uniform_allocation
     from ..report import evaluation_table, print_lines
     from ..texts import read_texts
@@ -32,6 +33,8 @@ def verify(
     loaded = load_model(model)
     quantizer = plan_quantizer(loaded, allocation, read_texts(data))
     rivals = [(f"uniform {u.choice}", uniform_allocation(table, choice(u.choice))) for u in allocation.uniform]
+    if allocation.activations:
+        rivals = [(name, with_activations(rival, allocation.activations)) for name, rival in rivals]
     with progress("measuring", quiet=quiet) as tell:
         found = measure_plans(loaded, [("this plan", allocation), *rivals], quantizer, read_texts(texts), progress=tell)
     rows = [

@@ -8,17 +8,18 @@ over its columns and tokens; the form keeps what does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from ..activations import ActivationChoice
 from ..calibration import weight_of
-from ..curvature.factors import factor_pass
+from ..curvature.factors import factor_pass, num_factors
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..rounding import calibrated_ranges, rounding_errors, shared_inputs
 from ..scores import ActivationScores
+from ._factors import factor_bytes
 from ._task import ScoringTask
 
 CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own products stay in floats"
@@ -27,7 +28,7 @@ CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own pro
 def activation_scores(
     task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], temperature: float
 ) -> ActivationScores | None:
-    """Score every choice of every input of the searched matrices; one factor pass, a batch at a time.
+    """Score every choice of every input of the searched matrices; one factor pass, as much at a time as memory holds.
 
     Args:
         task: model and texts that score.
@@ -45,7 +46,7 @@ def activation_scores(
     task.note(f"factor pass over {len(inputs)} inputs")
     num_samples = sum(len(batch.indices) for batch in task.batches)
     losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
-    for batch in task.batches:
+    for batch in _pieces(task, modules):
         factors = factor_pass(task.model, [batch], modules, temperature=temperature, head=task.head, seed=task.seed)
         # a pass divides by the labelled rows of its own batch; what counts is their mean over all texts
         share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
@@ -66,3 +67,13 @@ def activation_scores(
         ranges=tuple(tuple(row) for row in ranges),
         contains=CONTAINS,
     )
+
+
+def _pieces(task: ScoringTask, modules: Sequence[str]) -> Iterator[TokenBatch]:
+    """Cut the batches so that the factors of all matrices fit."""
+    specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
+    for batch in task.batches:
+        tokens = batch.mask.shape[1]
+        one = sum(factor_bytes(matrix, tokens, num_factors(task.head)) for matrix in specs)
+        task.shares.refuse_less(task.shares.factors, one, "one sample's factors of all matrices")
+        yield from batch.split(task.shares.factors // one)

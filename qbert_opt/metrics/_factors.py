@@ -82,7 +82,7 @@ def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
         task.shares.refuse_less(
             task.shares.jacobians, 4 * factors * matrix.elements, f"{matrix.module}: one sample's gradients"
         )
-        size = _factor_bytes(matrix, tokens, factors)
+        size = factor_bytes(matrix, tokens, factors)
         if group and used + size > task.shares.factors:
             yield group
             group, used = [], 0
@@ -97,10 +97,10 @@ def _chunks(task: ScoringTask, group: Sequence[int]) -> list[list[TokenBatch]]:
     chunks: list[list[TokenBatch]] = [[]]
     used = 0
     for batch in task.batches:
-        one = _factor_bytes(matrix, batch.mask.shape[1], factors)
+        one = factor_bytes(matrix, batch.mask.shape[1], factors)
         task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
         for piece in batch.split(task.shares.factors // one):
-            size = _factor_bytes(matrix, _tokens([piece]), factors)
+            size = factor_bytes(matrix, _tokens([piece]), factors)
             if chunks[-1] and used + size > task.shares.factors:
                 chunks.append([])
                 used = 0
@@ -130,5 +130,6 @@ def _tokens(batches: Sequence[TokenBatch]) -> int:
     return sum(int(batch.mask.sum()) for batch in batches)
 
 
-def _factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
+def factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
+    """Bytes that the factors of so many tokens take."""
     return 4 * max(1, matrix.uses) * tokens * (matrix.columns + factors * matrix.rows)

@@ -98,8 +98,12 @@ def write_quantized(
     return WrittenModel(Path(output), written.encoder_bytes, written.tensor_bytes, written.header_bytes)
 
 
-def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
+def load_quantized(folder: str | Path, *, round_inputs: bool = True) -> tuple[LoadedModel, Allocation]:
     """Load a quantized folder as a torch model with dequantized float32 weights.
+
+    Args:
+        folder: what `write_quantized` wrote.
+        round_inputs: whether matrices round their inputs where the plan says so.
 
     Raises:
         InputFileError: a part is missing, truncated, or does not match the plan.
@@ -139,7 +143,8 @@ def load_quantized(folder: str | Path) -> tuple[LoadedModel, Allocation]:
             f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
         )
     check_finite(model, str(folder))
-    with_rounded_inputs(model, allocation.activations)
+    if round_inputs:
+        with_rounded_inputs(model, allocation.activations)
     return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), weights_sha256(model)), allocation
 
 

@@ -42,6 +42,9 @@ def command(
     activation_bits: Annotated[
         str | None, typer.Option("--activation-bits", help="Round inputs: 8, 16, 8,16 or none; the device's if scored.")
     ] = None,
+    activation_ranges: Annotated[
+        str | None, typer.Option("--activation-ranges", help="Ranges per token (found while running) or per tensor.")
+    ] = None,
     pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="No program but a rule: qbert-2/3, qbert-2/4 or uniform:CHOICE.")
@@ -70,15 +73,14 @@ def command(
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
     """
-    from ...activations import input_widths
+    from ...activations import wanted_activations
     from ...allocation import write_allocation
     from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
     from ...errors import UsageError
     from ...limits import Limits
     from ...operations import Workload
-    from ...planned import round_inputs
-    from ...planner import SolverOptions, allocation_of, solve_task
+    from ...planner import SolverOptions, solve_rounded
     from ...programs import PlanningTask
     from ...recipes import recipe_allocation
     from ...report import print_lines, print_plan
@@ -98,6 +100,7 @@ def command(
         scoring_samples,
         seed,
         quiet,
+        activation_bits,
     )
     encoder = table.profile.encoder_elements
     everything = table.profile.float_bytes // 4
@@ -115,9 +118,10 @@ def command(
     if limits == Limits(inferences_per_s=rate) and target is None:
         raise UsageError("solve: no limit given. Give --budget, for example --budget 25MB, or --device.")
     workload = Workload(seq_len, batch_size)
+    rounded = wanted_activations(activation_bits, activation_ranges, table, target)
     plan = None
     if recipe is not None:
-        allocation = recipe_allocation(table, recipe, limits, device=target, workload=workload)
+        allocation = recipe_allocation(table, recipe, limits, device=target, workload=workload, activations=rounded)
     else:
         task = PlanningTask(
             table,
@@ -129,11 +133,7 @@ def command(
             table_bits=None if table_bits is None else parse_bits(table_bits, "--table-bits"),
             pins=parse_pins(pin or []),
         )
-        plan = solve_task(task, SolverOptions(solver, seconds(time_limit, "--time-limit")))
-        allocation = allocation_of(task, plan)
-    widths = input_widths(activation_bits, table, target)
-    if widths:
-        allocation = round_inputs(allocation, table, widths)
+        plan, allocation = solve_rounded(task, SolverOptions(solver, seconds(time_limit, "--time-limit")), rounded)
     if output is not None:
         write_allocation(allocation, output)
     if plot is not None:
@@ -160,7 +160,7 @@ def command(
             typer.echo(f"wrote {path}")
 
 
-def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet):  # type: ignore[no-untyped-def]
+def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet, activations):  # type: ignore[no-untyped-def]
     """Read the table that was named, make one from a model, or take the bundled reference."""
     from ...errors import UsageError
     from ...reference import reference_scores
@@ -174,6 +174,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
         return reference_scores()
     if data is None:
         raise UsageError("--model: needs --data, calibration text to score it on.")
+    from ...activations import activation_grid, parse_activation_bits
     from ...calibration import CalibrationPlan, method_grid
     from ...models.loading import load_model
     from ...sensitivity import measure_sensitivity
@@ -188,5 +189,6 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
             metric=metric,
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             table_choices=table_grid(),
+            activation_choices=activation_grid(parse_activation_bits(activations or "none")),
             progress=tell,
         )
