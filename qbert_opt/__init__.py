@@ -15,6 +15,7 @@ _HOMES = {
     "Limits": ".limits",
     "PlanningTask": ".programs",
     "Predictor": ".prediction",
+    "Storage": ".operations",
     "Workload": ".operations",
     "allocate": ".planner",
     "default_grid": ".choices",
