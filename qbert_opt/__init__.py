@@ -21,6 +21,7 @@ _HOMES = {
     "default_grid": ".choices",
     "evaluate": ".evaluation",
     "export_model": ".exporting",
+    "from_module": ".models.modules",
     "load_device": "hwmodels.device",
     "load_model": ".models.loading",
     "load_quantized": ".packing.artifact",

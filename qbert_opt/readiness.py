@@ -68,11 +68,18 @@ def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
 
 def overlap_warnings(fit: Sequence[TokenBatch], scored: Sequence[TokenBatch]) -> list[str]:
     """Say how many scoring texts are, token for token, texts that fit the quantizer: their scores are too good."""
-    known = {tuple(one.inputs["input_ids"][0].tolist()) for one in single_samples(fit)}
-    same = sum(tuple(one.inputs["input_ids"][0].tolist()) in known for one in single_samples(scored))
+    known = {_content(one) for one in single_samples(fit)}
+    same = sum(_content(one) in known for one in single_samples(scored))
     if not same:
         return []
     return [f"{same} scoring texts read the same to the model as texts that fit the quantizer: their scores are low."]
+
+
+def _content(sample: TokenBatch) -> bytes:
+    """What a model reads of a sample: its tokens, or all that it is given where there are no token ids."""
+    inputs = sample.inputs
+    names = ["input_ids"] if "input_ids" in inputs else sorted(inputs)
+    return b"".join(inputs[name].contiguous().numpy().tobytes() for name in names)
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -47,7 +47,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
         for name, parameter in model.named_parameters():
             parameter.copy_(stored[name] if name in stored else parameter.half().float())
     with_rounded_inputs(model, allocation.activations)
-    return LoadedModel(loaded.name, model, loaded.tokenizer, loaded.sha256)
+    return replace(loaded, model=model)
 
 
 def measure_plans(

@@ -72,6 +72,8 @@ def tokenize(
     Raises:
         InputFileError: texts that do not fit the kind of outputs.
     """
+    if hasattr(tokenizer, "batches"):  # ready samples of a plain module
+        return list(tokenizer.batches(texts, batch_size, positions=kind in ("tags", "vocabulary")))
     longest = longest_sample(tokenizer, kind, max_tokens)
     encoded, positions = [], []
     for index, text in enumerate(texts):
@@ -124,7 +126,10 @@ def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
     for batch in batches:
         for row, index in enumerate(batch.indices):
             keep = batch.mask[row]
-            inputs = {name: tensor[row : row + 1, keep] for name, tensor in batch.inputs.items()}
+            inputs = {
+                name: tensor[row : row + 1, keep] if tensor.shape[1:2] == keep.shape else tensor[row : row + 1]
+                for name, tensor in batch.inputs.items()
+            }
             where = None if batch.positions is None else batch.positions[row : row + 1, keep]
             singles.append(TokenBatch(inputs, (index,), where))
     return singles

@@ -48,7 +48,7 @@ class LoadedModel:
     Attributes:
         name: what the user called it.
         model: the model.
-        tokenizer: None for a module that is fed with ready batches.
+        tokenizer: the model's; ready samples (`modules.SampleFeed`) for a plain module.
         sha256: hash of the weights.
         given_head: how its answers are read; by its class when None.
         given_example: one sample to learn its structure from; a short sentence when None.
@@ -72,7 +72,12 @@ class LoadedModel:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Label names by index of the head's outputs; None where the outputs are no named classes or tags."""
+        """Label names by index of the head's outputs; None where the outputs are no classes or tags.
+
+        The classes of a plain module are known by their numbers.
+        """
+        if self.given_head is not None and self.head.kind == "classes":
+            return tuple(map(str, range(self.head.columns)))
         if self.given_head is not None or self.head.kind not in ("classes", "tags"):
             return None
         config: Any = self.model.config

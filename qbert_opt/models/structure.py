@@ -70,7 +70,7 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
     matrices: list[MatrixSpec] = []
     taken: set[int] = set()
     for index, prefix in enumerate(blocks):
-        inside = [call for call in calls if call.module.startswith(prefix + ".")]
+        inside = [call for call in calls if call.module == prefix or call.module.startswith(prefix + ".")]
         kinds = block_kinds(inside)
         for module, kind in kinds.items():
             weight = next(call.layer.weight for call in inside if call.module == module)

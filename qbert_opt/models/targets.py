@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError
 from ..texts import LabeledTexts
 from .batches import TokenBatch, encode, longest_sample, single_samples, span_positions, word_positions
 from .loading import LoadedModel, label_index
-from .outputs import OutputKind, Outputs
+from .outputs import POSITION_KINDS, OutputKind, Outputs
 
 NONE = -100  # a row whose answer is not among its columns; what torch's losses ignore
 
@@ -69,19 +69,17 @@ def read_targets(loaded: LoadedModel, data: LabeledTexts, batches: Sequence[Toke
         InputFileError: labels that the model does not know, or that are not of its kind.
     """
     kind = loaded.head.kind
-    if kind == "vocabulary" and loaded.tokenizer is not None:
+    if loaded.given_head is not None and kind in POSITION_KINDS:
+        return None  # the samples of a plain module come without labels of positions
+    if kind == "vocabulary":
         return _masked_tokens(loaded, data, batches)
     if data.labels is None or kind == "embeddings":
         return None
     each = torch.arange(len(data))
     if kind == "classes":
-        if loaded.labels is None:
-            return Targets(kind, _numbers(data).long(), each)
-        return Targets(kind, label_index(loaded, data.labels, data.name), each, names=loaded.labels)
+        return Targets(kind, label_index(loaded, data.labels, data.name), each, names=loaded.labels or ())
     if kind == "regression":
         return Targets(kind, _numbers(data), each)
-    if loaded.tokenizer is None:
-        raise UsageError(f"{loaded.name}: labels of {kind} need the model's tokenizer. Give outputs and no labels.")
     return _tags(loaded, data) if kind == "tags" else _spans(loaded, data)
 
 

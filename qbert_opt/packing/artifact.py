@@ -9,10 +9,11 @@ Only safetensors and JSON: nothing in the folder can run code when it is opened.
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from .stored import PARTS, part_shapes, restored, stored_parts
 
 WEIGHTS = "model.safetensors"
 PLAN = "allocation.json"
+CONFIG = "config.json"
 FORMAT = "qbert-opt/model@1"
 
 
@@ -98,11 +100,15 @@ def write_quantized(
     return WrittenModel(Path(output), written.encoder_bytes, written.tensor_bytes, written.header_bytes)
 
 
-def load_quantized(folder: str | Path, *, round_inputs: bool = True) -> tuple[LoadedModel, Allocation]:
+def load_quantized(
+    folder: str | Path, *, into: LoadedModel | None = None, round_inputs: bool = True
+) -> tuple[LoadedModel, Allocation]:
     """Load a quantized folder as a torch model with dequantized float32 weights.
 
     Args:
         folder: what `write_quantized` wrote.
+        into: the model that was quantized, for a plain module, whose folder cannot say how to build it; a copy of it
+            gets the weights.
         round_inputs: whether matrices round their inputs where the plan says so.
 
     Raises:
@@ -112,12 +118,12 @@ def load_quantized(folder: str | Path, *, round_inputs: bool = True) -> tuple[Lo
     if not (root / PLAN).is_file():
         raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
     allocation = read_allocation(root / PLAN)
-    quiet_transformers()
-    with refusing(root):
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config  # what is loaded holds float weights, and says so
-    model = build_model(config, str(root))
+    if into is not None:
+        check_belongs(allocation, into)
+        shell = replace(into, name=str(folder), model=copy.deepcopy(into.model))
+    else:
+        shell = _empty_model(root)
+    model = shell.model
     state: dict[str, torch.Tensor] = {}
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
@@ -136,7 +142,7 @@ def load_quantized(folder: str | Path, *, round_inputs: bool = True) -> tuple[Lo
         absent, unexpected = model.load_state_dict(state, strict=False)
     tied = dict(model.named_parameters(remove_duplicate=False))
     filled = {id(tied[name]) for name in state if name in tied}
-    missing = [name for name in absent if id(tied.get(name)) not in filled]
+    missing = [name for name in absent if id(tied.get(name)) not in filled and (into is None or name in tied)]
     if missing or unexpected:
         name = (missing or unexpected)[0]
         raise InputFileError(
@@ -145,7 +151,22 @@ def load_quantized(folder: str | Path, *, round_inputs: bool = True) -> tuple[Lo
     check_finite(model, str(folder))
     if round_inputs:
         with_rounded_inputs(model, allocation.activations)
-    return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), weights_sha256(model)), allocation
+    return replace(shell, model=model.eval(), sha256=weights_sha256(model)), allocation
+
+
+def _empty_model(root: Path) -> LoadedModel:
+    """Build the model that a folder's config names, its weights still to be filled in."""
+    if not (root / CONFIG).is_file():
+        raise InputFileError(
+            f"{root}: cannot be loaded as a model: it has no {CONFIG}. What was made from a plain module is loaded "
+            "'into' it; else quantize anew."
+        )
+    quiet_transformers()
+    with refusing(root):
+        config = AutoConfig.from_pretrained(root, local_files_only=True)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # what is loaded holds float weights, and says so
+    return LoadedModel(str(root), build_model(config, str(root)), load_tokenizer(root, config), "")
 
 
 def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[StoredMatrix]:
@@ -250,6 +271,8 @@ def _other_tensors(model: nn.Module, allocation: Allocation) -> dict[str, torch.
 
 
 def _write_config(loaded: LoadedModel, folder: Path) -> None:
+    if not hasattr(loaded.model, "config"):  # a plain module: nothing says how to build it
+        return
     config = loaded.model.config.to_dict()
     config["quantization_config"] = {"quant_method": "qbert-opt", "format": FORMAT, "plan": PLAN}
-    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
