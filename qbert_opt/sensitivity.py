@@ -19,9 +19,10 @@ from .jobs import Jobs
 from .memory import MemoryShares
 from .metrics._task import ScoringTask
 from .models.batches import TokenBatch, mean_tokens, tokenize
-from .models.loading import LoadedModel, label_index
+from .models.loading import LoadedModel
 from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, collect
 from .models.structure import profile_model
+from .models.targets import Targets, read_targets
 from .models.tracing import unfrozen
 from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
@@ -73,22 +74,24 @@ def measure_sensitivity(
     if activation_choices and not hasattr(plugin, "score_activations"):
         raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
     head = loaded.head
-    if plugin.NEEDS_LABELS and head.kind != "classes":
-        raise UsageError(f"--metric {metric}: scores classifiers; {loaded.name} answers with {head.kind}.")
+    if plugin.NEEDS_LABELS and head.kind not in SOFTMAX_KINDS:
+        raise UsageError(
+            f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
+            "Use directional."
+        )
     check_ready(loaded)
     fit, scored = calibration_texts(data, plan)
-    labels = None
-    if scored.labels is not None and head.kind == "classes":
-        labels = label_index(loaded, scored.labels, data.name)
-    if plugin.NEEDS_LABELS and labels is None:
-        raise UsageError(
-            f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
-        )
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
     progress(0, len(names), "preparing")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
+    wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything
+    targets = read_targets(loaded, scored, batches) if wanted else None
+    if plugin.NEEDS_LABELS and targets is None:
+        raise UsageError(
+            f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
+        )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
     shares = MemoryShares(memory_limit_bytes)
@@ -98,7 +101,7 @@ def measure_sensitivity(
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = _Rounding(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
-        model=loaded.model, profile=profile, batches=batches, labels=labels, perturbations=rounding, shares=shares,
+        model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head,
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
@@ -134,7 +137,7 @@ def measure_sensitivity(
         tables=plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None,
         curvature=tuple(task.curvature),
         warnings=(*overlap, *_unmoved(names, rows), *task.warnings),
-        provenance=_provenance(loaded, data, plan, batches, labels),
+        provenance=_provenance(loaded, data, plan, batches, targets),
     )
     jobs.remove()
     return table
@@ -273,10 +276,12 @@ def _provenance(
     data: LabeledTexts,
     plan: CalibrationPlan,
     batches: Sequence[TokenBatch],
-    labels: torch.Tensor | None,
+    targets: Targets | None,
 ) -> Provenance:
     outputs = collect(loaded.head, loaded.model, batches)
-    accuracy = None if labels is None else float((outputs.values.argmax(-1) == labels).double().mean())
+    accuracy = None
+    if targets is not None and outputs.kind == "classes":
+        accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
     confidence = None
     if outputs.kind in SOFTMAX_KINDS:
         confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())

@@ -14,55 +14,51 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..memory import MemoryShares, saved_bytes
 from ..models.batches import TokenBatch
+from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
 
 
 class HessianOperator(LinearOperator):
-    """Hessian of mean cross-entropy by a few parameters, `[P, P]`, over labelled batches.
+    """Hessian of a mean loss by a few parameters, `[P, P]`, over labelled batches.
 
     Attributes:
         num_products: Hessian-vector products made so far.
-        batch_sizes: samples of each batch.
+        batch_rows: labelled rows of each batch: its weight in the mean.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        loss: LabelledLoss,
         parameters: Sequence[nn.Parameter],
         batches: Sequence[TokenBatch],
-        labels: torch.Tensor,
         *,
         keep_graphs: bool = True,
     ) -> None:
         """Build the gradient's graph of each batch, so that a product is one backward pass through it.
 
         Args:
-            model: in evaluation mode.
-            parameters: by which the loss is derived twice.
+            loss: what is derived twice.
+            parameters: by which it is.
             batches: samples of the loss.
-            labels: int64 `[N]`, in the order of the samples' indices.
             keep_graphs: False builds the graphs anew for each product: slower, and one batch's memory is enough.
         """
-        self._model, self._labels = model, labels
+        self._loss = loss
         self._parameters, self._batches = list(parameters), list(batches)
         self._sizes = [p.numel() for p in self._parameters]
-        self.batch_sizes = [len(batch.indices) for batch in batches]
+        self.batch_rows = [loss.num_rows(batch) for batch in batches]
         self.num_products = 0
         super().__init__(np.dtype(np.float64), (sum(self._sizes), sum(self._sizes)))
         self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
 
     def gradient(self, batch: TokenBatch) -> tuple[torch.Tensor, ...]:
         """Gradient of the summed loss of one batch, in the graph; None-free: what the loss ignores is zero."""
-        # the fused attention kernels have no second derivative on a CPU
-        with sdpa_kernel(SDPBackend.MATH):
-            outputs = self._model(**batch.inputs).logits
-            target = self._labels[list(batch.indices)].to(outputs.device)
-            loss = nn.functional.cross_entropy(outputs, target, reduction="sum")
-            return torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
+        return torch.autograd.grad(
+            self._loss.summed(batch), self._parameters, create_graph=True, materialize_grads=True
+        )
 
     def products(self, vector: NDArray[np.float64]) -> Iterator[torch.Tensor]:
         """H_b v for each batch's mean loss: float tensors `[P]`, one after the other."""
@@ -71,7 +67,7 @@ class HessianOperator(LinearOperator):
         parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
         for index, batch in enumerate(self._batches):
             gradient = self.gradient(batch) if self._kept is None else self._kept[index]
-            yield torch.cat(self._second(gradient, parts)) / len(batch.indices)
+            yield torch.cat(self._second(gradient, parts)) / max(1, self.batch_rows[index])
 
     def quadratic_forms(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """vᵀ H_b v of each batch's mean loss, float64 `[batches]`."""
@@ -90,12 +86,35 @@ class HessianOperator(LinearOperator):
     def _matvec(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         self.num_products += 1
         total = torch.zeros(self.shape[0], dtype=self._parameters[0].dtype, device=self._parameters[0].device)
-        for batch, product in zip(self._batches, self.products(vector), strict=True):
-            total.add_(product, alpha=len(batch.indices))
-        found: NDArray[np.float64] = (total / sum(self.batch_sizes)).double().cpu().numpy()
+        for rows, product in zip(self.batch_rows, self.products(vector), strict=True):
+            total.add_(product, alpha=rows)
+        found: NDArray[np.float64] = (total / max(1, sum(self.batch_rows))).double().cpu().numpy()
         return found
 
     _rmatvec = _matvec  # symmetric
+
+
+def hessian_within(
+    shares: MemoryShares, loss: LabelledLoss, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
+) -> tuple[HessianOperator, list[int]]:
+    """Hessian over batches, cut smaller where a graph would not fit; graphs are kept between products if all fit.
+
+    Returns:
+        the operator, and for each of its batches the position in `batches` that it is of.
+
+    Raises:
+        UsageError: the graph of one sample does not fit.
+    """
+    longest = max(batches, key=lambda batch: batch.mask.shape[1])
+    probe = HessianOperator(loss, parameters, [], keep_graphs=False)
+    one = next(longest.split(1))
+    per_sample = saved_bytes(loss.model, lambda: probe.gradient(one))
+    shares.refuse_less(shares.graph, per_sample, "the second-derivative graph of one sample")
+    fitting = shares.graph // max(per_sample, 1)
+    pieces = [(piece, index) for index, batch in enumerate(batches) for piece in batch.split(fitting)]
+    keep = sum(len(piece.indices) for piece, _ in pieces) <= fitting
+    operator = HessianOperator(loss, parameters, [piece for piece, _ in pieces], keep_graphs=keep)
+    return operator, [index for _, index in pieces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +167,4 @@ def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e
     return top_eigenpair(operator, seed=seed, tolerance=tolerance, max_products=max_products).value
 
 
-__all__ = ["ArpackNoConvergence", "EigenPair", "HessianOperator", "top_eigenpair", "top_eigenvalue"]
+__all__ = ["ArpackNoConvergence", "EigenPair", "HessianOperator", "hessian_within", "top_eigenpair", "top_eigenvalue"]

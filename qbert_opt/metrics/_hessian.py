@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..curvature.hessian import HessianOperator
+from ..curvature.hessian import HessianOperator, hessian_within
+from ..curvature.losses import LabelledLoss
 from ..errors import UsageError
-from ..memory import saved_bytes
 from ..models.batches import TokenBatch, single_samples
 from ..scores import MatrixCurvature
 from ._task import Estimate, ScoringTask
@@ -36,22 +36,9 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
 def hessian_operator(
     task: ScoringTask, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
 ) -> tuple[HessianOperator, list[int]]:
-    """Hessian over batches, cut smaller where a graph would not fit; graphs are kept between products if all fit.
-
-    Returns:
-        the operator, and for each of its batches the position in `batches` that it is of.
-    """
-    labels = task.true_labels()
-    longest = max(batches, key=lambda batch: batch.mask.shape[1])
-    probe = HessianOperator(task.model, parameters, [], labels, keep_graphs=False)
-    one = next(longest.split(1))
-    per_sample = saved_bytes(task.model, lambda: probe.gradient(one))
-    task.shares.refuse_less(task.shares.graph, per_sample, "the second-derivative graph of one sample")
-    fitting = task.shares.graph // max(per_sample, 1)
-    pieces = [(piece, index) for index, batch in enumerate(batches) for piece in batch.split(fitting)]
-    keep = sum(len(piece.indices) for piece, _ in pieces) <= fitting
-    operator = HessianOperator(task.model, parameters, [piece for piece, _ in pieces], labels, keep_graphs=keep)
-    return operator, [index for _, index in pieces]
+    """Hessian of the training loss within the task's memory; see `hessian_within`."""
+    loss = LabelledLoss(task.model, task.head, task.right_answers())
+    return hessian_within(task.shares, loss, parameters, batches)
 
 
 def priced_by(
@@ -96,4 +83,7 @@ def _joined(singles: list[TokenBatch]) -> TokenBatch:
         key: torch.cat([nn.functional.pad(b.inputs[key], (0, length - b.mask.shape[1])) for b in singles])
         for key in singles[0].inputs
     }
-    return TokenBatch(inputs, tuple(index for b in singles for index in b.indices))
+    positions = None
+    if singles[0].positions is not None:
+        positions = torch.cat([nn.functional.pad(b.labelled, (0, length - b.mask.shape[1])) for b in singles])
+    return TokenBatch(inputs, tuple(index for b in singles for index in b.indices), positions)

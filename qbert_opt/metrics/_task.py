@@ -12,6 +12,7 @@ from ..jobs import Jobs
 from ..memory import MemoryShares
 from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of
+from ..models.targets import Targets
 from ..profiles import MatrixSpec, ModelProfile
 from ..scores import BlockSensitivity, MatrixCurvature
 
@@ -44,7 +45,7 @@ class ScoringTask:
         model: in evaluation mode.
         profile: its shapes.
         batches: scoring samples.
-        labels: int64 `[N]`, or None when the data has none.
+        targets: the right answers, or None when the data has none.
         perturbations: gives ΔW of one matrix under its choices, a few choices at a time, float32 `[choices, rows,
             columns]`; the parts together are all choices in order.
         shares: what a metric may keep at a time.
@@ -60,7 +61,7 @@ class ScoringTask:
     model: nn.Module
     profile: ModelProfile
     batches: Sequence[TokenBatch]
-    labels: torch.Tensor | None
+    targets: Targets | None
     perturbations: Callable[[MatrixSpec], Iterator[torch.Tensor]]
     shares: MemoryShares
     seed: int
@@ -81,11 +82,11 @@ class ScoringTask:
         """Texts that score."""
         return sum(len(batch.indices) for batch in self.batches)
 
-    def true_labels(self) -> torch.Tensor:
-        """The labels, for metrics whose loss is the training loss."""
-        if self.labels is None:
+    def right_answers(self) -> Targets:
+        """The right answers, for metrics whose loss is the training loss."""
+        if self.targets is None:
             raise ValueError("this metric needs labels: its Hessian is that of the training loss")
-        return self.labels
+        return self.targets
 
     def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
         """‖ΔW‖² of each choice, float64 `[choices]`."""

@@ -41,8 +41,8 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         )
         pair = top_eigenpair(operator, seed=task.seed, max_basis=basis)
         forms = operator.quadratic_forms(pair.vector)
-        sizes = np.array(operator.batch_sizes)
-        parts = [np.average(forms[m], weights=sizes[m]) for m in (np.array(origin) == s for s in range(len(slices)))]
+        rows = np.array(operator.batch_rows)
+        parts = [np.average(forms[m], weights=rows[m]) for m in (np.array(origin) == s for s in range(len(slices)))]
         return [pair.value, spread([float(part) for part in parts]), operator.num_products]
 
     keys = [f"eigenvalue {index}" for index in range(len(names))]

@@ -15,6 +15,7 @@ from qbert_opt.curvature import gauss_newton
 from qbert_opt.curvature.factors import SampleFactors, factor_pass
 from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.hutchinson import trace_draw
+from qbert_opt.curvature.losses import LabelledLoss
 from qbert_opt.errors import UsageError
 from qbert_opt.memory import MemoryShares
 from qbert_opt.metrics import qbert
@@ -24,6 +25,7 @@ from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.loading import label_index
 from qbert_opt.models.outputs import Head
 from qbert_opt.models.structure import profile_model
+from qbert_opt.models.targets import NONE, Targets
 
 
 class TinyNetwork(nn.Module):
@@ -35,6 +37,14 @@ class TinyNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=self.second(torch.tanh(self.first(x))))
+
+
+HEAD = Head("classes", 3, lambda model, batch: model(**batch.inputs).logits)
+
+
+def loss_of(model, labels):
+    """Cross-entropy of a classifier that is no transformers model."""
+    return LabelledLoss(model, HEAD, Targets("classes", labels, torch.arange(len(labels))))
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +79,40 @@ def dense_hessian(network, names):
 def test_products_are_those_of_the_dense_hessian(network, names):
     """H v equals the dense Hessian of the mean loss times v, whatever the batches, to 1e-8."""
     model, _, labels, batches = network
-    operator = HessianOperator(model, [model.get_parameter(n) for n in names], batches, labels)
+    operator = HessianOperator(loss_of(model, labels), [model.get_parameter(n) for n in names], batches)
     dense = dense_hessian(network, names).numpy()
     assert operator.shape == dense.shape
     np.testing.assert_allclose(operator @ np.eye(len(dense)), dense, atol=1e-8, rtol=0)
     assert operator.num_products == len(dense)
 
 
+def test_products_over_words_weigh_words_and_not_samples(network):
+    """Tags: the mean is over labelled words that have an answer, whatever samples and batches they are in."""
+    model = network[0]
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 6, 4, dtype=torch.float64, generator=generator)
+    words = torch.rand(5, 6, generator=generator) < 0.6
+    samples = words.nonzero()[:, 0]
+    answers = torch.randint(0, 3, (len(samples),), generator=generator)
+    answers[[0, 7]] = NONE
+    head = Head("tags", 3, lambda model, batch: model(**batch.inputs).logits)
+    loss = LabelledLoss(model, head, Targets("tags", answers, samples))
+    batches = [
+        TokenBatch({"x": x[list(g)], "attention_mask": torch.ones(len(g), 6)}, g, words[list(g)])
+        for g in ((4, 1), (0, 2, 3))
+    ]
+    kept = answers != NONE
+    flat = network[0], x[words][kept], answers[kept], None
+    operator = HessianOperator(loss, [model.get_parameter("first.weight")], batches)
+    np.testing.assert_allclose(operator @ np.eye(20), dense_hessian(flat, ["first.weight"]), atol=1e-8, rtol=0)
+    assert sum(operator.batch_rows) == int(kept.sum())
+
+
 def test_top_eigenvalue_of_a_network(network):
     """The eigenvalue of largest magnitude, sign kept, to the tolerance asked for."""
     model, _, labels, batches = network
     names = [name for name, _ in model.named_parameters()]
-    operator = HessianOperator(model, list(model.parameters()), batches, labels)
+    operator = HessianOperator(loss_of(model, labels), list(model.parameters()), batches)
     values = np.linalg.eigvalsh(dense_hessian(network, names).numpy())
     expected = values[np.abs(values).argmax()]
     assert top_eigenvalue(operator, seed=0, tolerance=1e-6) == pytest.approx(expected, rel=1e-5)
@@ -109,7 +141,7 @@ def task(tiny, sentences):
         model=tiny.model,
         profile=profile,
         batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
-        labels=label_index(tiny, sample.labels, "sample"),
+        targets=Targets("classes", label_index(tiny, sample.labels, "sample"), torch.arange(len(sample))),
         perturbations=lambda matrix: iter([quantizer.errors(matrix, choices)]),
         shares=MemoryShares(1 << 30),
         seed=0,
@@ -119,14 +151,16 @@ def task(tiny, sentences):
 def test_products_on_a_bert_are_symmetric_and_match_differences(task):
     """On the tiny BERT with default attention: uᵀHv = vᵀHu, and H v is the slope of the gradient."""
     parameter = task.model.get_parameter(f"{task.profile.matrices[0].module}.weight")
-    operator = HessianOperator(task.model, [parameter], task.batches, task.labels)
+    operator = HessianOperator(LabelledLoss(task.model, task.head, task.targets), [parameter], task.batches)
     u, v = np.random.default_rng(0).standard_normal((2, operator.shape[0]))
     product = torch.from_numpy(operator @ v)
     assert u @ product.numpy() == pytest.approx(v @ (operator @ u), rel=1e-3)
 
     def gradient():
         losses = [
-            nn.functional.cross_entropy(task.model(**b.inputs).logits, task.labels[list(b.indices)], reduction="sum")
+            nn.functional.cross_entropy(
+                task.model(**b.inputs).logits, task.targets.rows[list(b.indices)], reduction="sum"
+            )
             for b in task.batches
         ]
         return torch.autograd.grad(sum(losses) / 40, parameter)[0].double().flatten()
@@ -172,7 +206,7 @@ def test_fewer_samples_than_slices_are_refused(task, tiny, sentences):
     """Nine sentences cannot be cut into ten slices; the user is told so."""
     few = sentences.take(range(9))
     batches = tokenize(tiny.tokenizer, few.texts, batch_size=16)
-    task = dataclasses.replace(task, batches=batches, labels=task.labels[:9])
+    task = dataclasses.replace(task, batches=batches)
     with pytest.raises(UsageError, match=r"9 samples cannot be cut into 10 slices"):
         list(qbert.score(task, [0]))
 
@@ -193,17 +227,19 @@ def test_graphs_built_anew_give_the_same_products(network):
     model, _, labels, batches = network
     parameters = list(model.parameters())
     vector = np.random.default_rng(0).standard_normal(sum(p.numel() for p in parameters))
-    kept, anew = (HessianOperator(model, parameters, batches, labels, keep_graphs=keep) for keep in (True, False))
+    kept, anew = (
+        HessianOperator(loss_of(model, labels), parameters, batches, keep_graphs=keep) for keep in (True, False)
+    )
     np.testing.assert_array_equal(kept @ vector, anew @ vector)
     np.testing.assert_allclose(
-        np.average(anew.quadratic_forms(vector), weights=anew.batch_sizes), vector @ (kept @ vector), rtol=1e-12
+        np.average(anew.quadratic_forms(vector), weights=anew.batch_rows), vector @ (kept @ vector), rtol=1e-12
     )
 
 
 def test_a_loss_without_curvature_has_eigenvalue_zero(network):
     """Parameters that the loss does not depend on: zero products, eigenvalue zero, no complaint of ARPACK."""
     model, _, labels, batches = network
-    operator = HessianOperator(model, [nn.Parameter(torch.ones(30, dtype=torch.float64))], batches, labels)
+    operator = HessianOperator(loss_of(model, labels), [nn.Parameter(torch.ones(30, dtype=torch.float64))], batches)
     assert not (operator @ np.ones(30)).any()
     assert top_eigenvalue(operator, seed=0) == 0.0
 
@@ -218,7 +254,7 @@ def test_one_draw_gives_the_traces_of_all_blocks(network, names):
     blocks = np.split(dense.diagonal(), np.cumsum(sizes)[:-1])
     error = draws.std(0, ddof=1) / 2000**0.5
     assert (np.abs(draws.mean(0) - [block.sum() for block in blocks]) < 4 * error).all()
-    operator = HessianOperator(model, [model.get_parameter(name) for name in names], batches, labels)
+    operator = HessianOperator(loss_of(model, labels), [model.get_parameter(name) for name in names], batches)
     np.testing.assert_allclose(trace_draw(operator, sizes, (0, 5)), draws[5], atol=1e-10)
     diagonal = aslinearoperator(np.diag(np.arange(5.0)))  # ±1 squared is 1: exact in one draw
     np.testing.assert_allclose(trace_draw(diagonal, [2, 3], (0,)), [1.0, 9.0])
@@ -239,8 +275,7 @@ def test_gram_has_the_eigenvalue_and_trace_of_the_dense_gauss_newton_matrix(netw
     p = outputs(weight).detach().softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     dense = torch.einsum("ncp,ncd,ndq->pq", jacobian, hessian, jacobian) / len(x)
-    head = Head("classes", 3, lambda model, batch: model(**batch.inputs).logits)
-    samples = factor_pass(model, batches, [module], head=head)[module]
+    samples = factor_pass(model, batches, [module], head=HEAD)[module]
     for parts in ([samples], [samples[:4], samples[4:5], samples[5:]]):
         gram = gauss_newton.gram_matrix([lambda part=part: part for part in parts], buffer_bytes)
         assert gram.shape == (22, 22)

@@ -17,6 +17,7 @@ from qbert_opt.metrics._task import ScoringTask
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.loading import label_index
 from qbert_opt.models.structure import profile_model
+from qbert_opt.models.targets import Targets
 from qbert_opt.scores import MatrixCurvature
 
 METRICS = registry.available("metrics")
@@ -37,7 +38,7 @@ def make_task(tiny, sentences):
             model=tiny.model,
             profile=profile,
             batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
-            labels=label_index(tiny, sample.labels, "sample"),
+            targets=Targets("classes", label_index(tiny, sample.labels, "sample"), torch.arange(len(sample))),
             perturbations=lambda matrix: iter(quantizer.errors(matrix, choices).split(at_a_time)),
             shares=MemoryShares(limit),
             seed=0,
@@ -173,11 +174,12 @@ def test_true_traces_agree_with_an_independent_estimate(scored, make_task):
     """Traces of each matrix from products of its own Hessian alone, other signs: equal within the noise."""
     from qbert_opt.curvature.hessian import HessianOperator
     from qbert_opt.curvature.hutchinson import trace_draw
+    from qbert_opt.curvature.losses import LabelledLoss
 
     task, _ = scored("trace")
     for index in (4, 5):
         parameter = task.model.get_parameter(f"{task.profile.matrices[index].module}.weight")
-        operator = HessianOperator(task.model, [parameter], task.batches, task.labels)
+        operator = HessianOperator(LabelledLoss(task.model, task.head, task.targets), [parameter], task.batches)
         draws = np.array([trace_draw(operator, [parameter.numel()], (7, d)) for d in range(40)])
         noise = (draws.var(ddof=1) / 40 + task.curvature[index].std_error ** 2) ** 0.5
         assert abs(draws.mean() - task.curvature[index].value) < 4 * noise
@@ -246,4 +248,4 @@ def test_parts_of_samples_are_the_samples(make_task):
 def test_tasks_say_what_they_lack(make_task):
     """Metrics of the training loss cannot do without labels."""
     with pytest.raises(ValueError, match="needs labels"):
-        list(registry.load("metrics", "trace").score(dataclasses.replace(make_task(), labels=None), SOME))
+        list(registry.load("metrics", "trace").score(dataclasses.replace(make_task(), targets=None), SOME))

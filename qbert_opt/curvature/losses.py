@@ -1,0 +1,40 @@
+"""The loss that a labelled model was trained with: what the true Hessian is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..models.batches import TokenBatch
+from ..models.outputs import Head, answers
+from ..models.targets import NONE, Targets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledLoss:
+    """Cross-entropy in nats over labelled rows: samples, words, masked tokens, or starts and ends of answers.
+
+    Attributes:
+        model: in evaluation mode.
+        head: how its answers are read; a softmax kind.
+        targets: the right answers.
+    """
+
+    model: nn.Module
+    head: Head
+    targets: Targets
+
+    def summed(self, batch: TokenBatch) -> torch.Tensor:
+        """Loss of a batch, summed over its rows, in the graph and twice differentiable."""
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative on a CPU
+            found = answers(self.head, self.model, batch)
+            target = self.targets.of(found).to(found.values.device)
+            return nn.functional.cross_entropy(found.values, target, reduction="sum", ignore_index=NONE)
+
+    def num_rows(self, batch: TokenBatch) -> int:
+        """Rows of a batch that have a right answer."""
+        mine = torch.isin(self.targets.samples, torch.tensor(batch.indices))
+        return int((self.targets.rows[mine] != NONE).sum())
