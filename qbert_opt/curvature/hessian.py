@@ -6,7 +6,7 @@ operator.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ class HessianOperator(LinearOperator):
     Attributes:
         num_products: Hessian-vector products made so far.
         batch_rows: labelled rows of each batch: its weight in the mean.
+        on_product: called after each product.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class HessianOperator(LinearOperator):
         self._sizes = [p.numel() for p in self._parameters]
         self.batch_rows = [loss.num_rows(batch) for batch in batches]
         self.num_products = 0
+        self.on_product: Callable[[], None] = lambda: None
         super().__init__(np.dtype(np.float64), (sum(self._sizes), sum(self._sizes)))
         self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
 
@@ -59,6 +61,14 @@ class HessianOperator(LinearOperator):
         return torch.autograd.grad(
             self._loss.summed(batch), self._parameters, create_graph=True, materialize_grads=True
         )
+
+    def mean_gradient(self) -> NDArray[np.float64]:
+        """Gradient of the mean loss, float64 `[P]`."""
+        total = np.zeros(self.shape[0])
+        for index, batch in enumerate(self._batches):
+            parts = self.gradient(batch) if self._kept is None else self._kept[index]
+            total += torch.cat([part.detach().reshape(-1) for part in parts]).double().cpu().numpy()
+        return total / max(1, sum(self.batch_rows))
 
     def products(self, vector: NDArray[np.float64]) -> Iterator[torch.Tensor]:
         """H_b v for each batch's mean loss: float tensors `[P]`, one after the other."""
@@ -84,11 +94,12 @@ class HessianOperator(LinearOperator):
         return [p.reshape(-1) for p in found]
 
     def _matvec(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        self.num_products += 1
         total = torch.zeros(self.shape[0], dtype=self._parameters[0].dtype, device=self._parameters[0].device)
         for rows, product in zip(self.batch_rows, self.products(vector), strict=True):
             total.add_(product, alpha=rows)
         found: NDArray[np.float64] = (total / max(1, sum(self.batch_rows))).double().cpu().numpy()
+        self.num_products += 1
+        self.on_product()
         return found
 
     _rmatvec = _matvec  # symmetric
@@ -125,18 +136,20 @@ class EigenPair:
     vector: NDArray[np.float64]
 
 
-def top_eigenpair(
+def top_eigenpairs(
     operator: LinearOperator,
+    count: int,
     *,
     seed: int,
     tolerance: float = 1e-2,
     max_products: int = 200,
     max_basis: int = BASES[-1],
-) -> EigenPair:
-    """Return the eigenpair of largest magnitude, sign kept, by Lanczos iteration (scipy's ARPACK).
+) -> list[EigenPair]:
+    """Return the eigenpairs of largest magnitude, largest first, signs kept, by Lanczos iteration (scipy's ARPACK).
 
     Args:
         operator: any symmetric operator.
+        count: how many, below the operator's side.
         seed: of the starting vector.
         tolerance: relative accuracy; Q-BERT's power iteration stops at 1e-2.
         max_products: bound on operator products.
@@ -147,19 +160,33 @@ def top_eigenpair(
     """
     start = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
     if not start.any():  # a loss that does not depend on these parameters has no Krylov space
-        return EigenPair(0.0, start)
+        return [EigenPair(0.0, start) for _ in range(count)]
     bases = [basis for basis in BASES if basis <= max(max_basis, BASES[0])]
     for basis in bases:
         size = min(basis, operator.shape[0])
         try:
             values, vectors = eigsh(
-                operator, k=1, which="LM", v0=start, ncv=size, tol=tolerance, maxiter=max(1, max_products // size)
+                operator, k=count, which="LM", v0=start, ncv=size, tol=tolerance, maxiter=max(1, max_products // size)
             )
-            return EigenPair(float(values[0]), vectors[:, 0])
+            order = np.argsort(-np.abs(values))
+            return [EigenPair(float(values[i]), vectors[:, i]) for i in order]
         except ArpackNoConvergence:
             if basis == bases[-1]:
                 raise
     raise ValueError("no basis to try")
+
+
+def top_eigenpair(
+    operator: LinearOperator,
+    *,
+    seed: int,
+    tolerance: float = 1e-2,
+    max_products: int = 200,
+    max_basis: int = BASES[-1],
+) -> EigenPair:
+    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`."""
+    [pair] = top_eigenpairs(operator, 1, seed=seed, tolerance=tolerance, max_products=max_products, max_basis=max_basis)
+    return pair
 
 
 def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e-2, max_products: int = 200) -> float:
@@ -167,4 +194,12 @@ def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e
     return top_eigenpair(operator, seed=seed, tolerance=tolerance, max_products=max_products).value
 
 
-__all__ = ["ArpackNoConvergence", "EigenPair", "HessianOperator", "hessian_within", "top_eigenpair", "top_eigenvalue"]
+__all__ = [
+    "ArpackNoConvergence",
+    "EigenPair",
+    "HessianOperator",
+    "hessian_within",
+    "top_eigenpair",
+    "top_eigenpairs",
+    "top_eigenvalue",
+]
