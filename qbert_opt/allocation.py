@@ -148,6 +148,14 @@ class Limit(_Frozen):
     binds: bool
 
 
+class CrossFit(_Frozen):
+    """Predicted loss on text that did not choose the plan, from `folds` parts of the scoring text."""
+
+    loss: FiniteFloat
+    std_error: FiniteFloat
+    folds: int
+
+
 class Allocation(_Frozen):
     """A plan with its proof.
 
@@ -158,6 +166,9 @@ class Allocation(_Frozen):
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
         predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
         predicted_std_error: of that sum, its terms taken as independent.
+        cross_fitted: what the plan is predicted to lose on text that did not choose it; the sum above is optimistic,
+            because the plan was chosen for it. None where the scores cannot tell.
+        loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are rounded; an input that is not here stays in floats.
         roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
@@ -179,6 +190,8 @@ class Allocation(_Frozen):
     method: str
     predicted_loss: FiniteFloat
     predicted_std_error: FiniteFloat
+    cross_fitted: CrossFit | None = None
+    loss_scale: FiniteFloat = 1.0
     encoder_bytes: int
     total_bytes: int
     average_bits: FiniteFloat
@@ -192,6 +205,16 @@ class Allocation(_Frozen):
     random_loss: float | None = None
     next_mb_gain: float | None = None
     provenance: Provenance
+
+    @property
+    def expected_loss(self) -> float:
+        """What stands beside a measured loss: the cross-fitted prediction, or the sum of scores without one."""
+        return self.predicted_loss if self.cross_fitted is None else self.cross_fitted.loss
+
+    @property
+    def expected_std_error(self) -> float:
+        """Of `expected_loss`, over the scoring text."""
+        return self.predicted_std_error if self.cross_fitted is None else self.cross_fitted.std_error
 
 
 def write_allocation(allocation: Allocation, path: str | Path) -> None:

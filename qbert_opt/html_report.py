@@ -114,7 +114,7 @@ def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
         ("encoder matrices", f"{plan.encoder_bytes / 1e6:.2f} MB", f"{smaller:.1f}x smaller than float32"),
         ("whole model", f"{plan.total_bytes / 1e6:.2f} MB", "tables, biases, norms and head included"),
         ("bits per weight", f"{plan.average_bits:.3f}", "scales and offsets counted"),
-        ("predicted loss", f"{plan.predicted_loss:.3g}", f"± {plan.predicted_std_error:.1g}"),
+        ("predicted loss", f"{plan.expected_loss:.3g}", f"± {plan.expected_std_error:.1g}"),
     ]
     if cost is not None:
         tiles += [
@@ -248,7 +248,7 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
 def _measured(plan: Allocation, measured: MeasuredPoints) -> list[dict[str, str]]:
     rows = []
     for index, point in enumerate(measured.points):
-        predicted = plan.predicted_loss if index == 0 else None
+        predicted = plan.expected_loss if index == 0 else None
         rows.append(
             {
                 "name": point.name,

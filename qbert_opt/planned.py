@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .allocation import Allocation, DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from .allocation import (
+    Allocation,
+    CrossFit,
+    DeviceCost,
+    Limit,
+    PlannedActivation,
+    PlannedMatrix,
+    PlannedTable,
+    UniformPlan,
+)
 from .choices import Choice, Form
 from .operations import Storage, Workload
 from .profiles import ModelProfile, TableSpec
@@ -36,6 +45,7 @@ class Proof:
     uniform: tuple[UniformPlan, ...] = ()
     random_loss: float | None = None
     next_mb_gain: float | None = None
+    cross_fitted: CrossFit | None = None
 
 
 def assemble(
@@ -77,6 +87,8 @@ def assemble(
         uniform=proof.uniform,
         random_loss=proof.random_loss,
         next_mb_gain=proof.next_mb_gain,
+        cross_fitted=proof.cross_fitted,
+        loss_scale=1.0 if scores.scale is None else scores.scale.value,
         provenance=scores.provenance,
     )
 
@@ -84,9 +96,15 @@ def assemble(
 def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
     """Add rounded inputs to a plan without any; their loss comes to every predicted loss alike."""
     more = math.fsum(item.predicted_loss for item in activations)
-    std_errors = [plan.predicted_std_error, *(item.std_error for item in activations)]
+    own = [item.std_error for item in activations]
+    std_errors = [plan.predicted_std_error, *own]
+    judged = plan.cross_fitted
+    if judged is not None:
+        error = math.sqrt(math.fsum(e**2 for e in [judged.std_error, *own]))
+        judged = judged.model_copy(update={"loss": judged.loss + more, "std_error": error})
     return plan.model_copy(
         update={
+            "cross_fitted": judged,
             "activations": tuple(activations),
             "roundings": (*plan.roundings, "activations"),
             "predicted_loss": plan.predicted_loss + more,

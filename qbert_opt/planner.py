@@ -17,6 +17,7 @@ from solvers import random_plans, shadow_price
 
 from .activations import ActivationChoice, input_bits, planned_activations
 from .allocation import Allocation, Limit, UniformPlan
+from .cross_fit import cross_fit
 from .errors import InfeasibleError
 from .limits import Limits, Row, measured, tightest
 from .operations import Workload
@@ -124,6 +125,7 @@ def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
         uniform=tuple(_uniform(task, plan)),
         random_loss=_random(task, plan),
         next_mb_gain=_next_mb(plan),
+        cross_fitted=cross_fit(task, plan.problem),
     )
     return assemble(task.scores, plan.storage, proof, plan.report, task.workload)
 

@@ -212,7 +212,7 @@ def _size_lines(plan: Allocation) -> list[str]:
 def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
     lines = [
-        f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}",
+        *_prediction_lines(plan),
         f"                 ({plan.contains}; {_included(plan)})",
         f"status           {proof} ({plan.solver})",
     ]
@@ -220,12 +220,24 @@ def _loss_lines(plan: Allocation) -> list[str]:
         name = "best uniform    " if index == 0 else "                "
         lines.append(
             f"{name} {uniform.choice}: {uniform.predicted_loss:.4g} at {format_bytes(uniform.encoder_bytes)}"
-            f"{_ratio(uniform.predicted_loss, plan.predicted_loss)}"
+            f"{_ratio(uniform.predicted_loss, plan.expected_loss)}"
         )
     if plan.random_loss is not None:
-        ratio = _ratio(plan.random_loss, plan.predicted_loss)
+        ratio = _ratio(plan.random_loss, plan.expected_loss)
         lines.append(f"random plans     {plan.random_loss:.4g} in the median, filling the same limits{ratio}")
     return lines
+
+
+def _prediction_lines(plan: Allocation) -> list[str]:
+    """The loss to expect, and beside it the sum that was minimized."""
+    if plan.cross_fitted is None:
+        return [f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"]
+    found = plan.cross_fitted
+    return [
+        f"predicted loss   {found.loss:.4g} ± {found.std_error:.1g} {plan.loss_unit}",
+        f"                 (on text that did not choose the plan; the minimized sum of scores is "
+        f"{plan.predicted_loss:.4g})",
+    ]
 
 
 def _included(plan: Allocation) -> str:

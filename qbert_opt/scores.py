@@ -15,6 +15,9 @@ from .profiles import MatrixSpec, ModelProfile, TableSpec
 
 SCHEMA = "qbert-opt/scores@1"
 
+Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
+Folds = tuple[Rows, ...]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -56,6 +59,18 @@ class BlockSensitivity(_Frozen):
     eigenvalues: tuple[float, ...]
 
 
+class CommonScale(_Frozen):
+    """One factor by which all scores of a table were multiplied to bring them to KL's scale.
+
+    Attributes:
+        value: the factor.
+        std_error: of the factor, over the scoring text; errors that all scores share, so it is not in theirs.
+    """
+
+    value: FiniteFloat = Field(gt=0)
+    std_error: FiniteFloat = Field(ge=0)
+
+
 class TableScores(_Frozen):
     """Predicted loss increase of embedding tables under each of their choices.
 
@@ -63,6 +78,7 @@ class TableScores(_Frozen):
         modules: the tables; row order of the arrays. A table of the profile that is not here keeps 8 bits.
         choices: names of the choices; column order of the arrays.
         value: scores [tables, choices]; None where masked; `std_error` and `weight_error` alike.
+        fold_value: as `ScoreTable.fold_value`.
         masks: why a choice is not allowed for a table, by module then choice name.
         unseen_rows: share of each table's rows that the scoring text never reads.
         unseen_reads: chance that the next read is of such a row, by Good-Turing: reads of rows read once / all reads.
@@ -76,6 +92,7 @@ class TableScores(_Frozen):
     value: tuple[tuple[float | None, ...], ...]
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
+    fold_value: Folds = ()
     masks: dict[str, dict[str, str]] = {}
     unseen_rows: tuple[float, ...]
     unseen_reads: tuple[float, ...]
@@ -88,6 +105,12 @@ class TableScores(_Frozen):
         if not len(self.modules) == len(self.unseen_rows) == len(self.unseen_reads):
             raise ValueError("tables: modules, unseen_rows and unseen_reads differ in length")
         return self
+
+    def multiplied(self, factor: float) -> TableScores:
+        """The same with every score times a factor."""
+        folds = tuple(short(_multiplied(rows, factor)) for rows in self.fold_value)
+        update = {name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+        return self.model_copy(update={**update, "fold_value": folds})
 
 
 class MatrixCurvature(_Frozen):
@@ -136,6 +159,12 @@ class ActivationScores(_Frozen):
                 raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
         return self
 
+    def multiplied(self, factor: float) -> ActivationScores:
+        """The same with every score times a factor."""
+        return self.model_copy(
+            update={name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+        )
+
 
 class ScoreTable(_Frozen):
     """Predicted loss increase of each matrix under each choice.
@@ -148,8 +177,12 @@ class ScoreTable(_Frozen):
         value: scores [matrices, choices]; None where the choice is masked.
         std_error: standard error of each score over samples; None where masked.
         weight_error: squared Frobenius norm of the rounding error; None where masked.
+        fold_value: the scores on each of a few equal parts of the scoring text, [folds, matrices, choices], by which a
+            plan is judged on text that did not choose it; empty for metrics that are no mean over samples.
         masks: why a choice is not allowed for a matrix, by `module` then choice name.
+        scale: the factor that all scores, those of tables too, were multiplied by; None where there was none.
         samples: texts that each matrix' scores are from; 0 for data-free scores, none where a table does not say.
+        effective_samples: how many texts carry the scores, (Σ loss)² / Σ loss² in the median; None where unknown.
         block_sensitivity: per encoder layer, for metrics that have one.
         tables: the embedding tables' scores; None keeps them all at 8 bits.
         curvature: per matrix, for metrics that have one.
@@ -167,8 +200,11 @@ class ScoreTable(_Frozen):
     value: tuple[tuple[float | None, ...], ...]
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
+    fold_value: Folds = ()
     masks: dict[str, dict[str, str]] = {}
+    scale: CommonScale | None = None
     samples: tuple[int, ...] = ()
+    effective_samples: FiniteFloat | None = None
     block_sensitivity: tuple[BlockSensitivity, ...] = ()
     tables: TableScores | None = None
     curvature: tuple[MatrixCurvature, ...] = ()
@@ -218,20 +254,43 @@ class ScoreTable(_Frozen):
         """Return the standard errors of all items, float64 [items, item choices]."""
         return self._item_array("std_error")
 
+    def item_folds(self) -> NDArray[np.float64]:
+        """Return the scores of all items on each part of the scoring text, float64 [folds, items, item choices]."""
+        tables = () if self.tables is None else self.tables.fold_value
+        empty = np.empty((0, len(self.items), len(self.item_choices())))
+        if not self.fold_value or (self.tables is not None and len(tables) != len(self.fold_value)):
+            return empty
+        return np.stack(
+            [self._joined(rows, tables[k] if self.tables is not None else ()) for k, rows in enumerate(self.fold_value)]
+        )
+
     def _item_array(self, name: str) -> NDArray[np.float64]:
+        return self._joined(getattr(self, name), () if self.tables is None else getattr(self.tables, name))
+
+    def _joined(self, matrices: Rows, tables: Rows) -> NDArray[np.float64]:
+        """Matrices' rows above the tables', each under its own choices."""
         columns = [c.name for c in self.item_choices()]
         found = np.full((len(self.items), len(columns)), np.nan)
-        found[: len(self.profile.matrices), : len(self.choices)] = np.array(getattr(self, name), dtype=np.float64)
+        found[: len(self.profile.matrices), : len(self.choices)] = np.array(matrices, dtype=np.float64)
         if self.tables is not None:
             places = [columns.index(c) for c in self.tables.choices]
-            found[len(self.profile.matrices) :, places] = np.array(getattr(self.tables, name), dtype=np.float64)
+            found[len(self.profile.matrices) :, places] = np.array(tables, dtype=np.float64)
         return found
+
+
+def short(rows: Rows) -> Rows:
+    """Six significant digits: more would only make a file of many folds long."""
+    return tuple(tuple(None if v is None else float(f"{v:.6g}") for v in row) for row in rows)
+
+
+def _multiplied(rows: Rows, factor: float) -> Rows:
+    return tuple(tuple(None if v is None else factor * v for v in row) for row in rows)
 
 
 def _check_arrays(scores: ScoreTable | TableScores, num_items: int, num_choices: int) -> None:
     """Raise ValueError where an array has another shape or holds NaN."""
-    for name in ("value", "std_error", "weight_error"):
-        rows = getattr(scores, name)
+    named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
+    for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
         if len(rows) != num_items or any(len(row) != num_choices for row in rows):
             raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
         if not np.isfinite([v for row in rows for v in row if v is not None]).all():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from . import registry
 from .activations import ActivationChoice
@@ -28,10 +29,12 @@ from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
 from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches, overlap_warnings
-from .scores import ActivationScores, Provenance, ScoreTable
+from .scored import ScoredMatrix, common_scale
+from .scores import ActivationScores, Provenance, Rows, ScoreTable, short
 from .texts import LabeledTexts
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
+FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
 ROUNDING_BYTES = 28  # of each weight and choice: codes, the quantizer's working copies, and the error, twice
 
 
@@ -112,13 +115,18 @@ def measure_sensitivity(
         for index, estimate in plugin.score(task, pending):  # also when none is pending: it may score whole layers
             name = names[index]
             check_estimate(name, estimate)
-            figures = [*estimate.value.tolist(), *estimate.std_error.tolist(), *rounding.norms[name]]
-            jobs.add(name, [float(estimate.samples), *figures])
+            jobs.add(name, ScoredMatrix.of(estimate, rounding.norms[name]).row())
             progress(sum(name in jobs.finished for name in names), len(names), name)
-    rows = [np.array(row) for row in jobs.gather(names).values()]
-    values, std_errors, norms = (
-        _column([np.split(row[1:], 3)[part] for row in rows], profile, choices, masks) for part in range(3)
-    )
+    rows = [ScoredMatrix.from_row(row, len(choices) - len(masks[name])) for name, row in jobs.gather(names).items()]
+    scale = common_scale(rows)
+    factor = 1.0 if scale is None else scale.value
+
+    def column(per_matrix: Iterable[NDArray[np.float64]]) -> Rows:
+        return _column(list(per_matrix), profile, choices, masks)
+
+    num_folds = min(len(row.folds) for row in rows)
+    tables = plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None
+    activations = _activations(plugin, task, loaded, fit, activation_choices)
     table = ScoreTable(
         metric=metric,
         method=method,
@@ -127,16 +135,19 @@ def measure_sensitivity(
         contains=plugin.CONTAINS,
         profile=profile,
         choices=tuple(c.name for c in choices),
-        value=values,
-        std_error=std_errors,
-        weight_error=norms,
+        value=column(factor * row.value for row in rows),
+        std_error=column(factor * row.std_error for row in rows),
+        weight_error=column(row.weight_error for row in rows),
+        fold_value=tuple(short(column(factor * row.folds[k] for row in rows)) for k in range(num_folds)),
         masks={module: reasons for module, reasons in masks.items() if reasons},
-        samples=tuple(int(row[0]) for row in rows),
+        scale=scale,
+        samples=tuple(row.samples for row in rows),
+        effective_samples=_effective(rows),
         block_sensitivity=tuple(task.block_sensitivity),
-        activations=_activations(plugin, task, loaded, fit, activation_choices),
-        tables=plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None,
+        activations=None if activations is None else activations.multiplied(factor),
+        tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(*overlap, *_unmoved(names, rows), *task.warnings),
+        warnings=(*overlap, *_unmoved(names, rows), *_carried(rows), *task.warnings),
         provenance=_provenance(loaded, data, plan, batches, targets),
     )
     jobs.remove()
@@ -249,7 +260,7 @@ def _column(
     profile: ModelProfile,
     choices: Sequence[Choice],
     masks: Mapping[str, Mapping[str, str]],
-) -> tuple[tuple[float | None, ...], ...]:
+) -> Rows:
     """One array of the table: None where a choice is masked."""
     table = []
     for row, matrix in zip(found, profile.matrices, strict=True):
@@ -258,12 +269,27 @@ def _column(
     return tuple(table)
 
 
-def _unmoved(names: Sequence[str], rows: Sequence[np.ndarray]) -> list[str]:
+def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
     """Matrices on which the loss does not depend: every choice scores 0 although it has an error."""
-    split = [np.split(row[1:], 3) for row in rows]
-    still = [name for name, (value, _, norm) in zip(names, split, strict=True) if norm.any() and not value.any()]
+    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
     return [
         f"{name}: gets no gradient: the outputs do not depend on it on this text; it is scored 0." for name in still
+    ]
+
+
+def _effective(rows: Sequence[ScoredMatrix]) -> float | None:
+    found = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(found)) if found else None
+
+
+def _carried(rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Say when a handful of texts carry the scores: a confident model loses next to nothing on most texts."""
+    effective, samples = _effective(rows), max(row.samples for row in rows)
+    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
+        return []
+    return [
+        f"{effective:.0f} of {samples} scoring texts carry these scores (the model is sure of the others): "
+        "predicted losses are rough. Score more text."
     ]
 
 

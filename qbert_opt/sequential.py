@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from . import registry
-from .allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
+from .allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
 from .calibration import BATCH_SIZE, MatrixQuantizer, fit_batches, fit_grams, weight_of
 from .choices import Choice
-from .curvature.factors import factor_pass
+from .curvature.factors import factor_pass, softened
 from .errors import UsageError
 from .metrics import directional
 from .models.batches import tokenize
@@ -94,26 +94,41 @@ def rescored(
         raise UsageError(f"--sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
     specs = {m.module: m for m in allocation.profile.matrices}
+    temperature = softened(loaded.head, directional.TEMPERATURE)
     matrices: list[PlannedMatrix] = []
     for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
         planned_here = list(inside)
         names = [planned.module for planned in planned_here]
         progress(len(matrices), len(specs), f"scores of layer {block + 1} again")
-        factors = factor_pass(loaded.model, batches, names, temperature=directional.TEMPERATURE, head=loaded.head)
+        factors = factor_pass(loaded.model, batches, names, temperature=temperature, head=loaded.head)
         for planned in planned_here:
             error = quantizer.errors(specs[planned.module], [planned.choice])
             estimate = directional.quadratic_forms(factors.pop(planned.module), error)
-            update = {"predicted_loss": float(estimate.value[0]), "std_error": float(estimate.std_error[0])}
+            update = {
+                "predicted_loss": allocation.loss_scale * float(estimate.value[0]),
+                "std_error": allocation.loss_scale * float(estimate.std_error[0]),
+            }
             matrices.append(planned.model_copy(update=update))
     parts: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*matrices, *allocation.tables]
     parts += allocation.activations
     losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
     std_errors = [part.std_error or 0.0 for part in parts]
+    total = math.fsum(losses)
     return allocation.model_copy(
         update={
             "matrices": tuple(matrices),
-            "predicted_loss": math.fsum(losses),
+            "predicted_loss": total,
+            "cross_fitted": _moved(allocation, total),
             "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
             "contains": f"{allocation.contains}; {CONTAINS}",
         }
     )
+
+
+def _moved(allocation: Allocation, total: float) -> CrossFit | None:
+    """The cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same."""
+    found = allocation.cross_fitted
+    if found is None or allocation.predicted_loss <= 0:
+        return None
+    ratio = total / allocation.predicted_loss
+    return found.model_copy(update={"loss": ratio * found.loss, "std_error": ratio * found.std_error})

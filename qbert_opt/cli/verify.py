@@ -38,7 +38,7 @@ def verify(
     with progress("measuring", quiet=quiet) as tell:
         found = measure_plans(loaded, [("this plan", allocation), *rivals], quantizer, read_texts(texts), progress=tell)
     rows = [
-        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.predicted_loss:.4f}")
+        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.expected_loss:.4f}")
         for m in found
     ]
     print_lines(["", evaluation_table(rows, f"measured on {texts}")])

@@ -33,13 +33,18 @@ class SampleFactors:
     """Inputs and back-propagated factors of one matrix for one sample.
 
     Attributes:
+        index: the sample's number.
         inputs: float32 `[T, columns]`, the matrix' input at real tokens; of all calls one after the other where a
             pass uses the matrix more than once.
         gradients: float32 `[F, T, rows]`, gradient at the matrix' output for each output factor.
+        sharpening: float32 `[F, F]`; column f combines the factors into those at temperature 1. None where these are at
+            temperature 1 already, or are sign combinations, which cannot tell.
     """
 
+    index: int
     inputs: torch.Tensor
     gradients: torch.Tensor
+    sharpening: torch.Tensor | None = None
 
     def jacobian(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return float32 `[F, rows, columns]`: `Σ_t g aᵀ`, the gradient of each factor by the weights.
@@ -73,10 +78,34 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
         temperature: 1 is the curvature of KL at these samples; above 1 it is spread from the few uncertain samples to
             all of them.
     """
+    roots, vectors = _roots(logits, temperature)
+    return (vectors * roots[:, None, :]).to(logits.dtype)
+
+
+def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return float32 `[N, C - 1, C - 1]`: A with `B₁ = B A`, for B at `temperature` and B₁ at 1.
+
+    Both span the same space. With A one set of back-propagations gives the quadratic form of KL itself beside the
+    softened one. Directions whose softened curvature is below rounding are left out.
+    """
+    roots, vectors = _roots(logits, temperature)
+    sharp_roots, sharp_vectors = _roots(logits, 1.0)
+    kept = roots > 1e-9 * roots[:, -1:]
+    inverse = torch.where(kept, 1 / roots.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    return (inverse[:, :, None] * (vectors.mT @ sharp_vectors) * sharp_roots[:, None, :]).float()
+
+
+def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Square roots of the eigenvalues of the output Hessian but the smallest, `[N, C - 1]`, and their vectors."""
     p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     values, vectors = torch.linalg.eigh(hessian)
-    return (vectors * values.clamp_min(0).sqrt()[:, None, :])[:, :, 1:].to(logits.dtype)
+    return values.clamp_min(0).sqrt()[:, 1:], vectors[:, :, 1:]
+
+
+def softened(head: Head, temperature: float) -> float:
+    """Return the temperature to take curvature at: 1 where sign draws stand for the factors, which cannot tell both."""
+    return 1.0 if _exact_factors(head) is None else temperature
 
 
 def num_factors(head: Head, draws: int = SIGN_DRAWS) -> int:
@@ -162,6 +191,9 @@ def _batch_factors(
     targets = [output for name in modules for _, output in seen[name]]
     cotangents = _cotangents(head, outputs, temperature, draws, seed)
     count = num_factors(head, draws)
+    sharp = None
+    if head.kind == "classes" and _exact_factors(head) is not None and temperature != 1.0:
+        sharp = sharpening(outputs.values, temperature)
     gradients: list[list[list[torch.Tensor]]] = [[] for _ in targets]  # [call][factor][sample]
     for f, cotangent in enumerate(cotangents):
         grads = torch.autograd.grad(
@@ -179,8 +211,10 @@ def _batch_factors(
             name,
             {
                 index: SampleFactors(
+                    index,
                     torch.cat([rows[n] for rows in inputs]),
                     torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
+                    None if sharp is None else sharp[n],
                 )
                 for n, index in enumerate(batch.indices)
             },

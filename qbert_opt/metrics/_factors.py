@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -42,7 +43,7 @@ def sampled_estimates(
     task: ScoringTask,
     pending: Sequence[int],
     temperature: float,
-    losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], torch.Tensor],
+    losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], list[torch.Tensor]],
 ) -> Iterator[tuple[int, Estimate]]:
     """Score each pending matrix by the mean over samples of a loss that is known per sample.
 
@@ -50,14 +51,22 @@ def sampled_estimates(
         task: what to score.
         pending: indices of matrices.
         temperature: of the softmax whose curvature is taken.
-        losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`.
+        losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`; a
+            second one where the first is softened, see `Estimate`.
     """
     for index, parts in factor_parts(task, pending, temperature):
-        columns = [
-            torch.cat([losses(part(), errors, task.shares.jacobians) for part in parts])
-            for errors in task.perturbations(task.profile.matrices[index])
-        ]
-        yield index, Estimate.over(torch.cat(columns, 1).cpu())
+        columns: list[list[torch.Tensor]] = []
+        for errors in task.perturbations(task.profile.matrices[index]):
+            found: list[list[torch.Tensor]] = []
+            numbers: list[int] = []
+            for part in parts:
+                samples = part()
+                numbers.extend(sample.index for sample in samples)
+                found.append(losses(samples, errors, task.shares.jacobians))
+                del samples
+            order = torch.tensor(numbers).argsort()
+            columns.append([torch.cat(kind).cpu()[order] for kind in zip(*found, strict=True)])
+        yield index, Estimate.over(*(torch.cat(kind, 1) for kind in zip(*columns, strict=True)))
 
 
 def curvature_of_factors(
@@ -121,7 +130,7 @@ def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, temperatur
 
     def compute() -> Sequence[SampleFactors]:
         found = _pass(task, chunk, [name], temperature)[name]
-        return [SampleFactors(sample.inputs, sample.gradients.mul_(weight)) for sample in found]
+        return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in found]
 
     return compute
 

@@ -13,7 +13,7 @@ changes by it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -23,7 +23,7 @@ from ..curvature.factors import SampleFactors, factor_pass, num_factors
 from ..errors import UsageError
 from ..profiles import TableSpec
 from ..scores import TableScores
-from ._task import ScoringTask
+from ._task import Estimate, ScoringTask
 
 CONTAINS = "rounding embedding tables, each alone"
 MAX_ERROR_ROWS = 1 << 14  # rows whose rounding error is measured where a text does not say which
@@ -46,7 +46,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: floa
         return None
     masks = {table.module: _masks(table, choices) for table in tables}
     generator = torch.Generator().manual_seed(task.seed)
-    rows: list[tuple[list[float | None], list[float | None], list[float | None]]] = []
+    rows: list[list[tuple[float | None, ...]]] = []
     unseen: list[tuple[float, float, float]] = []
     for group in _groups(task, tables):
         task.note(f"factor pass over {len(group)} embedding tables")
@@ -56,23 +56,19 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: floa
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
             losses, share, reads, factor = row_losses(found.pop(table.module), weight, legal, generator)
-            errors = iter(losses.std(0) / len(losses) ** 0.5)
-            means, norms = iter(losses.mean(0)), iter(_squared_errors(weight, legal))
+            estimate = Estimate.over(losses)
+            arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
             columns = [c.name not in masks[table.module] for c in choices]
-            rows.append(
-                (
-                    [float(next(means)) if legal else None for legal in columns],
-                    [float(next(errors)) if legal else None for legal in columns],
-                    [next(norms) if legal else None for legal in columns],
-                )
-            )
+            rows.append([_spread(array, columns) for array in arrays])
             unseen.append((share, reads, factor))
+    value, std_error, weight_error, *folds = zip(*rows, strict=True)
     return TableScores(
         modules=tuple(table.module for table in tables),
         choices=tuple(c.name for c in choices),
-        value=tuple(tuple(row[0]) for row in rows),
-        std_error=tuple(tuple(row[1]) for row in rows),
-        weight_error=tuple(tuple(row[2]) for row in rows),
+        value=value,
+        std_error=std_error,
+        weight_error=weight_error,
+        fold_value=tuple(folds),
         masks={module: reasons for module, reasons in masks.items() if reasons},
         unseen_rows=tuple(u[0] for u in unseen),
         unseen_reads=tuple(u[1] for u in unseen),
@@ -131,6 +127,12 @@ def _squared_errors(weight: torch.Tensor, choices: Sequence[Choice]) -> list[flo
         for index, quantized in enumerate(quantize_rows(part, choices)):
             sums[index] += float((quantized.dequantize() - part).double().square().sum())
     return sums
+
+
+def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:
+    """One row of the table: None where a choice is masked."""
+    found = iter(values)
+    return tuple(float(next(found)) if is_legal else None for is_legal in legal)
 
 
 def _groups(task: ScoringTask, tables: Sequence[TableSpec]) -> list[list[TableSpec]]:

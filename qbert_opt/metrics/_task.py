@@ -16,6 +16,9 @@ from ..models.targets import Targets
 from ..profiles import MatrixSpec, ModelProfile
 from ..scores import BlockSensitivity, MatrixCurvature
 
+NUM_FOLDS = 8
+MIN_FOLD_SAMPLES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -25,16 +28,45 @@ class Estimate:
         value: float64 `[choices]`.
         std_error: float64 `[choices]`, over samples or slices.
         samples: texts that the estimate is from; 0 when it looks at no text.
+        folds: float64 `[folds, choices]`, the value on each of a few equal parts of the text; no fold where there are
+            too few samples, or where the value is no mean over samples.
+        sharp_folds: the same for KL's own curvature, where `value` is of a softened one; else no fold.
+        effective_samples: Kish's (Σ loss)² / Σ loss², in the median of the choices: how many texts carry the value.
     """
 
     value: torch.Tensor
     std_error: torch.Tensor
     samples: int = 0
+    folds: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.float64))
+    sharp_folds: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.float64))
+    effective_samples: float = 0.0
 
     @staticmethod
-    def over(losses: torch.Tensor) -> Estimate:
-        """Mean and standard error of independent samples, float64 `[N, choices]`."""
-        return Estimate(losses.mean(0), losses.std(0) / len(losses) ** 0.5, len(losses))
+    def over(losses: torch.Tensor, sharp: torch.Tensor | None = None) -> Estimate:
+        """Mean and standard error of independent samples, and the mean of every eighth.
+
+        Args:
+            losses: float64 `[N, choices]`, in order of the samples.
+            sharp: the same by KL's own curvature, where `losses` are by a softened one.
+        """
+        carried = losses if sharp is None else sharp
+        squares = carried.square().sum(0)
+        effective = torch.where(squares > 0, carried.sum(0).square() / squares, 0.0)
+        return Estimate(
+            losses.mean(0),
+            losses.std(0) / len(losses) ** 0.5,
+            len(losses),
+            fold_means(losses),
+            fold_means(losses[:, :0] if sharp is None else sharp),
+            float(effective.median()),
+        )
+
+
+def fold_means(losses: torch.Tensor) -> torch.Tensor:
+    """Mean over every eighth sample from each start, `[8, choices]`; no row where a fold would have under two."""
+    if len(losses) < NUM_FOLDS * MIN_FOLD_SAMPLES or not losses.shape[1]:
+        return losses[:0]
+    return torch.stack([losses[start::NUM_FOLDS].mean(0) for start in range(NUM_FOLDS)])
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ def test_every_width_and_form_round_trips(tiny, rtn_scores, file_texts, tmp_path
     name = f"{bits}bit/{'rows:2' if bits > 4 else 'columns:32'}/{method}"
     blank = [[0.0]] * len(rtn_scores.profile.matrices)
     document = rtn_scores.model_dump() | {"choices": [name], "masks": {}, "method": method.split("/")[0]}
-    document |= {"value": blank, "std_error": blank, "weight_error": blank}
+    document |= {"value": blank, "std_error": blank, "weight_error": blank, "fold_value": []}
     table = ScoreTable.model_validate(document)
     plan = uniform_allocation(table, table.grid()[0])
     written = quantize_model(tiny, plan, file_texts, tmp_path / "out")

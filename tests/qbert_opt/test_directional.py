@@ -8,9 +8,10 @@ import torch
 
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.choices import default_grid, grid
-from qbert_opt.curvature.factors import factor_pass, output_factors
+from qbert_opt.curvature.factors import factor_pass, output_factors, sharpening
 from qbert_opt.evaluation import kl_divergence
-from qbert_opt.metrics.directional import quadratic_forms
+from qbert_opt.metrics._task import Estimate
+from qbert_opt.metrics.directional import both_losses, quadratic_forms
 from qbert_opt.models.batches import TokenBatch, logits, tokenize
 from qbert_opt.models.structure import profile_model
 
@@ -25,6 +26,41 @@ def test_output_factors_rebuild_the_softmax_hessian(classes):
     torch.testing.assert_close(
         factors @ factors.transpose(1, 2), torch.diag_embed(p) - p[:, :, None] * p[:, None, :], atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("confidence", [1, 8])
+def test_softened_factors_combine_to_those_of_kl(classes, confidence):
+    """B₂ A = B₁, also where a model is sure."""
+    outputs = confidence * torch.randn(20, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    softened, sharp = (output_factors(outputs, t) for t in (2.0, 1.0))
+    rebuilt = softened @ sharpening(outputs, 2.0).double()
+    torch.testing.assert_close(rebuilt @ rebuilt.mT, sharp @ sharp.mT, atol=1e-6, rtol=1e-4)
+
+
+def test_one_pass_gives_the_loss_at_both_temperatures(tiny, sentences):
+    """What the softened factors say of KL is what factors at temperature 1 say, sample by sample."""
+    batches = tokenize(tiny.tokenizer, sentences.texts[:20], batch_size=8)
+    matrix = profile_model(tiny).matrices[3]
+    errors = torch.randn(4, matrix.rows, matrix.columns, generator=torch.Generator().manual_seed(0))
+    passes = {t: factor_pass(tiny.model, batches, [matrix.module], temperature=t)[matrix.module] for t in (1.0, 2.0)}
+    softened, sharp = both_losses(passes[2.0], errors)
+    [alone] = both_losses(passes[1.0], errors)
+    torch.testing.assert_close(sharp, alone, rtol=1e-3, atol=1e-6 * float(alone.max()))
+    assert (softened - alone).abs().max() > 0.1 * alone.max()
+
+
+def test_folds_are_equal_parts_of_the_samples():
+    """Their mean is the value; too few samples have none; one text that carries all counts as one."""
+    losses = torch.rand(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = Estimate.over(losses)
+    assert found.folds.shape == (8, 3) and found.sharp_folds.shape == (0, 0)
+    torch.testing.assert_close(found.folds.mean(0), found.value)
+    torch.testing.assert_close(found.folds[5], losses[5::8].mean(0))
+    assert len(Estimate.over(losses[:15]).folds) == 0
+    assert 40 < found.effective_samples < 64
+    assert Estimate.over(torch.eye(64, dtype=torch.float64)[:, :3]).effective_samples == pytest.approx(1)
+    assert Estimate.over(torch.ones(64, 3, dtype=torch.float64)).effective_samples == pytest.approx(64)
 
 
 def double_model(loaded):

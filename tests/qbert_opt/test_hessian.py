@@ -293,8 +293,9 @@ def test_standard_errors_of_eigenvalue_and_trace_are_their_spread():
     for _ in range(200):
         strength = torch.rand(60, 1, 1, generator=generator)
         samples = [
-            SampleFactors(a, g * s)
-            for a, g, s in zip(
+            SampleFactors(n, a, g * s)
+            for n, a, g, s in zip(
+                range(60),
                 torch.randn(60, 1, 3, generator=generator) + torch.tensor([2.0, 0, 0]),
                 torch.randn(60, 1, 1, 2, generator=generator) + torch.tensor([1.0, 0]), strength, strict=True,
             )

@@ -245,6 +245,16 @@ def test_parts_of_samples_are_the_samples(make_task):
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
+def test_folds_of_parts_are_those_of_the_whole(make_task):
+    """Which fold a text is in does not depend on memory."""
+    plugin = registry.load("metrics", "directional")
+    found = {limit: dict(plugin.score(make_task(limit), [4])) for limit in (150_000, 1 << 30)}
+    little, enough = (found[limit][4] for limit in found)
+    assert len(enough.folds) == len(enough.sharp_folds) == 8
+    torch.testing.assert_close(little.folds, enough.folds, rtol=1e-4, atol=0)
+    torch.testing.assert_close(little.sharp_folds, enough.sharp_folds, rtol=1e-4, atol=0)
+
+
 def test_tasks_say_what_they_lack(make_task):
     """Metrics of the training loss cannot do without labels."""
     with pytest.raises(ValueError, match="needs labels"):

@@ -293,12 +293,12 @@ def test_one_token_is_enough(tiny, sentences):
         (0, 1),
     )
     from qbert_opt.curvature.factors import factor_pass
-    from qbert_opt.metrics.directional import sample_losses
+    from qbert_opt.metrics.directional import both_losses
 
     module = "bert.encoder.layer.0.output.dense"
     samples = factor_pass(tiny.model, [batch], [module])[module]
     assert [len(sample.inputs) for sample in samples] == [1, 3]
-    losses = sample_losses(samples, torch.ones(1, 32, 64))
+    [losses] = both_losses(samples, torch.ones(1, 32, 64))
     assert torch.isfinite(losses).all() and (losses > 0).all()
 
 
