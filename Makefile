@@ -5,7 +5,7 @@ READY := .venv/.ready
 ENCODER := .venv/.encoder
 REFERENCE := qbert_opt/reference/mpnet-base-snips.json.gz
 
-.PHONY: solve test demo lint reference clean
+.PHONY: solve test docs demo lint reference clean
 
 solve: $(READY)                 ## the main job on the embedded default
 	$(BIN)/qbert-opt solve --budget 25MB --device car-soc.yaml
@@ -17,6 +17,9 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbmake notebooks
+
+docs: $(READY)                  ## write the reference pages from the code, and the results page from benchmarks
+	$(BIN)/python docs/generate.py
 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
 	$(BIN)/python benchmarks/demo.py runs/demo

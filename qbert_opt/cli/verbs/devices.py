@@ -57,6 +57,6 @@ def schema() -> None:
     """
     import json
 
-    from hwmodels.device import Device
+    from hwmodels.device import device_schema
 
-    typer.echo(json.dumps(Device.model_json_schema(by_alias=True), indent=1))
+    typer.echo(json.dumps(device_schema(), indent=1))

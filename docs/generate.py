@@ -1,0 +1,265 @@
+"""Write the reference pages from the code, and `how-good-is-it.md` from the benchmarks' result files.
+
+    make docs     # or: python docs/generate.py
+
+`tests/qbert_opt/test_docs.py` fails where a page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import typer
+from pydantic import BaseModel
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+NOTE = "<!-- Written by docs/generate.py. Do not edit: change the code, then run `make docs`. -->\n\n"
+DOCUMENTS = {
+    "scores.json": ("qbert_opt.scores", "ScoreTable", "`sensitivity`"),
+    "allocation.json": ("qbert_opt.allocation", "Allocation", "`solve`, `import-config`"),
+    "frontier.json": ("qbert_opt.frontier", "TradeOff", "`pareto`"),
+    "measured.json": (
+        "qbert_opt.measured_points",
+        "MeasuredPoints",
+        "you, for `pareto --measured`, `report --measured`",
+    ),
+    "engine.json": ("qbert_opt.engines._record", "EngineRecord", "`export`"),
+    "diagnosis.json": ("qbert_opt.diagnosis", "Diagnosis", "`diagnose`"),
+}
+PLUGINS = {
+    "metrics": "qbert_opt/metrics",
+    "quantizers": "qbert_opt/quantizers",
+    "solvers": "solvers/methods",
+    "engines": "qbert_opt/engines",
+    "exporters": "qbert_opt/exporters",
+    "devices": "hwmodels/devices",
+}
+
+COMMANDS = """# Commands
+
+`qbert-opt VERB --help` says the same. Exit codes: 0 done, 2 usage, 3 infeasible, 4 bad input file, 1 a bug of ours,
+130 interrupted.
+"""
+FILES = """# File formats
+
+JSON, UTF-8, written whole or not at all. `schema` names kind and version; another one is refused. Readers ignore fields
+that they do not know. What the quantized folder holds is in [concepts/artifact.md](concepts/artifact.md); devices are
+in [device-files.md](device-files.md).
+"""
+DEVICE_FILES = """# Device files
+
+One YAML file describes one device. Quantities are strings with their unit; shares, counts and cycles are plain numbers.
+`inherit: NAME` takes every field that is absent from that device.
+
+`qbert-opt devices check FILE` says what is wrong, or what is assumed; `qbert-opt devices schema` prints the JSON schema
+for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
+"""
+PLUG_INS = """# Plug-ins
+
+A file in one of these folders is found by its name; see [CONTRIBUTING](../CONTRIBUTING.md).
+"""
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by its file name."""
+    return {
+        "commands.md": NOTE + commands(),
+        "files.md": NOTE + files(),
+        "device-files.md": NOTE + device_files(),
+        "plug-ins.md": NOTE + plug_ins(),
+        "how-good-is-it.md": NOTE + results(),
+    }
+
+
+def commands() -> str:
+    """Every verb with its options, from the command line itself."""
+    from qbert_opt.cli.main import app
+
+    lines = [COMMANDS]
+    for words, command in _verbs(typer.main.get_command(app), []):
+        lines += [f"## qbert-opt {' '.join(words)}", "", inspect.cleandoc(command.help or "").replace("\f", ""), ""]
+        rows = [_parameter(p) for p in command.params if p.name != "help"]
+        if rows:
+            lines += ["| argument | takes | default | what |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _verbs(group: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from _verbs(command, [*words, name])
+        else:
+            yield [*words, name], command
+
+
+def _parameter(p: Any) -> str:
+    is_option = p.param_type_name == "option"
+    name = ", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts)) if is_option else f"`{p.name.upper()}`"
+    takes = "" if getattr(p, "is_flag", False) else _kind(p.type_descriptor.annotation)
+    takes += ", repeatable" if getattr(p, "multiple", False) else ""
+    default = "required" if p.required else "" if p.default in (None, False) else f"`{p.default}`"
+    return f"| {name} | {takes} | {default} | {_cell(getattr(p, 'help', None) or '')} |"
+
+
+def files() -> str:
+    """Every JSON document that is read or written, field by field."""
+    lines = [FILES]
+    seen: set[type] = set()
+    for name, (module, model, writer) in DOCUMENTS.items():
+        if find_spec(module) is None:
+            continue
+        root = getattr(import_module(module), model)
+        schema = root.model_fields["document_schema"].default
+        lines += [f"## {name}", "", f"`{schema}`, written by {writer}.", ""]
+        for part in _models(root):
+            if part not in seen:
+                seen.add(part)
+                lines += _model_lines(part)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def device_files() -> str:
+    """The device schema: every part with its fields, units and legal values."""
+    from hwmodels.device import Device, bundled_devices
+
+    lines = [DEVICE_FILES]
+    lines += ["Bundled: " + ", ".join(f"`{name}`" for name in bundled_devices()) + ".", ""]
+    for part in _models(Device):
+        lines += _model_lines(part, by_alias=True)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def plug_ins() -> str:
+    """Every file of the folders that are registries."""
+    lines = [PLUG_INS.rstrip()]
+    for title, folder in PLUGINS.items():
+        lines += ["", f"## {title} (`{folder}/`)", "", "| name | what |", "|---|---|"]
+        for path in sorted((ROOT / folder).iterdir()):
+            if path.suffix == ".py" and not path.name.startswith("_"):
+                about = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+                lines.append(f"| `{path.stem.replace('_', '-')}` | {_cell(about)} |")
+            elif path.suffix == ".yaml":
+                title_line = re.search(r"^name: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                lines.append(f"| `{path.stem}` | {_cell(title_line[1] if title_line else '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def results() -> str:
+    """What was measured, every figure out of a result file with its command."""
+    found = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "benchmarks").glob("*.json"))
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(DOCS / "templates"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # Markdown, from our own files
+    )  # fmt: skip
+    environment.filters["g"] = lambda value, digits=3: f"{value:.{digits}g}"
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
+    environment.filters["mb"] = lambda value: f"{value / 1e6:.2f}"
+    return environment.get_template("how-good-is-it.md").render(results=found)
+
+
+def _models(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A model and those inside it, each once, in the order of their fields."""
+    waiting: list[type[BaseModel]] = [root]
+    seen: set[type[BaseModel]] = set()
+    while waiting:
+        model = waiting.pop(0)
+        if model in seen:
+            continue
+        seen.add(model)
+        yield model
+        waiting += [m for field in model.model_fields.values() for m in _inside(field.annotation)]
+
+
+def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _inside(argument)
+
+
+def _model_lines(model: type[BaseModel], *, by_alias: bool = False) -> list[str]:
+    about, attributes = _docstring(model)
+    lines = [f"### {model.__name__}", "", about, "", "| field | type | default | what |", "|---|---|---|---|"]
+    schema = model.model_json_schema(by_alias=True).get("properties", {}) if by_alias else {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        described = attributes.get(name) or attributes.get(key) or field.description
+        described = described or schema.get(key, {}).get("description", "")
+        example = (schema.get(key, {}).get("examples") or [""])[0]
+        kind = f"text such as `{example}`" if example else _kind(field.annotation)
+        default = "required" if field.is_required() else "" if field.default is None else _default(field)
+        lines.append(f"| `{key}` | {_cell(kind)} | {_cell(default)} | {_cell(described)} |")
+    return [*lines, ""]
+
+
+def _default(field: Any) -> str:
+    if field.default_factory is not None or field.default in ((), {}):
+        return "empty"
+    return "" if isinstance(field.default, BaseModel) else f"`{field.default}`"
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words that a reader of JSON knows."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return ", ".join(f"`{a}`" for a in arguments)
+    if origin is typing.Annotated:
+        return _kind(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("none" if a is type(None) else _kind(a) for a in arguments)
+    if origin is tuple:
+        kinds = [_kind(a) for a in arguments if a is not Ellipsis]
+        return f"list of {kinds[0]}" if Ellipsis in arguments else f"[{', '.join(kinds)}]"
+    if origin is dict:
+        return f"mapping of {_kind(arguments[0])} to {_kind(arguments[1])}"
+    names = {"int": "integer", "float": "number", "str": "text", "bool": "true or false", "Path": "path"}
+    name = getattr(annotation, "__name__", str(annotation))
+    return names.get(name, name)
+
+
+def _docstring(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
+    """What a class says of itself, and of its attributes."""
+    text = inspect.getdoc(model) or ""
+    about, _, listed = text.partition("Attributes:\n")
+    attributes: dict[str, str] = {}
+    name = ""
+    for line in listed.splitlines():
+        start = re.match(r" {4}(\w+): (.*)", line)
+        if start:
+            name = start[1]
+            attributes[name] = start[2]
+        elif name:
+            attributes[name] += " " + line.strip()
+    return about.strip(), {key: value.strip() for key, value in attributes.items()}
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Write the pages and say which changed."""
+    for name, text in pages().items():
+        path = DOCS / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"docs/{name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
