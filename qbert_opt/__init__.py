@@ -10,6 +10,8 @@ Names are loaded when first used: planning from a table of scores imports no tor
 from importlib import import_module
 from typing import Any
 
+from . import importing
+
 _HOMES = {
     "CalibrationPlan": ".calibration",
     "Limits": ".limits",
@@ -43,6 +45,9 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
+
+# AutoModel….from_pretrained reads our folders; transformers itself is imported by whoever needs it
+importing.after("transformers.quantizers.auto", f"{__name__}.packing.hub")
 
 
 def __getattr__(name: str) -> Any:

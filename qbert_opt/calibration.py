@@ -24,6 +24,7 @@ from .quantizers import QuantizedMatrix
 from .texts import LabeledTexts, split_disjoint
 
 BATCH_SIZE = 16
+GRAM_BYTES = 1 << 29  # of statistics of inputs at a time; more are made by reading the text again
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,9 @@ class MatrixQuantizer:
     def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
         self._model, self._profile = loaded.model, profile
         self._plugin = registry.load("quantizers", method)
-        self._grams: dict[str, torch.Tensor] = {}
+        self._method, self._grams = method, dict[str, torch.Tensor]()
         if self._plugin.NEEDS_GRAM:
-            batches = fit_batches(loaded, method, fit)
-            self._grams = fit_grams(self._model, method, batches, [m.module for m in profile.matrices])
+            self._batches = fit_batches(loaded, method, fit)
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""
@@ -123,10 +123,23 @@ class MatrixQuantizer:
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
         """Quantize one matrix under several choices."""
         layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads) for c in choices]
-        found: list[QuantizedMatrix] = self._plugin.quantize(
-            self.weight(matrix), layouts, self._grams.get(matrix.module)
-        )
+        gram = self._gram(matrix) if self._plugin.NEEDS_GRAM else None
+        found: list[QuantizedMatrix] = self._plugin.quantize(self.weight(matrix), layouts, gram)
         return found
+
+    def _gram(self, matrix: MatrixSpec) -> torch.Tensor:
+        """Statistics of a matrix; made for it and those that follow it, as many as `GRAM_BYTES` hold."""
+        if matrix.module not in self._grams:
+            self._grams.clear()
+            names: list[str] = []
+            held = 0
+            for other in self._profile.matrices[self._profile.matrices.index(matrix) :]:
+                held += 4 * other.columns**2
+                if names and held > GRAM_BYTES:
+                    break
+                names.append(other.module)
+            self._grams = fit_grams(self._model, self._method, self._batches, names)
+        return self._grams[matrix.module]
 
     def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:
         """Rounding errors ΔW of one matrix under several choices, float32 `[choices, rows, columns]`."""

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from . import registry
 from .allocation import Allocation
 from .calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from .errors import InputFileError, UsageError
+from .evaluation import evaluate, outputs
 from .models.loading import LoadedModel
-from .packing.artifact import WrittenModel, check_belongs, write_quantized
+from .packing.artifact import check_belongs, write_quantized
+from .packing.record import ReadBack
+from .packing.written import WrittenModel
 from .sequential import SequentialQuantizer, rescored
-from .texts import LabeledTexts
+from .texts import LabeledTexts, read_texts
+
+READ_BACK_TEXTS = 32
 
 
 def quantize_model(
@@ -24,7 +31,7 @@ def quantize_model(
     sequential: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> WrittenModel:
-    """Quantize a model by its plan and write the folder.
+    """Quantize a model by its plan, write the folder, read it back and ask it a few texts.
 
     Args:
         loaded: the model that the plan was made for.
@@ -39,13 +46,51 @@ def quantize_model(
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none, or nothing is gained in sequence.
     """
+    asked = read_back_texts(loaded, allocation, data)
+
+    def answer(found: LoadedModel) -> ReadBack | None:
+        return None if asked is None else read_back(loaded, found, asked)
+
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
         in_sequence = SequentialQuantizer(loaded, allocation, fit, progress)
         again = rescored(loaded, allocation, in_sequence, scored, progress)
-        return write_quantized(loaded, again, in_sequence, output, progress=progress)
+        return write_quantized(loaded, again, in_sequence, output, answer=answer, progress=progress)
     quantizer = plan_quantizer(loaded, allocation, data)
-    return write_quantized(loaded, allocation, quantizer, output, progress=progress)
+    return write_quantized(loaded, allocation, quantizer, output, answer=answer, progress=progress)
+
+
+def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
+    """Draw the texts that a written folder is asked: of those that scored, or bundled ones where there is no data.
+
+    None for a plain module without data: it reads no texts.
+    """
+    if data is not None and data.sha256 == allocation.provenance.data_sha256:
+        _, scored = plan_texts(loaded, allocation, data)
+        return _first(scored)
+    if data is None and loaded.given_head is not None:
+        return None
+    texts = _first(read_texts("snips/dev") if data is None else data)
+    if loaded.head.kind == "spans" and data is None:  # these read a question and a text
+        return LabeledTexts(texts.name, tuple((text[0], text[0]) for text in texts.texts), None)
+    return texts
+
+
+def read_back(loaded: LoadedModel, found: LoadedModel, texts: LabeledTexts) -> ReadBack:
+    """Ask a folder that was read back, and measure its loss against the model that it was made from.
+
+    Raises:
+        InputFileError: answers are no numbers.
+    """
+    loss = evaluate(found, texts, outputs(loaded, texts)).loss
+    if loss is None or not np.isfinite(loss.value):
+        raise InputFileError(f"{loaded.name}: the quantized model answers with NaN or infinite values; not written.")
+    return ReadBack(data=texts.name, num_texts=len(texts), loss=loss.value, loss_unit=loaded.head.loss_unit)
+
+
+def _first(texts: LabeledTexts) -> LabeledTexts:
+    few = texts.take(range(min(READ_BACK_TEXTS, len(texts))))
+    return LabeledTexts(few.name, few.texts, None)
 
 
 def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> MatrixQuantizer:

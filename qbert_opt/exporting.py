@@ -11,11 +11,11 @@ import torch
 from safetensors.numpy import save_file
 
 from .allocation import write_allocation
-from .engines._record import CHECKS, RECORD, EngineRecord, check_session, checks, file_sha256
+from .engines._record import CHECKS, RECORD, EngineRecord, check_session, checks
 from .engines._session import ACTIVATIONS, Activations, Arrays, engine
 from .engines._trace import TracedModel, traceable
 from .errors import InputFileError, UsageError
-from .files import atomic_folder
+from .files import atomic_folder, file_sha256
 from .models.batches import DEFAULT_MAX_TOKENS
 from .models.loading import LoadedModel, load_model
 from .packing.artifact import PLAN, load_quantized, read_matrices

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
 
     from .evaluation import Evaluation, Interval
-    from .packing.artifact import WrittenModel
+    from .packing.written import WrittenModel
 
 TITLES = {
     "query": "query",
@@ -328,11 +328,17 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
 
 def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
     """What is on disk beside what was planned."""
-    return [
+    lines = [
         f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
         f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
         f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
     ]
+    if (found := written.read_back) is not None:
+        lines.append(
+            f"read back        bytes and hashes agree; measured loss {found.loss:.4g} {found.loss_unit} on "
+            f"{found.num_texts} texts of {found.data}, predicted {plan.predicted_loss:.4g}"
+        )
+    return lines
 
 
 def device_table(device: Device) -> list[str | Table]:

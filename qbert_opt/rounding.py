@@ -51,12 +51,12 @@ def with_rounded_inputs(model: nn.Module, planned: Sequence[PlannedActivation]) 
     for module in model.modules():
         item = by_weight.get(id(getattr(module, "weight", None)))
         if item is not None and isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(_Rounder(item.bits, item.low, item.high))
+            module.register_forward_pre_hook(Rounder(item.bits, item.low, item.high))
     return model
 
 
 @dataclass(frozen=True, slots=True)
-class _Rounder:
+class Rounder:
     """Forward pre-hook of one matrix; a class, so that a model with it can be copied."""
 
     bits: int
@@ -64,6 +64,7 @@ class _Rounder:
     high: float | None
 
     def __call__(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the arguments with the first one rounded."""
         return (round_activations(args[0], self.bits, self.low, self.high), *args[1:])
 
 

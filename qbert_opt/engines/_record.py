@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..errors import InputFileError
-from ..files import read_document
+from ..files import check_files, read_document
 from ._session import Activations, Arrays, Session, difference
 
 SCHEMA = "qbert-opt/engine@1"
@@ -67,18 +66,8 @@ def read_record(folder: str | Path) -> EngineRecord:
     """
     root = Path(folder)
     record = read_document(root / RECORD, EngineRecord, SCHEMA)
-    for name, expected in record.files.items():
-        if Path(name).name != name or not (root / name).is_file():
-            raise InputFileError(f"{root / name}: is missing, and {RECORD} lists it. Export the model anew.")
-        if file_sha256(root / name) != expected:
-            raise InputFileError(f"{root / name}: is not the file that was exported (sha256). Export the model anew.")
+    check_files(root, record.files, "Export the model anew.")
     return record
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:

@@ -150,6 +150,8 @@ def refusing(source: str | Path) -> Iterator[None]:
     """
     try:
         yield
+    except InputFileError:
+        raise
     except Exception as error:
         raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
 

@@ -2,7 +2,8 @@
 
     model.safetensors   per matrix `<module>.codes` (packed) and its ranges; tables likewise; all else in fp16
     allocation.json     the plan, with the hash of the model it belongs to
-    config.json, tokenizer files
+    config.json         the model's, with `quantization_config`: format, hashes of all files, how it was checked
+    tokenizer files
 
 Only safetensors and JSON: nothing in the folder can run code when it is opened.
 """
@@ -10,8 +11,6 @@ Only safetensors and JSON: nothing in the folder can run code when it is opened.
 from __future__ import annotations
 
 import copy
-import errno
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
@@ -27,24 +25,28 @@ from ..allocation import Allocation, PlannedMatrix, PlannedTable, read_allocatio
 from ..calibration import MatrixQuantizer, quantize_table
 from ..choices import Layout
 from ..errors import InputFileError
-from ..files import atomic_folder
+from ..files import atomic_folder, file_sha256
 from ..models.loading import (
+    AUTO_CLASSES,
     LoadedModel,
     build_model,
     check_finite,
+    config_kind,
     load_tokenizer,
     quiet_transformers,
     refusing,
     weights_sha256,
 )
+from ..provenance import code_version
 from ..quantizers import QuantizedMatrix
 from ..rounding import with_rounded_inputs
+from .modules import quantized_parts
+from .record import CONFIG, FORMAT, FolderRecord, ReadBack, read_record, write_record
 from .stored import PARTS, part_shapes, restored, stored_parts
+from .streaming import Shapes, StreamedFile
+from .written import WEIGHTS, WrittenModel, check_written, measure_folder
 
-WEIGHTS = "model.safetensors"
 PLAN = "allocation.json"
-CONFIG = "config.json"
-FORMAT = "qbert-opt/model@1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,49 +57,85 @@ class StoredMatrix:
     quantized: QuantizedMatrix
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenModel:
-    """What is on disk: `tensor_bytes` of payload, `header_bytes` that say where each tensor lies."""
-
-    folder: Path
-    encoder_bytes: int
-    tensor_bytes: int
-    header_bytes: int
-
-
 def write_quantized(
     loaded: LoadedModel,
     allocation: Allocation,
     quantizer: MatrixQuantizer,
     output: str | Path,
     *,
+    answer: Callable[[LoadedModel], ReadBack | None] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> WrittenModel:
-    """Quantize a model by its plan and write the folder, whole or not at all.
+    """Quantize a model by its plan and write the folder, whole or not at all; matrices are in memory one at a time.
+
+    Before the folder gets its name it is read back: bytes are those planned, tensors those that the quantizer gave, and
+    the model is opened from it with packed weights.
+
+    Args:
+        loaded: the model that the plan was made for.
+        allocation: the plan.
+        quantizer: of the plan's method.
+        output: folder to write.
+        answer: asks the model that was read back; what it finds is kept in the folder.
+        progress: called with matrices done, matrices in all, and what goes on.
 
     Raises:
-        InputFileError: the plan belongs to another model.
-        RuntimeError: bytes on disk differ from the plan's (our bug, never left on disk).
+        InputFileError: the plan belongs to another model, or what was written answers with NaN.
+        RuntimeError: what is on disk is not what was planned or handed over (never left on disk).
     """
     check_belongs(allocation, loaded)
-    tensors: dict[str, torch.Tensor] = {}
     by_module = {m.module: m for m in allocation.profile.matrices}
-    for index, planned in enumerate(allocation.matrices):
-        progress(index, len(allocation.matrices), planned.module)
-        [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
-        tensors |= _stored(planned.module, quantized)
-    for table in allocation.tables:
-        [quantized] = quantize_table(loaded.model, table.module, [table.choice])
-        tensors |= _stored(table.module, quantized)
-    tensors |= _other_tensors(loaded.model, allocation)
+    total = len(allocation.matrices)
+    metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
     with atomic_folder(output) as folder:
-        _save(tensors, folder / WEIGHTS, loaded.sha256)
+        with StreamedFile(folder / WEIGHTS, _shapes(loaded.model, allocation), metadata) as file:
+            for index, planned in enumerate(allocation.matrices):
+                progress(index, total, planned.module)
+                [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
+                _write_parts(file, planned.module, quantized)
+            for table in allocation.tables:
+                progress(total, total, table.module)
+                [quantized] = quantize_table(loaded.model, table.module, [table.choice])
+                _write_parts(file, table.module, quantized)
+            for name, parameter in _others(loaded.model, allocation):
+                file.write(name, _halved(name, parameter))
+        progress(total, total, "reading back")
         write_allocation(allocation, folder / PLAN)
         loaded.tokenizer.save_pretrained(folder)
-        _write_config(loaded, folder)
         written = measure_folder(folder, allocation)
-        _check_bytes(written, allocation)
-    return WrittenModel(Path(output), written.encoder_bytes, written.tensor_bytes, written.header_bytes)
+        check_written(written, allocation, file.digests)
+        hashes = {part.name: file_sha256(part) for part in sorted(folder.iterdir()) if part.name != CONFIG}
+        record = FolderRecord(version=code_version(), plan=PLAN, files=hashes)
+        plain = not hasattr(loaded.model, "config")  # a plain module: nothing says how to build it
+        config = None if plain else loaded.model.config.to_dict()
+        write_record(record, folder, config)
+        if answer is not None:
+            opened = load_quantized(folder, into=loaded)[0] if plain else open_packed(folder)
+            record = record.model_copy(update={"read_back": answer(opened)})
+            write_record(record, folder, config)
+    return replace(written, folder=Path(output), read_back=record.read_back)
+
+
+def open_packed(folder: str | Path) -> LoadedModel:
+    """Open a quantized folder through transformers: weights stay packed, and a matrix is unpacked while it is used.
+
+    Raises:
+        InputFileError: a part is missing, differs from what was written, or does not match the plan.
+    """
+    from . import hub  # noqa: F401  (its import tells transformers of us)
+
+    root = Path(folder)
+    allocation = read_allocation(root / PLAN)
+    quiet_transformers()
+    with refusing(root):
+        config = AutoConfig.from_pretrained(root, local_files_only=True)
+        model, found = AUTO_CLASSES[config_kind(config, str(root))].from_pretrained(
+            root, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    wrong = sorted([*found["missing_keys"], *found["unexpected_keys"]])
+    if wrong:
+        raise InputFileError(f"{root / WEIGHTS}: tensor {wrong[0]} is missing or unknown. Quantize anew.")
+    return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), allocation.profile.sha256)
 
 
 def load_quantized(
@@ -117,6 +155,7 @@ def load_quantized(
     root = Path(folder)
     if not (root / PLAN).is_file():
         raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
+    read_record(root)
     allocation = read_allocation(root / PLAN)
     if into is not None:
         check_belongs(allocation, into)
@@ -210,35 +249,19 @@ def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
         )
 
 
-def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
-    """Count the bytes of a written folder from the file itself."""
-    path = folder / WEIGHTS
-    with path.open("rb") as file:
-        header_bytes = 8 + int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes - 8))
-    sizes = {n: e["data_offsets"][1] - e["data_offsets"][0] for n, e in header.items() if n != "__metadata__"}
-    encoder = sum(sizes.get(f"{m.module}.{part}", 0) for m in allocation.matrices for part in PARTS)
-    return WrittenModel(folder, encoder, path.stat().st_size - header_bytes, header_bytes)
+def _shapes(model: nn.Module, allocation: Allocation) -> Shapes:
+    """Shape and type of every tensor of the file."""
+    shapes = {
+        f"{planned.module}.{part}": found
+        for planned in quantized_parts(allocation)
+        for part, found in part_shapes(planned.layout, planned.rows, planned.columns).items()
+    }
+    return shapes | {name: (tuple(p.shape), torch.float16) for name, p in _others(model, allocation)}
 
 
-def _save(tensors: dict[str, torch.Tensor], path: Path, model_sha256: str) -> None:
-    """Write the tensors; safetensors wraps the system's error in one of its own."""
-    try:
-        save_file(tensors, path, metadata={"format": FORMAT, "model_sha256": model_sha256})
-    except SafetensorError as error:
-        code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-        raise OSError(code, str(error)) from None
-
-
-def _check_bytes(written: WrittenModel, allocation: Allocation) -> None:
-    planned = (allocation.encoder_bytes, allocation.total_bytes)
-    found = (written.encoder_bytes, written.tensor_bytes)
-    if planned != found:
-        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {found}")
-
-
-def _stored(module: str, quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
-    return {f"{module}.{part}": tensor for part, tensor in stored_parts(quantized).items()}
+def _write_parts(file: StreamedFile, module: str, quantized: QuantizedMatrix) -> None:
+    for part, tensor in stored_parts(quantized).items():
+        file.write(f"{module}.{part}", tensor)
 
 
 def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, layout: Layout) -> QuantizedMatrix:
@@ -255,24 +278,14 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
     return restored(layout, planned.rows, planned.columns, found)
 
 
-def _other_tensors(model: nn.Module, allocation: Allocation) -> dict[str, torch.Tensor]:
-    """Biases, LayerNorm and head in fp16."""
-    searched = [m.module for m in allocation.matrices] + [t.module for t in allocation.tables]
-    priced = {f"{module}.weight" for module in searched}
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        if name in priced:
-            continue
-        half = parameter.detach().half()
-        if not torch.isfinite(half).all():
-            raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
-        tensors[name] = half.contiguous()
-    return tensors
+def _others(model: nn.Module, allocation: Allocation) -> Iterator[tuple[str, nn.Parameter]]:
+    """Biases, LayerNorm and head: what is stored in fp16."""
+    priced = {f"{planned.module}.weight" for planned in quantized_parts(allocation)}
+    return ((name, parameter) for name, parameter in model.named_parameters() if name not in priced)
 
 
-def _write_config(loaded: LoadedModel, folder: Path) -> None:
-    if not hasattr(loaded.model, "config"):  # a plain module: nothing says how to build it
-        return
-    config = loaded.model.config.to_dict()
-    config["quantization_config"] = {"quant_method": "qbert-opt", "format": FORMAT, "plan": PLAN}
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
+def _halved(name: str, parameter: nn.Parameter) -> torch.Tensor:
+    half = parameter.detach().half()
+    if not torch.isfinite(half).all():
+        raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
+    return half

@@ -20,7 +20,7 @@ from qbert_opt.limits import Limits
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.operations import Storage, Workload, matrix_operation, stored_weight
-from qbert_opt.packing.artifact import load_quantized
+from qbert_opt.packing.artifact import load_quantized, open_packed
 from qbert_opt.planner import allocate
 from qbert_opt.pricing import fixed_costs, option_tables
 from qbert_opt.recipes import recipe_allocation
@@ -209,6 +209,9 @@ def test_from_scores_to_a_model_that_rounds(cli, tiny_folder, data_file, tmp_pat
     original = load_model(tiny_folder)
     verified = apply_plan(original, allocation, MatrixQuantizer(original, allocation.profile, "rtn", None))
     torch.testing.assert_close(logits(verified.model, batches), logits(loaded.model, batches))
+    packed = open_packed(out)
+    for model in (packed.model, packed.model.dequantize()):
+        torch.testing.assert_close(logits(model, batches), logits(loaded.model, batches))
     truth = outputs(original, texts)
     rounded, floats = (evaluate(model, texts, truth).loss.value for model in (loaded, plain))
     assert rounded > 0 and rounded != floats

@@ -149,7 +149,7 @@ def test_spoiled_exports_are_refused(exported, tmp_path, spoil):
     for name in record.files:
         copy = shutil.copytree(exported, tmp_path / f"{spoil.__name__}-{name}")
         spoil(copy / name)
-        with pytest.raises(InputFileError, match=r"(is not the file that was exported|is missing)"):
+        with pytest.raises(InputFileError, match=r"(is not the file that was written|is missing)"):
             Predictor(copy)
 
 

@@ -17,7 +17,7 @@ from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
 from qbert_opt.operations import ATTENTION_KINDS, Storage, Workload, model_graph
-from qbert_opt.packing.artifact import load_quantized
+from qbert_opt.packing.artifact import load_quantized, open_packed
 from qbert_opt.planner import allocate
 from qbert_opt.pricing import option_tables
 from qbert_opt.sensitivity import measure_sensitivity
@@ -160,3 +160,8 @@ def test_score_solve_quantize_and_load(family, kind, tmp_path, car_soc):
         collect(again.head, again.model, batches).values, collect(replaced.head, replaced.model, batches).values,
         rtol=0, atol=0,
     )  # fmt: skip
+    packed = open_packed(tmp_path / "out")
+    for model in (packed.model, packed.model.dequantize()):
+        torch.testing.assert_close(
+            collect(packed.head, model, batches).values, collect(again.head, again.model, batches).values
+        )

@@ -1,0 +1,190 @@
+"""How fast, how small and how right are engines with a mixed plan, beside float32?
+
+    python benchmarks/engines.py prepare MODEL WORK    # quantize by the bundled plan's choices, export to every engine
+    python benchmarks/engines.py measure WORK [--rounds 12]     # prints JSON; on a machine with nothing else to do
+
+MODEL has 12 layers of 768 and a head for SNIPS intents. The plan is what the bundled scores give for 3 bits per weight
+with 2, 4 and 8 bits (two matrices are pinned to 8) in all groupings; weights are quantized by gptq on
+SNIPS dev, tables by 8 bits per row. Speed: every engine lives in a process of its own; each round asks all of them in
+turn, in alternating order, for a few runs of one sentence of 128 tokens on one thread; processor time, medians; ratios
+are paired by round, with a 95 % bootstrap interval over rounds. Memory: anonymous pages of a fresh process.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+
+BUDGET_BITS = 3
+PINS = {"layer.0.attention.attn.v": 8, "layer.3.attention.attn.o": 8}
+SEQ_LEN = 128
+RUNS = 5  # in a round
+# name: engine, folder, activations; `<name>` of the float ones is what the others are compared with
+ENGINES = {
+    "torch float32": ("torch", "model", "float32"),
+    "openvino float32": ("openvino", "openvino-float", "float32"),
+    "onnxruntime float32": ("onnxruntime", "onnxruntime-float", "float32"),
+    "openvino": ("openvino", "openvino-int8", "int8"),
+    "openvino coarse": ("openvino", "openvino-int8-coarse", "int8-coarse"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-int8", "int8"),
+    "onnxruntime coarse": ("onnxruntime", "onnxruntime-int8-coarse", "int8-coarse"),
+}
+
+
+def prepare(model: Path, work: Path) -> None:
+    import qbert_opt as qb
+    from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.exporting import export_float
+    from qbert_opt.models.structure import profile_model
+    from qbert_opt.packing.artifact import write_quantized
+    from qbert_opt.recipes import given_allocation
+
+    loaded = qb.load_model(model)
+    profile = profile_model(loaded)
+    limits = qb.Limits(encoder_bytes=BUDGET_BITS * profile.encoder_elements // 8)
+    plan = qb.allocate(qb.reference_scores(), limits, bits=(2, 4, 8), pins=PINS)
+    fit, _ = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(256, 256, 0))
+    given = given_allocation(profile, {m.module: m.choice for m in plan.matrices})
+    quantizer = MatrixQuantizer(loaded, profile, "gptq", fit)
+    work.mkdir(exist_ok=True)
+    (work / "model").symlink_to(model.absolute())
+    print(write_quantized(loaded, given, quantizer, work / "quantized"), flush=True)
+    for engine, folder, activations in ENGINES.values():
+        if folder.endswith("-float"):
+            export_float(model, engine, work / folder)
+        elif folder != "model":
+            print(qb.export_model(work / "quantized", engine, work / folder, activations=activations), flush=True)
+
+
+def serve(name: str, work: Path, pipe: object) -> None:
+    """Answer requests for so many runs with processor times, until None comes."""
+    from qbert_opt.engines._child import WARM_UP
+    from qbert_opt.registry import load
+    from qbert_opt.timing import made_up_inputs
+
+    engine, folder, activations = ENGINES[name]
+    session = load("engines", engine).open_model(work / folder, 1, activations)
+    inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)
+    for _ in range(WARM_UP):
+        session.run(inputs)
+    pipe.send("ready")
+    while (runs := pipe.recv()) is not None:
+        found = []
+        for _ in range(runs):
+            started = time.process_time()
+            session.run(inputs)
+            found.append(time.process_time() - started)
+        pipe.send(found)
+
+
+def speeds(work: Path, rounds: int) -> dict[str, list[float]]:
+    """Median processor seconds of each engine in each round."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes, children = {}, []
+    for name in ENGINES:
+        pipes[name], other = spawn.Pipe()
+        children.append(spawn.Process(target=serve, args=(name, work, other)))
+        children[-1].start()
+        assert pipes[name].recv() == "ready"
+    found: dict[str, list[float]] = {name: [] for name in ENGINES}
+    for number in range(rounds):
+        for name in list(ENGINES)[:: 1 if number % 2 else -1]:
+            pipes[name].send(RUNS)
+            found[name].append(float(np.median(pipes[name].recv())))
+    for name, child in zip(ENGINES, children, strict=True):
+        pipes[name].send(None)
+        child.join()
+    return found
+
+
+def ratio(above: list[float], below: list[float]) -> list[float]:
+    """Median of paired ratios with the 95 % bootstrap interval of the median over rounds."""
+    pairs = np.array(above) / np.array(below)
+    draws = np.random.default_rng(0).integers(0, len(pairs), (5000, len(pairs)))
+    low, high = np.quantile(np.median(pairs[draws], axis=1), [0.025, 0.975])
+    return [round(float(x), 3) for x in (np.median(pairs), low, high)]
+
+
+def measure(work: Path, rounds: int) -> dict[str, object]:
+    from qbert_opt.engines._record import is_exported, read_record
+    from qbert_opt.provenance import code_commit
+    from qbert_opt.timing import made_up_inputs, time_files
+
+    taken = speeds(work, rounds)
+    inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)
+    rows = {}
+    for name, (engine, folder, activations) in ENGINES.items():
+        fresh = time_files(engine, work / folder, inputs, threads=1, runs=3, activations=activations)
+        low, middle, high = np.quantile(taken[name], [0.25, 0.5, 0.75])
+        row = {
+            "engine": fresh.engine_label, "cpu_ms": round(1e3 * float(middle), 2),
+            "quartiles_ms": [round(1e3 * float(low), 2), round(1e3 * float(high), 2)],
+            "private_mb": round(fresh.private_bytes / 1e6, 1), "interpreter_mb": round(fresh.floor_bytes / 1e6, 1),
+            "load_s": round(fresh.load_s, 2),
+        }  # fmt: skip
+        for other in ("torch float32", "openvino float32", "onnxruntime float32"):
+            row[f"times_faster_than_{other.replace(' ', '_')}"] = ratio(taken[other], taken[name])
+        if is_exported(work / folder):
+            record = read_record(work / folder)
+            row |= {
+                "bytes": record.exported_bytes, "artifact_bytes": record.source_bytes,
+                "bytes_over_artifact": round(record.exported_bytes / record.source_bytes, 4),
+                "difference": record.difference, "difference_in_float32": record.graph_difference,
+            }  # fmt: skip
+        rows[name] = row
+    return {"rounds": rounds, "seq_len": SEQ_LEN, "threads": 1, "commit": code_commit(), "rows": rows}
+
+
+def answers(work: Path) -> dict[str, object]:
+    """Answers of every engine to SNIPS test, beside the dequantized torch model's and the float model's."""
+    import torch
+
+    import qbert_opt as qb
+    from qbert_opt.evaluation import evaluate
+
+    texts = qb.read_texts("snips/test")
+    reference = qb.load_model(work / "model")
+    truth = qb.outputs(reference, texts)
+    quantized, _ = qb.load_quantized(work / "quantized")
+    dequantized = qb.outputs(quantized, texts)
+    found = evaluate(quantized, texts, truth)
+    rows = {
+        "torch float32": {"accuracy": evaluate(reference, texts).accuracy.value},
+        "torch, dequantized": {"accuracy": found.accuracy.value, "kl": found.kl.value, "flipped": found.flipped},
+    }
+    for name, (_engine, folder, _) in ENGINES.items():
+        if folder == "model" or folder.endswith("-float"):
+            continue
+        logits = torch.from_numpy(qb.Predictor(work / folder, threads=1).logits(texts.texts, batch_size=1))
+        log_p, log_q = (x.double().log_softmax(-1) for x in (truth, logits))
+        right = [quantized.labels[i] == label for i, label in zip(logits.argmax(1).tolist(), texts.labels, strict=True)]
+        rows[name] = {
+            "accuracy": float(np.mean(right)),
+            "kl": float((log_p.exp() * (log_p - log_q)).sum(-1).mean()),
+            "flipped": int((logits.argmax(1) != truth.argmax(1)).sum()),
+            "flipped_against_dequantized": int((logits.argmax(1) != dequantized.argmax(1)).sum()),
+            "difference_from_dequantized": float((logits - dequantized).abs().max() / dequantized.abs().max()),
+        }
+    return {"texts": len(texts), "data": texts.name, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("prepare", "measure", "answers"))
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=12)
+    options = parser.parse_args()
+    if options.what == "prepare":
+        prepare(*options.folders)
+        return
+    found = measure(options.folders[0], options.rounds) if options.what == "measure" else answers(options.folders[0])
+    print(json.dumps(found | {"machine": platform.machine(), "cores": os.cpu_count()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A safetensors file written tensor by tensor: its header comes first, from shapes that the plan already knows.
+
+No more than one tensor is in memory at a time, so a model may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+DTYPES = {torch.float16: "F16", torch.uint8: "U8"}
+READ_BYTES = 1 << 20
+
+Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+class StreamedFile:
+    """Writes tensors of known shapes, in any order, each once.
+
+    Attributes:
+        digests: sha256 of the bytes of each tensor as it was handed over.
+    """
+
+    def __init__(self, path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> None:
+        self._shapes, self.digests = dict(shapes), dict[str, str]()
+        self._offsets: dict[str, int] = {}
+        header: dict[str, object] = {"__metadata__": dict(metadata)}
+        end = 0
+        # wider types first: readers map tensors in place, and want them aligned
+        for name in sorted(shapes, key=lambda n: (-shapes[n][1].itemsize, n)):
+            shape, dtype = shapes[name]
+            self._offsets[name], end = end, end + math.prod(shape) * dtype.itemsize
+            header[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [self._offsets[name], end]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._start, self._end = 8 + len(text), 8 + len(text) + end
+        self._file = path.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def __enter__(self) -> StreamedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and (absent := self._shapes.keys() - self.digests.keys()):
+            self._file.close()
+            raise RuntimeError(f"tensor {min(absent)} was announced and never written")
+        self._file.truncate(self._end)
+        self._file.close()
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write one tensor.
+
+        Raises:
+            RuntimeError: unknown, of another shape than announced, or written before (our bug).
+        """
+        if (tuple(tensor.shape), tensor.dtype) != self._shapes.get(name) or name in self.digests:
+            raise RuntimeError(f"tensor {name} {tuple(tensor.shape)} {tensor.dtype} is not what was announced")
+        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        self._file.seek(self._start + self._offsets[name])
+        self._file.write(data)
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+
+
+def tensor_digests(path: Path) -> dict[str, str]:
+    """Sha256 of the bytes of each tensor of a safetensors file that was just written."""
+    found = {}
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            file.seek(8 + size + begin)
+            digest = hashlib.sha256()
+            while begin < end and (part := file.read(min(READ_BYTES, end - begin))):
+                digest.update(part)
+                begin += len(part)
+            found[name] = digest.hexdigest()
+    return found
