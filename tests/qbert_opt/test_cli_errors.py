@@ -215,7 +215,7 @@ def test_a_full_disk(cli, tmp_path, tiny_folder, data_file, plan_file, monkeypat
     before = sorted(p.name for p in tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        patch.setattr("qbert_opt.packing.artifact.save_file", full)
+        patch.setattr("qbert_opt.packing.streaming.StreamedFile.write", full)
         for command in (
             ("solve", "--budget", "25MB", "-o", tmp_path / "plan2.json"),
             ("quantize", plan_file, "--model", tiny_folder, "--data", data_file, "-q", "-o", tmp_path / "out"),
