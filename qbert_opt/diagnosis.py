@@ -89,6 +89,25 @@ class Surface(_Frozen):
         return self
 
 
+class Descent(_Frozen):
+    """Loss of the model moved along the direction of least curvature that was found.
+
+    Attributes:
+        curvature: vᵀ H v of that unit direction, negative.
+        steps: distances moved, ascending; 0 is there.
+        loss: loss at each.
+    """
+
+    curvature: float
+    steps: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    @property
+    def fall(self) -> float:
+        """How far the loss falls along it."""
+        return self.loss[len(self.loss) // 2] - min(self.loss)
+
+
 class Diagnosis(_Frozen):
     """What the Hessian of the training loss by a model's searched matrices says on some labelled text.
 
@@ -105,6 +124,7 @@ class Diagnosis(_Frozen):
         eigenvalues: the two of largest magnitude, largest first, signs kept.
         spectrum: density of all eigenvalues.
         surface: loss along the two eigenvectors.
+        descent: loss along the direction of least curvature; None where no negative curvature was found.
         warnings: what the user should know; the first says so where the model has not converged.
         seed: of every draw.
         commit: of this project's code; `version` its release; `date` of the run.
@@ -124,6 +144,7 @@ class Diagnosis(_Frozen):
     eigenvalues: tuple[float, float]
     spectrum: Spectrum
     surface: Surface
+    descent: Descent | None
     warnings: tuple[str, ...]
     seed: int
     commit: str

@@ -21,3 +21,8 @@ def diagnosis_lines(found: Diagnosis, path: str) -> Iterator[str]:
         f"top eigenvalues {first:.4g} and {second:.4g}, least {found.spectrum.least:.3g} or below, "
         f"trace {trace:.4g} ± {error:.2g}, negative {found.spectrum.negative_share:.1%} of squared curvature"
     )
+    down = found.descent
+    if down is None:
+        yield "no direction of negative curvature was found"
+    else:
+        yield f"along the least curvature found, {down.curvature:.3g}, the loss falls by {down.fall:.3g}"

@@ -11,6 +11,7 @@ weight: the quadrature stays right (Knizhnerman 1996; Chen, Trogdon & Ubaru 2021
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,21 +44,45 @@ def quadrature(operator: LinearOperator, steps: int, seed: int) -> Quadrature:
         steps: operator products.
         seed: of the vector.
     """
+    run = [(alpha, beta) for _, alpha, beta in _recurrence(operator, steps, seed)]
+    nodes, vectors = _eigen(run)
+    return Quadrature(nodes, vectors[0] ** 2)
+
+
+def least_vector(operator: LinearOperator, steps: int, seed: int) -> NDArray[np.float64]:
+    """Return the unit vector, float64 `[P]`, whose Rayleigh quotient is the least node of `quadrature`.
+
+    It is the least eigenvector as far as the run has found it. The run is made a second time instead of keeping its
+    vectors.
+    """
+    coefficients = _eigen([(alpha, beta) for _, alpha, beta in _recurrence(operator, steps, seed)])[1][:, 0]
+    found = np.zeros(operator.shape[0])
+    for coefficient, (vector, _, _) in zip(coefficients, _recurrence(operator, len(coefficients), seed), strict=True):
+        found += coefficient * vector
+    found /= np.linalg.norm(found)
+    return found
+
+
+def _recurrence(operator: LinearOperator, steps: int, seed: int) -> Iterator[tuple[NDArray[np.float64], float, float]]:
+    """Give each Lanczos vector with its diagonal entry and the entry beside it, the last one's meaning nothing."""
     vector = np.random.default_rng(seed).standard_normal(operator.shape[0])
     vector /= np.linalg.norm(vector)
-    before, beta = np.zeros_like(vector), 0.0
-    diagonal: list[float] = []
-    beside: list[float] = []
+    before, beta, size = np.zeros_like(vector), 0.0, 0.0
     for _ in range(steps):
         product = operator @ vector
         alpha = float(product @ vector)
-        diagonal.append(alpha)
         product -= alpha * vector
         product -= beta * before
         beta = float(np.linalg.norm(product))
-        if beta <= BREAKDOWN * max(map(abs, diagonal + beside)):
-            break
-        beside.append(beta)
+        size = max(size, abs(alpha), beta)
+        yield vector, alpha, beta
+        if beta <= BREAKDOWN * size:
+            return
         before, vector = vector, product / beta
-    nodes, vectors = eigh_tridiagonal(np.array(diagonal), np.array(beside[: len(diagonal) - 1]))
-    return Quadrature(nodes, vectors[0] ** 2)
+
+
+def _eigen(run: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues, ascending, and eigenvectors of the tridiagonal matrix of a run."""
+    diagonal, beside = np.array(run).T
+    values, vectors = eigh_tridiagonal(diagonal, beside[:-1])
+    return values, vectors

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 
-from qbert_opt import diagnosing
+from qbert_opt import diagnosing, landscape
 from qbert_opt.curvature.hessian import top_eigenpairs
-from qbert_opt.curvature.lanczos import quadrature
+from qbert_opt.curvature.lanczos import least_vector, quadrature
 from qbert_opt.diagnosing import DiagnosisPlan, diagnose
 from qbert_opt.diagnosis import Spectrum, read_diagnosis, write_diagnosis
 from qbert_opt.errors import InputFileError, UsageError
@@ -110,7 +110,7 @@ def exact(tiny):
 
 def test_the_surface_has_the_eigenvalues_as_curvature_and_the_gradient_as_slope(exact, sentences, monkeypatch):
     """Second and first differences of the losses, close by; and the weights come back bit by bit."""
-    monkeypatch.setattr(diagnosing, "RISE_NATS", 1e-5)
+    monkeypatch.setattr(landscape, "RISE_NATS", 1e-5)
     monkeypatch.setattr(
         diagnosing, "top_eigenpairs", lambda *args, **options: top_eigenpairs(*args, **options, tolerance=1e-6)
     )
@@ -131,15 +131,30 @@ def test_the_surface_has_the_eigenvalues_as_curvature_and_the_gradient_as_slope(
     assert np.hypot(*found.surface.slopes) <= found.gradient_norm
 
 
-def test_a_loss_that_curves_downward_is_said(tiny, sentences):
-    """A network of random weights has not converged; a spectrum without notable negative eigenvalues says nothing."""
+def test_a_loss_that_falls_where_it_curves_downward_is_said(tiny, sentences):
+    """A network of random weights has not converged; where the loss hardly falls, nothing is said."""
     found = diagnose(tiny, sentences, QUICK, memory_limit_bytes=LIMIT)
-    assert found.spectrum.negative_share > diagnosing.NOTABLE_NEGATIVE
+    assert found.descent.curvature == pytest.approx(found.spectrum.least, rel=1e-3) and found.descent.curvature < 0
+    assert found.descent.loss[8] == pytest.approx(found.loss, rel=1e-6) and found.descent.steps[8] == 0
+    assert found.descent.fall == found.descent.loss[8] - min(found.descent.loss) >= 0
     [warning] = found.warnings
-    assert "has not converged" in warning and f"{found.spectrum.least:.3g}" in warning
-    converged = Spectrum(nodes=((-0.1, 0.0, 3.0),) * 2, weights=((0.1, 0.8, 0.1),) * 2)
-    assert converged.negative_share == pytest.approx(0.001 / 0.901)
-    assert not list(diagnosing._warnings(converged))
+    assert "has not converged" in warning and f"{min(found.descent.loss):.4g}" in warning
+    little = found.descent.model_copy(update={"curvature": -0.1, "loss": (*[0.031] * 8, 0.03, *[0.029] * 8)})
+    assert not list(diagnosing._warnings(1.0, little)) and not list(diagnosing._warnings(1.0, None))
+    assert list(diagnosing._warnings(0.4, little)) and list(diagnosing._warnings(-0.4, little))
+    falls = little.model_copy(update={"loss": (*[0.3] * 8, 0.2, *[0.1] * 8)})
+    assert "falls from 0.2 to 0.1." in next(diagnosing._warnings(1.0, falls))
+
+
+def test_the_least_vector_has_the_least_node_as_curvature():
+    """Its Rayleigh quotient is that node, also with copies about; with enough steps it is the least eigenvector."""
+    values = np.concatenate([[-7.0, 100.0, 55.0], np.linspace(-1, 1, 97)])
+    dense, basis = symmetric(values, 2)
+    operator = aslinearoperator(dense)
+    for steps in (3, 12, 80):
+        vector = least_vector(operator, steps, 4)
+        assert vector @ dense @ vector == pytest.approx(quadrature(operator, steps, 4).nodes[0], rel=1e-6)
+    assert abs(vector @ basis[:, 0]) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["tags", "spans"])
