@@ -161,8 +161,9 @@ class Allocation(_Frozen):
 
     Attributes:
         status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
-        gap: proven relative distance to the best plan.
-        lower_bound: no plan within the limits has less predicted loss.
+        objective: what is least: `predicted_loss`, or a resource (latency and energy: their separable bounds).
+        gap: proven relative distance of the objective to the best plan's.
+        lower_bound: no plan within the limits has less of the objective.
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
         predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
         predicted_std_error: of that sum, its terms taken as independent.
@@ -180,6 +181,7 @@ class Allocation(_Frozen):
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
+    objective: str = "predicted_loss"
     gap: float | None
     lower_bound: float | None
     solver: str

@@ -17,19 +17,12 @@ from .errors import UsageError
 from .profiles import ModelProfile
 from .programs import PlanningTask
 from .scores import Provenance
+from .wishes import RESOURCES
 
 if TYPE_CHECKING:
     from solvers import Frontier
 
 SCHEMA = "qbert-opt/frontier@1"
-RESOURCES = {
-    "bytes": "encoder_bytes",
-    "total-bytes": "total_bytes",
-    "latency": "latency_bound_s",
-    "energy": "energy_bound_j",
-    "dram": "dram_bytes",
-    "bops": "bops",
-}
 
 
 class _Frozen(BaseModel):

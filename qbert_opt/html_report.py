@@ -232,7 +232,7 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
     if plan.random_loss is not None:
         rows.append(("random plans in the same limits, median", None, plan.random_loss))
-    if plan.lower_bound is not None:
+    if plan.lower_bound is not None and plan.objective == "predicted_loss":
         rows.append(("proven lower bound", None, plan.lower_bound))
     return [
         {

@@ -154,6 +154,8 @@ def shown(measure: str, value: float) -> str:
     """Write a limit or what is used of it, with its unit."""
     if measure == "bops":
         return f"{value:.4g} BOPs"
+    if measure == "predicted_loss":
+        return f"{value:.4g}"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
 

@@ -39,6 +39,7 @@ class Proof:
 
     status: str
     solver: str
+    objective: str = "predicted_loss"
     gap: float | None = None
     lower_bound: float | None = None
     limits: tuple[Limit, ...] = ()
@@ -66,6 +67,7 @@ def assemble(
     return Allocation(
         version=code_version(),
         status=proof.status,
+        objective=proof.objective,
         gap=proof.gap,
         lower_bound=proof.lower_bound,
         solver=proof.solver,

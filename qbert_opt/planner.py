@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from solvers import random_plans, shadow_price
+import numpy as np
+
+from solvers import random_plans, shadow_price, top_k
+from solvers.solution import relative_gap
 
 from .activations import ActivationChoice, input_bits, planned_activations
-from .allocation import Allocation, Limit, UniformPlan
+from .allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from .cross_fit import cross_fit
-from .errors import InfeasibleError
+from .errors import InfeasibleError, UsageError
 from .limits import Limits, Row, measured, tightest
 from .operations import Workload
 from .planned import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
-from .programs import PlanningTask
-from .scheduled import broken, enforced
+from .programs import LOSS, RESIDENT_GOALS, PlanningTask
+from .scheduled import broken, enforced, proven_against
 from .scores import ScoreTable
 from .solved import Plan, SolverOptions, attempt, why_infeasible
 
@@ -40,12 +43,9 @@ def allocate(
     *,
     device: Device | None = None,
     workload: Workload | None = None,
-    bits: Sequence[int] | None = None,
-    groupings: Sequence[str] | None = None,
-    table_bits: Sequence[int] | None = None,
-    pins: Mapping[str, int] | None = None,
     activations: Sequence[ActivationChoice] = (),
     options: SolverOptions | None = None,
+    **wishes: Any,
 ) -> Allocation:
     """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
 
@@ -54,27 +54,22 @@ def allocate(
         limits: what the user asked for.
         device: target hardware; its own limits and formats count too.
         workload: sentences and tokens of one inference.
-        bits: bit widths to choose from; all that were scored when None.
-        groupings: groupings to choose from; all that were scored when None.
-        table_bits: bit widths of embedding tables to choose from; all that were scored when None.
-        pins: bits of matrices and tables whose module name contains the key.
         activations: choices for the inputs of matrices; none leaves them as they are.
         options: solver, time limit, gap.
+        **wishes: fields of `Wishes`: bits, groupings, pins, ties, max_formats, least with max_loss and so on.
 
     Raises:
         InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
-        UsageError: a filter that leaves nothing, a pin that matches nothing, a limit without a device.
+        UsageError: a wish that leaves nothing, a name that nothing has, a limit without a device.
     """
-    task = PlanningTask(
-        scores, limits, device=device, workload=workload, bits=bits, groupings=groupings, table_bits=table_bits,
-        pins=pins,
-    )  # fmt: skip
-    return solve_rounded(task, options or SolverOptions(), activations)[1]
+    task = PlanningTask(scores, limits, device=device, workload=workload, **wishes)
+    task, plan, rounded = solve_rounded(task, options or SolverOptions(), activations)
+    return allocation_of(task, plan, rounded)
 
 
 def solve_rounded(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
-) -> tuple[Plan, Allocation]:
+) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
     """Solve, and round the inputs of matrices too; widths that the device does not keep anyway are priced anew.
 
     Args:
@@ -82,21 +77,24 @@ def solve_rounded(
         options: how to solve.
         activations: choices for the inputs; none leaves them as they are.
 
+    Returns:
+        The task as it was priced, its answer, and how each input is rounded.
+
     Raises:
         InfeasibleError: no plan keeps every limit.
         UsageError: none of them was scored.
     """
     plan = solve_task(task, options)
-    allocation = allocation_of(task, plan)
     if not activations:
-        return plan, allocation
-    planned = planned_activations(task.scores, activations, allocation.predicted_loss)
+        return task, plan, ()
+    chosen = [task.choices.index(plan.storage[item.module].choice) for item in task.items]
+    loss = math.fsum(task.value[range(len(chosen)), chosen].tolist())
+    planned = planned_activations(task.scores, activations, loss)
     found = input_bits(planned)
     if task.device is not None and any(bits != task.device.activation_bits for bits in found.values()):
         task = task.reading(found)
         plan = solve_task(task, options)
-        allocation = allocation_of(task, plan)
-    return plan, with_activations(allocation, planned)
+    return task, plan, planned
 
 
 def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
@@ -105,29 +103,89 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     Raises:
         InfeasibleError: no plan keeps every limit.
     """
-    problem = task.problem(task.capacity(), joint="dram_bytes" in task.hard and task.has_scratchpad)
-    solution = attempt(problem, options)
+    problem = task.problem(task.capacity(), joint=task.joint)
+    # Bits and residency together under a loss are the hardest of all: a fixed effort, and the gap that it leaves.
+    quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
+    solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
         raise InfeasibleError(why_infeasible(task, problem, solution, options))
     plan = Plan(problem, solution, *task.placed(solution.choice))
     return enforced(task, plan, options) if broken(task, plan) else plan
 
 
-def allocation_of(task: PlanningTask, plan: Plan) -> Allocation:
-    """Put the solved plan together with its proof."""
+def top_plans(
+    task: PlanningTask,
+    best: Plan,
+    options: SolverOptions,
+    count: int,
+    within: float = math.inf,
+    apart: int | None = None,
+) -> list[Plan]:
+    """Return up to `count` different plans, the best first, each the best that is `apart` from those before it.
+
+    Args:
+        task: what `best` answers.
+        best: the answer of `solve_task`.
+        options: solver, time limit and gap of each.
+        count: how many at most.
+        within: largest distance from the best value, as a part of it.
+        apart: in how many matrices two plans differ at least; a tenth of them when None, since plans that differ in
+            two are measured alike.
+
+    Raises:
+        UsageError: `apart` is more than there are.
+    """
+    apart = max(1, len(task.items) // 10) if apart is None else apart
+    if apart > len(task.items):
+        raise UsageError(f"--apart {apart}: there are {len(task.items)} matrices and scored tables.")
+    rivals = top_k(
+        best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
+        relative_gap=options.relative_gap,
+    )  # fmt: skip
+    others = [rival for rival in rivals if rival.choice is not None and rival.choice != best.solution.choice]
+    plans = [Plan(best.problem, rival, *task.placed(rival.choice or ())) for rival in others]
+    if best.tightened:  # what is proven under tightened sums is not proven under the limits
+        plans = [replace(plan, solution=proven_against(plan.solution, best.solution.lower_bound)) for plan in plans]
+    return [best, *(plan for plan in plans if not broken(task, plan))][:count]
+
+
+def allocation_of(
+    task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = (), *, answer: bool = True
+) -> Allocation:
+    """Put the solved plan together with its proof.
+
+    Args:
+        task: what was asked.
+        plan: what was found.
+        activations: how inputs are rounded.
+        answer: the plan is the program's own answer, which cross-fitting can judge; not one of a shortlist, or refined.
+    """
     solution = plan.solution
+    fixed = 0.0 if task.goal is None else task.fixed(task.goal)
     proof = Proof(
         status=solution.status.value,
-        gap=solution.gap,
-        lower_bound=solution.lower_bound,
+        objective=task.goal or LOSS,
+        gap=relative_gap(solution.value + fixed, solution.lower_bound + fixed),
+        lower_bound=solution.lower_bound + fixed,
         solver=solution.solver,
         limits=tuple(_limit(task, plan, row) for row in task.rows),
         uniform=tuple(_uniform(task, plan)),
         random_loss=_random(task, plan),
-        next_mb_gain=_next_mb(plan),
-        cross_fitted=cross_fit(task, plan.problem),
+        next_mb_gain=_next_mb(task, plan),
+        cross_fitted=cross_fit(task, plan.problem) if answer and task.goal is None else None,
     )
-    return assemble(task.scores, plan.storage, proof, plan.report, task.workload)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
+    plain = with_activations(plain, tuple(activations)) if activations else plain
+    if task.wishes.max_loss is None:
+        return plain
+    limit = Limit(
+        resource=LOSS,
+        capacity=task.wishes.max_loss,
+        used=plain.predicted_loss,
+        source="--max-loss",
+        binds=LOSS in solution.binding,
+    )
+    return plain.model_copy(update={"limits": (limit, *plain.limits)})
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
@@ -145,7 +203,7 @@ def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
 
 
 def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
-    """The three best plans that give every matrix one choice within the limits on bytes, tables as in this plan."""
+    """The three best plans that give every matrix one choice within the limits on bytes and loss, tables as here."""
     matrices = slice(0, task.num_matrices)
     names = [c.name for c in task.choices]
     tables = [
@@ -157,18 +215,23 @@ def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
     taken = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
     rows = [task.hard[name] for name in taken if name in task.hard]
     capacity = min((row.capacity - taken[row.resource] for row in rows), default=math.inf)
+    most = math.inf if task.wishes.max_loss is None else task.wishes.max_loss
     found = []
     for j, c in enumerate(task.choices):
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
         if task.legal[matrices, j].all() and not masked and size <= capacity:
             loss = math.fsum([*task.value[matrices, j], of_tables])
-            found.append(UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss))
-    return sorted(found, key=lambda plan: plan.predicted_loss)[:3]
+            found.append((j, UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss)))
+    least = np.zeros(len(task.choices)) if task.goal is None else task.usage(task.goal)[matrices].sum(axis=0)
+    kept = [(least[j], uniform.predicted_loss, uniform) for j, uniform in found if uniform.predicted_loss <= most]
+    return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
 
 
 def _random(task: PlanningTask, plan: Plan) -> float | None:
     """Median loss of a few random plans that fill the same limits, with this plan's tables; None without any."""
+    if task.goal is not None:
+        return None  # random plans that keep a loss are no rivals: they fill it
     problem = replace(plan.problem, pins=_table_pins(task, plan))
     losses = [rival.value for rival in random_plans(problem, RANDOM_PLANS)]
     return statistics.median(losses) if losses else None
@@ -178,9 +241,9 @@ def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
     return {item.module: plan.storage[item.module].choice.name for item in task.searched_tables}
 
 
-def _next_mb(plan: Plan) -> float | None:
+def _next_mb(task: PlanningTask, plan: Plan) -> float | None:
     limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
-    if not limited or plan.tightened:
+    if not limited or plan.tightened or task.goal is not None:
         return None  # under a scheduled limit another MB would have to be tightened anew
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
     return shadow_price(plan.problem, plan.solution, resource, MB)

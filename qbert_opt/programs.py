@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers import ChoiceProblem, solve
+from solvers import ChoiceProblem, ProblemError, reverse, solve
 
 from .choices import Choice
 from .errors import InfeasibleError, UsageError
@@ -22,6 +22,7 @@ from .pricing import OptionTables, option_tables
 from .profiles import ModelProfile, TableSpec
 from .scores import ScoreTable
 from .simulate import simulate_storage
+from .wishes import RESOURCES, Wishes, check_goal, formats, ties, wanted
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
+LOSS, BYTES = "predicted_loss", "encoder_bytes"  # rows
+RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # what keeping weights on chip lowers
 RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 
 
@@ -41,9 +44,11 @@ class PlanningTask:
         device: target hardware, or None.
         workload: sentences and tokens of one inference.
         items: the matrices, then the embedding tables that were scored.
+        wishes: what the user wants beside limits.
         choices: what the items may be stored as; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
         legal: bool [items, choices]: scored and wanted.
+        ties: sets of modules that choose alike.
     """
 
     def __init__(
@@ -53,42 +58,30 @@ class PlanningTask:
         *,
         device: Device | None = None,
         workload: Workload | None = None,
-        bits: Sequence[int] | None = None,
-        groupings: Sequence[str] | None = None,
-        table_bits: Sequence[int] | None = None,
-        pins: Mapping[str, int] | None = None,
+        **wishes: Any,
     ) -> None:
         """Mask what the user does not want.
 
+        Args:
+            scores: predicted loss of each choice.
+            limits: what the user asked for.
+            device: target hardware, or None.
+            workload: sentences and tokens of one inference.
+            **wishes: fields of `Wishes`.
+
         Raises:
-            UsageError: a filter that leaves nothing, or a pin that matches nothing.
+            UsageError: a wish that leaves nothing, or a name that nothing has.
         """
         self.scores, self.limits, self.device = scores, limits, device
+        self.wishes = Wishes(**wishes)
+        check_goal(self.wishes, has_device=device is not None)
         self.profile: ModelProfile = scores.profile
         self.workload = workload or Workload()
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.legal: NDArray[np.bool_] = np.isfinite(self.value)
-        wanted = [
-            (bits is None or c.bits in bits) and (groupings is None or c.grouping in groupings) for c in self.choices
-        ]
-        if not any(wanted[: len(scores.choices)]):
-            raise UsageError(f"--bits/--groupings: none of these was scored. Scored: {', '.join(self.scores.choices)}.")
-        self.legal[: self.num_matrices] &= np.array(wanted)
-        if table_bits is not None:
-            self.legal[self.num_matrices :] &= np.array([c.bits in table_bits for c in self.choices])
-            if not self.searched_tables or not self.legal[self.num_matrices :].any(axis=1).all():
-                scored = scores.tables.choices if scores.tables else ("none",)
-                raise UsageError(f"--table-bits: not scored for every table. Scored: {', '.join(scored)}.")
-        for name, width in (pins or {}).items():
-            rows = [i for i, item in enumerate(self.items) if name in item.module]
-            if not rows:
-                raise UsageError(f"--pin {name}={width}: no matrix of {self.profile.name} has {name!r} in its name.")
-            columns = np.array([c.bits == width for c in self.choices])
-            if not (self.legal[rows] & columns).any(axis=1).all():
-                raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
-            self.legal[rows] &= columns
+        self.legal: NDArray[np.bool_] = wanted(scores, self.choices, self.wishes)
+        self.ties = ties(scores, self.wishes)
 
     def reading(self, input_bits: Mapping[str, int]) -> PlanningTask:
         """Return the same task with the integers that each matrix reads, so that prices hold for them."""
@@ -147,6 +140,16 @@ class PlanningTask:
         return [row for row in self.rows if row.resource in SCHEDULED]
 
     @property
+    def goal(self) -> str | None:
+        """The resource that is to be least; None is the predicted loss."""
+        return None if self.wishes.least is None else RESOURCES[self.wishes.least]
+
+    @property
+    def joint(self) -> bool:
+        """Whether residency decides what bits are possible or best, so that both are one program."""
+        return self.has_scratchpad and ("dram_bytes" in self.hard or self.goal in RESIDENT_GOALS)
+
+    @property
     def has_scratchpad(self) -> bool:
         """Whether weights can stay on chip."""
         return self.device is not None and self.device.scratchpad is not None
@@ -167,8 +170,11 @@ class PlanningTask:
     def problem(self, capacity: Mapping[str, float], *, joint: bool = False) -> ChoiceProblem:
         """Build the program over streamed choices, or with `joint` over every choice streamed and resident.
 
+        Where something else than the predicted loss is least, the loss is a row of its own, `LOSS`.
+
         Raises:
             InfeasibleError: the device allows no choice for some matrix.
+            UsageError: ties of matrices that have no choice in common.
         """
         tables = self.tables
         columns = len(tables.options) if joint else len(self.choices)
@@ -180,24 +186,47 @@ class PlanningTask:
         for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
             reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
             raise InfeasibleError(f"{self.items[i].module}: no choice is allowed: {reasons}")
-        usage = {row: table[:, :columns] for row, table in tables.usage.items()}
-        if self.device is not None:
-            usage["energy_bound_j"] = energy_bound(tables, self.device)[:, :columns]
-            usage["energy_floor_j"] = self.energy_floor(self.device)[:, :columns]
+        rows = [*tables.usage, *(("energy_bound_j", "energy_floor_j") if self.device is not None else ())]
+        usage = {row: self.usage(row)[:, :columns] for row in rows}
         limited = dict(capacity)
         if joint and self.has_scratchpad:
             limited["scratchpad_bytes"] = self.room_bytes
-        return ChoiceProblem(
-            items=tuple(item.module for item in self.items),
-            options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
-            value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
-            usage=usage,
-            capacity=limited,
-            allowed=allowed,
-            tie_break="encoder_bytes" if "encoder_bytes" in limited or "total_bytes" not in limited else "total_bytes",
-        )
+        try:
+            problem = ChoiceProblem(
+                items=tuple(item.module for item in self.items),
+                options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
+                value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
+                usage=usage,
+                capacity=limited,
+                allowed=allowed,
+                ties=self.ties,
+                families=formats(self.scores, self.choices) * copies if self.wishes.max_formats else None,
+                max_families=self.wishes.max_formats,
+                tie_break="total_bytes" if "total_bytes" in limited and "encoder_bytes" not in limited else BYTES,
+            )
+        except ProblemError as error:  # ties that have nothing in common
+            raise UsageError(str(error)) from None
+        if self.goal is None or self.wishes.max_loss is None:
+            return problem
+        return reverse(problem, self.goal, self.wishes.max_loss, LOSS)
 
-    def energy_floor(self, device: Device) -> NDArray[np.float64]:
+    def usage(self, row: str) -> NDArray[np.float64]:
+        """Return what every option uses of a row, float64 [items, options]."""
+        if self.device is not None and row == "energy_bound_j":
+            return energy_bound(self.tables, self.device)
+        if self.device is not None and row == "energy_floor_j":
+            return self._energy_floor(self.device)
+        return self.tables.usage[row]
+
+    def fixed(self, row: str) -> float:
+        """Return what everything that is not searched takes of a row."""
+        fixed = self.tables.fixed
+        if self.device is not None and row in ("energy_bound_j", "energy_floor_j"):
+            seconds = fixed["latency_bound_s" if row == "energy_bound_j" else "latency_floor_s"]
+            return fixed["dynamic_energy_j"] + self.device.power.static_w * seconds
+        return fixed[row]
+
+    def _energy_floor(self, device: Device) -> NDArray[np.float64]:
         """Return the energy below which no option comes on any schedule, streamed or resident, float64."""
         dynamic, floor = self.tables.usage["dynamic_energy_j"], self.tables.usage["latency_floor_s"]
         energy = dynamic + device.power.static_w * floor
@@ -209,9 +238,9 @@ class PlanningTask:
         return np.where(np.isfinite(least), least, 0.0)
 
     def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
-        """Decide what stays on chip, bits fixed, and simulate."""
+        """Decide what stays on chip, bits fixed, unless the program decided it for its goal; and simulate."""
         chosen = [self.tables.options[j] for j in choice]
-        if self.device is not None and self.has_scratchpad:
+        if self.device is not None and self.has_scratchpad and self.goal not in RESIDENT_GOALS:
             chosen = self._resident(chosen, self.device)
         storage = {item.module: s for item, s in zip(self.items, chosen, strict=True)}
         if self.device is None:

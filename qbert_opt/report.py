@@ -51,6 +51,9 @@ MEASURES = {
     "latency_s": "latency",
     "energy_j": "energy per inference",
     "bops": "bit operations",
+    "predicted_loss": "predicted loss",
+    "latency_bound_s": "sum of the operations' latencies",
+    "energy_bound_j": "energy at that latency",
 }
 WIDTH = 132
 
@@ -211,6 +214,9 @@ def _size_lines(plan: Allocation) -> list[str]:
 
 def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
+    if plan.objective != "predicted_loss":
+        bound = "" if plan.lower_bound is None else f", at least {shown(plan.objective, plan.lower_bound)}"
+        proof += f" of the least {MEASURES[plan.objective]}{bound}"
     lines = [
         *_prediction_lines(plan),
         f"                 ({plan.contains}; {_included(plan)})",
@@ -220,7 +226,7 @@ def _loss_lines(plan: Allocation) -> list[str]:
         name = "best uniform    " if index == 0 else "                "
         lines.append(
             f"{name} {uniform.choice}: {uniform.predicted_loss:.4g} at {format_bytes(uniform.encoder_bytes)}"
-            f"{_ratio(uniform.predicted_loss, plan.expected_loss)}"
+            f"{_ratio(uniform.predicted_loss, plan.expected_loss) if plan.objective == 'predicted_loss' else ''}"
         )
     if plan.random_loss is not None:
         ratio = _ratio(plan.random_loss, plan.expected_loss)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from hwmodels.units import format_bytes, format_seconds
 from solvers import ChoiceProblem, ChoiceSolution, Step, explain
 
-from .frontier import RESOURCES, TradeOff
+from .allocation import Allocation
+from .frontier import TradeOff
 from .limits import shown
+from .programs import LOSS
+from .wishes import RESOURCES
 
 
 def frontier_table(found: TradeOff, rows: int = 16) -> Table:
@@ -33,19 +37,43 @@ def frontier_table(found: TradeOff, rows: int = 16) -> Table:
     return table
 
 
-def explanation_lines(problem: ChoiceProblem, solution: ChoiceSolution) -> Iterator[str]:
+def explanation_lines(
+    problem: ChoiceProblem, solution: ChoiceSolution, objective: str = "predicted_loss"
+) -> Iterator[str]:
     """Why each matrix got its bits: what the next better and the next worse choice would have cost."""
     for reason in explain(problem, solution.choice or ()):
         better = (
-            "has its best choice" if reason.better is None else f"next better {_step(reason.better, 'gains', 'needs')}"
+            "has its best choice"
+            if reason.better is None
+            else f"next better {_step(reason.better, 'gains', 'needs', objective)}"
         )
         worse = (
-            "has its least choice" if reason.worse is None else f"next worse {_step(reason.worse, 'loses', 'frees')}"
+            "has its least choice"
+            if reason.worse is None
+            else f"next worse {_step(reason.worse, 'loses', 'frees', objective)}"
         )
         yield f"{reason.item}: {reason.option}\n    {better}\n    {worse}"
 
 
-def _step(step: Step, verb: str, resource_verb: str) -> str:
+def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
+    value = f"{abs(step.value):.2g}" if objective == LOSS else shown(objective, abs(step.value))
     size = shown("total_bytes", abs(step.usage["total_bytes"]))
     missing = ", ".join(f"{shown(name, lack)} of {name} missing" for name, lack in step.missing.items())
-    return f"{step.option} {verb} {abs(step.value):.2g}, {resource_verb} {size}{f' ({missing})' if missing else ''}"
+    return f"{step.option} {verb} {value}, {resource_verb} {size}{f' ({missing})' if missing else ''}"
+
+
+def shortlist_table(plans: Sequence[Allocation]) -> Table:
+    """Several plans beside the first: loss, size, latency, and in how many matrices each differs from it."""
+    table = Table(title=f"{len(plans)} plans", box=None, pad_edge=False, title_justify="left")
+    with_device = all(plan.device is not None for plan in plans)
+    columns = ("plan", "predicted loss", "encoder", *(("latency",) if with_device else ()), "matrices that differ")
+    for column in columns:
+        table.add_column(column)
+    for number, plan in enumerate(plans, 1):
+        differ = sum(a.choice != b.choice for a, b in zip(plan.matrices, plans[0].matrices, strict=True))
+        differ += sum(a.choice != b.choice for a, b in zip(plan.tables, plans[0].tables, strict=True))
+        latency = [format_seconds(plan.device.latency_s)] if with_device and plan.device is not None else []
+        table.add_row(
+            str(number), f"{plan.predicted_loss:.6g}", format_bytes(plan.encoder_bytes), *latency, str(differ)
+        )
+    return table

@@ -40,19 +40,19 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
     """
     # A fixed effort per solve: what is left open is far below what the relaxation leaves.
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
-    below = {row.measure: row.stated - _fixed(task, row.measure, FLOORS) for row in task.scheduled}
+    below = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
     plan, lower_bound = _tightened(task, quick, FLOORS, below, joint=False)
     if plan is None:
         reached = [_reached(task, row, options) for row in broken(task, relaxed)]
         if lower_bound == math.inf:
             raise InfeasibleError(f"{_sources(task)}: no plan keeps all of them. Raise one of them.")
         # The sum from below knows nothing of what is streamed; the one from above decides that too.
-        above = {row.measure: 1.02 * row.stated - _fixed(task, row.measure, SCHEDULED) for row in task.scheduled}
+        above = {row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled}
         plan, _ = _tightened(task, quick, SCHEDULED, above, joint=task.has_scratchpad)
         plan = plan or next((least for least in reached if not broken(task, least)), None)
     if plan is None:
         raise InfeasibleError(f"{_sources(task)}: no plan found that keeps all of them on the schedule. Raise one.")
-    solution = _proven_against(plan.solution, max(lower_bound, relaxed.solution.lower_bound))
+    solution = proven_against(plan.solution, max(lower_bound, relaxed.solution.lower_bound))
     tightened = tuple(row.measure for row in broken(task, relaxed))
     return replace(plan, solution=solution, tightened=tightened)
 
@@ -86,7 +86,8 @@ def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float
     return {sums[measure]: max(0.0, cap) for measure, cap in caps.items()}
 
 
-def _proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
+def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
+    """Return a solution that claims no more than a bound of the problem without lowered caps proves."""
     gap = relative_gap(solution.value, lower_bound)
     status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
     status = solution.status if solution.status is Status.TIME_LIMIT else status
@@ -117,12 +118,3 @@ def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
 
 def _sources(task: PlanningTask) -> str:
     return ", ".join(row.source for row in task.scheduled)
-
-
-def _fixed(task: PlanningTask, measure: str, sums: Mapping[str, str]) -> float:
-    """Return what everything that is not searched takes of a sum."""
-    fixed = task.tables.fixed
-    seconds = fixed.get("latency_floor_s" if sums is FLOORS else "latency_bound_s", 0.0)
-    if task.device is None or measure == "latency_s":
-        return seconds
-    return fixed["dynamic_energy_j"] + task.device.power.static_w * seconds

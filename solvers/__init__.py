@@ -16,7 +16,7 @@ from .frontier import Frontier, FrontierPoint, pareto
 from .interactions import price_interactions, solve_interactions
 from .pricing import price, violations
 from .problem import ChoiceProblem
-from .questions import capacity_range, least_usage, shadow_price
+from .questions import capacity_range, least_usage, least_value, reverse, shadow_price
 from .refine import Refinement, refine
 from .registry import available, describe
 from .shortlist import top_k
@@ -40,11 +40,13 @@ __all__ = [
     "describe",
     "explain",
     "least_usage",
+    "least_value",
     "pareto",
     "price",
     "price_interactions",
     "random_plans",
     "refine",
+    "reverse",
     "shadow_price",
     "solve",
     "solve_interactions",

@@ -77,29 +77,52 @@ def least_usage(problem: ChoiceProblem, resource: str, max_value: float, **solve
     Raises:
         SolverError: The resource has no usage table, or `max_value` is NaN.
     """
+    turned = reverse(problem, resource, max_value)
+    key = next(iter(turned.capacity))
+    answer = solve(turned, **solve_options)
+    offset = least_value(problem)
+    nearest = {name: limit + offset if name == key else limit for name, limit in answer.nearest_capacity.items()}
+    if answer.choice is None:
+        return replace(answer, nearest_capacity=nearest)
+    value, usage = price(problem, answer.choice)
+    return replace(answer, value=value, usage=usage)
+
+
+def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = "value") -> ChoiceProblem:
+    """Return the reverse problem: least usage of a resource, the value a resource of its own with a capacity.
+
+    Usage is never negative, so each item's value counts from its least; `least_value` is what is left out.
+
+    Args:
+        problem: The tables.
+        resource: What to spare; its own capacity is ignored.
+        max_value: Largest value that a plan may have.
+        row: Name of the value as a resource; the first of the capacities.
+
+    Raises:
+        SolverError: The resource has no usage table, or `max_value` is NaN.
+    """
     if resource not in problem.usage:
         known = ", ".join(problem.usage) or "none"
         raise SolverError(f"resource: {resource!r} has no usage table. Resources: {known}.")
     if math.isnan(max_value):
         raise SolverError("least_usage: max_value is NaN. Give the largest value that a plan may have.")
     mask = problem.mask()
-    # Usage is never negative, so each item's value counts from its least.
     least = np.where(mask, problem.value, np.inf).min(axis=1)
     above = np.where(mask, problem.value - least[:, None], 0.0)
-    offset = math.fsum(least)
     limits = {name: limit for name, limit in problem.capacity.items() if name != resource}
-    # A usage table called "value" would be hidden by ours; the name is free to choose.
-    key = "value" if "value" not in problem.usage else "value (objective)"
-    turned = replace(
+    # A usage table of the same name would be hidden by ours; the name is free to choose.
+    key = row if row not in problem.usage else f"{row} (objective)"
+    return replace(
         problem,
-        value=problem.usage[resource],
+        value=np.where(mask, problem.usage[resource], np.nan),
         usage={**problem.usage, key: above},
-        capacity={key: max_value - offset, **limits},
+        capacity={key: max_value - math.fsum(least), **limits},
+        allowed=mask,
         tie_break=key,
     )
-    answer = solve(turned, **solve_options)
-    nearest = {name: limit + offset if name == key else limit for name, limit in answer.nearest_capacity.items()}
-    if answer.choice is None:
-        return replace(answer, nearest_capacity=nearest)
-    value, usage = price(problem, answer.choice)
-    return replace(answer, value=value, usage=usage)
+
+
+def least_value(problem: ChoiceProblem) -> float:
+    """Return the sum of each item's least value: what every plan has, whatever the capacities."""
+    return math.fsum(np.where(problem.mask(), problem.value, np.inf).min(axis=1))

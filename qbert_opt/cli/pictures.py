@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InfeasibleError, InputFileError, UsageError
-from ..frontier import RESOURCES, TradeOff, trade_off
+from ..frontier import TradeOff, trade_off
 from ..limits import Limits
 from ..operations import Workload
 from ..programs import PlanningTask
 from ..scores import ScoreTable
+from ..wishes import RESOURCES
 
 if TYPE_CHECKING:
     from hwmodels.device import Device

@@ -57,3 +57,19 @@ def _quantity(text: str | None, kind: str, option: str) -> float | None:
         return parse_quantity(text, kind)
     except DeviceError as error:
         raise UsageError(f"{option} {text}: {error}") from None
+
+
+def share(text: str, option: str) -> float:
+    """Read `5%` or `0.05`.
+
+    Raises:
+        UsageError: no number, or a negative one.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{option} {text}: not a share. Legal: 0 or more, for example 5% or 0.05.")
+    return value

@@ -9,7 +9,6 @@ from qbert_opt.limits import Limits
 from qbert_opt.operations import Workload
 from qbert_opt.planner import allocate
 from qbert_opt.programs import FLOORS, SCHEDULED, PlanningTask
-from qbert_opt.scheduled import _fixed
 from qbert_opt.simulate import simulate_storage
 
 
@@ -31,8 +30,8 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
         at = [task.tables.options.index(storage[item.module]) for item in items]
         usage = task.problem({}, joint=task.has_scratchpad).usage
         for measure, scheduled in (("latency_s", report.latency_s), ("energy_j", report.energy_j)):
-            low = usage[FLOORS[measure]][rows, at].sum() + _fixed(task, measure, FLOORS)
-            high = usage[SCHEDULED[measure]][rows, at].sum() + _fixed(task, measure, SCHEDULED)
+            low = usage[FLOORS[measure]][rows, at].sum() + task.fixed(FLOORS[measure])
+            high = usage[SCHEDULED[measure]][rows, at].sum() + task.fixed(SCHEDULED[measure])
             assert low * (1 - 1e-9) <= scheduled <= high * (1 + 1e-9)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -46,6 +47,34 @@ def command(
         str | None, typer.Option("--activation-ranges", help="Ranges per token (found while running) or per tensor.")
     ] = None,
     pin: Annotated[list[str] | None, typer.Option("--pin", help="NAME=BITS for matrices with NAME in theirs.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="NAME: not searched, 8 bits with one range per row.")
+    ] = None,
+    tie: Annotated[
+        list[str] | None, typer.Option("--tie", help="qkv, or a NAME: those with it in theirs choose alike.")
+    ] = None,
+    max_formats: Annotated[
+        int | None, typer.Option("--max-formats", min=1, help="Most different formats (kernels) among the matrices.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option("--max-loss", help="The reverse question: predicted loss at most this (--least).")
+    ] = None,
+    least: Annotated[
+        str | None, typer.Option("--least", help="With --max-loss: bytes, total-bytes, latency, energy, dram, bops.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="So many different plans; -o p.json: p.2.json and so on.")
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option("--within", help="With --top-k: how far from the best, e.g. 5%.")
+    ] = None,
+    apart: Annotated[
+        int | None, typer.Option("--apart", min=1, help="With --top-k: matrices in which plans differ; a tenth.")
+    ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option("--refine", min=1, help="Swap where the measured loss falls, so many measurements at most."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="No program but a rule: qbert-2/3, qbert-2/4 or uniform:CHOICE.")
     ] = None,
@@ -72,27 +101,40 @@ def command(
     `qbert-opt solve --budget 25MB --device car-soc.yaml`
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
+
+    `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
+    from pydantic import TypeAdapter
+
     from ...activations import wanted_activations
-    from ...allocation import write_allocation
+    from ...allocation import Allocation, write_allocation
     from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
     from ...errors import UsageError
     from ...limits import Limits
     from ...operations import Workload
-    from ...planner import SolverOptions, solve_rounded
+    from ...planner import SolverOptions, allocation_of, solve_rounded, top_plans
     from ...programs import PlanningTask
     from ...recipes import recipe_allocation
     from ...report import print_lines, print_plan
-    from ...report_trade_off import explanation_lines
-    from ..quantities import bandwidth, energy, parse_pins, seconds, size
+    from ...report_trade_off import explanation_lines, shortlist_table
+    from ..quantities import bandwidth, energy, parse_pins, seconds, share, size
+    from ..refine import refine as by_measuring
+    from ..refine import refined_line
+    from ..verify import numbered
+    from ..verify import verify as measure
 
     target = options.load_target(device)
-    if verify is not None and (model is None or data is None):
-        raise UsageError("--verify: needs --model and --data, the calibration text of the scores.")
+    for flag, asked_for in (("--verify", verify), ("--refine", refine)):
+        if asked_for is not None and (model is None or data is None):
+            raise UsageError(f"{flag}: needs --model and --data, the calibration text of the scores.")
+    measures = verify is not None or refine is not None
+    _check_together(
+        recipe, top_k, within or apart, refine, [exclude, tie, max_formats, max_loss, least, pin, bits, groupings]
+    )
     table = _scores(
         scores,
-        None if verify is not None and scores is not None else model,
+        None if measures and scores is not None else model,
         data,
         metric,
         method,
@@ -115,11 +157,11 @@ def command(
         bops=max_bops,
         inferences_per_s=rate,
     )
-    if limits == Limits(inferences_per_s=rate) and target is None:
+    if limits == Limits(inferences_per_s=rate) and target is None and max_loss is None and least is None:
         raise UsageError("solve: no limit given. Give --budget, for example --budget 25MB, or --device.")
     workload = Workload(seq_len, batch_size)
     rounded = wanted_activations(activation_bits, activation_ranges, table, target)
-    plan = None
+    plan, others, refined = None, [], None
     if recipe is not None:
         allocation = recipe_allocation(table, recipe, limits, device=target, workload=workload, activations=rounded)
     else:
@@ -132,16 +174,33 @@ def command(
             groupings=None if groupings is None else parse_groupings(groupings),
             table_bits=None if table_bits is None else parse_bits(table_bits, "--table-bits"),
             pins=parse_pins(pin or []),
+            excluded=exclude or (),
+            ties=tie or (),
+            max_formats=max_formats,
+            max_loss=max_loss,
+            least=least,
         )
-        plan, allocation = solve_rounded(task, SolverOptions(solver, seconds(time_limit, "--time-limit")), rounded)
+        asked = SolverOptions(solver, seconds(time_limit, "--time-limit"))
+        task, plan, inputs = solve_rounded(task, asked, rounded)
+        if top_k is not None:
+            far = float("inf") if within is None else share(within, "--within")
+            rivals = top_plans(task, plan, asked, top_k, far, apart)
+            others = [allocation_of(task, rival, inputs, answer=False) for rival in rivals[1:]]
+        if refine is not None:
+            plan, refined = by_measuring(task, plan, str(model), str(data), refine, quiet=quiet or as_json)
+        allocation = allocation_of(task, plan, inputs, answer=refined is None or not refined.accepted)
+    shortlist = [allocation, *others]
     if output is not None:
         write_allocation(allocation, output)
+        for number, other in enumerate(others, 2):
+            write_allocation(other, numbered(output, f"plan {number}"))
     if plot is not None:
         from ...plots.plan import draw, save
 
         save(draw(allocation, table), plot)
     if as_json:
-        typer.echo(allocation.model_dump_json(by_alias=True, indent=1))
+        plans = TypeAdapter(list[Allocation]).dump_json(shortlist, by_alias=True, indent=1).decode()
+        typer.echo(allocation.model_dump_json(by_alias=True, indent=1) if top_k is None else plans)
         return
     report = None if plan is None else plan.report
     if target is not None and report is None:
@@ -149,15 +208,33 @@ def command(
 
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
     print_plan(allocation, report)
+    if refined is not None:
+        print_lines([refined_line(refined, allocation.loss_unit, allocation.provenance.num_scored)])
     if explain and plan is not None:
-        print_lines(["", *explanation_lines(plan.problem, plan.solution)])
+        print_lines(["", *explanation_lines(plan.problem, plan.solution, allocation.objective)])
+    if others:
+        print_lines(["", shortlist_table(shortlist)])
     if verify is not None:
-        from ..verify import verify as measure
-
-        measure(table, allocation, str(model), str(data), verify, output, quiet=quiet)
-    for path in (output, plot):
+        measure(table, allocation, str(model), str(data), verify, output, others=others, quiet=quiet)
+    more = [] if output is None else [numbered(output, f"plan {number}") for number in range(2, len(shortlist) + 1)]
+    for path in (output, *more, plot):
         if path is not None:
             typer.echo(f"wrote {path}")
+
+
+def _check_together(
+    recipe: str | None, top_k: int | None, of_top_k: object, refine: int | None, wishes: Sequence[object]
+) -> None:
+    """Refuse options that mean nothing beside each other."""
+    from ...errors import UsageError
+
+    given = [wish for wish in wishes if wish not in (None, [])]
+    if recipe is not None and (given or top_k or refine):
+        raise UsageError("--recipe: is a rule of its own; wishes, --top-k and --refine belong to the program.")
+    if of_top_k is not None and top_k is None:
+        raise UsageError("--within and --apart: belong to --top-k, for example --top-k 5 --within 5%.")
+    if refine is not None and (top_k is not None or wishes[3] is not None):
+        raise UsageError("--refine: lowers the measured loss of one plan; not with --top-k or --least.")
 
 
 def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet, activations):  # type: ignore[no-untyped-def]
