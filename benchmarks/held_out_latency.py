@@ -16,7 +16,7 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 from qbert_opt.calibrating import fitting
-from qbert_opt.calibrating.bench import Shape
+from qbert_opt.calibrating.bench import Shape, Subject
 from qbert_opt.calibrating.benches import find_bench
 from qbert_opt.calibrating.calibrate import all_calls, as_device, assemble, processor_name
 from qbert_opt.calibrating.timing import time_calls
@@ -51,21 +51,22 @@ def main(precision, out, seconds):
     num_calibration = len(calls)
     for shape in SHAPES:
         for seq_len in LENGTHS:
-            calls["held out", shape, seq_len] = bench.model(shape, seq_len)
+            subject = Subject(shape, seq_len)
+            calls["held out", subject] = bench.model(subject)
     timings = time_calls(
         calls, rounds=15, limit_s=seconds, warm=True, on_step=lambda done, _: print(f"round {done}", file=sys.stderr)
     )
-    held_out = {key[1:]: timing for key, timing in timings.items() if key[0] == "held out"}
+    held_out = {key[1]: timing for key, timing in timings.items() if key[0] == "held out"}
     own = {key: timing for key, timing in timings.items() if key[0] != "held out"}
     found = assemble(bench, own, elapsed_s=1.0, stolen=0.0)
     device = as_device(found.measurements)
     measured = {cell: timing.median_s for cell, timing in held_out.items()}
-    predicted = {cell: fitting.simulated(device, *cell, bench.activation_bits).latency_s for cell in measured}
+    predicted = {cell: fitting.simulated(device, cell, bench.activation_bits).latency_s for cell in measured}
     # for information: one factor per model, learnt from the seven others
     corrected = {}
     for shape in SHAPES:
-        others = [measured[c] / predicted[c] for c in measured if c[0] != shape]
-        corrected |= {c: predicted[c] * statistics.median(others) for c in measured if c[0] == shape}
+        others = [measured[c] / predicted[c] for c in measured if c.shape != shape]
+        corrected |= {c: predicted[c] * statistics.median(others) for c in measured if c.shape == shape}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
         "command": f"python benchmarks/held_out_latency.py {precision} OUT {seconds:g}",
@@ -85,13 +86,13 @@ def main(precision, out, seconds):
         "with_one_factor_left_out": errors(list(corrected.values()), list(measured.values())),
         "cells": [
             {
-                "model": shape.name,
-                "seq_len": seq_len,
-                "measured_ms": 1e3 * measured[shape, seq_len],
-                "predicted_ms": 1e3 * predicted[shape, seq_len],
-                "spread_percent": 100 * held_out[shape, seq_len].spread,
+                "model": cell.shape.name,
+                "seq_len": cell.seq_len,
+                "measured_ms": 1e3 * measured[cell],
+                "predicted_ms": 1e3 * predicted[cell],
+                "spread_percent": 100 * held_out[cell].spread,
             }
-            for shape, seq_len in measured
+            for cell in measured
         ],
     }
     with Path(out).open("w") as file:

@@ -168,9 +168,9 @@ def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]
 
 
 def _efficiency(op: Operation, placement: Placement) -> float:
-    """Share of the peak rate; what was measured in the format goes before what is known of the unit."""
+    """Share of the peak rate; a product measured in its format goes before what is known of the unit."""
     form, rate = placement.format, placement.rate
-    for table in (form, rate):
+    for table in (form if op.kind == "gemm" else None, rate):
         if table is None:
             continue
         if table.efficiency_by_shape is not None:

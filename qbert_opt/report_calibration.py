@@ -26,8 +26,8 @@ def calibration_lines(found: Calibration, out: str) -> list[str]:
         f"{out}: {measured.name}",
         f"  products   {2e-9 * max(form.most_macs_per_s for form in measured.formats):.0f} GOP/s at best",
         f"  memories   {', '.join(levels)}",
-        f"  models     {found.correction.scale:.2f} x their kernels + {1e6 * found.correction.launch_s:.1f} us an "
-        f"operation + {1e6 * found.correction.start_s:.0f} us to start; "
+        f"  models     {found.correction.scale:.2f} x their products + {found.correction.others:.2f} x the rest + "
+        f"{1e6 * found.correction.launch_s:.1f} us an operation + {1e6 * found.correction.start_s:.0f} us to start; "
         f"weights beyond the near cache stream at {format_bandwidth(measured.memories[-1].read_bytes_per_s)}",
         f"  check      synthetic models left out of the fit: {100 * statistics.mean(errors):.1f} % mean error, "
         f"{within} of {len(errors)} within 10 %; measured / predicted {lowest:.2f} to {highest:.2f}",

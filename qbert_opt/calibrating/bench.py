@@ -22,6 +22,34 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """A whole model to time.
+
+    Attributes:
+        shape: of the encoder.
+        seq_len: tokens of its one sentence.
+        choices: names of choices, dealt to the matrices in turn; none for a model of floats.
+    """
+
+    shape: Shape
+    seq_len: int
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Sizes at which products are timed: rows m, and inputs k and outputs n as far as k n is at most `largest`."""
+
+    rows: tuple[int, ...]
+    sizes: tuple[int, ...]
+    largest: int
+
+
+FINE = Grid((1, 8, 16, 32, 64, 128, 256, 512), (128, 256, 512, 1024, 2048, 4096), 4096 * 2048)
+COARSE = Grid((1, 16, 32, 64, 128, 256), (256, 1024, 4096), 4096 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
 class BenchFormat:
     """A way in which weights are stored, and what the engine makes of it.
 
@@ -45,11 +73,24 @@ class BenchFormat:
 
 
 class Bench(Protocol):
-    """One engine on one thread. Every method returns a call whose CPU time is what the work costs."""
+    """One engine on one thread. Every method returns a call whose CPU time is what the work costs.
+
+    Attributes:
+        label: engine, version and precision.
+        activation_bits: width of what operations hand on.
+        formats: how weights may be stored.
+        grid: where products are timed.
+        subjects: small models whose time says what a sum of kernels does not.
+    """
 
     label: str
     activation_bits: int
     formats: tuple[BenchFormat, ...]
+    grid: Grid
+    subjects: tuple[Subject, ...]
+
+    def nothing(self) -> Call:
+        """A call of next to no work: what every other call of one operation pays for being a call."""
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
         """A product with bias; its weights change from call to call, walking round a pool of so many bytes."""
@@ -60,5 +101,5 @@ class Bench(Protocol):
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
         """Scores, softmax and context of one sentence, with whatever moves heads to and fro."""
 
-    def model(self, shape: Shape, seq_len: int) -> Call:
+    def model(self, subject: Subject) -> Call:
         """One inference of a whole encoder with random weights."""

@@ -18,8 +18,8 @@ from hwmodels.device import Device, load_device
 from hwmodels.measured import MeasuredFormat, MeasuredMemory, Measurements, device_file
 
 from . import bandwidth, fitting, kernels
-from .bench import Bench
-from .fitting import SYNTHETIC, SYNTHETIC_LENGTHS, Cell, Correction
+from .bench import Bench, Subject
+from .fitting import Correction
 from .kernels import KernelTable, Key
 from .timing import Call, Timing, time_calls
 
@@ -41,7 +41,7 @@ class Calibration:
 
     measurements: Measurements
     correction: Correction
-    ratios: Mapping[Cell, float]
+    ratios: Mapping[Subject, float]
     stolen: float
     elapsed_s: float
 
@@ -55,9 +55,7 @@ def all_calls(bench: Bench) -> dict[Key, Call]:
     """Return everything that a calibration times, in the order of a round."""
     calls: dict[Key, Call] = dict(kernels.kernel_calls(bench))
     calls |= {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
-    calls |= {
-        ("model", shape, seq_len): bench.model(shape, seq_len) for shape in SYNTHETIC for seq_len in SYNTHETIC_LENGTHS
-    }
+    calls |= {("model", subject): bench.model(subject) for subject in bench.subjects}
     return calls
 
 
@@ -82,21 +80,17 @@ def calibrate(
 
 def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, stolen: float) -> Calibration:
     """Turn readings into a description: grids, memories, the correction, and what models left out of it say."""
-    table = kernels.kernel_table(timings)
+    table = kernels.kernel_table(timings, bench.grid)
     ladder = {int(str(key[1])): timing for key, timing in timings.items() if key[0] == "ladder"}
     memories = bandwidth.memories_of(ladder)
     noise = statistics.median(timing.spread for timing in timings.values())
     device = as_device(_measurements(bench, table, memories, Correction(), noise))
-    measured_s: dict[Cell, float] = {
-        (key[1], key[2]): timing.median_s  # type: ignore[misc]
-        for key, timing in timings.items()
-        if key[0] == "model"
-    }
-    work = {cell: fitting.work_of(device, *cell, bench.activation_bits) for cell in measured_s}
+    measured_s = {subject: timings["model", subject].median_s for subject in bench.subjects}
+    work = {subject: fitting.work_of(device, subject, bench.activation_bits) for subject in measured_s}
     correction = fitting.fit(work, measured_s)
     ratios = fitting.left_out(work, measured_s)
     final = _measurements(bench, table, memories, correction, noise)
-    # the interval leaves out the most extreme cell on either side: it is where nine of ten measurements lie
+    # the interval leaves out the most extreme one on either side: it is where nine of ten measurements lie
     lowest, *_, highest = sorted(ratios.values())[1:-1]
     return Calibration(replace(final, held_out=(lowest, highest)), correction, ratios, stolen, elapsed_s)
 
@@ -116,7 +110,7 @@ def _measurements(
     correction: Correction,
     noise: float,
 ) -> Measurements:
-    slowed = table.slower(correction.scale)
+    slowed = table.slower(correction.scale, correction.others)
     softmax, gather = slowed.elements["softmax"], slowed.elements["gather"]
     elements = dict(slowed.elements)
     # the fixed part of an inference is its start: three tables are read at the beginning of every one

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 from hwmodels.measured import MeasuredGrid
 
-from .bench import Bench, BenchFormat
+from .bench import Bench, BenchFormat, Grid
 from .timing import Call, Timing
 
 MB = 2**20
-ROWS = (1, 8, 16, 32, 64, 128, 256, 512)
-SIZES = (128, 256, 512, 1024, 2048, 4096)
-LARGEST = 4096 * 2048  # weights of the largest matrix that is timed
 POOL = 64 * MB  # weights that a call may walk round
 POINT_ROWS = (1, 8, 32, 128, 512)
 WIDTHS = (128, 512, 2048)
@@ -26,13 +23,14 @@ Key = tuple[object, ...]
 
 def kernel_calls(bench: Bench) -> dict[Key, Call]:
     """Return what to time, by what it is."""
-    calls: dict[Key, Call] = {}
+    calls: dict[Key, Call] = {("nothing",): bench.nothing()}
+    grid = bench.grid
     for form in one_of_each_kernel(bench):
-        for inputs in SIZES:
-            for outputs in SIZES:
-                if inputs * outputs > LARGEST:
+        for inputs in grid.sizes:
+            for outputs in grid.sizes:
+                if inputs * outputs > grid.largest:
                     continue
-                for rows in ROWS:
+                for rows in grid.rows:
                     calls["product", form.kernel, rows, inputs, outputs] = bench.product(
                         form, rows, inputs, outputs, POOL
                     )
@@ -63,19 +61,21 @@ class KernelTable:
     products: Mapping[str, MeasuredGrid]
     elements: Mapping[str, MeasuredGrid]
 
-    def slower(self, factor: float) -> KernelTable:
-        """Return the table with every kernel taking `factor` times as long."""
+    def slower(self, products: float, others: float) -> KernelTable:
+        """Return the table with products and all other kernels taking so many times as long."""
         return KernelTable(
-            {name: _slower(grid, factor) for name, grid in self.products.items()},
-            {name: _slower(grid, factor) for name, grid in self.elements.items()},
+            {name: _slower(grid, products) for name, grid in self.products.items()},
+            {name: _slower(grid, others) for name, grid in self.elements.items()},
         )
 
 
-def kernel_table(timings: Mapping[Key, Timing]) -> KernelTable:
-    """Put the medians into grids."""
-    seconds = {key: timing.median_s for key, timing in timings.items()}
+def kernel_table(timings: Mapping[Key, Timing], grid: Grid) -> KernelTable:
+    """Put the medians, less what a call costs by itself, into grids."""
+    empty_s = timings["nothing",].median_s
+    # where nearly all is the call itself, the difference of two readings would be noise
+    seconds = {key: max(timing.median_s - empty_s, 0.1 * timing.median_s) for key, timing in timings.items()}
     kernels = dict.fromkeys(str(key[1]) for key in seconds if key[0] == "product")
-    products = {kernel: _products(seconds, kernel) for kernel in kernels}
+    products = {kernel: _products(seconds, kernel, grid) for kernel in kernels}
     elements = {
         kind: MeasuredGrid(
             POINT_ROWS,
@@ -88,14 +88,14 @@ def kernel_table(timings: Mapping[Key, Timing]) -> KernelTable:
     return KernelTable(products, elements | _attention(seconds))
 
 
-def _products(seconds: Mapping[Key, float], kernel: str) -> MeasuredGrid:
+def _products(seconds: Mapping[Key, float], kernel: str, grid: Grid) -> MeasuredGrid:
     def per_s(m: int, k: int, n: int) -> float:
-        if k * n <= LARGEST:
+        if k * n <= grid.largest:
             return m * k * n / seconds["product", kernel, m, k, n]
-        return per_s(m, k, LARGEST // k)  # the largest corner runs like its neighbour
+        return per_s(m, k, grid.largest // k)  # the largest corner runs like its neighbour
 
-    speeds = tuple(per_s(m, k, n) for m in ROWS for k in SIZES for n in SIZES)
-    return MeasuredGrid(ROWS, SIZES, SIZES, speeds)
+    speeds = tuple(per_s(m, k, n) for m in grid.rows for k in grid.sizes for n in grid.sizes)
+    return MeasuredGrid(grid.rows, grid.sizes, grid.sizes, speeds)
 
 
 def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:

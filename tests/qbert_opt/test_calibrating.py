@@ -6,7 +6,9 @@ import pytest
 from hwmodels.device import load_device
 from hwmodels.errors import DeviceError
 from qbert_opt.calibrating import bandwidth, calibrate, fitting, kernels, timing
-from qbert_opt.calibrating.bench import BenchFormat, Shape
+from qbert_opt.calibrating.bench import FINE, BenchFormat, Grid, Shape, Subject
+from qbert_opt.calibrating.benches import _engine
+from qbert_opt.calibrating.benches import torch as torch_bench
 from qbert_opt.calibrating.shapes import profile_of
 
 START, OPERATION, SLOWER = 200e-6, 3e-6, 1.1  # of whole models, beside their kernels
@@ -18,6 +20,8 @@ class MadeUp:
 
     label = "a made-up engine"
     activation_bits = 32
+    grid = FINE
+    subjects = tuple(Subject(shape, seq_len) for shape in torch_bench.SHAPES for seq_len in torch_bench.LENGTHS)
     formats = (
         BenchFormat("f32", 32, "none", "fp32", "fp32"),
         BenchFormat("f16", 16, "none", "fp32", "fp32", loaded_bits=32),
@@ -35,6 +39,9 @@ class MadeUp:
             self.now_s += seconds * np.exp(self.noise * self.random.standard_normal())
 
         return call
+
+    def nothing(self):
+        return self.taking(1e-9)
 
     def product_s(self, rows, inputs, outputs):
         return 2e-6 + rows * inputs * outputs / (100e9 * rows / (rows + 12))
@@ -54,8 +61,8 @@ class MadeUp:
     def attention(self, seq_len, heads, depth):
         return self.taking(self.attention_s(seq_len, heads, depth))
 
-    def model(self, shape, seq_len):
-        return self.taking(self.model_s(shape, seq_len))
+    def model(self, subject):
+        return self.taking(self.model_s(subject.shape, subject.seq_len))
 
     def model_s(self, shape, s):
         h, inner = shape.hidden, shape.inner
@@ -91,13 +98,13 @@ def test_the_laws_of_a_known_machine_come_back(made_up):
     bench, found = made_up()
     device = calibrate.as_device(found.measurements)
     grid = found.measurements.formats[0].macs_per_s
-    at = (kernels.ROWS.index(64) * 6 + kernels.SIZES.index(512)) * 6 + kernels.SIZES.index(1024)
+    at = (FINE.rows.index(64) * 6 + FINE.sizes.index(512)) * 6 + FINE.sizes.index(1024)
     expected = 64 * 512 * 1024 / bench.product_s(64, 512, 1024) / found.correction.scale
     assert grid.per_s[at] == pytest.approx(expected, rel=1e-3)
     assert device.far_memory.read_bytes_per_s == pytest.approx(DRAM, rel=0.1)
     assert [found.read_bytes_per_s for found in device.memories[:3]] == pytest.approx([200e9, 200e9, 50e9])
     assert found.correction.scale == pytest.approx(SLOWER, rel=0.12)
-    operations = 6 + 14 * fitting.SYNTHETIC[1].layers
+    operations = 6 + 14 * bench.subjects[4].shape.layers
     beside = found.correction.launch_s * operations + found.correction.start_s
     assert beside == pytest.approx(OPERATION * operations + START, rel=0.25)
     assert found.measurements.noise == 0 and found.measurements.is_calibrated
@@ -111,7 +118,7 @@ def test_models_that_it_never_saw_come_out_as_the_machine_runs_them(made_up):
     shapes = [Shape("a", 4, 312, 12, 1200), Shape("b", 6, 384, 12, 1536), Shape("c", 12, 768, 12, 3072)]
     for shape in shapes:
         for seq_len in (20, 48, 96, 224):
-            predicted = fitting.simulated(device, shape, seq_len, 32).latency_s
+            predicted = fitting.simulated(device, Subject(shape, seq_len), 32).latency_s
             assert predicted == pytest.approx(bench.model_s(shape, seq_len), rel=0.08)
 
 
@@ -142,28 +149,90 @@ def test_a_shape_has_the_profile_of_the_real_model():
     assert profile_of(shape).float_bytes == 4 * sum(p.numel() for p in model.parameters())
 
 
-SMALL = {"ROWS": (1, 16), "SIZES": (32, 64), "LARGEST": 64 * 64}
-SMALL |= {"POOL": 2**18, "POINT_ROWS": (1, 16), "WIDTHS": (32, 64), "LENGTHS": (8, 16)}
+SMALL = Grid((1, 16), (32, 64), 64 * 64)
+POINTS = {"POOL": 2**18, "POINT_ROWS": (1, 16), "WIDTHS": (32, 64), "LENGTHS": (8, 16)}
+SHAPES = tuple(Shape(f"s{h}", 1, h, 2, 2 * h, vocabulary=110, positions=32) for h in (32, 64, 96))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Calibrate on small grids, for the sake of time."""
+    for name, value in POINTS.items():
+        monkeypatch.setattr(kernels, name, value)
+    monkeypatch.setattr(bandwidth, "STEPS", tuple(2**14 * 2**step for step in range(8)))
+    for module, grid in ((torch_bench, "FINE"), (_engine, "COARSE")):
+        monkeypatch.setattr(module, grid, SMALL)
+        monkeypatch.setattr(module, "SHAPES", SHAPES)
+        monkeypatch.setattr(module, "LENGTHS", (8, 16))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_torch_is_calibrated_from_the_command_line(cli, tmp_path, monkeypatch, precision):
-    """On small grids, for the sake of time: a file that loads, in which every stored width runs as floats."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(kernels, name, value)
-    monkeypatch.setattr(bandwidth, "STEPS", tuple(2**14 * 2**step for step in range(8)))
-    shapes = tuple(Shape(f"s{h}", 1, h, 2, 2 * h, vocabulary=50, positions=32) for h in (16, 32, 48))
-    monkeypatch.setattr(calibrate, "SYNTHETIC", shapes)
-    monkeypatch.setattr(calibrate, "SYNTHETIC_LENGTHS", (8, 16))
+def test_torch_is_calibrated_from_the_command_line(cli, tmp_path, small, precision):
+    """A file that loads, in which every stored width runs as floats."""
     out = tmp_path / "host.yaml"
     found = cli("calibrate", "-o", out, "--precision", precision, "--rounds", 3, "-q")
     assert found.code == 0 and "readings spread by" in found.out
     device = load_device(str(out))
     assert ("NOT calibrated" in found.out) == (device.confidence != "calibrated")
-    latency_s = fitting.simulated(device, shapes[1], 12, 32).latency_s
+    latency_s = fitting.simulated(device, Subject(SHAPES[1], 12), 32).latency_s
     assert 1e-5 < latency_s < 0.1
     four = next(form for form in device.formats if form.weight_bits == 4 and form.axis == "columns")
     assert four.loaded_bits == device.activation_bits == (32 if precision == "fp32" else 16)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_an_engine_is_calibrated_from_the_command_line(cli, tmp_path, small, monkeypatch, engine):
+    """Every stored form has its own speeds and is priced by them; 3 bits run as 4; floats run too."""
+    pytest.importorskip(engine)
+    monkeypatch.setattr(_engine, "GROUP_SIZES", (16, 32))
+    monkeypatch.setattr(_engine, "STORED", ((), ("8bit/rows:each/rtn", "2bit/columns:32/rtn")))
+    out = tmp_path / "host.yaml"
+    found = cli("calibrate", "--engine", engine, "-o", out, "--rounds", 3, "-q")
+    assert found.code == 0 and engine in found.out
+    device = load_device(str(out))
+    mixed = Subject(SHAPES[1], 12, ("3bit/columns:16/rtn", "2bit/rows:1/rtn", "8bit/columns:32/rtn"))
+    report = fitting.simulated(device, mixed, 32)
+    assert {row.cost.format for row in report.operations} >= {"w3-columns16", "w2-rows", "w8-columns32", "w8-rows"}
+    assert 1e-5 < report.latency_s < 0.1 and fitting.simulated(device, Subject(SHAPES[1], 12), 32).latency_s > 1e-5
+    by_id = {form.id: form for form in device.formats}
+    assert by_id["w3-columns16"].loaded_bits == 4 and by_id["w8-rows"].loaded_bits is None
+    assert by_id["w3-rows"].efficiency_by_shape == by_id["w4-rows"].efficiency_by_shape
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_synthetic_model_of_an_engine_answers_like_torch(engine, monkeypatch):
+    """What is timed is the model that its profile describes: same weights, same answers, in float32."""
+    import torch
+
+    pytest.importorskip(engine)
+    subject = Subject(SHAPES[1], 12, ("4bit/columns:32/rtn", "8bit/rows:each/rtn"))
+    made = []
+    make = _engine._encoder
+    monkeypatch.setattr(_engine, "_encoder", lambda subject: made.append(make(subject)) or made[0])
+    answer, _ = _engine.EngineBench(engine, "float32").model(subject)().values()
+    network, stored = made[0]
+    assert len(stored) == 6 + 3
+    ids = np.random.default_rng(0).integers(5, 100, (1, 12))
+    with torch.no_grad():
+        expected = network(input_ids=torch.from_numpy(ids)).last_hidden_state.numpy()
+    assert np.abs(answer - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def test_a_gather_does_not_run_at_the_speed_of_a_product(made_up, tmp_path):
+    """A format's own speeds are those of its products; rows of a table come at the speed of gathers."""
+    from dataclasses import replace
+
+    from hwmodels.cost import operation_cost
+    from hwmodels.measured import MeasuredFormat, MeasuredGrid, device_file
+    from hwmodels.operation import Operation, StoredWeight
+
+    _, found = made_up(rounds=3)
+    slow = MeasuredFormat("w8-rows", 8, "rows", "int8", MeasuredGrid((1,), (1,), (1,), (1e6,)))
+    path = tmp_path / "host.yaml"
+    path.write_text(device_file(replace(found.measurements, formats=(*found.measurements.formats, slow))))
+    table = Operation("t", "gather", 32, 500, 128, 0, 32 * 128, weight=StoredWeight(8, "rows", 500, 1, 64_000, 2000))
+    rate = found.measurements.elements_per_s["gather"]
+    assert operation_cost(table, load_device(str(path))).compute_s < 2 * 32 * 128 / min(rate.per_s)
 
 
 def test_a_wrong_engine_precision_or_folder_is_one_line(cli, tmp_path):

@@ -10,13 +10,14 @@ from ...registry import load
 from ..bench import Bench
 
 
-def find_bench(engine: str, precision: str) -> Bench:
-    """Return the bench of an engine.
+def find_bench(engine: str, precision: str | None) -> Bench:
+    """Return the bench of an engine, in its first precision where none is named.
 
     Raises:
         UsageError: no such engine, a precision that it does not run, or the engine is not installed.
     """
     module = load("calibrating/benches", engine)
+    precision = precision or module.PRECISIONS[0]
     if precision not in module.PRECISIONS:
         raise UsageError(f"--precision {precision}: not run by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
     bench: Bench = module.bench(precision)

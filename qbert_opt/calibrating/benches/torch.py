@@ -8,13 +8,21 @@ import torch
 import torch.nn.functional as F
 
 from ...choices import LEGAL_BITS
-from ..bench import BenchFormat, Shape
+from ..bench import FINE, BenchFormat, Shape, Subject
 from ..timing import Call
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 MATRICES = 36  # of an encoder of six layers: the calls walk round as many, as an inference does
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRECISIONS = tuple(TYPES)
+SHAPES = (
+    Shape("narrow", 3, 96, 3, 384),
+    Shape("slim", 2, 320, 5, 1280),
+    Shape("middle", 4, 448, 7, 1792),
+    Shape("wide", 2, 640, 10, 2560),
+    Shape("broad", 2, 960, 15, 3840),
+)
+LENGTHS = (16, 64, 160, 256)
 
 
 class TorchBench:
@@ -25,11 +33,17 @@ class TorchBench:
         self.activation_bits = 8 * self.dtype.itemsize
         self.label = f"torch {torch.__version__} eager, {precision}, 1 thread"
         self.formats = _formats(precision, self.activation_bits)
+        self.grid = FINE
+        self.subjects = tuple(Subject(shape, seq_len) for shape in SHAPES for seq_len in LENGTHS)
         self._pools: dict[int, torch.Tensor] = {}
         self._layers: dict[tuple[int, int], list[torch.nn.Linear]] = {}
         self._networks: dict[Shape, torch.nn.Module] = {}
         torch.set_num_threads(1)
         torch.manual_seed(0)
+
+    def nothing(self) -> Call:
+        """Next to no work: what a call costs by itself is part of every operation in eager mode."""
+        return lambda: None
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
         """A linear layer; its weights are slices of one pool."""
@@ -61,11 +75,12 @@ class TorchBench:
 
         return self._inference(run)
 
-    def model(self, shape: Shape, seq_len: int) -> Call:
-        """A `BertModel` of that shape with its pooler."""
+    def model(self, subject: Subject) -> Call:
+        """A `BertModel` of that shape with its pooler; whatever is stored, it runs as floats."""
+        shape = subject.shape
         network = self._networks.get(shape) or self._network(shape)
         self._networks[shape] = network
-        tokens = torch.randint(shape.vocabulary, (1, seq_len))
+        tokens = torch.randint(shape.vocabulary, (1, subject.seq_len))
         mask = torch.ones_like(tokens)
         return self._inference(lambda: network(input_ids=tokens, attention_mask=mask))
 

@@ -12,8 +12,13 @@ from .. import options
 
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The device file to write.")] = Path("host.yaml"),
-    engine: Annotated[str, typer.Option("--engine", help="What runs the model: torch.")] = "torch",
-    precision: Annotated[str, typer.Option("--precision", help="Type of activations: fp32 or bf16.")] = "fp32",
+    engine: Annotated[
+        str, typer.Option("--engine", help="What runs the model: torch, openvino, onnxruntime.")
+    ] = "torch",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Torch: fp32 or bf16. Engines: activations int8, int8-coarse or float32."),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call, at most.")] = 15,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1.0, help="After so long no further round begins.")
@@ -22,7 +27,10 @@ def command(
 ) -> None:
     """Measure this machine: kernels, memories and small synthetic models under one engine, on one thread.
 
-    Example: `qbert-opt calibrate -o host.yaml`, then `qbert-opt simulate allocation.json --device host.yaml`
+    Examples:
+    `qbert-opt calibrate -o host.yaml`, then `qbert-opt simulate allocation.json --device host.yaml`
+
+    `qbert-opt calibrate --engine openvino -o host-openvino.yaml`
     """
     from ...calibrating.benches import find_bench
     from ...calibrating.calibrate import calibrate

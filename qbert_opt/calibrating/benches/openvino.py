@@ -1,0 +1,11 @@
+"""OpenVINO, with activations rounded as `export --activations` says."""
+
+from __future__ import annotations
+
+from ._engine import PRECISIONS as PRECISIONS
+from ._engine import EngineBench
+
+
+def bench(precision: str) -> EngineBench:
+    """Return the bench with activations of one of `PRECISIONS`."""
+    return EngineBench("openvino", next(known for known in PRECISIONS if known == precision))
