@@ -37,6 +37,7 @@ DOCUMENTS = {
         "you, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines._record", "EngineRecord", "`export`"),
+    "stability.json": ("qbert_opt.stability", "Stability", "`sensitivity --stability`"),
     "diagnosis.json": ("qbert_opt.diagnosis", "Diagnosis", "`diagnose`"),
 }
 PLUGINS = {

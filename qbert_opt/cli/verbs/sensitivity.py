@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
 from ..progress import progress
+
+if TYPE_CHECKING:
+    from ...scores import ScoreTable
 
 
 def command(
@@ -31,6 +35,10 @@ def command(
         str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
     ] = "2GiB",
     torch_device: options.TorchDevice = "auto",
+    stability: Annotated[
+        int, typer.Option("--stability", min=0, help="Plans from resampled text: which choices change? 0 asks nothing.")
+    ] = 0,
+    budget: Annotated[str, typer.Option("--budget", "-b", help="Of these plans, as in 'solve'.")] = "2.5bit",
     quiet: options.Quiet = False,
 ) -> None:
     """Score every choice of every matrix on calibration text.
@@ -39,8 +47,12 @@ def command(
 
     An interrupted run goes on where it stopped when it is started again with the same options. Several processes share
     the work: `torchrun --nproc-per-node 2 -m qbert_opt sensitivity …`; the scores are the same.
+
+    `--stability 20 --budget 2.5bit` asks how the plan hangs on the text: which choices change, how much text is enough;
+    the answer is also written to `stability.json` beside the scores.
     """
     from ...activations import activation_grid, parse_activation_bits
+    from ...budgets import parse_budget
     from ...calibration import CalibrationPlan, method_grid
     from ...choices import parse_bits, parse_forms, parse_groupings
     from ...memory import PeakMemory
@@ -54,6 +66,7 @@ def command(
     from ..quantities import size
 
     limit_bytes = size(memory_limit, "--memory-limit") or 0
+    parse_budget(budget, 1, "--budget")  # a wrong one is said before the work
     asked = None if forms is None else parse_forms(forms)
     choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), asked)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
@@ -85,3 +98,23 @@ def command(
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{output}: {scores_summary(table)}")
     typer.echo(memory_line(peak.bytes, limit_bytes, team.count))
+    if stability:
+        _stability(table, budget, stability, output, quiet)
+
+
+def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
+    """Measure, write and print how a plan hangs on the text."""
+    from ...budgets import parse_budget
+    from ...limits import Limits
+    from ...planner import SolverOptions, solve_task
+    from ...programs import PlanningTask
+    from ...report_stability import stability_lines
+    from ...stability import measure_stability, write_stability
+
+    encoder_bytes = parse_budget(budget, table.profile.encoder_elements, "--budget")
+    task = PlanningTask(table, Limits(encoder_bytes=encoder_bytes))
+    with progress("stability", quiet=quiet) as tell:
+        found = measure_stability(task, solve_task(task, SolverOptions()), resamples=resamples, progress=tell)
+    write_stability(found, Path(output).parent / "stability.json")
+    for line in stability_lines(found):
+        typer.echo(line)
