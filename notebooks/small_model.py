@@ -1,5 +1,10 @@
-"""A small real classifier of the bundled SNIPS intents, trained here in seconds: the notebooks need no download."""
+"""A small real classifier of the bundled SNIPS intents, trained here in seconds: the notebooks need no download.
 
+    python notebooks/small_model.py models/small
+"""
+
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -15,8 +20,9 @@ from qbert_opt.training import fine_tune
 
 
 def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epochs: int = 1) -> Path:
-    """Write a BERT of a few layers that was trained from scratch on snips/train; return its folder."""
+    """Train a BERT of a few layers from scratch on snips/train, write it to a folder, and return that folder."""
     logging.disable_progress_bar()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     train = qb.read_texts("snips/train")
     words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer()
@@ -35,9 +41,13 @@ def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epoch
         vocab_size=words.get_vocab_size(), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
         intermediate_size=4 * hidden, max_position_embeddings=64,
     )
-    encoder = folder / "encoder"
     torch.manual_seed(0)
-    BertModel(config).save_pretrained(encoder)
-    fast.save_pretrained(encoder)
-    fine_tune(encoder, train, folder / "model", epochs=epochs, learning_rate=1e-3)
-    return folder / "model"
+    with tempfile.TemporaryDirectory() as encoder:
+        BertModel(config).save_pretrained(encoder)
+        fast.save_pretrained(encoder)
+        fine_tune(encoder, train, folder, epochs=epochs, learning_rate=1e-3)
+    return folder
+
+
+if __name__ == "__main__":
+    print(train_small_model(Path(sys.argv[1])))

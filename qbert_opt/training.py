@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig
 
 from .errors import UsageError
-from .files import atomic_folder
+from .files import atomic_folder, check_folder
 from .models.batches import tokenize
 from .models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers
 from .models.outputs import OutputKind, answers, head_of
@@ -55,6 +55,7 @@ def fine_tune(
         ValueError: `data` has no labels.
     """
     check_is_model(encoder)
+    check_folder(Path(output))  # before the work
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
     if kind not in KINDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -54,8 +55,9 @@ def save(figure: Figure, path: str | Path, option: str = "--plot") -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg"):
         raise UsageError(f"{option} {path}: unknown ending {suffix!r}. Legal: .png, .svg.")
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=suffix[1:], dpi=160)
+    metadata = {"Date": None} if suffix == ".svg" else {}  # the same figure has the same bytes, whatever the day
+    with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "qbert-opt"}):
+        figure.savefig(temporary, format=suffix[1:], dpi=160, metadata=metadata)
 
 
 def _bits(figure: Figure, axes: Axes, plan: Allocation, grid: Grid) -> None:

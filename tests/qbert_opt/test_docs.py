@@ -102,3 +102,22 @@ def test_the_shell_completes(typed, word):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )
     assert word in found.stdout.split()
+
+
+def test_the_readmes_picture_is_small_and_its_command_draws_it(cli, tmp_path, monkeypatch):
+    """The command that the README states draws the curve that it shows."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = ROOT / "docs" / "frontier.svg"
+    assert "docs/frontier.svg" in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) and shown.stat().st_size < 200_000
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    solve = re.search(r"^qbert-opt (solve .*-o allocation.json)", text, re.MULTILINE)[1]
+    draw = re.search(r"`qbert-opt (pareto [^`]*docs/frontier.svg)`", text)[1]
+    for command in (solve, draw):
+        assert cli(*command.split()).code == 0
+    drawn = (tmp_path / "docs" / "frontier.svg").read_text(encoding="utf-8")
+
+    def curve(svg):  # the steps of the line itself; fonts and versions of the renderer may differ
+        return max(re.findall(r'<path d="([^"]+)"', svg), key=len)
+
+    assert curve(drawn) == curve(shown.read_text(encoding="utf-8"))
