@@ -59,8 +59,27 @@ class UniformPoint(_Frozen):
     predicted_loss: float
 
 
+class OwnLimit(_Frozen):
+    """A limit on a resource of the frontier itself: the frontier goes on beyond it, where the plans break it.
+
+    Attributes:
+        resource: which one, by the names of `usage`.
+        capacity: what the limit leaves to the searched matrices.
+        source: who asked, for example `car-soc: limits.weights`.
+    """
+
+    resource: str
+    capacity: float
+    source: str
+
+
 class TradeOff(_Frozen):
-    """A frontier with what it is of. `fixed` is what everything that is not searched uses."""
+    """A frontier with what it is of.
+
+    Attributes:
+        fixed: what everything that is not searched uses.
+        own_limits: limits on the frontier's own resources; they do not end it.
+    """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
     resources: tuple[str, ...]
@@ -71,6 +90,7 @@ class TradeOff(_Frozen):
     fixed: dict[str, float]
     points: tuple[TradeOffPoint, ...]
     uniform: tuple[UniformPoint, ...]
+    own_limits: tuple[OwnLimit, ...] = ()
     profile: ModelProfile
     provenance: Provenance
 
@@ -109,6 +129,11 @@ def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 2
             UniformPoint(choice=plan.name.removeprefix("uniform "), usage=dict(plan.usage), predicted_loss=plan.value)
             for plan in uniform_plans(_best_tables(task, problem))
             if not plan.broken
+        ),
+        own_limits=tuple(
+            OwnLimit(resource=name, capacity=row.capacity, source=row.source)
+            for name, row in task.hard.items()
+            if name in rows
         ),
         profile=task.profile,
         provenance=task.scores.provenance,

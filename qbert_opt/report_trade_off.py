@@ -24,6 +24,10 @@ def frontier_table(found: TradeOff, rows: int = 16) -> Table:
     for column in (*(f"{name} of the searched matrices" for name in found.resources), "predicted loss", "gap"):
         table.add_column(column)
     table.add_column("best uniform that fits")
+    if found.own_limits:
+        limits = (f"{limit.source} leaves {shown(limit.resource, limit.capacity)}" for limit in found.own_limits)
+        table.caption = f"not ended by its own limits: {'; '.join(limits)} to the searched matrices"
+        table.caption_justify = "left"
     step = max(1, len(found.points) // rows)
     for point in found.points[::step]:
         fits = [u for u in found.uniform if all(u.usage[name] <= point.usage[name] for name in names)]

@@ -58,7 +58,7 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
 
     Each point of a curve is the proven best plan within that budget; squares give every matrix the same choice. The
     resource counts what is not searched too (operations without a searched matrix), except for bytes, which are the
-    encoder's.
+    encoder's. A broken line is a limit of the device: what lies right of it does not fit.
 
     Args:
         curves: frontiers of the same resource; one without a plan is named in the legend.
@@ -78,6 +78,10 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
             error = None if mark.low is None or mark.high is None else [[mark.loss - mark.low], [mark.high - mark.loss]]
             axes.errorbar([mark.usage[resource] / unit], [mark.loss], yerr=error, label=plain(mark.label), zorder=5,
                           **STYLES[mark.kind])  # fmt: skip
+    for found in (curve.found for curve in _merged(curves) if curve.found is not None):
+        for limit in (own for own in found.own_limits if own.resource == RESOURCES[resource]):
+            at = limit.capacity + (0.0 if resource == "bytes" else found.fixed.get(limit.resource, 0.0))
+            axes.axvline(at / unit, color="black", linestyle="--", linewidth=1, label=plain(limit.source))
     units = dict.fromkeys(curve.found.loss_unit.split(" (")[0] for curve in curves if curve.found is not None)
     axes.set_xlabel(label)
     axes.set_ylabel("predicted loss, " + plain("; ".join(units) or "no plan", 90), fontsize=8)

@@ -55,6 +55,18 @@ def two(found):
     return found.model_copy(update={"resources": ("bytes", "bytes")})
 
 
+def test_a_limit_of_the_device_is_a_line(reference, car_soc, cli):
+    """The frontier of bytes goes on where the device's memory ends, and says where that is."""
+    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=5)
+    [limit] = found.own_limits
+    assert limit.capacity == 64_000_000 - found.fixed["total_bytes"] < found.points[-1].usage["encoder_bytes"]
+    figure = frontier.draw([frontier.Curve("car-soc", found)], "bytes")
+    [line] = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert set(line.get_xdata()) == {limit.capacity / 1e6}
+    assert "car-soc: limits.weights" in texts(figure)
+    assert "limits.weights leaves 38.60 MB" in cli("pareto", "--device", "car-soc", "--points", "5").out
+
+
 def test_the_same_frontier_twice_has_both_names(found):
     """Two devices with one frontier share a curve; otherwise one would hide the other."""
     figure = frontier.draw([frontier.Curve("a", found), frontier.Curve("b", found)], "bytes")
