@@ -18,6 +18,7 @@ from .curvature.capture import input_grams
 from .curvature.guidance import guided_grams
 from .errors import UsageError
 from .models.batches import TokenBatch, tokenize
+from .models.layers import as_matrix
 from .models.loading import LoadedModel
 from .profiles import MatrixSpec, ModelProfile
 from .quantizers import QuantizedMatrix
@@ -67,8 +68,8 @@ def method_grid(
 
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
-    """The weight of a named linear layer or embedding table, outside the graph."""
-    return model.get_parameter(f"{module}.weight").detach()
+    """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
+    return as_matrix(model.get_parameter(f"{module}.weight").detach())
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from torch import nn
 
 from .allocation import write_allocation
 from .engines._record import CHECKS, RECORD, EngineRecord, check_session, checks
@@ -60,6 +61,9 @@ def export_model(
         raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
+    for planned in allocation.matrices:
+        if not isinstance(loaded.model.get_submodule(planned.module), nn.Linear):
+            raise UsageError(f"--engine {name}: {planned.module} is a convolution; only torch runs it from its codes.")
     traced = traceable(loaded)
     with atomic_folder(output) as target:
         progress(1, 4, "converting")

@@ -123,7 +123,7 @@ def calibrated_ranges(
             inputs.clear()
             model(**batch.inputs)
             for name, calls in inputs.items():
-                for tensor, _ in calls:
+                for tensor in (call.inputs for call in calls):
                     if not torch.isfinite(real_tokens(tensor, batch.mask)).all():
                         raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
                     per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]

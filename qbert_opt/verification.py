@@ -45,7 +45,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
         stored[f"{table.module}.weight"] = quantized.dequantize()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(stored[name] if name in stored else parameter.half().float())
+            parameter.copy_(stored[name].view_as(parameter) if name in stored else parameter.half().float())
     with_rounded_inputs(model, allocation.activations)
     return replace(loaded, model=model)
 

@@ -4,23 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import InputFileError
 from ..models.batches import TokenBatch
+from ..models.layers import is_matrix, windows
 
-Calls = list[tuple[torch.Tensor, torch.Tensor]]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        inputs: what its matrix was multiplied with, detached, `[B, T, columns]` or as a linear layer takes it.
+        shape: of what it made.
+        edge: where in the graph it was made; None without a graph.
+        channels_first: what it made is `[B, rows, T]`, a convolution's.
+    """
+
+    inputs: torch.Tensor
+    shape: torch.Size
+    edge: GradientEdge | None
+    channels_first: bool = False
+
+    def gradient(self, found: torch.Tensor | None) -> torch.Tensor:
+        """Lay a gradient by what was made as `[B, T, rows]`; None, where nothing depends on it, is zero."""
+        gradient = self.inputs.new_zeros(self.shape) if found is None else found
+        return gradient.transpose(1, 2) if self.channels_first else gradient
+
+
+Calls = list[Call]
 
 
 @contextmanager
 def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Calls]]:
-    """Collect input (detached) and output (in the graph) of each call of each named module at a forward pass inside.
+    """Collect input and place in the graph of each call of each named module at a forward pass inside.
 
-    Modules of the same kind that share their weight with a named one count as calls of it. The input of an embedding
-    table is the rows it reads, `[B, T, 1]`. Positions that all samples share are read once for the whole batch; they
-    are spread over it, so that each sample has a gradient of its own.
+    Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
+    is its windows, `[B, T, columns]`; that of an embedding table the rows it reads, `[B, T, 1]`. Positions that all
+    samples share are read once for the whole batch; they are spread over it, so that each sample has a gradient of its
+    own.
     """
     store: dict[str, Calls] = {}
     samples = 0
@@ -31,13 +58,16 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         def keep(module, args, output):  # type: ignore[no-untyped-def]
-            if not isinstance(module, nn.Embedding):
-                store.setdefault(name, []).append((args[0].detach(), output))
-                return None
-            rows = args[0].detach().expand(samples, -1).unsqueeze(-1)
-            spread = output.expand(samples, -1, -1)
-            store.setdefault(name, []).append((rows, spread))
-            return spread
+            given, calls = args[0].detach(), store.setdefault(name, [])
+            if isinstance(module, nn.Embedding):
+                output = output.expand(samples, -1, -1)
+                calls.append(Call(given.expand(samples, -1).unsqueeze(-1), output.shape, _edge(output)))
+            elif isinstance(module, nn.Conv1d):
+                calls.append(Call(windows(module, given), output.shape, _edge(output), channels_first=True))
+            else:
+                calls.append(Call(given, output.shape, _edge(output)))
+            # the model goes on with a copy: what it writes in place into a view would lead past the edge
+            return output.clone() if output.requires_grad else output
 
         return keep
 
@@ -46,7 +76,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     handles += [
         module.register_forward_hook(hook(owners[id(module.weight), isinstance(module, nn.Embedding)]))
         for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Embedding)
+        if (is_matrix(module) or isinstance(module, nn.Embedding))
         and (id(module.weight), isinstance(module, nn.Embedding)) in owners
     ]
     try:
@@ -54,6 +84,10 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _edge(made: torch.Tensor) -> GradientEdge | None:
+    return get_gradient_edge(made) if made.requires_grad else None
 
 
 def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Module]]:
@@ -97,7 +131,7 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
             seen.clear()
             model(**batch.inputs)
             for name, calls in seen.items():
-                for inputs, _ in calls:
+                for inputs in (call.inputs for call in calls):
                     tokens = real_tokens(inputs, batch.mask)
                     if not torch.isfinite(tokens).all():
                         raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")

@@ -188,7 +188,8 @@ def _batch_factors(
 ) -> Iterator[tuple[str, dict[int, SampleFactors]]]:
     """Back-propagate all factors of one batch."""
     temperature, scale, draws, seed = how
-    targets = [output for name in modules for _, output in seen[name]]
+    targets = [call for name in modules for call in seen[name]]
+    edges = [call.edge for call in targets if call.edge is not None]
     cotangents = _cotangents(head, outputs, temperature, draws, seed)
     count = num_factors(head, draws)
     sharp = None
@@ -197,14 +198,16 @@ def _batch_factors(
     gradients: list[list[list[torch.Tensor]]] = [[] for _ in targets]  # [call][factor][sample]
     for f, cotangent in enumerate(cotangents):
         grads = torch.autograd.grad(
-            outputs.values, targets, grad_outputs=scale * cotangent, retain_graph=f + 1 < count, materialize_grads=True
+            outputs.values, edges, grad_outputs=scale * cotangent, retain_graph=f + 1 < count, allow_unused=True
         )
-        for kept, gradient in zip(gradients, grads, strict=True):
+        found = iter(grads)
+        for kept, call in zip(gradients, targets, strict=True):
+            gradient = call.gradient(None if call.edge is None else next(found))
             kept.append(sample_rows(gradient, batch.mask))
     position = 0
     for name in modules:
         calls = seen[name]
-        inputs = [sample_rows(given, batch.mask) for given, _ in calls]
+        inputs = [sample_rows(call.inputs, batch.mask) for call in calls]
         parts = gradients[position : position + len(calls)]
         position += len(calls)
         yield (
@@ -258,4 +261,4 @@ def _signs(outputs: Outputs, seed: int, draw: int) -> torch.Tensor:
 
 
 def _all_per_sample(seen: dict[str, Calls], mask: torch.Tensor) -> bool:
-    return all(is_per_sample(given, mask) for calls in seen.values() for given, _ in calls)
+    return all(is_per_sample(call.inputs, mask) for calls in seen.values() for call in calls)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import nn
 
 from ..activations import ActivationChoice
 from ..calibration import weight_of
@@ -30,15 +31,17 @@ def activation_scores(
 ) -> ActivationScores | None:
     """Score every choice of every input of the searched matrices; one factor pass, as much at a time as memory holds.
 
+    Inputs of convolutions stay in floats.
+
     Args:
         task: model and texts that score.
         fit: texts that place static ranges, disjoint from them.
         choices: what to score.
         temperature: of the softmax whose curvature is taken.
     """
-    if not choices:
+    modules = [m.module for m in task.profile.matrices if isinstance(task.model.get_submodule(m.module), nn.Linear)]
+    if not choices or not modules:
         return None
-    modules = [matrix.module for matrix in task.profile.matrices]
     inputs = shared_inputs(task.model, fit[0], modules)
     task.note(f"ranges of {len(inputs)} inputs")
     found = calibrated_ranges(task.model, fit, [names[0] for names in inputs], seed=task.seed)

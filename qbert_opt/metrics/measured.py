@@ -33,7 +33,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
                 for error in errors:
                     task.note(f"{name}, choice {len(losses) + 1}")
                     with torch.no_grad():
-                        weight.copy_(original + error)
+                        weight.copy_(original + error.view_as(original))
                     losses.append(sample_losses(reference, collect(task.head, task.model, task.batches)))
         finally:
             with torch.no_grad():

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from .layers import as_matrix, is_matrix, width_made, width_read
 from .loading import LoadedModel
 from .tracing import LinearCall, Trace, trace
 
@@ -57,7 +58,7 @@ def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
     for list_name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList):
             continue
-        weight = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+        weight = sum(m.get_parameter("weight").numel() for m in module.modules() if is_matrix(m))
         if weight > best[0]:
             best = (weight, [f"{list_name}.{index}" for index in range(len(module))])
     if not best[1]:
@@ -78,7 +79,7 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
                 continue
             taken.add(id(weight))
             positions = [call.positions for call in calls if call.layer.weight is weight]
-            rows, columns = weight.shape
+            rows, columns = as_matrix(weight).shape
             matrices.append(
                 MatrixSpec(
                     module=module,
@@ -107,10 +108,11 @@ def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
         feeding = [first[module] for module in call.reads if module in first]
         if call.module in kinds or len(feeding) != len(call.reads) or not feeding:
             continue
-        widths = {before.layer.out_features for before in feeding}
+        widths = {width_made(before.layer) for before in feeding}
+        read = width_read(call.layer)
         same_input = len({before.input_id for before in feeding}) == 1
         free = all(kinds.get(before.module, "intermediate") == "intermediate" for before in feeding)
-        if free and same_input and widths <= {call.layer.in_features, 2 * call.layer.in_features}:
+        if free and same_input and widths <= {read, 2 * read}:
             kinds.update(dict.fromkeys((before.module for before in feeding), "intermediate"))
             kinds[call.module] = "output"
     return {module: kinds.get(module, "linear") for module in first}
@@ -166,8 +168,8 @@ def _head(
             continue
         heads[call.module] = HeadSpec(
             module=call.module,
-            rows=call.layer.out_features,
-            columns=call.layer.in_features,
+            rows=width_made(call.layer),
+            columns=as_matrix(call.layer.weight).shape[1],
             per_token=call.positions >= num_tokens > 1,
             before_blocks=before,
             tied_to=owners.get(id(call.layer.weight), ""),

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .layers import MatrixLayer, is_matrix, width_read
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearCall:
@@ -32,7 +34,7 @@ class LinearCall:
     """
 
     module: str
-    layer: nn.Linear
+    layer: MatrixLayer
     positions: int
     input_id: int
     reads: frozenset[str]
@@ -61,7 +63,7 @@ class _Raw:
     """A call as its hook sees it; nodes and input are kept alive so that their identity stays unique."""
 
     module: str
-    layer: nn.Linear
+    layer: MatrixLayer
     input: torch.Tensor
     before: Any
     after: Any
@@ -87,7 +89,7 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
         for node in softmaxes:
             first_softmax = first_softmax or node
             scores |= _upstream([n for n, _ in node.next_functions], makers)[0]
-        positions = call.input.numel() // call.layer.in_features
+        positions = call.input.numel() // width_read(call.layer)
         calls.append(
             LinearCall(call.module, call.layer, positions, id(call.input), frozenset(found), frozenset(scores))
         )
@@ -141,7 +143,7 @@ def _hooks(model: nn.Module, raw: list[_Raw], reads: Counter[str], widths: dict[
     handles = []
     listed = {id(child) for module in model.modules() if isinstance(module, nn.ModuleList) for child in module}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if is_matrix(module):
             handles.append(
                 module.register_forward_hook(
                     lambda layer, args, out, name=name: raw.append(

@@ -164,13 +164,16 @@ def load_quantized(
         shell = _empty_model(root)
     model = shell.model
     state: dict[str, torch.Tensor] = {}
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
             names = set(file.keys())
             for planned in allocation.matrices:
-                state[f"{planned.module}.weight"] = _restore(file, names, planned, planned.layout).dequantize()
+                found = _restore(file, names, planned, planned.layout).dequantize()
+                state[f"{planned.module}.weight"] = _shaped(found, shapes.get(f"{planned.module}.weight"))
             for table in allocation.tables:
-                state[f"{table.module}.weight"] = _restore(file, names, table, table.layout).dequantize()
+                found = _restore(file, names, table, table.layout).dequantize()
+                state[f"{table.module}.weight"] = _shaped(found, shapes.get(f"{table.module}.weight"))
             for name in names:
                 if not name.endswith(tuple(f".{part}" for part in PARTS)):
                     tensor = file.get_tensor(name)
@@ -262,6 +265,11 @@ def _shapes(model: nn.Module, allocation: Allocation) -> Shapes:
 def _write_parts(file: StreamedFile, module: str, quantized: QuantizedMatrix) -> None:
     for part, tensor in stored_parts(quantized).items():
         file.write(f"{module}.{part}", tensor)
+
+
+def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
+    """Give a convolution's matrix the shape of its weight; what does not fit stays, and is refused at loading."""
+    return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
 
 
 def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, layout: Layout) -> QuantizedMatrix:

@@ -1,4 +1,4 @@
-"""Linear layers and embedding tables that keep their packed codes and unpack them when they are asked."""
+"""Linear layers, convolutions and embedding tables that keep their packed codes and unpack them when they are asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.nn import functional
 from ..allocation import Allocation, PlannedMatrix, PlannedTable
 from ..choices import Layout
 from ..errors import InputFileError
+from ..models.layers import as_matrix
 from ..rounding import Rounder
 from .stored import part_shapes, restored
 
@@ -55,6 +56,30 @@ class PackedLinear(Packed):
         layer.weight, layer.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
         if self.rounder is not None:
             layer.register_forward_pre_hook(self.rounder)
+        return layer
+
+
+class PackedConv1d(Packed):
+    """A convolution that keeps its positions, unpacked at each call; a row of its matrix holds an output's weights."""
+
+    def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
+        rows, columns = as_matrix(original.weight).shape
+        super().__init__(layout, rows, columns, original.weight.dtype)
+        self.bias, self.shape, [self.dilation] = original.bias, tuple(original.weight.shape), original.dilation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `[B, rows, T]` of `[B, channels, T]`."""
+        weight = self.weight.view(self.shape)
+        return functional.conv1d(x, weight, self.bias, padding="same", dilation=self.dilation)
+
+    def plain(self) -> nn.Conv1d:
+        """The layer with float weights."""
+        rows, channels, kernel = self.shape
+        layer = nn.Conv1d(
+            channels, rows, kernel, padding="same", dilation=self.dilation, bias=self.bias is not None,
+            device="meta", dtype=self.dtype,
+        )  # fmt: skip
+        layer.weight, layer.bias = nn.Parameter(self.weight.view(self.shape), requires_grad=False), self.bias
         return layer
 
 
@@ -127,9 +152,12 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
     """
     for planned in quantized_parts(allocation):
         original = dict(model.named_modules()).get(planned.module)
-        kind: type[PackedLinear] | type[PackedEmbedding]
+        kind: type[PackedLinear | PackedEmbedding | PackedConv1d]
         if isinstance(original, nn.Linear):
             kind, shape = PackedLinear, (original.out_features, original.in_features)
+        elif isinstance(original, nn.Conv1d):
+            kind, (rows, columns) = PackedConv1d, as_matrix(original.weight).shape
+            shape = (rows, columns)
         elif isinstance(original, nn.Embedding):
             kind, shape = PackedEmbedding, (original.num_embeddings, original.embedding_dim)
         else:
@@ -158,9 +186,9 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
 
 def unpack_modules(model: nn.Module) -> None:
     """Replace packed modules by those with float weights; what shared a table shares it still."""
-    plain: dict[int, nn.Linear | nn.Embedding] = {}
+    plain: dict[int, nn.Linear | nn.Conv1d | nn.Embedding] = {}
     for module in list(model.modules()):
-        if isinstance(module, PackedLinear | PackedEmbedding):
+        if isinstance(module, PackedLinear | PackedConv1d | PackedEmbedding):
             plain[id(module)] = module.plain()
             replace_module(model, module, plain[id(module)])
     for module in list(model.modules()):

@@ -47,7 +47,7 @@ def modules(tiny):
 def scored(tiny, batches, fit, choices, limit=1 << 30, temperature=1.0):
     """Scores of every input."""
     task = ScoringTask(
-        model=tiny.model, profile=profile_model(tiny), batches=batches, labels=None,
+        model=tiny.model, profile=profile_model(tiny), batches=batches, targets=None,
         perturbations=lambda _: iter(()), shares=MemoryShares(limit), seed=0,
     )  # fmt: skip
     return activation_scores(task, fit, choices, temperature)

@@ -129,7 +129,7 @@ def test_gptq_loses_less_than_rounding(tiny, sentences):
     choices = [c for c in default_grid("gptq") if c.grouping in ("rows:1", "rows:heads", "rows:each", "columns:32")]
     gptq, rtn = (MatrixQuantizer(tiny, profile, method, fit) for method in ("gptq", "rtn"))
     for matrix in profile.matrices:
-        gram = gptq._grams[matrix.module].double()
+        gram = gptq._gram(matrix).double()
         compensated, plain = (
             torch.einsum("cij,jk,cik->c", e, gram, e) for e in (q.errors(matrix, choices).double() for q in (gptq, rtn))
         )

@@ -10,7 +10,7 @@ import qbert_opt as qb
 from qbert_opt.activations import activation_grid
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer
 from qbert_opt.choices import grid
-from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.factors import factor_pass, output_factors
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import tokenize
@@ -234,3 +234,46 @@ def test_what_is_refused(sensor):
             qb.measure_sensitivity(loaded, data, grid((8,), ("rows:1",), "rtn"), plan=CalibrationPlan(8, 8, 0))
     finally:
         sensor.eval()
+
+
+def test_layers_that_write_into_their_results():
+    """Activations and biases written in place change no gradient: as in ½ (∂f/∂W · ΔW)² by autograd."""
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(9, WIDTH)
+            self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
+            self.conv = nn.ModuleList([nn.Conv1d(WIDTH, WIDTH, 1)])
+            self.out = nn.Linear(WIDTH, 2)
+
+        def forward(self, ids):
+            x = self.embed(ids)
+            x *= 2
+            x = nn.functional.relu(self.layers[0](x), inplace=True)
+            x = self.layers[1](x).mul_(3)
+            x = self.conv[0](x.transpose(1, 2))
+            x.tanh_()
+            return self.out(x.mean(2))
+
+    torch.manual_seed(0)
+    module = InPlace()
+    given = [{"ids": torch.randint(0, 9, (4, 5))}]
+    loaded, data = from_module(module, given, lambda module, batch: module(batch["ids"]))
+    batches = tokenize(loaded.tokenizer, data.texts, batch_size=4)
+    names = ["layers.0", "layers.1", "conv.0"]
+    found = factor_pass(loaded.model, batches, [*names, "embed"], head=loaded.head)
+    [batch] = batches
+    for place, index in enumerate(batch.indices):
+        outputs = module(batch.inputs["ids"][place : place + 1])
+        summed = (output_factors(outputs)[0, :, 0] * outputs[0]).sum()
+        [dense] = torch.autograd.grad(summed, module.layers[0].weight, retain_graph=True)
+        summed = summed * (found["layers.0"][index].jacobian()[0] * dense).sum().sign()  # a factor has no sign
+        for name in names:
+            [dense] = torch.autograd.grad(summed, module.get_parameter(f"{name}.weight"), retain_graph=True)
+            torch.testing.assert_close(found[name][index].jacobian()[0], dense.flatten(1), rtol=1e-3, atol=1e-6)
+        [dense] = torch.autograd.grad(summed, module.embed.weight, retain_graph=True)
+        rows = torch.zeros_like(dense).index_add_(
+            0, found["embed"][index].inputs[:, 0].long(), found["embed"][index].gradients[0]
+        )
+        torch.testing.assert_close(rows, dense, rtol=1e-3, atol=1e-6)
