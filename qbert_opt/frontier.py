@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from solvers import ChoiceProblem, FrontierPoint, pareto, uniform_plans
+from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
+from solvers.solution import relative_gap
 
 from .errors import UsageError
+from .jobs import Jobs
 from .profiles import ModelProfile
 from .programs import PlanningTask
 from .scores import Provenance
 from .wishes import RESOURCES
-
-if TYPE_CHECKING:
-    from solvers import Frontier
 
 SCHEMA = "qbert-opt/frontier@1"
 
@@ -95,7 +96,14 @@ class TradeOff(_Frozen):
     provenance: Provenance
 
 
-def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 200) -> TradeOff:
+def trade_off(
+    task: PlanningTask,
+    resources: tuple[str, ...],
+    *,
+    points: int = 200,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> TradeOff:
     """Find the least predicted loss over budgets of one or two resources, under the task's other limits.
 
     Latency and energy are their separable bounds here: the schedule is never slower.
@@ -104,6 +112,8 @@ def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 2
         task: scores, limits and hardware; a limit on a resource of the frontier itself is ignored.
         resources: names in `RESOURCES`.
         points: evenly spaced budgets between floor and ceiling; supported plans come on top.
+        checkpoint: file for finished points; an interrupted run goes on from it.
+        progress: called with budgets done, budgets in all, and what goes on.
 
     Raises:
         UsageError: an unknown resource, or one that needs a device.
@@ -116,7 +126,21 @@ def trade_off(task: PlanningTask, resources: tuple[str, ...], *, points: int = 2
     rows = tuple(RESOURCES[name] for name in resources)
     capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
     problem = task.problem(capacity)
-    found: Frontier = pareto(problem, rows[0] if len(rows) == 1 else (rows[0], rows[1]), points=points)
+    jobs = Jobs(checkpoint, _fingerprint(problem, rows, points))
+    known = Frontier(rows, tuple(_read_point(problem, row, rows) for row in jobs.finished.values()), False, 0.0)
+    asked = points if len(rows) == 1 else math.ceil(math.sqrt(points)) ** 2
+    done = sum(not point.supported for point in known.points)
+
+    def keep(point: FrontierPoint) -> None:
+        nonlocal done
+        done += not point.supported
+        progress(min(done, asked), asked, "budgets")
+        if checkpoint is not None:
+            jobs.add(repr(sorted(point.capacity.items())), _point_numbers(point, rows))
+
+    resource = rows[0] if len(rows) == 1 else (rows[0], rows[1])
+    found = pareto(problem, resource, points=points, known=known, on_point=keep)
+    jobs.remove()
     return TradeOff(
         resources=resources,
         loss_unit=task.scores.loss_unit,
@@ -174,3 +198,25 @@ def _point(task: PlanningTask, point: FrontierPoint) -> TradeOffPoint:
         choices=names[: task.num_matrices],
         tables=names[task.num_matrices :],
     )
+
+
+def _fingerprint(problem: ChoiceProblem, rows: tuple[str, ...], points: int) -> str:
+    """Say of which frontier a checkpoint is."""
+    made = hashlib.sha256(
+        repr((rows, points, problem.items, problem.options, sorted(problem.capacity.items()))).encode()
+    )
+    for table in (problem.value, problem.mask(), *(problem.usage[name] for name in sorted(problem.usage))):
+        made.update(np.ascontiguousarray(table).tobytes())
+    return made.hexdigest()
+
+
+def _point_numbers(point: FrontierPoint, rows: tuple[str, ...]) -> list[float]:
+    return [*(point.capacity[row] for row in rows), point.lower_bound, float(point.supported), *point.choice]
+
+
+def _read_point(problem: ChoiceProblem, numbers: Sequence[float], rows: tuple[str, ...]) -> FrontierPoint:
+    capacity = dict(zip(rows, numbers, strict=False))
+    bound, supported, *columns = numbers[len(rows) :]
+    choice = tuple(int(column) for column in columns)
+    value, usage = price(problem, choice)
+    return FrontierPoint(capacity, choice, value, usage, bound, relative_gap(value, bound), bool(supported))

@@ -258,10 +258,13 @@ def _one_row_points(
     if not len(program.rhs):
         return
     hull = hull_of(program)
-    yield from _hull_points(base, name, program, hull, done)
+    known = set(done)
+    for point in _hull_points(base, name, program, hull, done):
+        known.add(_key(point.capacity))
+        yield point
     plan: IntArray | None = None
     for budget in budgets:
-        if _key(budget) in done:
+        if _key(budget) in known:
             continue
         if limits.expired():
             yield None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import branch
+from ..interrupt import interruptible
 from ..outcome import Limits, Outcome
 from ..program import NO_FAMILY, FloatArray, IntArray, Program
 
@@ -37,12 +38,14 @@ def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -
     columns, kinds = len(program.group), _kinds(program)
     constraints = [LinearConstraint(matrix, low, high) for matrix, low, high in _blocks(program, kinds, rejected)]
     with _silent():
-        result = milp(
-            np.concatenate([program.cost, np.zeros(len(kinds))]),
-            integrality=np.ones(columns + len(kinds)),
-            bounds=Bounds(0, 1),
-            constraints=constraints,
-            options=_options(limits),
+        result = interruptible(
+            lambda: milp(
+                np.concatenate([program.cost, np.zeros(len(kinds))]),
+                integrality=np.ones(columns + len(kinds)),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+                options=_options(limits),
+            )
         )
     if result.status == 2:
         return Outcome(None, np.inf, finished=True)

@@ -1,6 +1,7 @@
 """The frontier, the explanation and the verification of a plan, through the command line."""
 
 import csv
+import functools
 import io
 import itertools
 import json
@@ -48,6 +49,45 @@ def test_pareto_writes_json_and_csv(cli, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "f.csv").read_text())))
     assert len(rows) == len(found.points) > 5
     assert float(rows[0]["predicted_loss"]) == found.points[0].predicted_loss
+
+
+@pytest.mark.parametrize("resources", ["bytes", "bytes,latency"])
+@pytest.mark.parametrize("finished", [1, 7])
+def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, finished):
+    """Ctrl-C after some points leaves them in the .partial file; the next run finds only the others, equally."""
+    import solvers
+    from qbert_opt import frontier as module
+
+    line = ("pareto", "--device", "car-soc", "--resource", resources, "--points", "9", "--quiet", "-o")
+    assert cli(*line, tmp_path / "whole.json").code == 0
+    found = []
+
+    def watched(problem, resource, *, on_point, stop=None, **rest):
+        def seen(point):
+            found.append(point)
+            on_point(point)
+            if len(found) == stop:
+                raise KeyboardInterrupt
+
+        return solvers.pareto(problem, resource, on_point=seen, **rest)
+
+    monkeypatch.setattr(module, "pareto", functools.partial(watched, stop=finished))
+    assert cli(*line, tmp_path / "f.json").code == 130
+    assert (tmp_path / "f.json.partial").exists() and not (tmp_path / "f.json").exists()
+    stopped = len(found)
+    monkeypatch.setattr(module, "pareto", watched)
+    assert cli(*line, tmp_path / "f.json").code == 0
+    whole, resumed = (TradeOff.model_validate_json((tmp_path / name).read_text()) for name in ("whole.json", "f.json"))
+    assert stopped == finished and len(found) == len(whole.points)
+    assert resumed.points == whole.points
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "whole.json"]
+
+
+def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
+    """Its first line says of which problem and budgets it is."""
+    (tmp_path / "f.json.partial").write_text('of another\n["x", [1.0, 2.0, 0.0, 1.0]]\n')
+    assert cli("pareto", "--points", "3", "-o", tmp_path / "f.json", "--quiet").code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
 
 @pytest.mark.parametrize(

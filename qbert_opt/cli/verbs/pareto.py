@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
+from ..progress import progress
 
 
 def command(
@@ -22,7 +23,7 @@ def command(
     points: Annotated[int, typer.Option("--points", min=2, help="Budgets between floor and ceiling.")] = 200,
     seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Write .json or .csv here.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Write .json or .csv; goes on there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[str | None, typer.Option("--plot", help="Draw it to this PNG or SVG.")] = None,
     devices: Annotated[
@@ -34,6 +35,7 @@ def command(
     ] = None,
     plan: Annotated[str | None, typer.Option("--plan", help="An allocation.json to mark in the plot.")] = None,
     measured: Annotated[str | None, typer.Option("--measured", help="Measured points (JSON) over the plot.")] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find the best plan for every budget: the frontier of loss against bytes, latency, energy or traffic.
 
@@ -74,7 +76,9 @@ def command(
     if devices is None:
         targets = [options.load_target(device)]
         task = PlanningTask(table, Limits(), device=targets[0], workload=workload)
-        found = trade_off(task, resources, points=points)
+        checkpoint = None if output is None else f"{output}.partial"
+        with progress("frontier", quiet=quiet or checkpoint is None) as tell:
+            found = trade_off(task, resources, points=points, checkpoint=checkpoint, progress=tell)
         if output is not None:
             write_text(
                 output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n"
