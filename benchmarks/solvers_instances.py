@@ -10,6 +10,8 @@ resources are correlated but not proportional.
 import numpy as np
 from numpy.typing import NDArray
 
+from qbert_opt.limits import Limits
+from qbert_opt.programs import PlanningTask
 from solvers import ChoiceProblem
 
 BITS = (2, 3, 4, 8)
@@ -78,3 +80,23 @@ def instance(
         names, OPTIONS, value, {name: usage[name] for name in list(usage)[:resources]}, capacity, ties=fused,
         families=tuple(OPTIONS) if max_families else None, max_families=max_families,
     )  # fmt: skip
+
+
+REAL_RESOURCES = ("encoder_bytes", "dram_bytes", "latency_bound_s", "energy_bound_j")
+
+
+def real_instance(scores, device, resources: int, seed: int) -> ChoiceProblem:
+    """Return the program of a real table of scores on a device, capacities drawn as in `instance`."""
+    problem = PlanningTask(scores, Limits(), device=device).problem({})
+    value, limited = np.where(problem.mask(), problem.value, np.inf), REAL_RESOURCES[:resources]
+    rng, rows = np.random.default_rng(2_000_000 + seed), np.arange(len(problem.items))
+    usage = {name: np.where(problem.mask(), problem.usage[name], 0.0) for name in limited}
+    weight = sum(rng.uniform(0.5, 1.5) * table / table.mean() for table in usage.values())
+    price = np.median(problem.value[problem.mask()]) * 10.0 ** rng.uniform(0, 2.5) / resources
+    plan = (value + weight * price).argmin(axis=1)
+    capacity = {}
+    for name, table in usage.items():
+        floor = np.where(problem.mask(), table, np.inf).min(axis=1).sum()
+        limit = max(table[rows, plan].sum() * rng.uniform(0.97, 1.03), floor * 1.02)
+        capacity[name] = float(np.floor(limit)) if "bytes" in name else float(limit)
+    return ChoiceProblem(problem.items, problem.options, problem.value, usage, capacity, problem.allowed)

@@ -2,8 +2,9 @@
 
     python benchmarks/solvers_oracle.py [problems] [seed]
 
-Up to 5 items × 5 options, no to 3 capacities (of floors, below floors, fractions), masks, ties, families, values of
-either sign from 1e-24 to 1e15. Prints how often each solver answered what, and every disagreement.
+Up to 5 items × 5 options, no to 3 capacities (floors, below floors, fractions, infinite), masks, chained ties, pins,
+families, judges of ties, values of either sign from 1e-24 to 1e15, all of them together. Prints how often each solver
+answered what, and every disagreement.
 """
 
 import sys
@@ -11,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 
-from solvers import ChoiceProblem, available, describe, solve, violations
+from solvers import ChoiceProblem, ProblemError, available, describe, solve, violations
 
 
 def problem(rng: np.random.Generator) -> ChoiceProblem:
@@ -30,14 +31,23 @@ def problem(rng: np.random.Generator) -> ChoiceProblem:
         low = np.where(allowed, table, np.inf).min(axis=1).sum()
         high = np.where(allowed, table, 0).max(axis=1).sum()
         capacity[name] = float(low + rng.choice([-0.05, 0, 0.2, 0.4, 0.6, 0.8, 1]) * (high - low))
+    if capacity and rng.random() < 0.1:
+        capacity[str(rng.choice(list(capacity)))] = float("inf")
     names = tuple(f"i{i}" for i in range(items))
-    tied = items > 1 and allowed[:2].all(axis=0).any() and rng.random() < 0.3
+    labels = tuple(f"o{o}" for o in range(options))
+    ties = tuple(
+        names[i : i + 2] for i in range(items - 1) if rng.random() < 0.15 and allowed[i : i + 2].all(axis=0).any()
+    )
+    pinned = {names[i]: labels[int(rng.choice(np.flatnonzero(allowed[i])))] for i in range(items) if rng.random() < 0.1}
     families = tuple(rng.choice(["a", "b", "c", "d", None], options).tolist()) if rng.random() < 0.4 else None
-    return ChoiceProblem(
-        names, tuple(f"o{o}" for o in range(options)), value, usage, capacity, allowed,
-        (names[:2],) if tied else (), families=families,
-        max_families=int(rng.integers(1, 4)) if families else None,
-    )  # fmt: skip
+    try:
+        return ChoiceProblem(
+            names, labels, value, usage, capacity, allowed, ties, pinned, families,
+            max_families=int(rng.integers(1, 4)) if families else None,
+            tie_break=str(rng.choice(list(usage))) if usage and rng.random() < 0.3 else None,
+        )  # fmt: skip
+    except ProblemError:  # ties and pins that leave nothing in common: refused when made, another one is drawn
+        return problem(rng)
 
 
 def disagreement(case: ChoiceProblem, name: str, oracle, found) -> str | None:

@@ -1,5 +1,6 @@
-"""What other allocators do on the same problems: plain CBC and HiGHS, hull and greedy, grid DP."""
+"""What other allocators do on the same problems: plain CBC and HiGHS, hull and greedy, dynamic programming."""
 
+import time
 import warnings
 from dataclasses import replace
 
@@ -106,4 +107,32 @@ def grid_dp(problem: ChoiceProblem, _: float, cells: int = 20_000) -> Plan:
         option = int(picks[item][left])
         choice.append(option)
         left -= weight[item, option]
+    return tuple(reversed(choice))
+
+
+def exact_dp(problem: ChoiceProblem, time_limit_s: float) -> Plan:
+    """Return the plan of dynamic programming over exact bytes, dominated sums dropped (AutoRound; one capacity).
+
+    Sums that cannot be completed within the capacity are dropped too, which is kinder than AutoRound is to itself.
+    """
+    (name,) = problem.capacity
+    table, deadline = problem.usage[name], time.perf_counter() + time_limit_s
+    left = np.append(np.cumsum(table.min(axis=1)[::-1])[::-1], 0.0)
+    used, value, steps = np.zeros(1), np.zeros(1), []
+    for item in range(len(problem.items)):
+        if time.perf_counter() > deadline:
+            return None
+        sums, values = used[:, None] + table[item], value[:, None] + problem.value[item]
+        order = np.lexsort((values.ravel(), sums.ravel()))
+        order = order[sums.ravel()[order] + left[item + 1] <= problem.capacity[name]]
+        least = np.minimum.accumulate(values.ravel()[order])
+        kept = order[np.append(True, least[1:] < least[:-1])] if len(order) else order
+        if not len(kept):
+            return None
+        used, value = sums.ravel()[kept], values.ravel()[kept]
+        steps.append(np.divmod(kept, len(problem.options)))
+    at, choice = int(value.argmin()), []
+    for parent, option in reversed(steps):
+        choice.append(int(option[at]))
+        at = int(parent[at])
     return tuple(reversed(choice))

@@ -1,37 +1,44 @@
-"""Ours beside peers on 20 seeded instances per row, one thread, CPU time.
+"""Ours beside peers, one thread, CPU time: 20 seeded instances per row, and programs of real tables of scores.
 
-    python benchmarks/solvers_table.py            writes benchmarks/solvers_results.json and prints the table
+    python benchmarks/solvers_table.py OUT.json [--rows TEXT] [--scores NAME=scores.json …]
 
-CPU time counts this process and its children. A peer that gives no plan, or one that breaks a row, is counted as
-failed; `worse` is the part by which its value exceeds ours. `optimal` means a proven gap of at most 1e-6.
+Rows whose name holds TEXT are run and put into OUT.json; the others stay. CPU time counts this process and its
+children. A peer that gives no plan, or one that breaks a row, is counted as failed; `worse` is the part by which its
+value exceeds ours. `optimal` means a proven gap of at most 1e-6.
 """
 
+import argparse
 import json
 import os
 import resource
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from solvers_instances import instance
-from solvers_peers import grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
+from solvers_instances import instance, real_instance
+from solvers_peers import exact_dp, grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
 
+from hwmodels.device import load_device
+from qbert_opt.provenance import code_commit
+from qbert_opt.reference import reference_scores
+from qbert_opt.scores import read_scores
 from solvers import ChoiceProblem, pareto, price, solve, violations
 
+ONE = (plain_cbc, plain_highs, hull_and_greedy, grid_dp, exact_dp)
+SEVERAL = (plain_cbc, plain_highs, highs_to_the_proof)
 ROWS = {
-    "75 x 36, 1 resource": ({"items": 75, "resources": 1}, 20, (plain_cbc, plain_highs, hull_and_greedy, grid_dp)),
-    "75 x 36, 4 resources": ({"items": 75, "resources": 4}, 20, (plain_highs, highs_to_the_proof, plain_cbc)),
-    "75 x 36, 4 resources, ties, 3 formats": (
-        {"items": 75, "resources": 4, "ties": True, "max_families": 3}, 20,
-        (plain_highs, highs_to_the_proof, plain_cbc),
-    ),
-    "400 x 36, 2 resources": ({"items": 400, "resources": 2}, 20, (plain_highs,)),
-    "10000 x 36, 2 resources": ({"items": 10_000, "resources": 2}, 20, ()),
-}  # fmt: skip
-PEER_INSTANCES, PEER_LIMIT_S = 4, 20.0
+    "75 x 36, 1 resource": ({"items": 75, "resources": 1}, ONE),
+    "75 x 36, 4 resources": ({"items": 75, "resources": 4}, SEVERAL),
+    "75 x 36, 4 resources, ties, 3 formats": ({"items": 75, "resources": 4, "ties": True, "max_families": 3}, SEVERAL),
+    "400 x 36, 2 resources": ({"items": 400, "resources": 2}, (plain_cbc, plain_highs)),
+    "10000 x 36, 2 resources": ({"items": 10_000, "resources": 2}, ()),
+}
+FRONTIER = "frontier 75 x 36, bytes"
+INSTANCES, REAL_INSTANCES, PEER_LIMIT_S = 20, 6, 20.0
+SLOW = (plain_cbc, plain_highs, highs_to_the_proof, exact_dp)  # on the first few only, where a run takes long
+SLOW_INSTANCES = 6
 
 
 def cpu_s() -> float:
@@ -87,22 +94,52 @@ def frontiers(count: int) -> dict:
     }
 
 
+def compared(problems: list[ChoiceProblem], methods) -> dict:
+    report, values = ours(problems)
+    found = {"ours": report}
+    for method in methods:
+        few = method in SLOW and (len(problems[0].capacity) > 1 or method is exact_dp)
+        found[method.__name__] = peer(method, problems[:SLOW_INSTANCES] if few else problems, values)
+    return found
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--scores", action="append", default=[])
+    options = parser.parse_args()
     solve(instance(75, 4, 99), "ilp")  # imports are not counted
-    results = {}
-    for name, (shape, count, methods) in ROWS.items():
-        problems = [instance(seed=seed, **shape) for seed in range(count)]
-        report, values = ours(problems)
-        results[name] = {"ours": report}
-        for method in methods:
-            chosen = problems if len(methods) > 3 else problems[:PEER_INSTANCES]
-            results[name][method.__name__] = peer(method, chosen, values)
+    out = Path(options.out)
+    results = json.loads(out.read_text()) if out.exists() else {}
+    device = load_device("car-soc")
+    tables = {"bundled reference": reference_scores()}
+    tables |= {name: read_scores(path) for name, _, path in (text.partition("=") for text in options.scores)}
+    work = {
+        name: lambda shape=shape, methods=methods: compared(
+            [instance(seed=seed, **shape) for seed in range(INSTANCES)], methods
+        )
+        for name, (shape, methods) in ROWS.items()
+    }
+    work[FRONTIER] = lambda: {"ours": frontiers(INSTANCES)}
+    for label, scores in tables.items():
+        size = f"{len(scores.profile.matrices)} x {len(scores.choices)}"
+        for resources, methods in ((1, ONE), (4, SEVERAL)):
+            work[f"real: {label}, {size}, {resources} resource{'s' if resources > 1 else ''}"] = (
+                lambda scores=scores, resources=resources, methods=methods: compared(
+                    [real_instance(scores, device, resources, seed) for seed in range(REAL_INSTANCES)], methods
+                )
+            )
+    for name, run in work.items():
+        if options.rows not in name:
+            continue
+        peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        results[name] = run() | {"commit": code_commit()}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if peak > peak_before:
+            results[name]["process_peak_bytes"] = peak * 1024
         print(name, json.dumps(results[name]), flush=True)
-    results["frontier 75 x 36, bytes"] = {"ours": frontiers(20)}
-    print(json.dumps(results["frontier 75 x 36, bytes"]))
-    results["memory_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("solvers_results.json")
-    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,9 @@ class Processes:
         """Sum an array over all processes; every process gets the sum."""
         if self.count == 1:
             return array
+        import torch
+        from torch import distributed
+
         tensor = torch.from_numpy(array.copy()).to(self.device)
         distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
@@ -60,6 +61,9 @@ def processes(torch_device: str = "cpu") -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    import torch
+    from torch import distributed
+
     on_gpu = torch_device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

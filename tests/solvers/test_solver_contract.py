@@ -159,6 +159,24 @@ def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems
 
 
 @pytest.mark.parametrize("solver", EXACT)
+def test_a_plan_without_equals_is_permuted_with_its_items_and_options(solver):
+    """Values that no two plans share: the same plan comes back under other numbers."""
+    rng = np.random.default_rng(6)
+    value, table = rng.normal(0, 1, (8, 5)), rng.integers(1, 50, (8, 5)).astype(float)
+    items, options = np.array(list("abcdefgh")), np.array(list("vwxyz"))
+    problem = ChoiceProblem(tuple(items), tuple(options), value, {"r": table}, {"r": 150.0})
+    plan = dict(zip(items, options[list(solve(problem, solver).choice)], strict=True))
+    for _ in range(5):
+        rows, columns = rng.permutation(8), rng.permutation(5)
+        at = np.ix_(rows, columns)
+        turned = replace(
+            problem, items=tuple(items[rows]), options=tuple(options[columns]), value=value[at], usage={"r": table[at]}
+        )
+        found = options[columns][list(solve(turned, solver).choice)]
+        assert dict(zip(items[rows], found, strict=True)) == plan
+
+
+@pytest.mark.parametrize("solver", EXACT)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), factor=st.sampled_from([1.0, 1.1, 2.0, math.inf]))
 def test_a_looser_capacity_is_never_worse(solver, choice_problems, data, factor):
