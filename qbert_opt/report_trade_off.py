@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -14,6 +15,9 @@ from .frontier import TradeOff
 from .limits import shown
 from .programs import LOSS
 from .wishes import RESOURCES
+
+if TYPE_CHECKING:
+    from .reranking import TimedPlan
 
 
 def frontier_table(found: TradeOff, rows: int = 16) -> Table:
@@ -79,5 +83,23 @@ def shortlist_table(plans: Sequence[Allocation]) -> Table:
         latency = [format_seconds(plan.device.latency_s)] if with_device and plan.device is not None else []
         table.add_row(
             str(number), f"{plan.predicted_loss:.6g}", format_bytes(plan.encoder_bytes), *latency, str(differ)
+        )
+    return table
+
+
+def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
+    """Plans of a shortlist in their measured order: loss, and latency as predicted and as measured."""
+    table = Table(title=f"measured in {engine}, one thread, processor time", box=None, title_justify="left")
+    for column in ("plan", "predicted loss", "encoder", "predicted on the device", "measured here", "readings spread"):
+        table.add_column(column)
+    for timed in plans:
+        cost = timed.allocation.device
+        table.add_row(
+            str(timed.number),
+            f"{timed.allocation.predicted_loss:.6g}",
+            format_bytes(timed.allocation.encoder_bytes),
+            "-" if cost is None else format_seconds(cost.latency_s),
+            format_seconds(timed.latency_s),
+            f"{100 * timed.spread:.1f} %",
         )
     return table

@@ -71,6 +71,10 @@ def command(
     apart: Annotated[
         int | None, typer.Option("--apart", min=1, help="With --top-k: matrices in which plans differ; a tenth.")
     ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option("--measure", help="Time the plans of --top-k (5) in this engine here (needs --model)."),
+    ] = None,
     refine: Annotated[
         int | None,
         typer.Option("--refine", min=1, help="Swap where the measured loss falls, so many measurements at most."),
@@ -122,13 +126,17 @@ def command(
     from ..refine import refine as by_measuring
     from ..refine import refined_line
     from ..verify import numbered
-    from ..verify import verify as measure
+    from ..verify import verify as verify_by_measuring
 
     target = options.load_target(device)
     for flag, asked_for in (("--verify", verify), ("--refine", refine)):
         if asked_for is not None and (model is None or data is None):
             raise UsageError(f"{flag}: needs --model and --data, the calibration text of the scores.")
-    measures = verify is not None or refine is not None
+    if measure is not None:
+        if model is None:
+            raise UsageError("--measure: needs --model, which is run in the engine.")
+        top_k = top_k or 5
+    measures = verify is not None or refine is not None or measure is not None
     _check_together(
         recipe, top_k, within or apart, refine, [exclude, tie, max_formats, max_loss, least, pin, bits, groupings]
     )
@@ -215,7 +223,11 @@ def command(
     if others:
         print_lines(["", shortlist_table(shortlist)])
     if verify is not None:
-        measure(table, allocation, str(model), str(data), verify, output, others=others, quiet=quiet)
+        verify_by_measuring(table, allocation, str(model), str(data), verify, output, others=others, quiet=quiet)
+    if measure is not None:
+        from ..measure import measure as in_engine
+
+        in_engine(shortlist, str(model), measure, workload, output, quiet=quiet)
     more = [] if output is None else [numbered(output, f"plan {number}") for number in range(2, len(shortlist) + 1)]
     for path in (output, *more, plot):
         if path is not None:
@@ -230,7 +242,9 @@ def _check_together(
 
     given = [wish for wish in wishes if wish not in (None, [])]
     if recipe is not None and (given or top_k or refine):
-        raise UsageError("--recipe: is a rule of its own; wishes, --top-k and --refine belong to the program.")
+        raise UsageError(
+            "--recipe: is a rule of its own; wishes, --top-k, --measure and --refine belong to the program."
+        )
     if of_top_k is not None and top_k is None:
         raise UsageError("--within and --apart: belong to --top-k, for example --top-k 5 --within 5%.")
     if refine is not None and (top_k is not None or wishes[3] is not None):
