@@ -7,6 +7,7 @@ A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. L
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
@@ -16,6 +17,8 @@ from .errors import UsageError
 if TYPE_CHECKING:
     from hwmodels.device import Device
     from hwmodels.simulate import CostReport
+
+PEAK = "peak_memory_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Limits:
         dram_bytes: per inference.
         bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`.
         energy_j: per inference, static power included.
+        scratchpad_bytes: of weights that stay on chip between inferences; no more than fit beside the activations.
         bops: multiply-accumulates × weight bits × activation bits, per inference.
         inferences_per_s: how often an inference is asked for.
     """
@@ -41,6 +45,7 @@ class Limits:
     dram_bytes: int | None = None
     bandwidth_bytes_per_s: float | None = None
     energy_j: float | None = None
+    scratchpad_bytes: int | None = None
     bops: float | None = None
     inferences_per_s: float | None = None
 
@@ -109,13 +114,19 @@ def limit_rows(
     taken = other + activation_bytes
     add(
         total_resource,
-        "peak_memory_bytes",
+        PEAK,
         limits.memory_bytes,
         "--max-memory",
         taken,
         own.peak_ram if own else None,
         "peak_ram",
     )
+    if device is not None and device.available_bytes < min(
+        (row.stated for row in rows if row.measure == PEAK), default=inf
+    ):
+        rows.append(
+            Row(total_resource, PEAK, device.available_bytes, device.available_bytes - taken, f"{name}: memory")
+        )
     add("dram_bytes", "dram_bytes", limits.dram_bytes, "--max-dram-bytes", fixed.get("dram_bytes", 0), None, "")
     bandwidth, flag = limits.bandwidth_bytes_per_s, "--max-bandwidth"
     if bandwidth is None and own is not None and limits.inferences_per_s is not None and own.dram_bandwidth is not None:
@@ -178,6 +189,7 @@ def _check_needs(limits: Limits, device: Device | None) -> None:
         "--max-dram-bytes": limits.dram_bytes,
         "--max-bandwidth": limits.bandwidth_bytes_per_s,
         "--max-energy": limits.energy_j,
+        "--max-scratchpad": limits.scratchpad_bytes,
         "--max-bops": limits.bops,
     }
     for flag, value in needs_device.items():

@@ -161,7 +161,9 @@ class PlanningTask:
 
         if self.device is None:
             return 0.0
-        return float(scratchpad_room_bytes(model_graph(self.profile, None, self.workload), self.device))
+        room = scratchpad_room_bytes(model_graph(self.profile, None, self.workload), self.device)
+        asked = self.limits.scratchpad_bytes
+        return float(room if asked is None else min(room, asked))
 
     def capacity(self) -> dict[str, float]:
         """What the limits that add up leave to the searched matrices."""

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from hwmodels.limits import REMEDIES
-from hwmodels.units import format_bytes, format_seconds
+from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hwmodels.mix import MixReport
     from hwmodels.simulate import CostReport
 
 FORMS = ("table", "csv", "json")
@@ -100,3 +103,31 @@ def _remedies(rows: list[Row]) -> list[str]:
             f"{bound}: {len(waiting)} operations, {100 * share:.0f} % of the time; what helps: {REMEDIES[bound]}"
         )
     return lines
+
+
+def mix_lines(mix: MixReport, lengths: Mapping[int, float]) -> list[str | Table]:
+    """What inferences cost over a histogram of lengths: each length, and all together."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("tokens", "share", "latency", "DRAM bytes", "energy", "peak memory", "bound by"):
+        table.add_column(column, justify="right" if column != "bound by" else "left", no_wrap=True)
+    for tokens, share, report in zip(sorted(lengths), mix.shares, mix.reports, strict=True):
+        table.add_row(
+            str(tokens),
+            f"{100 * share:.1f} %",
+            format_seconds(report.latency_s),
+            format_bytes(report.dram_bytes),
+            format_joules(report.energy_j),
+            format_bytes(report.peak_memory_bytes),
+            max(report.bound_shares, key=lambda name: report.bound_shares[name]),
+        )
+    over = dict.fromkeys(line for report in mix.reports for line in report.over_limits)
+    return [
+        table,
+        f"  latency       {format_seconds(mix.mean_latency_s)} on average, {format_seconds(mix.tail_latency_s)} for "
+        f"95 %, {format_seconds(mix.worst_latency_s)} at worst",
+        f"  DRAM traffic  {format_bytes(mix.mean_dram_bytes)} on average, "
+        f"{format_bandwidth(mix.dram_bandwidth_bytes_per_s)} at {mix.inferences_per_s:.1f} inferences/s",
+        f"  energy        {format_joules(mix.mean_energy_j)} on average, {format_watts(mix.average_power_w)}",
+        f"  peak memory   {format_bytes(mix.peak_memory_bytes)}",
+        *(f"  over limit    {line}" for line in over),
+    ]

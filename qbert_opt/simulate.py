@@ -16,6 +16,7 @@ from .profiles import ModelProfile
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
+    from hwmodels.mix import MixReport
     from hwmodels.simulate import CostReport
 
 
@@ -45,11 +46,47 @@ def simulate_allocation(
     allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
 ) -> CostReport:
     """Simulate a plan. What it keeps on chip was decided for its own device; elsewhere everything is streamed."""
+    workload = replace(workload, input_bits=input_bits(allocation.activations))
+    storage = _planned_storage(allocation, device)
+    return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
+
+
+def simulate_lengths(
+    allocation: Allocation,
+    device: Device,
+    lengths: Mapping[int, float],
+    *,
+    batch_size: int = 1,
+    inferences_per_s: float | None = None,
+) -> MixReport:
+    """Simulate a plan under a histogram of sequence lengths.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        lengths: tokens of a sentence -> how often.
+        batch_size: sentences of one inference, all of one length.
+        inferences_per_s: how often an inference is asked for.
+
+    Raises:
+        hwmodels.errors.DeviceError: the device cannot run it at some length.
+        UsageError: a rate of zero or less.
+    """
+    from hwmodels.mix import simulate_mix
+
+    check_rate(inferences_per_s)
+    storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
+    graphs = [
+        (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers)))
+        for seq_len, weight in sorted(lengths.items())
+    ]
+    return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
+
+
+def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storage]:
     at_home = allocation.device is not None and allocation.device.name == device.id
     storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
-    storage |= {table.module: Storage(table.choice) for table in allocation.tables}
-    workload = replace(workload, input_bits=input_bits(allocation.activations))
-    return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
+    return storage | {table.module: Storage(table.choice) for table in allocation.tables}
 
 
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:

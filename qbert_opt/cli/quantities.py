@@ -73,3 +73,26 @@ def share(text: str, option: str) -> float:
     if not 0 <= value < float("inf"):
         raise UsageError(f"{option} {text}: not a share. Legal: 0 or more, for example 5% or 0.05.")
     return value
+
+
+def lengths(text: str, option: str) -> dict[int, float]:
+    """Read a histogram `16:30,64:50,128:20` of tokens and how often.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    found: dict[int, float] = {}
+    for part in text.split(","):
+        tokens, _, often = part.strip().partition(":")
+        try:
+            weight = float(often)
+        except ValueError:
+            weight = -1.0
+        if not tokens.isdigit() or not 0 < int(tokens) < 1e6 or not 0 <= weight < 1e300 or int(tokens) in found:
+            raise UsageError(
+                f"{option} {part}: not of the form TOKENS:OFTEN with each length once, for example 16:30,64:50,128:20."
+            )
+        found[int(tokens)] = weight
+    if not sum(found.values()):
+        raise UsageError(f"{option} {text}: no length has a weight above 0.")
+    return found

@@ -100,3 +100,47 @@ def test_wrong_forms_and_endings_are_one_line(cli, plan_file, tmp_path):
     assert "--per-op xml: unknown form. Legal: table, csv, json" in cli(*line, "--per-op", "xml").complaint
     assert "--roofline" in cli(*line, "--roofline", tmp_path / "x.gif").complaint
     assert "--timeline" in cli(*line, "--timeline", tmp_path / "x.gif").complaint
+
+
+def test_a_histogram_of_lengths_is_the_average_of_its_lengths(cli, plan_file, reference_plan, car_soc):
+    line = ("simulate", plan_file, "--device", "car-soc", "--lengths", "16:30,64:50,128:20", "--rate", 5)
+    found = json.loads(cli(*line, "--json").out)
+    alone = [simulate_allocation(reference_plan, car_soc, Workload(n)) for n in (16, 64, 128)]
+    mean_s = sum(share * one.latency_s for share, one in zip((0.3, 0.5, 0.2), alone, strict=True))
+    assert found["mean_latency_s"] == pytest.approx(mean_s)
+    assert found["worst_latency_s"] == found["tail_latency_s"] == pytest.approx(alone[2].latency_s)
+    assert found["inferences_per_s"] == 5
+    text = cli(*line).out
+    assert "on average" in text and "50.0 %" in text and "at 5.0 inferences/s" in text
+
+
+@pytest.mark.parametrize("wrong", ["16", "16:x", "0:1", "16:1,16:2", "16:-1", "16:nan", "a:1", "16:0", ""])
+def test_a_wrong_histogram_is_one_line(cli, plan_file, wrong):
+    assert "--lengths" in cli("simulate", plan_file, "--device", "car-soc", "--lengths", wrong).complaint
+
+
+def test_a_device_that_cannot_hold_the_model_is_infeasible(cli, tmp_path):
+    """All but 35 MB belong to other software; not even 2 bits everywhere fit: exit 3 with what would."""
+    device = tmp_path / "full.yaml"
+    device.write_text(
+        "inherit: car-soc\nid: full\nlimits: {}\nreserved: [{memory: ddr, size: 4260 MB}]\n"
+        "provenance: {reserved.*: {kind: assumed, source: made up}}\n"
+    )
+    found = cli("solve", "--budget", "25MB", "--device", device)
+    assert found.code == 3
+    assert "full: memory = 34.97 MB is below the floor: nearest feasible" in found.complaint
+
+
+def test_what_stays_on_chip_can_be_capped(cli):
+    """A plan may keep less in the scratchpad than there is room for."""
+    line = ("solve", "--budget", "25MB", "--device", "car-soc", "--json")
+    kept = {}
+    for cap in ("0MB", "2MB", "64MB"):
+        plan = json.loads(cli(*line, "--max-scratchpad", cap).out)
+        kept[cap] = sum(m["bytes"] for m in plan["matrices"] if m["residency"] == "resident")
+    assert kept["0MB"] == 0 < kept["2MB"] <= 2_000_000 < kept["64MB"]
+    assert "--max-scratchpad: needs --device" in cli("solve", "--max-scratchpad", "1MB", "--budget", "25MB").complaint
+
+
+def test_the_printed_schema_knows_inheritance(cli):
+    assert "inherit" in json.loads(cli("devices", "schema").out)["properties"]

@@ -15,6 +15,9 @@ def command(
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
     device: Annotated[str, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")],
     seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    lengths: Annotated[
+        str | None, typer.Option("--lengths", help="A histogram of lengths instead: TOKENS:OFTEN, e.g. 16:30,64:70.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
     compare: Annotated[
@@ -43,10 +46,14 @@ def command(
     from ...report import comparison_table, cost_lines, print_lines
     from ...report_operations import operations_text
     from ...simulate import baseline_storage, simulate_allocation, simulate_storage
+    from ..quantities import lengths as parse_lengths
 
     target = options.load_target(device)
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
+    if lengths is not None:
+        _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, as_json)
+        return
     try:
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
     except DeviceError as error:
@@ -81,3 +88,25 @@ def command(
     print_lines(cost_lines(report))
     if others:
         print_lines([comparison_table({"this plan": report, **others})])
+
+
+def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json):  # type: ignore[no-untyped-def]
+    """Print what inferences cost over a histogram of lengths."""
+    from pydantic import TypeAdapter
+
+    from hwmodels.errors import DeviceError
+    from hwmodels.mix import MixReport
+
+    from ...errors import InfeasibleError
+    from ...report import print_lines
+    from ...report_operations import mix_lines
+    from ...simulate import simulate_lengths
+
+    try:
+        mix = simulate_lengths(allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate)
+    except DeviceError as error:
+        raise InfeasibleError(f"{plan}: {error}") from None
+    if as_json:
+        typer.echo(TypeAdapter(MixReport).dump_json(mix, indent=1).decode())
+    else:
+        print_lines([f"on {target.id}, predicted:", *mix_lines(mix, histogram)])

@@ -33,6 +33,7 @@ def command(
     max_dram_bytes: Annotated[str | None, typer.Option("--max-dram-bytes", help="Per inference, e.g. 30MB.")] = None,
     max_bandwidth: Annotated[str | None, typer.Option("--max-bandwidth", help="At --rate, e.g. 2GB/s.")] = None,
     max_energy: Annotated[str | None, typer.Option("--max-energy", help="Per inference, e.g. 100mJ.")] = None,
+    max_scratchpad: Annotated[str | None, typer.Option("--max-scratchpad", help="Weights kept on chip.")] = None,
     max_bops: Annotated[float | None, typer.Option("--max-bops", help="Bit operations per inference.")] = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
     seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
@@ -162,6 +163,7 @@ def command(
         dram_bytes=size(max_dram_bytes, "--max-dram-bytes"),
         bandwidth_bytes_per_s=bandwidth(max_bandwidth, "--max-bandwidth"),
         energy_j=energy(max_energy, "--max-energy"),
+        scratchpad_bytes=size(max_scratchpad, "--max-scratchpad"),
         bops=max_bops,
         inferences_per_s=rate,
     )
