@@ -39,6 +39,7 @@ ENGINES = {
 def prepare(model: Path, work: Path) -> None:
     import qbert_opt as qb
     from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.errors import InputFileError
     from qbert_opt.exporting import export_float
     from qbert_opt.models.structure import profile_model
     from qbert_opt.packing.artifact import write_quantized
@@ -58,7 +59,11 @@ def prepare(model: Path, work: Path) -> None:
         if folder.endswith("-float"):
             export_float(model, engine, work / folder)
         elif folder != "model":
-            print(qb.export_model(work / "quantized", engine, work / folder, activations=activations), flush=True)
+            try:
+                print(qb.export_model(work / "quantized", engine, work / folder, activations=activations), flush=True)
+            except InputFileError as error:  # its answers are off: part of the result
+                print(error, flush=True)
+                (work / f"{folder}.refused").write_text(str(error).split(": ", 1)[1])
 
 
 def serve(name: str, work: Path, pipe: object) -> None:
@@ -82,21 +87,27 @@ def serve(name: str, work: Path, pipe: object) -> None:
         pipe.send(found)
 
 
+def present(work: Path) -> dict[str, tuple[str, str, str]]:
+    """The engines whose files are there."""
+    return {name: entry for name, entry in ENGINES.items() if (work / entry[1]).exists()}
+
+
 def speeds(work: Path, rounds: int) -> dict[str, list[float]]:
     """Median processor seconds of each engine in each round."""
     spawn = multiprocessing.get_context("spawn")
+    names = list(present(work))
     pipes, children = {}, []
-    for name in ENGINES:
+    for name in names:
         pipes[name], other = spawn.Pipe()
         children.append(spawn.Process(target=serve, args=(name, work, other)))
         children[-1].start()
         assert pipes[name].recv() == "ready"
-    found: dict[str, list[float]] = {name: [] for name in ENGINES}
+    found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        for name in list(ENGINES)[:: 1 if number % 2 else -1]:
+        for name in names[:: 1 if number % 2 else -1]:
             pipes[name].send(RUNS)
             found[name].append(float(np.median(pipes[name].recv())))
-    for name, child in zip(ENGINES, children, strict=True):
+    for name, child in zip(names, children, strict=True):
         pipes[name].send(None)
         child.join()
     return found
@@ -118,7 +129,7 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
     taken = speeds(work, rounds)
     inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)
     rows = {}
-    for name, (engine, folder, activations) in ENGINES.items():
+    for name, (engine, folder, activations) in present(work).items():
         fresh = time_files(engine, work / folder, inputs, threads=1, runs=3, activations=activations)
         low, middle, high = np.quantile(taken[name], [0.25, 0.5, 0.75])
         row = {
@@ -137,7 +148,15 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
                 "difference": record.difference, "difference_in_float32": record.graph_difference,
             }  # fmt: skip
         rows[name] = row
-    return {"rounds": rounds, "seq_len": SEQ_LEN, "threads": 1, "commit": code_commit(), "rows": rows}
+    refused = {path.stem: path.read_text() for path in work.glob("*.refused")}
+    return {
+        "refused": refused,
+        "rounds": rounds,
+        "seq_len": SEQ_LEN,
+        "threads": 1,
+        "commit": code_commit(),
+        "rows": rows,
+    }
 
 
 def answers(work: Path) -> dict[str, object]:
@@ -157,7 +176,7 @@ def answers(work: Path) -> dict[str, object]:
         "torch float32": {"accuracy": evaluate(reference, texts).accuracy.value},
         "torch, dequantized": {"accuracy": found.accuracy.value, "kl": found.kl.value, "flipped": found.flipped},
     }
-    for name, (_engine, folder, _) in ENGINES.items():
+    for name, (_engine, folder, _) in present(work).items():
         if folder == "model" or folder.endswith("-float"):
             continue
         logits = torch.from_numpy(qb.Predictor(work / folder, threads=1).logits(texts.texts, batch_size=1))

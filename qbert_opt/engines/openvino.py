@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 GRAPH = "model.xml"
+PREFIX = "__module.model."  # what the converter puts before the names of modules
+SMALL_BYTES = 64
 COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default
 
 
@@ -62,6 +64,7 @@ def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, act
         for constant in found:
             _replace(constant, quantized, weights, matrix.module)
     _halve(model, weights)
+    _tidy(model)
     model.validate_nodes_and_infer_types()
     ov.save_model(model, folder / GRAPH, compress_to_fp16=False)
     graph = folder / GRAPH
@@ -120,6 +123,7 @@ class _Compiled:
 
 
 def _converted(traced: TracedModel) -> Any:
+    from openvino._offline_transformations import apply_moc_transformations
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -131,6 +135,7 @@ def _converted(traced: TracedModel) -> Any:
         model = frontend.convert(frontend.load(decoder))
     for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.outputs], strict=True):
         port.get_tensor().set_names({name})
+    apply_moc_transformations(model, cf=False)  # as the front door does: the same graph with 40 % fewer nodes
     return model
 
 
@@ -157,6 +162,22 @@ def _halve(model: Any, weights: Weights) -> None:
         wide = op.convert(weights.plain(half), "f32").output(0)
         for reader in readers:
             reader.replace_source_output(wide)
+
+
+def _tidy(model: Any) -> None:
+    """Say the same small constants once and shorten names: with 2 bits per weight the graph's text is felt."""
+    first: dict[tuple[str, str, bytes], Any] = {}
+    for index, node in enumerate(model.get_ordered_ops()):
+        kind, name = node.get_type_name(), node.get_friendly_name()
+        if kind not in ("Parameter", "Result"):
+            plain = kind in ("Constant", "Convert", "ShapeOf", "Unsqueeze")
+            node.set_friendly_name(f"{index}" if plain else f"{index}.{name.removeprefix(PREFIX)}")
+        if kind != "Constant" or node.get_byte_size() > SMALL_BYTES:
+            continue
+        key = (node.get_element_type().to_string(), str(node.shape), np.array(node.data).tobytes())
+        if (same := first.setdefault(key, node)) is not node:
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(same.output(0))
 
 
 def _digest(array: NDArray[Any]) -> str:
