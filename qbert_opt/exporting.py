@@ -21,6 +21,7 @@ from .models.batches import DEFAULT_MAX_TOKENS
 from .models.loading import LoadedModel, load_model
 from .packing.artifact import PLAN, load_quantized, read_matrices
 from .provenance import code_version
+from .rounding import with_rounded_inputs
 from .texts import LabeledTexts, read_texts
 
 TOLERANCE = 2e-2  # max |answer - reference| / max |reference|: integer products round their inputs to 8 bits
@@ -35,7 +36,7 @@ def export_model(
     *,
     texts: LabeledTexts | None = None,
     tolerance: float = TOLERANCE,
-    activations: Activations = "int8",
+    activations: Activations | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> EngineRecord:
     """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
@@ -46,28 +47,37 @@ def export_model(
         output: folder to write, whole or not at all.
         texts: to compare on; by default a few of the bundled sentences.
         tolerance: largest accepted max |answer - reference| / max |reference|.
-        activations: what products do with their inputs: `int8` rounds them in fine blocks, `int8-coarse` in larger
-            ones, which is faster, `float32` leaves them, which is as slow as a float model.
+        activations: what products do with their inputs: `planned` rounds them in the ranges of the plan, which is the
+            fastest, `int8` in fine blocks of the engine's own, `int8-coarse` in larger ones, which is faster,
+            `float32` leaves them, which is as slow as a float model. By default `planned` where the plan rounds inputs,
+            else `int8`.
         progress: called with steps done, steps in all, and what goes on.
 
     Raises:
-        UsageError: unknown engine or activations, engine not installed, or a matrix that it cannot run.
+        UsageError: unknown engine or activations, engine not installed, or a matrix or its planned inputs that it
+            cannot run.
         InputFileError: a broken folder, or the engine's answers are off.
     """
     module = engine(name)
     if not hasattr(module, "write"):
         raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
-    if activations not in ACTIVATIONS:
+    if activations not in (None, *ACTIVATIONS):
         raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
-    for planned in allocation.matrices:
-        if not isinstance(loaded.model.get_submodule(planned.module), nn.Linear):
-            raise UsageError(f"--engine {name}: {planned.module} is a convolution; only torch runs it from its codes.")
+    for matrix in allocation.matrices:
+        if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
+            raise UsageError(f"--engine {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
+    if activations is None:
+        activations = "planned" if allocation.activations else "int8"
+    if activations == "planned" and not allocation.activations:
+        raise UsageError("--activations planned: the plan rounds no inputs. Plan with --activation-bits 8.")
+    planned = {name: item for item in allocation.activations for name in item.modules}
+    inputs = planned if activations == "planned" else {}
     traced = traceable(loaded)
     with atomic_folder(output) as target:
         progress(1, 4, "converting")
-        module.write(traced, read_matrices(folder, allocation), target, activations)
+        module.write(traced, read_matrices(folder, allocation), target, activations, inputs)
         exported = sorted(target.iterdir())
         exported_bytes = sum(file.stat().st_size for file in exported)
         progress(2, 4, "comparing with torch")
@@ -75,6 +85,9 @@ def export_model(
             texts = read_texts("snips/dev")
         batches = checks(reference_batches(loaded, traced, texts))
         graph_error = check_session(module.open_model(target, activations="float32"), batches)
+        if inputs:
+            with_rounded_inputs(loaded.model, allocation.activations)
+            batches = checks(reference_batches(loaded, traced, texts))
         worst = check_session(module.open_model(target, activations=activations), batches)
         if not graph_error <= EXACT_TOLERANCE or not worst <= tolerance:
             hint = "This is a fault of the export; report it."

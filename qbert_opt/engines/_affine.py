@@ -11,7 +11,7 @@ has the same `rest` for every weight of a group, so `x @ weight.T` is the intege
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,23 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..allocation import PlannedActivation
     from ..quantizers import QuantizedMatrix  # brings torch along, which serving does without
+
+SMALLEST_INPUT_SCALE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class InputRange:
+    """One range for all inputs of a product, found before it runs: `scale * (code - zero)`, codes of 8 bits."""
+
+    scale: float
+    zero: int
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Values of the lowest and the highest code."""
+        return -self.zero * self.scale, (255 - self.zero) * self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +48,16 @@ class AffineMatrix:
         codes: uint8 `[rows, columns]`.
         scale: float16 `[rows, groups]`; one group where a range spans whole rows.
         zero: integer that is subtracted from codes: a number, or uint8 `[rows, groups]`.
-        offset: float16 `[rows, groups]`, value of code 0; None where `-scale * zero` says it exactly.
+        offset: float16 as stored (or float32) `[rows, groups]`, value of code 0; None where it is `-scale * zero`.
+        input: how its inputs are rounded where a plan says it; None leaves that to the engine.
     """
 
     bits: int
     codes: NDArray[np.uint8]
     scale: NDArray[np.float16]
     zero: int | NDArray[np.uint8]
-    offset: NDArray[np.float16] | None
+    offset: NDArray[np.floating] | None
+    input: InputRange | None = None
 
     @property
     def rows(self) -> int:
@@ -92,6 +110,35 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
         return AffineMatrix(layout.bits, codes, scale, 2 ** (layout.bits - 1), offset)
     same = bool((zero == zero.flat[0]).all())
     return AffineMatrix(layout.bits, codes, scale, int(zero.flat[0]) if same else zero, None)
+
+
+def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivation) -> AffineMatrix:
+    """Give a matrix the input range of its plan; its codes less their zero then fit signed bytes.
+
+    Raises:
+        UsageError: integer products cannot round its inputs in this way; names it.
+    """
+    own = "--activations int8 rounds inputs in the engine's own way instead."
+    if planned.low is None or planned.high is None:
+        raise UsageError(
+            f"{name}: its inputs are rounded per token, which no engine here does with packed weights. {own}"
+        )
+    if planned.bits != 8:
+        raise UsageError(f"{name}: its inputs have {planned.bits} bits; integer products here take 8. {own}")
+    if matrix.scale.shape[1] > 1:
+        raise UsageError(
+            f"{name}: columns:{matrix.group_size} has several ranges per output; products with one range of inputs "
+            f"take one. Plan with --groupings rows:1,rows:heads,rows:128,rows:each. {own}"
+        )
+    low, high = min(planned.low, 0.0), max(planned.high, 0.0)
+    scale = max((high - low) / 255, SMALLEST_INPUT_SCALE)
+    found = InputRange(scale, round(-low / scale))
+    zero = matrix.zero
+    signed = isinstance(zero, int) and zero <= 128 and int(matrix.codes.max()) - zero <= 127
+    if matrix.bits == 8 and not signed:  # zero points of 8 bits: the rest carries them
+        wide = -matrix.scale.astype(np.float32) * np.asarray(matrix.zero, np.float32)
+        return replace(matrix, zero=128, offset=wide, input=found)
+    return replace(matrix, input=found)
 
 
 def container_bits(bits: int) -> int:

@@ -4,6 +4,7 @@
   are rounded to 8 bits per block.
 - Or, `coarse` and where ranges span whole rows, as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses:
   about twice as fast, but one range for all inputs. Packed codes are looked up in a table of bytes at the start.
+- Where the plan has a range for the inputs, `QuantizeLinear` takes the place of `DynamicQuantizeLinear`.
 - Embedding rows are gathered as bytes and then unpacked.
 What is float16 in the quantized folder is float16 in the file; the session widens it when it starts.
 """
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import UsageError
 from ..packing.bits import pack
-from ._affine import AffineMatrix, container_bits
+from ._affine import AffineMatrix, InputRange, container_bits
 
 BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # with integer kernels
 
@@ -27,8 +28,8 @@ BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)
 class Builder:
     """Collects nodes and initializers; names are unique, initializers of one matrix are written once."""
 
-    def __init__(self, *, coarse: bool = False) -> None:
-        self._coarse = coarse
+    def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
+        self._coarse, self._integers = coarse, integers
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self._shared: dict[tuple[str, ...], str] = {}
@@ -55,11 +56,13 @@ class Builder:
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
         """`output = x @ weight.T` of a quantized matrix."""
-        by_rows = self._coarse and matrix.scale.shape[1] == 1
-        if by_rows and matrix.bits == 8 and matrix.offset is None:  # zero points need not fit signed bytes; these do
+        by_rows = matrix.input is not None or (self._coarse and matrix.scale.shape[1] == 1)
+        if (
+            by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None
+        ):  # zero points need not fit signed bytes; these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
-        rest = self._rest(x, module, matrix)
+        rest = self._rest(x if matrix.input is None else self._rounded(x, matrix.input), module, matrix)
         product = None if rest else output
         found = self._integer(x, module, matrix, product) if by_rows else self._blocks(x, module, matrix, product)
         if rest:
@@ -135,20 +138,44 @@ class Builder:
             inputs.append(self.constant(pack(filled, width), f"{module}.zero"))
         return self.node(
             "MatMulNBits", inputs, 1 if output is None else [output], domain="com.microsoft",
-            K=matrix.columns, N=matrix.rows, bits=width, block_size=block, accuracy_level=4,
+            K=matrix.columns, N=matrix.rows, bits=width, block_size=block,
+            accuracy_level=4 if self._integers else 0,
         )  # fmt: skip
 
     def _integer(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
-        key = ("quantized", x)
-        if key not in self._shared:
-            self._shared[key] = self.node("DynamicQuantizeLinear", [x], 3)
-        codes_of_x = self._shared[key]
-        scale_of_x, zero_of_x = codes_of_x[:-1] + "1", codes_of_x[:-1] + "2"
+        if matrix.input is not None:
+            codes_of_x = self._planned_codes(x, matrix.input)
+            scale_of_x, zero_of_x = self._planned_range(matrix.input)
+        else:
+            key = ("quantized", x)
+            if key not in self._shared:
+                self._shared[key] = self.node("DynamicQuantizeLinear", [x], 3)
+            codes_of_x = self._shared[key]
+            scale_of_x, zero_of_x = codes_of_x[:-1] + "1", codes_of_x[:-1] + "2"
         product = self.node("MatMulInteger", [codes_of_x, self._signed(module, matrix), zero_of_x])
         scale = self._row_scale(module, matrix)
         scales = self.node("Mul", [scale_of_x, scale])
         wide = self.node("Cast", [product], to=TensorProto.FLOAT)
         return self.node("Mul", [wide, scales], 1 if output is None else [output])
+
+    def _planned_range(self, found: InputRange) -> tuple[str, str]:
+        name = f"input{found.scale!r}_{found.zero}"
+        scale = self.constant(np.float32(found.scale), f"{name}.scale")
+        return scale, self.constant(np.uint8(found.zero), f"{name}.zero")
+
+    def _planned_codes(self, x: str, found: InputRange) -> str:
+        key = ("planned", x, repr(found))
+        if key not in self._shared:
+            self._shared[key] = self.node("QuantizeLinear", [x, *self._planned_range(found)])
+        return self._shared[key]
+
+    def _rounded(self, x: str, found: InputRange) -> str:
+        """Inputs at their 256 levels."""
+        key = ("rounded", x, repr(found))
+        if key not in self._shared:
+            codes = self._planned_codes(x, found)
+            self._shared[key] = self.node("DequantizeLinear", [codes, *self._planned_range(found)])
+        return self._shared[key]
 
     def _row_scale(self, module: str, matrix: AffineMatrix) -> str:
         return self.widened(matrix.scale.reshape(-1), f"{module}.scale")
@@ -207,8 +234,14 @@ def in_float(model: Any) -> Any:
     quantized: dict[str, str] = {}
     casts: dict[str, str] = {}
     nodes = []
+    planned: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type == "DynamicQuantizeLinear":
+        if node.op_type == "QuantizeLinear":
+            quantized[node.output[0]] = node.input[0]
+            planned[node.input[1]] = "q_unit"
+        elif node.op_type == "DequantizeLinear":
+            nodes.append(helper.make_node("Identity", [quantized[node.input[0]]], list(node.output)))
+        elif node.op_type == "DynamicQuantizeLinear":
             quantized[node.output[0]] = node.input[0]
             nodes.append(helper.make_node("Identity", ["q_unit"], [node.output[1]]))
         elif node.op_type == "MatMulInteger":
@@ -221,6 +254,8 @@ def in_float(model: Any) -> Any:
         else:
             if node.op_type == "MatMulNBits":
                 next(a for a in node.attribute if a.name == "accuracy_level").i = 0
+            for index, name in enumerate(node.input):
+                node.input[index] = planned.get(name, name)
             nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -13,8 +13,9 @@ from ..errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
 
-Activations = Literal["int8", "int8-coarse", "float32"]
-"""What products do with their inputs: round them to 8 bits in fine blocks, in coarser ones (faster), or not at all."""
+Activations = Literal["int8", "int8-coarse", "planned", "float32"]
+"""What products do with their inputs: round them to 8 bits in fine blocks, in coarser ones (faster), in the ranges that
+the plan found on calibration text, or not at all."""
 ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputFileError
-from ._affine import AffineMatrix, affine
+from ._affine import AffineMatrix, affine, with_planned_input
 from ._session import Activations, Arrays, Session
 
 if TYPE_CHECKING:
+    from ..allocation import PlannedActivation
     from ..packing.artifact import StoredMatrix
     from ._trace import TracedModel
 
@@ -38,7 +39,13 @@ def label() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, activations: Activations = "int8") -> None:
+def write(
+    traced: TracedModel,
+    stored: Iterable[StoredMatrix],
+    folder: Path,
+    activations: Activations = "int8",
+    inputs: Mapping[str, PlannedActivation] | None = None,
+) -> None:
     """Convert the traced model and replace every quantized weight by its codes; writes `model.onnx`.
 
     Raises:
@@ -56,12 +63,14 @@ def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, act
     matrices: dict[str, tuple[str, AffineMatrix]] = {}
     for matrix in stored:
         quantized = affine(matrix.module, matrix.quantized)
+        if matrix.module in (inputs or {}):
+            quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
         weight = matrix.quantized.dequantize().numpy()
         found = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
         if not found:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
         matrices |= dict.fromkeys(found, (matrix.module, quantized))
-    builder = Builder(coarse=activations == "int8-coarse")
+    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     readers = {name for node in model.graph.node for name in node.input} - set(matrices)
     for name in sorted(readers & set(arrays)):
         _store(builder, name, arrays[name])
@@ -93,7 +102,7 @@ def product(
 
     from ._onnx_graph import Builder, in_float, model_of
 
-    builder = Builder(coarse=activations == "int8-coarse")
+    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
     one = builder.constant(np.array([0]))
     batched = builder.node("Unsqueeze", ["x", one])

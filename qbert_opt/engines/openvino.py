@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputFileError
-from ._affine import AffineMatrix, affine
+from ._affine import AffineMatrix, affine, with_planned_input
 from ._session import Activations, Arrays, Session
 
 if TYPE_CHECKING:
+    from ..allocation import PlannedActivation
     from ..packing.artifact import StoredMatrix
     from ._openvino_graph import Weights
     from ._trace import TracedModel
@@ -40,7 +42,13 @@ def label() -> str:
     return f"openvino {openvino.__version__}"
 
 
-def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, activations: Activations = "int8") -> None:
+def write(
+    traced: TracedModel,
+    stored: Iterable[StoredMatrix],
+    folder: Path,
+    activations: Activations = "int8",
+    inputs: Mapping[str, PlannedActivation] | None = None,
+) -> None:
     """Convert the traced model and replace every quantized weight by its codes; writes `model.xml` and `model.bin`.
 
     The graph comes from the converter's library functions: its front door, `convert_model`, reports to its vendor.
@@ -58,6 +66,8 @@ def write(traced: TracedModel, stored: Iterable[StoredMatrix], folder: Path, act
     constants = _large_constants(model)
     for matrix in stored:
         quantized = affine(matrix.module, matrix.quantized)
+        if matrix.module in (inputs or {}):
+            quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
         found = constants.get(_digest(matrix.quantized.dequantize().numpy()), [])
         if not found:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
@@ -75,7 +85,13 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     """Compile a written model; weights are mapped from the file. Activations are a setting, not in the file."""
     import openvino as ov
 
-    return _Compiled(ov.Core().read_model(folder / GRAPH), threads, activations)
+    model = ov.Core().read_model(folder / GRAPH)
+    if activations == "float32":
+        for node in model.get_ordered_ops():
+            if node.get_type_name() == "FakeQuantize":  # planned ranges of inputs
+                for reader in node.output(0).get_target_inputs():
+                    reader.replace_source_output(node.input_value(0))
+    return _Compiled(model, threads, activations)
 
 
 def product(
@@ -92,7 +108,7 @@ def product(
     x = op.parameter([-1, columns], np.float32)
     x.output(0).set_names({"x"})
     if isinstance(matrix, AffineMatrix):
-        y = weights.linear(x.output(0), matrix)
+        y = weights.linear(x.output(0), replace(matrix, input=None) if activations == "float32" else matrix)
     else:
         y = op.matmul(x, weights.plain(matrix), False, True).output(0)
     y.set_names({"y"})
@@ -109,7 +125,7 @@ class _Compiled:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        if activations != "int8":
+        if activations != "int8":  # planned: what has a range is rounded in the graph, all else stays in floats
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = COARSE if activations == "int8-coarse" else 0
         self._alive = alive
         compiled = ov.Core().compile_model(model, "CPU", settings)

@@ -12,18 +12,21 @@ import pytest
 import torch
 
 from qbert_opt import registry
+from qbert_opt.allocation import PlannedActivation
 from qbert_opt.choices import choice
 from qbert_opt.deploy import quantize_model
-from qbert_opt.engines._affine import affine
+from qbert_opt.engines._affine import affine, with_planned_input
 from qbert_opt.engines._record import read_record
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation import outputs
 from qbert_opt.exporting import export_model
+from qbert_opt.models.batches import tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.packing.artifact import load_quantized
 from qbert_opt.prediction import Predictor
 from qbert_opt.quantizers import rtn
 from qbert_opt.recipes import given_allocation
+from qbert_opt.rounding import calibrated_ranges, round_activations
 from qbert_opt.timing import time_model, time_product
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +74,82 @@ def test_a_product_is_the_dequantized_one(name, which, activations):
     noise = step / 12**0.5 * quantized.dequantize().norm(dim=1).max()
     bound = 1e-5 * truth.abs().max() if activations == "float32" else 6 * noise
     assert np.abs(found - truth.numpy()).max() < bound
+
+
+ROWS = tuple(which for which in MIXED if "rows" in which)
+
+
+@pytest.mark.parametrize("low", [-3.0, -0.7, 0.0])
+@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("which", [*ROWS, "8bit/rows:1/rtn/zero-point", "8bit/rows:each/rtn/symmetric",
+                                   "6bit/rows:each/rtn", "3bit/rows:4/rtn/zero-point"])  # fmt: skip
+def test_a_product_with_planned_inputs_is_exact(name, which, low):
+    """With a range from the plan, nothing is rounded but what the plan rounds: integers are summed as integers."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 128, generator=generator) + 0.3
+    x = torch.randn(20, 128, generator=generator)
+    [quantized] = rtn.quantize(weight, [choice(which).layout(48, 128, heads=4)])
+    planned = PlannedActivation(
+        modules=("m",), bits=8, scheme="tensor", range="mse", low=low, high=2.5, predicted_loss=0, std_error=0
+    )
+    matrix = with_planned_input("m", affine("m", quantized), planned)
+    np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
+    truth = round_activations(x, 8, low, 2.5) @ quantized.dequantize().T
+    found = registry.load("engines", name).product(matrix, 1, "planned").run({"x": x.numpy()})["y"]
+    np.testing.assert_allclose(found, truth.numpy(), atol=2e-6 * float(truth.abs().max()))
+    found = registry.load("engines", name).product(matrix, 1, "float32").run({"x": x.numpy()})["y"]
+    plain = x @ quantized.dequantize().T
+    np.testing.assert_allclose(found, plain.numpy(), atol=2e-6 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [("2bit/columns:32/rtn", {}, r"columns:32 has several ranges per output.*--groupings"),
+     ("2bit/rows:each/rtn", {"bits": 16}, r"its inputs have 16 bits"),
+     ("2bit/rows:each/rtn", {"low": None, "high": None, "scheme": "token"}, r"rounded per token")],
+)  # fmt: skip
+def test_planned_inputs_that_no_engine_carries_are_refused_by_name(which, change, message):
+    """Not approximated in silence: the matrix, what is in the way, and what to do."""
+    [quantized] = rtn.quantize(torch.randn(32, 64), [choice(which).layout(32, 64, heads=4)])
+    fields = {"modules": ("m",), "bits": 8, "scheme": "tensor", "low": -1.0, "high": 1.0}
+    planned = PlannedActivation(**(fields | change), predicted_loss=0, std_error=0)
+    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*--activations int8"):
+        with_planned_input("encoder.3.query", affine("encoder.3.query", quantized), planned)
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny, sentences, tmp_path_factory):
+    """The tiny model in row groups whose inputs have ranges from text, all but one of them."""
+    profile = profile_model(tiny)
+    names = itertools.cycle(["4bit/rows:each/rtn", "8bit/rows:heads/rtn", "3bit/rows:1/rtn"])
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    modules = [m.module for m in profile.matrices]
+    batches = tokenize(tiny.tokenizer, sentences.texts[:40], batch_size=16)
+    ranges = calibrated_ranges(tiny.model, batches, modules)
+    planned = [
+        PlannedActivation(
+            modules=(name,), bits=8, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0, std_error=0
+        )
+        for name in modules[:-1]
+        for low, high in [ranges[name]["minmax"](8)]
+    ]
+    plan = plan.model_copy(update={"activations": tuple(planned)})
+    return quantize_model(tiny, plan, None, tmp_path_factory.mktemp("r") / "out").folder
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_planned_inputs_are_exported_and_answer_as_torch_rounds(rounded, quantized, sentences, tmp_path, name):
+    """By default what the plan rounds is rounded as planned; `int8` still means the engine's own way."""
+    record = export_model(rounded, name, tmp_path / "out", texts=sentences)
+    # float sums in another order move an input to the next level now and then; nothing else differs
+    assert record.activations == "planned" and record.graph_difference < 1e-4 and record.difference < 2e-2
+    found = Predictor(tmp_path / "out", threads=1).logits(sentences.texts)
+    truth, floats = (outputs(load_quantized(rounded, round_inputs=r)[0], sentences).numpy() for r in (True, False))
+    assert np.abs(found - truth).mean() < 0.1 * np.abs(floats - truth).mean()
+    other = export_model(rounded, name, tmp_path / "own", texts=sentences, activations="int8", tolerance=0.5)
+    assert other.activations == "int8"
+    with pytest.raises(UsageError, match="the plan rounds no inputs"):
+        export_model(quantized, name, tmp_path / "none", texts=sentences, activations="planned")
 
 
 def test_the_rest_of_an_offset_is_exact():

@@ -20,8 +20,12 @@ def command(
     text_column: options.TextColumn = None,
     split: options.Split = None,
     activations: Annotated[
-        str, typer.Option("--activations", help="int8; int8-coarse, faster, less exact; or float32, slow.")
-    ] = "int8",
+        str | None,
+        typer.Option(
+            "--activations",
+            help="planned, int8, int8-coarse (faster, less exact) or float32 (slow); as the plan says, or int8.",
+        ),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Largest accepted max |difference| / max |reference|.")
     ] = 0.02,
