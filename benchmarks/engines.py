@@ -1,6 +1,8 @@
 """How fast, how small and how right are engines with a mixed plan, beside float32?
 
     python benchmarks/engines.py prepare MODEL WORK    # quantize by the bundled plan's choices, export to every engine
+    python benchmarks/engines.py prepare-planned MODEL WORK    # the same with one range of inputs per matrix
+    python benchmarks/engines.py answers WORK           # accuracy, KL and flipped answers on SNIPS test; prints JSON
     python benchmarks/engines.py measure WORK [--rounds 12]     # prints JSON; on a machine with nothing else to do
 
 MODEL has 12 layers of 768 and a head for SNIPS intents. The plan is what the bundled scores give for 3 bits per weight
@@ -33,13 +35,15 @@ ENGINES = {
     "openvino coarse": ("openvino", "openvino-int8-coarse", "int8-coarse"),
     "onnxruntime": ("onnxruntime", "onnxruntime-int8", "int8"),
     "onnxruntime coarse": ("onnxruntime", "onnxruntime-int8-coarse", "int8-coarse"),
+    "openvino planned": ("openvino", "openvino-planned", "planned"),
+    "onnxruntime planned": ("onnxruntime", "onnxruntime-planned", "planned"),
 }
+ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
 
 
 def prepare(model: Path, work: Path) -> None:
     import qbert_opt as qb
     from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-    from qbert_opt.errors import InputFileError
     from qbert_opt.exporting import export_float
     from qbert_opt.models.structure import profile_model
     from qbert_opt.packing.artifact import write_quantized
@@ -58,12 +62,61 @@ def prepare(model: Path, work: Path) -> None:
     for engine, folder, activations in ENGINES.values():
         if folder.endswith("-float"):
             export_float(model, engine, work / folder)
-        elif folder != "model":
-            try:
-                print(qb.export_model(work / "quantized", engine, work / folder, activations=activations), flush=True)
-            except InputFileError as error:  # its answers are off: part of the result
-                print(error, flush=True)
-                (work / f"{folder}.refused").write_text(str(error).split(": ", 1)[1])
+        elif folder != "model" and activations != "planned":
+            export(work, engine, folder, activations)
+
+
+def prepare_planned(model: Path, work: Path) -> None:
+    """The same with ranges over rows only, and one range per input from calibration text for every matrix."""
+    import copy
+
+    import qbert_opt as qb
+    from qbert_opt.allocation import PlannedActivation
+    from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.evaluation import evaluate
+    from qbert_opt.models.batches import tokenize
+    from qbert_opt.models.loading import LoadedModel
+    from qbert_opt.models.structure import profile_model
+    from qbert_opt.packing.artifact import write_quantized
+    from qbert_opt.recipes import given_allocation
+    from qbert_opt.rounding import calibrated_ranges, with_rounded_inputs
+
+    loaded = qb.load_model(model)
+    profile = profile_model(loaded)
+    limits = qb.Limits(encoder_bytes=BUDGET_BITS * profile.encoder_elements // 8)
+    plan = qb.allocate(qb.reference_scores(), limits, bits=(2, 4, 8), groupings=ROWS, pins=PINS)
+    fit, held = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(256, 256, 0))
+    batches = tokenize(loaded.tokenizer, fit.texts, batch_size=16)
+    ranges = calibrated_ranges(loaded.model, batches, [m.module for m in profile.matrices])
+    truth, best = qb.outputs(loaded, held), (float("inf"), ())
+    for method in ("minmax", "average", "percentile", "mse"):
+        planned = []
+        for name, found in ranges.items():
+            low, high = found[method](8)
+            planned.append(PlannedActivation(modules=(name,), bits=8, scheme="tensor", range=method, low=low, high=high,
+                                             predicted_loss=0, std_error=0))  # fmt: skip
+        rounded = copy.deepcopy(loaded.model)
+        with_rounded_inputs(rounded, planned)
+        kl = evaluate(LoadedModel(method, rounded, loaded.tokenizer, loaded.sha256), held, truth).kl.value
+        print(f"float weights, 8-bit inputs, {method}: KL {kl:.5f} on {len(held)} held out texts", flush=True)
+        best = min(best, (kl, tuple(planned)), key=lambda pair: pair[0])
+    given = given_allocation(profile, {m.module: m.choice for m in plan.matrices})
+    given = given.model_copy(update={"activations": best[1]})
+    quantizer = MatrixQuantizer(loaded, profile, "gptq", fit)
+    print(write_quantized(loaded, given, quantizer, work / "quantized-planned"), flush=True)
+    for engine in ("openvino", "onnxruntime"):
+        export(work, engine, f"{engine}-planned", "planned", "quantized-planned")
+
+
+def export(work: Path, engine: str, folder: str, activations: str, source: str = "quantized") -> None:
+    import qbert_opt as qb
+    from qbert_opt.errors import InputFileError
+
+    try:
+        print(qb.export_model(work / source, engine, work / folder, activations=activations), flush=True)
+    except InputFileError as error:  # its answers are off: part of the result
+        print(error, flush=True)
+        (work / f"{folder}.refused").write_text(str(error).split(": ", 1)[1])
 
 
 def serve(name: str, work: Path, pipe: object) -> None:
@@ -172,6 +225,11 @@ def answers(work: Path) -> dict[str, object]:
     quantized, _ = qb.load_quantized(work / "quantized")
     dequantized = qb.outputs(quantized, texts)
     found = evaluate(quantized, texts, truth)
+    for_planned = None
+    if (work / "quantized-planned").exists():
+        rounded, _ = qb.load_quantized(work / "quantized-planned")
+        for_planned = qb.outputs(rounded, texts)
+        in_floats = evaluate(qb.load_quantized(work / "quantized-planned", round_inputs=False)[0], texts, truth)
     rows = {
         "torch float32": {"accuracy": evaluate(reference, texts).accuracy.value},
         "torch, dequantized": {"accuracy": found.accuracy.value, "kl": found.kl.value, "flipped": found.flipped},
@@ -180,26 +238,31 @@ def answers(work: Path) -> dict[str, object]:
         if folder == "model" or folder.endswith("-float"):
             continue
         logits = torch.from_numpy(qb.Predictor(work / folder, threads=1).logits(texts.texts, batch_size=1))
+        same = for_planned if folder.endswith("-planned") else dequantized
         log_p, log_q = (x.double().log_softmax(-1) for x in (truth, logits))
         right = [quantized.labels[i] == label for i, label in zip(logits.argmax(1).tolist(), texts.labels, strict=True)]
         rows[name] = {
             "accuracy": float(np.mean(right)),
             "kl": float((log_p.exp() * (log_p - log_q)).sum(-1).mean()),
             "flipped": int((logits.argmax(1) != truth.argmax(1)).sum()),
-            "flipped_against_dequantized": int((logits.argmax(1) != dequantized.argmax(1)).sum()),
-            "difference_from_dequantized": float((logits - dequantized).abs().max() / dequantized.abs().max()),
+            "flipped_against_dequantized": int((logits.argmax(1) != same.argmax(1)).sum()),
+            "difference_from_dequantized": float((logits - same).abs().max() / same.abs().max()),
         }
+    if for_planned is not None:
+        again = evaluate(rounded, texts, truth)
+        for name, e in (("torch, dequantized, planned inputs", again), ("the same, inputs in floats", in_floats)):
+            rows[name] = {"accuracy": e.accuracy.value, "kl": e.kl.value, "flipped": e.flipped}
     return {"texts": len(texts), "data": texts.name, "rows": rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "measure", "answers"))
+    parser.add_argument("what", choices=("prepare", "prepare-planned", "measure", "answers"))
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
-    if options.what == "prepare":
-        prepare(*options.folders)
+    if options.what.startswith("prepare"):
+        (prepare if options.what == "prepare" else prepare_planned)(*options.folders)
         return
     found = measure(options.folders[0], options.rounds) if options.what == "measure" else answers(options.folders[0])
     print(json.dumps(found | {"machine": platform.machine(), "cores": os.cpu_count()}, indent=1))
