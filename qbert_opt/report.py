@@ -160,7 +160,7 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
         table.add_row(
             name,
             *(_quality(getattr(found, field)) for field, _ in qualities),
-            "-" if found.loss is None else _interval(found.loss, 1, ".4f"),
+            "-" if found.loss is None else _interval(found.loss, 1, ".3g"),
             predicted,
             *([_flipped(found)] if flips else []),
             size,
