@@ -17,7 +17,7 @@ from .frontier import TradeOff
 from .limits import shown
 from .measured_points import MeasuredPoints
 from .plan_grid import grid_of
-from .report import MEASURES, TITLES
+from .report import MEASURES, TITLES, rounded_inputs
 
 if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
@@ -332,5 +332,6 @@ def _origin(plan: Allocation) -> list[dict[str, object]]:
         f"{p.mean_tokens:.1f} tokens each{accuracy}; sha256 {p.data_sha256}; seed {p.seed}",
         "plan": f"{_proof(plan)}, version {plan.version}",
         "embedding tables": "; ".join(f"{t.module} {t.bits} bits, {format_bytes(t.bytes)}" for t in plan.tables) or "-",
+        "inputs": rounded_inputs(plan) or "not rounded",
     }
     return [{"name": name, "value": value} for name, value in facts.items()]

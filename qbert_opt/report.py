@@ -251,17 +251,21 @@ def _included(plan: Allocation) -> str:
     return f"rounding of {missing} not included" if missing else "tables and activations included"
 
 
-def _activation_lines(plan: Allocation) -> list[str]:
-    """How the inputs of matrices are rounded, and what that costs together."""
+def rounded_inputs(plan: Allocation) -> str:
+    """How the inputs of matrices are rounded, and what that costs together; empty where they are not."""
     if not plan.activations:
-        return []
+        return ""
     forms = Counter(
         f"{item.bits} bits {'per token' if item.range is None else f'per tensor ({item.range})'}"
         for item in plan.activations
     )
     shown = ", ".join(f"{count} in {form}" for form, count in forms.most_common())
     loss = math.fsum(item.predicted_loss for item in plan.activations)
-    return [f"inputs           {len(plan.activations)} of matrices rounded: {shown}; predicted loss {loss:.2g}"]
+    return f"{len(plan.activations)} of matrices rounded: {shown}; predicted loss {loss:.2g}"
+
+
+def _activation_lines(plan: Allocation) -> list[str]:
+    return [f"inputs           {rounded_inputs(plan)}"] if plan.activations else []
 
 
 def _table_lines(plan: Allocation) -> list[str]:
