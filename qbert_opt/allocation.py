@@ -176,6 +176,7 @@ class Allocation(_Frozen):
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
         random_loss: median predicted loss of random plans that fill the same limits.
         next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
+        next_ms_gain: predicted loss saved by one more ms of latency, solved again; None where latency does not bind.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -206,6 +207,7 @@ class Allocation(_Frozen):
     uniform: tuple[UniformPlan, ...] = ()
     random_loss: float | None = None
     next_mb_gain: float | None = None
+    next_ms_gain: float | None = None
     provenance: Provenance
 
     @property

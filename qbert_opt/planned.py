@@ -46,6 +46,7 @@ class Proof:
     uniform: tuple[UniformPlan, ...] = ()
     random_loss: float | None = None
     next_mb_gain: float | None = None
+    next_ms_gain: float | None = None
     cross_fitted: CrossFit | None = None
 
 
@@ -89,6 +90,7 @@ def assemble(
         uniform=proof.uniform,
         random_loss=proof.random_loss,
         next_mb_gain=proof.next_mb_gain,
+        next_ms_gain=proof.next_ms_gain,
         cross_fitted=proof.cross_fitted,
         loss_scale=1.0 if scores.scale is None else scores.scale.value,
         provenance=scores.provenance,

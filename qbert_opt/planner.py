@@ -33,7 +33,7 @@ from .solved import Plan, SolverOptions, attempt, why_infeasible
 if TYPE_CHECKING:
     from hwmodels.device import Device
 
-MB = 1_000_000
+MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
 
 
@@ -172,6 +172,7 @@ def allocation_of(
         uniform=tuple(_uniform(task, plan)),
         random_loss=_random(task, plan),
         next_mb_gain=_next_mb(task, plan),
+        next_ms_gain=_next_ms(task, plan) if answer else None,
         cross_fitted=cross_fit(task, plan.problem) if answer and task.goal is None else None,
     )
     plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
@@ -247,3 +248,12 @@ def _next_mb(task: PlanningTask, plan: Plan) -> float | None:
         return None  # under a scheduled limit another MB would have to be tightened anew
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
     return shadow_price(plan.problem, plan.solution, resource, MB)
+
+
+def _next_ms(task: PlanningTask, plan: Plan) -> float | None:
+    """Return the predicted loss that one more millisecond saves where latency binds, solved again."""
+    if "latency_s" not in plan.tightened or task.goal is not None:
+        return None
+    stated = next(row.stated for row in task.scheduled if row.measure == "latency_s")
+    wider = solve_task(task.under(replace(task.limits, latency_s=stated + MS)), SolverOptions())
+    return max(0.0, plan.solution.value - wider.solution.value)

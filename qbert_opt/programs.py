@@ -83,11 +83,21 @@ class PlanningTask:
         self.legal: NDArray[np.bool_] = wanted(scores, self.choices, self.wishes)
         self.ties = ties(scores, self.wishes)
 
+    def under(self, limits: Limits) -> PlanningTask:
+        """Return the same task under other limits."""
+        other = self._anew("rows", "hard")
+        other.limits = limits
+        return other
+
+    def _anew(self, *made: str) -> PlanningTask:
+        other = copy.copy(self)
+        for name in made:
+            other.__dict__.pop(name, None)
+        return other
+
     def reading(self, input_bits: Mapping[str, int]) -> PlanningTask:
         """Return the same task with the integers that each matrix reads, so that prices hold for them."""
-        other = copy.copy(self)
-        for made in ("tables", "rows", "hard", "room_bytes"):
-            other.__dict__.pop(made, None)
+        other = self._anew("tables", "rows", "hard", "room_bytes")
         other.workload = replace(self.workload, input_bits=input_bits)
         return other
 

@@ -290,9 +290,10 @@ def _limit_lines(plan: Allocation) -> list[str]:
             f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
             f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
-    if plan.next_mb_gain is not None:
-        share = 100 * plan.next_mb_gain / plan.predicted_loss if plan.predicted_loss else 0.0
-        lines.append(f"one more MB      lowers the predicted loss by {plan.next_mb_gain:.3g} ({share:.1f} %)")
+    for more, gain in (("one more MB     ", plan.next_mb_gain), ("one more ms     ", plan.next_ms_gain)):
+        if gain is not None:
+            share = 100 * gain / plan.predicted_loss if plan.predicted_loss else 0.0
+            lines.append(f"{more} lowers the predicted loss by {gain:.3g} ({share:.1f} %)")
     return lines
 
 
