@@ -86,17 +86,21 @@ REAL_RESOURCES = ("encoder_bytes", "dram_bytes", "latency_bound_s", "energy_boun
 
 
 def real_instance(scores, device, resources: int, seed: int) -> ChoiceProblem:
-    """Return the program of a real table of scores on a device, capacities drawn as in `instance`."""
+    """Return the program of a real table of scores on a device, capacities drawn as in `instance`.
+
+    Peers know no masks, so a masked option is a copy of one that is not.
+    """
     problem = PlanningTask(scores, Limits(), device=device).problem({})
-    value, limited = np.where(problem.mask(), problem.value, np.inf), REAL_RESOURCES[:resources]
+    mask, limited = problem.mask(), REAL_RESOURCES[:resources]
+    stand_in = np.where(mask, np.arange(len(problem.options)), mask.argmax(axis=1)[:, None])
+    value = np.take_along_axis(problem.value, stand_in, 1)
+    usage = {name: np.take_along_axis(problem.usage[name], stand_in, 1) for name in limited}
     rng, rows = np.random.default_rng(2_000_000 + seed), np.arange(len(problem.items))
-    usage = {name: np.where(problem.mask(), problem.usage[name], 0.0) for name in limited}
     weight = sum(rng.uniform(0.5, 1.5) * table / table.mean() for table in usage.values())
-    price = np.median(problem.value[problem.mask()]) * 10.0 ** rng.uniform(0, 2.5) / resources
+    price = np.median(value) * 10.0 ** rng.uniform(0, 2.5) / resources
     plan = (value + weight * price).argmin(axis=1)
     capacity = {}
     for name, table in usage.items():
-        floor = np.where(problem.mask(), table, np.inf).min(axis=1).sum()
-        limit = max(table[rows, plan].sum() * rng.uniform(0.97, 1.03), floor * 1.02)
+        limit = max(table[rows, plan].sum() * rng.uniform(0.97, 1.03), table.min(axis=1).sum() * 1.02)
         capacity[name] = float(np.floor(limit)) if "bytes" in name else float(limit)
-    return ChoiceProblem(problem.items, problem.options, problem.value, usage, capacity, problem.allowed)
+    return ChoiceProblem(problem.items, problem.options, value, usage, capacity)

@@ -116,11 +116,11 @@ def exact_dp(problem: ChoiceProblem, time_limit_s: float) -> Plan:
     Sums that cannot be completed within the capacity are dropped too, which is kinder than AutoRound is to itself.
     """
     (name,) = problem.capacity
-    table, deadline = problem.usage[name], time.perf_counter() + time_limit_s
+    table, deadline = problem.usage[name], time.process_time() + time_limit_s
     left = np.append(np.cumsum(table.min(axis=1)[::-1])[::-1], 0.0)
     used, value, steps = np.zeros(1), np.zeros(1), []
     for item in range(len(problem.items)):
-        if time.perf_counter() > deadline:
+        if time.process_time() > deadline:
             return None
         sums, values = used[:, None] + table[item], value[:, None] + problem.value[item]
         order = np.lexsort((values.ravel(), sums.ravel()))

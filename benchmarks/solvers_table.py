@@ -13,6 +13,7 @@ import os
 import resource
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,12 +84,14 @@ def peer(method: Callable, problems: list[ChoiceProblem], best: list[float]) -> 
     }  # fmt: skip
 
 
-def frontiers(count: int) -> dict:
-    runs = [timed(lambda seed=seed: pareto(instance(75, 1, seed), "bytes")) for seed in range(count)]
+def frontiers(count: int, resources: str | tuple[str, str]) -> dict:
+    shape = 1 if isinstance(resources, str) else 4
+    problems = [replace(instance(75, shape, seed), capacity={}) for seed in range(count)]
+    runs = [timed(lambda problem=problem: pareto(problem, resources, points=200)) for problem in problems]
     return {
         "cpu_s": spread([seconds for seconds, _ in runs]),
         "hull_points": spread([sum(p.supported for p in f.points) for _, f in runs]),
-        "exact_points": 200,
+        "exact_points": spread([sum(not p.supported for p in f.points) for _, f in runs]),
         "gap": spread([max(p.gap for p in f.points) for _, f in runs]),
         "instances": count,
     }
@@ -121,7 +124,8 @@ def main() -> None:
         )
         for name, (shape, methods) in ROWS.items()
     }
-    work[FRONTIER] = lambda: {"ours": frontiers(INSTANCES)}
+    work[FRONTIER] = lambda: {"ours": frontiers(INSTANCES, "bytes")}
+    work[f"{FRONTIER} x latency"] = lambda: {"ours": frontiers(3, ("bytes", "latency_s"))}
     for label, scores in tables.items():
         size = f"{len(scores.profile.matrices)} x {len(scores.choices)}"
         for resources, methods in ((1, ONE), (4, SEVERAL)):

@@ -98,6 +98,8 @@ def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: Li
     model.solve(engine)
     proven = model.sol_status == pulp.LpSolutionOptimal
     outcome = read(program, model, variables, -math.inf)
+    if outcome.columns is None and outcome.finished:  # infeasible
+        return outcome
     if proven and outcome.columns is not None:
         return Outcome(outcome.columns, float(program.cost[outcome.columns].sum()), finished=True)
     return Outcome(outcome.columns, float(program.least(program.cost).sum()), finished=outcome.finished)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, states, violations
 from solvers.branch import scaled
-from solvers.methods import exhaustive
+from solvers.methods import exhaustive, ilp, milp
 from solvers.outcome import Limits
 from solvers.presolve import presolve
 from solvers.program import program_of
@@ -103,6 +103,13 @@ def test_sets_of_families_without_any_plan_end_the_search(solver):
         families=("p", "q", "s"), max_families=1,
     )  # fmt: skip
     assert solve(problem, solver).status is solve(problem, "exhaustive").status is Status.INFEASIBLE
+
+
+@pytest.mark.parametrize("engine", [ilp.minimise, ilp.minimise_by_cbc, milp.minimise])
+def test_an_engine_that_finds_no_plan_says_so_with_its_bound(engine, ladder):
+    """What is left below a known plan may hold none: a bound of infinity, or the known plan looks unproven."""
+    found = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), Limits())
+    assert (found.columns, found.bound, found.finished) == (None, math.inf, True)
 
 
 @pytest.mark.parametrize("solver", USABLE)
@@ -322,8 +329,6 @@ def test_requests_that_no_solver_can_answer(ladder):
 
 
 def test_a_solver_without_its_package_says_so(ladder, monkeypatch):
-    from solvers.methods import ilp
-
     monkeypatch.setattr(ilp, "usable", lambda: False)
     with pytest.raises(SolverError, match="solver 'ilp': a package that it needs is missing"):
         solve(ladder, "ilp")
