@@ -1,13 +1,15 @@
 """How fast, how small and how right are engines with a mixed plan, beside float32?
 
     python benchmarks/engines.py prepare MODEL WORK    # quantize by the bundled plan's choices, export to every engine
-    python benchmarks/engines.py prepare-planned MODEL WORK    # the same with one range of inputs per matrix
+    python benchmarks/engines.py prepare-planned MODEL WORK    # one range of inputs per matrix, see below
     python benchmarks/engines.py answers WORK           # accuracy, KL and flipped answers on SNIPS test; prints JSON
     python benchmarks/engines.py measure WORK [--rounds 12]     # prints JSON; on a machine with nothing else to do
 
 MODEL has 12 layers of 768 and a head for SNIPS intents. The plan is what the bundled scores give for 3 bits per weight
 with 2, 4 and 8 bits (two matrices are pinned to 8) in all groupings; weights are quantized by gptq on
-SNIPS dev, tables by 8 bits per row. Speed: every engine lives in a process of its own; each round asks all of them in
+SNIPS dev, tables by 8 bits per row. `planned` is another plan: 4.5 bits per weight with 4 and 8 bits, ranges over rows
+only, weights by range search, inputs in one 8-bit range each, found on SNIPS dev by the method that loses least on
+other texts of it. Speed: every engine lives in a process of its own; each round asks all of them in
 turn, in alternating order, for a few runs of one sentence of 128 tokens on one thread; processor time, medians; ratios
 are paired by round, with a 95 % bootstrap interval over rounds. Memory: anonymous pages of a fresh process.
 """
@@ -18,6 +20,7 @@ import multiprocessing
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,6 @@ import numpy as np
 BUDGET_BITS = 3
 PINS = {"layer.0.attention.attn.v": 8, "layer.3.attention.attn.o": 8}
 SEQ_LEN = 128
-RUNS = 5  # in a round
 # name: engine, folder, activations; `<name>` of the float ones is what the others are compared with
 ENGINES = {
     "torch float32": ("torch", "model", "float32"),
@@ -38,6 +40,7 @@ ENGINES = {
     "openvino planned": ("openvino", "openvino-planned", "planned"),
     "onnxruntime planned": ("onnxruntime", "onnxruntime-planned", "planned"),
 }
+PLANNED_BITS = 4.5
 ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
 
 
@@ -67,7 +70,7 @@ def prepare(model: Path, work: Path) -> None:
 
 
 def prepare_planned(model: Path, work: Path) -> None:
-    """The same with ranges over rows only, and one range per input from calibration text for every matrix."""
+    """A plan whose products are plain 8-bit ones: ranges over rows only, one range per input from calibration text."""
     import copy
 
     import qbert_opt as qb
@@ -83,9 +86,9 @@ def prepare_planned(model: Path, work: Path) -> None:
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
-    limits = qb.Limits(encoder_bytes=BUDGET_BITS * profile.encoder_elements // 8)
-    plan = qb.allocate(qb.reference_scores(), limits, bits=(2, 4, 8), groupings=ROWS, pins=PINS)
-    fit, held = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(256, 256, 0))
+    limits = qb.Limits(encoder_bytes=int(PLANNED_BITS * profile.encoder_elements / 8))
+    plan = qb.allocate(qb.reference_scores(), limits, bits=(4, 8), groupings=ROWS)
+    fit, held = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(128, 64, 0))
     batches = tokenize(loaded.tokenizer, fit.texts, batch_size=16)
     ranges = calibrated_ranges(loaded.model, batches, [m.module for m in profile.matrices])
     truth, best = qb.outputs(loaded, held), (float("inf"), ())
@@ -100,9 +103,9 @@ def prepare_planned(model: Path, work: Path) -> None:
         kl = evaluate(LoadedModel(method, rounded, loaded.tokenizer, loaded.sha256), held, truth).kl.value
         print(f"float weights, 8-bit inputs, {method}: KL {kl:.5f} on {len(held)} held out texts", flush=True)
         best = min(best, (kl, tuple(planned)), key=lambda pair: pair[0])
-    given = given_allocation(profile, {m.module: m.choice for m in plan.matrices})
+    given = given_allocation(profile, {m.module: replace(m.choice, method="mse") for m in plan.matrices})
     given = given.model_copy(update={"activations": best[1]})
-    quantizer = MatrixQuantizer(loaded, profile, "gptq", fit)
+    quantizer = MatrixQuantizer(loaded, profile, "mse", None)
     print(write_quantized(loaded, given, quantizer, work / "quantized-planned"), flush=True)
     for engine in ("openvino", "onnxruntime"):
         export(work, engine, f"{engine}-planned", "planned", "quantized-planned")
@@ -145,10 +148,9 @@ def present(work: Path) -> dict[str, tuple[str, str, str]]:
     return {name: entry for name, entry in ENGINES.items() if (work / entry[1]).exists()}
 
 
-def speeds(work: Path, rounds: int) -> dict[str, list[float]]:
+def speeds(work: Path, names: list[str], rounds: int, runs: int) -> dict[str, list[float]]:
     """Median processor seconds of each engine in each round."""
     spawn = multiprocessing.get_context("spawn")
-    names = list(present(work))
     pipes, children = {}, []
     for name in names:
         pipes[name], other = spawn.Pipe()
@@ -158,7 +160,7 @@ def speeds(work: Path, rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names[:: 1 if number % 2 else -1]:
-            pipes[name].send(RUNS)
+            pipes[name].send(runs)
             found[name].append(float(np.median(pipes[name].recv())))
     for name, child in zip(names, children, strict=True):
         pipes[name].send(None)
@@ -174,15 +176,16 @@ def ratio(above: list[float], below: list[float]) -> list[float]:
     return [round(float(x), 3) for x in (np.median(pairs), low, high)]
 
 
-def measure(work: Path, rounds: int) -> dict[str, object]:
+def measure(work: Path, names: list[str], rounds: int, runs: int) -> dict[str, object]:
     from qbert_opt.engines._record import is_exported, read_record
     from qbert_opt.provenance import code_commit
     from qbert_opt.timing import made_up_inputs, time_files
 
-    taken = speeds(work, rounds)
+    taken = speeds(work, names, rounds, runs)
     inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)
     rows = {}
-    for name, (engine, folder, activations) in present(work).items():
+    for name in names:
+        engine, folder, activations = ENGINES[name]
         fresh = time_files(engine, work / folder, inputs, threads=1, runs=3, activations=activations)
         low, middle, high = np.quantile(taken[name], [0.25, 0.5, 0.75])
         row = {
@@ -191,7 +194,7 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
             "private_mb": round(fresh.private_bytes / 1e6, 1), "interpreter_mb": round(fresh.floor_bytes / 1e6, 1),
             "load_s": round(fresh.load_s, 2),
         }  # fmt: skip
-        for other in ("torch float32", "openvino float32", "onnxruntime float32"):
+        for other in (n for n in names if n.endswith("float32")):
             row[f"times_faster_than_{other.replace(' ', '_')}"] = ratio(taken[other], taken[name])
         if is_exported(work / folder):
             record = read_record(work / folder)
@@ -260,11 +263,17 @@ def main() -> None:
     parser.add_argument("what", choices=("prepare", "prepare-planned", "measure", "answers"))
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--runs", type=int, default=5, help="in a round")
+    parser.add_argument("--only", nargs="+", choices=ENGINES, help="engines to measure")
     options = parser.parse_args()
     if options.what.startswith("prepare"):
         (prepare if options.what == "prepare" else prepare_planned)(*options.folders)
         return
-    found = measure(options.folders[0], options.rounds) if options.what == "measure" else answers(options.folders[0])
+    work = options.folders[0]
+    if options.what == "answers":
+        found = answers(work)
+    else:
+        found = measure(work, options.only or list(present(work)), options.rounds, options.runs)
     print(json.dumps(found | {"machine": platform.machine(), "cores": os.cpu_count()}, indent=1))
 
 

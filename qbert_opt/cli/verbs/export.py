@@ -27,8 +27,11 @@ def command(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="Largest accepted max |difference| / max |reference|.")
-    ] = 0.02,
+        float | None,
+        typer.Option(
+            "--tolerance", min=0, help="Largest accepted max |difference| / max |reference|; 0.02, or 0.05 if planned."
+        ),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the model as an engine's own files, run them, and compare their answers with torch's.
