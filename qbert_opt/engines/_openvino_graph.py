@@ -54,11 +54,15 @@ class Weights:
         rest = matrix.rest
         if rest is None:
             return product.output(0)
-        scale, offset = self.plain(matrix.scale), self.plain(matrix.offset)  # type: ignore[arg-type]
+        by_rows = matrix.scale.shape[1] == 1
+        shape = (1, matrix.rows) if by_rows else matrix.scale.shape
+        scale, offset = (self.plain(part.reshape(shape)) for part in (matrix.scale, matrix.offset))  # type: ignore[union-attr]
         left = op.add(
             op.convert(offset, "f32"), op.multiply(op.convert(scale, "f32"), op.constant(np.float32(matrix.zero)))
         )
-        return op.add(product, op.matmul(self._group_sums(x, matrix), left, False, True)).output(0)
+        sums = self._group_sums(x, matrix)
+        # a product with one input is slower than it looks; this one is fused with the addition
+        return op.add(product, op.multiply(sums, left) if by_rows else op.matmul(sums, left, False, True)).output(0)
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
         """Rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
