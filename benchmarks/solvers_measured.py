@@ -1,13 +1,15 @@
 """Do interactions and measured swaps help? Whole plans really measured on text that neither model nor scores saw.
 
-    python benchmarks/solvers_measured.py MODEL CALIBRATION TEST OUT.json
+    python benchmarks/solvers_measured.py MODEL CALIBRATION TEST OUT.json --texts 8,16 --fitted 128 --bits 2.5
 
-Per budget and number of scoring texts N: the plan of least summed scores, plans of `solve_interactions` from the real
-per-text factors s_l(choice) of the directional form (one column per text and output factor), where α scales what
-matrices have in common (½Σ‖s‖² at α = 0, ½‖Σs‖² at α = 1), and the plan of `refine` after at most 13 measurements
-on the scoring texts. `predicted` is the quadratic form on the scoring texts, `held out` on as many other texts.
+Per number of scoring texts and budget: the plan of least summed scores, plans of `solve_interactions` from the real
+per-text factors s_l(choice) of the directional form (one column per text and output factor), where alpha scales what
+matrices have in common (½Σ‖s‖² at 0, ½‖Σs‖² at 1), and for the last case the plan of `refine` after at most 13
+measurements on the scoring texts. "with interactions" is the quadratic form on the scoring texts, "held out" on as many
+other texts. OUT.json is written after every case.
 """
 
+import argparse
 import json
 import math
 import sys
@@ -36,11 +38,8 @@ from qbert_opt.verification import apply_plan
 from solvers import price_interactions, solve_interactions
 
 CHOICES = grid((2, 3, 4), ("rows:each", "columns:64", "columns:128"), "gptq")
-BITS = (2.25, 2.5, 3.0)
-NUMBERS = (64, 256)
 ALPHAS = (0.25, 0.5, 1.0)
 MEASUREMENTS = 13
-FITTED = 128
 
 
 def factors_of(loaded, quantizer, profile, texts):
@@ -57,22 +56,29 @@ def factors_of(loaded, quantizer, profile, texts):
 
 
 def main() -> None:
-    model, calibration, test_name, out = sys.argv[1:5]
-    loaded, data, test = load_model(model), read_texts(calibration), read_texts(test_name)
-    most = max(NUMBERS)
-    fit, pool = calibration_texts(data, CalibrationPlan(FITTED, 2 * most, 0))
-    table = measure_sensitivity(loaded, data, CHOICES, plan=CalibrationPlan(FITTED, 2 * most, 0))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "calibration", "test", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--texts", default="64,256")
+    parser.add_argument("--fitted", type=int, default=128)
+    parser.add_argument("--bits", default="2.5,3")
+    options = parser.parse_args()
+    numbers, budgets = [int(n) for n in options.texts.split(",")], [float(b) for b in options.bits.split(",")]
+    loaded, data, test = load_model(options.model), read_texts(options.calibration), read_texts(options.test)
+    most = max(numbers)
+    fit, pool = calibration_texts(data, CalibrationPlan(options.fitted, 2 * most, 0))
+    table = measure_sensitivity(loaded, data, CHOICES, plan=CalibrationPlan(options.fitted, 2 * most, 0))
     quantizer = MatrixQuantizer(loaded, table.profile, "gptq", fit)
     factors = factors_of(loaded, quantizer, table.profile, pool.texts)
     per_text = factors.shape[2] // (2 * most)
     truth = outputs(loaded, test)
     rows = []
-    for number in NUMBERS:
+    for number in numbers:
         part = factors[:, :, : number * per_text] * math.sqrt(2 * most / number)
         other = factors[:, :, most * per_text : (most + number) * per_text] * math.sqrt(2 * most / number)
         single = 0.5 * (part**2).sum(axis=2)
         scores = table.model_copy(update={"value": tuple(map(tuple, single.tolist())), "fold_value": ()})
-        for bits in BITS:
+        for bits in budgets:
             task = PlanningTask(scores, Limits(encoder_bytes=int(bits * table.profile.encoder_elements / 8)))
             best = solve_task(task, SolverOptions())
             plans = [("least sum of scores", best, best.solution.gap, 0.0)]
@@ -83,7 +89,7 @@ def main() -> None:
                 found = solve_interactions(apart, math.sqrt(alpha) * part)
                 spent = time.process_time() - start
                 plans.append((f"interactions, alpha {alpha}", replace_plan(task, best, found.choice), found.gap, spent))
-            if number == most and bits == 2.5:
+            if (number, bits) == (numbers[-1], budgets[-1]):
                 start = time.process_time()
                 scored = replace(pool, texts=pool.texts[:number], labels=None)
                 refined, steps = refine_plan(task, best, loaded, quantizer, scored, MEASUREMENTS)
@@ -105,9 +111,11 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(json.dumps(row), flush=True)
-    command = " ".join(["python", "benchmarks/solvers_measured.py", *sys.argv[1:4]])
-    made = {"command": command, "commit": code_commit()}
-    Path(out).write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")
+            made = {
+                "command": f"python benchmarks/solvers_measured.py {' '.join(sys.argv[1:])}",
+                "commit": code_commit(),
+            }
+            Path(options.out).write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 def replace_plan(task: PlanningTask, best: Plan, choice: tuple[int, ...]) -> Plan:

@@ -5,8 +5,8 @@ vector w, ½‖y‖² ≥ w·y − ½‖w‖², so a plan costs at least the bes
 v + w·s, less ½‖w‖² (Fenchel). The linear problem has a Lagrangian bound, and w is improved by Frank-Wolfe steps.
 
 Where it helps: when errors of several items are correlated and the factors come from enough samples. Factors of few
-samples are overfitted badly (the search finds cancellations that are noise), and then the plain sum is the better
-guide; measure both.
+samples are overfitted badly (the search finds cancellations that are noise, and the relaxation cancels everything, so
+that the bound is 0); then the plain sum is the better guide, or factors scaled by √α with (1 − α)·½‖s‖² in `value`.
 """
 
 import math
