@@ -60,20 +60,20 @@ def all_calls(bench: Bench) -> dict[Key, Call]:
 
 
 def calibrate(
-    bench: Bench, *, rounds: int = 15, limit_s: float = 120.0, on_step: OnStep = lambda done, total, what: None
+    bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step: OnStep = lambda done, total, what: None
 ) -> Calibration:
     """Time kernels, memories and small synthetic models, and fit what one says about the other.
 
     Args:
         bench: the engine.
         rounds: readings of each call, at most.
-        limit_s: wall-clock time after which no further round begins.
+        limit_s: wall-clock time, that of making the calls included, after which no further round begins.
         on_step: told about rounds done, rounds in all and what goes on.
     """
     started, cpu_started = time.monotonic(), time.process_time()
-    timings = time_calls(
-        all_calls(bench), rounds=rounds, limit_s=limit_s, warm=True, on_step=lambda d, n: on_step(d, n, "rounds")
-    )
+    calls = all_calls(bench)
+    left_s = limit_s - (time.monotonic() - started)
+    timings = time_calls(calls, rounds=rounds, limit_s=left_s, warm=True, on_step=lambda d, n: on_step(d, n, "rounds"))
     elapsed_s, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
     return assemble(bench, timings, elapsed_s=elapsed_s, stolen=max(0.0, 1 - cpu_s / elapsed_s))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,8 @@ from ..shapes import profile_of
 from ..timing import Call
 
 PRECISIONS = ACTIVATIONS
+HeldBits = Callable[[int, int | None], int | None]
+"""Bits of a code and inputs per group (None: whole rows) -> bits of a weight in memory; None is as stored."""
 GROUP_SIZES = (16, 32, 64, 128)
 SHAPES = (
     Shape("slim", 2, 320, 5, 1280, 5000, 256),
@@ -54,11 +56,11 @@ TABLE_CHOICE = "8bit/rows:each/rtn"
 class EngineBench:
     """An engine on one thread; its products are in the form that plans have by default, a scale and an offset."""
 
-    def __init__(self, name: str, activations: Activations) -> None:
+    def __init__(self, name: str, activations: Activations, held: HeldBits) -> None:
         self._engine, self._activations = engine(name), activations
         self.label = f"{self._engine.label()}, activations {activations}, 1 thread"
         self.activation_bits = 32
-        self.formats = tuple(_formats())
+        self.formats = tuple(_formats(held))
         self.grid = COARSE
         self.subjects = tuple(
             Subject(shape, seq_len, stored) for stored in STORED for shape in SHAPES for seq_len in LENGTHS
@@ -140,17 +142,22 @@ class EngineBench:
         return lambda: session.run(inputs)
 
 
-def _formats() -> Iterator[BenchFormat]:
-    """Every stored format; codes of an odd width run in the next container, which is what then is in memory."""
+def _formats(held: HeldBits) -> Iterator[BenchFormat]:
+    """Every stored format; codes of an odd width run in the next container."""
     for width in (32, 16):
         yield BenchFormat(f"f{width}", width, "none", "fp32", "fp32", (), 32)
     for bits in LEGAL_BITS:
-        held = container_bits(bits)
-        loaded = None if held == bits else held
-        yield BenchFormat(f"w{bits}-rows", bits, "rows", "int8", f"w{held}-rows", (), loaded)
+        wide = container_bits(bits)
+        yield BenchFormat(f"w{bits}-rows", bits, "rows", "int8", f"w{wide}-rows", (), held(bits, None))
         for size in GROUP_SIZES:
-            kernel = f"w{held}-columns{size}"
-            yield BenchFormat(f"w{bits}-columns{size}", bits, "columns", "int8", kernel, (size,), loaded)
+            kernel = f"w{wide}-columns{size}"
+            yield BenchFormat(f"w{bits}-columns{size}", bits, "columns", "int8", kernel, (size,), held(bits, size))
+
+
+def container(bits: int, group_size: int | None) -> int | None:
+    """What is stored is held, but for codes that are widened when they are loaded."""
+    wide = container_bits(bits)
+    return None if wide == bits else wide
 
 
 def _encoder(subject: Subject) -> tuple[nn.Module, tuple[StoredMatrix, ...]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ._engine import PRECISIONS as PRECISIONS
-from ._engine import EngineBench
+from ._engine import EngineBench, container
 
 
 def bench(precision: str) -> EngineBench:
     """Return the bench with activations of one of `PRECISIONS`."""
-    return EngineBench("onnxruntime", next(known for known in PRECISIONS if known == precision))
+    return EngineBench("onnxruntime", next(known for known in PRECISIONS if known == precision), container)

@@ -22,7 +22,7 @@ def command(
     rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call, at most.")] = 15,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1.0, help="After so long no further round begins.")
-    ] = 120.0,
+    ] = 150.0,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure this machine: kernels, memories and small synthetic models under one engine, on one thread.
