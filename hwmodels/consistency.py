@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from .description import Device
 from .device_file import Located
 from .operation import KINDS
 from .provenance import figures
-
-if TYPE_CHECKING:
-    from .device import Device
 
 BANDWIDTH_TOLERANCE = 0.02
 

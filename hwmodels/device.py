@@ -1,4 +1,4 @@
-"""A device: its memories, compute units, formats and limits, read from one YAML file with sources.
+"""A device read from one YAML file with sources, or from a variant of another file.
 
 `load_device` takes a path first and a bundled name second, so that `car-soc.yaml` works from anywhere.
 """
@@ -7,104 +7,19 @@ from __future__ import annotations
 
 import difflib
 from fnmatch import fnmatchcase
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from .consistency import check_consistency
+from .description import SCHEMA as SCHEMA
+from .description import Device as Device
 from .device_file import Located, explain, read_device_file
 from .errors import DeviceError
-from .fields import Name, Part
-from .operation import KINDS
-from .parts import Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .parts import Power
 from .provenance import Figure, figures
-
-SCHEMA = "qbert-opt/device@1"
-
-
-class Device(Part):
-    """One device. The first unit that supports an operation runs it; activations are stored in `activation_bits`.
-
-    Attributes:
-        confidence: how far latency may be trusted: "theoretical", "partly-measured" or "calibrated".
-        interval: measured / predicted latency, lowest and highest; the default goes with `confidence`.
-        memories: all memories; each unit's `path` names those that feed it.
-        reserved: memory that other software owns.
-        provenance: pattern of a figure's path -> its source; the most specific pattern wins.
-    """
-
-    schema_: Literal["qbert-opt/device@1"] = Field(alias="schema")
-    id: Name
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    year: Annotated[int, Field(strict=True, ge=1990, le=2100)] | None = None
-    automotive: bool = False
-    confidence: Literal["theoretical", "partly-measured", "calibrated"]
-    interval: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, le=100)]] | None = None
-    activation_bits: Literal[8, 16, 32]
-    memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
-    units: Annotated[tuple[Unit, ...], Field(min_length=1)]
-    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
-    rules: tuple[Rule, ...] = ()
-    power: Power
-    power_modes: tuple[PowerMode, ...] = ()
-    reserved: tuple[Reserved, ...] = ()
-    limits: Limits = Limits()
-    provenance: dict[str, Provenance]
-
-    def memory(self, memory_id: str) -> Memory:
-        """Return the memory of that id."""
-        return next(memory for memory in self.memories if memory.id == memory_id)
-
-    def path(self, unit: Unit) -> tuple[Memory, ...]:
-        """Return the memories that feed a unit, nearest first."""
-        return tuple(self.memory(memory_id) for memory_id in unit.path)
-
-    @property
-    def scratchpad(self) -> Memory | None:
-        """The memory that resident weights live in: the farthest scratchpad on the first unit's path."""
-        pads = [memory for memory in self.path(self.units[0]) if memory.kind == "scratchpad"]
-        return pads[-1] if pads else None
-
-    @cached_property
-    def encoder_units(self) -> frozenset[str]:
-        """Ids of the units that an encoder needs: for each kind of operation the first that is rated for it."""
-        return frozenset(
-            next((unit.id for unit in self.units for rate in unit.rates if rate.op == kind), self.units[0].id)
-            for kind in KINDS
-        )
-
-    def hands_over_in(self, memory: Memory) -> bool:
-        """Whether activations in an on-chip memory are within reach of every unit that an encoder needs.
-
-        An NPU that lacks an operation and shares only DRAM with the processor that has it must hand over there.
-        """
-        return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
-
-    @property
-    def far_memory(self) -> Memory:
-        """The memory that streamed weights come from: the last on the first unit's path."""
-        return self.path(self.units[0])[-1]
-
-    @property
-    def available_bytes(self) -> int:
-        """Bytes of the far memory that a model may fill: its usable share, and no more than others leave."""
-        far = self.far_memory
-        reserved = sum(part.size_bytes for part in self.reserved if part.memory == far.id)
-        return min(far.usable_bytes, far.size_bytes - reserved)
-
-    @property
-    def latency_interval(self) -> tuple[float, float]:
-        """Measured / predicted latency to expect, lowest and highest.
-
-        The defaults follow what uncalibrated rooflines missed by on real processors: too fast by up to three
-        times without calibration, by up to two with measured peaks.
-        """
-        default = {"theoretical": (0.5, 3.0), "partly-measured": (0.6, 2.0), "calibrated": (0.9, 1.1)}
-        return self.interval or default[self.confidence]
-
 
 _MAX_PARENTS = 4
 _MAX_NAME = 1000  # beyond it the file system itself objects

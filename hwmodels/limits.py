@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .cost_report import CostReport
+from .description import Device
 from .units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
-
-if TYPE_CHECKING:
-    from .device import Device
-    from .simulate import CostReport
 
 REMEDIES = {
     "compute": "a narrower compute type or fewer tokens; fewer stored bits change nothing",

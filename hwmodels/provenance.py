@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from .description import Device
 from .efficiency import EfficiencyGrid
 from .parts import Provenance, Rate
-
-if TYPE_CHECKING:
-    from .device import Device
 
 _COUNTED = ("memories", "units", "formats", "power", "power_modes", "reserved", "interval")
 _NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries", "loaded_bits"}
