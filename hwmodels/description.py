@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from .fields import Name, Part
 from .operation import KINDS
@@ -27,11 +27,14 @@ class Device(Part):
 
     schema_: Literal["qbert-opt/device@1"] = Field(alias="schema")
     id: Name
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
     year: Annotated[int, Field(strict=True, ge=1990, le=2100)] | None = None
-    automotive: bool = False
+    automotive: StrictBool = False
     confidence: Literal["theoretical", "partly-measured", "calibrated"]
-    interval: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, le=100)]] | None = None
+    interval: (
+        tuple[Annotated[float, Field(strict=True, gt=0, le=1)], Annotated[float, Field(strict=True, ge=1, le=100)]]
+        | None
+    ) = None
     activation_bits: Literal[8, 16, 32]
     memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
     units: Annotated[tuple[Unit, ...], Field(min_length=1)]

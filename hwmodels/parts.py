@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from .efficiency import EfficiencyGrid
 from .fields import (
@@ -119,7 +119,7 @@ class Unit(Part):
     clock_hz: Frequency = Field(alias="clock")
     path: Annotated[tuple[Name, ...], Field(min_length=1)]
     launch_s: SecondsOrZero = Field(alias="launch")
-    double_buffer: bool
+    double_buffer: StrictBool
     energy_mac_j: dict[NumberType, Joules] = Field(alias="energy_mac")
     energy_element_j: JoulesOrZero = Field(alias="energy_element")
     rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
@@ -201,7 +201,7 @@ class Rule(Part):
     bits: tuple[Count, ...] = ()
     axis: Literal["rows", "columns", "none"] | None = None
     group_sizes: tuple[Count, ...] = ()
-    ragged: bool = False
+    ragged: StrictBool = False
     outputs_below: Count | None = None
     because: Annotated[str, Field(min_length=3)]
     source: Annotated[str, Field(min_length=3)]
