@@ -11,6 +11,10 @@ from .memory import MemoryShares, saved_bytes
 from .metrics._task import Estimate
 from .models.batches import TokenBatch, single_samples
 from .models.loading import LoadedModel
+from .models.outputs import SOFTMAX_KINDS, Outputs
+
+SURE_SIGMAS = 2.5  # standard errors between two mean doubts that are no chance
+SURE_RATIO = 1.25  # and by how much less doubt matters
 
 
 def check_ready(loaded: LoadedModel) -> None:
@@ -80,6 +84,29 @@ def _content(sample: TokenBatch) -> bytes:
     inputs = sample.inputs
     names = ["input_ids"] if "input_ids" in inputs else sorted(inputs)
     return b"".join(inputs[name].contiguous().numpy().tobytes() for name in names)
+
+
+def training_text_warnings(scored: Outputs, held_out: Outputs, names: tuple[str, str]) -> list[str]:
+    """Say when a model is far surer of the scoring text than of text that it certainly has not seen.
+
+    On text that trained the model nearly nothing is uncertain, so nearly nothing can be lost there: scores are too low.
+
+    Args:
+        scored: answers to the scoring text.
+        held_out: answers to unseen text.
+        names: of the two texts.
+    """
+    if scored.kind not in SOFTMAX_KINDS:
+        return []
+    doubts = [1 - found.values.double().softmax(-1).max(-1).values for found in (scored, held_out)]
+    low, high = (float(doubt.mean()) for doubt in doubts)
+    error = sum(float(doubt.var()) / len(doubt) for doubt in doubts) ** 0.5
+    if high - low <= SURE_SIGMAS * error or high <= SURE_RATIO * low:
+        return []
+    return [
+        f"the model is surer of {names[0]} (mean confidence {1 - low:.3f}) than of {names[1]} ({1 - high:.3f}), as of "
+        "text that trained it: these scores are low. Score text that it has not seen."
+    ]
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:

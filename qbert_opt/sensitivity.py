@@ -28,7 +28,15 @@ from .models.tracing import unfrozen
 from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
-from .readiness import check_estimate, check_outputs, check_ready, check_samples, fitting_batches, overlap_warnings
+from .readiness import (
+    check_estimate,
+    check_outputs,
+    check_ready,
+    check_samples,
+    fitting_batches,
+    overlap_warnings,
+    training_text_warnings,
+)
 from .scored import ScoredMatrix, common_scale
 from .scores import ActivationScores, Provenance, Rows, ScoreTable, short
 from .texts import LabeledTexts
@@ -47,6 +55,7 @@ def measure_sensitivity(
     plan: CalibrationPlan,
     table_choices: Sequence[Choice] = (),
     activation_choices: Sequence[ActivationChoice] = (),
+    held_out: LabeledTexts | None = None,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
@@ -62,6 +71,8 @@ def measure_sensitivity(
         plan: sizes and seed of the two disjoint samples of `data`.
         table_choices: what to score of embedding tables; without any they keep 8 bits.
         activation_choices: what to score of the matrices' inputs; without any they stay in floats.
+        held_out: text that the model has certainly not seen; with it a warning says whether `data` looks like training
+            text beside it.
         memory_limit_bytes: bound on what is held above the model itself.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
         processes: those that share the work; every one of them gets the whole table.
@@ -97,6 +108,7 @@ def measure_sensitivity(
         )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
+    familiar = [] if held_out is None else _familiar(loaded, batches, data.name, held_out)
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches, shares)
     parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
@@ -147,7 +159,7 @@ def measure_sensitivity(
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(*overlap, *_unmoved(names, rows), *_carried(rows), *task.warnings),
+        warnings=(*overlap, *familiar, *_unmoved(names, rows), *_carried(rows), *task.warnings),
         provenance=_provenance(loaded, data, plan, batches, targets),
     )
     jobs.remove()
@@ -267,6 +279,12 @@ def _column(
         values = iter(row.tolist())
         table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
     return tuple(table)
+
+
+def _familiar(loaded: LoadedModel, batches: Sequence[TokenBatch], name: str, held_out: LabeledTexts) -> list[str]:
+    unseen = tokenize(loaded.tokenizer, held_out.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    scored, other = (collect(loaded.head, loaded.model, found) for found in (batches, unseen))
+    return training_text_warnings(scored, other, (name, held_out.name))
 
 
 def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:

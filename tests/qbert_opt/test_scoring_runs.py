@@ -20,8 +20,9 @@ from qbert_opt.jobs import Jobs
 from qbert_opt.memory import MemoryShares, PeakMemory, saved_bytes
 from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.device import pick_device
+from qbert_opt.models.outputs import Outputs
 from qbert_opt.processes import Processes
-from qbert_opt.readiness import check_samples
+from qbert_opt.readiness import check_samples, training_text_warnings
 from qbert_opt.scores import read_scores
 from qbert_opt.sensitivity import measure_sensitivity
 from qbert_opt.texts import LabeledTexts
@@ -322,6 +323,33 @@ def test_scoring_text_that_fits_the_quantizer_too_is_said(tiny, sentences):
     [warning] = table.warnings
     assert 0 < int(warning.split()[0]) <= 25 and "read the same to the model as texts that fit" in warning
     assert not measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN).warnings
+
+
+def answers(doubt, seed, count=300):
+    """Two-class answers with a mean doubt of about `doubt`."""
+    generator = np.random.default_rng(seed)
+    p = np.clip(generator.gamma(0.5, doubt / 0.5, count), 1e-6, 0.5)
+    values = torch.from_numpy(np.stack([np.log(1 - p), np.log(p)], 1))
+    return Outputs("classes", values, torch.arange(count), count)
+
+
+def test_text_that_trained_the_model_is_said():
+    """Half the doubt of unseen text is no chance; the same doubt is, in nearly all of 200 pairs."""
+    names = ("train", "validation")
+    [warning] = training_text_warnings(answers(0.02, 0), answers(0.05, 1), names)
+    assert "surer of train" in warning and "than of validation" in warning
+    assert training_text_warnings(answers(0.05, 0), answers(0.02, 1), names) == []
+    false = [training_text_warnings(answers(0.05, 2 * i), answers(0.05, 2 * i + 1), names) for i in range(200)]
+    assert sum(map(len, false)) <= 6
+
+
+def test_held_out_text_is_compared(cli, tmp_path, tiny_folder, data_file):
+    """Beside itself no text looks like training text; one that is not there is a bad file."""
+    options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
+    start = ("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
+    found = cli(*start, "--held-out", data_file)
+    assert found.code == 0 and "surer" not in found.err
+    assert cli(*start, "--held-out", tmp_path / "nowhere.tsv").code == 4
 
 
 def test_warnings_are_printed(cli, tmp_path, tiny_folder, sentences):

@@ -30,6 +30,10 @@ def command(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option("--held-out", help="Text that the model has not seen: warns if --data looks like training text."),
+    ] = None,
     seed: options.Seed = 0,
     memory_limit: Annotated[
         str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
@@ -84,6 +88,7 @@ def command(
             plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             table_choices=() if table_bits == "none" else table_grid(parse_bits(table_bits, "--table-bits")),
             activation_choices=activation_grid(parse_activation_bits(activation_bits)),
+            held_out=None if held_out is None else read_texts(held_out),
             memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
             processes=team,

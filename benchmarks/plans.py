@@ -1,0 +1,97 @@
+"""Whole plans: what was predicted and what is measured, for the plans of several metrics at equal bytes.
+
+    python benchmarks/plans.py MODEL CALIBRATION TEST SCORES... -o results.json
+
+Each table of scores (one per metric and seed, of the same model, data and method) is solved at each budget of encoder
+bits per weight, all scales counted; the plan is applied with the quantizer that the table's seed fits and measured on
+TEST against the unchanged model. Uniform plans within the budget are measured with the quantizer of each seed. An
+interrupted run goes on: what stands in the output is not measured again.
+"""
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from qbert_opt.allocation import Allocation
+from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.choices import Choice
+from qbert_opt.evaluation import evaluate, outputs
+from qbert_opt.files import write_text
+from qbert_opt.limits import Limits
+from qbert_opt.models.loading import load_model
+from qbert_opt.planner import allocate
+from qbert_opt.provenance import code_commit
+from qbert_opt.recipes import uniform_allocation
+from qbert_opt.scores import ScoreTable, read_scores
+from qbert_opt.texts import read_texts
+from qbert_opt.verification import apply_plan
+
+BUDGETS = (2.25, 2.5, 3.0, 4.0)
+UNIFORM = ("columns:128", "columns:64", "rows:each", "rows:heads")
+
+
+def plans(table: ScoreTable, bits: float) -> dict[str, Allocation]:
+    """The plan of a table at a budget; for `directional` also the uniform plans that fit."""
+    limits = Limits(encoder_bytes=int(bits * table.profile.encoder_elements / 8))
+    found = {table.metric: allocate(table, limits)}
+    if table.metric == "directional":
+        for grouping in UNIFORM:
+            fits = [c for c in table.grid() if c.grouping == grouping and _fits(table, c, limits)]
+            if fits:
+                best = max(fits, key=lambda c: c.bits)
+                found[f"uniform {best.bits}bit/{grouping}"] = uniform_allocation(table, best)
+    return found
+
+
+def _fits(table: ScoreTable, c: Choice, limits: Limits) -> bool:
+    if any(c.name in masks for masks in table.masks.values()):
+        return False
+    return uniform_allocation(table, c).encoder_bytes <= (limits.encoder_bytes or 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "calibration", "test"):
+        parser.add_argument(name)
+    parser.add_argument("scores", nargs="+", type=Path)
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    loaded, data, test = load_model(options.model), read_texts(options.calibration), read_texts(options.test)
+    truth = outputs(loaded, test)
+    tables = [read_scores(path) for path in options.scores]
+    where = {"model": Path(options.model).name, "test": test.name, "commit": code_commit()}
+    machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    rows: list[dict[str, Any]] = []
+    if options.output.exists():
+        rows = json.loads(options.output.read_text())["rows"]
+    for table in sorted(tables, key=lambda t: t.provenance.seed):
+        source = table.provenance
+        sizes = CalibrationPlan(source.num_calibration or 0, source.num_scored or 0, source.seed)
+        quantizer = MatrixQuantizer(loaded, table.profile, table.method, calibration_texts(data, sizes)[0])
+        for bits in options.budgets:
+            for name, plan in plans(table, bits).items():
+                key = {"plan": name, "method": table.method, "bits": bits, "seed": source.seed}
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                found = evaluate(apply_plan(loaded, plan, quantizer), test, truth)
+                assert found.loss is not None and found.accuracy is not None
+                row = key | {
+                    "encoder_bytes": plan.encoder_bytes,
+                    "sum_of_scores": plan.predicted_loss,
+                    "predicted": plan.expected_loss,
+                    "predicted_std_error": plan.expected_std_error,
+                    "kl": [found.loss.value, found.loss.low, found.loss.high],
+                    "accuracy": found.accuracy.value,
+                    "flipped": found.flipped,
+                }
+                rows.append({k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()})
+                write_text(options.output, json.dumps(where | machine | {"rows": rows}, indent=1))
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
