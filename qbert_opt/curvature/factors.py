@@ -127,7 +127,7 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
         draw: which of them.
     """
     values = outputs.values.detach().double()
-    signs = _signs(outputs, seed, draw)
+    signs = _signs(outputs, seed, draw).to(values.device)
     if outputs.kind in SOFTMAX_KINDS:
         p = (values / temperature).softmax(-1)
         root = p.sqrt()
@@ -234,7 +234,7 @@ def _cotangents(head: Head, outputs: Outputs, temperature: float, draws: int, se
     else:
         scale = _distance_scale(outputs).to(outputs.values.dtype)
         for column in range(outputs.values.shape[1]):
-            yield scale * nn.functional.one_hot(torch.tensor(column), outputs.values.shape[1])
+            yield scale * nn.functional.one_hot(torch.tensor(column, device=scale.device), outputs.values.shape[1])
 
 
 def _exact_factors(head: Head) -> int | None:
@@ -246,7 +246,7 @@ def _exact_factors(head: Head) -> int | None:
 def _distance_scale(outputs: Outputs) -> torch.Tensor:
     """√2 over the length of each output, `[rows, 1]`; √2 where distances are absolute."""
     if outputs.kind == "regression":
-        return torch.full((len(outputs.values), 1), 2**0.5, dtype=torch.float64)
+        return torch.full((len(outputs.values), 1), 2**0.5, dtype=torch.float64, device=outputs.values.device)
     return 2**0.5 / outputs.values.detach().double().norm(dim=-1, keepdim=True)
 
 

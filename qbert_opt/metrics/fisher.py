@@ -1,9 +1,9 @@
 """Diagonal Fisher information times the squared rounding error: ½ Σ_i F_ii ΔW_i².
 
 The Fisher of the model's own predictions, F = E over texts and over labels drawn from the model: its diagonal is that
-of the Gauss-Newton matrix, computed in closed form and not by drawing (Kunstner et al. 2019 on how the *empirical*
-Fisher, with the labels of the data, differs; that one is `empirical-fisher`). The diagonal forgets how errors of
-different weights add up; the sum over tokens is inside the square.
+of the Gauss-Newton matrix, computed in closed form and not by drawing. It is not the *empirical* Fisher, which takes
+the labels of the data and is no curvature (Kunstner et al. 2019). The diagonal forgets how errors of different weights
+add up; the sum over tokens is inside the square.
 """
 
 from __future__ import annotations

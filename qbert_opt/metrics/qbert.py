@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 
-from ..curvature.hessian import top_eigenvalue
 from ..scores import BlockSensitivity
-from ._hessian import NUM_SLICES, hessian_operator, spread, text_slices
+from ._hessian import NUM_SLICES, hessian_operator, omega, omega_error, say_negative, settled_eigenpair, text_slices
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
@@ -26,16 +24,14 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     """Score all matrices of a layer by the layer's Ω."""
     omegas = layer_sensitivities(task)
     task.block_sensitivity.extend(omegas)
+    negative = [f"layer {found.block + 1}" for found in omegas if sum(found.eigenvalues) < 0]
+    if negative:
+        say_negative(task, "mean top eigenvalue over slices of the text", negative, f"{len(omegas)} layers")
     for index in pending:
         matrix = task.profile.matrices[index]
         squared = task.squared_errors(matrix)
         found = omegas[matrix.block]
-        yield index, Estimate(found.omega * squared, spread(found.eigenvalues) * squared, task.num_samples)
-
-
-def omega(eigenvalues: Sequence[float]) -> float:
-    """Q-BERT's Ω of eigenvalues over slices: |mean| + standard deviation."""
-    return abs(float(np.mean(eigenvalues))) + float(np.std(eigenvalues))
+        yield index, Estimate(found.omega * squared, omega_error(found.eigenvalues) * squared, task.num_samples)
 
 
 def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
@@ -47,7 +43,7 @@ def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
         block, part = (int(word) for word in key.split()[1::2])
         task.note(f"Hessian of layer {block + 1}/{len(blocks)}, slice {part + 1}/{len(slices)}")
         operator, _ = hessian_operator(task, blocks[block], [slices[part]])
-        return [top_eigenvalue(operator, seed=task.seed + part)]
+        return [settled_eigenpair(task, operator, f"layer {block + 1}", task.seed + part).value]
 
     keys = [[f"layer {block} slice {part}" for part in range(NUM_SLICES)] for block in range(len(blocks))]
     found = task.jobs.run([key for row in keys for key in row], eigenvalue)

@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..curvature.hessian import top_eigenpair
 from ..scores import MatrixCurvature
-from ._hessian import hessian_operator, priced_by, spread, text_slices
+from ._hessian import hessian_operator, priced_by, settled_eigenpair, spread, text_slices
 from ._task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of cross-entropy per sample, were every error along the top eigenvector"
 CONTAINS = "top eigenvalue of each matrix' Hessian times its squared error"
 NEEDS_LABELS = True
-VECTOR_BYTES = 8  # ARPACK works in float64
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
@@ -35,11 +33,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         task.note(f"Hessian of {names[index]}")
         parameter = task.model.get_parameter(f"{names[index]}.weight")
         operator, origin = hessian_operator(task, [parameter], slices)
-        basis = task.shares.factors // (VECTOR_BYTES * parameter.numel())
-        task.shares.refuse_less(
-            task.shares.factors, 8 * VECTOR_BYTES * parameter.numel(), f"{names[index]}: eight vectors of its size"
-        )
-        pair = top_eigenpair(operator, seed=task.seed, max_basis=basis)
+        pair = settled_eigenpair(task, operator, names[index], task.seed)
         forms = operator.quadratic_forms(pair.vector)
         rows = np.array(operator.batch_rows)
         parts = [np.average(forms[m], weights=rows[m]) for m in (np.array(origin) == s for s in range(len(slices)))]

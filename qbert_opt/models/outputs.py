@@ -131,7 +131,7 @@ def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
     """
     indices = torch.tensor(batch.indices)
     if kind == "spans":
-        values = raw.masked_fill(~batch.labelled[:, None, :], IMPOSSIBLE).flatten(0, 1)
+        values = raw.masked_fill(~batch.labelled.to(raw.device)[:, None, :], IMPOSSIBLE).flatten(0, 1)
         return Outputs(kind, values, indices.repeat_interleave(2), len(indices))
     if kind in POSITION_KINDS:
         counts = batch.labelled.sum(1)
@@ -175,7 +175,7 @@ def _start_and_end(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
 
 def _mean_state(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
     states = model(**batch.inputs).last_hidden_state
-    weights = batch.mask[:, :, None].to(states.dtype)
+    weights = batch.mask[:, :, None].to(states)
     return (states * weights).sum(1) / weights.sum(1)
 
 

@@ -9,17 +9,19 @@ import torch
 from scipy.sparse.linalg import aslinearoperator
 from torch import nn
 
+from qbert_opt import registry
 from qbert_opt.calibration import MatrixQuantizer
 from qbert_opt.choices import grid
 from qbert_opt.curvature import gauss_newton
 from qbert_opt.curvature.factors import SampleFactors, factor_pass
-from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
+from qbert_opt.curvature.hessian import ArpackNoConvergence, EigenPair, HessianOperator, top_eigenvalue
 from qbert_opt.curvature.hutchinson import trace_draw
 from qbert_opt.curvature.losses import LabelledLoss
 from qbert_opt.errors import UsageError
+from qbert_opt.jobs import Jobs
 from qbert_opt.memory import MemoryShares
-from qbert_opt.metrics import qbert
-from qbert_opt.metrics._hessian import text_slices
+from qbert_opt.metrics import _hessian, qbert
+from qbert_opt.metrics._hessian import omega, omega_error, text_slices
 from qbert_opt.metrics._task import ScoringTask
 from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.loading import label_index
@@ -190,6 +192,47 @@ def test_omega_is_mean_plus_spread_times_the_squared_error(task):
         squared = task.squared_errors(matrix)
         torch.testing.assert_close(found[index].value, layers[matrix.block].omega * squared)
         assert (found[index].std_error >= 0).all()
+
+
+def test_the_error_of_omega_is_its_spread():
+    """Over 400 draws of ten eigenvalues, Ω spreads by its mean jackknife error within 20 %."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(3.0, 1.0, (400, 10))
+    assert np.std([omega(row) for row in rows]) == pytest.approx(np.mean([omega_error(row) for row in rows]), rel=0.2)
+
+
+@pytest.mark.parametrize("metric", ["qbert", "qbert-matrix", "top-eigenvalue"])
+def test_negative_eigenvalues_are_kept_priced_by_size_and_said(task, metric, monkeypatch):
+    """A loss that curves downward everywhere: scores are positive, the table keeps the sign, a warning names where."""
+    task = dataclasses.replace(task, curvature=[], block_sensitivity=[], warnings=[], jobs=Jobs(None, ""))
+    monkeypatch.setattr(_hessian, "top_eigenpair", lambda operator, **_: EigenPair(-2.0, np.ones(operator.shape[0])))
+    monkeypatch.setattr(
+        HessianOperator, "quadratic_forms", lambda self, vector: -2 - 0.01 * np.arange(len(self.batch_rows))
+    )
+    found = dict(registry.load("metrics", metric).score(task, [0]))
+    assert (found[0].value > 0).all()
+    kept = [v for row in (*task.curvature, *task.block_sensitivity) for v in row.eigenvalues or (row.value,)]
+    assert set(kept) == {-2.0}
+    [warning] = task.warnings
+    assert warning.startswith("negative ") and "has not converged" in warning
+    assert ("at 2 of 2 layers (layer 1, layer 2)" if metric == "qbert" else "at 12 of 12 matrices") in warning
+
+
+@pytest.mark.parametrize("metric", ["qbert", "qbert-matrix", "top-eigenvalue"])
+def test_what_does_not_settle_or_fit_is_said(task, metric, monkeypatch):
+    """No convergence and too little memory for the vectors: one line that names the part and the way out."""
+
+    def never(*_args, **_options):
+        raise ArpackNoConvergence("none", np.empty(0), np.empty(0))
+
+    monkeypatch.setattr(_hessian, "top_eigenpair", never)
+    score = registry.load("metrics", metric).score
+    task = dataclasses.replace(task, jobs=Jobs(None, ""))
+    with pytest.raises(UsageError, match=r"its top eigenvalue did not settle within \d+ Hessian products"):
+        list(score(task, [0]))
+    monkeypatch.setattr(MemoryShares, "factors", property(lambda _: 1000))
+    with pytest.raises(UsageError, match=r"8 vectors of its size alone needs"):
+        list(score(task, [0]))
 
 
 def test_slices_hold_every_sample_once(task):
