@@ -56,7 +56,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: floa
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
             losses, share, reads, factor = row_losses(found.pop(table.module), weight, legal, generator)
-            estimate = Estimate.over(losses)
+            estimate = Estimate.over(losses.cpu())
             arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
             columns = [c.name not in masks[table.module] for c in choices]
             rows.append([_spread(array, columns) for array in arrays])
@@ -94,8 +94,8 @@ def row_losses(
     unread, once = torch.nonzero(counts == 0)[:, 0], torch.nonzero(counts == 1)[:, 0]
     factor = 1.0
     if len(unread) and len(once):
-        stand_in = torch.arange(len(weight))
-        stand_in[once] = unread[torch.randint(len(unread), (len(once),), generator=generator)]
+        stand_in = torch.arange(len(weight), device=ids.device)
+        stand_in[once] = unread[torch.randint(len(unread), (len(once),), generator=generator).to(ids.device)]
         moved = _losses(samples, stand_in[ids], weight, choices)
         ratios = moved.mean(0) / losses.mean(0).clamp_min(torch.finfo(torch.float64).tiny)
         factor = float(ratios.median()) if float(losses.sum()) > 0 else 1.0
@@ -110,12 +110,12 @@ def _losses(
     kept = weight[read]
     lengths = [len(sample.inputs) for sample in samples]
     gradients = torch.cat([sample.gradients for sample in samples], dim=1)  # [F, tokens, columns]
-    sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths))
+    sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths)).to(ids.device)
     columns = []
     for quantized in quantize_rows(kept, choices):
         error = (quantized.dequantize() - kept)[place]
         per_token = (gradients * error).sum(-1, dtype=torch.float64)  # [F, tokens]
-        sums = torch.zeros(len(gradients), len(samples), dtype=torch.float64).index_add_(1, sample_of, per_token)
+        sums = per_token.new_zeros(len(gradients), len(samples)).index_add_(1, sample_of, per_token)
         columns.append(sums.square().sum(0) / 2)
     return torch.stack(columns, dim=1)
 
