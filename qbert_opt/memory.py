@@ -24,7 +24,7 @@ RESET = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class MemoryShares:
-    """What each part of a run may hold, in bytes.
+    """What each part of a run may hold, in bytes; a sixteenth is left for what libraries hold besides.
 
     Attributes:
         limit: of everything together.
@@ -40,7 +40,7 @@ class MemoryShares:
     @property
     def factors(self) -> int:
         """Back-propagated factors of a group of matrices."""
-        return self.limit * 3 // 8
+        return self.limit * 5 // 16
 
     @property
     def jacobians(self) -> int:

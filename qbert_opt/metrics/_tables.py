@@ -26,7 +26,7 @@ from ..scores import TableScores
 from ._task import Estimate, ScoringTask
 
 CONTAINS = "rounding embedding tables, each alone"
-MAX_ERROR_ROWS = 1 << 14  # rows whose rounding error is measured where a text does not say which
+MAX_ERROR_ROWS = 1 << 11  # rows whose rounding error is measured at a time: a few tens of MiB, in cache
 
 
 def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: float) -> TableScores | None:
