@@ -228,18 +228,20 @@ def _limits(plan: Allocation) -> list[dict[str, Any]]:
 
 
 def _rivals(plan: Allocation) -> list[dict[str, str]]:
-    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.predicted_loss)]
+    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.expected_loss)]
+    if plan.cross_fitted is not None:
+        rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.predicted_loss))
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
     if plan.random_loss is not None:
         rows.append(("random plans in the same limits, median", None, plan.random_loss))
     if plan.lower_bound is not None and plan.objective == "predicted_loss":
-        rows.append(("proven lower bound", None, plan.lower_bound))
+        rows.append(("proven lower bound of the sum of scores", None, plan.lower_bound))
     return [
         {
             "name": name,
             "bytes": "-" if size is None else format_bytes(size),
             "loss": f"{loss:.4g}",
-            "ratio": f"{loss / plan.predicted_loss:.2f}x" if plan.predicted_loss > 0 else "-",
+            "ratio": f"{loss / plan.expected_loss:.2f}x" if plan.expected_loss > 0 else "-",
         }
         for name, size, loss in rows
     ]
