@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ BUDGETS = (2.25, 2.5, 3.0, 4.0)
 UNIFORM = ("columns:128", "columns:64", "rows:each", "rows:heads")
 
 
-def plans(table: ScoreTable, bits: float) -> dict[str, Allocation]:
+def plans(table: ScoreTable, bits: float, uniform: Sequence[str]) -> dict[str, Allocation]:
     """The plan of a table at a budget; for `directional` also the uniform plans that fit."""
     limits = Limits(encoder_bytes=int(bits * table.profile.encoder_elements / 8))
     found = {table.metric: allocate(table, limits)}
     if table.metric == "directional":
-        for grouping in UNIFORM:
+        for grouping in uniform:
             fits = [c for c in table.grid() if c.grouping == grouping and _fits(table, c, limits)]
             if fits:
                 best = max(fits, key=lambda c: c.bits)
@@ -57,6 +58,7 @@ def main() -> None:
     for name in ("model", "calibration", "test"):
         parser.add_argument(name)
     parser.add_argument("scores", nargs="+", type=Path)
+    parser.add_argument("--uniform", nargs="*", default=UNIFORM, help="groupings of the uniform plans")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -73,7 +75,7 @@ def main() -> None:
         sizes = CalibrationPlan(source.num_calibration or 0, source.num_scored or 0, source.seed)
         quantizer = MatrixQuantizer(loaded, table.profile, table.method, calibration_texts(data, sizes)[0])
         for bits in options.budgets:
-            for name, plan in plans(table, bits).items():
+            for name, plan in plans(table, bits, options.uniform).items():
                 key = {"plan": name, "method": table.method, "bits": bits, "seed": source.seed}
                 if any(key.items() <= row.items() for row in rows):
                     continue
