@@ -7,8 +7,9 @@ its sign, which is what norms times a trace or an eigenvalue throw away.
 a few uncertain texts, and which ones the scoring text holds is chance. At temperature 2 all texts count, and plans
 chosen by it lose no more, on confident models half (`benchmarks/temperature.py`); but its unit is not KL. So choices
 are ranked at temperature 2, and all scores are then multiplied by one common factor: the mean over matrices and choices
-of the score at 1 over that at 2, both from the same back-propagations (`curvature.factors.sharpening`). Outputs whose
-factors are sign combinations are scored at temperature 1.
+of the score at 1 over that at 2, both from the same back-propagations (`curvature.factors.sharpening`), shrunk towards
+1 where a few texts carry it (`scored.common_scale`). Outputs whose factors are sign combinations are scored at
+temperature 1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qbert_opt.metrics._task import Estimate
-from qbert_opt.scored import ScoredMatrix, common_scale
+from qbert_opt.scored import PRIOR_SPREAD, ScoredMatrix, common_scale, sharp_ratio
 from qbert_opt.sensitivity import FEW_TEXTS, _carried
 
 
@@ -29,11 +29,29 @@ def test_a_row_is_read_back(scale):
 
 def test_the_scale_is_found_within_its_error():
     """Over many tables the factor's error is what the jackknife states."""
-    found = [common_scale([scored(100 * k + i, scale=0.5) for i in range(6)]) for k in range(60)]
-    error = np.array([f.value for f in found]) - 0.5
-    stated = np.mean([f.std_error for f in found])
+    found = [sharp_ratio([scored(100 * k + i, scale=0.5) for i in range(6)]) for k in range(60)]
+    error = np.array([value for value, _ in found]) - 0.5
+    stated = np.mean([std_error for _, std_error in found])
     assert abs(error.mean()) < 4 * stated / 60**0.5
     assert error.std() == pytest.approx(stated, rel=0.3)
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_a_scale_that_few_texts_know_is_shrunk(heavy):
+    """Towards 1, the more the less is known; the error holds the whole way that it went."""
+    rows = [scored(i, scale=0.5, heavy=heavy) for i in range(6)]
+    ratio, error = sharp_ratio(rows)
+    scale = common_scale(rows)
+    weight = (scale.value - 1) / (ratio - 1)
+    assert weight == pytest.approx(PRIOR_SPREAD**2 / (PRIOR_SPREAD**2 + error**2))
+    assert 0 < weight < 1 and scale.std_error >= abs(scale.value - ratio)
+
+
+def test_what_is_known_well_is_kept():
+    """The same ratio in every text: nothing to shrink."""
+    losses = torch.rand(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scale = common_scale([ScoredMatrix.of(Estimate.over(losses, 0.5 * losses), [1.0] * 5)])
+    assert scale.value == pytest.approx(0.5) and scale.std_error == pytest.approx(0, abs=1e-9)
 
 
 def test_scores_by_kl_itself_have_no_scale():
