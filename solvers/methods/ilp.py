@@ -1,7 +1,6 @@
 """Integer program by PuLP: HiGHS where highspy is installed, else the CBC that PuLP 3 brings."""
 
 import math
-import threading
 import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import branch
-from ..interrupt import interruptible
+from ..interrupt import interruption
 from ..outcome import Limits, Outcome
 from ..program import NO_FAMILY, IntArray, Program
 from .milp import strongest
@@ -57,25 +56,25 @@ def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -
 
     model, variables = build(program, rejected)
     remaining = limits.remaining_s()
-    stopped = threading.Event()
-
-    def look(_kind: Any, _message: str, _found: Any, answer: Any, _data: Any) -> None:
-        answer.user_interrupt = stopped.is_set()
-
     kinds = highspy.cb.HighsCallbackType
-    engine = pulp.HiGHS(
-        callbackTuple=(look, None),
-        callbacksToActivate=[kinds.kCallbackMipInterrupt, kinds.kCallbackSimplexInterrupt],
-        msg=False,
-        threads=1,
-        gapRel=limits.engine_gap(),
-        gapAbs=TOLERANCE,
-        timeLimit=remaining if math.isfinite(remaining) else None,
-        random_seed=limits.seed,
-        mip_feasibility_tolerance=TOLERANCE,
-        primal_feasibility_tolerance=TOLERANCE,
-    )
-    interruptible(lambda: model.solve(engine), stopped.set)
+    with interruption() as stopped:
+
+        def look(_kind: Any, _message: str, _found: Any, answer: Any, _data: Any) -> None:
+            answer.user_interrupt = stopped.is_set()
+
+        engine = pulp.HiGHS(
+            callbackTuple=(look, None),
+            callbacksToActivate=[kinds.kCallbackMipInterrupt, kinds.kCallbackSimplexInterrupt],
+            msg=False,
+            threads=1,
+            gapRel=limits.engine_gap(),
+            gapAbs=TOLERANCE,
+            timeLimit=remaining if math.isfinite(remaining) else None,
+            random_seed=limits.seed,
+            mip_feasibility_tolerance=TOLERANCE,
+            primal_feasibility_tolerance=TOLERANCE,
+        )
+        model.solve(engine)
     bound = float(model.solverModel.getInfo().mip_dual_bound)
     return read(program, model, variables, bound)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from .. import branch
-from ..interrupt import interruptible
 from ..outcome import Limits, Outcome
 from ..program import NO_FAMILY, FloatArray, IntArray, Program
 
@@ -38,14 +37,12 @@ def minimise(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -
     columns, kinds = len(program.group), _kinds(program)
     constraints = [LinearConstraint(matrix, low, high) for matrix, low, high in _blocks(program, kinds, rejected)]
     with _silent():
-        result = interruptible(
-            lambda: milp(
-                np.concatenate([program.cost, np.zeros(len(kinds))]),
-                integrality=np.ones(columns + len(kinds)),
-                bounds=Bounds(0, 1),
-                constraints=constraints,
-                options=_options(limits),
-            )
+        result = milp(
+            np.concatenate([program.cost, np.zeros(len(kinds))]),
+            integrality=np.ones(columns + len(kinds)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options=_options(limits),
         )
     if result.status == 2:
         return Outcome(None, np.inf, finished=True)
