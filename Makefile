@@ -10,6 +10,9 @@ REFERENCE := qbert_opt/reference/mpnet-base-snips.json.gz
 solve: $(READY)                 ## the main job on the embedded default
 	$(BIN)/qbert-opt solve --budget 25MB --device car-soc.yaml
 
+# The tests' models are tiny: a second thread of torch would only wait for the first, and busily.
+test: export OMP_NUM_THREADS = 1
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
