@@ -237,7 +237,9 @@ def _loss_lines(plan: Allocation) -> list[str]:
 def _prediction_lines(plan: Allocation) -> list[str]:
     """The loss to expect, and beside it the sum that was minimized."""
     if plan.cross_fitted is None:
-        return [f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"]
+        line = f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"
+        by_rule = plan.status == "unproven"
+        return [line] if by_rule else [line, "                 (sum of the scores that chose the plan: optimistic)"]
     found = plan.cross_fitted
     return [
         f"predicted loss   {found.loss:.4g} ± {found.std_error:.1g} {plan.loss_unit}",

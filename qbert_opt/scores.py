@@ -250,10 +250,6 @@ class ScoreTable(_Frozen):
         """Return the scores of all items, float64 [items, item choices]; NaN where an item has no such choice."""
         return self._item_array("value")
 
-    def item_std_errors(self) -> NDArray[np.float64]:
-        """Return the standard errors of all items, float64 [items, item choices]."""
-        return self._item_array("std_error")
-
     def item_folds(self) -> NDArray[np.float64]:
         """Return the scores of all items on each part of the scoring text, float64 [folds, items, item choices]."""
         tables = () if self.tables is None else self.tables.fold_value

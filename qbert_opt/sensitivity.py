@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from . import registry
 from .activations import ActivationChoice
-from .calibration import BATCH_SIZE, CalibrationPlan, MatrixQuantizer, calibration_texts
+from .calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
 from .choices import Choice
 from .errors import UsageError
 from .jobs import Jobs
@@ -21,10 +20,11 @@ from .memory import MemoryShares
 from .metrics._task import ScoringTask
 from .models.batches import TokenBatch, mean_tokens, tokenize
 from .models.loading import LoadedModel
-from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, collect
+from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
 from .models.structure import profile_model
 from .models.targets import Targets, read_targets
 from .models.tracing import unfrozen
+from .perturbations import Perturbations
 from .processes import Processes
 from .profiles import MatrixSpec, ModelProfile
 from .provenance import code_commit, code_version, today
@@ -43,7 +43,6 @@ from .texts import LabeledTexts
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
-ROUNDING_BYTES = 28  # of each weight and choice: codes, the quantizer's working copies, and the error, twice
 
 
 def measure_sensitivity(
@@ -108,13 +107,16 @@ def measure_sensitivity(
         )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
-    familiar = [] if held_out is None else _familiar(loaded, batches, data.name, held_out)
+    answers = collect(head, loaded.model, batches)
+    familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
+    provenance = _provenance(data, plan, batches, targets, answers)
+    del answers  # those of a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches, shares)
     parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
     overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
-    rounding = _Rounding(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
+    rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head,
@@ -160,7 +162,7 @@ def measure_sensitivity(
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
         warnings=(*overlap, *familiar, *_unmoved(names, rows), *_carried(rows), *task.warnings),
-        provenance=_provenance(loaded, data, plan, batches, targets),
+        provenance=provenance,
     )
     jobs.remove()
     return table
@@ -178,61 +180,6 @@ def _activations(
     batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
     found: ActivationScores | None = plugin.score_activations(task, batches, choices)
     return found
-
-
-class _Rounding:
-    """Rounding errors of one matrix after the other, a few choices at a time; remembers their squared norms.
-
-    The quantizer's statistics are made for as many of the wanted matrices as fit into memory.
-    """
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        profile: ModelProfile,
-        method: str,
-        fit: LabeledTexts,
-        choices: Mapping[str, Sequence[Choice]],
-        shares: MemoryShares,
-    ) -> None:
-        self.norms: dict[str, list[float]] = {}
-        self._loaded, self._profile, self._method, self._fit = loaded, profile, method, fit
-        self._choices, self._shares = choices, shares
-        self._wanted: list[MatrixSpec] = []
-        self._group: list[MatrixSpec] = []
-        self._quantizer: MatrixQuantizer | None = None
-
-    def expect(self, matrices: Sequence[MatrixSpec]) -> None:
-        """Say which matrices will be asked for, in which order."""
-        self._wanted = list(matrices)
-
-    def __call__(self, matrix: MatrixSpec) -> Iterator[torch.Tensor]:
-        """ΔW of one matrix, float32 `[some choices, rows, columns]` at a time."""
-        quantizer = self._quantizer_of(matrix)
-        choices = self._choices[matrix.module]
-        needed = ROUNDING_BYTES * matrix.elements
-        self._shares.refuse_less(self._shares.rounding, needed, f"{matrix.module}: rounding it once")
-        step = self._shares.rounding // needed
-        norms: list[float] = []
-        for start in range(0, len(choices), step):
-            errors = quantizer.errors(matrix, choices[start : start + step])
-            norms.extend(errors.flatten(1).double().square().sum(1).tolist())
-            yield errors
-        self.norms[matrix.module] = norms
-
-    def _quantizer_of(self, matrix: MatrixSpec) -> MatrixQuantizer:
-        if self._quantizer is None or matrix not in self._group:
-            self._quantizer = None  # its statistics go before new ones come
-            start = self._wanted.index(matrix)
-            self._group, used = [], 0
-            for following in self._wanted[start:]:
-                used += 4 * following.columns**2
-                if self._group and used > self._shares.statistics:
-                    break
-                self._group.append(following)
-            part = self._profile.model_copy(update={"matrices": tuple(self._group)})
-            self._quantizer = MatrixQuantizer(self._loaded, part, self._method, self._fit)
-        return self._quantizer
 
 
 def _only_method(choices: Sequence[Choice]) -> str:
@@ -281,10 +228,9 @@ def _column(
     return tuple(table)
 
 
-def _familiar(loaded: LoadedModel, batches: Sequence[TokenBatch], name: str, held_out: LabeledTexts) -> list[str]:
+def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:
     unseen = tokenize(loaded.tokenizer, held_out.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
-    scored, other = (collect(loaded.head, loaded.model, found) for found in (batches, unseen))
-    return training_text_warnings(scored, other, (name, held_out.name))
+    return training_text_warnings(answers, collect(loaded.head, loaded.model, unseen), (name, held_out.name))
 
 
 def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
@@ -316,13 +262,8 @@ def _fingerprint(parts: Sequence[str]) -> str:
 
 
 def _provenance(
-    loaded: LoadedModel,
-    data: LabeledTexts,
-    plan: CalibrationPlan,
-    batches: Sequence[TokenBatch],
-    targets: Targets | None,
+    data: LabeledTexts, plan: CalibrationPlan, batches: Sequence[TokenBatch], targets: Targets | None, outputs: Outputs
 ) -> Provenance:
-    outputs = collect(loaded.head, loaded.model, batches)
     accuracy = None
     if targets is not None and outputs.kind == "classes":
         accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())

@@ -1,4 +1,4 @@
-"""How long a model or a single product takes in an engine, and what memory it holds. What is here is *measured*."""
+"""How long a model takes in an engine, and what memory it holds. What is here is *measured*."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from .engines._affine import AffineMatrix
 from .engines._record import is_exported, read_record
 from .engines._session import Activations, engine
 from .errors import InputFileError
@@ -154,35 +152,3 @@ def made_up_inputs(names: tuple[str, ...], batch_size: int, seq_len: int) -> dic
     ones, zeros = np.ones_like(ids), np.zeros_like(ids)
     known = {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros}
     return {name: known[name] for name in names}
-
-
-def time_product(
-    name: str,
-    matrix: AffineMatrix | NDArray[np.float32],
-    tokens: int,
-    *,
-    threads: int = 1,
-    runs: int = RUNS,
-    activations: Activations = "int8",
-) -> tuple[float, ...]:
-    """Processor seconds of each run of `x @ weight.T` with `tokens` rows of x, in this process.
-
-    Args:
-        name: the engine.
-        matrix: `affine(...)` of a quantized matrix, or float32 `[rows, columns]`.
-        tokens: rows of x.
-        threads: processor threads.
-        runs: timed runs.
-        activations: what the product does with x.
-    """
-    session = engine(name).product(matrix, threads, activations)
-    columns = matrix.columns if isinstance(matrix, AffineMatrix) else matrix.shape[1]
-    inputs = {"x": np.random.default_rng(0).standard_normal((tokens, columns)).astype(np.float32)}
-    for _ in range(3):
-        session.run(inputs)
-    found = []
-    for _ in range(runs):
-        started = time.process_time()
-        session.run(inputs)
-        found.append(time.process_time() - started)
-    return tuple(found)

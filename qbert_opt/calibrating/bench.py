@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .timing import Call
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,19 @@ class Shape:
     inner: int
     vocabulary: int = 30_522
     positions: int = 512
+
+    def config(self) -> BertConfig:
+        """The same as transformers' configuration."""
+        from transformers import BertConfig
+
+        return BertConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.inner,
+            max_position_embeddings=self.positions,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ..curvature.gauss_newton import Curvature
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..profiles import MatrixSpec
+from ..scores import MatrixCurvature
 from ._task import Estimate, ScoringTask
 
 Part = Callable[[], Sequence[SampleFactors]]
@@ -70,16 +71,26 @@ def sampled_estimates(
 
 
 def curvature_of_factors(
-    task: ScoringTask, measure: Callable[[Sequence[Part]], Curvature]
-) -> dict[int, tuple[float, float]]:
-    """Measure a figure of every matrix from its factors at temperature 1: value and standard error by index."""
+    task: ScoringTask, quantity: str, measure: Callable[[Sequence[Part]], Curvature]
+) -> dict[int, MatrixCurvature]:
+    """Measure a figure of every matrix from its factors at temperature 1, by index of the matrix.
+
+    Args:
+        task: what to score.
+        quantity: what the figure is called.
+        measure: the figure of one matrix, from its samples.
+    """
     keys = [f"curvature {index}" for index in range(len(task.profile.matrices))]
     costs = [float(matrix.elements) for matrix in task.profile.matrices]
     mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
     for index, parts in factor_parts(task, mine, 1.0):
         found = measure(parts)
         task.jobs.add(keys[index], [found.value, found.std_error])
-    return {index: (row[0], row[1]) for index, row in enumerate(task.jobs.gather(keys).values())}
+    rows = zip(task.profile.matrices, task.jobs.gather(keys).values(), strict=True)
+    return {
+        index: MatrixCurvature(module=matrix.module, quantity=quantity, value=row[0], std_error=row[1])
+        for index, (matrix, row) in enumerate(rows)
+    }
 
 
 def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..curvature.gauss_newton import gram_matrix, top_eigenvalue
-from ..scores import MatrixCurvature
 from ._factors import curvature_of_factors
 from ._hessian import priced_by
 from ._task import Estimate, ScoringTask
@@ -21,14 +20,9 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score each matrix by its top eigenvalue, exact for these texts."""
-    found = curvature_of_factors(
-        task, lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples)
+    curvature = curvature_of_factors(
+        task,
+        "top eigenvalue of the Gauss-Newton matrix",
+        lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
     )
-    curvature = {
-        index: MatrixCurvature(
-            module=task.profile.matrices[index].module, quantity="top eigenvalue of the Gauss-Newton matrix",
-            value=value, std_error=error,
-        )
-        for index, (value, error) in found.items()
-    }  # fmt: skip
     yield from priced_by(task, pending, curvature)

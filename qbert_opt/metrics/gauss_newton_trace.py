@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..curvature.gauss_newton import squared_norms, trace
-from ..scores import MatrixCurvature
 from ._factors import curvature_of_factors
 from ._hessian import priced_by
 from ._task import Estimate, ScoringTask
@@ -23,12 +22,9 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score each matrix by its mean trace, exact for these texts."""
-    found = curvature_of_factors(task, lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])))
-    curvature = {
-        index: MatrixCurvature(
-            module=task.profile.matrices[index].module, quantity="trace of the Gauss-Newton matrix",
-            value=value, std_error=error,
-        )
-        for index, (value, error) in found.items()
-    }  # fmt: skip
+    curvature = curvature_of_factors(
+        task,
+        "trace of the Gauss-Newton matrix",
+        lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
+    )
     yield from priced_by(task, pending, curvature)

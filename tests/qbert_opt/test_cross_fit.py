@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from qbert_opt.allocation import read_allocation, write_allocation
+from qbert_opt.choices import choice
 from qbert_opt.limits import Limits
 from qbert_opt.planner import allocate
+from qbert_opt.recipes import uniform_allocation
 from qbert_opt.report import _prediction_lines
 from qbert_opt.scores import CommonScale, ScoreTable
 
@@ -66,7 +68,17 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
         rtn_scores.model_copy(update={"fold_value": ()}), Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
     )
     assert plan.cross_fitted is None and plan.expected_loss == plan.predicted_loss
-    assert len(_prediction_lines(plan)) == 1
+    assert "optimistic" in _prediction_lines(plan)[1]
+    by_rule = uniform_allocation(rtn_scores, choice("4bit/rows:each/rtn"))  # its sum leans to no side
+    assert len(_prediction_lines(by_rule)) == 1
+
+
+def test_a_plan_of_least_bytes_says_that_its_loss_is_optimistic(rtn_scores):
+    """The loss that limits a plan chose it as well, and no fold judges it."""
+    table = noisy(rtn_scores, np.random.default_rng(2))
+    most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
+    plan = allocate(table, Limits(), least="bytes", max_loss=most)
+    assert plan.cross_fitted is None and "optimistic" in _prediction_lines(plan)[1]
 
 
 def test_is_written_read_and_printed(rtn_scores, tmp_path):

@@ -162,19 +162,11 @@ def container(bits: int, group_size: int | None) -> int | None:
 
 def _encoder(subject: Subject) -> tuple[nn.Module, tuple[StoredMatrix, ...]]:
     """Make a random encoder whose weights are what its choices store."""
-    from transformers import BertConfig, BertModel
+    from transformers import BertModel
 
     shape = subject.shape
-    config = BertConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.inner,
-        max_position_embeddings=shape.positions,
-    )
     quiet_transformers()
-    network = BertModel(config).eval().requires_grad_(False)
+    network = BertModel(subject.shape.config()).eval().requires_grad_(False)
     if not subject.choices:
         return network, ()
     dealt = zip(profile_of(shape).matrices, cycle(subject.choices), strict=False)

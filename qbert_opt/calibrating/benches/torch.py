@@ -85,18 +85,10 @@ class TorchBench:
         return self._inference(lambda: network(input_ids=tokens, attention_mask=mask))
 
     def _network(self, shape: Shape) -> torch.nn.Module:
-        from transformers import BertConfig, BertModel
+        from transformers import BertModel
 
-        config = BertConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.inner,
-            max_position_embeddings=shape.positions,
-        )
         with torch.device("meta"):
-            empty = BertModel(config)
+            empty = BertModel(shape.config())
         network: torch.nn.Module = empty.to_empty(device="cpu").eval()
         network = network.to(self.dtype)
         network.requires_grad_(False)
