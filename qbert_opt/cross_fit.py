@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, solve
 
@@ -18,6 +19,28 @@ from .programs import PlanningTask
 
 RELATIVE_GAP = 1e-3  # of the stand-in plans; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for one of them
+
+
+def chosen_by(
+    task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64], relative_gap: float
+) -> NDArray[np.int_] | None:
+    """Return the choice of each item that other scores make under the limits of a program; None where time is short.
+
+    Args:
+        task: whose program it is.
+        problem: the program.
+        values: the other scores [items, choices].
+        relative_gap: where the search may stop.
+    """
+    columns = values.shape[1]
+    tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
+    found = solve(replace(problem, value=tiled), "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
+    return None if found.choice is None else np.array(found.choice) % columns
+
+
+def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
+    """Sum of the scores [items, choices] of one choice per item."""
+    return float(values[np.arange(len(chosen)), chosen].sum())
 
 
 def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> CrossFit | None:
@@ -31,16 +54,12 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> CrossFit | None:
     folds = task.scores.item_folds()
     if not len(folds):
         return None
-    columns = folds.shape[2]
     held_out = []
     for index, fold in enumerate(folds):
-        others = np.delete(folds, index, axis=0).mean(axis=0)
-        values = np.tile(np.where(task.legal, others, np.nan), (1, len(problem.options) // columns))
-        found = solve(replace(problem, value=values), "auto", relative_gap=RELATIVE_GAP, time_limit_s=TIME_LIMIT_S)
-        if found.choice is None:
+        chosen = chosen_by(task, problem, np.delete(folds, index, axis=0).mean(axis=0), RELATIVE_GAP)
+        if chosen is None:
             return None
-        chosen = np.array(found.choice) % columns
-        held_out.append(float(fold[np.arange(len(fold)), chosen].sum()))
+        held_out.append(loss_of(fold, chosen))
     count = len(held_out)
     loss = float(np.mean(held_out))
     variance = float(np.var(held_out, ddof=1)) * (1 / count + 1 / (count - 1))

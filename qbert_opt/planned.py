@@ -92,7 +92,7 @@ def assemble(
         next_mb_gain=proof.next_mb_gain,
         next_ms_gain=proof.next_ms_gain,
         cross_fitted=proof.cross_fitted,
-        loss_scale=1.0 if scores.scale is None else scores.scale.value,
+        loss_scale=scores.loss_scale,
         provenance=scores.provenance,
     )
 

@@ -128,7 +128,7 @@ class _Around:
         for _, inside in groupby(enumerate(self.task.profile.matrices), key=lambda pair: pair[1].block):
             block = list(inside)
             names = [matrix.module for _, matrix in block]
-            factors = factor_pass(self.model, self.few, names, temperature=directional.TEMPERATURE, head=head)
+            factors = factor_pass(self.model, self.few, names, head=head)  # at temperature 1: the measured loss's own
             for i, matrix in block:
                 legal = np.flatnonzero(self.task.legal[i])
                 weight = weight_of(self.model, matrix.module)

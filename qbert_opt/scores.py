@@ -223,6 +223,11 @@ class ScoreTable(_Frozen):
             raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self
 
+    @property
+    def loss_scale(self) -> float:
+        """The factor in every score: 1 without a common scale."""
+        return 1.0 if self.scale is None else self.scale.value
+
     def grid(self) -> tuple[Choice, ...]:
         """Return the choices, in column order."""
         return tuple(choice(name) for name in self.choices)

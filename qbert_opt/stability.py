@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from solvers import solve
-
+from .cross_fit import TIME_LIMIT_S, chosen_by, loss_of
 from .errors import InfeasibleError, UsageError
 from .files import read_document, write_text
-from .planner import Plan
 from .programs import PlanningTask
+from .solved import Plan
 
 SCHEMA = "qbert-opt/stability@1"
 RELATIVE_GAP = 1e-6  # a plan that stops earlier may differ from others by more than the text makes it
-TIME_LIMIT_S = 5.0  # for one plan
 ENOUGH = 1.05  # times the loss that all text reaches
 
 
@@ -121,21 +118,20 @@ def measure_stability(
             f"--stability: {task.scores.metric} scores of {task.scores.provenance.num_scored} samples hold no parts to "
             "resample. Use --metric directional and at least 16 --scoring-samples."
         )
-    count, columns, problem = len(folds), folds.shape[2], plan.problem
+    count = len(folds)
     total = resamples + count * (count - 1)
     done = 0
 
     def chosen(values: NDArray[np.float64], what: str) -> NDArray[np.int_]:
         nonlocal done
-        tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
-        found = solve(replace(problem, value=tiled), "auto", relative_gap=RELATIVE_GAP, time_limit_s=TIME_LIMIT_S)
-        if found.choice is None:
+        found = chosen_by(task, plan.problem, values, RELATIVE_GAP)
+        if found is None:
             raise InfeasibleError(f"--stability: no plan found within {TIME_LIMIT_S:.0f} s.")
         done += 1
         progress(done, total, what)
-        return np.array(found.choice) % columns
+        return found
 
-    own = np.array(plan.solution.choice) % columns
+    own = np.array(plan.solution.choice) % folds.shape[2]
     generator = np.random.default_rng(task.scores.provenance.seed)
     draws = [chosen(folds[generator.integers(0, count, count)].mean(0), "resampled text") for _ in range(resamples)]
     text = _amounts(folds, chosen, task.scores.provenance.num_scored // count, generator)
@@ -149,7 +145,7 @@ def measure_stability(
         folds=count,
         samples_per_fold=task.scores.provenance.num_scored // count,
         items=tuple(sorted(_items(task, own, draws), key=lambda item: (item.kept, item.module))),
-        regret=float(np.mean([_loss(task.value, draw) for draw in draws]) / _loss(task.value, own)) - 1,
+        regret=float(np.mean([loss_of(task.value, draw) for draw in draws]) / loss_of(task.value, own)) - 1,
         text=text,
         enough=enough if enough < text[-1].samples else None,
     )
@@ -167,10 +163,6 @@ def read_stability(path: str | Path) -> Stability:
         InputFileError: missing, malformed, or of another kind.
     """
     return read_document(path, Stability, SCHEMA)
-
-
-def _loss(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
-    return float(values[np.arange(len(chosen)), chosen].sum())
 
 
 def _items(task: PlanningTask, own: NDArray[np.int_], draws: list[NDArray[np.int_]]) -> list[ChoiceStability]:
@@ -203,7 +195,9 @@ def _amounts(
     for out in range(count):
         order = generator.permutation([k for k in range(count) if k != out])
         for used in range(1, count):
-            losses[out, used - 1] = _loss(folds[out], chosen(folds[order[:used]].mean(0), f"{used} parts of the text"))
+            losses[out, used - 1] = loss_of(
+                folds[out], chosen(folds[order[:used]].mean(0), f"{used} parts of the text")
+            )
     found = []
     for used in range(1, count):
         pair = losses[:, used - 1], losses[:, -1]
