@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,19 @@ from ._matrix import (
 SHRINKS = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.85, 0.7), 4: (1.0, 0.85)}  # starting points by bits
 REFITS = {2: 4, 3: 3, 4: 2}
 SAMPLE = 8192  # elements that are enough to place the range of a large group
+ENDS = (1.0, 0.7, 0.5, 0.35, 0.25)  # starting points of such a group, tried at each end on its own
 CHUNK = 1 << 18  # elements worked on at a time: what a cache holds
 
 
-def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def is_large(layout: Layout, columns: int) -> bool:
+    """Groups whose range is placed by a sample, where the search has two answers."""
+    searched = layout.bits in SHRINKS and layout.form != "codebook"
+    return searched and layout.axis == "rows" and layout.group_size * columns > SAMPLE
+
+
+def search_range(
+    weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, clipping: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find scale and offset per group with least `Σ energy · (w - stored(w))²`.
 
     From a few shrunken min-max ranges, codes and range improve in turn: rounding, then weighted least squares for
@@ -33,6 +43,8 @@ def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> 
         weight: float32 `[rows, columns]`.
         layout: groups, bits and form; not `codebook`.
         energy: float32 `[columns]`, mean square of each input.
+        clipping: of large groups, try ranges that leave weights far out behind: least by this sum, in which errors of
+            weights at inputs that move together do not add up as they do in the output.
 
     Returns:
         scale and offset `[groups]` as `stored_range` types them.
@@ -43,17 +55,32 @@ def search_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> 
     low, high = groups.amin(1), groups.amax(1)
     if layout.bits not in SHRINKS:
         return stored_range(low, high, layout)  # at 5 bits and more clipping buys nothing
+    starts = _starts(layout)
     if groups.shape[1] > SAMPLE:
-        stride = -(-groups.shape[1] // SAMPLE) | 1  # odd, so that it does not walk along one column
-        groups, weights = groups[:, ::stride], weights[:, ::stride]
+        groups, weights = _sampled(groups, weights)
+        starts += [(below, above) for below in ENDS for above in ENDS] if clipping else []
     step = max(1, CHUNK // groups.shape[1])
     scales, offsets = [], []
     for start in range(0, len(groups), step):
         part = slice(start, start + step)
-        scale, offset = _search(_Values.of(groups[part], weights[part]), low[part], high[part], layout)
+        scale, offset = _search(_Values.of(groups[part], weights[part]), low[part], high[part], layout, starts)
         scales.append(scale)
         offsets.append(offset)
     return torch.cat(scales), torch.cat(offsets)
+
+
+def _sampled(groups: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Elements that stand for those of large groups: all that weigh most, and every few of the rest, counted for all.
+
+    One weight far out at a loud input may carry most of the loss of clipping, and a plain sample would miss it.
+    """
+    centre = (weights * groups).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    far = (weights * (groups - centre).square()).topk(SAMPLE // 2, dim=1).indices
+    stride = -(-groups.shape[1] // (SAMPLE // 2)) | 1  # odd, so that it does not walk along one column
+    rest = weights.scatter(1, far, 0.0)
+    few = rest[:, ::stride] * (rest.sum(1, keepdim=True) / rest[:, ::stride].sum(1, keepdim=True).clamp_min(1e-30))
+    values = torch.cat([groups.gather(1, far), groups[:, ::stride]], dim=1)
+    return values, torch.cat([weights.gather(1, far), few], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +98,12 @@ class _Values:
         return cls(values, weights, total, (weights * values).sum(1) / total)
 
 
-def _search(data: _Values, low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+def _search(
+    data: _Values, low: torch.Tensor, high: torch.Tensor, layout: Layout, starts: Sequence[tuple[float, float]]
+) -> tuple[torch.Tensor, torch.Tensor]:
     best_scale, best_offset = stored_range(low, high, layout)
     best_loss = torch.full_like(low, torch.inf)
-    for below, above in _starts(layout):
+    for below, above in starts:
         scale, offset = stored_range(low * below, high * above, layout)
         for _ in range(REFITS[layout.bits] + 1):
             wide, zero = scale.float()[:, None], offset.float()[:, None]

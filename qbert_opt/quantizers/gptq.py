@@ -1,7 +1,8 @@
 """Error-compensated rounding (GPTQ, Frantar et al. 2023) with a range search weighted by input energy.
 
 Ranges are fixed before the first column is rounded, so columns may be visited in order of their energy whatever the
-grouping. All layouts of a matrix share one inverse Cholesky factor and one sweep over the columns.
+grouping. All layouts of a matrix share one inverse Cholesky factor and one sweep over the columns. Large groups, whose
+weights far out may be clipped or not, are swept with both ranges, and the one that loses less output is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..choices import FORMS, Layout
 from ._codebooks import round_to_codebook, search_codebook
 from ._lanes import Lanes
 from ._matrix import QuantizedMatrix, round_to_range
-from ._ranges import search_range
+from ._ranges import is_large, search_range
 
 __all__ = ["FORMS", "NEEDS_GRAM", "quantize"]
 
@@ -44,10 +45,17 @@ def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor
     order = by_energy(hessian)
     factor = _inverse_factor(hessian, order)
     energy = hessian.diagonal().float()
-    found: list[QuantizedMatrix] = []
-    for chunk in chunks(weight, layouts):
-        found += _sweep(weight, [place_range(weight, layout, energy) for layout in chunk], order, factor)
-    return found
+    lanes = [
+        (index, clipping)
+        for index, layout in enumerate(layouts)
+        for clipping in ((True, False) if is_large(layout, weight.shape[1]) else (True,))
+    ]
+    found: dict[int, QuantizedMatrix] = {}
+    for chunk in chunks(weight, lanes):
+        placed = [place_range(weight, layouts[index], energy, clipping=clipping) for index, clipping in chunk]
+        for (index, _), swept in zip(chunk, _sweep(weight, placed, order, factor), strict=True):
+            found[index] = _better(weight, found[index], swept, hessian.float()) if index in found else swept
+    return [found[index] for index in range(len(layouts))]
 
 
 def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torch.Tensor:
@@ -72,11 +80,29 @@ def chunks(weight: torch.Tensor, layouts: Sequence[T]) -> Iterator[Sequence[T]]:
         yield layouts[start : start + lanes]
 
 
-def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> QuantizedMatrix:
-    """Ranges or codebooks by their energy-weighted search, codes to the nearest."""
+def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, clipping: bool) -> QuantizedMatrix:
+    """Ranges or codebooks by their energy-weighted search, codes to the nearest; see `search_range`."""
     if layout.form == "codebook":
         return round_to_codebook(weight, layout, search_codebook(weight, layout, energy))
-    return round_to_range(weight, layout, *search_range(weight, layout, energy))
+    return round_to_range(weight, layout, *search_range(weight, layout, energy, clipping=clipping))
+
+
+def _better(
+    weight: torch.Tensor, first: QuantizedMatrix, second: QuantizedMatrix, hessian: torch.Tensor
+) -> QuantizedMatrix:
+    """Of each row group take the one with less `Σ_r ΔW_r · hessian · ΔW_rᵀ`."""
+    losses = []
+    for each in (first, second):
+        error = each.dequantize() - weight
+        losses.append(((error @ hessian) * error).sum(1).reshape(-1, first.layout.group_size).sum(1))
+    take = losses[1] < losses[0]
+    rows = take.repeat_interleave(first.layout.group_size)[:, None]
+    return replace(
+        first,
+        codes=torch.where(rows, second.codes, first.codes),
+        scale=torch.where(take, second.scale, first.scale),
+        offset=torch.where(take, second.offset, first.offset),
+    )
 
 
 def _inverse_factor(hessian: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
