@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from qbert_opt.calibration import (
-    BATCH_SIZE,
     CalibrationPlan,
     MatrixQuantizer,
     calibration_texts,
@@ -28,17 +27,15 @@ from qbert_opt.calibration import (
     weight_of,
 )
 from qbert_opt.choices import Layout, choice
-from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
-from qbert_opt.metrics.directional import TEMPERATURE, quadratic_forms
-from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, label_index, load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planner import allocate
-from qbert_opt.provenance import code_commit, code_version, today
+from qbert_opt.provenance import code_commit
 from qbert_opt.quantizers import rtn
-from qbert_opt.scores import Provenance, ScoreTable, read_scores, write_scores
+from qbert_opt.scores import ScoreTable, read_scores, write_scores
+from qbert_opt.sensitivity import measure_sensitivity
 from qbert_opt.texts import read_texts
 
 AT_2_BITS = ("2bit/rows:heads", "2bit/rows:each", "2bit/columns:128")
@@ -100,33 +97,17 @@ class Study:
             "reference": round(100 * self.right, 2),
         }
 
-    def scores(self, method: str, quantizer: MatrixQuantizer, path: Path) -> ScoreTable:
+    def scores(self, method: str, path: Path) -> ScoreTable:
         """Directional scores of a method, from `path` where it was written before."""
         if path.exists():
             return read_scores(path)
-        choices = method_grid(method, MIXED_BITS, MIXED_GROUPINGS)
-        batches = tokenize(self.loaded.tokenizer, self.scored.texts, batch_size=BATCH_SIZE)
-        value, error, norm = [], [], []
-        for block in range(self.profile.num_blocks):
-            inside = [m for m in self.profile.matrices if m.block == block]
-            factors = factor_pass(self.loaded.model, batches, [m.module for m in inside], temperature=TEMPERATURE)
-            for matrix in inside:
-                errors = quantizer.errors(matrix, choices)
-                estimate = quadratic_forms(factors.pop(matrix.module), errors)
-                value.append(tuple(estimate.value.tolist()))
-                error.append(tuple(estimate.std_error.tolist()))
-                norm.append(tuple(errors.flatten(1).double().square().sum(1).tolist()))
-            print(f"  scored {method}: layer {block + 1}", file=sys.stderr, flush=True)
-        made = Provenance(
-            data=self.data.name, data_sha256=self.data.sha256, num_scored=self.plan.num_scored,
-            num_calibration=self.plan.num_calibration, mean_tokens=0.0, mean_confidence=0.0, scored_accuracy=None,
-            seed=self.plan.seed, commit=code_commit(), version=code_version(), date=today(),
-        )  # fmt: skip
-        table = ScoreTable(
-            metric="directional", method=method, loss_unit="nats", contains="matrices", profile=self.profile,
-            choices=tuple(c.name for c in choices), value=tuple(value), std_error=tuple(error),
-            weight_error=tuple(norm), provenance=made,
-        )  # fmt: skip
+        table = measure_sensitivity(
+            self.loaded,
+            self.data,
+            method_grid(method, MIXED_BITS, MIXED_GROUPINGS),
+            plan=self.plan,
+            checkpoint=f"{path}.part",
+        )
         write_scores(table, path)
         return table
 
@@ -140,7 +121,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
             [form] = {c.form for c in method_grid(method, (2,), ("rows:1",))}
             suffix = "" if form == "offset" else f"/{form}"
             uniform = [f"{c}/{method}{suffix}" for c in UNIFORM[form]]
-            mixed = [f"mixed:{bits}/{method}" for bits in BUDGETS] if method in options.mixed.split(",") else []
+            mixed = [f"mixed:{bits}/{method}" for bits in options.budgets] if method in options.mixed.split(",") else []
             pending = [p for p in uniform + mixed if (p, options.model_name, seed) not in done]
             if (method in FREE and seed) or not pending:
                 continue
@@ -155,9 +136,9 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                 if plan in mixed:
                     bits = float(plan.removeprefix("mixed:").split("/")[0])
                     path = Path(f"{options.out}.{method}.{seed}.scores.json")
-                    table = study.scores(method, quantizer, path)
+                    table = study.scores(method, path)
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
-                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
+                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.expected_loss
                 row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
                 row |= study.measure(quantizer, names)
                 yield row | {
@@ -196,6 +177,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="guided,gptq,rtn,mse,kmeans,quantease")
     parser.add_argument("--mixed", default="guided,gptq,rtn", help="methods whose mixed plans are measured too")
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="bits per weight of mixed plans")
     parser.add_argument("--stop", type=float, default=1e9, help="start no plan after so many seconds")
     options = parser.parse_args()
     if options.table:
