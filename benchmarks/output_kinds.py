@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 
 from qbert_opt.calibration import MatrixQuantizer
 from qbert_opt.choices import grid
-from qbert_opt.curvature.factors import factor_pass, num_factors
+from qbert_opt.curvature.columns import FactorPlan
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation import evaluate, evaluation_batches, measure
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import mean_tokens, tokenize
@@ -55,7 +56,7 @@ def main() -> None:
     head, names = loaded.head, [m.module for m in matrices]
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=16, kind=head.kind)
     temperatures = TEMPERATURES if "KL" in head.loss_unit else TEMPERATURES[:1]
-    passes = {t: factor_pass(loaded.model, batches, names, temperature=t, head=head) for t in temperatures}
+    passes = {t: factor_pass(loaded.model, batches, names, FactorPlan(t), head) for t in temperatures}
     quantizer = MatrixQuantizer(loaded, profile, "rtn", None)
     test_batches = evaluation_batches(loaded, test)
     reference = collect(head, loaded.model, test_batches).values
@@ -79,7 +80,7 @@ def main() -> None:
         "model": options.model.rstrip("/").split("/")[-1],
         "kind": head.kind,
         "loss_unit": head.loss_unit,
-        "factors_per_sample": num_factors(head),
+        "factors_per_sample": FactorPlan().most(head),
         "pairs": measured.size,
         "samples": [len(scored), len(test)],
         "mean_tokens": round(mean_tokens(batches), 1),

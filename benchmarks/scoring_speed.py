@@ -20,12 +20,14 @@ import torch
 
 from qbert_opt.calibration import weight_of
 from qbert_opt.choices import default_grid
-from qbert_opt.curvature import factors
+from qbert_opt.curvature.columns import carrying_samples, draws_columns, softened
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.losses import LabelledLoss
-from qbert_opt.metrics.directional import TEMPERATURE, both_losses
-from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.metrics.directional import both_losses
+from qbert_opt.models.batches import TokenBatch, apart, tokenize
 from qbert_opt.models.loading import load_model
+from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import Targets, read_targets
 from qbert_opt.provenance import code_commit
@@ -68,12 +70,15 @@ def rounding_errors(loaded, profile, matrix, count):
     return torch.stack([found.dequantize() - weight for found in rtn.quantize(weight, layouts)])
 
 
-def scores(loaded, profile, batches, errors, draws):
+def scores(loaded, profile, batches, errors):
     """Factor pass and all products; `errors` are of one matrix of each shape: values do not change the cost."""
     names = [m.module for m in profile.matrices]
-    factors.MAX_EXACT_FACTORS = 8 if draws is None else 0
-    options = {"temperature": TEMPERATURE} if draws is None else {"draws": draws}
-    found = factors.factor_pass(loaded.model, batches, names, **options)
+    head = loaded.head
+    carrying = None
+    if draws_columns(head):  # which samples get all columns is known from their answers
+        carrying = carrying_samples(head, collect(head, loaded.model, batches))
+        batches = apart(batches, carrying)
+    found = factor_pass(loaded.model, batches, names, softened(head, carrying), head)
     passed = time.process_time()
     for matrix in profile.matrices:
         both_losses(found.pop(matrix.module), errors[matrix.rows, matrix.columns])
@@ -105,7 +110,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 16])
     parser.add_argument("--choices", type=int, nargs="+", default=[28])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--draws", type=int, help="random sign combinations instead of all factors of the outputs")
     parser.add_argument("--power-iteration", metavar="TEXTS", help="labelled texts")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -115,7 +119,6 @@ def main() -> None:
     base = {
         "model": Path(options.model).name, "layers": profile.num_blocks, "classes": loaded.model.config.num_labels,
         "samples": options.samples, "threads": torch.get_num_threads(), "commit": code_commit(),
-        "factors": options.draws or loaded.model.config.num_labels - 1, "drawn": options.draws is not None,
     }  # fmt: skip
     for tokens in options.tokens:
         batches = texts(loaded, options.samples, tokens)
@@ -125,9 +128,7 @@ def main() -> None:
             for _ in range(options.rounds):
                 step, _ = seconds(lambda batches=batches: training_step(loaded, batches))
                 start = time.process_time()
-                whole, passed = seconds(
-                    lambda batches=batches, errors=errors: scores(loaded, profile, batches, errors, options.draws)
-                )
+                whole, passed = seconds(lambda batches=batches, errors=errors: scores(loaded, profile, batches, errors))
                 steps.append(step)
                 passes.append(passed - start)
                 wholes.append(whole)
@@ -172,7 +173,7 @@ def compare(loaded, profile, batches, base, options) -> None:
         print(json.dumps(row), flush=True)
         rows.append(row)
     errors = {(m.rows, m.columns): rounding_errors(loaded, profile, m, 28) for m in profile.matrices}
-    scores_s, _ = seconds(lambda: scores(loaded, profile, batches, errors, options.draws))
+    scores_s, _ = seconds(lambda: scores(loaded, profile, batches, errors))
     products = float(np.mean([row["power_products"] for row in rows]))
     total = float(np.mean([row["power_products"] * row["product_s"] for row in rows])) * len(profile.matrices)
     lanczos_products = sum(row["lanczos_products"] for row in rows)

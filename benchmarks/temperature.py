@@ -13,6 +13,7 @@ import numpy as np
 
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.choices import default_grid
+from qbert_opt.curvature.columns import FactorPlan
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
@@ -44,7 +45,7 @@ def main() -> None:
     quantizer = MatrixQuantizer(loaded, table.profile, "gptq", fit)
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=16)
     names = [m.module for m in table.profile.matrices]
-    passes = {t: factor_pass(loaded.model, batches, names, temperature=t) for t in TEMPERATURES}
+    passes = {t: factor_pass(loaded.model, batches, names, FactorPlan(t)) for t in TEMPERATURES}
     values = {t: np.empty((len(names), len(choices))) for t in TEMPERATURES}
     for index, matrix in enumerate(table.profile.matrices):
         errors = quantizer.errors(matrix, choices)

@@ -14,11 +14,12 @@ from . import registry
 from .activations import ActivationChoice
 from .calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
 from .choices import Choice
+from .curvature.columns import carrying_samples
 from .errors import UsageError
 from .jobs import Jobs
 from .memory import MemoryShares
 from .metrics._task import ScoringTask
-from .models.batches import TokenBatch, mean_tokens, tokenize
+from .models.batches import TokenBatch, apart, mean_tokens, tokenize
 from .models.loading import LoadedModel
 from .models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
 from .models.structure import profile_model
@@ -110,16 +111,17 @@ def measure_sensitivity(
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     provenance = _provenance(data, plan, batches, targets, answers)
+    carrying = carrying_samples(head, answers)
     del answers  # those of a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
-    batches = fitting_batches(loaded, batches, shares)
+    batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
     parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
     overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
-        seed=plan.seed, jobs=jobs, given_head=head,
+        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying,
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
     mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))

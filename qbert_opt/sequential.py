@@ -8,17 +8,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from . import registry
 from .allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
 from .calibration import BATCH_SIZE, MatrixQuantizer, fit_batches, fit_grams, weight_of
 from .choices import Choice
-from .curvature.factors import factor_pass, softened
+from .curvature.columns import carrying_samples, softened
+from .curvature.factors import factor_pass
 from .errors import UsageError
 from .metrics import directional
-from .models.batches import tokenize
+from .models.batches import apart, tokenize
 from .models.loading import LoadedModel
+from .models.outputs import collect
 from .profiles import MatrixSpec
 from .quantizers import QuantizedMatrix
 from .texts import LabeledTexts
@@ -94,13 +97,16 @@ def rescored(
         raise UsageError(f"--sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
     specs = {m.module: m for m in allocation.profile.matrices}
-    temperature = softened(loaded.head, directional.TEMPERATURE)
+    carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
+    if carrying is not None:
+        batches = apart(batches, carrying)
+    plan = replace(softened(loaded.head, carrying), seed=allocation.provenance.seed)
     matrices: list[PlannedMatrix] = []
     for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
         planned_here = list(inside)
         names = [planned.module for planned in planned_here]
         progress(len(matrices), len(specs), f"scores of layer {block + 1} again")
-        factors = factor_pass(loaded.model, batches, names, temperature=temperature, head=loaded.head)
+        factors = factor_pass(loaded.model, batches, names, plan, loaded.head)
         for planned in planned_here:
             error = quantizer.errors(specs[planned.module], [planned.choice])
             estimate = directional.quadratic_forms(factors.pop(planned.module), error)

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from ..models.batches import TokenBatch
+from .columns import TEMPERATURE, FactorPlan
 from .factors import factor_pass
-
-TEMPERATURE = 2.0  # of the softmax, as the scores: at 1 a few uncertain samples would hold nearly all weight
 
 
 def guided_grams(
@@ -37,7 +36,7 @@ def guided_grams(
     weighted = {name: torch.zeros_like(gram) for name, gram in grams.items()}
     for batch in batches:
         numbered = TokenBatch(batch.inputs, tuple(range(len(batch.indices))))
-        for name, samples in factor_pass(model, [numbered], list(grams), temperature=TEMPERATURE).items():
+        for name, samples in factor_pass(model, [numbered], list(grams), FactorPlan(TEMPERATURE)).items():
             inputs = torch.cat([sample.inputs for sample in samples])
             weights = torch.cat([sample.gradients.square().sum((0, 2)) for sample in samples])
             weighted[name].addmm_((inputs * weights[:, None]).T, inputs)

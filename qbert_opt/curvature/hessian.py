@@ -17,9 +17,11 @@ from torch import nn
 
 from ..memory import MemoryShares, saved_bytes
 from ..models.batches import TokenBatch
+from .lanczos import top_ritz_pair
 from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
+FIRST_STEPS = 24  # without a restart, looking after each
 
 
 class HessianOperator(LinearOperator):
@@ -159,6 +161,18 @@ def top_eigenpairs(
         ArpackNoConvergence: not converged with the largest basis.
     """
     start = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
+    return _restarted(operator, count, start, tolerance, max_products, max_basis)
+
+
+def _restarted(
+    operator: LinearOperator,
+    count: int,
+    start: NDArray[np.float64],
+    tolerance: float,
+    max_products: int,
+    max_basis: int,
+) -> list[EigenPair]:
+    """ARPACK with one basis after the other, each larger than the one that did not do."""
     if not start.any():  # a loss that does not depend on these parameters has no Krylov space
         return [EigenPair(0.0, start) for _ in range(count)]
     bases = [basis for basis in BASES if basis <= max(max_basis, BASES[0])]
@@ -184,8 +198,19 @@ def top_eigenpair(
     max_products: int = 200,
     max_basis: int = BASES[-1],
 ) -> EigenPair:
-    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`."""
-    [pair] = top_eigenpairs(operator, 1, seed=seed, tolerance=tolerance, max_products=max_products, max_basis=max_basis)
+    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`.
+
+    One is settled after a few products as a rule, so each product is followed by a look, which ARPACK does not take
+    before its basis is full. It takes over, from what was found, where that is not enough.
+    """
+    start: NDArray[np.float64] = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
+    if start.any():
+        steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
+        found = top_ritz_pair(operator, start, steps, tolerance)
+        if found.error <= tolerance * abs(found.value):
+            return EigenPair(found.value, found.vector)
+        start = found.vector
+    [pair] = _restarted(operator, 1, start, tolerance, max_products, max_basis)
     return pair
 
 

@@ -63,6 +63,53 @@ def least_vector(operator: LinearOperator, steps: int, seed: int) -> NDArray[np.
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class RitzPair:
+    """An approximate eigenpair: unit vector, float64 `[P]`, with its Rayleigh quotient and a bound on that one's error.
+
+    The error is at most the residual r, and r² over the distance to the next eigenvalue (Kato 1949, Temple 1928), which
+    is known here as far as the run has found that one.
+    """
+
+    value: float
+    vector: NDArray[np.float64]
+    error: float
+
+
+def top_ritz_pair(operator: LinearOperator, start: NDArray[np.float64], steps: int, tolerance: float) -> RitzPair:
+    """Return the Ritz pair of largest magnitude, of the first Krylov space in which its error is small enough.
+
+    Every vector is kept and made orthogonal to all others, so that none comes twice.
+
+    Args:
+        operator: symmetric, `[P, P]`.
+        start: float64 `[P]`, not zero.
+        steps: operator products at most.
+        tolerance: of the error, relative to the value.
+    """
+    basis = np.empty((steps, len(start)))
+    basis[0] = start / np.linalg.norm(start)
+    run: list[tuple[float, float]] = []
+    for step in range(steps):
+        product = operator @ basis[step]
+        alpha = float(product @ basis[step])
+        kept = basis[: step + 1]
+        for _ in range(2):  # once leaves rounding errors as large as what is left
+            product = product - (kept @ product) @ kept
+        beta = float(np.linalg.norm(product))
+        run.append((alpha, beta))
+        values, vectors = _eigen(run)
+        top = int(np.argmax(np.abs(values)))
+        error = beta * abs(float(vectors[-1, top]))
+        if step:
+            error = min(error, error**2 / max(float(np.delete(np.abs(values - values[top]), top).min()), 1e-300))
+        size = float(np.abs(values).max())
+        if (step and error <= tolerance * abs(values[top])) or beta <= BREAKDOWN * size or step + 1 == steps:
+            return RitzPair(float(values[top]), vectors[:, top] @ kept, error)
+        basis[step + 1] = product / beta
+    raise ValueError("no step to make")
+
+
 def _recurrence(operator: LinearOperator, steps: int, seed: int) -> Iterator[tuple[NDArray[np.float64], float, float]]:
     """Give each Lanczos vector with its diagonal entry and the entry beside it, the last one's meaning nothing."""
     vector = np.random.default_rng(seed).standard_normal(operator.shape[0])

@@ -9,13 +9,15 @@ over its columns and tokens; the form keeps what does not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from ..activations import ActivationChoice
 from ..calibration import weight_of
-from ..curvature.factors import factor_pass, num_factors
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import factor_pass
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..rounding import calibrated_ranges, rounding_errors, shared_inputs
@@ -27,7 +29,7 @@ CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own pro
 
 
 def activation_scores(
-    task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], temperature: float
+    task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], plan: FactorPlan
 ) -> ActivationScores | None:
     """Score every choice of every input of the searched matrices; one factor pass, as much at a time as memory holds.
 
@@ -37,7 +39,7 @@ def activation_scores(
         task: model and texts that score.
         fit: texts that place static ranges, disjoint from them.
         choices: what to score.
-        temperature: of the softmax whose curvature is taken.
+        plan: what is back-propagated; its seed is the task's.
     """
     modules = [m.module for m in task.profile.matrices if isinstance(task.model.get_submodule(m.module), nn.Linear)]
     if not choices or not modules:
@@ -49,8 +51,8 @@ def activation_scores(
     task.note(f"factor pass over {len(inputs)} inputs")
     num_samples = sum(len(batch.indices) for batch in task.batches)
     losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
-    for batch in _pieces(task, modules):
-        factors = factor_pass(task.model, [batch], modules, temperature=temperature, head=task.head, seed=task.seed)
+    for batch in _pieces(task, modules, plan):
+        factors = factor_pass(task.model, [batch], modules, replace(plan, seed=task.seed), task.head)
         # a pass divides by the labelled rows of its own batch; what counts is their mean over all texts
         share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
         for i, names in enumerate(inputs):
@@ -72,11 +74,11 @@ def activation_scores(
     )
 
 
-def _pieces(task: ScoringTask, modules: Sequence[str]) -> Iterator[TokenBatch]:
+def _pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Iterator[TokenBatch]:
     """Cut the batches so that the factors of all matrices fit."""
     specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
     for batch in task.batches:
         tokens = batch.mask.shape[1]
-        one = sum(factor_bytes(matrix, tokens, num_factors(task.head)) for matrix in specs)
+        one = sum(factor_bytes(matrix, tokens, tokens * plan.most(task.head)) for matrix in specs)
         task.shares.refuse_less(task.shares.factors, one, "one sample's factors of all matrices")
         yield from batch.split(task.shares.factors // one)

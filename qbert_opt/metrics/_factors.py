@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from ..curvature.factors import SampleFactors, factor_pass, num_factors
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import EXACT, SampleFactors, factor_pass
 from ..curvature.gauss_newton import Curvature
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
@@ -18,7 +19,7 @@ from ._task import Estimate, ScoringTask
 Part = Callable[[], Sequence[SampleFactors]]
 
 
-def factor_parts(task: ScoringTask, pending: Sequence[int], temperature: float) -> Iterator[tuple[int, list[Part]]]:
+def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[tuple[int, list[Part]]]:
     """Give each pending matrix its samples, in parts that fit into memory.
 
     Matrices are taken in groups whose factors fit together; each group costs one pass over the text. A matrix that
@@ -26,15 +27,15 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], temperature: float) 
     """
     if not pending:
         return
-    for group in _groups(task, pending):
+    for group in _groups(task, pending, plan):
         names = [task.profile.matrices[i].module for i in group]
-        chunks = _chunks(task, group) if len(group) == 1 else [list(task.batches)]
+        chunks = _chunks(task, group, plan) if len(group) == 1 else [list(task.batches)]
         if len(chunks) > 1:
             task.note(f"{len(chunks)} factor passes over {names[0]}")
-            yield group[0], [_again(task, chunk, names[0], temperature) for chunk in chunks]
+            yield group[0], [_again(task, chunk, names[0], plan) for chunk in chunks]
             continue
         task.note(f"factor pass over {len(group)} matrices")
-        factors = _pass(task, task.batches, names, temperature)
+        factors = _pass(task, task.batches, names, plan)
         for index, name in zip(group, names, strict=True):
             kept = factors.pop(name)
             yield index, [lambda kept=kept: kept]  # type: ignore[misc]
@@ -43,7 +44,7 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], temperature: float) 
 def sampled_estimates(
     task: ScoringTask,
     pending: Sequence[int],
-    temperature: float,
+    plan: FactorPlan,
     losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], list[torch.Tensor]],
 ) -> Iterator[tuple[int, Estimate]]:
     """Score each pending matrix by the mean over samples of a loss that is known per sample.
@@ -51,11 +52,11 @@ def sampled_estimates(
     Args:
         task: what to score.
         pending: indices of matrices.
-        temperature: of the softmax whose curvature is taken.
+        plan: what is back-propagated; its seed is the task's.
         losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`; a
             second one where the first is softened, see `Estimate`.
     """
-    for index, parts in factor_parts(task, pending, temperature):
+    for index, parts in factor_parts(task, pending, plan):
         columns: list[list[torch.Tensor]] = []
         for errors in task.perturbations(task.profile.matrices[index]):
             found: list[list[torch.Tensor]] = []
@@ -83,7 +84,7 @@ def curvature_of_factors(
     keys = [f"curvature {index}" for index in range(len(task.profile.matrices))]
     costs = [float(matrix.elements) for matrix in task.profile.matrices]
     mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
-    for index, parts in factor_parts(task, mine, 1.0):
+    for index, parts in factor_parts(task, mine, EXACT):
         found = measure(parts)
         task.jobs.add(keys[index], [found.value, found.std_error])
     rows = zip(task.profile.matrices, task.jobs.gather(keys).values(), strict=True)
@@ -93,16 +94,18 @@ def curvature_of_factors(
     }
 
 
-def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
-    tokens, factors = _tokens(task.batches), num_factors(task.head)
+def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[list[int]]:
+    tokens, back = _tokens(task.batches), factor_tokens(task, plan, task.batches)
     group: list[int] = []
     used = 0
     for index in pending:
         matrix = task.profile.matrices[index]
         task.shares.refuse_less(
-            task.shares.jacobians, 4 * factors * matrix.elements, f"{matrix.module}: one sample's gradients"
+            task.shares.jacobians,
+            4 * plan.most(task.head) * matrix.elements,
+            f"{matrix.module}: one sample's gradients",
         )
-        size = factor_bytes(matrix, tokens, factors)
+        size = factor_bytes(matrix, tokens, back)
         if group and used + size > task.shares.factors:
             yield group
             group, used = [], 0
@@ -111,16 +114,17 @@ def _groups(task: ScoringTask, pending: Sequence[int]) -> Iterator[list[int]]:
     yield group
 
 
-def _chunks(task: ScoringTask, group: Sequence[int]) -> list[list[TokenBatch]]:
+def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
     """Cut the batches so that one matrix' factors of each part fit."""
-    matrix, factors = task.profile.matrices[group[0]], num_factors(task.head)
+    matrix = task.profile.matrices[group[0]]
     chunks: list[list[TokenBatch]] = [[]]
     used = 0
     for batch in task.batches:
-        one = factor_bytes(matrix, batch.mask.shape[1], factors)
+        longest = batch.mask.shape[1]
+        one = factor_bytes(matrix, longest, longest * plan.most(task.head))
         task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
         for piece in batch.split(task.shares.factors // one):
-            size = factor_bytes(matrix, _tokens([piece]), factors)
+            size = factor_bytes(matrix, _tokens([piece]), factor_tokens(task, plan, [piece]))
             if chunks[-1] and used + size > task.shares.factors:
                 chunks.append([])
                 used = 0
@@ -130,17 +134,17 @@ def _chunks(task: ScoringTask, group: Sequence[int]) -> list[list[TokenBatch]]:
 
 
 def _pass(
-    task: ScoringTask, batches: Sequence[TokenBatch], names: Sequence[str], temperature: float
+    task: ScoringTask, batches: Sequence[TokenBatch], names: Sequence[str], plan: FactorPlan
 ) -> dict[str, list[SampleFactors]]:
-    return factor_pass(task.model, batches, names, temperature=temperature, head=task.head, seed=task.seed)
+    return factor_pass(task.model, batches, names, replace(plan, seed=task.seed), task.head)
 
 
-def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, temperature: float) -> Part:
+def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, plan: FactorPlan) -> Part:
     """A part of the samples, weighted as in the whole: losses are means over labelled positions of all texts."""
     weight = (rows_per_sample(task.head.kind, chunk) / rows_per_sample(task.head.kind, task.batches)) ** 0.5
 
     def compute() -> Sequence[SampleFactors]:
-        found = _pass(task, chunk, [name], temperature)[name]
+        found = _pass(task, chunk, [name], plan)[name]
         return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in found]
 
     return compute
@@ -150,6 +154,15 @@ def _tokens(batches: Sequence[TokenBatch]) -> int:
     return sum(int(batch.mask.sum()) for batch in batches)
 
 
-def factor_bytes(matrix: MatrixSpec, tokens: int, factors: int) -> int:
-    """Bytes that the factors of so many tokens take."""
-    return 4 * max(1, matrix.uses) * tokens * (matrix.columns + factors * matrix.rows)
+def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBatch]) -> int:
+    """Tokens of all samples, each as often as it is back-propagated."""
+    return sum(
+        tokens * plan.count(task.head, index)
+        for batch in batches
+        for index, tokens in zip(batch.indices, batch.mask.sum(1).tolist(), strict=True)
+    )
+
+
+def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
+    """Bytes of the inputs of so many tokens and of the gradients of so many, see `factor_tokens`."""
+    return 4 * max(1, matrix.uses) * (tokens * matrix.columns + back_propagated * matrix.rows)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..curvature.hessian import BASES, ArpackNoConvergence, EigenPair, HessianOperator, hessian_within, top_eigenpair
 from ..curvature.losses import LabelledLoss
 from ..errors import UsageError
-from ..models.batches import TokenBatch, single_samples
+from ..models.batches import TokenBatch, joined, single_samples
 from ..scores import MatrixCurvature
 from ._task import Estimate, ScoringTask
 
@@ -31,7 +30,7 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
             f"--metric {metric}: {len(singles)} samples cannot be cut into {count} slices. "
             f"Score at least {count}, --scoring-samples."
         )
-    return [_joined(singles[start::count]) for start in range(count)]
+    return [joined(singles[start::count]) for start in range(count)]
 
 
 def hessian_operator(
@@ -109,16 +108,3 @@ def omega_error(eigenvalues: Sequence[float]) -> float:
     count = len(eigenvalues)
     without = [omega([*eigenvalues[:k], *eigenvalues[k + 1 :]]) for k in range(count)]
     return float(((count - 1) * np.var(without)) ** 0.5)
-
-
-def _joined(singles: list[TokenBatch]) -> TokenBatch:
-    """Join single samples to one batch, padded to the longest, pads masked out."""
-    length = max(b.mask.shape[1] for b in singles)
-    inputs = {
-        key: torch.cat([nn.functional.pad(b.inputs[key], (0, length - b.mask.shape[1])) for b in singles])
-        for key in singles[0].inputs
-    }
-    positions = None
-    if singles[0].positions is not None:
-        positions = torch.cat([nn.functional.pad(b.labelled, (0, length - b.mask.shape[1])) for b in singles])
-    return TokenBatch(inputs, tuple(index for b in singles for index in b.indices), positions)

@@ -14,22 +14,25 @@ changes by it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from ..calibration import quantize_rows, weight_of
 from ..choices import Choice
-from ..curvature.factors import SampleFactors, factor_pass, num_factors
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import SampleFactors, factor_pass
 from ..errors import UsageError
 from ..profiles import TableSpec
 from ..scores import TableScores
+from ._factors import factor_tokens
 from ._task import Estimate, ScoringTask
 
 CONTAINS = "rounding embedding tables, each alone"
 MAX_ERROR_ROWS = 1 << 11  # rows whose rounding error is measured at a time: a few tens of MiB, in cache
 
 
-def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: float) -> TableScores | None:
+def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan) -> TableScores | None:
     """Score every choice of every table that is read row by row; None where there is none.
 
     Tables read otherwise (relative positions, once per pair of tokens) are small and keep 8 bits; so do tables that an
@@ -38,7 +41,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: floa
     Args:
         task: model and texts.
         choices: of the tables, all of one method.
-        temperature: of the softmax whose curvature is taken.
+        plan: what is back-propagated; its seed is the task's.
     """
     tied = {spec.tied_to for spec in task.profile.head}
     tables = [table for table in task.profile.tables if table.reads_per_token > 0 and table.module not in tied]
@@ -48,10 +51,10 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], temperature: floa
     generator = torch.Generator().manual_seed(task.seed)
     rows: list[list[tuple[float | None, ...]]] = []
     unseen: list[tuple[float, float, float]] = []
-    for group in _groups(task, tables):
+    for group in _groups(task, tables, plan):
         task.note(f"factor pass over {len(group)} embedding tables")
         names = [table.module for table in group]
-        found = factor_pass(task.model, task.batches, names, temperature=temperature, head=task.head, seed=task.seed)
+        found = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
         for table in group:
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
@@ -109,14 +112,19 @@ def _losses(
     read, place = ids.unique(return_inverse=True)
     kept = weight[read]
     lengths = [len(sample.inputs) for sample in samples]
-    gradients = torch.cat([sample.gradients for sample in samples], dim=1)  # [F, tokens, columns]
-    sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths)).to(ids.device)
+    gradients = torch.cat([sample.gradients.flatten(0, 1) for sample in samples])  # [ΣFT, columns]
+    factors = [len(sample.gradients) for sample in samples]
+    tokens = torch.arange(sum(lengths)).split(lengths)
+    token_of = torch.cat([part.repeat(count) for part, count in zip(tokens, factors, strict=True)]).to(ids.device)
+    sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(factors)).to(ids.device)
+    spans = [length for length, f in zip(lengths, factors, strict=True) for _ in range(f)]
+    factor_of = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(spans)).to(ids.device)
     columns = []
     for quantized in quantize_rows(kept, choices):
-        error = (quantized.dequantize() - kept)[place]
-        per_token = (gradients * error).sum(-1, dtype=torch.float64)  # [F, tokens]
-        sums = per_token.new_zeros(len(gradients), len(samples)).index_add_(1, sample_of, per_token)
-        columns.append(sums.square().sum(0) / 2)
+        error = (quantized.dequantize() - kept)[place[token_of]]
+        per_token = (gradients * error).sum(-1, dtype=torch.float64)
+        sums = per_token.new_zeros(len(spans)).index_add_(0, factor_of, per_token)
+        columns.append(sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2)
     return torch.stack(columns, dim=1)
 
 
@@ -135,10 +143,9 @@ def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | Non
     return tuple(float(next(found)) if is_legal else None for is_legal in legal)
 
 
-def _groups(task: ScoringTask, tables: Sequence[TableSpec]) -> list[list[TableSpec]]:
+def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) -> list[list[TableSpec]]:
     """All tables in one factor pass where their factors fit, else one after the other."""
-    tokens = sum(int(batch.mask.sum()) for batch in task.batches)
-    size = 4 * tokens * num_factors(task.head) * sum(table.columns for table in tables)
+    size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
     return [list(tables)] if size <= task.shares.factors else [[table] for table in tables]
 
 

@@ -85,6 +85,7 @@ class ScoringTask:
         jobs: work to be shared between processes and not repeated after an interruption.
         note: called with what goes on.
         block_sensitivity: filled by metrics that score encoder layers.
+        carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all.
         given_head: how the model's answers are read; by its class when None.
         curvature: filled by metrics that know a curvature of each matrix.
         warnings: filled with what the user should know about the scores.
@@ -103,6 +104,7 @@ class ScoringTask:
     curvature: list[MatrixCurvature] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     given_head: Head | None = None
+    carrying: frozenset[int] | None = None
 
     @property
     def head(self) -> Head:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..curvature.factors import SampleFactors
+from ..curvature.factors import EXACT, SampleFactors
 from ._factors import sampled_estimates
 from ._task import Estimate, ScoringTask
 
@@ -23,7 +23,7 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score matrices from the same factor pass that `directional` makes, at softmax temperature 1."""
-    yield from sampled_estimates(task, pending, 1.0, lambda *given: [diagonal_losses(*given)])
+    yield from sampled_estimates(task, pending, EXACT, lambda *given: [diagonal_losses(*given)])
 
 
 def diagonal_losses(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:

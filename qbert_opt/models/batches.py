@@ -43,6 +43,13 @@ class TokenBatch:
             raise ValueError("these batches have labels per sample, not per position")
         return self.positions
 
+    def select(self, wanted: Sequence[bool]) -> TokenBatch:
+        """Take some of the samples, padded as in this batch."""
+        rows = torch.tensor(wanted)
+        inputs = {key: value[rows] for key, value in self.inputs.items()}
+        indices = tuple(index for index, take in zip(self.indices, wanted, strict=True) if take)
+        return TokenBatch(inputs, indices, None if self.positions is None else self.positions[rows])
+
     def split(self, size: int) -> Iterator[TokenBatch]:
         """Cut into batches of at most `size` samples, padded as this one."""
         for start in range(0, len(self.indices), size):
@@ -133,6 +140,38 @@ def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
             where = None if batch.positions is None else batch.positions[row : row + 1, keep]
             singles.append(TokenBatch(inputs, (index,), where))
     return singles
+
+
+def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
+    """Join samples to one batch, padded to the longest, pads masked out."""
+    length = max(single.mask.shape[1] for single in singles)
+
+    def padded(tensor: torch.Tensor, tokens: int) -> torch.Tensor:
+        if tensor.shape[1:2] != (tokens,):  # one value per sample, not per token
+            return tensor
+        return torch.nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, length - tokens))
+
+    inputs = {
+        key: torch.cat([padded(single.inputs[key], single.mask.shape[1]) for single in singles])
+        for key in singles[0].inputs
+    }
+    positions = None
+    if singles[0].positions is not None:
+        positions = torch.cat([padded(single.labelled, single.mask.shape[1]) for single in singles])
+    return TokenBatch(inputs, tuple(index for single in singles for index in single.indices), positions)
+
+
+def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBatch]:
+    """Batch samples again, as many together and as alike in length, but the chosen apart from the others."""
+    if not batches:
+        return []
+    size = max(len(batch.indices) for batch in batches)
+    singles = sorted(single_samples(batches), key=lambda single: single.mask.shape[1])
+    found = []
+    for part in (True, False):
+        same = [single for single in singles if (single.indices[0] in chosen) is part]
+        found += [joined(same[start : start + size]) for start in range(0, len(same), size)]
+    return found
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qbert_opt.activations import activation_choice, activation_grid
 from qbert_opt.allocation import PlannedActivation
 from qbert_opt.calibration import BATCH_SIZE
-from qbert_opt.curvature.factors import output_factors
+from qbert_opt.curvature.columns import FactorPlan, output_factors
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation import kl_divergence
 from qbert_opt.memory import MemoryShares
@@ -50,7 +50,7 @@ def scored(tiny, batches, fit, choices, limit=1 << 30, temperature=1.0):
         model=tiny.model, profile=profile_model(tiny), batches=batches, targets=None,
         perturbations=lambda _: iter(()), shares=MemoryShares(limit), seed=0,
     )  # fmt: skip
-    return activation_scores(task, fit, choices, temperature)
+    return activation_scores(task, fit, choices, FactorPlan(temperature))
 
 
 def plan_of(scores, choice):

@@ -12,7 +12,8 @@ from qbert_opt.activations import activation_grid
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, weight_of
 from qbert_opt.choices import grid
 from qbert_opt.curvature.capture import input_grams
-from qbert_opt.curvature.factors import factor_pass, output_factors
+from qbert_opt.curvature.columns import output_factors
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.errors import UsageError
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import single_samples, tokenize

@@ -8,7 +8,8 @@ import torch
 
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.choices import default_grid, grid
-from qbert_opt.curvature.factors import factor_pass, output_factors, sharpening
+from qbert_opt.curvature.columns import FactorPlan, drawn_factors, output_factors, sharpening
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation import kl_divergence
 from qbert_opt.metrics._task import Estimate
 from qbert_opt.metrics.directional import both_losses, quadratic_forms
@@ -43,11 +44,52 @@ def test_one_pass_gives_the_loss_at_both_temperatures(tiny, sentences):
     batches = tokenize(tiny.tokenizer, sentences.texts[:20], batch_size=8)
     matrix = profile_model(tiny).matrices[3]
     errors = torch.randn(4, matrix.rows, matrix.columns, generator=torch.Generator().manual_seed(0))
-    passes = {t: factor_pass(tiny.model, batches, [matrix.module], temperature=t)[matrix.module] for t in (1.0, 2.0)}
+    passes = {t: factor_pass(tiny.model, batches, [matrix.module], FactorPlan(t))[matrix.module] for t in (1.0, 2.0)}
     softened, sharp = both_losses(passes[2.0], errors)
     [alone] = both_losses(passes[1.0], errors)
     torch.testing.assert_close(sharp, alone, rtol=1e-3, atol=1e-6 * float(alone.max()))
     assert (softened - alone).abs().max() > 0.1 * alone.max()
+
+
+@pytest.mark.parametrize("classes", [3, 7, 40])
+@pytest.mark.parametrize("confidence", [1, 8, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_one_drawn_column_stands_for_all(classes, confidence, temperature):
+    """Over many draws its square is the output Hessian at both temperatures; a certain answer has none."""
+    outputs = confidence * torch.randn(1, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    many = torch.arange(20_000)
+    column, worth = drawn_factors(outputs.expand(len(many), -1), temperature, many, seed=3)
+    for weight, at in ((torch.ones(len(many)), temperature), (worth, 1.0)):
+        exact = output_factors(outputs, at)[0]
+        drawn = (column * weight[:, None]).T @ column / len(many)
+        torch.testing.assert_close(drawn, exact @ exact.T, rtol=0, atol=5e-3 * float(exact.square().sum()) + 1e-9)
+
+
+def test_scores_with_a_drawn_column_are_unbiased(tiny, sentences):
+    """Over seeds their mean is the exact score, at both temperatures; alone a sample draws as it does in a batch."""
+    together = tokenize(tiny.tokenizer, sentences.texts[:32], batch_size=16)
+    matrix = profile_model(tiny).matrices[3]
+    errors = torch.randn(2, matrix.rows, matrix.columns, generator=torch.Generator().manual_seed(0))
+    exact = both_losses(factor_pass(tiny.model, together, [matrix.module], FactorPlan(2.0))[matrix.module], errors)
+
+    def drawn(seed, batches=together, carrying=()):
+        samples = factor_pass(tiny.model, batches, [matrix.module], FactorPlan(2.0, frozenset(carrying), seed=seed))
+        assert [len(sample.gradients) for sample in samples[matrix.module]] == [1 + (i in carrying) for i in range(32)]
+        return both_losses(samples[matrix.module], errors)
+
+    runs = [drawn(seed) for seed in range(40)]
+    for kind, truth in enumerate(exact):
+        means = torch.stack([run[kind].mean(0) for run in runs])
+        off = (means.mean(0) - truth.mean(0)) / (means.std(0) / len(runs) ** 0.5)
+        assert off.abs().max() < 4, off
+        assert means.std(0).max() < 0.5 * truth.mean(0).max()  # 32 texts already average most of it out
+    mixed = drawn(0, carrying=(3, 20))
+    for kind, truth in enumerate(exact):
+        torch.testing.assert_close(mixed[kind][[3, 20]], truth[[3, 20]], rtol=1e-3, atol=1e-6 * float(truth.max()))
+        rest = [i for i in range(32) if i not in (3, 20)]
+        torch.testing.assert_close(mixed[kind][rest], runs[0][kind][rest], rtol=1e-3, atol=1e-6 * float(truth.max()))
+    alone = drawn(0, [piece for batch in together for piece in batch.split(1)])
+    torch.testing.assert_close(alone[0], runs[0][0], rtol=1e-3, atol=1e-6 * float(runs[0][0].max()))
 
 
 def test_folds_are_equal_parts_of_the_samples():

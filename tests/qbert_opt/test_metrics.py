@@ -9,7 +9,7 @@ import torch
 from qbert_opt import registry
 from qbert_opt.calibration import MatrixQuantizer
 from qbert_opt.choices import grid
-from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.factors import EXACT, factor_pass
 from qbert_opt.evaluation import kl_divergence
 from qbert_opt.memory import MemoryShares
 from qbert_opt.metrics._hessian import priced_by
@@ -238,7 +238,7 @@ def test_parts_of_samples_are_the_samples(make_task):
     task = make_task(150_000)
     module = task.profile.matrices[4].module
     whole = factor_pass(task.model, task.batches, [module])[module]
-    [(index, parts)] = factor_parts(task, [4], 1.0)
+    [(index, parts)] = factor_parts(task, [4], EXACT)
     assert index == 4 and len(parts) > 1
     samples = [sample for part in parts for sample in part()]
     left, right = (sorted(s.jacobian().norm().item() for s in found) for found in (whole, samples))

@@ -10,7 +10,8 @@ import qbert_opt as qb
 from qbert_opt.activations import activation_grid
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer
 from qbert_opt.choices import grid
-from qbert_opt.curvature.factors import factor_pass, output_factors
+from qbert_opt.curvature.columns import output_factors
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import tokenize

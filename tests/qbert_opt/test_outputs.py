@@ -7,7 +7,8 @@ import pytest
 import torch
 from families import LABELS, tiny_model, tokenizer
 
-from qbert_opt.curvature.factors import SIGN_DRAWS, combined_factors, factor_pass, num_factors
+from qbert_opt.curvature.columns import SIGN_DRAWS, FactorPlan, combined_factors
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.errors import InputFileError
 from qbert_opt.evaluation import measure
 from qbert_opt.metrics.directional import quadratic_forms
@@ -74,10 +75,10 @@ def test_signs_are_unbiased_against_the_dense_truth(kind):
         truth += exact_form(kind, values, jacobian(model, head, batch, f"{weight}.weight"), change).item()
     truth /= 6 * rows_per_sample(kind, batches)
     draws = 400
-    samples = factor_pass(model, batches, [weight], draws=draws)[weight]
+    samples = factor_pass(model, batches, [weight], FactorPlan(draws=draws))[weight]
     assert len(samples) == 6
     per_sample = torch.stack([(s.jacobian() * change).sum((1, 2)).square() for s in samples]).double()
-    if num_factors(head, draws) != draws:  # few enough to be exact
+    if FactorPlan(draws=draws).most(head) != draws:  # few enough to be exact
         assert per_sample.sum(1).mean() / 2 == pytest.approx(truth, rel=1e-9)
         return
     estimates = draws * per_sample.mean(0) / 2  # of each draw
@@ -95,7 +96,7 @@ def test_a_score_is_the_second_order_of_the_measured_loss(kind):
     loaded = LoadedModel("tiny", model, tokenizer(), "")
     reference = collect(head, model, batches)
     modules = [m.module for m in profile_model(loaded).matrices]
-    factors = factor_pass(model, batches, modules, draws=64)
+    factors = factor_pass(model, batches, modules, FactorPlan(draws=64))
     generator = torch.Generator().manual_seed(1)
     ratios = []
     for module in modules:
@@ -107,7 +108,7 @@ def test_a_score_is_the_second_order_of_the_measured_loss(kind):
             loss = measure(collect(head, model, batches), None, reference.values).loss
             weight -= change
         ratios.append(loss.value / found.value.item())
-    tolerance = 1e-2 if num_factors(head) != SIGN_DRAWS else 4 * (2 / 64 / 12) ** 0.5 + 0.02
+    tolerance = 1e-2 if FactorPlan().most(head) != SIGN_DRAWS else 4 * (2 / 64 / 12) ** 0.5 + 0.02
     assert np.mean(ratios) == pytest.approx(1, abs=tolerance / 2)
     assert np.abs(np.array(ratios) - 1).max() < 2 * tolerance
 
@@ -121,7 +122,7 @@ def test_estimates_do_not_depend_on_batches(kind):
     change = torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values = [quadratic_forms(factor_pass(model, b, [module])[module], change).value for b in (together, alone)]
     torch.testing.assert_close(values[0], values[1], rtol=1e-8, atol=0)
-    other = quadratic_forms(factor_pass(model, together, [module], seed=1)[module], change).value
+    other = quadratic_forms(factor_pass(model, together, [module], FactorPlan(seed=1))[module], change).value
     assert (other - values[0]).abs() > 1e-6 * values[0]
 
 
@@ -142,8 +143,11 @@ def test_the_standard_error_shows_the_signs():
     batches = batches_of("tags", 24, 12)
     module = "bert.encoder.layer.1.intermediate.dense"
     change = torch.randn(1, 64, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    runs = [quadratic_forms(factor_pass(model, batches, [module], draws=1, seed=s)[module], change) for s in range(60)]
-    many = quadratic_forms(factor_pass(model, batches, [module], draws=512)[module], change)
+    runs = [
+        quadratic_forms(factor_pass(model, batches, [module], FactorPlan(draws=1, seed=s))[module], change)
+        for s in range(60)
+    ]
+    many = quadratic_forms(factor_pass(model, batches, [module], FactorPlan(draws=512))[module], change)
     spread = torch.stack([r.value for r in runs]).std()
     stated = torch.stack([r.std_error.square() for r in runs]).mean().sqrt()
     expected = (spread.square() + many.std_error.square()).sqrt()  # of the signs and of the samples

@@ -8,7 +8,8 @@ import torch
 from qbert_opt.allocation import read_allocation
 from qbert_opt.calibration import BATCH_SIZE, CalibrationPlan, quantize_rows, quantize_table, weight_of
 from qbert_opt.choices import grid
-from qbert_opt.curvature.factors import factor_pass, output_factors
+from qbert_opt.curvature.columns import FactorPlan, output_factors
+from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation import kl_divergence
 from qbert_opt.metrics._tables import row_losses
 from qbert_opt.models.batches import logits, tokenize
@@ -156,3 +157,17 @@ def test_tables_can_be_left_unscored(cli, tiny_folder, data_file, tmp_path):
     assert "--table-bits nine: 'nine' is no bit width" in cli(
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--table-bits", "nine"
     ).complaint  # fmt: skip
+
+
+def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
+    """One column of some texts, all of others: each text's loss is what it is when its kind is alone."""
+    batches = tokenize(tiny.tokenizer, sentences.texts[:12], batch_size=4)
+    weight = weight_of(tiny.model, TABLES[0])
+
+    def losses(carrying):
+        found = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
+        return row_losses(found, weight, CHOICES, torch.Generator().manual_seed(0))[0]
+
+    mixed, exact, drawn = losses({1, 7}), losses(range(12)), losses({})
+    expected = torch.stack([(exact if i in (1, 7) else drawn)[i] for i in range(12)])
+    torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-6 * float(exact.max()))
