@@ -95,8 +95,9 @@ def block_list(profile: ModelProfile) -> str:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure every choice of every matrix (or each k-th matrix) and write mean and standard error."""
-    loaded, data, test = load_model(options.model), read_texts(options.calibration), read_texts(options.test)
+    """Measure every choice of every matrix, or of some of them, and write mean and standard error."""
+    loaded = load_model(options.model)
+    data, test = (read_texts(p, text_columns=options.text_column) for p in (options.calibration, options.test))
     profile = profile_model(loaded)
     plan = CalibrationPlan(options.calibration_samples, options.scoring_samples, options.seed)
     fit, _ = calibration_texts(data, plan)
@@ -112,7 +113,8 @@ def measure(options: argparse.Namespace) -> None:
         if all(earlier[k] == found[k] for k in ("model", "method", "test", "plan")):
             found["kl"] = earlier["kl"]
     started = time.monotonic()
-    for index, matrix in enumerate(profile.matrices[:: options.every]):
+    drawn = np.random.default_rng(0).permutation(len(profile.matrices))[: options.matrices].tolist()
+    for index, matrix in enumerate(profile.matrices[i] for i in sorted(drawn)):
         if matrix.module in found["kl"]:
             continue
         choices = default_grid(options.method)
@@ -128,7 +130,7 @@ def measure(options: argparse.Namespace) -> None:
             weight.copy_(original)
         found["kl"][matrix.module] = rows
         options.output.write_text(json.dumps(found))
-        print(f"{index + 1}/{len(profile.matrices[:: options.every])} {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{index + 1}/{len(drawn)} {time.monotonic() - started:.0f} s", flush=True)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -187,7 +189,8 @@ def main() -> None:
     one.add_argument("--calibration-samples", type=int, default=340)
     one.add_argument("--scoring-samples", type=int, default=340)
     one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--every", type=int, default=1, help="measure every k-th matrix only")
+    one.add_argument("--matrices", type=int, help="measure so many only, drawn at random; all by default")
+    one.add_argument("--text-column", action="append", help="twice for pairs of sentences")
     one.add_argument("-o", "--output", type=Path, required=True)
     two = verbs.add_parser("compare")
     two.add_argument("measured", type=Path)

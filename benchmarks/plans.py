@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qbert_opt.allocation import Allocation
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.choices import Choice
@@ -25,7 +27,7 @@ from qbert_opt.limits import Limits
 from qbert_opt.models.loading import load_model
 from qbert_opt.planner import allocate
 from qbert_opt.provenance import code_commit
-from qbert_opt.recipes import uniform_allocation
+from qbert_opt.recipes import given_allocation, uniform_allocation
 from qbert_opt.scores import ScoreTable, read_scores
 from qbert_opt.texts import read_texts
 from qbert_opt.verification import apply_plan
@@ -39,12 +41,39 @@ def plans(table: ScoreTable, bits: float, uniform: Sequence[str]) -> dict[str, A
     limits = Limits(encoder_bytes=int(bits * table.profile.encoder_elements / 8))
     found = {table.metric: allocate(table, limits)}
     if table.metric == "directional":
+        found["random"] = dealt_anew(found["directional"], table.provenance.seed)
         for grouping in uniform:
             fits = [c for c in table.grid() if c.grouping == grouping and _fits(table, c, limits)]
             if fits:
                 best = max(fits, key=lambda c: c.bits)
                 found[f"uniform {best.bits}bit/{grouping}"] = uniform_allocation(table, best)
     return found
+
+
+def dealt_anew(plan: Allocation, seed: int) -> Allocation:
+    """A random plan of the same bytes: the choices of a plan, dealt anew among matrices of the same shape."""
+    generator = np.random.default_rng(seed)
+    specs = {m.module: (m.rows, m.columns) for m in plan.profile.matrices}
+    choices = {}
+    for shape in sorted(set(specs.values())):
+        same = [m for m in plan.matrices if specs[m.module] == shape]
+        for module, index in zip([m.module for m in same], generator.permutation(len(same)), strict=True):
+            choices[module] = same[index].choice
+    return given_allocation(plan.profile, choices)
+
+
+def only(table: ScoreTable, groupings: Sequence[str] | None) -> ScoreTable:
+    """The table without choices of other groupings."""
+    if not groupings:
+        return table
+    kept = [j for j, c in enumerate(table.grid()) if c.grouping in groupings]
+
+    def columns(rows: Any) -> Any:
+        return tuple(tuple(row[j] for j in kept) for row in rows)
+
+    update = {name: columns(getattr(table, name)) for name in ("value", "std_error", "weight_error")}
+    update["fold_value"] = tuple(columns(fold) for fold in table.fold_value)
+    return table.model_copy(update=update | {"choices": tuple(table.choices[j] for j in kept), "masks": {}})
 
 
 def _fits(table: ScoreTable, c: Choice, limits: Limits) -> bool:
@@ -58,16 +87,20 @@ def main() -> None:
     for name in ("model", "calibration", "test"):
         parser.add_argument(name)
     parser.add_argument("scores", nargs="+", type=Path)
+    parser.add_argument("--text-column", action="append", help="twice for pairs of sentences")
+    parser.add_argument("--groupings", nargs="+", help="choices that plans may use; all by default")
     parser.add_argument("--uniform", nargs="*", default=UNIFORM, help="groupings of the uniform plans")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    loaded, data, test = load_model(options.model), read_texts(options.calibration), read_texts(options.test)
+    loaded = load_model(options.model)
+    data, test = (read_texts(p, text_columns=options.text_column) for p in (options.calibration, options.test))
     truth = outputs(loaded, test)
-    tables = [read_scores(path) for path in options.scores]
+    tables = [only(read_scores(path), options.groupings) for path in options.scores]
     where = {"model": Path(options.model).name, "test": test.name, "commit": code_commit()}
     machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
     rows: list[dict[str, Any]] = []
+    known: dict[Any, Any] = {}
     if options.output.exists():
         rows = json.loads(options.output.read_text())["rows"]
     for table in sorted(tables, key=lambda t: t.provenance.seed):
@@ -77,9 +110,14 @@ def main() -> None:
         for bits in options.budgets:
             for name, plan in plans(table, bits, options.uniform).items():
                 key = {"plan": name, "method": table.method, "bits": bits, "seed": source.seed}
+                if options.groupings:
+                    key["groupings"] = " ".join(options.groupings)
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                found = evaluate(apply_plan(loaded, plan, quantizer), test, truth)
+                held = tuple(m.choice.name for m in plan.matrices)
+                if (source.seed, held) not in known:  # a uniform plan comes at several budgets
+                    known[source.seed, held] = evaluate(apply_plan(loaded, plan, quantizer), test, truth)
+                found = known[source.seed, held]
                 assert found.loss is not None and found.accuracy is not None
                 row = key | {
                     "encoder_bytes": plan.encoder_bytes,
