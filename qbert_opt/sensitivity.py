@@ -56,6 +56,7 @@ def measure_sensitivity(
     table_choices: Sequence[Choice] = (),
     activation_choices: Sequence[ActivationChoice] = (),
     held_out: LabeledTexts | None = None,
+    with_curvature: bool = False,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
@@ -73,6 +74,7 @@ def measure_sensitivity(
         activation_choices: what to score of the matrices' inputs; without any they stay in floats.
         held_out: text that the model has certainly not seen; with it a warning says whether `data` looks like training
             text beside it.
+        with_curvature: also give each matrix' trace and top eigenvalue, of the factors that score.
         memory_limit_bytes: bound on what is held above the model itself.
         checkpoint: file for finished matrices; an interrupted run goes on from it.
         processes: those that share the work; every one of them gets the whole table.
@@ -87,6 +89,8 @@ def measure_sensitivity(
     method = _only_method(choices)
     if activation_choices and not hasattr(plugin, "score_activations"):
         raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
+    if with_curvature and not hasattr(plugin, "GIVES_CURVATURE"):
+        raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
     if plugin.NEEDS_LABELS and head.kind not in SOFTMAX_KINDS:
         raise UsageError(
@@ -111,17 +115,18 @@ def measure_sensitivity(
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     provenance = _provenance(data, plan, batches, targets, answers)
-    carrying = carrying_samples(head, answers)
+    carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
     del answers  # those of a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
-    parts = [loaded.sha256, data.sha256, metric, repr(plan), str(shares), *(c.name for c in choices)]
+    asked = [metric, repr(plan), str(shares), str(with_curvature)]
+    parts = [loaded.sha256, data.sha256, *asked, *(c.name for c in choices)]
     overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
-        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying,
+        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
     mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -39,6 +39,12 @@ class SampleFactors:
     inputs: torch.Tensor
     gradients: torch.Tensor
     sharpening: torch.Tensor | None = None
+
+    def at_one(self) -> SampleFactors:
+        """Return the factors at temperature 1."""
+        if self.sharpening is None:
+            return self
+        return replace(self, gradients=torch.einsum("fg,ftr->gtr", self.sharpening, self.gradients), sharpening=None)
 
     def jacobian(self, out: torch.Tensor | None = None, rows: slice = slice(None)) -> torch.Tensor:
         """Return float32 `[F, rows, columns]`: `Σ_t g aᵀ`, the gradient of each factor by the weights.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import EXACT, SampleFactors, factor_pass
-from ..curvature.gauss_newton import Curvature
+from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_eigenvalue, trace
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..profiles import MatrixSpec
@@ -17,6 +17,10 @@ from ..scores import MatrixCurvature
 from ._task import Estimate, ScoringTask
 
 Part = Callable[[], Sequence[SampleFactors]]
+Figure = Callable[[Sequence[Part]], Curvature]
+
+TRACE = "trace of the Gauss-Newton matrix"
+EIGENVALUE = "top eigenvalue of the Gauss-Newton matrix"
 
 
 def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[tuple[int, list[Part]]]:
@@ -46,6 +50,7 @@ def sampled_estimates(
     pending: Sequence[int],
     plan: FactorPlan,
     losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], list[torch.Tensor]],
+    watched: Mapping[str, Figure] = {},
 ) -> Iterator[tuple[int, Estimate]]:
     """Score each pending matrix by the mean over samples of a loss that is known per sample.
 
@@ -55,9 +60,13 @@ def sampled_estimates(
         plan: what is back-propagated; its seed is the task's.
         losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`; a
             second one where the first is softened, see `Estimate`.
+        watched: some of `figures`, to be measured of the same factors.
     """
     for index, parts in factor_parts(task, pending, plan):
         columns: list[list[torch.Tensor]] = []
+        for quantity, measure in watched.items():
+            value = measure([_sharpened(part) for part in parts])
+            task.jobs.add(f"{quantity} {index}", [value.value, value.std_error])
         for errors in task.perturbations(task.profile.matrices[index]):
             found: list[list[torch.Tensor]] = []
             numbers: list[int] = []
@@ -71,27 +80,45 @@ def sampled_estimates(
         yield index, Estimate.over(*(torch.cat(kind, 1) for kind in zip(*columns, strict=True)))
 
 
-def curvature_of_factors(
-    task: ScoringTask, quantity: str, measure: Callable[[Sequence[Part]], Curvature]
-) -> dict[int, MatrixCurvature]:
+def figures(task: ScoringTask) -> dict[str, Figure]:
+    """What factors at temperature 1 say of a matrix, exact for these texts."""
+    return {
+        TRACE: lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
+        EIGENVALUE: lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
+    }
+
+
+def curvature_of_factors(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
     """Measure a figure of every matrix from its factors at temperature 1, by index of the matrix.
 
     Args:
         task: what to score.
-        quantity: what the figure is called.
-        measure: the figure of one matrix, from its samples.
+        quantity: which of `figures`.
     """
-    keys = [f"curvature {index}" for index in range(len(task.profile.matrices))]
+    keys = _keys(task, quantity)
     costs = [float(matrix.elements) for matrix in task.profile.matrices]
     mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
     for index, parts in factor_parts(task, mine, EXACT):
-        found = measure(parts)
+        found = figures(task)[quantity](parts)
         task.jobs.add(keys[index], [found.value, found.std_error])
-    rows = zip(task.profile.matrices, task.jobs.gather(keys).values(), strict=True)
+    return gathered(task, quantity)
+
+
+def gathered(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
+    """Return a figure of every matrix, whichever process measured it."""
+    rows = zip(task.profile.matrices, task.jobs.gather(_keys(task, quantity)).values(), strict=True)
     return {
         index: MatrixCurvature(module=matrix.module, quantity=quantity, value=row[0], std_error=row[1])
         for index, (matrix, row) in enumerate(rows)
     }
+
+
+def _keys(task: ScoringTask, quantity: str) -> list[str]:
+    return [f"{quantity} {index}" for index in range(len(task.profile.matrices))]
+
+
+def _sharpened(part: Part) -> Part:
+    return lambda: [sample.at_one() for sample in part()]
 
 
 def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[list[int]]:

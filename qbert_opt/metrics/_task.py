@@ -86,6 +86,7 @@ class ScoringTask:
         note: called with what goes on.
         block_sensitivity: filled by metrics that score encoder layers.
         carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all.
+        with_curvature: the metric shall also fill `curvature`, if it can.
         given_head: how the model's answers are read; by its class when None.
         curvature: filled by metrics that know a curvature of each matrix.
         warnings: filled with what the user should know about the scores.
@@ -105,6 +106,7 @@ class ScoringTask:
     warnings: list[str] = field(default_factory=list)
     given_head: Head | None = None
     carrying: frozenset[int] | None = None
+    with_curvature: bool = False
 
     @property
     def head(self) -> Head:

@@ -28,7 +28,7 @@ from ..curvature.factors import SampleFactors
 from ..models.batches import TokenBatch
 from ..scores import ActivationScores, TableScores
 from ._activations import activation_scores
-from ._factors import sampled_estimates
+from ._factors import figures, gathered, sampled_estimates
 from ._tables import table_scores
 from ._task import Estimate, ScoringTask
 
@@ -38,13 +38,20 @@ CONTAINS = (
     "brought to KL's scale by one common factor"
 )
 NEEDS_LABELS = False
+GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_ROWS = 128  # of a gradient, formed at a time
 CACHED_BYTES = 1 << 24  # of bands of several samples, formed at a time
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score matrices in groups that fit the memory limit; each group costs one factor pass."""
-    yield from sampled_estimates(task, pending, softened(task.head, task.carrying), both_losses)
+    """Score matrices in groups that fit the memory limit; each group costs one factor pass.
+
+    Where it is asked for, the same factors also give each matrix' trace and top eigenvalue at temperature 1.
+    """
+    watched = figures(task) if task.with_curvature else {}
+    yield from sampled_estimates(task, pending, softened(task.head, task.carrying), both_losses, watched)
+    for quantity in watched:
+        task.curvature.extend(gathered(task, quantity).values())
 
 
 def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..curvature.gauss_newton import gram_matrix, top_eigenvalue
-from ._factors import curvature_of_factors
+from ._factors import EIGENVALUE, curvature_of_factors
 from ._hessian import priced_by
 from ._task import Estimate, ScoringTask
 
@@ -20,9 +19,4 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score each matrix by its top eigenvalue, exact for these texts."""
-    curvature = curvature_of_factors(
-        task,
-        "top eigenvalue of the Gauss-Newton matrix",
-        lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
-    )
-    yield from priced_by(task, pending, curvature)
+    yield from priced_by(task, pending, curvature_of_factors(task, EIGENVALUE))

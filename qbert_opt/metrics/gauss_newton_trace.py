@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from ..curvature.gauss_newton import squared_norms, trace
-from ._factors import curvature_of_factors
+from ._factors import TRACE, curvature_of_factors
 from ._hessian import priced_by
 from ._task import Estimate, ScoringTask
 
@@ -22,9 +19,4 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score each matrix by its mean trace, exact for these texts."""
-    curvature = curvature_of_factors(
-        task,
-        "trace of the Gauss-Newton matrix",
-        lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
-    )
-    yield from priced_by(task, pending, curvature)
+    yield from priced_by(task, pending, curvature_of_factors(task, TRACE))

@@ -270,6 +270,22 @@ def test_a_layer_without_gradient_scores_zero_and_is_named(changed, sentences, m
     ]  # fmt: skip
 
 
+def test_one_pass_gives_scores_and_curvature(tiny, sentences):
+    """Trace and top eigenvalue of every matrix beside the scores: what the metrics of their own find, to rounding."""
+    found = measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, with_curvature=True)
+    for name in ("trace", "eigenvalue"):
+        alone = scores(tiny, sentences, f"gauss-newton-{name}").curvature
+        beside = [c for c in found.curvature if c.quantity == alone[0].quantity]
+        assert [c.module for c in beside] == [c.module for c in alone] == [m.module for m in found.profile.matrices]
+        np.testing.assert_allclose([c.value for c in beside], [c.value for c in alone], rtol=1e-3)
+        np.testing.assert_allclose([c.std_error for c in beside], [c.std_error for c in alone], rtol=1e-2)
+    drawn = scores(tiny, sentences)
+    assert not drawn.curvature
+    np.testing.assert_allclose(np.log(drawn.values() / found.values()), 0, atol=1)  # one column drawn of most texts
+    with pytest.raises(UsageError, match=r"--curvature: metric weight-error has no factors to take it from"):
+        measure_sensitivity(tiny, sentences, CHOICES, metric="weight-error", plan=PLAN, with_curvature=True)
+
+
 def test_infinite_activations_are_refused_by_name(changed, sentences):
     """The first module that makes them is named."""
     with torch.no_grad():

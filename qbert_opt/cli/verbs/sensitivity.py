@@ -34,6 +34,10 @@ def command(
         str | None,
         typer.Option("--held-out", help="Text that the model has not seen: warns if --data looks like training text."),
     ] = None,
+    curvature: Annotated[
+        bool,
+        typer.Option("--curvature", help="Also record each matrix' Gauss-Newton trace and top eigenvalue, same pass."),
+    ] = False,
     seed: options.Seed = 0,
     memory_limit: Annotated[
         str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
@@ -89,6 +93,7 @@ def command(
             table_choices=() if table_bits == "none" else table_grid(parse_bits(table_bits, "--table-bits")),
             activation_choices=activation_grid(parse_activation_bits(activation_bits)),
             held_out=None if held_out is None else read_texts(held_out),
+            with_curvature=curvature,
             memory_limit_bytes=limit_bytes,
             checkpoint=f"{output}.partial",
             processes=team,
