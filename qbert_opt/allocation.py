@@ -12,7 +12,7 @@ from .errors import InputFileError, UsageError
 from .files import read_document, write_text
 from .profiles import Kind, ModelProfile
 from .scores import Provenance
-from .tables import TABLE_METHOD
+from .tables import TABLE_CHOICE
 
 SCHEMA = "qbert-opt/allocation@1"
 
@@ -74,7 +74,7 @@ class PlannedTable(_Frozen):
     columns: int
     bits: int
     grouping: str = "rows:each"
-    method: str = TABLE_METHOD
+    method: str = TABLE_CHOICE.method
     form: Form = "offset"
     bytes: int
     predicted_loss: FiniteFloat | None = None

@@ -110,7 +110,7 @@ def test_more_bits_cost_less_and_unread_tables_cost_nothing(tiny, table_scores):
     """Scores fall with the bits; a table that is masked says why; positions and types are scored too."""
     tables = table_scores.tables
     assert tables.modules == tuple(TABLES)
-    assert set(tables.masks[TABLES[0]]) == {f"{b}bit/columns:{g}/rtn" for b in (2, 3, 4, 6, 8) for g in (64, 128)}
+    assert set(tables.masks[TABLES[0]]) == {f"{b}bit/columns:{g}/mse" for b in (2, 3, 4, 6, 8) for g in (64, 128)}
     by_bits = {name: [row[tables.choices.index(name)] for row in tables.value] for name in tables.choices[::3]}
     for row in zip(*by_bits.values(), strict=True):
         assert row[0] > row[2] > row[4] >= 0
