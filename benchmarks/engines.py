@@ -47,10 +47,10 @@ ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
 def prepare(model: Path, work: Path) -> None:
     import qbert_opt as qb
     from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-    from qbert_opt.exporting import export_float
+    from qbert_opt.deployment.exporting import export_float
     from qbert_opt.models.structure import profile_model
     from qbert_opt.packing.artifact import write_quantized
-    from qbert_opt.recipes import given_allocation
+    from qbert_opt.planning.recipes import given_allocation
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
@@ -81,7 +81,7 @@ def prepare_planned(model: Path, work: Path) -> None:
     from qbert_opt.models.loading import LoadedModel
     from qbert_opt.models.structure import profile_model
     from qbert_opt.packing.artifact import write_quantized
-    from qbert_opt.recipes import given_allocation
+    from qbert_opt.planning.recipes import given_allocation
     from qbert_opt.rounding import calibrated_ranges, with_rounded_inputs
 
     loaded = qb.load_model(model)
@@ -124,9 +124,9 @@ def export(work: Path, engine: str, folder: str, activations: str, source: str =
 
 def serve(name: str, work: Path, pipe: object) -> None:
     """Answer requests for so many runs with processor times, until None comes."""
+    from qbert_opt.deployment.timing import made_up_inputs
     from qbert_opt.engines._child import WARM_UP
     from qbert_opt.registry import load
-    from qbert_opt.timing import made_up_inputs
 
     engine, folder, activations = ENGINES[name]
     session = load("engines", engine).open_model(work / folder, 1, activations)
@@ -177,9 +177,9 @@ def ratio(above: list[float], below: list[float]) -> list[float]:
 
 
 def measure(work: Path, names: list[str], rounds: int, runs: int) -> dict[str, object]:
+    from qbert_opt.deployment.timing import made_up_inputs, time_files
     from qbert_opt.engines._record import is_exported, read_record
     from qbert_opt.provenance import code_commit
-    from qbert_opt.timing import made_up_inputs, time_files
 
     taken = speeds(work, names, rounds, runs)
     inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)

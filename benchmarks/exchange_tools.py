@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from qbert_opt.choices import default_grid
+from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.deployment.exchange import export_cost, export_plan, refit, tool_named
 from qbert_opt.errors import QbertOptError
-from qbert_opt.exchange import export_cost, export_plan, refit, tool_named
 from qbert_opt.exporters._offers import Offer
 from qbert_opt.limits import Limits
-from qbert_opt.operations import Storage, Workload
-from qbert_opt.planned import Proof, assemble
-from qbert_opt.planner import allocate
+from qbert_opt.planning.planned import Proof, assemble
+from qbert_opt.planning.planner import allocate
 from qbert_opt.profiles import MatrixSpec, ModelProfile
 from qbert_opt.reference import reference_scores
 from qbert_opt.scores import Provenance, ScoreTable

@@ -19,10 +19,10 @@ from qbert_opt.calibrating import fitting
 from qbert_opt.calibrating.bench import Shape, Subject
 from qbert_opt.calibrating.benches import _engine, find_bench
 from qbert_opt.calibrating.calibrate import as_device, processor_name
+from qbert_opt.deployment.timing import made_up_inputs, time_files
 from qbert_opt.engines._session import engine
 from qbert_opt.engines._trace import TracedModel, quiet_tracing
 from qbert_opt.profiles import TABLE_BITS
-from qbert_opt.timing import made_up_inputs, time_files
 
 TOKENS = 128
 MODELS = (

@@ -53,17 +53,19 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
         config = BertConfig(
             vocab_size=len(tokenizer), hidden_size=options.width, num_hidden_layers=options.layers,
-            num_attention_heads=options.width // 64, intermediate_size=4 * options.width, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+            num_attention_heads=options.width // 64, intermediate_size=4 * options.width,
+            id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
         )  # fmt: skip
         torch.manual_seed(0)
         BertForSequenceClassification(config).save_pretrained(model)
         tokenizer.save_pretrained(model)
     program, scores, plan = [sys.executable, "-m", "qbert_opt"], options.folder / "s.json", options.folder / "p.json"
     few = ["--calibration-samples", "8", "--scoring-samples", "8"]
-    idle, _ = watched([sys.executable, "-c", "import qbert_opt.sensitivity, qbert_opt.packing.artifact"])
+    idle, _ = watched([sys.executable, "-c", "import qbert_opt.scoring.sensitivity, qbert_opt.packing.artifact"])
     steps = {
         "sensitivity": [*program, "sensitivity", "--model", str(model), "--data", options.texts, "--metric",
-                        "weight-error", "--method", "rtn", "--table-bits", "none", *few, "-q", "-o", str(scores)],
+                        "weight-error", "--method", "rtn", "--table-bits", "none", "--bits", "2,3,4", "--groupings",
+                        "columns:128", *few, "-q", "-o", str(scores)],
         "solve": [*program, "solve", "--scores", str(scores), "--budget", "3bit", "-o", str(plan)],
         "quantize": [*program, "quantize", str(plan), "--model", str(model), "-q", "-o", str(options.folder / "out")],
     }  # fmt: skip

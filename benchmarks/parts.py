@@ -25,19 +25,19 @@ import torch
 from qbert_opt.activations import activation_grid
 from qbert_opt.calibration import MatrixQuantizer, quantize_table
 from qbert_opt.choices import Choice
-from qbert_opt.deploy import plan_quantizer
+from qbert_opt.deployment.deploy import plan_quantizer
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.evaluation import Evaluation, evaluate, outputs
 from qbert_opt.limits import Limits
 from qbert_opt.models.loading import LoadedModel, load_model
-from qbert_opt.planned import with_activations
-from qbert_opt.planner import allocate
+from qbert_opt.planning.planned import with_activations
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.provenance import code_commit
 from qbert_opt.quantizers import QuantizedMatrix
-from qbert_opt.recipes import uniform_allocation
 from qbert_opt.rounding import with_rounded_inputs
 from qbert_opt.scores import ScoreTable, read_scores
 from qbert_opt.texts import read_texts
-from qbert_opt.verification import apply_plan
 
 PARTS = {
     "attention": ("query", "key", "value", "attention_output"),

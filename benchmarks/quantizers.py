@@ -19,23 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.calibration import (
-    CalibrationPlan,
-    MatrixQuantizer,
-    calibration_texts,
-    method_grid,
-    weight_of,
-)
+from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, method_grid, weight_of
 from qbert_opt.choices import Layout, choice
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
 from qbert_opt.models.loading import LoadedModel, label_index, load_model
 from qbert_opt.models.structure import profile_model
-from qbert_opt.planner import allocate
+from qbert_opt.planning.planner import allocate
 from qbert_opt.provenance import code_commit
 from qbert_opt.quantizers import rtn
 from qbert_opt.scores import ScoreTable, read_scores, write_scores
-from qbert_opt.sensitivity import measure_sensitivity
+from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.texts import read_texts
 
 AT_2_BITS = ("2bit/rows:heads", "2bit/rows:each", "2bit/columns:128")
@@ -55,7 +49,8 @@ class Study:
     def __init__(self, options: argparse.Namespace, seed: int) -> None:
         self.loaded = load_model(options.model)
         self.data, self.test = read_texts(options.calibration), read_texts(options.test)
-        self.plan = CalibrationPlan(len(self.data) // 2, len(self.data) // 2, seed)
+        half = len(set(self.data.texts)) // 2
+        self.plan = CalibrationPlan(half, half, seed)
         self.fit, self.scored = calibration_texts(self.data, self.plan)
         self.profile = profile_model(self.loaded)
         self.truth = outputs(self.loaded, self.test)

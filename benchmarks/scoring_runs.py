@@ -53,7 +53,7 @@ def torchrun(options, folder):
     alone, _, _ = run(options, [sys.executable, "-m"], [], folder / "one.json")
     shared, _, _ = run(options, two, [], folder / "two.json")
     start = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import qbert_opt.sensitivity"], check=True)
+    subprocess.run([sys.executable, "-c", "import qbert_opt.scoring.sensitivity"], check=True)
     found = [read_scores(folder / name).values() for name in ("one.json", "two.json")]
     yield {
         "one_process_s": round(alone, 1), "two_processes_s": round(shared, 1), "times": round(alone / shared, 2),

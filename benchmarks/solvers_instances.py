@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbert_opt.limits import Limits
-from qbert_opt.programs import PlanningTask
+from qbert_opt.planning.programs import PlanningTask
 from solvers import ChoiceProblem
 
 BITS = (2, 3, 4, 8)

@@ -30,15 +30,15 @@ NOTE = "<!-- Written by docs/generate.py. Do not edit: change the code, then run
 DOCUMENTS = {
     "scores.json": ("qbert_opt.scores", "ScoreTable", "`sensitivity`"),
     "allocation.json": ("qbert_opt.allocation", "Allocation", "`solve`, `import-config`"),
-    "frontier.json": ("qbert_opt.frontier", "TradeOff", "`pareto`"),
+    "frontier.json": ("qbert_opt.planning.frontier", "TradeOff", "`pareto`"),
     "measured.json": (
-        "qbert_opt.measured_points",
+        "qbert_opt.planning.measured_points",
         "MeasuredPoints",
         "you, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines._record", "EngineRecord", "`export`"),
-    "stability.json": ("qbert_opt.stability", "Stability", "`sensitivity --stability`"),
-    "diagnosis.json": ("qbert_opt.diagnosis", "Diagnosis", "`diagnose`"),
+    "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
+    "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }
 PLUGINS = {
     "metrics": "qbert_opt/metrics",

@@ -23,7 +23,7 @@ from hwmodels.device import Device
 from hwmodels.simulate import CostReport, simulate
 
 from ..choices import choice
-from ..operations import Storage, Workload, model_graph
+from ..costs.operations import Storage, Workload, model_graph
 from .bench import Subject
 from .shapes import profile_of
 

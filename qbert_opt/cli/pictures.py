@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..costs.operations import Workload
 from ..errors import InfeasibleError, InputFileError, UsageError
-from ..frontier import TradeOff, trade_off
 from ..limits import Limits
-from ..operations import Workload
-from ..programs import PlanningTask
+from ..planning.frontier import TradeOff, trade_off
+from ..planning.programs import PlanningTask
+from ..planning.wishes import RESOURCES
 from ..scores import ScoreTable
-from ..wishes import RESOURCES
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
@@ -127,9 +127,9 @@ def _frontier(subject: Subject, resources: tuple[str, ...], points: int, workloa
 
 def _marks(subject: Subject, plan: str | None, measured: str | None, workload: Workload) -> list[Mark]:
     from ..allocation import Allocation, read_allocation
-    from ..measured_points import read_measured
+    from ..planning.measured_points import read_measured
+    from ..planning.recipes import RECIPES, recipe_allocation
     from ..plots.frontier import Mark
-    from ..recipes import RECIPES, recipe_allocation
 
     def usage(found: Allocation) -> dict[str, float]:
         cost = found.device

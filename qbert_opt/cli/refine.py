@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..programs import PlanningTask
-from ..solved import Plan
+from ..planning.programs import PlanningTask
+from ..planning.solved import Plan
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def refine(
         measurements: plans really measured at most.
         quiet: no progress.
     """
-    from ..deploy import plan_quantizer, plan_texts
+    from ..deployment.deploy import plan_quantizer, plan_texts
     from ..models.loading import load_model
-    from ..planner import allocation_of
-    from ..refining import refine_plan
+    from ..planning.planner import allocation_of
+    from ..planning.refining import refine_plan
     from ..texts import read_texts
 
     loaded, texts, allocation = load_model(model), read_texts(data), allocation_of(task, plan, answer=False)

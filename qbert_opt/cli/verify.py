@@ -33,13 +33,13 @@ def verify(
         quiet: no progress.
     """
     from ..choices import choice
-    from ..deploy import plan_quantizer
+    from ..deployment.deploy import plan_quantizer
+    from ..deployment.verification import least_measured, measure_plans
     from ..models.loading import load_model
-    from ..planned import with_activations
-    from ..recipes import uniform_allocation
-    from ..report import evaluation_table, print_lines
+    from ..planning.planned import with_activations
+    from ..planning.recipes import uniform_allocation
+    from ..reports.lines import evaluation_table, print_lines
     from ..texts import read_texts
-    from ..verification import least_measured, measure_plans
 
     loaded = load_model(model)
     quantizer = plan_quantizer(loaded, allocation, read_texts(data))

@@ -203,14 +203,14 @@ def top_eigenpair(
     One is settled after a few products as a rule, so each product is followed by a look, which ARPACK does not take
     before its basis is full. It takes over, from what was found, where that is not enough.
     """
-    start: NDArray[np.float64] = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
-    if start.any():
-        steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
-        found = top_ritz_pair(operator, start, steps, tolerance)
-        if found.error <= tolerance * abs(found.value):
-            return EigenPair(found.value, found.vector)
-        start = found.vector
-    [pair] = _restarted(operator, 1, start, tolerance, max_products, max_basis)
+    start: NDArray[np.float64] = np.random.default_rng(seed).standard_normal(operator.shape[0])
+    steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
+    found = top_ritz_pair(operator, start, steps, tolerance)
+    if not found.value:  # a loss that does not depend on these parameters
+        return EigenPair(0.0, np.zeros_like(start))
+    if found.error <= tolerance * abs(found.value):
+        return EigenPair(found.value, found.vector)
+    [pair] = _restarted(operator, 1, found.vector, tolerance, max_products, max_basis)
     return pair
 
 

@@ -15,13 +15,7 @@ import numpy as np
 import torch
 
 from ..choices import Layout
-from ..quantizers._matrix import (
-    QuantizedMatrix,
-    group_shape,
-    symmetric_offset,
-    with_codebook,
-    zero_point_offset,
-)
+from ..quantizers._matrix import QuantizedMatrix, group_shape, symmetric_offset, with_codebook, zero_point_offset
 from .bits import pack, packed_bytes, unpack
 
 PARTS = ("codes", "scale", "offset", "zero", "codebook")

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..diagnosis import Diagnosis
+from ..scoring.diagnosis import Diagnosis
 from ._style import COLOURS, plain, tidy
 
 WIDTH = 0.01  # of the spectrum: standard deviation of the Gaussian that each eigenvalue is spread to

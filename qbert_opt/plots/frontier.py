@@ -9,8 +9,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..frontier import TradeOff
-from ..wishes import RESOURCES
+from ..planning.frontier import TradeOff
+from ..planning.wishes import RESOURCES
 from ._style import COLOURS, MARKERS, plain, tidy
 
 # resource: (axis label, units per axis unit)

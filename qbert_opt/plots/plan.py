@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from ..allocation import Allocation
 from ..errors import UsageError
 from ..files import atomic_file
-from ..plan_grid import Grid, grid_of
-from ..report import TITLES
+from ..planning.plan_grid import Grid, grid_of
+from ..reports.lines import TITLES
 from ..scores import ScoreTable
 from ._style import plain
 

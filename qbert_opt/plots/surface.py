@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from ..frontier import TradeOff
+from ..planning.frontier import TradeOff
 from ._style import plain, plain_numbers, tidy
 from .frontier import AXES, Mark, total
 

@@ -8,15 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..choices import Layout
-from ._matrix import (
-    SMALLEST_SCALE,
-    grouped,
-    nearest_codes,
-    stored_range,
-    symmetric_offset,
-    top_code,
-    zero_point_offset,
-)
+from ._matrix import SMALLEST_SCALE, grouped, nearest_codes, stored_range, symmetric_offset, top_code, zero_point_offset
 
 SHRINKS = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.85, 0.7), 4: (1.0, 0.85)}  # starting points by bits
 REFITS = {2: 4, 3: 3, 4: 2}

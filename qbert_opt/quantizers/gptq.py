@@ -44,7 +44,7 @@ def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor
     hessian = damped("gptq", weight, gram)
     order = by_energy(hessian)
     factor = _inverse_factor(hessian, order)
-    energy = hessian.diagonal().float()
+    hessian, energy = hessian.float(), hessian.diagonal().float()
     lanes = [
         (index, clipping)
         for index, layout in enumerate(layouts)
@@ -54,7 +54,7 @@ def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor
     for chunk in chunks(weight, lanes):
         placed = [place_range(weight, layouts[index], energy, clipping=clipping) for index, clipping in chunk]
         for (index, _), swept in zip(chunk, _sweep(weight, placed, order, factor), strict=True):
-            found[index] = _better(weight, found[index], swept, hessian.float()) if index in found else swept
+            found[index] = _better(weight, found[index], swept, hessian) if index in found else swept
     return [found[index] for index in range(len(layouts))]
 
 
@@ -63,7 +63,7 @@ def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torc
     columns = weight.shape[1]
     if gram is None or gram.shape != (columns, columns):
         raise ValueError(f"{method} needs the input second moments [{columns}, {columns}]")
-    hessian = gram.double().clone()
+    hessian = gram.to(torch.float64, copy=True)
     hessian.diagonal().add_(DAMPING * gram.diagonal().double().mean().clamp_min(1e-12))
     return hessian
 
@@ -107,7 +107,9 @@ def _better(
 
 def _inverse_factor(hessian: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the permuted hessian, float32."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
+    lower = torch.linalg.cholesky(hessian[order[:, None], order])
+    inverse = torch.cholesky_inverse(lower)
+    del lower  # each is as large as all of gptq's lanes of a small matrix
     return torch.linalg.cholesky(inverse, upper=True).float()
 
 

@@ -66,7 +66,7 @@ def file_texts(data_file):
 def _scores(tiny, texts, method):
     from qbert_opt.calibration import CalibrationPlan
     from qbert_opt.choices import default_grid
-    from qbert_opt.sensitivity import measure_sensitivity
+    from qbert_opt.scoring.sensitivity import measure_sensitivity
 
     return measure_sensitivity(tiny, texts, default_grid(method), plan=CalibrationPlan(40, 40, 0))
 
@@ -87,7 +87,7 @@ def gptq_scores(tiny, file_texts):
 def gptq_plan(gptq_scores):
     """A proven plan of the tiny model at 4 bits per weight."""
     from qbert_opt.limits import Limits
-    from qbert_opt.planner import allocate
+    from qbert_opt.planning.planner import allocate
 
     return allocate(gptq_scores, Limits(encoder_bytes=gptq_scores.profile.encoder_elements // 2))
 
@@ -112,6 +112,6 @@ def reference():
 def reference_plan(reference, car_soc):
     """What the README's line makes."""
     from qbert_opt.limits import Limits
-    from qbert_opt.planner import allocate
+    from qbert_opt.planning.planner import allocate
 
     return allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc)

@@ -14,21 +14,21 @@ from qbert_opt.activations import activation_grid, input_bits, planned_activatio
 from qbert_opt.allocation import read_allocation, write_allocation
 from qbert_opt.calibration import BATCH_SIZE, MatrixQuantizer
 from qbert_opt.choices import choice
+from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
+from qbert_opt.costs.pricing import fixed_costs, option_tables
+from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.loading import load_model
-from qbert_opt.operations import Storage, Workload, matrix_operation, stored_weight
 from qbert_opt.packing.artifact import load_quantized, open_packed
-from qbert_opt.planner import allocate
-from qbert_opt.pricing import fixed_costs, option_tables
-from qbert_opt.recipes import recipe_allocation
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.rounding import round_activations
 from qbert_opt.scores import ActivationScores, read_scores, write_scores
-from qbert_opt.simulate import simulate_allocation
 from qbert_opt.texts import read_texts
-from qbert_opt.verification import apply_plan
 
 NAMES = ("8bit/token", "8bit/tensor/mse", "16bit/token")
 

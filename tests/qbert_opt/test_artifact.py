@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from qbert_opt.allocation import write_allocation
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.choices import choice
-from qbert_opt.deploy import plan_quantizer, quantize_model
+from qbert_opt.deployment.deploy import plan_quantizer, quantize_model
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.files import atomic_folder
@@ -31,11 +32,10 @@ from qbert_opt.packing.modules import PackedEmbedding
 from qbert_opt.packing.record import read_record
 from qbert_opt.packing.stored import stored_parts
 from qbert_opt.packing.streaming import StreamedFile
-from qbert_opt.planner import allocate
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantizers import rtn
-from qbert_opt.recipes import uniform_allocation
 from qbert_opt.scores import ScoreTable
-from qbert_opt.verification import apply_plan
 
 ROOT = Path(__file__).parents[2]
 

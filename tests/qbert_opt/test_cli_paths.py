@@ -145,7 +145,7 @@ def test_an_interrupted_run_goes_on(cli, tmp_path, tiny_folder, data_file, monke
         seen.append(len(pending))
         yield from original(task, pending)
 
-    monkeypatch.setattr("qbert_opt.sensitivity.code_commit", lambda: "here")
+    monkeypatch.setattr("qbert_opt.scoring.sensitivity.code_commit", lambda: "here")
     with monkeypatch.context() as patch:
         patch.setattr(plugin, "score", interrupted)
         stopped = cli(*command, tmp_path / "a.json")

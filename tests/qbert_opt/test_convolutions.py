@@ -11,9 +11,11 @@ import qbert_opt as qb
 from qbert_opt.activations import activation_grid
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, weight_of
 from qbert_opt.choices import grid
+from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.curvature.capture import input_grams
 from qbert_opt.curvature.columns import output_factors
 from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.errors import UsageError
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import single_samples, tokenize
@@ -22,8 +24,6 @@ from qbert_opt.models.modules import from_module
 from qbert_opt.models.structure import profile_model
 from qbert_opt.packing.artifact import open_packed
 from qbert_opt.packing.modules import PackedConv1d, unpack_modules
-from qbert_opt.simulate import simulate_allocation
-from qbert_opt.verification import apply_plan
 
 WIDTH = 8
 
@@ -201,7 +201,7 @@ def test_a_transformer_with_convolutions(tmp_path, sentences):
     """ConvBERT: its pointwise convolutions are searched, depthwise ones are not; engines say that they take none."""
     import transformers
 
-    from qbert_opt.exporting import export_model
+    from qbert_opt.deployment.exporting import export_model
     from qbert_opt.models.loading import load_model
 
     from .families import WORDS, tokenizer

@@ -6,9 +6,9 @@ import pytest
 from qbert_opt.allocation import read_allocation, write_allocation
 from qbert_opt.choices import choice
 from qbert_opt.limits import Limits
-from qbert_opt.planner import allocate
-from qbert_opt.recipes import uniform_allocation
-from qbert_opt.report import _prediction_lines
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import uniform_allocation
+from qbert_opt.reports.lines import _prediction_lines
 from qbert_opt.scores import CommonScale, ScoreTable
 
 FOLDS = 8

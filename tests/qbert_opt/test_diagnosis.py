@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 
-from qbert_opt import diagnosing, landscape
 from qbert_opt.curvature.hessian import top_eigenpairs
 from qbert_opt.curvature.lanczos import least_vector, quadrature
-from qbert_opt.diagnosing import DiagnosisPlan, diagnose
-from qbert_opt.diagnosis import Spectrum, read_diagnosis, write_diagnosis
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.loading import LoadedModel
 from qbert_opt.plots.diagnosis import draw
+from qbert_opt.scoring import diagnosing, landscape
+from qbert_opt.scoring.diagnosing import DiagnosisPlan, diagnose
+from qbert_opt.scoring.diagnosis import Spectrum, read_diagnosis, write_diagnosis
 from qbert_opt.texts import LabeledTexts
 
 QUICK = DiagnosisPlan(num_samples=20, vectors=3, steps=8, points=3, layer=2, seed=0)

@@ -14,21 +14,21 @@ import torch
 from qbert_opt import registry
 from qbert_opt.allocation import PlannedActivation
 from qbert_opt.choices import choice
-from qbert_opt.deploy import quantize_model
+from qbert_opt.deployment.deploy import quantize_model
+from qbert_opt.deployment.exporting import export_model
+from qbert_opt.deployment.prediction import Predictor
+from qbert_opt.deployment.timing import time_model
 from qbert_opt.engines._affine import affine, with_planned_input
 from qbert_opt.engines._record import read_record
 from qbert_opt.engines._session import engine
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation import outputs
-from qbert_opt.exporting import export_model
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.packing.artifact import load_quantized
-from qbert_opt.prediction import Predictor
+from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantizers import rtn
-from qbert_opt.recipes import given_allocation
 from qbert_opt.rounding import calibrated_ranges, round_activations
-from qbert_opt.timing import time_model
 
 ROOT = Path(__file__).parents[2]
 ENGINES = [name for name in registry.available("engines") if registry.load("engines", name).usable()]
@@ -317,7 +317,7 @@ def refuse(*arguments, **options):
 socket.socket.connect = refuse
 socket.create_connection = refuse
 from pathlib import Path
-from qbert_opt.prediction import open_exported
+from qbert_opt.deployment.prediction import open_exported
 from qbert_opt.engines._record import read_record
 folder = Path({str(exported)!r})
 open_exported(folder, read_record(folder), 1)
@@ -339,7 +339,7 @@ def refuse(*arguments, **options):
 socket.socket.connect = refuse
 socket.socket.sendto = refuse
 socket.getaddrinfo = refuse
-from qbert_opt.exporting import export_model
+from qbert_opt.deployment.exporting import export_model
 export_model({str(quantized)!r}, {name!r}, {str(tmp_path / "out")!r}, tolerance=0.5)
 import threading, time
 time.sleep(0.5)

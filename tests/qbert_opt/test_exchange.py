@@ -9,9 +9,9 @@ import yaml
 
 from qbert_opt import registry
 from qbert_opt.allocation import Allocation, write_allocation
-from qbert_opt.exchange import export_cost, export_plan, import_plan, refit, tool_named
-from qbert_opt.operations import Storage, Workload
-from qbert_opt.planned import Proof, assemble
+from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.deployment.exchange import export_cost, export_plan, import_plan, refit, tool_named
+from qbert_opt.planning.planned import Proof, assemble
 
 TOOLS = registry.available("exporters")
 ENDINGS = [(name, suffix) for name in TOOLS for suffix in tool_named(name).SUFFIXES]

@@ -10,20 +10,20 @@ from families import FAMILIES, HEADS, save, tiny_model, tokenizer
 from hwmodels.memory import operations
 from qbert_opt.calibration import CalibrationPlan
 from qbert_opt.choices import grid
-from qbert_opt.deploy import plan_quantizer, quantize_model
+from qbert_opt.costs.operations import ATTENTION_KINDS, Storage, Workload, model_graph
+from qbert_opt.costs.pricing import option_tables
+from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.deployment.deploy import plan_quantizer, quantize_model
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.limits import Limits
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
-from qbert_opt.operations import ATTENTION_KINDS, Storage, Workload, model_graph
 from qbert_opt.packing.artifact import load_quantized, open_packed
-from qbert_opt.planner import allocate
-from qbert_opt.pricing import option_tables
-from qbert_opt.sensitivity import measure_sensitivity
-from qbert_opt.simulate import simulate_allocation
+from qbert_opt.planning.planner import allocate
+from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.texts import LabeledTexts
-from qbert_opt.verification import apply_plan
 
 PLAIN = list(ATTENTION_KINDS)
 FUSED = ["query_key_value", "attention_output", "intermediate", "output"]

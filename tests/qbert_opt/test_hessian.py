@@ -257,7 +257,7 @@ def test_fewer_samples_than_slices_are_refused(task, tiny, sentences):
 def test_qbert_needs_labels(tiny, sentences):
     """Its Hessian is that of the training loss; without labels the user is sent to the metric that needs none."""
     from qbert_opt.calibration import CalibrationPlan
-    from qbert_opt.sensitivity import measure_sensitivity
+    from qbert_opt.scoring.sensitivity import measure_sensitivity
     from qbert_opt.texts import LabeledTexts
 
     bare = LabeledTexts("bare.tsv", sentences.texts, None)

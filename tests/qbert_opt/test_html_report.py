@@ -9,13 +9,13 @@ import subprocess
 import pytest
 
 from qbert_opt.allocation import write_allocation
-from qbert_opt.frontier import trade_off
-from qbert_opt.html_report import html_report
+from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.limits import Limits
-from qbert_opt.measured_points import MeasuredPoint, MeasuredPoints
-from qbert_opt.operations import Workload
-from qbert_opt.programs import PlanningTask
-from qbert_opt.simulate import simulate_allocation
+from qbert_opt.planning.frontier import trade_off
+from qbert_opt.planning.measured_points import MeasuredPoint, MeasuredPoints
+from qbert_opt.planning.programs import PlanningTask
+from qbert_opt.reports.html import html_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "</title><script>window.evil=1</script><img src=http://127.0.0.1/x onerror=alert(1)>{{ 7*7 }}\"'&"

@@ -12,12 +12,12 @@ from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer
 from qbert_opt.choices import grid
 from qbert_opt.curvature.columns import output_factors
 from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.metrics.directional import quadratic_forms
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.modules import from_module
 from qbert_opt.models.structure import profile_model
-from qbert_opt.verification import apply_plan
 
 WIDTH, HEADS, CLASSES = 16, 2, 4
 

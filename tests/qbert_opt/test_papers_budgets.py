@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig
 
-from qbert_opt.budgets import parse_budget
 from qbert_opt.errors import UsageError
-from qbert_opt.papers import size_without_embeddings_mib
+from qbert_opt.planning.budgets import parse_budget
+from qbert_opt.planning.papers import size_without_embeddings_mib
 
 ENCODER = 84_934_656  # weights of BERT-base's 72 encoder matrices
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.pricing import fixed_costs, option_tables
+from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.limits import Limits
-from qbert_opt.operations import Storage, Workload
-from qbert_opt.planner import SolverOptions, allocate
-from qbert_opt.pricing import fixed_costs, option_tables
+from qbert_opt.planning.planner import SolverOptions, allocate
 from qbert_opt.scores import ScoreTable
-from qbert_opt.simulate import simulate_allocation
 
 BUDGETS = [22_500_000, 25_000_000, 30_000_000, 60_000_000]
 

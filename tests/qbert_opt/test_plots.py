@@ -8,16 +8,16 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from qbert_opt.allocation import write_allocation
-from qbert_opt.device_classes import plan_for_each
+from qbert_opt.costs.operations import Workload
 from qbert_opt.errors import InputFileError
-from qbert_opt.frontier import trade_off
 from qbert_opt.limits import Limits
-from qbert_opt.measured_points import MeasuredPoint, MeasuredPoints
-from qbert_opt.operations import Workload
-from qbert_opt.plan_grid import grid_of
+from qbert_opt.planning.device_classes import plan_for_each
+from qbert_opt.planning.frontier import trade_off
+from qbert_opt.planning.measured_points import MeasuredPoint, MeasuredPoints
+from qbert_opt.planning.plan_grid import grid_of
+from qbert_opt.planning.programs import PlanningTask
 from qbert_opt.plots import frontier, plan, surface
 from qbert_opt.plots._style import COLOURS, plain
-from qbert_opt.programs import PlanningTask
 
 
 @pytest.fixture(scope="module")

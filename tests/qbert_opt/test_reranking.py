@@ -5,17 +5,17 @@ import re
 import numpy as np
 import pytest
 
+from qbert_opt.costs.operations import Workload
+from qbert_opt.deployment.reranking import TimedPlan, ranked, time_plans
 from qbert_opt.errors import UsageError
-from qbert_opt.operations import Workload
-from qbert_opt.reranking import TimedPlan, ranked, time_plans
 
 
 @pytest.fixture(scope="module")
 def plans(rtn_scores):
     """Three plans of the tiny model, by rising loss."""
     from qbert_opt.limits import Limits
-    from qbert_opt.planner import SolverOptions, allocation_of, solve_task, top_plans
-    from qbert_opt.programs import PlanningTask
+    from qbert_opt.planning.planner import SolverOptions, allocation_of, solve_task, top_plans
+    from qbert_opt.planning.programs import PlanningTask
 
     task = PlanningTask(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
     best = solve_task(task, SolverOptions())
@@ -44,12 +44,12 @@ def test_what_is_timed_are_the_plans(tiny, plans, rtn_scores, engine, monkeypatc
     """Each call runs the model with its plan's own weights: the answers are those of torch with the same."""
     import torch
 
-    from qbert_opt import reranking
     from qbert_opt.calibration import MatrixQuantizer
     from qbert_opt.choices import choice
-    from qbert_opt.recipes import uniform_allocation
-    from qbert_opt.timing import made_up_inputs
-    from qbert_opt.verification import apply_plan
+    from qbert_opt.deployment import reranking
+    from qbert_opt.deployment.timing import made_up_inputs
+    from qbert_opt.deployment.verification import apply_plan
+    from qbert_opt.planning.recipes import uniform_allocation
 
     pytest.importorskip(engine)
     pair = [plans[0], uniform_allocation(rtn_scores, choice("2bit/rows:each/rtn"))]

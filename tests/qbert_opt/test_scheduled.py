@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from hwmodels.device import load_device
+from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.simulate import simulate_storage
 from qbert_opt.errors import InfeasibleError
 from qbert_opt.limits import Limits
-from qbert_opt.operations import Workload
-from qbert_opt.planner import allocate
-from qbert_opt.programs import FLOORS, SCHEDULED, PlanningTask
-from qbert_opt.simulate import simulate_storage
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.programs import FLOORS, SCHEDULED, PlanningTask
 
 
 @pytest.mark.parametrize("name", ["car-soc", "rpi4", "tesla-hw3", "h100"])

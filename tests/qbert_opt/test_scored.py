@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from qbert_opt.metrics._task import Estimate
-from qbert_opt.scored import PRIOR_SPREAD, ScoredMatrix, common_scale, sharp_ratio
-from qbert_opt.sensitivity import FEW_TEXTS, _carried
+from qbert_opt.scoring.scored import PRIOR_SPREAD, ScoredMatrix, common_scale, sharp_ratio
+from qbert_opt.scoring.sensitivity import FEW_TEXTS, _carried
 
 
 def scored(seed, *, scale=None, samples=80, choices=5, heavy=False):

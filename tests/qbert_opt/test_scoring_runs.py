@@ -22,9 +22,9 @@ from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.device import pick_device
 from qbert_opt.models.outputs import Outputs
 from qbert_opt.processes import Processes
-from qbert_opt.readiness import check_samples, training_text_warnings
 from qbert_opt.scores import read_scores
-from qbert_opt.sensitivity import measure_sensitivity
+from qbert_opt.scoring.readiness import check_samples, training_text_warnings
+from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.texts import LabeledTexts
 
 KEYS = [f"job {i}" for i in range(7)]

@@ -9,13 +9,13 @@ import torch
 
 from qbert_opt.calibration import fit_batches
 from qbert_opt.curvature.capture import input_grams
-from qbert_opt.deploy import plan_quantizer, plan_texts, quantize_model
+from qbert_opt.deployment.deploy import plan_quantizer, plan_texts, quantize_model
+from qbert_opt.deployment.sequential import CONTAINS, SequentialQuantizer, rescored
 from qbert_opt.errors import UsageError
 from qbert_opt.limits import Limits
 from qbert_opt.packing.artifact import load_quantized
-from qbert_opt.planner import allocate
+from qbert_opt.planning.planner import allocate
 from qbert_opt.quantizers import gptq
-from qbert_opt.sequential import CONTAINS, SequentialQuantizer, rescored
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from hwmodels.limits import REMEDIES
-from qbert_opt.operations import Workload
-from qbert_opt.report_operations import operation_rows
-from qbert_opt.simulate import simulate_allocation
+from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.reports.operations import operation_rows
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_no_product_lies_above_its_roof(report, car_soc):
 def test_two_units_make_a_timeline_in_seconds(reference_plan):
     from hwmodels.device import load_device
     from qbert_opt.choices import Choice
-    from qbert_opt.operations import Storage
+    from qbert_opt.costs.operations import Storage
+    from qbert_opt.costs.simulate import simulate_storage
     from qbert_opt.plots.memory import draw
-    from qbert_opt.simulate import simulate_storage
 
     storage = {m.module: Storage(Choice(8, "rows:each", "rtn")) for m in reference_plan.profile.matrices}
     found = simulate_storage(reference_plan.profile, storage, load_device("coral"), Workload(32))

@@ -7,10 +7,10 @@ import pytest
 
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.limits import Limits
-from qbert_opt.planner import SolverOptions, solve_task
-from qbert_opt.programs import PlanningTask
-from qbert_opt.report_stability import stability_lines
-from qbert_opt.stability import measure_stability, read_stability, write_stability
+from qbert_opt.planning.planner import SolverOptions, solve_task
+from qbert_opt.planning.programs import PlanningTask
+from qbert_opt.planning.stability import measure_stability, read_stability, write_stability
+from qbert_opt.reports.stability import stability_lines
 
 NO_LIMIT = 10**12
 FOLDS = 8

@@ -8,13 +8,13 @@ import pytest
 
 from qbert_opt.allocation import read_allocation, write_allocation
 from qbert_opt.choices import choice
+from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.pricing import fixed_costs, option_tables
+from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
 from qbert_opt.limits import Limits
-from qbert_opt.operations import Storage, Workload
-from qbert_opt.planner import allocate
-from qbert_opt.pricing import fixed_costs, option_tables
+from qbert_opt.planning.planner import allocate
 from qbert_opt.scores import ScoreTable
-from qbert_opt.simulate import simulate_allocation
 from qbert_opt.tables import TABLE_CHOICE, table_grid
 
 CHOICES = ("2bit/rows:each/rtn", "4bit/columns:16/rtn", "8bit/rows:each/rtn")

@@ -16,7 +16,7 @@ from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.packing.artifact import load_quantized
 from qbert_opt.scores import read_scores
-from qbert_opt.sensitivity import measure_sensitivity
+from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.tables import table_grid
 
 TABLES = [f"bert.embeddings.{name}_embeddings" for name in ("word", "position", "token_type")]

@@ -10,10 +10,10 @@ import math
 import pytest
 import torch
 
-from qbert_opt.frontier import TradeOff, trade_off
 from qbert_opt.limits import Limits
-from qbert_opt.planner import allocate
-from qbert_opt.programs import PlanningTask
+from qbert_opt.planning.frontier import TradeOff, trade_off
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.programs import PlanningTask
 from qbert_opt.reference import reference_scores
 
 
@@ -56,7 +56,7 @@ def test_pareto_writes_json_and_csv(cli, tmp_path):
 def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, finished):
     """Ctrl-C after some points leaves them in the .partial file; the next run finds only the others, equally."""
     import solvers
-    from qbert_opt import frontier as module
+    from qbert_opt.planning import frontier as module
 
     line = ("pareto", "--device", "car-soc", "--resource", resources, "--points", "9", "--quiet", "-o")
     assert cli(*line, tmp_path / "whole.json").code == 0
@@ -116,10 +116,10 @@ def test_explain_names_the_neighbours_of_every_choice(cli):
 def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
     from qbert_opt.allocation import read_allocation
-    from qbert_opt.deploy import plan_quantizer
+    from qbert_opt.deployment.deploy import plan_quantizer
+    from qbert_opt.deployment.verification import apply_plan
     from qbert_opt.packing.artifact import load_quantized
     from qbert_opt.texts import read_texts
-    from qbert_opt.verification import apply_plan
 
     scores, plan, out = tmp_path / "s.json", tmp_path / "a.json", tmp_path / "out"
     grid = ["--groupings", "rows:1,rows:each,columns:32", "--calibration-samples", "50", "--scoring-samples", "50"]

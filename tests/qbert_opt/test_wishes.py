@@ -9,15 +9,15 @@ from scipy.stats import spearmanr
 
 from qbert_opt.allocation import Allocation, read_allocation
 from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.deployment.verification import apply_plan
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.limits import Limits
-from qbert_opt.planner import allocate, allocation_of, solve_task, top_plans
-from qbert_opt.programs import PlanningTask
-from qbert_opt.refining import _Around, refine_plan
+from qbert_opt.planning.planner import allocate, allocation_of, solve_task, top_plans
+from qbert_opt.planning.programs import PlanningTask
+from qbert_opt.planning.refining import _Around, refine_plan
+from qbert_opt.planning.solved import SolverOptions
 from qbert_opt.scores import write_scores
-from qbert_opt.solved import SolverOptions
-from qbert_opt.verification import apply_plan
 
 BUDGET = Limits(encoder_bytes=25_000_000)
 DEVICE = ("--device", "car-soc")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._engine import PRECISIONS as PRECISIONS
-from ._engine import EngineBench, container
+from ._engine import PRECISIONS, EngineBench, container
 
 
 def bench(precision: str) -> EngineBench:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from ...engines._affine import container_bits
-from ._engine import PRECISIONS as PRECISIONS
-from ._engine import EngineBench
+from ._engine import PRECISIONS, EngineBench
 
 GROUP_BYTES = 12  # scale, zero point and rest of a group as floats; benchmarks/held_memory.py
 BESIDE_BITS = 1  # about what is held beside the codes of every packed matrix

@@ -35,7 +35,7 @@ def command(
     from ...calibrating.benches import find_bench
     from ...calibrating.calibrate import calibrate
     from ...files import atomic_file, check_folder
-    from ...report_calibration import calibration_lines
+    from ...reports.calibration import calibration_lines
     from ..progress import progress
 
     check_folder(out)

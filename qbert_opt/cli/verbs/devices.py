@@ -31,7 +31,7 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled na
 
     Example: `qbert-opt devices show car-soc`
     """
-    from ...report import device_table, print_lines
+    from ...reports.lines import device_table, print_lines
 
     print_lines(device_table(options.load_target(device)))
 

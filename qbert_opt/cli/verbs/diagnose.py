@@ -39,13 +39,13 @@ def command(
     The loss is the cross-entropy that the model was trained with; on its training text a converged model has no
     negative eigenvalues of notable size. An interrupted run goes on where it stopped.
     """
-    from ...diagnosing import DiagnosisPlan, diagnose
-    from ...diagnosis import write_diagnosis
     from ...memory import PeakMemory
     from ...models.device import on_device
     from ...models.loading import load_model
     from ...processes import processes
-    from ...report_diagnosis import diagnosis_lines
+    from ...reports.diagnosis import diagnosis_lines
+    from ...scoring.diagnosing import DiagnosisPlan, diagnose
+    from ...scoring.diagnosis import write_diagnosis
     from ...texts import read_texts
     from ..pictures import check_plot
     from ..quantities import size
@@ -76,7 +76,7 @@ def command(
         from ...plots.plan import save
 
         save(draw(found), plot)
-    from ...report import memory_line
+    from ...reports.lines import memory_line
 
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -34,14 +34,14 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
+    from ...deployment.serving import serve, timing_rows
+    from ...deployment.timing import time_model
     from ...engines._record import is_exported
     from ...evaluation import evaluate, outputs
     from ...models.loading import load_model
     from ...packing.artifact import folder_bytes, is_quantized, load_quantized
-    from ...report import evaluation_table, print_lines
-    from ...serving import serve, timing_rows
+    from ...reports.lines import evaluation_table, print_lines
     from ...texts import read_texts
-    from ...timing import time_model
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     plan = None

@@ -38,7 +38,7 @@ def command(
 
     Example: `qbert-opt export out --engine openvino -o out-openvino`
     """
-    from ...exporting import export_model
+    from ...deployment.exporting import export_model
     from ...texts import read_texts
 
     texts = None if data is None else read_texts(data, text_columns=text_column, split=split)

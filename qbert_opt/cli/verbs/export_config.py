@@ -39,13 +39,13 @@ def command(
     from pathlib import Path
 
     from ...allocation import read_allocation
+    from ...costs.operations import Workload
+    from ...deployment.exchange import export_cost, export_plan, tool_named
+    from ...deployment.exchange import refit as solve_again
     from ...errors import UsageError
-    from ...exchange import export_cost, export_plan, tool_named
-    from ...exchange import refit as solve_again
     from ...files import write_text
-    from ...operations import Workload
-    from ...report import print_lines
-    from ...report_exchange import export_lines
+    from ...reports.exchange import export_lines
+    from ...reports.lines import print_lines
 
     tool = tool_named(to)
     allocation = read_allocation(plan)

@@ -37,11 +37,11 @@ def command(
     """
     from ...allocation import write_allocation
     from ...choices import choice
-    from ...exchange import best_within, import_plan, tool_named
-    from ...operations import Workload
-    from ...report import print_lines, print_plan
-    from ...report_exchange import import_lines, stand_in_lines
-    from ...simulate import simulate_allocation
+    from ...costs.operations import Workload
+    from ...costs.simulate import simulate_allocation
+    from ...deployment.exchange import best_within, import_plan, tool_named
+    from ...reports.exchange import import_lines, stand_in_lines
+    from ...reports.lines import print_lines, print_plan
 
     tool = tool_named(source)
     table = options.load_scores(scores)

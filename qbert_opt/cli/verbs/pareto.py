@@ -46,17 +46,17 @@ def command(
     """
     from pydantic import TypeAdapter
 
-    from ...device_classes import DevicePlan, plan_for_each
+    from ...costs.operations import Workload
     from ...errors import UsageError
     from ...files import write_text
-    from ...frontier import to_csv, trade_off
     from ...limits import Limits
-    from ...operations import Workload
-    from ...programs import PlanningTask
+    from ...planning.device_classes import DevicePlan, plan_for_each
+    from ...planning.frontier import to_csv, trade_off
+    from ...planning.programs import PlanningTask
     from ...reference import reference_scores
-    from ...report import print_lines
-    from ...report_devices import device_table
-    from ...report_trade_off import frontier_table
+    from ...reports.devices import device_table
+    from ...reports.lines import print_lines
+    from ...reports.trade_off import frontier_table
     from ...scores import read_scores
     from ..pictures import check_plot, draw_frontiers, parse_resources, subjects
 

@@ -31,9 +31,9 @@ def command(
     Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
     """
     from ...allocation import read_allocation
-    from ...deploy import quantize_model
+    from ...deployment.deploy import quantize_model
     from ...models.loading import load_model
-    from ...report import written_lines
+    from ...reports.lines import written_lines
     from ...texts import read_texts
 
     allocation = read_allocation(plan)

@@ -31,15 +31,15 @@ def command(
     from hwmodels.errors import DeviceError
 
     from ...allocation import read_allocation
+    from ...costs.operations import Workload
+    from ...costs.simulate import simulate_allocation
     from ...errors import InfeasibleError, InputFileError
     from ...files import write_text
-    from ...frontier import trade_off
-    from ...html_report import html_report
     from ...limits import Limits
-    from ...measured_points import read_measured
-    from ...operations import Workload
-    from ...programs import PlanningTask
-    from ...simulate import simulate_allocation
+    from ...planning.frontier import trade_off
+    from ...planning.measured_points import read_measured
+    from ...planning.programs import PlanningTask
+    from ...reports.html import html_report
 
     allocation = read_allocation(plan)
     points = None if measured is None else read_measured(measured)

@@ -26,8 +26,8 @@ def command(
 
     Example: `qbert-opt run out --text "turn the light on"`
     """
+    from ...deployment.prediction import Predictor
     from ...errors import UsageError
-    from ...prediction import Predictor
     from ...texts import read_texts
 
     if bool(text) == (data is not None):

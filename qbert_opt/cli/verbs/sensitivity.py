@@ -60,15 +60,15 @@ def command(
     the answer is also written to `stability.json` beside the scores.
     """
     from ...activations import activation_grid, parse_activation_bits
-    from ...budgets import parse_budget
     from ...calibration import CalibrationPlan, method_grid
     from ...choices import parse_bits, parse_forms, parse_groupings
     from ...memory import PeakMemory
     from ...models.device import on_device
     from ...models.loading import load_model
+    from ...planning.budgets import parse_budget
     from ...processes import processes
     from ...scores import write_scores
-    from ...sensitivity import measure_sensitivity
+    from ...scoring.sensitivity import measure_sensitivity
     from ...tables import table_grid
     from ...texts import read_texts
     from ..quantities import size
@@ -102,7 +102,7 @@ def command(
     if team.rank:
         return
     write_scores(table, output)
-    from ...report import memory_line, scores_summary
+    from ...reports.lines import memory_line, scores_summary
 
     for warning in table.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -114,12 +114,12 @@ def command(
 
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
     """Measure, write and print how a plan hangs on the text."""
-    from ...budgets import parse_budget
     from ...limits import Limits
-    from ...planner import SolverOptions, solve_task
-    from ...programs import PlanningTask
-    from ...report_stability import stability_lines
-    from ...stability import measure_stability, write_stability
+    from ...planning.budgets import parse_budget
+    from ...planning.planner import SolverOptions, solve_task
+    from ...planning.programs import PlanningTask
+    from ...planning.stability import measure_stability, write_stability
+    from ...reports.stability import stability_lines
 
     encoder_bytes = parse_budget(budget, table.profile.encoder_elements, "--budget")
     task = PlanningTask(table, Limits(encoder_bytes=encoder_bytes))

@@ -41,11 +41,11 @@ def command(
     from hwmodels.simulate import CostReport
 
     from ...allocation import read_allocation
+    from ...costs.operations import Workload
+    from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
     from ...errors import InfeasibleError
-    from ...operations import Workload
-    from ...report import comparison_table, cost_lines, print_lines
-    from ...report_operations import operations_text
-    from ...simulate import baseline_storage, simulate_allocation, simulate_storage
+    from ...reports.lines import comparison_table, cost_lines, print_lines
+    from ...reports.operations import operations_text
     from ..quantities import lengths as parse_lengths
 
     target = options.load_target(device)
@@ -97,10 +97,10 @@ def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json
     from hwmodels.errors import DeviceError
     from hwmodels.mix import MixReport
 
+    from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError
-    from ...report import print_lines
-    from ...report_operations import mix_lines
-    from ...simulate import simulate_lengths
+    from ...reports.lines import print_lines
+    from ...reports.operations import mix_lines
 
     try:
         mix = simulate_lengths(allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate)

@@ -113,16 +113,16 @@ def command(
 
     from ...activations import wanted_activations
     from ...allocation import Allocation, write_allocation
-    from ...budgets import parse_budget
     from ...choices import parse_bits, parse_groupings
+    from ...costs.operations import Workload
     from ...errors import UsageError
     from ...limits import Limits
-    from ...operations import Workload
-    from ...planner import SolverOptions, allocation_of, solve_rounded, top_plans
-    from ...programs import PlanningTask
-    from ...recipes import recipe_allocation
-    from ...report import print_lines, print_plan
-    from ...report_trade_off import explanation_lines, shortlist_table
+    from ...planning.budgets import parse_budget
+    from ...planning.planner import SolverOptions, allocation_of, solve_rounded, top_plans
+    from ...planning.programs import PlanningTask
+    from ...planning.recipes import recipe_allocation
+    from ...reports.lines import print_lines, print_plan
+    from ...reports.trade_off import explanation_lines, shortlist_table
     from ..quantities import bandwidth, energy, parse_pins, seconds, share, size
     from ..refine import refine as by_measuring
     from ..refine import refined_line
@@ -214,7 +214,7 @@ def command(
         return
     report = None if plan is None else plan.report
     if target is not None and report is None:
-        from ...simulate import simulate_allocation
+        from ...costs.simulate import simulate_allocation
 
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
     print_plan(allocation, report)
@@ -270,7 +270,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
     from ...activations import activation_grid, parse_activation_bits
     from ...calibration import CalibrationPlan, method_grid
     from ...models.loading import load_model
-    from ...sensitivity import measure_sensitivity
+    from ...scoring.sensitivity import measure_sensitivity
     from ...tables import table_grid
     from ...texts import read_texts
 

@@ -1,0 +1,1 @@
+"""What a choice costs: operations, the program's prices, the simulator's report."""

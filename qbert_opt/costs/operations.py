@@ -1,0 +1,290 @@
+"""A model's profile and its choices as a graph of operations that a device can be asked to price.
+
+The only place where what BERT computes meets what hardware runs. A block of layers that share their weights is in the
+graph once; its operations repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import networkx as nx
+
+from hwmodels.operation import Operation, StoredWeight
+
+from ..choices import Choice
+from ..profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from ..tables import table_choice
+
+ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "intermediate", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What one inference is: `batch_size` sentences of `seq_len` tokens.
+
+    `input_bits` are the integers that matrices read, by module; others read what the device keeps activations in.
+    """
+
+    seq_len: int = 128
+    batch_size: int = 1
+    input_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one inference."""
+        return self.seq_len * self.batch_size
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How one matrix or table is stored, and whether it stays on chip between inferences."""
+
+    choice: Choice
+    resident: bool = False
+
+
+def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) -> StoredWeight:
+    """Describe a stored matrix or table to the hardware model; its bytes are the choice's price."""
+    layout = storage.choice.layout(matrix.rows, matrix.columns, heads=heads)
+    return StoredWeight(
+        bits=layout.bits,
+        axis=layout.axis,
+        num_groups=layout.num_groups,
+        group_size=layout.group_size,
+        code_bytes=storage.choice.code_bytes(matrix.rows, matrix.columns),
+        metadata_bytes=storage.choice.metadata_bytes(matrix.rows, matrix.columns, heads=heads),
+        resident=storage.resident,
+    )
+
+
+def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
+    """The product of one searched matrix with all tokens, and with whatever else it is applied to."""
+    positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
+    product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
+    return replace(product, input_bits=workload.input_bits.get(matrix.module))
+
+
+def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
+    """The gather of a table's rows for all tokens; a table that is no row gather (relative positions) is read whole."""
+    rows = round(workload.tokens * table.reads_per_token) or table.rows
+    return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
+
+
+def model_graph(
+    profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, *, float_bits: int = 16
+) -> nx.DiGraph:
+    """Build the operator graph of one inference.
+
+    Args:
+        profile: the model.
+        storage: how each searched matrix and table is stored, by module; None stores everything in floats.
+        workload: sentences and tokens.
+        float_bits: width of the floats where `storage` is None; tables and the rest have it too.
+
+    Returns:
+        A graph whose nodes carry `op`; the weights of all nodes together are the whole stored model.
+    """
+    return _Builder(profile, storage, workload, float_bits).build()
+
+
+class _Builder:
+    """Adds operations one after the other; each method returns the name of the tensor it made."""
+
+    def __init__(
+        self, profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, float_bits: int
+    ) -> None:
+        self.profile, self.storage, self.workload = profile, storage, workload
+        self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
+        self.graph = nx.DiGraph()
+        self.norm = 0
+        self.repeats = 1
+
+    def build(self) -> nx.DiGraph:
+        profile = self.profile
+        head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
+        rest = profile.other_elements - head
+        # how the small tensors are spread over the graph decides nothing; together they are the model's
+        self.norm = min(2 * profile.hidden, max(0, rest) // (1 + 2 * profile.num_blocks))
+        loose = rest - self.norm * (1 + 2 * profile.num_blocks)  # biases and whatever else is small
+        per_block, extra = divmod(max(0, loose), profile.num_blocks)
+        current = self._embeddings(min(0, loose))
+        for spec in profile.head:
+            if spec.before_blocks:
+                current = self._head(spec, current)
+        for block in range(profile.num_blocks):
+            current = self._block(block, current, per_block + (extra if block == 0 else 0))
+        for spec in profile.head:
+            if not spec.before_blocks:
+                current = self._head(spec, current)
+        return self.graph
+
+    def _add(self, op: Operation, *inputs: str) -> str:
+        self.graph.add_node(op.name, op=op)
+        self.graph.add_edges_from((name, op.name) for name in inputs)
+        return op.name
+
+    def _floats(self, elements: int) -> StoredWeight | None:
+        if elements <= 0:
+            return None
+        return StoredWeight(8 * self.float_bytes, "none", 0, 0, elements * self.float_bytes, 0)
+
+    def pointwise(self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0) -> str:
+        tokens, hidden = self.workload.tokens, self.profile.hidden
+        width = elements // tokens if elements else hidden
+        size = tokens * width
+        read = size * max(1, len(inputs))
+        return self._add(
+            Operation(name, kind, tokens, 1, width, read, size, weight=self._floats(weight), repeats=self.repeats),
+            *inputs,
+        )
+
+    def _table(self, table: TableSpec) -> str:
+        if self.storage is None:
+            weight = self._floats(table.rows * table.columns)
+        else:
+            weight = stored_weight(table, Storage(table_choice(self.storage, table.module)), self.profile.heads)
+        return self._add(table_operation(table, weight, self.workload))
+
+    def _embeddings(self, spare: int) -> str:
+        current = self.pointwise("embeddings.add", "elementwise", *map(self._table, self.profile.tables))
+        return self.pointwise("embeddings.norm", "layernorm", current, weight=self.norm + spare)
+
+    def _block(self, block: int, current: str, biases: int) -> str:
+        matrices = [m for m in self.profile.matrices if m.block == block]
+        self.repeats = max((1, *(m.uses for m in matrices)))
+        walk = _Block(self, f"block.{block}", current, biases)
+        for matrix in matrices:
+            walk.step(matrix)
+        last = walk.finish()
+        self.repeats = 1
+        return last
+
+    def matrix(self, matrix: MatrixSpec, *inputs: str) -> str:
+        if self.storage is None:
+            weight = self._floats(matrix.elements)
+        else:
+            weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads)
+        if weight is None:
+            raise ValueError(f"{matrix.module} has no weights")
+        return self._add(matrix_operation(matrix, weight, self.workload), *inputs)
+
+    def attention(
+        self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
+    ) -> str:
+        """Scores, softmax and weighted sum; `positioned` matrices add scores of relative positions."""
+        seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
+        depth = max(1, width // self.profile.heads)
+        side, square = copies * seq * depth, copies * seq * seq
+
+        def product(name: str, sizes: tuple[int, int, int], read: int, made: int, *inputs: str) -> str:
+            kind = "softmax" if name == "softmax" else "matmul"
+            m, k, n = sizes
+            op = Operation(f"{prefix}.{name}", kind, m, k, n, read, made, batch=copies, repeats=self.repeats)
+            return self._add(op, *dict.fromkeys(inputs))
+
+        relative = []
+        for index, matrix in enumerate(positioned):
+            by = key if matrix.kind == "query" else query
+            span, read = matrix.fixed_positions, side + matrix.fixed_positions * width
+            made = copies * seq * matrix.fixed_positions
+            relative.append(product(f"positions.{index}", (seq, depth, span), read, made, matrix.module, by))
+        scores = product("scores", (seq, depth, seq), 2 * side, square, query, key, *relative)
+        weights = product("softmax", (seq, 1, seq), square, square, scores)
+        return product("context", (seq, seq, depth), square + side, side, weights, value)
+
+    def _head(self, spec: HeadSpec, source: str) -> str:
+        weight = self._floats(spec.rows * spec.columns)
+        if weight is None:
+            raise ValueError(f"{spec.module} has no weights")
+        if spec.tied_to:
+            weight = self._tied(spec)
+        positions = self.workload.tokens if spec.per_token else self.workload.batch_size
+        return self._add(_gemm(spec.module, positions, spec.columns, spec.rows, weight), source)
+
+    def _tied(self, spec: HeadSpec) -> StoredWeight:
+        """The weights of a head as its embedding table stores them."""
+        stored: StoredWeight | None = self.graph.nodes[spec.tied_to]["op"].weight
+        if stored is None:
+            raise ValueError(f"{spec.tied_to} has no weights")
+        return replace(stored, stored_elsewhere=True)
+
+
+class _Block:
+    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role says which."""
+
+    def __init__(self, builder: _Builder, prefix: str, current: str, biases: int) -> None:
+        self.builder, self.prefix = builder, prefix
+        self.stream = current
+        self.latest = {builder.profile.hidden: current}  # by width
+        self.unread: dict[str, int] = {}  # results of layers without a role, with their widths
+        self.heads: dict[Kind, MatrixSpec] = {}  # the matrices that attention reads
+        self.positioned: list[MatrixSpec] = []  # those among them that relative positions go through
+        self.wide: list[str] = []  # results of intermediate layers
+        self.biases, self.norms_left, self.pairs, self.last = biases, 2, 0, current
+
+    def step(self, matrix: MatrixSpec) -> None:
+        """Add one matrix and what follows it before the next."""
+        if matrix.kind in ("query", "key", "value", "query_key_value", "position"):
+            self.heads[matrix.kind] = matrix
+            self.positioned += [matrix] if matrix.fixed_positions else []
+            self.builder.matrix(matrix, *([self._source(matrix.columns)] if matrix.uses else []))
+        elif matrix.kind == "intermediate":
+            self.wide.append(self.builder.matrix(matrix, self._source(matrix.columns)))
+        elif matrix.kind == "attention_output":
+            made = self.builder.matrix(matrix, self._context(matrix.columns))
+            self._residual("attention", made, matrix.rows)
+        elif matrix.kind == "output":
+            name = f"{self.prefix}.gelu" + (f".{self.pairs}" if self.pairs else "")
+            elements = self.builder.workload.tokens * matrix.columns
+            active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements)
+            self.wide = []
+            self._residual(
+                f"output{f'.{self.pairs}' if self.pairs else ''}", self.builder.matrix(matrix, active), matrix.rows
+            )
+            self.pairs += 1
+        else:
+            self.last = self.builder.matrix(matrix, self._source(matrix.columns))
+            self.unread[self.last] = matrix.rows
+            self.latest[matrix.rows] = self.last
+
+    def finish(self) -> str:
+        """Return the block's result; what ends in a layer without a role, or lacks a norm, gets one."""
+        if not self.unread and not self.norms_left and not self.biases:
+            return self.last
+        weight = self.biases + self.norms_left * self.builder.norm
+        # what comes back to the full width ends in a residual sum too
+        inputs = dict.fromkeys((*self.unread, *self.wide, self.last, *([self.stream] if self.pairs else [])))
+        return self.builder.pointwise(f"{self.prefix}.norm", "layernorm", *inputs, weight=weight)
+
+    def _source(self, width: int) -> str:
+        found = self.latest.get(width, self.last)
+        self.unread.pop(found, None)
+        return found
+
+    def _context(self, width: int) -> str:
+        """Attention over what was made for it; query, key and value may be one fused tensor."""
+        fused = self.heads.get("query_key_value")
+        query, key, value = (self.heads.get(kind, fused) for kind in ATTENTION_KINDS[:3])
+        if query is None or key is None or value is None:
+            return self._source(width)
+        modules = (query.module, key.module, value.module)
+        return self.builder.attention(self.prefix, *modules, width, self.positioned)
+
+    def _residual(self, name: str, made: str, width: int) -> None:
+        others = [tensor for tensor, columns in self.unread.items() if columns == width]
+        inputs = dict.fromkeys((made, *others, *([self.latest[width]] if width in self.latest else [])))
+        self.unread = {tensor: columns for tensor, columns in self.unread.items() if columns != width}
+        elements = self.builder.workload.tokens * width
+        prefix = f"{self.prefix}.{name}"
+        added = self.builder.pointwise(f"{prefix}.add", "elementwise", *inputs, elements=elements, weight=self.biases)
+        self.biases = 0
+        weight = self.builder.norm if self.norms_left else 0
+        self.norms_left = max(0, self.norms_left - 1)
+        self.last = self.builder.pointwise(f"{prefix}.norm", "layernorm", added, elements=elements, weight=weight)
+        self.latest[width] = self.last
+
+
+def _gemm(name: str, m: int, k: int, n: int, weight: StoredWeight, repeats: int = 1) -> Operation:
+    return Operation(name, "gemm", m, k, n, m * k, m * n, weight=weight, repeats=repeats)

@@ -1,0 +1,157 @@
+"""What every option of every matrix and embedding table costs on a device: the tables that the program adds up.
+
+An option is a choice, streamed or resident; embedding tables are always streamed. The same `operation_cost` prices it
+here and in the simulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwmodels.cost import OperationCost, operation_cost, unsupported
+from hwmodels.schedule import launches_that_stay_s
+
+from ..profiles import MatrixSpec, ModelProfile, TableSpec
+from .operations import Storage, Workload, matrix_operation, model_graph, stored_weight, table_operation
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+
+    from ..choices import Choice
+
+DEVICE_ROWS = (
+    "dram_bytes",
+    "latency_bound_s",
+    "latency_floor_s",
+    "dynamic_energy_j",
+    "bops",
+    "scratchpad_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptionTables:
+    """Prices of all options.
+
+    Attributes:
+        options: what an option is, in column order.
+        usage: by resource, float64 [items, options]; the device's rows are absent without a device.
+        fixed: by resource, what everything that is not searched uses.
+        masks: why an option is not allowed, by (item index, option index).
+    """
+
+    options: tuple[Storage, ...]
+    usage: dict[str, NDArray[np.float64]]
+    fixed: dict[str, float]
+    masks: dict[tuple[int, int], str]
+
+
+def byte_table(
+    items: Sequence[MatrixSpec | TableSpec], options: Sequence[Storage], legal: NDArray[np.bool_], heads: int
+) -> NDArray[np.float64]:
+    """Return stored bytes of each legal option, float64 [items, options]; 0 elsewhere."""
+    table = np.zeros(legal.shape)
+    for i, item in enumerate(items):
+        for j in np.flatnonzero(legal[i]).tolist():
+            table[i, j] = options[j].choice.bytes(item.rows, item.columns, heads=heads)
+    return table
+
+
+def option_tables(
+    profile: ModelProfile,
+    choices: Sequence[Choice],
+    legal: NDArray[np.bool_],
+    device: Device | None,
+    workload: Workload,
+    tables: Sequence[TableSpec] = (),
+) -> OptionTables:
+    """Price every option of every item: the matrices, then the searched tables.
+
+    Args:
+        profile: the model.
+        choices: columns of `legal`.
+        legal: bool [items, choices], False where the scores mask a choice.
+        device: the hardware; None prices bytes only.
+        workload: sentences and tokens of one inference.
+        tables: the embedding tables that are searched.
+    """
+    items: tuple[MatrixSpec | TableSpec, ...] = (*profile.matrices, *tables)
+    has_pad = device is not None and device.scratchpad is not None
+    options = [Storage(c) for c in choices] + ([Storage(c, resident=True) for c in choices] if has_pad else [])
+    legal = np.tile(legal, (1, 2)) if has_pad else legal
+    masks: dict[tuple[int, int], str] = {}
+    total_bytes = byte_table(items, options, legal, profile.heads)
+    in_encoder = np.arange(len(items))[:, None] < len(profile.matrices)
+    usage = {"encoder_bytes": np.where(in_encoder, total_bytes, 0.0), "total_bytes": total_bytes}
+    fixed = _fixed(profile, choices, device, workload, tables)
+    if device is None:
+        return OptionTables(tuple(options), usage, fixed, masks)
+    usage |= {row: np.zeros(legal.shape) for row in DEVICE_ROWS}
+    seen: dict[tuple[object, ...], OperationCost | str] = {}
+    for i, item in enumerate(items):
+        wide = workload.input_bits.get(item.module)
+        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide)
+        for j in np.flatnonzero(legal[i]).tolist():
+            key = (item.rows, item.columns, how, j)
+            if key not in seen:
+                seen[key] = _option_cost(item, options[j], profile.heads, device, workload)
+            cost = seen[key]
+            if isinstance(cost, str):
+                masks[i, j] = cost
+                continue
+            for row in DEVICE_ROWS:
+                usage[row][i, j] = getattr(cost, row)
+    return OptionTables(tuple(options), usage, fixed, masks)
+
+
+def fixed_costs(
+    profile: ModelProfile,
+    storage: dict[str, Storage],
+    device: Device,
+    workload: Workload,
+    tables: Sequence[TableSpec] = (),
+) -> list[OperationCost]:
+    """Prices of all operations that are no searched matrix or table; `storage` only has to be complete."""
+    searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
+    graph = model_graph(profile, storage, workload)
+    return [operation_cost(op, device) for name, op in graph.nodes(data="op") if name not in searched]
+
+
+def _option_cost(
+    item: MatrixSpec | TableSpec, option: Storage, heads: int, device: Device, workload: Workload
+) -> OperationCost | str:
+    weight = stored_weight(item, option, heads)
+    if isinstance(item, TableSpec):
+        if option.resident:
+            return "an embedding table is too large and too sparsely read to keep on chip"
+        op = table_operation(item, weight, workload)
+    else:
+        op = matrix_operation(item, weight, workload)
+    return unsupported(op, device) or operation_cost(op, device)
+
+
+def _fixed(
+    profile: ModelProfile,
+    choices: Sequence[Choice],
+    device: Device | None,
+    workload: Workload,
+    tables: Sequence[TableSpec],
+) -> dict[str, float]:
+    searched = {table.module for table in tables}
+    kept = sum(table.bytes for table in profile.tables if table.module not in searched)
+    fixed = {"encoder_bytes": 0.0, "total_bytes": float(profile.other_bytes + kept)}
+    if device is None:
+        return fixed
+    by_bytes = replace(choices[0], grouping="rows:1")
+    storage = {m.module: Storage(by_bytes) for m in profile.matrices}
+    costs = fixed_costs(profile, storage, device, workload, tables)
+    fixed |= {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
+    graph = model_graph(profile, storage, workload)
+    fixed["latency_floor_s"] += launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
+    return fixed

@@ -1,0 +1,107 @@
+"""What a plan costs on a device: the simulator on a model's operator graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..activations import input_bits
+from ..allocation import Allocation
+from ..choices import LEGAL_BITS, Choice
+from ..errors import UsageError
+from ..limits import check_rate
+from ..profiles import ModelProfile
+from .operations import Storage, Workload, model_graph
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+    from hwmodels.mix import MixReport
+    from hwmodels.simulate import CostReport
+
+
+def simulate_storage(
+    profile: ModelProfile,
+    storage: Mapping[str, Storage] | None,
+    device: Device,
+    workload: Workload,
+    *,
+    float_bits: int = 16,
+    inferences_per_s: float | None = None,
+) -> CostReport:
+    """Simulate one inference of a model whose matrices are stored as given (None: floats).
+
+    Raises:
+        hwmodels.errors.DeviceError: the device cannot run it.
+        UsageError: a rate of zero or less.
+    """
+    from hwmodels.simulate import simulate
+
+    check_rate(inferences_per_s)
+    graph = model_graph(profile, storage, workload, float_bits=float_bits)
+    return simulate(graph, device, inferences_per_s=inferences_per_s)
+
+
+def simulate_allocation(
+    allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
+) -> CostReport:
+    """Simulate a plan. What it keeps on chip was decided for its own device; elsewhere everything is streamed."""
+    workload = replace(workload, input_bits=input_bits(allocation.activations))
+    storage = _planned_storage(allocation, device)
+    return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
+
+
+def simulate_lengths(
+    allocation: Allocation,
+    device: Device,
+    lengths: Mapping[int, float],
+    *,
+    batch_size: int = 1,
+    inferences_per_s: float | None = None,
+) -> MixReport:
+    """Simulate a plan under a histogram of sequence lengths.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        lengths: tokens of a sentence -> how often.
+        batch_size: sentences of one inference, all of one length.
+        inferences_per_s: how often an inference is asked for.
+
+    Raises:
+        hwmodels.errors.DeviceError: the device cannot run it at some length.
+        UsageError: a rate of zero or less.
+    """
+    from hwmodels.mix import simulate_mix
+
+    check_rate(inferences_per_s)
+    storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
+    graphs = [
+        (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers)))
+        for seq_len, weight in sorted(lengths.items())
+    ]
+    return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
+
+
+def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storage]:
+    at_home = allocation.device is not None and allocation.device.name == device.id
+    storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
+    return storage | {table.module: Storage(table.choice) for table in allocation.tables}
+
+
+def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
+    """Return what to compare a plan with: (storage, bits of floats) for `fp32`, `fp16` or `int2` … `int8`.
+
+    Integer baselines give every matrix the same bits with one range per row.
+
+    Raises:
+        UsageError: another name.
+    """
+    if name in ("fp32", "fp16"):
+        return None, int(name[2:])
+    bits = name.removeprefix("int")
+    if not name.startswith("int") or not bits.isdigit() or int(bits) not in LEGAL_BITS:
+        legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
+        raise UsageError(f"--compare {name}: legal: {legal}.")
+    storage = Storage(Choice(int(bits), "rows:each", allocation.method))
+    return {m.module: storage for m in allocation.matrices}, 16

@@ -1,0 +1,43 @@
+"""Budgets as people write them: `25MB`, `23.8MiB`, `2.5bit`, `13x`."""
+
+from __future__ import annotations
+
+import re
+
+from hwmodels.errors import DeviceError
+from hwmodels.units import parse_bytes
+
+from ..errors import UsageError
+
+FLOAT_BITS = 32
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(bits?|x)\s*")
+
+
+def parse_budget(text: str, elements: int, option: str) -> int:
+    """Return a budget in bytes.
+
+    Args:
+        text: bytes with a unit, average bits per weight (`2.5bit`), or a factor against float32 (`13x`).
+        elements: weights that the budget covers.
+        option: name of the option, for the message.
+
+    Raises:
+        UsageError: no unit, a unit that is none of these (`25Mb` may be megabits), or nothing positive.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match:
+        number = float(match[1])
+        if number <= 0:
+            raise UsageError(f"{option} {text}: must be more than 0.")
+        bits = FLOAT_BITS / number if match[2] == "x" else number
+        return int(bits * elements / 8)
+    try:
+        size = parse_bytes(text)
+    except DeviceError as error:
+        legal = "Legal: bytes with a unit (25MB, 23.8MiB), average bits per weight (2.5bit), or a factor (13x)"
+        reason, *_, hint = str(error).split("; ")
+        ambiguous = f"; {hint}" if "does not say" in hint else ""
+        raise UsageError(f"{option} {text}: {reason}{ambiguous}. {legal}.") from None
+    if size <= 0:
+        raise UsageError(f"{option} {text}: must be more than 0.")
+    return size

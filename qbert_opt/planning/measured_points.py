@@ -1,0 +1,55 @@
+"""Points that somebody measured, to be drawn over what was predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from ..files import read_document
+
+SCHEMA = "qbert-opt/measured@1"
+
+
+class MeasuredPoint(BaseModel):
+    """A plan that was run: its loss with an interval, and whatever else was measured.
+
+    Attributes:
+        name: what the picture calls it.
+        loss: in the unit of the predicted loss; `low` and `high` its interval, where there is one.
+        encoder_bytes: of the searched matrices as stored.
+        latency_s: of one inference; `energy_j` likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    name: str
+    loss: FiniteFloat
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    encoder_bytes: int | None = None
+    latency_s: FiniteFloat | None = None
+    energy_j: FiniteFloat | None = None
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """By the names of a frontier's resources."""
+        known = {"bytes": self.encoder_bytes, "latency": self.latency_s, "energy": self.energy_j}
+        return {name: float(value) for name, value in known.items() if value is not None}
+
+
+class MeasuredPoints(BaseModel):
+    """A file of measured points: what was measured, on which text, by which command."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    what: str = ""
+    points: tuple[MeasuredPoint, ...]
+
+
+def read_measured(path: str | Path) -> MeasuredPoints:
+    """Read measured points.
+
+    Raises:
+        InputFileError: missing, malformed, or another schema.
+    """
+    return read_document(path, MeasuredPoints, SCHEMA)

@@ -1,0 +1,259 @@
+"""A planning task to a proven plan.
+
+Two questions are asked in turn. First the bits: least predicted loss under every limit. Then, bits fixed, which
+matrices stay in the scratchpad: least energy. Only where a limit on traffic, latency or energy binds do both become
+one program, because then residency decides what bits are possible.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from solvers import random_plans, shadow_price, top_k
+from solvers.solution import relative_gap
+
+from ..activations import ActivationChoice, input_bits, planned_activations
+from ..allocation import Allocation, Limit, PlannedActivation, UniformPlan
+from ..costs.operations import Workload
+from ..errors import InfeasibleError, UsageError
+from ..limits import Limits, Row, measured, tightest
+from ..scores import ScoreTable
+from .cross_fit import cross_fit
+from .planned import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .programs import LOSS, RESIDENT_GOALS, PlanningTask
+from .scheduled import broken, enforced, proven_against
+from .solved import Plan, SolverOptions, attempt, why_infeasible
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+
+MB, MS = 1_000_000, 1e-3
+RANDOM_PLANS = 3
+
+
+def allocate(
+    scores: ScoreTable,
+    limits: Limits,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    activations: Sequence[ActivationChoice] = (),
+    options: SolverOptions | None = None,
+    **wishes: Any,
+) -> Allocation:
+    """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
+
+    Args:
+        scores: predicted loss of each choice.
+        limits: what the user asked for.
+        device: target hardware; its own limits and formats count too.
+        workload: sentences and tokens of one inference.
+        activations: choices for the inputs of matrices; none leaves them as they are.
+        options: solver, time limit, gap.
+        **wishes: fields of `Wishes`: bits, groupings, pins, ties, max_formats, least with max_loss and so on.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
+        UsageError: a wish that leaves nothing, a name that nothing has, a limit without a device.
+    """
+    task = PlanningTask(scores, limits, device=device, workload=workload, **wishes)
+    task, plan, rounded = solve_rounded(task, options or SolverOptions(), activations)
+    return allocation_of(task, plan, rounded)
+
+
+def solve_rounded(
+    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
+) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
+    """Solve, and round the inputs of matrices too; widths that the device does not keep anyway are priced anew.
+
+    Args:
+        task: scores, limits and hardware.
+        options: how to solve.
+        activations: choices for the inputs; none leaves them as they are.
+
+    Returns:
+        The task as it was priced, its answer, and how each input is rounded.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: none of them was scored.
+    """
+    plan = solve_task(task, options)
+    if not activations:
+        return task, plan, ()
+    chosen = [task.choices.index(plan.storage[item.module].choice) for item in task.items]
+    loss = math.fsum(task.value[range(len(chosen)), chosen].tolist())
+    planned = planned_activations(task.scores, activations, loss)
+    found = input_bits(planned)
+    if task.device is not None and any(bits != task.device.activation_bits for bits in found.values()):
+        task = task.reading(found)
+        plan = solve_task(task, options)
+    return task, plan, planned
+
+
+def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
+    """Solve, place, simulate, and check the limits that do not add up.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+    """
+    problem = task.problem(task.capacity(), joint=task.joint)
+    # Bits and residency together under a loss are the hardest of all: a fixed effort, and the gap that it leaves.
+    quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
+    solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
+    if solution.choice is None:
+        raise InfeasibleError(why_infeasible(task, problem, solution, options))
+    plan = Plan(problem, solution, *task.placed(solution.choice))
+    return enforced(task, plan, options) if broken(task, plan) else plan
+
+
+def top_plans(
+    task: PlanningTask,
+    best: Plan,
+    options: SolverOptions,
+    count: int,
+    within: float = math.inf,
+    apart: int | None = None,
+) -> list[Plan]:
+    """Return up to `count` different plans, the best first, each the best that is `apart` from those before it.
+
+    Args:
+        task: what `best` answers.
+        best: the answer of `solve_task`.
+        options: solver, time limit and gap of each.
+        count: how many at most.
+        within: largest distance from the best value, as a part of it.
+        apart: in how many matrices two plans differ at least; a tenth of them when None, since plans that differ in
+            two are measured alike.
+
+    Raises:
+        UsageError: `apart` is more than there are.
+    """
+    apart = max(1, len(task.items) // 10) if apart is None else apart
+    if apart > len(task.items):
+        raise UsageError(f"--apart {apart}: there are {len(task.items)} matrices and scored tables.")
+    rivals = top_k(
+        best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
+        relative_gap=options.relative_gap,
+    )  # fmt: skip
+    others = [rival for rival in rivals if rival.choice is not None and rival.choice != best.solution.choice]
+    plans = [Plan(best.problem, rival, *task.placed(rival.choice or ())) for rival in others]
+    if best.tightened:  # what is proven under tightened sums is not proven under the limits
+        plans = [replace(plan, solution=proven_against(plan.solution, best.solution.lower_bound)) for plan in plans]
+    return [best, *(plan for plan in plans if not broken(task, plan))][:count]
+
+
+def allocation_of(
+    task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = (), *, answer: bool = True
+) -> Allocation:
+    """Put the solved plan together with its proof.
+
+    Args:
+        task: what was asked.
+        plan: what was found.
+        activations: how inputs are rounded.
+        answer: the plan is the program's own answer, which cross-fitting can judge; not one of a shortlist, or refined.
+    """
+    solution = plan.solution
+    fixed = 0.0 if task.goal is None else task.fixed(task.goal)
+    proof = Proof(
+        status=solution.status.value,
+        objective=task.goal or LOSS,
+        gap=relative_gap(solution.value + fixed, solution.lower_bound + fixed),
+        lower_bound=solution.lower_bound + fixed,
+        solver=solution.solver,
+        limits=tuple(_limit(task, plan, row) for row in task.rows),
+        uniform=tuple(_uniform(task, plan)),
+        random_loss=_random(task, plan),
+        next_mb_gain=_next_mb(task, plan),
+        next_ms_gain=_next_ms(task, plan) if answer else None,
+        cross_fitted=cross_fit(task, plan.problem) if answer and task.goal is None else None,
+    )
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
+    plain = with_activations(plain, tuple(activations)) if activations else plain
+    if task.wishes.max_loss is None:
+        return plain
+    limit = Limit(
+        resource=LOSS,
+        capacity=task.wishes.max_loss,
+        used=plain.predicted_loss,
+        source="--max-loss",
+        binds=LOSS in solution.binding,
+    )
+    return plain.model_copy(update={"limits": (limit, *plain.limits)})
+
+
+def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
+    encoder_bytes = stored_bytes(task.profile, plan.storage)
+    own = {"encoder_bytes": encoder_bytes, "total_bytes": total_stored_bytes(task.profile, plan.storage)}
+    used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
+    binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
+    return Limit(
+        resource=row.measure,
+        capacity=row.stated,
+        used=used,
+        source=row.source,
+        binds=binds or row.measure in plan.tightened,
+    )
+
+
+def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
+    """The three best plans that give every matrix one choice within the limits on bytes and loss, tables as here."""
+    matrices = slice(0, task.num_matrices)
+    names = [c.name for c in task.choices]
+    tables = [
+        (i, names.index(plan.storage[item.module].choice.name))
+        for i, item in enumerate(task.items)
+        if i >= task.num_matrices
+    ]
+    of_tables = math.fsum(task.value[at] for at in tables)
+    taken = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
+    rows = [task.hard[name] for name in taken if name in task.hard]
+    capacity = min((row.capacity - taken[row.resource] for row in rows), default=math.inf)
+    most = math.inf if task.wishes.max_loss is None else task.wishes.max_loss
+    found = []
+    for j, c in enumerate(task.choices):
+        masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
+        size = int(task.tables.usage["encoder_bytes"][:, j].sum())
+        if task.legal[matrices, j].all() and not masked and size <= capacity:
+            loss = math.fsum([*task.value[matrices, j], of_tables])
+            found.append((j, UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss)))
+    least = np.zeros(len(task.choices)) if task.goal is None else task.usage(task.goal)[matrices].sum(axis=0)
+    kept = [(least[j], uniform.predicted_loss, uniform) for j, uniform in found if uniform.predicted_loss <= most]
+    return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
+
+
+def _random(task: PlanningTask, plan: Plan) -> float | None:
+    """Median loss of a few random plans that fill the same limits, with this plan's tables; None without any."""
+    if task.goal is not None:
+        return None  # random plans that keep a loss are no rivals: they fill it
+    problem = replace(plan.problem, pins=_table_pins(task, plan))
+    losses = [rival.value for rival in random_plans(problem, RANDOM_PLANS)]
+    return statistics.median(losses) if losses else None
+
+
+def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
+    return {item.module: plan.storage[item.module].choice.name for item in task.searched_tables}
+
+
+def _next_mb(task: PlanningTask, plan: Plan) -> float | None:
+    limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
+    if not limited or plan.tightened or task.goal is not None:
+        return None  # under a scheduled limit another MB would have to be tightened anew
+    resource = next((name for name in limited if name in plan.solution.binding), limited[0])
+    return shadow_price(plan.problem, plan.solution, resource, MB)
+
+
+def _next_ms(task: PlanningTask, plan: Plan) -> float | None:
+    """Return the predicted loss that one more millisecond saves where latency binds, solved again."""
+    if "latency_s" not in plan.tightened or task.goal is not None:
+        return None
+    stated = next(row.stated for row in task.scheduled if row.measure == "latency_s")
+    wider = solve_task(task.under(replace(task.limits, latency_s=stated + MS)), SolverOptions())
+    return max(0.0, plan.solution.value - wider.solution.value)

@@ -1,0 +1,143 @@
+"""The papers' own plans, made by their rules rather than by a program, to be compared with ours.
+
+`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω get the high width, the others 2 bits, 128 row groups
+(Shen et al. 2020, section 4.1). k is the largest that the byte budget allows, half of the layers without one.
+`uniform:3bit/columns:64/gptq` gives every matrix that choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..activations import ActivationChoice, input_bits, planned_activations
+from ..allocation import Allocation
+from ..choices import Choice, choice
+from ..costs.operations import Storage, Workload
+from ..costs.simulate import simulate_storage
+from ..errors import InfeasibleError, UsageError
+from ..limits import Limits
+from ..profiles import ModelProfile
+from ..provenance import code_commit, code_version, today
+from ..scores import Provenance, ScoreTable
+from .planned import Proof, assemble, stored_bytes, with_activations
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+
+RECIPES = {"qbert-2/3": (2, 3), "qbert-2/4": (2, 4)}
+GROUPING = "rows:128"
+UNIFORM = "uniform:"
+
+
+def recipe_allocation(
+    scores: ScoreTable,
+    recipe: str,
+    limits: Limits,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    activations: Sequence[ActivationChoice] = (),
+) -> Allocation:
+    """Make a plan by a paper's rule.
+
+    Args:
+        scores: a table of metric `qbert`, which holds Ω of each encoder layer.
+        recipe: a name in `RECIPES`.
+        limits: only the byte budgets are used.
+        device: where to predict its cost.
+        workload: sentences and tokens of one inference.
+        activations: choices for the inputs of matrices; none leaves them as they are.
+
+    Raises:
+        UsageError: unknown recipe, or scores without Ω or without its choices.
+        InfeasibleError: not even all layers at the low width fit.
+    """
+    if activations:
+        plain = recipe_allocation(scores, recipe, limits)
+        planned = planned_activations(scores, activations, plain.predicted_loss)
+        read = replace(workload or Workload(), input_bits=input_bits(planned))
+        return with_activations(recipe_allocation(scores, recipe, limits, device=device, workload=read), planned)
+    if recipe.startswith(UNIFORM):
+        return uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
+    if recipe not in RECIPES:
+        raise UsageError(f"--recipe {recipe}: legal: {', '.join(RECIPES)}, {UNIFORM}CHOICE.")
+    if not scores.block_sensitivity:
+        raise UsageError(f"--recipe {recipe}: needs scores of --metric qbert; these are of metric {scores.metric}.")
+    low, high = (Choice(bits, GROUPING, scores.method) for bits in RECIPES[recipe])
+    for c in (low, high):
+        if c.name not in scores.choices:
+            raise UsageError(f"--recipe {recipe}: {c.name} was not scored. Score bits {c.bits} with {GROUPING}.")
+    order = [s.block for s in sorted(scores.block_sensitivity, key=lambda s: -s.omega)]
+    capacity = min(
+        math.inf if limits.encoder_bytes is None else limits.encoder_bytes,
+        math.inf if limits.total_bytes is None else limits.total_bytes - scores.profile.fixed_bytes,
+    )
+    counts = range(len(order), -1, -1) if capacity < math.inf else [len(order) // 2]
+    for count in counts:
+        storage = _storage(scores, set(order[:count]), low, high)
+        if stored_bytes(scores.profile, storage) <= capacity:
+            return _unproven(scores, storage, device, workload, f"recipe {recipe}")
+    least = stored_bytes(scores.profile, _storage(scores, set(), low, high))
+    raise InfeasibleError(
+        f"--recipe {recipe}: needs at least {least} bytes for the encoder, the budget is {capacity:.0f}."
+    )
+
+
+def uniform_allocation(
+    scores: ScoreTable, choice: Choice, *, device: Device | None = None, workload: Workload | None = None
+) -> Allocation:
+    """Make the plan that gives every matrix the same choice.
+
+    Raises:
+        UsageError: the choice was not scored, or a matrix masks it.
+    """
+    if choice.name not in scores.choices:
+        raise UsageError(f"{choice.name} was not scored. Scored: {', '.join(scores.choices)}.")
+    storage = {m.module: Storage(choice) for m in scores.profile.matrices}
+    return _unproven(scores, storage, device, workload, f"uniform {choice.name}")
+
+
+def _storage(scores: ScoreTable, blocks: set[int], low: Choice, high: Choice) -> dict[str, Storage]:
+    return {m.module: Storage(high if m.block in blocks else low) for m in scores.profile.matrices}
+
+
+def _unproven(
+    scores: ScoreTable, storage: dict[str, Storage], device: Device | None, workload: Workload | None, maker: str
+) -> Allocation:
+    workload = workload or Workload()
+    report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
+    return assemble(scores, storage, Proof("unproven", maker), report, workload)
+
+
+def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Allocation:
+    """Make the plan that somebody wrote by hand: one choice per module, nothing predicted, nothing proven.
+
+    Raises:
+        UsageError: a matrix has no choice, choices are of several methods, or one does not divide its matrix.
+    """
+    missing = [m.module for m in profile.matrices if m.module not in choices]
+    methods = {c.method for c in choices.values()}
+    if missing or len(methods) != 1:
+        raise UsageError(f"given plan: {f'{missing[0]} has no choice' if missing else f'methods {sorted(methods)}'}.")
+    names = tuple(dict.fromkeys(choices[m.module].name for m in profile.matrices))
+    blank = tuple((0.0,) * len(names) for _ in profile.matrices)
+    scores = ScoreTable(
+        metric="none",
+        method=methods.pop(),
+        loss_unit="none",
+        contains="nothing is predicted",
+        profile=profile,
+        choices=names,
+        value=blank,
+        std_error=blank,
+        weight_error=blank,
+        provenance=Provenance(
+            data="none", data_sha256="", num_scored=0, num_calibration=0, mean_tokens=0.0, mean_confidence=0.0,
+            scored_accuracy=None, seed=0, commit=code_commit(), version=code_version(), date=today(),
+        ),
+    )  # fmt: skip
+    storage = {m.module: Storage(choices[m.module]) for m in profile.matrices}
+    return _unproven(scores, storage, None, None, "given by hand")

@@ -1,0 +1,1 @@
+"""What people read: lines on the terminal and one HTML file."""

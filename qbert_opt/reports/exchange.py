@@ -1,0 +1,73 @@
+"""What another tool makes of a plan, and what we make of another tool's plan, as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from hwmodels.units import format_bytes
+
+from ..allocation import Allocation
+from ..choices import choice
+from ..deployment.exchange import WORDS, Cost, Export
+
+
+def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:
+    """What was carried over, what was not, and what that costs."""
+    exact = sum(item.is_exact for item in export.carried)
+    yield f"{export.tool.TITLE}: {exact} of {len(export.carried)} matrices keep their bits and groups"
+    for change, count in export.changes.most_common():
+        yield f"changed          {change}: {count} matrices"
+    yield f"rounding         {plan.method} here; there {export.tool.ROUNDING}"
+    more = export.tool_bytes - export.planned_bytes
+    yield (
+        f"encoder bytes    {format_bytes(export.planned_bytes)} planned, {format_bytes(export.tool_bytes)} "
+        f"as the tool describes its format{f' <- {format_bytes(more)} more' if more > 0 else ''}"
+    )
+    if cost is None:
+        yield "predicted loss   cost of the changes unknown without --scores"
+    else:
+        yield (
+            f"predicted loss   {cost.planned_loss:.4g} planned, {cost.carried_loss:.4g} with what the tool runs"
+            f"{ratio(cost.carried_loss, cost.planned_loss)}; both rounded by {plan.method}, ranges as scored"
+        )
+        yield from stand_in_lines(cost.stand_ins)
+    if plan.tables:
+        widths = sorted({table.bits for table in plan.tables})
+        yield (
+            f"not carried      {len(plan.tables)} embedding tables at {', '.join(map(str, widths))} bits and "
+            "everything else in fp16: the config speaks of the encoder's matrices only"
+        )
+    for note in export.tool.NOTES:
+        yield f"note             {note}"
+
+
+def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    """Which choices were priced as which others; those that differ in their form only, in one line for each form."""
+    forms = Counter[tuple[str, str]]()
+    for (wanted, taken), count in stand_ins.items():
+        asked, found = choice(wanted), choice(taken)
+        if (asked.bits, asked.grouping) == (found.bits, found.grouping):
+            forms[(asked.form, found.form)] += count
+        else:
+            yield f"priced as        {wanted} was not scored for {count} matrices; its loss is taken from {taken}"
+    for (asked_form, found_form), count in forms.items():
+        more = ", which loses less" if (asked_form, found_form) == ("symmetric", "offset") else ""
+        yield (
+            f"not priced       ranges with {WORDS[asked_form]} were not scored: {count} matrices are priced with "
+            f"{WORDS[found_form]}{more}"
+        )
+
+
+def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
+    """Our best plan beside somebody else's."""
+    yield (
+        f"our best plan    {best.predicted_loss:.4g} at {format_bytes(best.encoder_bytes)}, {best.status}; "
+        f"the imported plan {plan.predicted_loss:.4g} at {format_bytes(plan.encoder_bytes)}"
+        f"{ratio(plan.predicted_loss, best.predicted_loss)}"
+    )
+
+
+def ratio(loss: float, reference: float) -> str:
+    """How many times as much, in brackets; nothing where that means nothing."""
+    return f" ({loss / reference:.2f}x)" if reference > 0 else ""

@@ -1,0 +1,339 @@
+"""A plan as one HTML file: no network, no second file; every name in it is text, whatever characters it holds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hwmodels.units import format_bytes, format_joules, format_seconds
+
+from ..allocation import Allocation, PlannedMatrix
+from ..limits import shown
+from ..planning.frontier import TradeOff
+from ..planning.measured_points import MeasuredPoints
+from ..planning.plan_grid import grid_of
+from .lines import MEASURES, TITLES, rounded_inputs
+
+if TYPE_CHECKING:
+    from hwmodels.simulate import CostReport
+
+NAMED_CELLS = 600  # more matrices than that are shown by colour, with their names on touching them
+MOST_TICKS = 40
+MAX_POINTS = 1500
+
+
+def html_report(
+    plan: Allocation,
+    *,
+    frontier: TradeOff | None = None,
+    cost: CostReport | None = None,
+    measured: MeasuredPoints | None = None,
+) -> str:
+    """Render a plan.
+
+    Args:
+        plan: the plan.
+        frontier: loss over encoder bytes, of the plan's own scores.
+        cost: what the plan costs on a device.
+        measured: points that were measured; the first is taken for this plan.
+    """
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    name = plan.profile.name
+    context: dict[str, Any] = {
+        "title": f"{name}: {plan.encoder_bytes / 1e6:.2f} MB, {plan.average_bits:.2f} bits per weight",
+        "subtitle": f"{plan.profile.architecture}, {plan.profile.num_blocks} layers, {len(plan.matrices)} matrices; "
+        f"{_proof(plan)}",
+        "tiles": _tiles(plan, cost),
+        "contains": f"Predicted loss contains: {plan.contains}. Unit: {plan.loss_unit}.",
+        "heat": _heat(plan),
+        "curve": None if frontier is None or not frontier.points else _curve(plan, frontier, measured),
+        "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
+        "limits": _limits(plan),
+        "rivals": _rivals(plan),
+        "measured": [] if measured is None else _measured(plan, measured),
+        "measured_what": "" if measured is None else measured.what,
+        "device": None if cost is None else _device(cost),
+        "no_device": "No device: give --device, the target hardware.",
+        "headings": [{"name": n, "number": number} for n, number in HEADINGS],
+        "matrices": [_row(m) for m in plan.matrices],
+        "origin": _origin(plan),
+    }
+    return environment.get_template("report.html").render(context)
+
+
+HEADINGS = (
+    ("layer", True),
+    ("matrix", False),
+    ("module", False),
+    ("rows × inputs", True),
+    ("bits", True),
+    ("groups", False),
+    ("method", False),
+    ("bytes", True),
+    ("kept", False),
+    ("predicted loss", True),
+    ("± std error", True),
+)
+
+
+def _row(m: PlannedMatrix) -> list[dict[str, Any]]:
+    cells: Sequence[tuple[object, object]] = (
+        (m.block + 1, m.block + 1),
+        (TITLES.get(m.kind, m.kind),) * 2,
+        (m.module,) * 2,
+        (f"{m.rows} × {m.columns}", m.rows * m.columns),
+        (m.bits, m.bits),
+        (m.grouping,) * 2,
+        (m.method + ("" if m.form == "offset" else f"/{m.form}"),) * 2,
+        (f"{m.bytes:,}", m.bytes),
+        ("on chip" if m.residency == "resident" else "streamed",) * 2,
+        (f"{m.predicted_loss:.3g}", m.predicted_loss),
+        (f"{m.std_error:.1g}", m.std_error),
+    )
+    return [
+        {"text": text, "key": key, "number": number} for (text, key), (_, number) in zip(cells, HEADINGS, strict=True)
+    ]
+
+
+def _proof(plan: Allocation) -> str:
+    gap = "" if plan.gap is None else f", proven gap {plan.gap:.1e}"
+    return f"{plan.status}{gap} ({plan.solver})"
+
+
+def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
+    smaller = 4 * plan.profile.encoder_elements / plan.encoder_bytes
+    tiles = [
+        ("encoder matrices", f"{plan.encoder_bytes / 1e6:.2f} MB", f"{smaller:.1f}x smaller than float32"),
+        ("whole model", f"{plan.total_bytes / 1e6:.2f} MB", "tables, biases, norms and head included"),
+        ("bits per weight", f"{plan.average_bits:.3f}", "scales and offsets counted"),
+        ("predicted loss", f"{plan.expected_loss:.3g}", f"± {plan.expected_std_error:.1g}"),
+    ]
+    if cost is not None:
+        tiles += [
+            ("latency", format_seconds(cost.latency_s), f"predicted on {cost.device}"),
+            ("peak memory", format_bytes(cost.peak_memory_bytes), "weights and activations"),
+            ("energy", format_joules(cost.energy_j), "per inference"),
+        ]
+    if plan.next_mb_gain is not None and plan.predicted_loss > 0:
+        share = 100 * plan.next_mb_gain / plan.predicted_loss
+        tiles.append(("one more MB", f"−{share:.1f} %", "of the predicted loss"))
+    return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
+
+
+def _heat(plan: Allocation) -> dict[str, Any]:
+    grid = grid_of(plan.matrices)
+    named = len(plan.matrices) <= NAMED_CELLS
+    width, height = 88, 22 if named else 4
+    step = 1 if named else -(-len(grid.blocks) // MOST_TICKS)
+    cells = []
+    for index, m in enumerate(plan.matrices):
+        row, column = grid.cells[index]
+        size = f"c{m.group_size}" if m.axis == "columns" else f"r{m.num_groups}"
+        kept = "*" if m.residency == "resident" else ""
+        cells.append(
+            {
+                "x": 42 + column * width,
+                "y": 20 + row * height,
+                "bits": m.bits,
+                "text": f"{m.bits} {size}{kept}",
+                "title": f"{m.module}: {m.choice.name}, {m.bytes:,} bytes, predicted loss {m.predicted_loss:.3g}",
+            }
+        )
+    weights: Counter[int] = Counter()
+    for m in plan.matrices:
+        weights[m.bits] += m.rows * m.columns
+    return {
+        "width": 46 + len(grid.columns) * width,
+        "height": 24 + len(grid.blocks) * height,
+        "cell_width": width,
+        "cell_height": height,
+        "gap": 2 if named else 0,
+        "named": named,
+        "columns": [
+            {"x": 42 + (i + 0.5) * width, "text": grid.title(i, TITLES)[:14]} for i in range(len(grid.columns))
+        ],
+        "rows": [
+            {"y": 20 + i * height + (15 if named else 8), "text": grid.blocks[i] + 1}
+            for i in range(0, len(grid.blocks), step)
+        ],
+        "cells": cells,
+        "shares": [
+            {"bits": bits, "text": f"{100 * count / plan.profile.encoder_elements:.1f} % of the weights"}
+            for bits, count in sorted(weights.items())
+        ],
+    }
+
+
+def _curve(plan: Allocation, found: TradeOff, measured: MeasuredPoints | None) -> dict[str, Any] | None:
+    points = sorted((p.usage["encoder_bytes"] / 1e6, p.predicted_loss) for p in found.points)
+    points = points[:: max(1, len(points) // MAX_POINTS)]
+    uniform = [(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.choice) for u in found.uniform]
+    shown_points = [] if measured is None else [p for p in measured.points if p.encoder_bytes is not None]
+    own = (plan.encoder_bytes / 1e6, plan.predicted_loss)
+    losses = [y for _, y in points] + [y for _, y, _ in uniform] + [p.loss for p in shown_points] + [own[1]]
+    positive = [y for y in losses if y > 0]
+    if not positive:
+        return None
+    sizes = [x for x, _ in points] + [x for x, _, _ in uniform] + [own[0]]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    low, high = (low - 0.1, high + 0.1)
+    left, right = min(sizes), max(sizes)
+    left, right = left - 0.02 * (right - left or 1), right + 0.02 * (right - left or 1)
+
+    def x(size: float) -> float:
+        return round(70 + 580 * (size - left) / (right - left), 1)
+
+    def y(loss: float) -> float:
+        level = math.log10(loss) if loss > 0 else low
+        return round(290 - 280 * (level - low) / (high - low), 1)
+
+    path = [f"M {x(points[0][0])} {y(points[0][1])}"]
+    path += [f"H {x(size)} V {y(loss)}" for size, loss in points[1:]]
+    step = 10 ** math.floor(math.log10((right - left) / 4))
+    step = next(s for s in (step, 2 * step, 5 * step, 10 * step) if (right - left) / s <= 8)
+    ticks = [i * step for i in range(math.ceil(left / step), math.floor(right / step) + 1)]
+    return {
+        "unit": found.loss_unit,
+        "path": " ".join(path),
+        "x_ticks": [{"at": x(t), "text": f"{t:g}"} for t in ticks],
+        "y_ticks": [{"at": y(10.0**e), "text": f"{10.0**e:g}"} for e in range(math.ceil(low), math.floor(high) + 1)],
+        "uniform": [{"x": x(s), "y": y(loss), "title": f"{c}: {loss:.3g} at {s:.2f} MB"} for s, loss, c in uniform],
+        "measured": [
+            {"x": x((p.encoder_bytes or 0) / 1e6), "y": y(p.loss), "title": f"measured, {p.name}: {p.loss:.3g}"}
+            for p in shown_points
+        ],
+        "chosen": {"x": x(own[0]), "y": y(own[1]), "title": f"this plan: {own[1]:.3g} at {own[0]:.2f} MB"},
+    }
+
+
+def _limits(plan: Allocation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{limit.source}: {MEASURES[limit.resource]}",
+            "used": shown(limit.resource, limit.used),
+            "capacity": shown(limit.resource, limit.capacity),
+            "share": f"{100 * limit.used / limit.capacity:.1f} %" if limit.capacity else "-",
+            "binds": limit.binds,
+        }
+        for limit in plan.limits
+    ]
+
+
+def _rivals(plan: Allocation) -> list[dict[str, str]]:
+    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.expected_loss)]
+    if plan.cross_fitted is not None:
+        rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.predicted_loss))
+    rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
+    if plan.random_loss is not None:
+        rows.append(("random plans in the same limits, median", None, plan.random_loss))
+    if plan.lower_bound is not None and plan.objective == "predicted_loss":
+        rows.append(("proven lower bound of the sum of scores", None, plan.lower_bound))
+    return [
+        {
+            "name": name,
+            "bytes": "-" if size is None else format_bytes(size),
+            "loss": f"{loss:.4g}",
+            "ratio": f"{loss / plan.expected_loss:.2f}x" if plan.expected_loss > 0 else "-",
+        }
+        for name, size, loss in rows
+    ]
+
+
+def _measured(plan: Allocation, measured: MeasuredPoints) -> list[dict[str, str]]:
+    rows = []
+    for index, point in enumerate(measured.points):
+        predicted = plan.expected_loss if index == 0 else None
+        rows.append(
+            {
+                "name": point.name,
+                "predicted": "-" if predicted is None else f"{predicted:.4g}",
+                "loss": f"{point.loss:.4g}",
+                "interval": "-" if point.low is None or point.high is None else f"{point.low:.4g} to {point.high:.4g}",
+                "ratio": f"{point.loss / predicted:.2f}x" if predicted else "-",
+            }
+        )
+    return rows
+
+
+def _device(cost: CostReport) -> dict[str, Any]:
+    by_kind: defaultdict[str, float] = defaultdict(float)
+    for row in cost.operations:
+        by_kind[_part(row.cost.name)] += row.cost.latency_bound_s
+    low, high = cost.latency_interval_s
+    facts = [
+        ("latency, scheduled", f"{format_seconds(cost.latency_s)}; sum of operations "
+         f"{format_seconds(cost.latency_bound_s)}; expect {format_seconds(low)} to {format_seconds(high)} if measured"),
+        ("peak memory", f"{format_bytes(cost.peak_memory_bytes)}: weights {format_bytes(cost.weight_bytes)}, "
+         f"activations {format_bytes(cost.peak_activation_bytes)}"),
+        ("kept on chip", f"{format_bytes(cost.scratchpad_bytes)} of {format_bytes(cost.scratchpad_room_bytes)}"),
+        ("DRAM traffic", f"{format_bytes(cost.dram_bytes)} per inference"),
+        ("energy", f"{format_joules(cost.energy_j)}, of which {format_joules(cost.dynamic_energy_j)} dynamic"),
+        ("unpacking", f"{format_seconds(cost.unpack_s)}, saves {format_seconds(cost.dram_saved_s)} of DRAM time "
+         "against 8 bits"),
+        ("device file", f"{cost.sourced_figures} of {cost.all_figures} figures have a source; {cost.confidence}"),
+        *(("over limit", line) for line in cost.over_limits),
+        *(("note", line) for line in cost.notes),
+    ]  # fmt: skip
+    return {
+        "headline": f"{cost.device}, predicted: {format_seconds(cost.latency_s)} per inference",
+        "bars": [
+            _bar("What operations wait for", {k: v * cost.latency_bound_s for k, v in cost.bound_shares.items()}),
+            _bar("Time by operation", by_kind),
+        ],
+        "facts": [{"name": name, "value": value} for name, value in facts],
+    }
+
+
+def _bar(name: str, seconds: dict[str, float]) -> dict[str, Any]:
+    whole = math.fsum(seconds.values()) or 1.0
+    ordered = sorted(seconds.items(), key=lambda item: -item[1])
+    if len(ordered) > 7:
+        ordered = [*ordered[:6], ("the rest", math.fsum(v for _, v in ordered[6:]))]
+    return {
+        "name": name,
+        "parts": [
+            {
+                "colour": index,
+                "share": round(100 * value / whole, 2),
+                "text": f"{part}: {format_seconds(value)} ({100 * value / whole:.0f} %)",
+            }
+            for index, (part, value) in enumerate(ordered)
+        ],
+    }
+
+
+def _part(operation: str) -> str:
+    """Which part of the model an operation belongs to."""
+    name = operation.lower()
+    if "embed" in name:
+        return "embeddings"
+    parts = {"scores": "attention products", "context": "attention products", "softmax": "softmax", "gelu": "gelu"}
+    last = name.rsplit(".", 1)[-1]
+    if last in parts:
+        return parts[last]
+    if last in ("add", "norm"):
+        return "additions and norms"
+    return "products with weights"
+
+
+def _origin(plan: Allocation) -> list[dict[str, object]]:
+    p = plan.provenance
+    accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
+    facts = {
+        "model": f"{plan.profile.name}, sha256 {plan.profile.sha256}",
+        "scores": f"metric {plan.metric}, method {plan.method}, commit {p.commit}, version {p.version}, {p.date}",
+        "calibration text": f"{p.data}: {p.num_calibration} texts to fit, {p.num_scored} to score, "
+        f"{p.mean_tokens:.1f} tokens each{accuracy}; sha256 {p.data_sha256}; seed {p.seed}",
+        "plan": f"{_proof(plan)}, version {plan.version}",
+        "embedding tables": "; ".join(f"{t.module} {t.bits} bits, {format_bytes(t.bytes)}" for t in plan.tables) or "-",
+        "inputs": rounded_inputs(plan) or "not rounded",
+    }
+    return [{"name": name, "value": value} for name, value in facts.items()]

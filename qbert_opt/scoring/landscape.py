@@ -1,0 +1,83 @@
+"""The loss near a model: along two eigenvectors, and along the direction in which it curves downward most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..curvature.hessian import EigenPair
+from ..jobs import Jobs
+from .diagnosis import Descent, Surface
+
+RISE_NATS = 1.0  # points reach as far as second order says that the loss changes by this much
+DESCENT, DESCENT_POINTS = "descent", 17
+
+
+def line_keys(points: int) -> list[str]:
+    """Jobs of a surface."""
+    return [f"line {index}" for index in range(points)]
+
+
+class Walk:
+    """Moves the weights to other places, asks for the loss there, and goes back."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], loss: Callable[[], float], tell: Callable[[], None]) -> None:
+        self.parameters, self._loss, self._tell = parameters, loss, tell
+
+    def loss_at(self, distances: Sequence[float], pairs: Sequence[EigenPair]) -> float:
+        """Loss of the model moved by these distances along these directions; its weights come back bit by bit."""
+        step = sum(distance * pair.vector for distance, pair in zip(distances, pairs, strict=True))
+        parts = torch.from_numpy(step).split([p.numel() for p in self.parameters])
+        before = [p.detach().clone() for p in self.parameters]
+        try:
+            for parameter, part in zip(self.parameters, parts, strict=True):
+                parameter.data.add_(part.view_as(parameter).to(parameter))
+            with torch.no_grad():
+                return self._loss()
+        finally:
+            for parameter, weight in zip(self.parameters, before, strict=True):
+                parameter.data.copy_(weight)
+            self._tell()
+
+    def distances(self, curvature: float, points: int) -> tuple[float, ...]:
+        """Up to where second order changes the loss by `RISE_NATS`, at most the weights' own length."""
+        length = float(sum(p.detach().double().square().sum() for p in self.parameters)) ** 0.5
+        reach = min(length, (2 * RISE_NATS / max(abs(curvature), 1e-300)) ** 0.5)
+        half = points // 2
+        return tuple((reach * np.arange(-half, half + 1) / half).tolist())
+
+
+def surface_of(
+    jobs: Jobs, walk: Walk, pairs: tuple[EigenPair, EigenPair], gradient: NDArray[np.float64], points: int
+) -> Surface:
+    """Loss at points along two eigenvectors; each line of points is a job."""
+    first, second = (walk.distances(pair.value, points) for pair in pairs)
+
+    def line(key: str) -> list[float]:
+        return [walk.loss_at((first[int(key.split()[1])], distance), pairs) for distance in second]
+
+    return Surface(
+        first=first,
+        second=second,
+        loss=tuple(tuple(row) for row in jobs.run(line_keys(points), line).values()),
+        slopes=(float(pairs[0].vector @ gradient), float(pairs[1].vector @ gradient)),
+    )
+
+
+def descent_of(jobs: Jobs, walk: Walk, down: EigenPair | None) -> Descent | None:
+    """Loss along the direction of least curvature."""
+
+    def line(_key: str) -> list[float]:
+        if down is None:
+            return []
+        steps = walk.distances(down.value, DESCENT_POINTS)
+        return [down.value, *steps, *(walk.loss_at((step,), (down,)) for step in steps)]
+
+    row = jobs.run([DESCENT], line)[DESCENT]
+    if not row:
+        return None
+    return Descent(curvature=row[0], steps=tuple(row[1 : 1 + DESCENT_POINTS]), loss=tuple(row[1 + DESCENT_POINTS :]))

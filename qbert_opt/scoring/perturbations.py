@@ -1,0 +1,71 @@
+"""Rounding errors of a model's matrices, as metrics ask for them: one matrix after the other, within a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from ..calibration import MatrixQuantizer
+from ..choices import Choice
+from ..memory import MemoryShares
+from ..models.loading import LoadedModel
+from ..profiles import MatrixSpec, ModelProfile
+from ..texts import LabeledTexts
+
+ROUNDING_BYTES = 28  # of each weight and choice: codes, the quantizer's working copies, and the error, twice
+
+
+class Perturbations:
+    """Rounding errors of one matrix after the other, a few choices at a time; remembers their squared norms.
+
+    The quantizer's statistics are made for as many of the wanted matrices as fit into memory.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        profile: ModelProfile,
+        method: str,
+        fit: LabeledTexts,
+        choices: Mapping[str, Sequence[Choice]],
+        shares: MemoryShares,
+    ) -> None:
+        self.norms: dict[str, list[float]] = {}
+        self._loaded, self._profile, self._method, self._fit = loaded, profile, method, fit
+        self._choices, self._shares = choices, shares
+        self._wanted: list[MatrixSpec] = []
+        self._group: list[MatrixSpec] = []
+        self._quantizer: MatrixQuantizer | None = None
+
+    def expect(self, matrices: Sequence[MatrixSpec]) -> None:
+        """Say which matrices will be asked for, in which order."""
+        self._wanted = list(matrices)
+
+    def __call__(self, matrix: MatrixSpec) -> Iterator[torch.Tensor]:
+        """ΔW of one matrix, float32 `[some choices, rows, columns]` at a time."""
+        quantizer = self._quantizer_of(matrix)
+        choices = self._choices[matrix.module]
+        needed = ROUNDING_BYTES * matrix.elements
+        self._shares.refuse_less(self._shares.rounding, needed, f"{matrix.module}: rounding it once")
+        step = self._shares.rounding // needed
+        norms: list[float] = []
+        for start in range(0, len(choices), step):
+            errors = quantizer.errors(matrix, choices[start : start + step])
+            norms.extend(errors.flatten(1).double().square().sum(1).tolist())
+            yield errors
+        self.norms[matrix.module] = norms
+
+    def _quantizer_of(self, matrix: MatrixSpec) -> MatrixQuantizer:
+        if self._quantizer is None or matrix not in self._group:
+            self._quantizer = None  # its statistics go before new ones come
+            start = self._wanted.index(matrix)
+            self._group, used = [], 0
+            for following in self._wanted[start:]:
+                used += 4 * following.columns**2
+                if self._group and used > self._shares.statistics:
+                    break
+                self._group.append(following)
+            part = self._profile.model_copy(update={"matrices": tuple(self._group)})
+            self._quantizer = MatrixQuantizer(self._loaded, part, self._method, self._fit)
+        return self._quantizer

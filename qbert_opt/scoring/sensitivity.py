@@ -1,0 +1,292 @@
+"""Model and calibration text to a table of scores: every matrix, every choice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import registry
+from ..activations import ActivationChoice
+from ..calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
+from ..choices import Choice
+from ..curvature.columns import carrying_samples
+from ..errors import UsageError
+from ..jobs import Jobs
+from ..memory import MemoryShares
+from ..metrics._task import ScoringTask
+from ..models.batches import TokenBatch, apart, mean_tokens, tokenize
+from ..models.loading import LoadedModel
+from ..models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
+from ..models.structure import profile_model
+from ..models.targets import Targets, read_targets
+from ..models.tracing import unfrozen
+from ..processes import Processes
+from ..profiles import MatrixSpec, ModelProfile
+from ..provenance import code_commit, code_version, today
+from ..scores import ActivationScores, Provenance, Rows, ScoreTable, short
+from ..texts import LabeledTexts
+from .perturbations import Perturbations
+from .readiness import (
+    check_estimate,
+    check_outputs,
+    check_ready,
+    check_samples,
+    fitting_batches,
+    overlap_warnings,
+    training_text_warnings,
+)
+from .scored import ScoredMatrix, common_scale
+
+DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
+FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
+
+
+def measure_sensitivity(
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    choices: Sequence[Choice],
+    *,
+    metric: str = "directional",
+    plan: CalibrationPlan,
+    table_choices: Sequence[Choice] = (),
+    activation_choices: Sequence[ActivationChoice] = (),
+    held_out: LabeledTexts | None = None,
+    with_curvature: bool = False,
+    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+    checkpoint: str | Path | None = None,
+    processes: Processes | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> ScoreTable:
+    """Score every choice of every searched matrix of a model.
+
+    Args:
+        loaded: the fine-tuned model.
+        data: text like the deployment's that the model was not trained on; labels only where the metric needs them.
+        choices: what to score; all of one quantizer method.
+        metric: name of a file in `metrics/`.
+        plan: sizes and seed of the two disjoint samples of `data`.
+        table_choices: what to score of embedding tables; without any they keep 8 bits.
+        activation_choices: what to score of the matrices' inputs; without any they stay in floats.
+        held_out: text that the model has certainly not seen; with it a warning says whether `data` looks like training
+            text beside it.
+        with_curvature: also give each matrix' trace and top eigenvalue, of the factors that score.
+        memory_limit_bytes: bound on what is held above the model itself.
+        checkpoint: file for finished matrices; an interrupted run goes on from it.
+        processes: those that share the work; every one of them gets the whole table.
+        progress: called with matrices done, matrices in all, and what goes on.
+
+    Raises:
+        UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
+            half precision), a matrix without a legal choice, a memory limit that is too small.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
+    """
+    plugin = registry.load("metrics", metric)
+    method = _only_method(choices)
+    if activation_choices and not hasattr(plugin, "score_activations"):
+        raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
+    if with_curvature and not hasattr(plugin, "GIVES_CURVATURE"):
+        raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
+    head = loaded.head
+    if plugin.NEEDS_LABELS and head.kind not in SOFTMAX_KINDS:
+        raise UsageError(
+            f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
+            "Use directional."
+        )
+    check_ready(loaded)
+    fit, scored = calibration_texts(data, plan)
+    profile = profile_model(loaded)
+    names = [m.module for m in profile.matrices]
+    masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    progress(0, len(names), "preparing")
+    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
+    wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything
+    targets = read_targets(loaded, scored, batches) if wanted else None
+    if plugin.NEEDS_LABELS and targets is None:
+        raise UsageError(
+            f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
+        )
+    check_samples(batches, data.name)
+    check_outputs(loaded, batches)
+    answers = collect(head, loaded.model, batches)
+    familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
+    provenance = _provenance(data, plan, batches, targets, answers)
+    carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
+    del answers  # those of a vocabulary are large
+    shares = MemoryShares(memory_limit_bytes)
+    batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
+    asked = [metric, repr(plan), str(shares), str(with_curvature)]
+    parts = [loaded.sha256, data.sha256, *asked, *(c.name for c in choices)]
+    overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
+    jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
+    rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
+    task = ScoringTask(
+        model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
+        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
+        note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
+    )  # fmt: skip
+    mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))
+    pending = [i for i, name in enumerate(names) if name in mine]
+    rounding.expect([profile.matrices[i] for i in pending])
+    with unfrozen(loaded.model):
+        for index, estimate in plugin.score(task, pending):  # also when none is pending: it may score whole layers
+            name = names[index]
+            check_estimate(name, estimate)
+            jobs.add(name, ScoredMatrix.of(estimate, rounding.norms[name]).row())
+            progress(sum(name in jobs.finished for name in names), len(names), name)
+    rows = [ScoredMatrix.from_row(row, len(choices) - len(masks[name])) for name, row in jobs.gather(names).items()]
+    scale = common_scale(rows)
+    factor = 1.0 if scale is None else scale.value
+
+    def column(per_matrix: Iterable[NDArray[np.float64]]) -> Rows:
+        return _column(list(per_matrix), profile, choices, masks)
+
+    num_folds = min(len(row.folds) for row in rows)
+    tables = plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None
+    activations = _activations(plugin, task, loaded, fit, activation_choices)
+    table = ScoreTable(
+        metric=metric,
+        method=method,
+        # metrics in nats are in the unit of the model's outputs
+        loss_unit=head.loss_unit if LOSS_UNITS["classes"] == plugin.LOSS_UNIT else plugin.LOSS_UNIT,
+        contains=plugin.CONTAINS,
+        profile=profile,
+        choices=tuple(c.name for c in choices),
+        value=column(factor * row.value for row in rows),
+        std_error=column(factor * row.std_error for row in rows),
+        weight_error=column(row.weight_error for row in rows),
+        fold_value=tuple(short(column(factor * row.folds[k] for row in rows)) for k in range(num_folds)),
+        masks={module: reasons for module, reasons in masks.items() if reasons},
+        scale=scale,
+        samples=tuple(row.samples for row in rows),
+        effective_samples=_effective(rows),
+        block_sensitivity=tuple(task.block_sensitivity),
+        activations=None if activations is None else activations.multiplied(factor),
+        tables=None if tables is None else tables.multiplied(factor),
+        curvature=tuple(task.curvature),
+        warnings=(*overlap, *familiar, *_unmoved(names, rows), *_carried(rows), *task.warnings),
+        provenance=provenance,
+    )
+    jobs.remove()
+    return table
+
+
+def _activations(
+    plugin: ModuleType,
+    task: ScoringTask,
+    loaded: LoadedModel,
+    fit: LabeledTexts,
+    choices: Sequence[ActivationChoice],
+) -> ActivationScores | None:
+    if not choices:
+        return None
+    batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    found: ActivationScores | None = plugin.score_activations(task, batches, choices)
+    return found
+
+
+def _only_method(choices: Sequence[Choice]) -> str:
+    methods = sorted({c.method for c in choices})
+    if len(methods) != 1:
+        raise UsageError(f"choices mix the quantizer methods {', '.join(methods) or 'none'}; score one at a time.")
+    return methods[0]
+
+
+def _masks(matrix: MatrixSpec, choices: Sequence[Choice], heads: int) -> dict[str, str]:
+    reasons = {}
+    for c in choices:
+        try:
+            c.layout(matrix.rows, matrix.columns, heads=heads)
+        except UsageError as error:
+            reasons[c.name] = str(error)
+    return reasons
+
+
+def _allowed(
+    profile: ModelProfile, choices: Sequence[Choice], masks: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[Choice]]:
+    """Choices of each matrix that are not masked.
+
+    Raises:
+        UsageError: a matrix has none.
+    """
+    found = {m.module: [c for c in choices if c.name not in masks[m.module]] for m in profile.matrices}
+    for module, left in found.items():
+        if not left:
+            raise UsageError(f"{module}: no choice is left: {next(iter(masks[module].values()))}")
+    return found
+
+
+def _column(
+    found: Sequence[np.ndarray],
+    profile: ModelProfile,
+    choices: Sequence[Choice],
+    masks: Mapping[str, Mapping[str, str]],
+) -> Rows:
+    """One array of the table: None where a choice is masked."""
+    table = []
+    for row, matrix in zip(found, profile.matrices, strict=True):
+        values = iter(row.tolist())
+        table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
+    return tuple(table)
+
+
+def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:
+    unseen = tokenize(loaded.tokenizer, held_out.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    return training_text_warnings(answers, collect(loaded.head, loaded.model, unseen), (name, held_out.name))
+
+
+def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Matrices on which the loss does not depend: every choice scores 0 although it has an error."""
+    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
+    return [
+        f"{name}: gets no gradient: the outputs do not depend on it on this text; it is scored 0." for name in still
+    ]
+
+
+def _effective(rows: Sequence[ScoredMatrix]) -> float | None:
+    found = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(found)) if found else None
+
+
+def _carried(rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Say when a handful of texts carry the scores: a confident model loses next to nothing on most texts."""
+    effective, samples = _effective(rows), max(row.samples for row in rows)
+    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
+        return []
+    return [
+        f"{effective:.0f} of {samples} scoring texts carry these scores (the model is sure of the others): "
+        "predicted losses are rough. Score more text."
+    ]
+
+
+def _fingerprint(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _provenance(
+    data: LabeledTexts, plan: CalibrationPlan, batches: Sequence[TokenBatch], targets: Targets | None, outputs: Outputs
+) -> Provenance:
+    accuracy = None
+    if targets is not None and outputs.kind == "classes":
+        accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
+    confidence = None
+    if outputs.kind in SOFTMAX_KINDS:
+        confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())
+    return Provenance(
+        data=data.name,
+        data_sha256=data.sha256,
+        num_scored=plan.num_scored,
+        num_calibration=plan.num_calibration,
+        mean_tokens=mean_tokens(batches),
+        mean_confidence=confidence,
+        scored_accuracy=accuracy,
+        seed=plan.seed,
+        commit=code_commit(),
+        version=code_version(),
+        date=today(),
+    )
