@@ -24,7 +24,8 @@ from qbert_opt.evaluation import evaluate, outputs
 from qbert_opt.models.loading import load_model
 from qbert_opt.packing.artifact import folder_bytes, load_quantized
 from qbert_opt.profiles import ModelProfile
-from qbert_opt.reports.lines import evaluation_table, print_lines
+from qbert_opt.reports.evaluation import evaluation_table
+from qbert_opt.reports.printing import print_lines
 from qbert_opt.scores import read_scores
 from qbert_opt.texts import read_texts
 

@@ -31,7 +31,7 @@ _HOMES = {
     "outputs": ".evaluation",
     "parse_budget": ".planning.budgets",
     "plan_for_each": ".planning.device_classes",
-    "print_plan": ".reports.lines",
+    "print_plan": ".reports.plan",
     "quantize_model": ".deployment.deploy",
     "read_allocation": ".allocation",
     "read_scores": ".scores",

@@ -25,7 +25,7 @@ def measure(
     """
     from ..deployment.reranking import ranked, time_plans
     from ..models.loading import load_model
-    from ..reports.lines import print_lines
+    from ..reports.printing import print_lines
     from ..reports.trade_off import timed_table
 
     with progress("measuring", quiet=quiet) as tell:

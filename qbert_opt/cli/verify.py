@@ -38,7 +38,8 @@ def verify(
     from ..models.loading import load_model
     from ..planning.planned import with_activations
     from ..planning.recipes import uniform_allocation
-    from ..reports.lines import evaluation_table, print_lines
+    from ..reports.evaluation import evaluation_table
+    from ..reports.printing import print_lines
     from ..texts import read_texts
 
     loaded = load_model(model)

@@ -14,7 +14,7 @@ from ..allocation import Allocation
 from ..errors import UsageError
 from ..files import atomic_file
 from ..planning.plan_grid import Grid, grid_of
-from ..reports.lines import TITLES
+from ..reports.plan import TITLES
 from ..scores import ScoreTable
 from ._style import plain
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from hwmodels.units import format_bytes, format_joules, format_seconds
 
 from ..planning.device_classes import DevicePlan
-from .lines import MEASURES
+from .printing import MEASURES
 
 
 def device_table(plans: Sequence[DevicePlan]) -> Table:

@@ -17,7 +17,8 @@ from ..limits import shown
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
 from ..planning.plan_grid import grid_of
-from .lines import MEASURES, TITLES, rounded_inputs
+from .plan import TITLES, rounded_inputs
+from .printing import MEASURES
 
 if TYPE_CHECKING:
     from hwmodels.simulate import CostReport

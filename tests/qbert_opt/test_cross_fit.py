@@ -8,7 +8,7 @@ from qbert_opt.choices import choice
 from qbert_opt.limits import Limits
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import uniform_allocation
-from qbert_opt.reports.lines import _prediction_lines
+from qbert_opt.reports.plan import _prediction_lines
 from qbert_opt.scores import CommonScale, ScoreTable
 
 FOLDS = 8

@@ -31,7 +31,8 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled na
 
     Example: `qbert-opt devices show car-soc`
     """
-    from ...reports.lines import device_table, print_lines
+    from ...reports.cost import device_table
+    from ...reports.printing import print_lines
 
     print_lines(device_table(options.load_target(device)))
 

@@ -76,7 +76,7 @@ def command(
         from ...plots.plan import save
 
         save(draw(found), plot)
-    from ...reports.lines import memory_line
+    from ...reports.printing import memory_line
 
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -40,7 +40,8 @@ def command(
     from ...evaluation import evaluate, outputs
     from ...models.loading import load_model
     from ...packing.artifact import folder_bytes, is_quantized, load_quantized
-    from ...reports.lines import evaluation_table, print_lines
+    from ...reports.evaluation import evaluation_table
+    from ...reports.printing import print_lines
     from ...texts import read_texts
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)

@@ -45,7 +45,7 @@ def command(
     from ...errors import UsageError
     from ...files import write_text
     from ...reports.exchange import export_lines
-    from ...reports.lines import print_lines
+    from ...reports.printing import print_lines
 
     tool = tool_named(to)
     allocation = read_allocation(plan)

@@ -41,7 +41,8 @@ def command(
     from ...costs.simulate import simulate_allocation
     from ...deployment.exchange import best_within, import_plan, tool_named
     from ...reports.exchange import import_lines, stand_in_lines
-    from ...reports.lines import print_lines, print_plan
+    from ...reports.plan import print_plan
+    from ...reports.printing import print_lines
 
     tool = tool_named(source)
     table = options.load_scores(scores)

@@ -55,7 +55,7 @@ def command(
     from ...planning.programs import PlanningTask
     from ...reference import reference_scores
     from ...reports.devices import device_table
-    from ...reports.lines import print_lines
+    from ...reports.printing import print_lines
     from ...reports.trade_off import frontier_table
     from ...scores import read_scores
     from ..pictures import check_plot, draw_frontiers, parse_resources, subjects

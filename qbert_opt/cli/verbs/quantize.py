@@ -33,7 +33,7 @@ def command(
     from ...allocation import read_allocation
     from ...deployment.deploy import quantize_model
     from ...models.loading import load_model
-    from ...reports.lines import written_lines
+    from ...reports.plan import written_lines
     from ...texts import read_texts
 
     allocation = read_allocation(plan)

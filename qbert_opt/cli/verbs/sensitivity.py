@@ -102,7 +102,8 @@ def command(
     if team.rank:
         return
     write_scores(table, output)
-    from ...reports.lines import memory_line, scores_summary
+    from ...reports.printing import memory_line
+    from ...reports.scores import scores_summary
 
     for warning in table.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -44,8 +44,9 @@ def command(
     from ...costs.operations import Workload
     from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
     from ...errors import InfeasibleError
-    from ...reports.lines import comparison_table, cost_lines, print_lines
+    from ...reports.cost import comparison_table, cost_lines
     from ...reports.operations import operations_text
+    from ...reports.printing import print_lines
     from ..quantities import lengths as parse_lengths
 
     target = options.load_target(device)
@@ -99,8 +100,8 @@ def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json
 
     from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError
-    from ...reports.lines import print_lines
     from ...reports.operations import mix_lines
+    from ...reports.printing import print_lines
 
     try:
         mix = simulate_lengths(allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate)

@@ -121,7 +121,8 @@ def command(
     from ...planning.planner import SolverOptions, allocation_of, solve_rounded, top_plans
     from ...planning.programs import PlanningTask
     from ...planning.recipes import recipe_allocation
-    from ...reports.lines import print_lines, print_plan
+    from ...reports.plan import print_plan
+    from ...reports.printing import print_lines
     from ...reports.trade_off import explanation_lines, shortlist_table
     from ..quantities import bandwidth, energy, parse_pins, seconds, share, size
     from ..refine import refine as by_measuring

@@ -1,0 +1,84 @@
+"""What a plan costs on a device, beside other plans, and where a device file has its figures from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+    from hwmodels.simulate import CostReport
+
+
+def cost_lines(report: CostReport) -> list[str]:
+    """What a plan costs on a device, one fact a line."""
+    shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
+    low, high = report.latency_interval_s
+    trust = {
+        "theoretical": "no measurement of this device went in: it ranks plans, it does not promise milliseconds",
+        "partly-measured": "some figures were measured on this device: latency is an estimate",
+        "calibrated": "measured on this device",
+    }[report.confidence]
+    on_chip, room = format_bytes(report.scratchpad_bytes), format_bytes(report.scratchpad_room_bytes)
+    bounds = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+    facts = {
+        "latency": f"{format_seconds(report.latency_s)} (sum of operations {format_seconds(report.latency_bound_s)}); "
+        f"bound by {bounds}",
+        "peak memory": f"{format_bytes(report.peak_memory_bytes)} (weights {format_bytes(report.weight_bytes)}, "
+        f"activations {format_bytes(report.peak_activation_bytes)}); {on_chip} of weights on chip, room for {room}",
+        "DRAM traffic": f"{format_bytes(report.dram_bytes)} per inference, "
+        f"{format_bandwidth(report.dram_bandwidth_bytes_per_s)} at {report.inferences_per_s:.1f} inferences/s",
+        "energy": f"{format_joules(report.energy_j)} per inference ({format_joules(report.dynamic_energy_j)} dynamic)",
+        "unpacking": f"costs {format_seconds(report.unpack_s)} of compute, saves {format_seconds(report.dram_saved_s)} "
+        f"of DRAM time against streamed 8-bit storage{_verdict(report)}",
+        "trust": f"{report.sourced_figures} of {report.all_figures} figures of the device file have a source; {trust}; "
+        f"expect {format_seconds(low)} to {format_seconds(high)} if measured",
+    }
+    lines = [f"on {report.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
+    lines += [f"  over limit    {line}" for line in report.over_limits]
+    return lines + [f"  note          {note}" for note in report.notes]
+
+
+def _verdict(report: CostReport) -> str:
+    return "; 8 bits may be faster here" if report.unpack_s > report.dram_saved_s else ""
+
+
+def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
+    """Predicted costs side by side; a text stands for a model that the device cannot run."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking"):
+        table.add_column(column)
+    for name, found in reports.items():
+        if isinstance(found, str):
+            table.add_row(name, found)
+            continue
+        table.add_row(
+            name,
+            format_seconds(found.latency_s),
+            format_bytes(found.peak_memory_bytes),
+            format_bytes(found.weight_bytes),
+            format_bytes(found.dram_bytes),
+            format_joules(found.energy_j),
+            format_seconds(found.unpack_s),
+        )
+    return table
+
+
+def device_table(device: Device) -> list[str | Table]:
+    """Every figure of a device file with its source, and the share that has one."""
+    from hwmodels.provenance import figures
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("figure", "SI value", "kind", "source"):
+        table.add_column(column)
+    found = figures(device)
+    for figure in found:
+        origin = figure.provenance
+        kind, source = ("unknown", "") if origin is None else (origin.kind, origin.source)
+        table.add_row(figure.path, f"{figure.value:g}", kind, source)
+    sourced = sum(figure.is_sourced for figure in found)
+    return [f"{device.id}: {device.name}", f"{sourced} of {len(found)} figures have a source", table]

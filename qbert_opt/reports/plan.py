@@ -1,0 +1,204 @@
+"""A plan as text: its choices, sizes, losses and limits, and what was written of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from hwmodels.units import format_bytes
+
+from ..allocation import Allocation, PlannedMatrix
+from ..limits import shown
+from ..profiles import ModelProfile
+from .cost import cost_lines
+from .printing import MEASURES, WIDTH, both, origin
+
+if TYPE_CHECKING:
+    from hwmodels.simulate import CostReport
+
+    from ..packing.written import WrittenModel
+
+TITLES = {
+    "query": "query",
+    "key": "key",
+    "value": "value",
+    "query_key_value": "q, k, v",
+    "position": "positions",
+    "attention_output": "att. out",
+    "intermediate": "ffn in",
+    "output": "ffn out",
+}
+
+
+def print_plan(plan: Allocation, report: CostReport | None) -> None:
+    """Print a plan and, with a device, its predicted cost."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    console.print(f"[bold]{plan.profile.name}[/bold] ({plan.profile.architecture}, {_layers(plan.profile)})")
+    console.print(f"scores: {origin(plan, plan.provenance)}\n")
+    console.print(plan_table(plan.matrices))
+    console.print("bits and grouping: r = row groups, c = inputs per column group; * stays on chip\n")
+    for lines in (_table_lines, _activation_lines, _size_lines, _loss_lines, _limit_lines):
+        for line in lines(plan):
+            console.print(line)
+    if report is not None:
+        console.print()
+        for line in cost_lines(report):
+            console.print(line)
+
+
+def _layers(profile: ModelProfile) -> str:
+    if profile.num_layers == profile.num_blocks:
+        return f"{profile.num_blocks} layers"
+    return f"{profile.num_layers} layers that share the weights of {profile.num_blocks}"
+
+
+def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
+    """Encoder layers by matrices: bits and grouping of each."""
+    table = Table(box=None, pad_edge=False)
+    kinds = list(dict.fromkeys(m.kind for m in matrices))
+    places = [(m.block, m.kind) for m in matrices]
+    plain = all(kind in TITLES for kind in kinds) and len(set(places)) == len(places)
+    table.add_column("layer", justify="right")
+    if not plain:
+        table.add_column("matrix")
+        table.add_column("choice")
+        for m in matrices:
+            table.add_row(str(m.block + 1), m.module, _cell(m))
+        return table
+    for kind in kinds:
+        table.add_column(TITLES[kind])
+    for block in sorted({m.block for m in matrices}):
+        cells = {m.kind: _cell(m) for m in matrices if m.block == block}
+        table.add_row(str(block + 1), *(cells.get(kind, "") for kind in kinds))
+    return table
+
+
+def _cell(m: PlannedMatrix) -> str:
+    size = f"c{m.group_size}" if m.axis == "columns" else f"r{m.num_groups}"
+    return f"{m.bits} {size}{'*' if m.residency == 'resident' else ''}"
+
+
+def _size_lines(plan: Allocation) -> list[str]:
+    metadata = sum(m.bytes - m.choice.code_bytes(m.rows, m.columns) for m in plan.matrices)
+    float_bytes = 4 * plan.profile.encoder_elements
+    tables = sum(table.bytes for table in plan.tables)
+    rest = plan.profile.other_bytes
+    widths = {(table.bits, table.grouping) for table in plan.tables}
+    uniform = f"at {next(iter(widths))[0]} bits" if len(widths) == 1 else "see above"
+    return [
+        f"encoder matrices {both(plan.encoder_bytes)}, {plan.average_bits:.3f} bits per weight with "
+        f"{format_bytes(metadata)} of scales and offsets; {float_bytes / plan.encoder_bytes:.1f}x smaller than float32",
+        f"whole model      {both(plan.total_bytes)}: embedding tables {format_bytes(tables)} {uniform}, "
+        f"everything else {format_bytes(rest)} in fp16",
+    ]
+
+
+def _loss_lines(plan: Allocation) -> list[str]:
+    proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
+    if plan.objective != "predicted_loss":
+        bound = "" if plan.lower_bound is None else f", at least {shown(plan.objective, plan.lower_bound)}"
+        proof += f" of the least {MEASURES[plan.objective]}{bound}"
+    lines = [
+        *_prediction_lines(plan),
+        f"                 ({plan.contains}; {_included(plan)})",
+        f"status           {proof} ({plan.solver})",
+    ]
+    for index, uniform in enumerate(plan.uniform):
+        name = "best uniform    " if index == 0 else "                "
+        lines.append(
+            f"{name} {uniform.choice}: {uniform.predicted_loss:.4g} at {format_bytes(uniform.encoder_bytes)}"
+            f"{_ratio(uniform.predicted_loss, plan.expected_loss) if plan.objective == 'predicted_loss' else ''}"
+        )
+    if plan.random_loss is not None:
+        ratio = _ratio(plan.random_loss, plan.expected_loss)
+        lines.append(f"random plans     {plan.random_loss:.4g} in the median, filling the same limits{ratio}")
+    return lines
+
+
+def _prediction_lines(plan: Allocation) -> list[str]:
+    """The loss to expect, and beside it the sum that was minimized."""
+    if plan.cross_fitted is None:
+        line = f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"
+        by_rule = plan.status == "unproven"
+        return [line] if by_rule else [line, "                 (sum of the scores that chose the plan: optimistic)"]
+    found = plan.cross_fitted
+    return [
+        f"predicted loss   {found.loss:.4g} ± {found.std_error:.1g} {plan.loss_unit}",
+        f"                 (on text that did not choose the plan; the minimized sum of scores is "
+        f"{plan.predicted_loss:.4g})",
+    ]
+
+
+def _included(plan: Allocation) -> str:
+    missing = " and ".join(part for part in ("tables", "activations") if part not in plan.roundings)
+    return f"rounding of {missing} not included" if missing else "tables and activations included"
+
+
+def rounded_inputs(plan: Allocation) -> str:
+    """How the inputs of matrices are rounded, and what that costs together; empty where they are not."""
+    if not plan.activations:
+        return ""
+    forms = Counter(
+        f"{item.bits} bits {'per token' if item.range is None else f'per tensor ({item.range})'}"
+        for item in plan.activations
+    )
+    shown = ", ".join(f"{count} in {form}" for form, count in forms.most_common())
+    loss = math.fsum(item.predicted_loss for item in plan.activations)
+    return f"{len(plan.activations)} of matrices rounded: {shown}; predicted loss {loss:.2g}"
+
+
+def _activation_lines(plan: Allocation) -> list[str]:
+    return [f"inputs           {rounded_inputs(plan)}"] if plan.activations else []
+
+
+def _table_lines(plan: Allocation) -> list[str]:
+    """What the scored embedding tables got."""
+    lines = []
+    for table in plan.tables:
+        if table.predicted_loss is not None and table.unseen_rows is not None:
+            lines.append(
+                f"table {table.module} ({table.rows} × {table.columns}): {table.bits} bits {table.grouping}, "
+                f"{format_bytes(table.bytes)}, predicted loss {table.predicted_loss:.2g}; the scoring text read "
+                f"{100 * (1 - table.unseen_rows):.1f} % of its rows"
+            )
+    return lines
+
+
+def _limit_lines(plan: Allocation) -> list[str]:
+    lines = []
+    for limit in plan.limits:
+        share = 100 * limit.used / limit.capacity if limit.capacity else math.nan
+        mark = "  <- binds" if limit.binds else ""
+        lines.append(
+            f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
+            f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
+        )
+    for more, gain in (("one more MB     ", plan.next_mb_gain), ("one more ms     ", plan.next_ms_gain)):
+        if gain is not None:
+            share = 100 * gain / plan.predicted_loss if plan.predicted_loss else 0.0
+            lines.append(f"{more} lowers the predicted loss by {gain:.3g} ({share:.1f} %)")
+    return lines
+
+
+def _ratio(other: float, ours: float) -> str:
+    return f" ({other / ours:.1f}x ours)" if ours > 0 and other > 0 else ""
+
+
+def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
+    """What is on disk beside what was planned."""
+    lines = [
+        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
+        f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
+        f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
+    ]
+    if (found := written.read_back) is not None:
+        lines.append(
+            f"read back        bytes and hashes agree; measured loss {found.loss:.4g} {found.loss_unit} on "
+            f"{found.num_texts} texts of {found.data}, predicted {plan.predicted_loss:.4g}"
+        )
+    return lines
