@@ -37,6 +37,7 @@ from qbert_opt.provenance import code_commit
 from qbert_opt.quantizers import QuantizedMatrix
 from qbert_opt.rounding import with_rounded_inputs
 from qbert_opt.scores import ScoreTable, read_scores
+from qbert_opt.tables import TABLE_METHOD
 from qbert_opt.texts import read_texts
 
 PARTS = {
@@ -117,14 +118,14 @@ def tables(bench: Bench) -> None:
     if found is None:
         raise SystemExit("the scores have no tables")
     for bits in BITS:
-        choice = Choice(bits, "rows:each", "rtn")
+        choice = Choice(bits, "rows:each", TABLE_METHOD)
         j = found.choices.index(choice.name)
         weights = {m: quantize_table(bench.loaded.model, m, [choice])[0] for m in found.modules}
         size = sum(choice.bytes(len(w.dequantize()), w.dequantize().shape[1], heads=1) for w in weights.values())
         predicted = sum(row[j] or 0.0 for row in found.value)
         bench.row(
             f"embedding {bits}", predicted, size, lambda weights=weights: bench.with_weights(weights),
-            part="embedding", bits=bits, grouping="rows:each", method="rtn",
+            part="embedding", bits=bits, grouping="rows:each", method=TABLE_METHOD,
         )  # fmt: skip
 
 
