@@ -17,7 +17,7 @@ from torch import nn
 
 from ..memory import MemoryShares, saved_bytes
 from ..models.batches import TokenBatch
-from .lanczos import top_ritz_pair
+from .lanczos import ritz_pairs
 from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
@@ -205,11 +205,11 @@ def top_eigenpair(
     """
     start: NDArray[np.float64] = np.random.default_rng(seed).standard_normal(operator.shape[0])
     steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
-    found = top_ritz_pair(operator, start, steps, tolerance)
-    if not found.value:  # a loss that does not depend on these parameters
-        return EigenPair(0.0, np.zeros_like(start))
-    if found.error <= tolerance * abs(found.value):
-        return EigenPair(found.value, found.vector)
+    for found in ritz_pairs(operator, start, steps):
+        if not found.value:  # a loss that does not depend on these parameters
+            return EigenPair(0.0, np.zeros_like(start))
+        if len(found.coefficients) > 1 and found.error <= tolerance * abs(found.value):
+            return EigenPair(found.value, found.vector)
     [pair] = _restarted(operator, 1, found.vector, tolerance, max_products, max_basis)
     return pair
 

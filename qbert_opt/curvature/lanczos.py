@@ -65,19 +65,31 @@ def least_vector(operator: LinearOperator, steps: int, seed: int) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class RitzPair:
-    """An approximate eigenpair: unit vector, float64 `[P]`, with its Rayleigh quotient and a bound on that one's error.
+    """An approximate eigenpair in a Krylov space, with a bound on its value's error.
 
     The error is at most the residual r, and r² over the distance to the next eigenvalue (Kato 1949, Temple 1928), which
     is known here as far as the run has found that one.
+
+    Attributes:
+        value: Rayleigh quotient of the vector.
+        error: bound.
+        coefficients: float64 `[steps]`, of the vector in the basis.
+        basis: float64 `[steps, P]`, a view that is valid until the next step.
     """
 
     value: float
-    vector: NDArray[np.float64]
     error: float
+    coefficients: NDArray[np.float64]
+    basis: NDArray[np.float64]
+
+    @property
+    def vector(self) -> NDArray[np.float64]:
+        """Unit vector, float64 `[P]`."""
+        return self.coefficients @ self.basis
 
 
-def top_ritz_pair(operator: LinearOperator, start: NDArray[np.float64], steps: int, tolerance: float) -> RitzPair:
-    """Return the Ritz pair of largest magnitude, of the first Krylov space in which its error is small enough.
+def ritz_pairs(operator: LinearOperator, start: NDArray[np.float64], steps: int) -> Iterator[RitzPair]:
+    """Give the Ritz pair of largest magnitude after each product; ends early where the Krylov space does.
 
     Every vector is kept and made orthogonal to all others, so that none comes twice.
 
@@ -85,7 +97,6 @@ def top_ritz_pair(operator: LinearOperator, start: NDArray[np.float64], steps: i
         operator: symmetric, `[P, P]`.
         start: float64 `[P]`, not zero.
         steps: operator products at most.
-        tolerance: of the error, relative to the value.
     """
     basis = np.empty((steps, len(start)))
     basis[0] = start / np.linalg.norm(start)
@@ -103,11 +114,10 @@ def top_ritz_pair(operator: LinearOperator, start: NDArray[np.float64], steps: i
         error = beta * abs(float(vectors[-1, top]))
         if step:
             error = min(error, error**2 / max(float(np.delete(np.abs(values - values[top]), top).min()), 1e-300))
-        size = float(np.abs(values).max())
-        if (step and error <= tolerance * abs(values[top])) or beta <= BREAKDOWN * size or step + 1 == steps:
-            return RitzPair(float(values[top]), vectors[:, top] @ kept, error)
+        yield RitzPair(float(values[top]), error, vectors[:, top], kept)
+        if step + 1 == steps or beta <= BREAKDOWN * float(np.abs(values).max()):
+            return
         basis[step + 1] = product / beta
-    raise ValueError("no step to make")
 
 
 def _recurrence(operator: LinearOperator, steps: int, seed: int) -> Iterator[tuple[NDArray[np.float64], float, float]]:
