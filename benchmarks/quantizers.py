@@ -40,6 +40,7 @@ UNIFORM = {
 BUDGETS = (2.05, 2.25, 2.5, 3.0, 4.0)
 MIXED_BITS = (2, 3, 4)
 MIXED_GROUPINGS = ("rows:heads", "rows:128", "rows:each", "columns:32", "columns:64", "columns:128")
+METHODS = ("rtn", "mse", "kmeans", "gptq", "quantease", "guided")
 FREE = ("rtn", "mse")  # know no calibration text: one seed says all
 
 
@@ -143,23 +144,34 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
 
 
 def table_of(paths: list[str]) -> str:
-    """Markdown: one line per model and plan, seeds together."""
+    """Markdown, one table per model: plans down, quantizers across, the seeds together."""
     rows = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
-    lines = [
-        "| model | plan | bits | KL, nats [95 %, first seed] | KL of the seeds | accuracy | flipped | predicted |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    keys = sorted({(r["model"], r["bits"], r["plan"]) for r in rows if r["seed"] == 0})
-    for model, bits, plan in keys:
-        same = sorted((r for r in rows if (r["model"], r["plan"]) == (model, plan)), key=lambda r: r["seed"])
-        first = same[0]
-        seeds = ", ".join(f"{r['kl'][0]:.4f}" for r in same) if len(same) > 1 else "-"
-        accuracy = "/".join(f"{r['accuracy']:.2f}" for r in same)
-        predicted = "-" if first["predicted"] is None else f"{np.mean([r['predicted'] for r in same]):.4f}"
-        kl = "{:.4f} [{:.4f}, {:.4f}]".format(*first["kl"])
-        flips = "/".join(str(r["flipped"]) for r in same)
-        lines.append(f"| {model} | {plan} | {bits:.3f} | {kl} | {seeds} | {accuracy} | {flips} | {predicted} |")
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        methods = [m for m in METHODS if any(row["method"] == m for row in mine)]
+        lines += [f"**{model}** (float32: {mine[0]['reference']} %)", "", f"| plan | {' | '.join(methods)} |"]
+        lines.append("|---" * (len(methods) + 1) + "|")
+        kinds = {row["plan"].replace(f"/{row['method']}", "").removesuffix("/codebook") for row in mine}
+        bits = {kind: min(row["bits"] for row in mine if row["plan"].startswith(f"{kind}/")) for kind in kinds}
+        for kind in sorted(kinds, key=lambda kind: (bits[kind], kind)):
+            cells = []
+            for method in methods:
+                same = [r for r in mine if r["method"] == method and r["plan"].startswith(f"{kind}/")]
+                cells.append(cell(same) if same else "-")
+            name = f"mixed, {kind.removeprefix('mixed:')}" if kind.startswith("mixed") else f"{kind}, {bits[kind]:.2f}"
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
     return "\n".join(lines)
+
+
+def cell(same: list[dict]) -> str:
+    """Mean KL of the seeds (least to most), what was predicted, mean accuracy."""
+    kl = [row["kl"][0] for row in same]
+    spread = f" ({min(kl):.3f} to {max(kl):.3f})" if len(kl) > 1 else ""
+    predicted = [row["predicted"] for row in same if row["predicted"] is not None]
+    foretold = f", predicted {np.mean(predicted):.3f}" if predicted else ""
+    return f"{np.mean(kl):.4f}{spread}{foretold}; {np.mean([row['accuracy'] for row in same]):.2f} %"
 
 
 def main() -> None:
