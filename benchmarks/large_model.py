@@ -1,6 +1,6 @@
 """Can a model be quantized that is larger than memory? What one process holds of its own, beside the mapped file.
 
-    python benchmarks/large_model.py OUT_FOLDER TEXTS [--layers 24] [--width 1024]
+    python benchmarks/large_model.py OUT_FOLDER TEXTS --tokenizer BERT_FOLDER [--layers 24] [--width 1024]
 
 Writes a BERT of random weights, scores it (`weight-error`, plain rounding), plans it at 3 bits per weight and quantizes
 it, by the command line as users do. Weights are read from the mapped safetensors file, which the system may drop and

@@ -114,7 +114,7 @@ def main() -> None:
                     key["groupings"] = " ".join(options.groupings)
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                held = tuple(m.choice.name for m in plan.matrices)
+                held = tuple(part.choice.name for part in (*plan.matrices, *plan.tables))
                 if (source.seed, held) not in known:  # a uniform plan comes at several budgets
                     known[source.seed, held] = evaluate(apply_plan(loaded, plan, quantizer), test, truth)
                 found = known[source.seed, held]

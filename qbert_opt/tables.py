@@ -13,7 +13,7 @@ from .choices import Choice
 from .errors import UsageError
 from .profiles import TABLE_BITS, TableSpec
 
-TABLE_METHOD = "mse"  # at 2 bits a table so placed loses a third of what plain rounding does; needs no text
+TABLE_METHOD = "mse"  # at 2 bits one third of the loss of plain rounding; needs no text
 TABLE_CHOICE = Choice(TABLE_BITS, "rows:each", "rtn")  # of tables that were not scored
 DEFAULT_TABLE_BITS = (2, 3, 4, 6, 8)
 DEFAULT_TABLE_GROUPINGS = ("rows:each", "columns:64", "columns:128")

@@ -22,6 +22,7 @@ from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
 FIRST_STEPS = 24  # without a restart, looking after each
+FIRST_LOOK = 8  # products; before, one of two close eigenvalues may hide, and its error look small
 
 
 class HessianOperator(LinearOperator):
@@ -200,17 +201,20 @@ def top_eigenpair(
 ) -> EigenPair:
     """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`.
 
-    One is settled after a few products as a rule, so each product is followed by a look, which ARPACK does not take
-    before its basis is full. It takes over, from what was found, where that is not enough.
+    One is settled after eight products as a rule; each one more is followed by a look. ARPACK takes over, from what was
+    found, where 24 are not enough.
     """
     start: NDArray[np.float64] = np.random.default_rng(seed).standard_normal(operator.shape[0])
     steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
     for found in ritz_pairs(operator, start, steps):
         if not found.value:  # a loss that does not depend on these parameters
             return EigenPair(0.0, np.zeros_like(start))
-        if len(found.coefficients) > 1 and found.error <= tolerance * abs(found.value):
+        looked = len(found.coefficients) >= min(FIRST_LOOK, operator.shape[0])
+        if looked and found.error <= tolerance * abs(found.value):
             return EigenPair(found.value, found.vector)
-    [pair] = _restarted(operator, 1, found.vector, tolerance, max_products, max_basis)
+    start = found.vector
+    del found  # its basis is as large as the one that comes
+    [pair] = _restarted(operator, 1, start, tolerance, max_products, max_basis)
     return pair
 
 

@@ -1,11 +1,11 @@
-"""Spectral density of a symmetric operator by stochastic Lanczos quadrature.
+"""Lanczos runs of a symmetric operator: its spectral density by stochastic quadrature, its top eigenpair.
 
 A Lanczos run from a random unit vector v gives a tridiagonal matrix whose eigenvalues θ, weighted by the squares of its
 eigenvectors' first components, are the Gauss quadrature of the density that v sees: vᵀ f(H) v = Σ w f(θ) for all
 polynomials f up to degree 2m - 1 (Golub & Welsch 1969). Over random v its mean is the density of H's eigenvalues
 (Ghorbani et al. 2019; Yao et al. 2020, PyHessian).
 
-No vector but the last two is kept. Rounding then makes copies of eigenvalues that have converged, which share one
+For the density no vector but the last two is kept. Rounding then makes copies of converged eigenvalues, which share one
 weight: the quadrature stays right (Knizhnerman 1996; Chen, Trogdon & Ubaru 2021).
 """
 
@@ -65,14 +65,15 @@ def least_vector(operator: LinearOperator, steps: int, seed: int) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class RitzPair:
-    """An approximate eigenpair in a Krylov space, with a bound on its value's error.
+    """An approximate eigenpair in a Krylov space, with an estimate of its value's error.
 
-    The error is at most the residual r, and r² over the distance to the next eigenvalue (Kato 1949, Temple 1928), which
-    is known here as far as the run has found that one.
+    Some eigenvalue lies within the residual r, and within r² over the distance to the next one (Kato 1949, Temple
+    1928). That distance is taken from the run itself: in its first steps neighbours may not have been seen yet, and the
+    estimate be too small.
 
     Attributes:
         value: Rayleigh quotient of the vector.
-        error: bound.
+        error: estimate.
         coefficients: float64 `[steps]`, of the vector in the basis.
         basis: float64 `[steps, P]`, a view that is valid until the next step.
     """

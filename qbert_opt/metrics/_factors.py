@@ -81,7 +81,7 @@ def sampled_estimates(
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:
-    """What factors at temperature 1 say of a matrix, exact for these texts."""
+    """What factors at temperature 1 say of a matrix, exact for these texts where all columns are back-propagated."""
     return {
         TRACE: lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
         EIGENVALUE: lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
@@ -127,11 +127,6 @@ def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iter
     used = 0
     for index in pending:
         matrix = task.profile.matrices[index]
-        task.shares.refuse_less(
-            task.shares.jacobians,
-            4 * plan.most(task.head) * matrix.elements,
-            f"{matrix.module}: one sample's gradients",
-        )
         size = factor_bytes(matrix, tokens, back)
         if group and used + size > task.shares.factors:
             yield group

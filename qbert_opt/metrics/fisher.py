@@ -23,6 +23,9 @@ NEEDS_LABELS = False
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score matrices from the same factor pass that `directional` makes, at softmax temperature 1."""
+    for matrix in (task.profile.matrices[index] for index in pending):
+        needed = 4 * EXACT.most(task.head) * matrix.elements
+        task.shares.refuse_less(task.shares.limit // 8, needed, f"{matrix.module}: one sample's gradients")
     yield from sampled_estimates(task, pending, EXACT, lambda *given: [diagonal_losses(*given)])
 
 

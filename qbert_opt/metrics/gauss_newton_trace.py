@@ -18,5 +18,5 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its mean trace, exact for these texts."""
+    """Score each matrix by its mean trace, exact for these texts where all output columns are back-propagated."""
     yield from priced_by(task, pending, curvature_of_factors(task, TRACE))

@@ -162,16 +162,21 @@ def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
 
 
 def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBatch]:
-    """Batch samples again, as many together and as alike in length, but the chosen apart from the others."""
+    """Batch samples again, as many together and as alike in length, but the chosen apart from the others.
+
+    Where no batch has padding, none is made: a model may not know how to leave it out.
+    """
     if not batches:
         return []
     size = max(len(batch.indices) for batch in batches)
-    singles = sorted(single_samples(batches), key=lambda single: single.mask.shape[1])
-    found = []
-    for part in (True, False):
-        same = [single for single in singles if (single.indices[0] in chosen) is part]
-        found += [joined(same[start : start + size]) for start in range(0, len(same), size)]
-    return found
+    pads = any(not bool(batch.mask.all()) for batch in batches)
+    kinds: dict[tuple[bool, int], list[TokenBatch]] = {}
+    for single in sorted(single_samples(batches), key=lambda single: single.mask.shape[1]):
+        length = 0 if pads else single.mask.shape[1]
+        kinds.setdefault((single.indices[0] not in chosen, length), []).append(single)
+    return [
+        joined(same[start : start + size]) for _, same in sorted(kinds.items()) for start in range(0, len(same), size)
+    ]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from ..models.loading import LoadedModel
 from ..profiles import MatrixSpec, ModelProfile
 from ..texts import LabeledTexts
 
-ROUNDING_BYTES = 28  # of each weight and choice: codes, the quantizer's working copies, and the error, twice
+ROUNDING_BYTES = 40  # of each weight and choice: codes, the quantizer's working copies, a second try, the error twice
 
 
 class Perturbations:

@@ -41,3 +41,16 @@ def test_inputs_of_any_shape_are_joined():
     counts = [both.mask, both.labelled, both.inputs["x"][:, :, 0]]
     assert [count.sum(1).tolist() for count in counts] == [[3, 1]] * 3
     assert [single.indices for single in single_samples([both])] == [(3,), (1,)]
+
+
+def test_where_nothing_is_padded_nothing_gets_padding():
+    """Samples of different length that came without padding stay apart: a model may not know what padding is."""
+    batches = [
+        TokenBatch(
+            {"x": torch.ones(2, n, 2), "attention_mask": torch.ones(2, n, dtype=torch.int64)}, (10 * n, 10 * n + 1)
+        )
+        for n in (2, 5)
+    ]
+    again = apart(batches, frozenset({20, 50}))
+    assert sorted(batch.indices for batch in again) == [(20,), (21,), (50,), (51,)]
+    assert all(bool(batch.mask.all()) for batch in again)

@@ -36,7 +36,10 @@ def command(
     ] = None,
     curvature: Annotated[
         bool,
-        typer.Option("--curvature", help="Also record each matrix' Gauss-Newton trace and top eigenvalue, same pass."),
+        typer.Option(
+            "--curvature",
+            help="Also record each matrix' Gauss-Newton trace and top eigenvalue; no output column is drawn.",
+        ),
     ] = False,
     seed: options.Seed = 0,
     memory_limit: Annotated[
