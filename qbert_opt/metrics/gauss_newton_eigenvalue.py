@@ -18,5 +18,5 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its top eigenvalue, exact where all output columns are back-propagated, else a little high."""
+    """Score each matrix by its top eigenvalue: exact where all output columns are taken, else a little high."""
     yield from priced_by(task, pending, curvature_of_factors(task, EIGENVALUE))
