@@ -17,12 +17,9 @@ from torch import nn
 
 from ..memory import MemoryShares, saved_bytes
 from ..models.batches import TokenBatch
-from .lanczos import ritz_pairs
 from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
-FIRST_STEPS = 24  # without a restart, looking after each
-FIRST_LOOK = 8  # products; before, one of two close eigenvalues may hide, and its error look small
 
 
 class HessianOperator(LinearOperator):
@@ -161,19 +158,11 @@ def top_eigenpairs(
     Raises:
         ArpackNoConvergence: not converged with the largest basis.
     """
+    if operator.shape[0] <= count + 1:  # too small for ARPACK
+        dense = np.linalg.eigh(operator @ np.eye(operator.shape[0]))
+        order = np.argsort(-np.abs(dense.eigenvalues))[:count]
+        return [EigenPair(float(dense.eigenvalues[i]), dense.eigenvectors[:, i]) for i in order]
     start = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
-    return _restarted(operator, count, start, tolerance, max_products, max_basis)
-
-
-def _restarted(
-    operator: LinearOperator,
-    count: int,
-    start: NDArray[np.float64],
-    tolerance: float,
-    max_products: int,
-    max_basis: int,
-) -> list[EigenPair]:
-    """ARPACK with one basis after the other, each larger than the one that did not do."""
     if not start.any():  # a loss that does not depend on these parameters has no Krylov space
         return [EigenPair(0.0, start) for _ in range(count)]
     bases = [basis for basis in BASES if basis <= max(max_basis, BASES[0])]
@@ -199,22 +188,8 @@ def top_eigenpair(
     max_products: int = 200,
     max_basis: int = BASES[-1],
 ) -> EigenPair:
-    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`.
-
-    One is settled after eight products as a rule; each one more is followed by a look. ARPACK takes over, from what was
-    found, where 24 are not enough.
-    """
-    start: NDArray[np.float64] = np.random.default_rng(seed).standard_normal(operator.shape[0])
-    steps = min(FIRST_STEPS, max(max_basis, BASES[0]), operator.shape[0])
-    for found in ritz_pairs(operator, start, steps):
-        if not found.value:  # a loss that does not depend on these parameters
-            return EigenPair(0.0, np.zeros_like(start))
-        looked = len(found.coefficients) >= min(FIRST_LOOK, operator.shape[0])
-        if looked and found.error <= tolerance * abs(found.value):
-            return EigenPair(found.value, found.vector)
-    start = found.vector
-    del found  # its basis is as large as the one that comes
-    [pair] = _restarted(operator, 1, start, tolerance, max_products, max_basis)
+    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`."""
+    [pair] = top_eigenpairs(operator, 1, seed=seed, tolerance=tolerance, max_products=max_products, max_basis=max_basis)
     return pair
 
 

@@ -1,11 +1,11 @@
-"""Lanczos runs of a symmetric operator: its spectral density by stochastic quadrature, its top eigenpair.
+"""Spectral density of a symmetric operator by stochastic Lanczos quadrature.
 
 A Lanczos run from a random unit vector v gives a tridiagonal matrix whose eigenvalues θ, weighted by the squares of its
 eigenvectors' first components, are the Gauss quadrature of the density that v sees: vᵀ f(H) v = Σ w f(θ) for all
 polynomials f up to degree 2m - 1 (Golub & Welsch 1969). Over random v its mean is the density of H's eigenvalues
 (Ghorbani et al. 2019; Yao et al. 2020, PyHessian).
 
-For the density no vector but the last two is kept. Rounding then makes copies of converged eigenvalues, which share one
+No vector but the last two is kept. Rounding then makes copies of eigenvalues that have converged, which share one
 weight: the quadrature stays right (Knizhnerman 1996; Chen, Trogdon & Ubaru 2021).
 """
 
@@ -61,64 +61,6 @@ def least_vector(operator: LinearOperator, steps: int, seed: int) -> NDArray[np.
         found += coefficient * vector
     found /= np.linalg.norm(found)
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class RitzPair:
-    """An approximate eigenpair in a Krylov space, with an estimate of its value's error.
-
-    Some eigenvalue lies within the residual r, and within r² over the distance to the next one (Kato 1949, Temple
-    1928). That distance is taken from the run itself: in its first steps neighbours may not have been seen yet, and the
-    estimate be too small.
-
-    Attributes:
-        value: Rayleigh quotient of the vector.
-        error: estimate.
-        coefficients: float64 `[steps]`, of the vector in the basis.
-        basis: float64 `[steps, P]`, a view that is valid until the next step.
-    """
-
-    value: float
-    error: float
-    coefficients: NDArray[np.float64]
-    basis: NDArray[np.float64]
-
-    @property
-    def vector(self) -> NDArray[np.float64]:
-        """Unit vector, float64 `[P]`."""
-        return self.coefficients @ self.basis
-
-
-def ritz_pairs(operator: LinearOperator, start: NDArray[np.float64], steps: int) -> Iterator[RitzPair]:
-    """Give the Ritz pair of largest magnitude after each product; ends early where the Krylov space does.
-
-    Every vector is kept and made orthogonal to all others, so that none comes twice.
-
-    Args:
-        operator: symmetric, `[P, P]`.
-        start: float64 `[P]`, not zero.
-        steps: operator products at most.
-    """
-    basis = np.empty((steps, len(start)))
-    basis[0] = start / np.linalg.norm(start)
-    run: list[tuple[float, float]] = []
-    for step in range(steps):
-        product = operator @ basis[step]
-        alpha = float(product @ basis[step])
-        kept = basis[: step + 1]
-        for _ in range(2):  # once leaves rounding errors as large as what is left
-            product = product - (kept @ product) @ kept
-        beta = float(np.linalg.norm(product))
-        run.append((alpha, beta))
-        values, vectors = _eigen(run)
-        top = int(np.argmax(np.abs(values)))
-        error = beta * abs(float(vectors[-1, top]))
-        if step:
-            error = min(error, error**2 / max(float(np.delete(np.abs(values - values[top]), top).min()), 1e-300))
-        yield RitzPair(float(values[top]), error, vectors[:, top], kept)
-        if step + 1 == steps or beta <= BREAKDOWN * float(np.abs(values).max()):
-            return
-        basis[step + 1] = product / beta
 
 
 def _recurrence(operator: LinearOperator, steps: int, seed: int) -> Iterator[tuple[NDArray[np.float64], float, float]]:
