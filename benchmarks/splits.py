@@ -4,7 +4,8 @@
 
 SNIPS: 8,000 texts of train, drawn at random, for `qbert-opt fine-tune`; dev and 1,800 of the other texts to fit and
 score; test and 300 others to measure. WN11, whose train set has no false triples: of the test set 16,000 pairs "head
-relation" and "tail" to fine-tune (`--text-column a --text-column b --epochs 3`), 2,000 to fit and score, 900 to measure.
+relation" and "tail" to fine-tune (`--text-column a --text-column b --epochs 3`), 2,000 to fit and score, 900
+to measure.
 """
 
 import argparse
