@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 ENCODER := .venv/.encoder
-REFERENCE := qbert_opt/reference/mpnet-base-snips.json.gz
+REFERENCE := qbert_opt/data/bundled/mpnet-base-snips.json.gz
 
 .PHONY: solve test docs demo lint reference clean
 
@@ -18,7 +18,7 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest --nbmake notebooks
 
 docs: $(READY)                  ## write the reference pages from the code, and the results page from benchmarks

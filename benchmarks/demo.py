@@ -16,18 +16,18 @@ import sys
 import time
 from pathlib import Path
 
-from qbert_opt.allocation import read_allocation
-from qbert_opt.choices import grid
+from qbert_opt.checkpoint.folder import folder_bytes, load_quantized
 from qbert_opt.cli import main as cli
 from qbert_opt.cli.options import DEFAULT_GROUPINGS
-from qbert_opt.evaluation import evaluate, outputs
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import load_model
-from qbert_opt.packing.artifact import folder_bytes, load_quantized
-from qbert_opt.profiles import ModelProfile
 from qbert_opt.reports.evaluation import evaluation_table
 from qbert_opt.reports.printing import print_lines
-from qbert_opt.scores import read_scores
-from qbert_opt.texts import read_texts
+from qbert_opt.spec.allocation import read_allocation
+from qbert_opt.spec.choices import grid
+from qbert_opt.spec.profiles import ModelProfile
+from qbert_opt.spec.scores import read_scores
 
 BUDGET = "2.5bit"
 METHOD = "gptq"

@@ -46,11 +46,11 @@ ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
 
 def prepare(model: Path, work: Path) -> None:
     import qbert_opt as qb
-    from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-    from qbert_opt.deployment.exporting import export_float
+    from qbert_opt.checkpoint.folder import write_quantized
     from qbert_opt.models.structure import profile_model
-    from qbert_opt.packing.artifact import write_quantized
     from qbert_opt.planning.recipes import given_allocation
+    from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.workflows.export import export_float
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
@@ -74,15 +74,15 @@ def prepare_planned(model: Path, work: Path) -> None:
     import copy
 
     import qbert_opt as qb
-    from qbert_opt.allocation import PlannedActivation
-    from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-    from qbert_opt.evaluation import evaluate
+    from qbert_opt.checkpoint.folder import write_quantized
+    from qbert_opt.evaluation.evaluate import evaluate
     from qbert_opt.models.batches import tokenize
     from qbert_opt.models.loading import LoadedModel
     from qbert_opt.models.structure import profile_model
-    from qbert_opt.packing.artifact import write_quantized
     from qbert_opt.planning.recipes import given_allocation
-    from qbert_opt.rounding import calibrated_ranges, with_rounded_inputs
+    from qbert_opt.quantization.activation_quant import calibrated_ranges, with_rounded_inputs
+    from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.spec.allocation import PlannedActivation
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
@@ -124,9 +124,9 @@ def export(work: Path, engine: str, folder: str, activations: str, source: str =
 
 def serve(name: str, work: Path, pipe: object) -> None:
     """Answer requests for so many runs with processor times, until None comes."""
-    from qbert_opt.deployment.timing import made_up_inputs
-    from qbert_opt.engines._child import WARM_UP
-    from qbert_opt.registry import load
+    from qbert_opt.engines.child_process import WARM_UP
+    from qbert_opt.engines.timing import made_up_inputs
+    from qbert_opt.runtime.plugins import load
 
     engine, folder, activations = ENGINES[name]
     session = load("engines", engine).open_model(work / folder, 1, activations)
@@ -177,9 +177,9 @@ def ratio(above: list[float], below: list[float]) -> list[float]:
 
 
 def measure(work: Path, names: list[str], rounds: int, runs: int) -> dict[str, object]:
-    from qbert_opt.deployment.timing import made_up_inputs, time_files
-    from qbert_opt.engines._record import is_exported, read_record
-    from qbert_opt.provenance import code_commit
+    from qbert_opt.engines.record import is_exported, read_record
+    from qbert_opt.engines.timing import made_up_inputs, time_files
+    from qbert_opt.runtime.provenance import code_commit
 
     taken = speeds(work, names, rounds, runs)
     inputs = made_up_inputs(("input_ids", "attention_mask"), 1, SEQ_LEN)
@@ -220,7 +220,7 @@ def answers(work: Path) -> dict[str, object]:
     import torch
 
     import qbert_opt as qb
-    from qbert_opt.evaluation import evaluate
+    from qbert_opt.evaluation.evaluate import evaluate
 
     texts = qb.read_texts("snips/test")
     reference = qb.load_model(work / "model")

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from qbert_opt.choices import default_grid
+from qbert_opt.configs.offers import Offer
 from qbert_opt.costs.operations import Storage, Workload
-from qbert_opt.deployment.exchange import export_cost, export_plan, refit, tool_named
+from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
-from qbert_opt.exporters._offers import Offer
-from qbert_opt.limits import Limits
-from qbert_opt.planning.planned import Proof, assemble
+from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.planner import allocate
-from qbert_opt.profiles import MatrixSpec, ModelProfile
-from qbert_opt.reference import reference_scores
-from qbert_opt.scores import Provenance, ScoreTable
+from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
+from qbert_opt.spec.scores import Provenance, ScoreTable
+from qbert_opt.workflows.exchange import export_cost, export_plan, refit, tool_named
 
 HIDDEN, WIDE, LAYERS, HEADS = 256, 512, 2, 4
 PARTS = {

@@ -21,16 +21,16 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-from qbert_opt.choices import default_grid
-from qbert_opt.evaluation import kl_divergence
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
-from qbert_opt.profiles import ModelProfile
-from qbert_opt.provenance import code_commit
-from qbert_opt.scores import read_scores
-from qbert_opt.texts import read_texts
+from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.profiles import ModelProfile
+from qbert_opt.spec.scores import read_scores
 
 SMALL_KL = 0.1  # above it, second order is not meant to hold
 DRAWS = 1000

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from hwmodels.measured import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
-from qbert_opt.calibrating import fitting
-from qbert_opt.calibrating.bench import Shape, Subject
-from qbert_opt.calibrating.benches import _engine, find_bench
-from qbert_opt.calibrating.calibrate import as_device, processor_name
-from qbert_opt.deployment.timing import made_up_inputs, time_files
-from qbert_opt.engines._session import engine
-from qbert_opt.engines._trace import TracedModel, quiet_tracing
-from qbert_opt.profiles import TABLE_BITS
+from qbert_opt.device_profiling import engine_bench, fitting
+from qbert_opt.device_profiling.bench import Shape, Subject
+from qbert_opt.device_profiling.benches import find_bench
+from qbert_opt.device_profiling.calibrate import as_device, processor_name
+from qbert_opt.engines.session import engine
+from qbert_opt.engines.timing import made_up_inputs, time_files
+from qbert_opt.formats.traced_model import TracedModel, quiet_tracing
+from qbert_opt.spec.profiles import TABLE_BITS
 
 TOKENS = 128
 MODELS = (
@@ -57,15 +57,17 @@ def device(bench):
 
 def private_bytes(name, subject):
     """Private memory of a fresh process that has run the model."""
-    network, stored = _engine._encoder(subject)
+    network, stored = engine_bench._encoder(subject)
     ids = torch.randint(5, 100, (2, 9))
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
     arrays = (ids, mask, torch.zeros_like(ids))
-    traced = TracedModel(_engine._Encoder(network).eval(), _engine.INPUTS, ("hidden", "pooled"), arrays, (3, 2))
+    traced = TracedModel(
+        engine_bench._Encoder(network).eval(), engine_bench.INPUTS, ("hidden", "pooled"), arrays, (3, 2)
+    )
     with tempfile.TemporaryDirectory() as folder, quiet_tracing():
         engine(name).write(traced, stored, Path(folder), "int8")
-        inputs = made_up_inputs(_engine.INPUTS, 1, TOKENS)
+        inputs = made_up_inputs(engine_bench.INPUTS, 1, TOKENS)
         return time_files(name, folder, inputs, threads=1, runs=3, activations="int8").private_bytes
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from qbert_opt.calibrating import fitting
-from qbert_opt.calibrating.bench import Shape, Subject
-from qbert_opt.calibrating.benches import find_bench
-from qbert_opt.calibrating.calibrate import all_calls, as_device, assemble, processor_name
-from qbert_opt.calibrating.timing import time_calls
+from qbert_opt.device_profiling import fitting
+from qbert_opt.device_profiling.bench import Shape, Subject
+from qbert_opt.device_profiling.benches import find_bench
+from qbert_opt.device_profiling.calibrate import all_calls, as_device, assemble, processor_name
+from qbert_opt.runtime.cpu_timing import time_calls
 
 SHAPES = (
     Shape("tiny", 2, 128, 2, 512),

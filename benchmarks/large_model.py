@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from qbert_opt.provenance import code_commit
-from qbert_opt.texts import read_texts
+from qbert_opt.data.texts import read_texts
+from qbert_opt.runtime.provenance import code_commit
 
 ANONYMOUS = re.compile(r"RssAnon:\s+(\d+) kB")
 
@@ -61,7 +61,7 @@ def main() -> None:
         tokenizer.save_pretrained(model)
     program, scores, plan = [sys.executable, "-m", "qbert_opt"], options.folder / "s.json", options.folder / "p.json"
     few = ["--calibration-samples", "8", "--scoring-samples", "8"]
-    idle, _ = watched([sys.executable, "-c", "import qbert_opt.scoring.sensitivity, qbert_opt.packing.artifact"])
+    idle, _ = watched([sys.executable, "-c", "import qbert_opt.scoring.sensitivity, qbert_opt.checkpoint.folder"])
     steps = {
         "sensitivity": [*program, "sensitivity", "--model", str(model), "--data", options.texts, "--metric",
                         "weight-error", "--method", "rtn", "--table-bits", "none", "--bits", "2,3,4", "--groupings",

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from qbert_opt.calibration import MatrixQuantizer
-from qbert_opt.choices import grid
 from qbert_opt.curvature.columns import FactorPlan
 from qbert_opt.curvature.factors import factor_pass
-from qbert_opt.evaluation import evaluate, evaluation_batches, measure
-from qbert_opt.metrics.directional import quadratic_forms
+from qbert_opt.data.texts import LabeledTexts, read_texts
+from qbert_opt.evaluation.evaluate import evaluate, evaluation_batches, measure
 from qbert_opt.models.batches import mean_tokens, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
-from qbert_opt.provenance import code_commit, today
-from qbert_opt.texts import LabeledTexts, read_texts
+from qbert_opt.quantization.calibration import MatrixQuantizer
+from qbert_opt.runtime.provenance import code_commit, today
+from qbert_opt.scoring.metrics.directional import quadratic_forms
+from qbert_opt.spec.choices import grid
 
 CHOICES = grid((2, 3, 4), ("rows:each", "columns:64"), "rtn")
 TEMPERATURES = (1.0, 2.0)

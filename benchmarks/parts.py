@@ -22,23 +22,23 @@ from pathlib import Path
 
 import torch
 
-from qbert_opt.activations import activation_grid
-from qbert_opt.calibration import MatrixQuantizer, quantize_table
-from qbert_opt.choices import Choice
-from qbert_opt.deployment.deploy import plan_quantizer
-from qbert_opt.deployment.verification import apply_plan
-from qbert_opt.evaluation import Evaluation, evaluate, outputs
-from qbert_opt.limits import Limits
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import Evaluation, evaluate, outputs
 from qbert_opt.models.loading import LoadedModel, load_model
-from qbert_opt.planning.planned import with_activations
+from qbert_opt.planning.assembly import with_activations
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import uniform_allocation
-from qbert_opt.provenance import code_commit
-from qbert_opt.quantizers import QuantizedMatrix
-from qbert_opt.rounding import with_rounded_inputs
-from qbert_opt.scores import ScoreTable, read_scores
-from qbert_opt.tables import TABLE_METHOD
-from qbert_opt.texts import read_texts
+from qbert_opt.quantization.activation_quant import with_rounded_inputs
+from qbert_opt.quantization.calibration import MatrixQuantizer, quantize_table
+from qbert_opt.quantization.methods import QuantizedMatrix
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.activations import activation_grid
+from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable, read_scores
+from qbert_opt.spec.tables import TABLE_METHOD
+from qbert_opt.workflows.quantize import plan_quantizer
+from qbert_opt.workflows.verify import apply_plan
 
 PARTS = {
     "attention": ("query", "key", "value", "attention_output"),
@@ -148,7 +148,7 @@ def inputs(bench: Bench) -> None:
 
 
 def allocate_inputs(bench: Bench, wanted, loss):  # type: ignore[no-untyped-def]
-    from qbert_opt.activations import planned_activations
+    from qbert_opt.spec.activations import planned_activations
 
     return planned_activations(bench.scores["gptq"], wanted, loss)
 

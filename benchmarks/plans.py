@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from qbert_opt.allocation import Allocation
-from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-from qbert_opt.choices import Choice
-from qbert_opt.deployment.verification import apply_plan
-from qbert_opt.evaluation import evaluate, outputs
-from qbert_opt.files import write_text
-from qbert_opt.limits import Limits
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import given_allocation, uniform_allocation
-from qbert_opt.provenance import code_commit
-from qbert_opt.scores import ScoreTable, read_scores
-from qbert_opt.texts import read_texts
+from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.runtime.files import write_text
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.allocation import Allocation
+from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable, read_scores
+from qbert_opt.workflows.verify import apply_plan
 
 BUDGETS = (2.25, 2.5, 3.0, 4.0)
 UNIFORM = ("columns:128", "columns:64", "rows:each", "rows:heads")

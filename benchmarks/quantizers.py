@@ -19,18 +19,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, method_grid, weight_of
-from qbert_opt.choices import Layout, choice
-from qbert_opt.evaluation import evaluate, outputs
-from qbert_opt.limits import Limits
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import LoadedModel, label_index, load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.planner import allocate
-from qbert_opt.provenance import code_commit
-from qbert_opt.quantizers import rtn
-from qbert_opt.scores import ScoreTable, read_scores, write_scores
+from qbert_opt.quantization.calibration import (
+    CalibrationPlan,
+    MatrixQuantizer,
+    calibration_texts,
+    method_grid,
+    weight_of,
+)
+from qbert_opt.quantization.methods import rtn
+from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.texts import read_texts
+from qbert_opt.spec.choices import Layout, choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable, read_scores, write_scores
 
 AT_2_BITS = ("2bit/rows:heads", "2bit/rows:each", "2bit/columns:128")
 UNIFORM = {

@@ -20,13 +20,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from qbert_opt import registry
-from qbert_opt.calibration import method_grid
-from qbert_opt.choices import choice
+from qbert_opt.checkpoint.bits import pack, unpack
 from qbert_opt.errors import UsageError
-from qbert_opt.packing.bits import pack, unpack
-from qbert_opt.provenance import code_commit
-from qbert_opt.quantizers import rtn
+from qbert_opt.quantization.calibration import method_grid
+from qbert_opt.quantization.methods import rtn
+from qbert_opt.runtime import plugins
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.choices import choice
 
 SHAPES = {"minilm": (384, 1536, 12, 6), "bert-base": (768, 3072, 12, 12)}
 TOKENS = 4096
@@ -45,7 +45,7 @@ def layouts_of(method: str, rows: int, columns: int, heads: int) -> list:
 
 def grid(options: argparse.Namespace) -> dict[str, object]:
     hidden, wide, heads, depth = SHAPES[options.shapes]
-    quantizer = registry.load("quantizers", options.method)
+    quantizer = plugins.load("quantizers", options.method)
     generator = torch.Generator().manual_seed(0)
     layers = min(options.layers, depth)
     wall = cpu = 0.0

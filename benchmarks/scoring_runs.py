@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qbert_opt.provenance import code_commit
-from qbert_opt.scores import read_scores
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.scores import read_scores
 
 PEAK = re.compile(r"peak memory ([\d,]+) MiB above the model")
 

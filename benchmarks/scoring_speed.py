@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.calibration import weight_of
-from qbert_opt.choices import default_grid
 from qbert_opt.curvature.columns import carrying_samples, draws_columns, softened
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.losses import LabelledLoss
-from qbert_opt.metrics.directional import both_losses
+from qbert_opt.data.texts import read_texts, split_disjoint
 from qbert_opt.models.batches import TokenBatch, apart, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import Targets, read_targets
-from qbert_opt.provenance import code_commit
-from qbert_opt.quantizers import rtn
-from qbert_opt.texts import read_texts, split_disjoint
+from qbert_opt.quantization.calibration import weight_of
+from qbert_opt.quantization.methods import rtn
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.scoring.metrics.directional import both_losses
+from qbert_opt.spec.choices import default_grid
 
 BATCH = 16
 

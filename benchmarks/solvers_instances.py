@@ -10,8 +10,8 @@ resources are correlated but not proportional.
 import numpy as np
 from numpy.typing import NDArray
 
-from qbert_opt.limits import Limits
-from qbert_opt.planning.programs import PlanningTask
+from qbert_opt.planning.program import PlanningTask
+from qbert_opt.spec.limits import Limits
 from solvers import ChoiceProblem
 
 BITS = (2, 3, 4, 8)

@@ -19,22 +19,22 @@ from pathlib import Path
 
 import numpy as np
 
-from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-from qbert_opt.choices import grid
 from qbert_opt.curvature.factors import factor_pass
-from qbert_opt.deployment.verification import apply_plan
-from qbert_opt.evaluation import evaluate, outputs
-from qbert_opt.limits import Limits
-from qbert_opt.metrics import directional
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocation_of, solve_task
-from qbert_opt.planning.programs import PlanningTask
+from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.refining import refine_plan
-from qbert_opt.planning.solved import Plan, SolverOptions
-from qbert_opt.provenance import code_commit
+from qbert_opt.planning.solving import Plan, SolverOptions
+from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.scoring.metrics import directional
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.texts import read_texts
+from qbert_opt.spec.choices import grid
+from qbert_opt.spec.limits import Limits
+from qbert_opt.workflows.verify import apply_plan
 from solvers import price_interactions, solve_interactions
 
 CHOICES = grid((2, 3, 4), ("rows:each", "columns:64", "columns:128"), "gptq")

@@ -22,9 +22,9 @@ from solvers_instances import instance, real_instance
 from solvers_peers import exact_dp, grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
 
 from hwmodels.device import load_device
-from qbert_opt.provenance import code_commit
-from qbert_opt.reference import reference_scores
-from qbert_opt.scores import read_scores
+from qbert_opt.data.reference import reference_scores
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.scores import read_scores
 from solvers import ChoiceProblem, pareto, price, solve, violations
 
 ONE = (plain_cbc, plain_highs, hull_and_greedy, grid_dp, exact_dp)

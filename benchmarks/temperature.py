@@ -11,20 +11,20 @@ import json
 
 import numpy as np
 
-from qbert_opt.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-from qbert_opt.choices import default_grid
 from qbert_opt.curvature.columns import FactorPlan
 from qbert_opt.curvature.factors import factor_pass
-from qbert_opt.deployment.verification import apply_plan
-from qbert_opt.evaluation import evaluate, outputs
-from qbert_opt.limits import Limits
-from qbert_opt.metrics.directional import quadratic_forms
+from qbert_opt.data.texts import read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocate
-from qbert_opt.provenance import code_commit
+from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.scoring.metrics.directional import quadratic_forms
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.texts import read_texts
+from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.limits import Limits
+from qbert_opt.workflows.verify import apply_plan
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 BITS = (2.25, 2.5, 3.0)

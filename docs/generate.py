@@ -2,7 +2,7 @@
 
     make docs     # or: python docs/generate.py
 
-`tests/qbert_opt/test_docs.py` fails where a page is not what this writes.
+`tests/qbert_opt/house/test_docs.py` fails where a page is not what this writes.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 NOTE = "<!-- Written by docs/generate.py. Do not edit: change the code, then run `make docs`. -->\n\n"
 DOCUMENTS = {
-    "scores.json": ("qbert_opt.scores", "ScoreTable", "`sensitivity`"),
-    "allocation.json": ("qbert_opt.allocation", "Allocation", "`solve`, `import-config`"),
+    "scores.json": ("qbert_opt.spec.scores", "ScoreTable", "`sensitivity`"),
+    "allocation.json": ("qbert_opt.spec.allocation", "Allocation", "`solve`, `import-config`"),
     "frontier.json": ("qbert_opt.planning.frontier", "TradeOff", "`pareto`"),
     "measured.json": (
         "qbert_opt.planning.measured_points",
         "MeasuredPoints",
         "you, for `pareto --measured`, `report --measured`",
     ),
-    "engine.json": ("qbert_opt.engines._record", "EngineRecord", "`export`"),
+    "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
     "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }
 PLUGINS = {
-    "metrics": "qbert_opt/metrics",
-    "quantizers": "qbert_opt/quantizers",
+    "metrics": "qbert_opt/scoring/metrics",
+    "quantizers": "qbert_opt/quantization/methods",
     "solvers": "solvers/methods",
-    "engines": "qbert_opt/engines",
-    "exporters": "qbert_opt/exporters",
+    "engines": "qbert_opt/engines/backends",
+    "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
 }
 

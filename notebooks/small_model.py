@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 import qbert_opt as qb
-from qbert_opt.training import fine_tune
+from qbert_opt.training.fine_tuning import fine_tune
 
 
 def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epochs: int = 1) -> Path:

@@ -10,44 +10,44 @@ Names are loaded when first used: planning from a table of scores imports no tor
 from importlib import import_module
 from typing import Any
 
-from . import importing
+from .runtime import importing
 
 _HOMES = {
-    "CalibrationPlan": ".calibration",
-    "Limits": ".limits",
-    "PlanningTask": ".planning.programs",
-    "Predictor": ".deployment.prediction",
+    "CalibrationPlan": ".quantization.calibration",
+    "Limits": ".spec.limits",
+    "PlanningTask": ".planning.program",
+    "Predictor": ".serving.predictor",
     "Storage": ".costs.operations",
     "Workload": ".costs.operations",
     "allocate": ".planning.planner",
-    "default_grid": ".choices",
-    "evaluate": ".evaluation",
-    "export_model": ".deployment.exporting",
+    "default_grid": ".spec.choices",
+    "evaluate": ".evaluation.evaluate",
+    "export_model": ".workflows.export",
     "from_module": ".models.modules",
     "load_device": "hwmodels.device",
     "load_model": ".models.loading",
-    "load_quantized": ".packing.artifact",
+    "load_quantized": ".checkpoint.folder",
     "measure_sensitivity": ".scoring.sensitivity",
-    "outputs": ".evaluation",
+    "outputs": ".evaluation.evaluate",
     "parse_budget": ".planning.budgets",
     "plan_for_each": ".planning.device_classes",
     "print_plan": ".reports.plan",
-    "quantize_model": ".deployment.deploy",
-    "read_allocation": ".allocation",
-    "read_scores": ".scores",
-    "read_texts": ".texts",
+    "quantize_model": ".workflows.quantize",
+    "read_allocation": ".spec.allocation",
+    "read_scores": ".spec.scores",
+    "read_texts": ".data.texts",
     "recipe_allocation": ".planning.recipes",
-    "reference_scores": ".reference",
+    "reference_scores": ".data.reference",
     "simulate_allocation": ".costs.simulate",
     "trade_off": ".planning.frontier",
-    "write_allocation": ".allocation",
-    "write_scores": ".scores",
+    "write_allocation": ".spec.allocation",
+    "write_scores": ".spec.scores",
 }
 
 __all__ = list(_HOMES)
 
 # AutoModel….from_pretrained reads our folders; transformers itself is imported by whoever needs it
-importing.after("transformers.quantizers.auto", f"{__name__}.packing.hub")
+importing.after("transformers.quantizers.auto", f"{__name__}.checkpoint.hub")
 
 
 def __getattr__(name: str) -> Any:

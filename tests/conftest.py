@@ -46,7 +46,7 @@ def sentences():
     """120 distinct sentences of 2 to 12 words with labels."""
     import numpy as np
 
-    from qbert_opt.texts import LabeledTexts
+    from qbert_opt.data.texts import LabeledTexts
 
     generator = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in generator.integers(0, 60, generator.integers(2, 13))) for _ in range(120)]

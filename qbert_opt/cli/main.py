@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from ..provenance import code_commit, code_version
+        from ..runtime.provenance import code_commit, code_version
 
         typer.echo(f"qbert-opt {code_version()} ({code_commit()})")
         raise typer.Exit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..allocation import Allocation
 from ..costs.operations import Workload
+from ..spec.allocation import Allocation
 from .progress import progress
 from .verify import numbered
 
@@ -23,10 +23,10 @@ def measure(
         output: where the first plan was written; the others lie beside it.
         quiet: no progress.
     """
-    from ..deployment.reranking import ranked, time_plans
     from ..models.loading import load_model
     from ..reports.printing import print_lines
     from ..reports.trade_off import timed_table
+    from ..workflows.rerank import ranked, time_plans
 
     with progress("measuring", quiet=quiet) as tell:
         timed = time_plans(load_model(model), shortlist, engine, workload, progress=tell)

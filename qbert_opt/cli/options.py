@@ -63,7 +63,7 @@ def load_target(device: str | None):  # type: ignore[no-untyped-def]
 
 def load_scores(scores: str):  # type: ignore[no-untyped-def]
     """Read the table that `--scores` names; `reference` is the bundled one."""
-    from ..reference import reference_scores
-    from ..scores import read_scores
+    from ..data.reference import reference_scores
+    from ..spec.scores import read_scores
 
     return reference_scores() if scores == "reference" else read_scores(scores)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, InputFileError, UsageError
-from ..limits import Limits
+from ..planning.constraints import RESOURCES
 from ..planning.frontier import TradeOff, trade_off
-from ..planning.programs import PlanningTask
-from ..planning.wishes import RESOURCES
-from ..scores import ScoreTable
+from ..planning.program import PlanningTask
+from ..spec.limits import Limits
+from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
 
-    from ..plots.frontier import Mark
+    from ..reports.plots.frontier import Mark
 
 ENDINGS = (".png", ".svg")
 
@@ -94,8 +94,8 @@ def draw_frontiers(
         plan: an allocation.json to mark.
         measured: a file of measured points.
     """
-    from ..plots import frontier, surface
-    from ..plots.plan import save
+    from ..reports.plots import frontier, surface
+    from ..reports.plots.plan import save
 
     marks = _marks(curves[0], plan, measured, workload)
     if len(resources) == 2:
@@ -126,10 +126,10 @@ def _frontier(subject: Subject, resources: tuple[str, ...], points: int, workloa
 
 
 def _marks(subject: Subject, plan: str | None, measured: str | None, workload: Workload) -> list[Mark]:
-    from ..allocation import Allocation, read_allocation
     from ..planning.measured_points import read_measured
     from ..planning.recipes import RECIPES, recipe_allocation
-    from ..plots.frontier import Mark
+    from ..reports.plots.frontier import Mark
+    from ..spec.allocation import Allocation, read_allocation
 
     def usage(found: Allocation) -> dict[str, float]:
         cost = found.device

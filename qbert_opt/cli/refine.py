@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..planning.programs import PlanningTask
-from ..planning.solved import Plan
+from ..planning.program import PlanningTask
+from ..planning.solving import Plan
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def refine(
         measurements: plans really measured at most.
         quiet: no progress.
     """
-    from ..deployment.deploy import plan_quantizer, plan_texts
+    from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..planning.planner import allocation_of
     from ..planning.refining import refine_plan
-    from ..texts import read_texts
+    from ..workflows.quantize import plan_quantizer, plan_texts
 
     loaded, texts, allocation = load_model(model), read_texts(data), allocation_of(task, plan, answer=False)
     quantizer = plan_quantizer(loaded, allocation, texts)

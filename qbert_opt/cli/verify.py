@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..allocation import Allocation, write_allocation
-from ..scores import ScoreTable
+from ..spec.allocation import Allocation, write_allocation
+from ..spec.scores import ScoreTable
 from .progress import progress
 
 
@@ -32,15 +32,15 @@ def verify(
         others: the rest of a shortlist, numbered from 2.
         quiet: no progress.
     """
-    from ..choices import choice
-    from ..deployment.deploy import plan_quantizer
-    from ..deployment.verification import least_measured, measure_plans
+    from ..data.texts import read_texts
     from ..models.loading import load_model
-    from ..planning.planned import with_activations
+    from ..planning.assembly import with_activations
     from ..planning.recipes import uniform_allocation
     from ..reports.evaluation import evaluation_table
     from ..reports.printing import print_lines
-    from ..texts import read_texts
+    from ..spec.choices import choice
+    from ..workflows.quantize import plan_quantizer
+    from ..workflows.verify import least_measured, measure_plans
 
     loaded = load_model(model)
     quantizer = plan_quantizer(loaded, allocation, read_texts(data))

@@ -13,9 +13,9 @@ import networkx as nx
 
 from hwmodels.operation import Operation, StoredWeight
 
-from ..choices import Choice
-from ..profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
-from ..tables import table_choice
+from ..spec.choices import Choice
+from ..spec.profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from ..spec.tables import table_choice
 
 ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "intermediate", "output")
 

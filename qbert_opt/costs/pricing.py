@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from hwmodels.cost import OperationCost, operation_cost, unsupported
 from hwmodels.schedule import launches_that_stay_s
 
-from ..profiles import MatrixSpec, ModelProfile, TableSpec
+from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from .operations import Storage, Workload, matrix_operation, model_graph, stored_weight, table_operation
 
 if TYPE_CHECKING:
     from hwmodels.device import Device
 
-    from ..choices import Choice
+    from ..spec.choices import Choice
 
 DEVICE_ROWS = (
     "dram_bytes",

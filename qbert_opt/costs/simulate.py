@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..activations import input_bits
-from ..allocation import Allocation
-from ..choices import LEGAL_BITS, Choice
 from ..errors import UsageError
-from ..limits import check_rate
-from ..profiles import ModelProfile
+from ..spec.activations import input_bits
+from ..spec.allocation import Allocation
+from ..spec.choices import LEGAL_BITS, Choice
+from ..spec.limits import check_rate
+from ..spec.profiles import ModelProfile
 from .operations import Storage, Workload, model_graph
 
 if TYPE_CHECKING:

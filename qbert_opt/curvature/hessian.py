@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import nn
 
-from ..memory import MemoryShares, saved_bytes
 from ..models.batches import TokenBatch
+from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .losses import LabelledLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close

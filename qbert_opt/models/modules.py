@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..texts import LabeledTexts
 from .batches import TokenBatch
 from .loading import LoadedModel, check_finite, weights_sha256
 from .outputs import POSITION_KINDS, Head, OutputKind, rows

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import InputFileError
-from ..profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
 from .layers import as_matrix, is_matrix, width_made, width_read
 from .loading import LoadedModel
 from .tracing import LinearCall, Trace, trace

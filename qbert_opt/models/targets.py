@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.texts import LabeledTexts
 from ..errors import InputFileError
-from ..texts import LabeledTexts
 from .batches import TokenBatch, encode, longest_sample, single_samples, span_positions, word_positions
 from .loading import LoadedModel, label_index
 from .outputs import POSITION_KINDS, OutputKind, Outputs

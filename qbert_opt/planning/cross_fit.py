@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, solve
 
-from ..allocation import CrossFit
-from .programs import PlanningTask
+from ..spec.allocation import CrossFit
+from .program import PlanningTask
 
 RELATIVE_GAP = 1e-3  # of the stand-in plans; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for one of them

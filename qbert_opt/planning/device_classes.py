@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from hwmodels.errors import DeviceError
 
-from ..allocation import Allocation
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
-from ..limits import Limits
-from ..scores import ScoreTable
+from ..spec.allocation import Allocation
+from ..spec.limits import Limits
+from ..spec.scores import ScoreTable
 from .planner import SolverOptions, allocation_of, solve_task
-from .programs import PlanningTask
+from .program import PlanningTask
 
 if TYPE_CHECKING:
     from hwmodels.device import Device

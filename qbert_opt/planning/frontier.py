@@ -17,11 +17,11 @@ from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, unifo
 from solvers.solution import relative_gap
 
 from ..errors import UsageError
-from ..jobs import Jobs
-from ..profiles import ModelProfile
-from ..scores import Provenance
-from .programs import PlanningTask
-from .wishes import RESOURCES
+from ..runtime.resumable import Jobs
+from ..spec.profiles import ModelProfile
+from ..spec.scores import Provenance
+from .constraints import RESOURCES
+from .program import PlanningTask
 
 SCHEMA = "qbert-opt/frontier@1"
 

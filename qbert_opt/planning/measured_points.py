@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from ..files import read_document
+from ..runtime.files import read_document
 
 SCHEMA = "qbert-opt/measured@1"
 

@@ -18,17 +18,17 @@ import numpy as np
 from solvers import random_plans, shadow_price, top_k
 from solvers.solution import relative_gap
 
-from ..activations import ActivationChoice, input_bits, planned_activations
-from ..allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
-from ..limits import Limits, Row, measured, tightest
-from ..scores import ScoreTable
+from ..spec.activations import ActivationChoice, input_bits, planned_activations
+from ..spec.allocation import Allocation, Limit, PlannedActivation, UniformPlan
+from ..spec.limits import Limits, Row, measured, tightest
+from ..spec.scores import ScoreTable
+from .assembly import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
 from .cross_fit import cross_fit
-from .planned import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
-from .programs import LOSS, RESIDENT_GOALS, PlanningTask
-from .scheduled import broken, enforced, proven_against
-from .solved import Plan, SolverOptions, attempt, why_infeasible
+from .program import LOSS, RESIDENT_GOALS, PlanningTask
+from .scheduled_limits import broken, enforced, proven_against
+from .solving import Plan, SolverOptions, attempt, why_infeasible
 
 if TYPE_CHECKING:
     from hwmodels.device import Device

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..activations import ActivationChoice, input_bits, planned_activations
-from ..allocation import Allocation
-from ..choices import Choice, choice
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InfeasibleError, UsageError
-from ..limits import Limits
-from ..profiles import ModelProfile
-from ..provenance import code_commit, code_version, today
-from ..scores import Provenance, ScoreTable
-from .planned import Proof, assemble, stored_bytes, with_activations
+from ..runtime.provenance import code_commit, code_version, today
+from ..spec.activations import ActivationChoice, input_bits, planned_activations
+from ..spec.allocation import Allocation
+from ..spec.choices import Choice, choice
+from ..spec.limits import Limits
+from ..spec.profiles import ModelProfile
+from ..spec.scores import Provenance, ScoreTable
+from .assembly import Proof, assemble, stored_bytes, with_activations
 
 if TYPE_CHECKING:
     from hwmodels.device import Device

@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 
 from solvers import Refinement, price, refine
 
-from ..calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
-from ..choices import Choice
 from ..curvature.factors import factor_pass
-from ..metrics import directional
-from ..metrics.measured import sample_losses
+from ..data.texts import LabeledTexts
 from ..models.batches import tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
-from ..profiles import MatrixSpec, TableSpec
-from ..tables import TABLE_CHOICE
-from ..texts import LabeledTexts
-from .programs import PlanningTask
-from .scheduled import broken, proven_against
-from .solved import Plan
+from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
+from ..scoring.metrics import directional
+from ..scoring.metrics.measured import sample_losses
+from ..spec.choices import Choice
+from ..spec.profiles import MatrixSpec, TableSpec
+from ..spec.tables import TABLE_CHOICE
+from .program import PlanningTask
+from .scheduled_limits import broken, proven_against
+from .solving import Plan
 
 CURVATURE_TEXTS = 64
 """Texts of Ω(δ); the gradient and the measurements use all of them."""

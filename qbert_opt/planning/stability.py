@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InfeasibleError, UsageError
-from ..files import read_document, write_text
+from ..runtime.files import read_document, write_text
 from .cross_fit import TIME_LIMIT_S, chosen_by, loss_of
-from .programs import PlanningTask
-from .solved import Plan
+from .program import PlanningTask
+from .solving import Plan
 
 SCHEMA = "qbert-opt/stability@1"
 RELATIVE_GAP = 1e-6  # a plan that stops earlier may differ from others by more than the text makes it

@@ -9,7 +9,7 @@ from hwmodels.measured import MISSED, QUIET
 from hwmodels.units import format_bandwidth, format_bytes
 
 if TYPE_CHECKING:
-    from ..calibrating.calibrate import Calibration
+    from ..device_profiling.calibrate import Calibration
 
 
 def calibration_lines(found: Calibration, out: str) -> list[str]:

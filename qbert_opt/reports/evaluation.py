@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, Interval
+    from ..evaluation.evaluate import Evaluation, Interval
 
 QUALITIES = {
     "classes": (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1")),

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from hwmodels.units import format_bytes
 
-from ..allocation import Allocation
-from ..choices import choice
-from ..deployment.exchange import WORDS, Cost, Export
+from ..spec.allocation import Allocation
+from ..spec.choices import choice
+from ..workflows.exchange import WORDS, Cost, Export
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:

@@ -12,11 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hwmodels.units import format_bytes, format_joules, format_seconds
 
-from ..allocation import Allocation, PlannedMatrix
-from ..limits import shown
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
 from ..planning.plan_grid import grid_of
+from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.limits import shown
 from .plan import TITLES, rounded_inputs
 from .printing import MEASURES
 

@@ -12,16 +12,16 @@ from rich.table import Table
 
 from hwmodels.units import format_bytes
 
-from ..allocation import Allocation, PlannedMatrix
-from ..limits import shown
-from ..profiles import ModelProfile
+from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.limits import shown
+from ..spec.profiles import ModelProfile
 from .cost import cost_lines
 from .printing import MEASURES, WIDTH, both, origin
 
 if TYPE_CHECKING:
     from hwmodels.simulate import CostReport
 
-    from ..packing.written import WrittenModel
+    from ..checkpoint.written import WrittenModel
 
 TITLES = {
     "query": "query",

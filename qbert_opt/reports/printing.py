@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ..allocation import Allocation
-from ..scores import Provenance, ScoreTable
+from ..spec.allocation import Allocation
+from ..spec.scores import Provenance, ScoreTable
 
 MEASURES = {
     "encoder_bytes": "encoder bytes",

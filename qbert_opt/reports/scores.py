@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..scores import ScoreTable
+from ..spec.scores import ScoreTable
 from .printing import origin
 
 

@@ -10,14 +10,14 @@ from rich.table import Table
 from hwmodels.units import format_bytes, format_seconds
 from solvers import ChoiceProblem, ChoiceSolution, Step, explain
 
-from ..allocation import Allocation
-from ..limits import shown
+from ..planning.constraints import RESOURCES
 from ..planning.frontier import TradeOff
-from ..planning.programs import LOSS
-from ..planning.wishes import RESOURCES
+from ..planning.program import LOSS
+from ..spec.allocation import Allocation
+from ..spec.limits import shown
 
 if TYPE_CHECKING:
-    from ..deployment.reranking import TimedPlan
+    from ..workflows.rerank import TimedPlan
 
 
 def frontier_table(found: TradeOff, rows: int = 16) -> Table:

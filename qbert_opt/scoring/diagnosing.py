@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration import BATCH_SIZE
 from ..curvature.hessian import ArpackNoConvergence, EigenPair, HessianOperator, hessian_within, top_eigenpairs
 from ..curvature.lanczos import least_vector, quadrature
 from ..curvature.losses import LabelledLoss
+from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
-from ..jobs import Jobs
-from ..memory import MemoryShares
 from ..models.batches import tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import SOFTMAX_KINDS
 from ..models.structure import profile_model
 from ..models.targets import read_targets
 from ..models.tracing import unfrozen
-from ..processes import Processes
-from ..profiles import ModelProfile
-from ..provenance import code_commit, code_version, today
-from ..texts import LabeledTexts, split_disjoint
+from ..quantization.calibration import BATCH_SIZE
+from ..runtime.distributed import Processes
+from ..runtime.memory_budget import MemoryShares
+from ..runtime.provenance import code_commit, code_version, today
+from ..runtime.resumable import Jobs
+from ..spec.profiles import ModelProfile
 from .diagnosis import Descent, Diagnosis, Spectrum
 from .landscape import DESCENT, DESCENT_POINTS, Walk, descent_of, line_keys, surface_of
 from .readiness import check_outputs, check_ready, check_samples, fitting_batches

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..files import read_document, write_text
+from ..runtime.files import read_document, write_text
 
 SCHEMA = "qbert-opt/diagnosis@1"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..curvature.hessian import EigenPair
-from ..jobs import Jobs
+from ..runtime.resumable import Jobs
 from .diagnosis import Descent, Surface
 
 RISE_NATS = 1.0  # points reach as far as second order says that the loss changes by this much

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from ..calibration import MatrixQuantizer
-from ..choices import Choice
-from ..memory import MemoryShares
+from ..data.texts import LabeledTexts
 from ..models.loading import LoadedModel
-from ..profiles import MatrixSpec, ModelProfile
-from ..texts import LabeledTexts
+from ..quantization.calibration import MatrixQuantizer
+from ..runtime.memory_budget import MemoryShares
+from ..spec.choices import Choice
+from ..spec.profiles import MatrixSpec, ModelProfile
 
 ROUNDING_BYTES = 40  # of each weight and choice: codes, the quantizer's working copies, a second try, the error twice
 

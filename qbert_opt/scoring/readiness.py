@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import InputFileError, UsageError
-from ..memory import MemoryShares, saved_bytes
-from ..metrics._task import Estimate
 from ..models.batches import TokenBatch, single_samples
 from ..models.loading import LoadedModel
 from ..models.outputs import SOFTMAX_KINDS, Outputs
+from ..runtime.memory_budget import MemoryShares, saved_bytes
+from .task import Estimate
 
 SURE_SIGMAS = 2.5  # standard errors between two mean doubts that are no chance
 SURE_RATIO = 1.25  # and by how much less doubt matters

@@ -10,26 +10,25 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import registry
-from ..activations import ActivationChoice
-from ..calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
-from ..choices import Choice
 from ..curvature.columns import carrying_samples
+from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..jobs import Jobs
-from ..memory import MemoryShares
-from ..metrics._task import ScoringTask
 from ..models.batches import TokenBatch, apart, mean_tokens, tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
 from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
-from ..processes import Processes
-from ..profiles import MatrixSpec, ModelProfile
-from ..provenance import code_commit, code_version, today
-from ..scores import ActivationScores, Provenance, Rows, ScoreTable, short
-from ..texts import LabeledTexts
+from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
+from ..runtime import plugins
+from ..runtime.distributed import Processes
+from ..runtime.memory_budget import MemoryShares
+from ..runtime.provenance import code_commit, code_version, today
+from ..runtime.resumable import Jobs
+from ..spec.activations import ActivationChoice
+from ..spec.choices import Choice
+from ..spec.profiles import MatrixSpec, ModelProfile
+from ..spec.scores import ActivationScores, Provenance, Rows, ScoreTable, short
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,
@@ -40,7 +39,8 @@ from .readiness import (
     overlap_warnings,
     training_text_warnings,
 )
-from .scored import ScoredMatrix, common_scale
+from .score_rows import ScoredMatrix, common_scale
+from .task import ScoringTask
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
@@ -85,7 +85,7 @@ def measure_sensitivity(
             half precision), a matrix without a legal choice, a memory limit that is too small.
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
     """
-    plugin = registry.load("metrics", metric)
+    plugin = plugins.load("metrics", metric)
     method = _only_method(choices)
     if activation_choices and not hasattr(plugin, "score_activations"):
         raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")

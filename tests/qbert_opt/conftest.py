@@ -58,15 +58,15 @@ def data_file(tmp_path_factory, sentences):
 @pytest.fixture(scope="session")
 def file_texts(data_file):
     """The sentences as the command line reads them."""
-    from qbert_opt.texts import read_texts
+    from qbert_opt.data.texts import read_texts
 
     return read_texts(data_file)
 
 
 def _scores(tiny, texts, method):
-    from qbert_opt.calibration import CalibrationPlan
-    from qbert_opt.choices import default_grid
+    from qbert_opt.quantization.calibration import CalibrationPlan
     from qbert_opt.scoring.sensitivity import measure_sensitivity
+    from qbert_opt.spec.choices import default_grid
 
     return measure_sensitivity(tiny, texts, default_grid(method), plan=CalibrationPlan(40, 40, 0))
 
@@ -86,8 +86,8 @@ def gptq_scores(tiny, file_texts):
 @pytest.fixture(scope="session")
 def gptq_plan(gptq_scores):
     """A proven plan of the tiny model at 4 bits per weight."""
-    from qbert_opt.limits import Limits
     from qbert_opt.planning.planner import allocate
+    from qbert_opt.spec.limits import Limits
 
     return allocate(gptq_scores, Limits(encoder_bytes=gptq_scores.profile.encoder_elements // 2))
 
@@ -103,7 +103,7 @@ def car_soc():
 @pytest.fixture(scope="session")
 def reference():
     """The bundled table of scores."""
-    from qbert_opt.reference import reference_scores
+    from qbert_opt.data.reference import reference_scores
 
     return reference_scores()
 
@@ -111,7 +111,7 @@ def reference():
 @pytest.fixture(scope="session")
 def reference_plan(reference, car_soc):
     """What the README's line makes."""
-    from qbert_opt.limits import Limits
     from qbert_opt.planning.planner import allocate
+    from qbert_opt.spec.limits import Limits
 
     return allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc)

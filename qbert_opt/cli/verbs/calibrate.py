@@ -32,10 +32,10 @@ def command(
 
     `qbert-opt calibrate --engine openvino -o host-openvino.yaml`
     """
-    from ...calibrating.benches import find_bench
-    from ...calibrating.calibrate import calibrate
-    from ...files import atomic_file, check_folder
+    from ...device_profiling.benches import find_bench
+    from ...device_profiling.calibrate import calibrate
     from ...reports.calibration import calibration_lines
+    from ...runtime.files import atomic_file, check_folder
     from ..progress import progress
 
     check_folder(out)

@@ -39,14 +39,14 @@ def command(
     The loss is the cross-entropy that the model was trained with; on its training text a converged model has no
     negative eigenvalues of notable size. An interrupted run goes on where it stopped.
     """
-    from ...memory import PeakMemory
-    from ...models.device import on_device
+    from ...data.texts import read_texts
     from ...models.loading import load_model
-    from ...processes import processes
+    from ...models.torch_device import on_device
     from ...reports.diagnosis import diagnosis_lines
+    from ...runtime.distributed import processes
+    from ...runtime.memory_budget import PeakMemory
     from ...scoring.diagnosing import DiagnosisPlan, diagnose
     from ...scoring.diagnosis import write_diagnosis
-    from ...texts import read_texts
     from ..pictures import check_plot
     from ..quantities import size
 
@@ -72,8 +72,8 @@ def command(
         return
     write_diagnosis(found, output)
     if plot is not None:
-        from ...plots.diagnosis import draw
-        from ...plots.plan import save
+        from ...reports.plots.diagnosis import draw
+        from ...reports.plots.plan import save
 
         save(draw(found), plot)
     from ...reports.printing import memory_line

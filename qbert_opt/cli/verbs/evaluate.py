@@ -34,15 +34,15 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
-    from ...deployment.serving import serve, timing_rows
-    from ...deployment.timing import time_model
-    from ...engines._record import is_exported
-    from ...evaluation import evaluate, outputs
+    from ...checkpoint.folder import folder_bytes, is_quantized, load_quantized
+    from ...data.texts import read_texts
+    from ...engines.record import is_exported
+    from ...engines.timing import time_model
+    from ...evaluation.evaluate import evaluate, outputs
     from ...models.loading import load_model
-    from ...packing.artifact import folder_bytes, is_quantized, load_quantized
     from ...reports.evaluation import evaluation_table
     from ...reports.printing import print_lines
-    from ...texts import read_texts
+    from ...serving.engine_model import serve, timing_rows
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     plan = None
@@ -59,7 +59,7 @@ def command(
     if reference is not None:
         original = load_model(reference)
         if plan is not None:
-            from ...packing.artifact import check_belongs
+            from ...checkpoint.folder import check_belongs
 
             check_belongs(plan, original)
         truth = outputs(original, texts)
@@ -77,7 +77,7 @@ def command(
     if as_json:
         from pydantic import TypeAdapter
 
-        from ...evaluation import Evaluation
+        from ...evaluation.evaluate import Evaluation
 
         document = json.loads(TypeAdapter(Evaluation).dump_json(found))
         if timings:

@@ -38,8 +38,8 @@ def command(
 
     Example: `qbert-opt export out --engine openvino -o out-openvino`
     """
-    from ...deployment.exporting import export_model
-    from ...texts import read_texts
+    from ...data.texts import read_texts
+    from ...workflows.export import export_model
 
     texts = None if data is None else read_texts(data, text_columns=text_column, split=split)
     with progress("exporting", quiet=quiet) as tell:

@@ -38,14 +38,14 @@ def command(
     """
     from pathlib import Path
 
-    from ...allocation import read_allocation
     from ...costs.operations import Workload
-    from ...deployment.exchange import export_cost, export_plan, tool_named
-    from ...deployment.exchange import refit as solve_again
     from ...errors import UsageError
-    from ...files import write_text
     from ...reports.exchange import export_lines
     from ...reports.printing import print_lines
+    from ...runtime.files import write_text
+    from ...spec.allocation import read_allocation
+    from ...workflows.exchange import export_cost, export_plan, tool_named
+    from ...workflows.exchange import refit as solve_again
 
     tool = tool_named(to)
     allocation = read_allocation(plan)

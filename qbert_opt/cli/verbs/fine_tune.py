@@ -31,9 +31,9 @@ def command(
 
     `qbert-opt fine-tune --encoder DIR --data snips/train --label-column tags --kind tags -o models/minilm-slots`
     """
+    from ...data.texts import read_texts
     from ...errors import InputFileError
-    from ...texts import read_texts
-    from ...training import fine_tune
+    from ...training.fine_tuning import fine_tune
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     if texts.labels is None:

@@ -12,7 +12,7 @@ def command() -> None:
 
     Example: `qbert-opt formats`
     """
-    from ...choices import DEFAULT_GROUPINGS, FORMS, LEGAL_BITS, Choice
+    from ...spec.choices import DEFAULT_GROUPINGS, FORMS, LEGAL_BITS, Choice
 
     typer.echo("methods:")
     list_plugins("quantizers")

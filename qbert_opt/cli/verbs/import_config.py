@@ -35,14 +35,14 @@ def command(
 
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """
-    from ...allocation import write_allocation
-    from ...choices import choice
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation
-    from ...deployment.exchange import best_within, import_plan, tool_named
     from ...reports.exchange import import_lines, stand_in_lines
     from ...reports.plan import print_plan
     from ...reports.printing import print_lines
+    from ...spec.allocation import write_allocation
+    from ...spec.choices import choice
+    from ...workflows.exchange import best_within, import_plan, tool_named
 
     tool = tool_named(source)
     table = options.load_scores(scores)

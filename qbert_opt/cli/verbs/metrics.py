@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from importlib.util import find_spec
-from pathlib import Path
-
 import typer
 
 
@@ -17,14 +13,9 @@ def command() -> None:
     list_plugins("metrics")
 
 
-def list_plugins(folder: str) -> None:
-    """Print name and first docstring line of each plug-in, read from the file so that torch stays unloaded."""
-    from ...registry import available
+def list_plugins(kind: str) -> None:
+    """Print name and summary of each plug-in of a kind, read without importing it, so that torch stays unloaded."""
+    from ...runtime.plugins import summaries
 
-    spec = find_spec(f"qbert_opt.{folder}")
-    if spec is None or spec.origin is None:
-        raise RuntimeError(f"no folder {folder}")
-    for name in available(folder):
-        source = Path(spec.origin).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
-        about = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-        typer.echo(f"{name:24} {about}")
+    for name, summary in summaries(kind).items():
+        typer.echo(f"{name:24} {summary}")

@@ -47,17 +47,17 @@ def command(
     from pydantic import TypeAdapter
 
     from ...costs.operations import Workload
+    from ...data.reference import reference_scores
     from ...errors import UsageError
-    from ...files import write_text
-    from ...limits import Limits
     from ...planning.device_classes import DevicePlan, plan_for_each
     from ...planning.frontier import to_csv, trade_off
-    from ...planning.programs import PlanningTask
-    from ...reference import reference_scores
+    from ...planning.program import PlanningTask
     from ...reports.devices import device_table
     from ...reports.printing import print_lines
     from ...reports.trade_off import frontier_table
-    from ...scores import read_scores
+    from ...runtime.files import write_text
+    from ...spec.limits import Limits
+    from ...spec.scores import read_scores
     from ..pictures import check_plot, draw_frontiers, parse_resources, subjects
 
     table = reference_scores() if scores is None else read_scores(scores)

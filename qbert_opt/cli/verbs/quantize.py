@@ -30,11 +30,11 @@ def command(
 
     Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
     """
-    from ...allocation import read_allocation
-    from ...deployment.deploy import quantize_model
+    from ...data.texts import read_texts
     from ...models.loading import load_model
     from ...reports.plan import written_lines
-    from ...texts import read_texts
+    from ...spec.allocation import read_allocation
+    from ...workflows.quantize import quantize_model
 
     allocation = read_allocation(plan)
     texts = None

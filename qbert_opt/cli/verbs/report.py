@@ -30,16 +30,16 @@ def command(
     """
     from hwmodels.errors import DeviceError
 
-    from ...allocation import read_allocation
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation
     from ...errors import InfeasibleError, InputFileError
-    from ...files import write_text
-    from ...limits import Limits
     from ...planning.frontier import trade_off
     from ...planning.measured_points import read_measured
-    from ...planning.programs import PlanningTask
+    from ...planning.program import PlanningTask
     from ...reports.html import html_report
+    from ...runtime.files import write_text
+    from ...spec.allocation import read_allocation
+    from ...spec.limits import Limits
 
     allocation = read_allocation(plan)
     points = None if measured is None else read_measured(measured)

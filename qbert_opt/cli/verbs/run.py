@@ -26,9 +26,9 @@ def command(
 
     Example: `qbert-opt run out --text "turn the light on"`
     """
-    from ...deployment.prediction import Predictor
+    from ...data.texts import read_texts
     from ...errors import UsageError
-    from ...texts import read_texts
+    from ...serving.predictor import Predictor
 
     if bool(text) == (data is not None):
         raise UsageError("run: give texts with --text, or a file with --data; one of the two.")

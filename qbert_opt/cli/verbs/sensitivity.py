@@ -11,7 +11,7 @@ from .. import options
 from ..progress import progress
 
 if TYPE_CHECKING:
-    from ...scores import ScoreTable
+    from ...spec.scores import ScoreTable
 
 
 def command(
@@ -62,18 +62,18 @@ def command(
     `--stability 20 --budget 2.5bit` asks how the plan hangs on the text: which choices change, how much text is enough;
     the answer is also written to `stability.json` beside the scores.
     """
-    from ...activations import activation_grid, parse_activation_bits
-    from ...calibration import CalibrationPlan, method_grid
-    from ...choices import parse_bits, parse_forms, parse_groupings
-    from ...memory import PeakMemory
-    from ...models.device import on_device
+    from ...data.texts import read_texts
     from ...models.loading import load_model
+    from ...models.torch_device import on_device
     from ...planning.budgets import parse_budget
-    from ...processes import processes
-    from ...scores import write_scores
+    from ...quantization.calibration import CalibrationPlan, method_grid
+    from ...runtime.distributed import processes
+    from ...runtime.memory_budget import PeakMemory
     from ...scoring.sensitivity import measure_sensitivity
-    from ...tables import table_grid
-    from ...texts import read_texts
+    from ...spec.activations import activation_grid, parse_activation_bits
+    from ...spec.choices import parse_bits, parse_forms, parse_groupings
+    from ...spec.scores import write_scores
+    from ...spec.tables import table_grid
     from ..quantities import size
 
     limit_bytes = size(memory_limit, "--memory-limit") or 0
@@ -118,12 +118,12 @@ def command(
 
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
     """Measure, write and print how a plan hangs on the text."""
-    from ...limits import Limits
     from ...planning.budgets import parse_budget
     from ...planning.planner import SolverOptions, solve_task
-    from ...planning.programs import PlanningTask
+    from ...planning.program import PlanningTask
     from ...planning.stability import measure_stability, write_stability
     from ...reports.stability import stability_lines
+    from ...spec.limits import Limits
 
     encoder_bytes = parse_budget(budget, table.profile.encoder_elements, "--budget")
     task = PlanningTask(table, Limits(encoder_bytes=encoder_bytes))

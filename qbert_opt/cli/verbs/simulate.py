@@ -40,13 +40,13 @@ def command(
     from hwmodels.errors import DeviceError
     from hwmodels.simulate import CostReport
 
-    from ...allocation import read_allocation
     from ...costs.operations import Workload
     from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
     from ...errors import InfeasibleError
     from ...reports.cost import comparison_table, cost_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
+    from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
 
     target = options.load_target(device)
@@ -69,9 +69,9 @@ def command(
         except DeviceError as error:
             others[name.strip()] = str(error)
     if roofline or timeline:
-        from ...plots import memory
-        from ...plots import plan as plan_figure
-        from ...plots import roofline as roofs
+        from ...reports.plots import memory
+        from ...reports.plots import plan as plan_figure
+        from ...reports.plots import roofline as roofs
 
         if roofline:
             plan_figure.save(roofs.draw(report, target), roofline, "--roofline")

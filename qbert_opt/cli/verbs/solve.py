@@ -111,19 +111,19 @@ def command(
     """
     from pydantic import TypeAdapter
 
-    from ...activations import wanted_activations
-    from ...allocation import Allocation, write_allocation
-    from ...choices import parse_bits, parse_groupings
     from ...costs.operations import Workload
     from ...errors import UsageError
-    from ...limits import Limits
     from ...planning.budgets import parse_budget
     from ...planning.planner import SolverOptions, allocation_of, solve_rounded, top_plans
-    from ...planning.programs import PlanningTask
+    from ...planning.program import PlanningTask
     from ...planning.recipes import recipe_allocation
     from ...reports.plan import print_plan
     from ...reports.printing import print_lines
     from ...reports.trade_off import explanation_lines, shortlist_table
+    from ...spec.activations import wanted_activations
+    from ...spec.allocation import Allocation, write_allocation
+    from ...spec.choices import parse_bits, parse_groupings
+    from ...spec.limits import Limits
     from ..quantities import bandwidth, energy, parse_pins, seconds, share, size
     from ..refine import refine as by_measuring
     from ..refine import refined_line
@@ -206,7 +206,7 @@ def command(
         for number, other in enumerate(others, 2):
             write_allocation(other, numbered(output, f"plan {number}"))
     if plot is not None:
-        from ...plots.plan import draw, save
+        from ...reports.plots.plan import draw, save
 
         save(draw(allocation, table), plot)
     if as_json:
@@ -256,9 +256,9 @@ def _check_together(
 
 def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet, activations):  # type: ignore[no-untyped-def]
     """Read the table that was named, make one from a model, or take the bundled reference."""
+    from ...data.reference import reference_scores
     from ...errors import UsageError
-    from ...reference import reference_scores
-    from ...scores import read_scores
+    from ...spec.scores import read_scores
 
     if scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already says which model.")
@@ -268,12 +268,12 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
         return reference_scores()
     if data is None:
         raise UsageError("--model: needs --data, calibration text to score it on.")
-    from ...activations import activation_grid, parse_activation_bits
-    from ...calibration import CalibrationPlan, method_grid
+    from ...data.texts import read_texts
     from ...models.loading import load_model
+    from ...quantization.calibration import CalibrationPlan, method_grid
     from ...scoring.sensitivity import measure_sensitivity
-    from ...tables import table_grid
-    from ...texts import read_texts
+    from ...spec.activations import activation_grid, parse_activation_bits
+    from ...spec.tables import table_grid
 
     with progress(f"{metric} scores", quiet=quiet) as tell:
         return measure_sensitivity(

@@ -1,0 +1,71 @@
+"""Quantized folders for `AutoModel….from_pretrained(DIR)`: our entry in transformers' table of quantizers.
+
+`import qbert_opt` sees to it that this is imported with transformers' table. The model that comes back keeps packed
+codes and unpacks a matrix when it is used; `model.dequantize()` makes it a plain float model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.quantizers.auto import (
+    AUTO_QUANTIZER_MAPPING,
+    register_quantization_config,
+    register_quantizer,
+)
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from ..errors import InputFileError
+from .record import METHOD, checked_record
+
+
+class FolderConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """`quantization_config` of a quantized folder."""
+
+    def __init__(self, **fields: Any) -> None:
+        record = checked_record(fields, "config.json")
+        self.__dict__.update(record.model_dump())
+
+
+class FolderQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Lets transformers fill packed modules from a quantized folder."""
+
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, checkpoint_files: list[str] | None = None, **_others: Any
+    ) -> None:
+        from ..spec.allocation import read_allocation
+        from .packed_modules import pack_modules
+        from .record import read_record
+
+        if not checkpoint_files:
+            raise InputFileError("from_pretrained: a quantized model is opened from its folder only.")
+        folder = Path(checkpoint_files[0]).parent
+        record = read_record(folder)
+        pack_modules(model, read_allocation(folder / record.plan))
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
+        """Codes and ranges stay as they are; what is in fp16 only to be small takes the model's type."""
+        return dtype
+
+    def _dequantize(self, model: nn.Module, dtype: Any = None) -> nn.Module:
+        from .packed_modules import unpack_modules
+
+        unpack_modules(model)
+        return model if dtype is None else model.to(dtype)
+
+    def is_serializable(self) -> bool:
+        """No: the folder is written by `quantize`, with its plan and hashes."""
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        """No: codes have no gradient."""
+        return False
+
+
+if METHOD not in AUTO_QUANTIZER_MAPPING:
+    register_quantization_config(METHOD)(FolderConfig)
+    register_quantizer(METHOD)(FolderQuantizer)

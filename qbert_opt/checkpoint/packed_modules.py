@@ -1,0 +1,206 @@
+"""Linear layers, convolutions and embedding tables that keep their packed codes and unpack them when they are asked."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..errors import InputFileError
+from ..models.layers import as_matrix
+from ..quantization.activation_quant import Rounder
+from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
+from ..spec.choices import Layout
+from .stored_tensors import part_shapes, restored
+
+
+class Packed(nn.Module):
+    """A weight `[rows, columns]` as its file holds it; the buffers have the file's names, shapes and types."""
+
+    def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layout, self.rows, self.columns, self.dtype = layout, rows, columns, dtype
+        self.parts = part_shapes(layout, rows, columns)
+        for name, (shape, kind) in self.parts.items():
+            self.register_buffer(name, torch.empty(shape, dtype=kind))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights that the codes stand for; made anew at each call."""
+        parts = {name: self.get_buffer(name) for name in self.parts}
+        found = restored(self.layout, self.rows, self.columns, {n: part.cpu() for n, part in parts.items()})
+        return found.dequantize().to(self.get_buffer("codes").device, self.dtype)
+
+
+class PackedLinear(Packed):
+    """`x @ weight.T + bias`, unpacked at each call: as small as the file, slower than floats.
+
+    `rounder` rounds x where the plan says so.
+    """
+
+    rounder: Rounder | None = None
+
+    def __init__(self, layout: Layout, original: nn.Linear) -> None:
+        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype)
+        self.in_features, self.out_features, self.bias = original.in_features, original.out_features, original.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `[..., rows]`."""
+        if self.rounder is not None:
+            (x,) = self.rounder(self, (x,))
+        return functional.linear(x, self.weight, self.bias)
+
+    def plain(self) -> nn.Linear:
+        """The layer with float weights."""
+        layer = nn.Linear(self.columns, self.rows, bias=self.bias is not None, device="meta", dtype=self.dtype)
+        layer.weight, layer.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
+        if self.rounder is not None:
+            layer.register_forward_pre_hook(self.rounder)
+        return layer
+
+
+class PackedConv1d(Packed):
+    """A convolution that keeps its positions, unpacked at each call; a row of its matrix holds an output's weights."""
+
+    def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
+        rows, columns = as_matrix(original.weight).shape
+        super().__init__(layout, rows, columns, original.weight.dtype)
+        self.bias, self.shape, [self.dilation] = original.bias, tuple(original.weight.shape), original.dilation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `[B, rows, T]` of `[B, channels, T]`."""
+        weight = self.weight.view(self.shape)
+        return functional.conv1d(x, weight, self.bias, padding="same", dilation=self.dilation)
+
+    def plain(self) -> nn.Conv1d:
+        """The layer with float weights."""
+        rows, channels, kernel = self.shape
+        layer = nn.Conv1d(
+            channels, rows, kernel, padding="same", dilation=self.dilation, bias=self.bias is not None,
+            device="meta", dtype=self.dtype,
+        )  # fmt: skip
+        layer.weight, layer.bias = nn.Parameter(self.weight.view(self.shape), requires_grad=False), self.bias
+        return layer
+
+
+class PackedEmbedding(Packed):
+    """Rows of a packed table; only those that are read are unpacked, where rows start at whole bytes."""
+
+    def __init__(self, layout: Layout, original: nn.Embedding) -> None:
+        super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype)
+        self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
+        self.padding_idx = original.padding_idx
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return `[..., columns]` of ids `[...]`."""
+        if self.layout.form == "zero-point" or self.columns * self.layout.bits % 8:
+            return functional.embedding(ids, self.weight)
+        used, places = ids.unique(return_inverse=True)
+        layout, per_row = self.layout, {}
+        if layout.axis == "rows":
+            per_row = {n: self.get_buffer(n)[used // layout.group_size] for n in self.parts if n != "codes"}
+            layout = Layout(layout.bits, "rows", len(used), 1, layout.form)
+        else:
+            per_row = {n: self.get_buffer(n)[used] for n in self.parts if n != "codes"}
+            layout = Layout(layout.bits, "columns", len(used) * per_row_groups(layout, self.columns),
+                            layout.group_size, layout.form)  # fmt: skip
+        codes = self.get_buffer("codes").reshape(self.rows, -1)[used].reshape(-1)
+        parts = {n: part.cpu() for n, part in per_row.items()} | {"codes": codes.cpu()}
+        found = restored(layout, len(used), self.columns, parts).dequantize().to(ids.device, self.dtype)
+        return functional.embedding(places, found)
+
+    def plain(self) -> nn.Embedding:
+        """The table with float weights."""
+        table = nn.Embedding(self.rows, self.columns, self.padding_idx, device="meta", dtype=self.dtype)
+        table.weight = nn.Parameter(self.weight, requires_grad=False)
+        return table
+
+
+class TiedLinear(nn.Module):
+    """A layer whose weight is a packed table: heads that predict words share the table that reads them."""
+
+    def __init__(self, table: PackedEmbedding, original: nn.Linear) -> None:
+        super().__init__()
+        self.table = (table,)  # in a tuple: its buffers are the table's own
+        self.in_features, self.out_features, self.bias = original.in_features, original.out_features, original.bias
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The table's weights."""
+        return self.table[0].weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `[..., rows]`."""
+        return functional.linear(x, self.weight, self.bias)
+
+
+def per_row_groups(layout: Layout, columns: int) -> int:
+    """Ranges in one row of a table with column groups."""
+    return columns // layout.group_size
+
+
+def quantized_parts(allocation: Allocation) -> list[PlannedMatrix | PlannedTable]:
+    """The matrices and tables of a plan."""
+    return [*allocation.matrices, *allocation.tables]
+
+
+def pack_modules(model: nn.Module, allocation: Allocation) -> None:
+    """Replace what a plan quantized by modules that hold packed codes, still to be filled in.
+
+    Raises:
+        InputFileError: the model has no such module, or one of another shape.
+    """
+    for planned in quantized_parts(allocation):
+        original = dict(model.named_modules()).get(planned.module)
+        kind: type[PackedLinear | PackedEmbedding | PackedConv1d]
+        if isinstance(original, nn.Linear):
+            kind, shape = PackedLinear, (original.out_features, original.in_features)
+        elif isinstance(original, nn.Conv1d):
+            kind, (rows, columns) = PackedConv1d, as_matrix(original.weight).shape
+            shape = (rows, columns)
+        elif isinstance(original, nn.Embedding):
+            kind, shape = PackedEmbedding, (original.num_embeddings, original.embedding_dim)
+        else:
+            raise InputFileError(f"{planned.module}: is in the plan and not in the model. Quantize the model anew.")
+        if shape != (planned.rows, planned.columns):
+            raise InputFileError(
+                f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
+                "Quantize the model anew."
+            )
+        replace_module(model, original, kind(planned.layout, original))  # type: ignore[arg-type]
+    for item in allocation.activations:
+        for name in item.modules:
+            layer = model.get_submodule(name)
+            if isinstance(layer, PackedLinear):
+                layer.rounder = Rounder(item.bits, item.low, item.high)
+    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", {})  # transformers': target by source
+    for target, source in list(tied.items()):
+        table = model.get_submodule(source.rpartition(".")[0])
+        if isinstance(table, PackedEmbedding):
+            reader = model.get_submodule(target.rpartition(".")[0])
+            if not isinstance(reader, nn.Linear):
+                raise InputFileError(f"{target}: shares a packed table and is no linear layer. Use load_quantized.")
+            replace_module(model, reader, TiedLinear(table, reader))
+            del tied[target]
+
+
+def unpack_modules(model: nn.Module) -> None:
+    """Replace packed modules by those with float weights; what shared a table shares it still."""
+    plain: dict[int, nn.Linear | nn.Conv1d | nn.Embedding] = {}
+    for module in list(model.modules()):
+        if isinstance(module, PackedLinear | PackedConv1d | PackedEmbedding):
+            plain[id(module)] = module.plain()
+            replace_module(model, module, plain[id(module)])
+    for module in list(model.modules()):
+        if isinstance(module, TiedLinear):
+            layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
+            layer.weight, layer.bias = plain[id(module.table[0])].weight, module.bias
+            replace_module(model, module, layer)
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module wherever another one is."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)

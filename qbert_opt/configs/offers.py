@@ -1,0 +1,131 @@
+"""What a tool can store, in this project's words, and which of its ways lies nearest to a planned choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.choices import Choice, Form
+
+FP16_BITS = 16
+COLUMN_SIZES = (16, 32, 64, 128, 256)
+FORMS: tuple[Form, ...] = ("zero-point", "offset", "codebook", "symmetric")  # nearest to an fp16 offset first
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way in which a tool stores a matrix.
+
+    Attributes:
+        bits: bits of one code.
+        grouping: `rows:N`, `rows:each` or `columns:G`, as in a choice.
+        form: what a range stores, as in a choice.
+        group_bits: bits of scales, zero points and codebooks that the tool stores for one group.
+        name: the tool's own name of it, where it has one.
+    """
+
+    bits: int
+    grouping: str
+    form: Form
+    group_bits: int = FP16_BITS
+    name: str = ""
+
+    def as_choice(self, method: str) -> Choice:
+        """The choice that this amounts to, rounded by `method`."""
+        return Choice(self.bits, self.grouping, method, self.form)
+
+    def num_groups(self, matrix: PlannedMatrix, heads: int) -> int:
+        """Groups of a matrix; raises UsageError where they do not divide it."""
+        return Choice(self.bits, self.grouping, "").layout(matrix.rows, matrix.columns, heads=heads).num_groups
+
+    def bytes(self, matrix: PlannedMatrix, heads: int) -> int:
+        """Bytes of a matrix as the tool stores it."""
+        bits = matrix.rows * matrix.columns * self.bits + self.num_groups(matrix, heads) * self.group_bits
+        return -(-bits // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What becomes of one planned matrix in another tool."""
+
+    matrix: PlannedMatrix
+    offer: Offer
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether bits and groups are those of the plan; the kind of offset is another matter."""
+        return (self.offer.bits, self.offer.grouping) == (self.matrix.bits, self.matrix.grouping)
+
+
+def ranges(
+    matrix: PlannedMatrix,
+    bits: Iterable[int],
+    *,
+    rows: Iterable[str] = ("rows:1", "rows:each"),
+    any_rows: bool = False,
+    columns: Iterable[int] = COLUMN_SIZES,
+    forms: Iterable[Form] = ("zero-point", "symmetric"),
+    group_bits: Callable[[int, Form], int] = lambda bits, form: FP16_BITS + (0 if form == "symmetric" else bits),
+) -> Iterator[Offer]:
+    """Yield every legal combination for a matrix: integer codes with a range per group.
+
+    Args:
+        matrix: the matrix.
+        bits: legal bit widths.
+        rows: legal row groupings.
+        any_rows: any number of row groups is legal, so the planned one is.
+        columns: legal inputs per group; those that do not divide are left out.
+        forms: what a range may store.
+        group_bits: bits stored for one group; an fp16 scale and an integer zero point unless said otherwise.
+    """
+    planned = (matrix.grouping,) if any_rows and matrix.axis == "rows" else ()
+    sizes = tuple(f"columns:{size}" for size in columns if matrix.columns % size == 0)
+    for width in bits:
+        for grouping in dict.fromkeys((*planned, *rows, *sizes)):
+            for form in forms:
+                yield Offer(width, grouping, form, group_bits(width, form))
+
+
+def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer | None:
+    """Return the offer nearest to what was planned; None if there is none.
+
+    First as many bits, else the next more, else the next fewer; then the same groups, else more of them, else fewer;
+    then the same form, else one with an offset of its own, else around zero.
+    """
+
+    def distance(offer: Offer) -> tuple[bool, int, bool, float, int]:
+        ratio = math.log2(offer.num_groups(matrix, heads) / matrix.num_groups)
+        return (
+            offer.bits < matrix.bits,
+            abs(offer.bits - matrix.bits),
+            ratio < 0,
+            0.0 if offer.grouping == matrix.grouping else 1 + abs(ratio),
+            -1 if offer.form == matrix.form else FORMS.index(offer.form),
+        )
+
+    return min(offers, key=distance, default=None)
+
+
+def by_offer(carried: Iterable[Carried]) -> Mapping[Offer, list[str]]:
+    """Group modules that get the same, in the order of the model."""
+    found: dict[Offer, list[str]] = {}
+    for item in carried:
+        found.setdefault(item.offer, []).append(item.matrix.module)
+    return found
+
+
+def of_matrix(plan: Allocation, module: str) -> PlannedMatrix:
+    """Return a plan's matrix by its module name."""
+    return next(m for m in plan.matrices if m.module == module)
+
+
+def row_ranges(matrix_rows: int, rows_per_range: int, heads: int) -> str:
+    """The grouping of ranges of so many rows each."""
+    if rows_per_range == matrix_rows:
+        return "rows:1"
+    if rows_per_range == 1:
+        return "rows:each"
+    count = matrix_rows // rows_per_range
+    return "rows:heads" if count == heads else f"rows:{count}"

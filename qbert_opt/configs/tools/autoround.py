@@ -1,0 +1,49 @@
+"""AutoRound: the JSON of `layer_config`, module name -> bits, group size, symmetric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.profiles import ModelProfile
+from ..offers import Carried, Offer, ranges
+
+TITLE = "AutoRound"
+SUFFIXES = (".json",)
+ROUNDING = "to codes that it tunes by signed gradients"
+NOTES = ("Load: AutoRound(model, tokenizer, layer_config=json.loads(text)). Group size -1 is a range per row, 0 one.",)
+SIZES = {"rows:1": 0, "rows:each": -1}
+
+
+def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
+    """2, 3, 4 bits with a zero point or without, 8 bits without; a range per matrix, row or so many inputs."""
+    yield from ranges(matrix, (2, 3, 4))
+    yield from ranges(matrix, (8,), forms=("symmetric",))
+
+
+def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
+    """One entry for each matrix; what is not named keeps AutoRound's default, so name all."""
+    return json.dumps({item.matrix.module: _entry(item.offer) for item in carried}, indent=1) + "\n"
+
+
+def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+    """Read integer entries."""
+    return {module: _offer(entry) for module, entry in json.loads(text).items() if entry["bits"] < 16}
+
+
+def _entry(offer: Offer) -> dict[str, object]:
+    size = SIZES[offer.grouping] if offer.grouping in SIZES else int(offer.grouping.partition(":")[2])
+    return {
+        "bits": offer.bits,
+        "group_size": size,
+        "sym": offer.form == "symmetric",
+        "data_type": "int",
+        "act_bits": 16,
+    }
+
+
+def _offer(entry: dict[str, object]) -> Offer:
+    size = int(str(entry["group_size"]))
+    grouping = {0: "rows:1", -1: "rows:each"}.get(size, f"columns:{size}")
+    return Offer(int(str(entry["bits"])), grouping, "symmetric" if entry["sym"] else "zero-point")

@@ -1,0 +1,62 @@
+"""coremltools: the YAML of a `PostTrainingPalettizerConfig`, mixed widths by module name.
+
+A palette is a codebook of 2^bits fp16 values for a range of rows: what Q-BERT's row groups become there exactly, though
+with values of its own instead of an even grid. Ranges of inputs it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.profiles import ModelProfile
+from ..offers import FP16_BITS, Carried, Offer, ranges, row_ranges
+
+TITLE = "Apple coremltools (mixed palettization)"
+SUFFIXES = (".yaml",)
+ROUNDING = "to the nearest value of a k-means codebook"
+NOTES = (
+    "Load: PostTrainingPalettizerConfig.from_yaml(file) and PostTrainingPalettizer(model, config).compress().",
+    "A codebook per group costs 2^bits fp16 values: many small groups at many bits grow the file.",
+)
+BITS = (1, 2, 3, 4, 6, 8)
+
+
+def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
+    """2, 3, 4, 6 or 8 bits, a codebook per matrix, per range of rows or per row."""
+    return ranges(
+        matrix,
+        BITS[1:],
+        any_rows=True,
+        columns=(),
+        forms=("codebook",),
+        group_bits=lambda bits, form: 2**bits * FP16_BITS,
+    )
+
+
+def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
+    """One entry for each module's name."""
+    entries = {item.matrix.module: _entry(item) for item in carried}
+    return yaml.safe_dump({"module_name_configs": entries}, sort_keys=False)
+
+
+def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+    """Read entries by module name."""
+    rows = {m.module: m.rows for m in profile.matrices}
+    found = {}
+    for module, entry in yaml.safe_load(text)["module_name_configs"].items():
+        whole = entry.get("granularity", "per_tensor") == "per_tensor"
+        grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
+        found[module] = Offer(entry["n_bits"], grouping, form="codebook", group_bits=2 ** entry["n_bits"] * FP16_BITS)
+    return found
+
+
+def _entry(item: Carried) -> dict[str, Any]:
+    size = item.offer.grouping.partition(":")[2]
+    if size == "1":
+        return {"n_bits": item.offer.bits, "granularity": "per_tensor"}
+    rows = 1 if size == "each" else item.matrix.group_size
+    return {"n_bits": item.offer.bits, "granularity": "per_grouped_channel", "group_size": rows, "channel_axis": 0}

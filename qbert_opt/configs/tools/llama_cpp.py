@@ -1,0 +1,77 @@
+r"""llama.cpp: a file for `llama-quantize --tensor-type-file`, one `tensor=type` a line.
+
+Tensors have their names in a GGUF file of a BERT: `blk.3.attn_q.weight`. Types are blocks of 16 or 32 inputs; those of
+2, 3 and 6 bits lie in super-blocks of 256 inputs, so a width that 256 does not divide cannot have them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ...errors import UsageError
+from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.profiles import ModelProfile
+from ..offers import Carried, Offer
+
+TITLE = "llama.cpp"
+SUFFIXES = (".txt",)
+ROUNDING = "to the nearest code of a searched range, weighted by an importance matrix where one is given"
+NOTES = (
+    "Use: llama-quantize --tensor-type-file FILE model-f16.gguf out.gguf Q8_0.",
+    "A type of 3 or 6 bits is symmetric, scales of 2, 3 and 6 bits are themselves quantized.",
+)
+TENSORS = {
+    "query": "attn_q",
+    "key": "attn_k",
+    "value": "attn_v",
+    "attention_output": "attn_output",
+    "intermediate": "ffn_up",
+    "output": "ffn_down",
+}
+# name: (what it amounts to, inputs that must divide the width); bits per group are block bytes minus codes
+TYPES = {
+    "q2_k": (Offer(2, "columns:16", "offset", 10, "q2_k"), 256),  # 84 bytes for 256 weights
+    "q3_k": (Offer(3, "columns:16", "symmetric", 7, "q3_k"), 256),  # 110 bytes for 256
+    "q4_0": (Offer(4, "columns:32", "symmetric", 16, "q4_0"), 32),  # 18 bytes for 32
+    "q4_1": (Offer(4, "columns:32", "offset", 32, "q4_1"), 32),  # 20 bytes for 32
+    "q5_0": (Offer(5, "columns:32", "symmetric", 16, "q5_0"), 32),
+    "q5_1": (Offer(5, "columns:32", "offset", 32, "q5_1"), 32),
+    "q6_k": (Offer(6, "columns:16", "symmetric", 9, "q6_k"), 256),  # 210 bytes for 256
+    "q8_0": (Offer(8, "columns:32", "symmetric", 16, "q8_0"), 32),  # 34 bytes for 32
+}
+
+
+def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
+    """The types whose blocks divide the matrix' width."""
+    return (offer for offer, width in TYPES.values() if matrix.columns % width == 0)
+
+
+def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
+    """One line for each tensor.
+
+    Raises:
+        UsageError: a matrix that is no part of a plain BERT layer has no name there.
+    """
+    lines = []
+    for item in carried:
+        if item.matrix.kind not in TENSORS:
+            raise UsageError(f"{item.matrix.module}: no part of a plain BERT layer, so it has no name in llama.cpp.")
+        tensor = re.escape(f"blk.{item.matrix.block}.{TENSORS[item.matrix.kind]}.weight")
+        lines.append(f"{tensor}={item.offer.name}")
+    return "\n".join(lines) + "\n"
+
+
+def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+    """Match each matrix' tensor name against the lines; the first that matches has it."""
+    rules = [line.partition("=")[::2] for line in text.split()]
+    found = {}
+    for matrix in profile.matrices:
+        name = f"blk.{matrix.block}.{TENSORS.get(matrix.kind, '')}.weight"
+        for pattern, kind in rules:
+            if re.search(pattern, name):
+                if kind.lower() not in TYPES:
+                    raise ValueError(f"type {kind!r} is none of {', '.join(TYPES)}")
+                found[matrix.module] = TYPES[kind.lower()][0]
+                break
+    return found

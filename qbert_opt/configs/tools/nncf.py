@@ -1,0 +1,68 @@
+"""Intel NNCF: calls of `nncf.compress_weights` on an OpenVINO model, one for each format, everything else ignored.
+
+NNCF has one low precision and one backup per call; called again on what it already compressed, it leaves that alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.profiles import ModelProfile
+from ..offers import FP16_BITS, Carried, Offer, by_offer, ranges
+
+TITLE = "Intel NNCF (OpenVINO)"
+SUFFIXES = (".json",)
+ROUNDING = "to the nearest code of a min-max range"
+NOTES = (
+    "Load: for each entry nncf.compress_weights(model, mode=CompressWeightsMode(entry['mode']), "
+    "ignored_scope=IgnoredScope(names=..., types=..., validate=False), ...) on the OpenVINO model that "
+    "openvino.convert_model makes of the torch model.",
+    "2 bits have no zero point there. 3 bits become 4: NNCF 3.4 writes 3-bit weights, but cannot be called again on a "
+    "model that holds some.",
+)
+
+
+def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
+    """2 bits symmetric, 4 bits either way, by rows or inputs; 8 bits by rows."""
+    yield from ranges(matrix, (2,), rows=("rows:each",), forms=("symmetric",))
+    yield from ranges(matrix, (4,), rows=("rows:each",))
+    yield Offer(8, "rows:each", "zero-point", FP16_BITS + 8)
+    yield Offer(8, "rows:each", "symmetric", FP16_BITS)
+
+
+def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
+    """One call for each format; `ignored_scope` names every other linear layer of the model."""
+    everything = [m.module for m in plan.matrices] + [head.module for head in plan.profile.head]
+    calls = []
+    for offer, modules in by_offer(carried).items():
+        chosen = set(modules)
+        call: dict[str, object] = {"mode": f"int{offer.bits}_{'sym' if offer.form == 'symmetric' else 'asym'}"}
+        if offer.bits < 8:
+            axis, _, size = offer.grouping.partition(":")
+            call |= {"group_size": int(size) if axis == "columns" else -1, "ratio": 1.0, "all_layers": True}
+            call |= {"backup_mode": "none"}
+        ignored = [node for module in everything if module not in chosen for node in _nodes(module)]
+        call["ignored_scope"] = {"names": ignored, "types": ["Gather"], "validate": False}
+        calls.append(call | {"applies_to": modules})
+    return json.dumps({"compress_weights": calls}, indent=1) + "\n"
+
+
+def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+    """Read the calls: each applies to the matrices that it does not ignore and no call before it took."""
+    found: dict[str, Offer] = {}
+    for call in json.loads(text)["compress_weights"]:
+        width, _, kind = call["mode"].removeprefix("int").partition("_")
+        size = call.get("group_size", -1)
+        grouping = "rows:each" if size == -1 else f"columns:{size}"
+        ignored = set(call["ignored_scope"]["names"])
+        for matrix in profile.matrices:
+            if matrix.module not in found and not ignored & set(_nodes(matrix.module)):
+                found[matrix.module] = Offer(int(width), grouping, "symmetric" if kind == "sym" else "zero-point")
+    return found
+
+
+def _nodes(module: str) -> tuple[str, str]:
+    """Names that OpenVINO gives a linear layer: with a fused bias its last node is an addition."""
+    return f"__module.{module}/aten::linear/MatMul", f"__module.{module}/aten::linear/Add"

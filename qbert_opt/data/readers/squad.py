@@ -1,0 +1,58 @@
+"""Questions and paragraphs in SQuAD's JSON: pairs (question, paragraph), labelled with the accepted answers as JSON.
+
+A split takes whole articles, in the order of the file: `train` the first three fifths, `dev` the next, `test` the last.
+Questions of one article share their paragraphs, so that a split by question would not be disjoint text.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputFileError, UsageError
+
+MAX_BYTES = 2**30
+SPLITS = {"train": (0, 3), "dev": (3, 4), "test": (4, 5)}
+
+
+def reads(path: Path) -> bool:
+    """Tell whether a file has SQuAD's layout, by its beginning."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"paragraphs"' in file.read(1 << 16)
+
+
+def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[list[tuple[str, ...]], list[str] | None]:
+    """Read questions with their paragraphs.
+
+    Raises:
+        InputFileError: no SQuAD layout, or too large.
+        UsageError: an unknown split or column.
+    """
+    if label_column not in (None, "answers"):
+        raise UsageError(f"--label-column {label_column}: {path} has answers.")
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"--split {split}: {path} has {', '.join(SPLITS)}, by article.")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputFileError(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES}. Give a part of it.")
+    texts: list[tuple[str, ...]] = []
+    labels: list[str] = []
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        for article in articles if split is None else _part(articles, split):
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    texts.append((str(question["question"]), str(paragraph["context"])))
+                    labels.append(json.dumps([str(answer["text"]) for answer in question["answers"]]))
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputFileError(
+            f"{path}: is no SQuAD file: {type(error).__name__}: {error}. Give the official layout."
+        ) from None
+    return texts, labels
+
+
+def _part(articles: list[Any], split: str) -> list[Any]:
+    first, last = SPLITS[split]
+    return articles[first * len(articles) // 5 : last * len(articles) // 5]

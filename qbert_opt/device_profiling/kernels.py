@@ -1,0 +1,128 @@
+"""The kernels of an encoder over a grid of sizes: what is timed, and the grids that come of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hwmodels.measured import MeasuredGrid
+
+from ..runtime.cpu_timing import Call, Timing
+from .bench import Bench, BenchFormat, Grid
+
+MB = 2**20
+POOL = 64 * MB  # weights that a call may walk round
+POINT_ROWS = (1, 8, 32, 128, 512)
+WIDTHS = (128, 512, 2048)
+POINTWISE = ("layernorm", "gelu", "elementwise", "gather")
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+DEPTHS, HEADS = (32, 64), (4, 12)
+Key = tuple[object, ...]
+
+
+def kernel_calls(bench: Bench) -> dict[Key, Call]:
+    """Return what to time, by what it is."""
+    calls: dict[Key, Call] = {("nothing",): bench.nothing()}
+    grid = bench.grid
+    for form in one_of_each_kernel(bench):
+        for inputs in grid.sizes:
+            for outputs in grid.sizes:
+                if inputs * outputs > grid.largest:
+                    continue
+                for rows in grid.rows:
+                    calls["product", form.kernel, rows, inputs, outputs] = bench.product(
+                        form, rows, inputs, outputs, POOL
+                    )
+    for seq_len in LENGTHS:
+        for heads in HEADS:
+            for depth in DEPTHS:
+                calls["attention", seq_len, heads, depth] = bench.attention(seq_len, heads, depth)
+    for kind in POINTWISE:
+        for rows in POINT_ROWS:
+            for width in WIDTHS:
+                calls["pointwise", kind, rows, width] = bench.pointwise(kind, rows, width)
+    return calls
+
+
+def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
+    """Yield the first format of each kernel."""
+    seen: set[str] = set()
+    for form in bench.formats:
+        if form.kernel not in seen:
+            seen.add(form.kernel)
+            yield form
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable:
+    """Measured speeds, each with the start of its call inside."""
+
+    products: Mapping[str, MeasuredGrid]
+    elements: Mapping[str, MeasuredGrid]
+
+    def slower(self, products: float, others: float) -> KernelTable:
+        """Return the table with products and all other kernels taking so many times as long."""
+        return KernelTable(
+            {name: _slower(grid, products) for name, grid in self.products.items()},
+            {name: _slower(grid, others) for name, grid in self.elements.items()},
+        )
+
+
+def kernel_table(timings: Mapping[Key, Timing], grid: Grid) -> KernelTable:
+    """Put the medians, less what a call costs by itself, into grids."""
+    empty_s = timings["nothing",].median_s
+    # where nearly all is the call itself, the difference of two readings would be noise
+    seconds = {key: max(timing.median_s - empty_s, 0.1 * timing.median_s) for key, timing in timings.items()}
+    kernels = dict.fromkeys(str(key[1]) for key in seconds if key[0] == "product")
+    products = {kernel: _products(seconds, kernel, grid) for kernel in kernels}
+    elements = {
+        kind: MeasuredGrid(
+            POINT_ROWS,
+            (1,),
+            WIDTHS,
+            tuple(m * n / seconds["pointwise", kind, m, n] for m in POINT_ROWS for n in WIDTHS),
+        )
+        for kind in POINTWISE
+    }
+    return KernelTable(products, elements | _attention(seconds))
+
+
+def _products(seconds: Mapping[Key, float], kernel: str, grid: Grid) -> MeasuredGrid:
+    def per_s(m: int, k: int, n: int) -> float:
+        if k * n <= grid.largest:
+            return m * k * n / seconds["product", kernel, m, k, n]
+        return per_s(m, k, grid.largest // k)  # the largest corner runs like its neighbour
+
+    speeds = tuple(per_s(m, k, n) for m in grid.rows for k in grid.sizes for n in grid.sizes)
+    return MeasuredGrid(grid.rows, grid.sizes, grid.sizes, speeds)
+
+
+def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:
+    """Divide attention between its products and its softmax.
+
+    One call was timed. What does not depend on the number of heads is its start; what does, for each length, is
+    2 S² d products and S² exponentials per head, told apart by two depths d.
+    """
+    few, many = HEADS
+    starts, products, softmaxes = [], [], []
+    for s in LENGTHS:
+        per_head = {
+            d: (seconds["attention", s, many, d] - seconds["attention", s, few, d]) / (many - few) for d in DEPTHS
+        }
+        starts += [seconds["attention", s, few, d] - few * per_head[d] for d in DEPTHS if s <= 64]
+        narrow, wide = DEPTHS
+        least = 0.02 * max(per_head[wide], seconds["attention", s, many, wide] / (2 * many))
+        by_depth = max(least, per_head[wide] - per_head[narrow]) / (wide - narrow)
+        products.append(2 * s * s / by_depth)
+        softmaxes.append(s * s / max(least, per_head[wide] - wide * by_depth))
+    start_s = max(0.0, statistics.median(starts))
+    return {
+        "matmul": MeasuredGrid(LENGTHS, (1,), (1,), tuple(products), launch_s=0.0),
+        "softmax": MeasuredGrid(LENGTHS, (1,), (1,), tuple(softmaxes), launch_s=start_s),
+    }
+
+
+def _slower(grid: MeasuredGrid, factor: float) -> MeasuredGrid:
+    launch_s = None if grid.launch_s is None else grid.launch_s * factor
+    return MeasuredGrid(grid.rows, grid.inputs, grid.outputs, tuple(v / factor for v in grid.per_s), launch_s)

@@ -1,0 +1,1 @@
+"""Engines that run a quantized model; one file each."""

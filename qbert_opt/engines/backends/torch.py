@@ -1,0 +1,80 @@
+"""PyTorch: the quantized folder itself, with weights dequantized to float32. The reference of the other engines."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...formats.affine import AffineMatrix
+from ..session import Activations, Arrays, Session
+
+INSTALL = "pip install torch"
+
+
+def usable() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def label() -> str:
+    """Name and version."""
+    import torch
+
+    return f"torch {torch.__version__}"
+
+
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "float32") -> Session:
+    """Load a quantized folder, or a model folder; always in float32."""
+    return _Loaded(folder, threads)
+
+
+def product(
+    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "float32"
+) -> Session:
+    """`x @ weight.T` in float32."""
+    return _Product(matrix.dequantize() if isinstance(matrix, AffineMatrix) else matrix, threads)
+
+
+class _Loaded:
+    def __init__(self, folder: Path, threads: int | None) -> None:
+        import torch
+
+        from ...checkpoint.folder import is_quantized, load_quantized
+        from ...formats.traced_model import traceable
+        from ...models.batches import DEFAULT_MAX_TOKENS
+        from ...models.loading import load_model
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = load_quantized(folder)[0] if is_quantized(folder) else load_model(folder)
+        self._traced = traceable(loaded)
+        self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
+        self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
+        self.max_tokens = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        import torch
+
+        with torch.inference_mode():
+            found = self._traced.module(*(torch.from_numpy(inputs[name]) for name in self.inputs))
+        return {name: array.numpy() for name, array in zip(self.outputs, found, strict=True)}
+
+
+class _Product:
+    def __init__(self, weight: NDArray[np.float32], threads: int | None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._weight = torch.from_numpy(weight)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        import torch
+
+        with torch.inference_mode():
+            return {"y": torch.nn.functional.linear(torch.from_numpy(inputs["x"]), self._weight).numpy()}

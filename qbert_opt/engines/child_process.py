@@ -1,0 +1,72 @@
+"""A fresh process that opens one model, runs it, and says what that took: `python -m qbert_opt.engines.child_process`.
+
+Reads one JSON request on stdin, writes one JSON line on stdout. Nothing else is loaded than what serving needs: memory
+and load time of a process that has imported torch for another purpose would say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ..runtime.plugins import load
+
+WARM_UP = 3
+
+
+def main() -> None:
+    """Serve one request."""
+    request = json.loads(sys.stdin.read())
+    inputs = load_file(request["inputs"])
+    module = load("engines", request["engine"])
+    floor = private_bytes()
+    before = time.perf_counter()
+    session = module.open_model(Path(request["folder"]), request["threads"], request["activations"])
+    load_s = time.perf_counter() - before
+    for _ in range(WARM_UP):
+        outputs = session.run(inputs)
+    cpu, wall = [], []
+    for _ in range(request["runs"]):
+        started, clock = time.process_time(), time.perf_counter()
+        session.run(inputs)
+        cpu.append(time.process_time() - started)
+        wall.append(time.perf_counter() - clock)
+    answer = {
+        "engine_label": module.label(),
+        "load_s": load_s,
+        "cpu_s": cpu,
+        "wall_s": wall,
+        "median_cpu_s": statistics.median(cpu),
+        "floor_bytes": floor,
+        "private_bytes": private_bytes(),
+        "peak_bytes": peak_bytes(),
+        "finite": all(bool(np.isfinite(array).all()) and array.size > 0 for array in outputs.values()),
+    }
+    print(json.dumps(answer))
+
+
+def private_bytes() -> int | None:
+    """Memory that only this process has: anonymous pages. None where the system does not say (not Linux)."""
+    path = Path("/proc/self/smaps_rollup")
+    if not path.exists():
+        return None
+    found = re.search(r"^Anonymous:\s+(\d+) kB", path.read_text(), re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024
+
+
+def peak_bytes() -> int | None:
+    """Largest resident size so far, file pages included; None where the system does not say."""
+    path = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
+    return None if found is None else int(found[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()

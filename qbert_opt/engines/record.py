@@ -1,0 +1,106 @@
+"""`engine.json`: what an exported folder is, what it was made from, and how it was checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..errors import InputFileError
+from ..runtime.files import check_files, read_document
+from .session import Activations, Arrays, Session, difference
+
+SCHEMA = "qbert-opt/engine@1"
+RECORD = "engine.json"
+CHECKS = "check.safetensors"
+
+
+class EngineRecord(BaseModel):
+    """What an exported folder holds.
+
+    Attributes:
+        engine: name of the engine, with the version that wrote and checked it.
+        inputs: names of the token arrays; `outputs` of the answers.
+        max_tokens: longest text in tokens.
+        labels: of a classifier, by index.
+        files: sha256 of the engine's own files and of the checks.
+        source_bytes: tensors of the quantized folder; `exported_bytes` all files of the engine.
+        activations: what products do with their inputs.
+        difference: max |answer - reference| / max |reference| over the checks, as exported; `tolerance` its bound;
+            `graph_difference` the same in float32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    version: str
+    engine: str
+    engine_label: str
+    source_sha256: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_tokens: int = Field(gt=0)
+    labels: tuple[str, ...] | None
+    files: dict[str, str]
+    source_bytes: int
+    exported_bytes: int
+    activations: Activations
+    difference: FiniteFloat
+    graph_difference: FiniteFloat
+    tolerance: FiniteFloat
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Tell whether a folder holds a model exported to an engine."""
+    return (Path(folder) / RECORD).is_file()
+
+
+def read_record(folder: str | Path) -> EngineRecord:
+    """Read `engine.json` and compare every file with its hash.
+
+    Raises:
+        InputFileError: malformed, or a file is missing or differs.
+    """
+    root = Path(folder)
+    record = read_document(root / RECORD, EngineRecord, SCHEMA)
+    check_files(root, record.files, "Export the model anew.")
+    return record
+
+
+def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
+    """Name batches of (inputs, reference outputs) for one safetensors file."""
+    return {
+        f"{index}.{side}.{name}": np.ascontiguousarray(array)
+        for index, pair in enumerate(batches)
+        for side, arrays in zip(("input", "output"), pair, strict=True)
+        for name, array in arrays.items()
+    }
+
+
+def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
+    """Run the checks; returns the largest difference from the reference, infinite where a shape is wrong."""
+    pairs: dict[str, dict[str, Arrays]] = {}
+    for key, array in batches.items():
+        index, side, name = key.split(".", 2)
+        pairs.setdefault(index, {"input": {}, "output": {}})[side][name] = array
+    worst = 0.0
+    for pair in pairs.values():
+        found = session.run(pair["input"])
+        worst = max(worst, *(difference(reference, found[name]) for name, reference in pair["output"].items()))
+    return worst
+
+
+def read_checks(folder: str | Path) -> dict[str, np.ndarray]:
+    """Read the checks of an exported folder.
+
+    Raises:
+        InputFileError: the file cannot be read.
+    """
+    path = Path(folder) / CHECKS
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None

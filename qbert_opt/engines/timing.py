@@ -1,0 +1,154 @@
+"""How long a model takes in an engine, and what memory it holds. What is here is *measured*."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from ..errors import InputFileError
+from .record import is_exported, read_record
+from .session import Activations, engine
+
+RUNS = 20
+SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times of repeated runs in a fresh process, and its memory.
+
+    Attributes:
+        engine_label: engine and version.
+        threads: processor threads; None for the engine's own choice.
+        shape: samples and tokens of one run.
+        load_s: from files to a session that is ready.
+        cpu_s: processor time of each run; on an idle machine with one thread that is the latency.
+        wall_s: time of each run by the clock; other work on the machine is in it.
+        private_bytes: memory of this process alone after the runs; None where the system does not say.
+        floor_bytes: the same before the model was opened: interpreter and imports.
+        peak_bytes: largest resident size, mapped files included.
+    """
+
+    engine_label: str
+    threads: int | None
+    shape: tuple[int, int]
+    load_s: float
+    cpu_s: tuple[float, ...]
+    wall_s: tuple[float, ...]
+    private_bytes: int | None
+    floor_bytes: int | None
+    peak_bytes: int | None
+
+    @property
+    def median_cpu_s(self) -> float:
+        """Median processor time of a run."""
+        return float(np.median(self.cpu_s))
+
+    @property
+    def median_wall_s(self) -> float:
+        """Median time of a run by the clock."""
+        return float(np.median(self.wall_s))
+
+    @property
+    def spread(self) -> float:
+        """Distance of the quartiles of processor time over their median."""
+        low, high = np.quantile(self.cpu_s, [0.25, 0.75])
+        return float((high - low) / self.median_cpu_s)
+
+
+def time_model(
+    folder: str | Path,
+    *,
+    engine_name: str | None = None,
+    seq_len: int = 128,
+    batch_size: int = 1,
+    threads: int | None = 1,
+    runs: int = RUNS,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
+) -> Timing:
+    """Run a folder in a fresh process: an exported one in its engine, a quantized or float one in torch.
+
+    Args:
+        folder: exported, quantized, or a model folder.
+        engine_name: only needed to say that an exported folder is this engine's.
+        seq_len: tokens per sample, none of them padding.
+        batch_size: samples per run.
+        threads: processor threads.
+        runs: timed runs, after a few that warm up.
+        inputs: token arrays to run instead of made-up ones.
+
+    Raises:
+        InputFileError: the folder is broken, or the process that opens it dies.
+        UsageError: the engine is not installed.
+    """
+    activations: Activations = "float32"
+    name = "torch"
+    names: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
+    if is_exported(folder):
+        record = read_record(folder)
+        name, names, activations = record.engine, record.inputs, record.activations
+    if engine_name not in (None, name):
+        raise InputFileError(f"{folder}: runs in {name}, not in {engine_name}. Export it first.")
+    engine(name)
+    if inputs is None:
+        inputs = made_up_inputs(names, batch_size, seq_len)
+    return time_files(name, folder, inputs, threads=threads, runs=runs, activations=activations)
+
+
+def time_files(
+    name: str,
+    folder: str | Path,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    threads: int | None,
+    runs: int,
+    activations: Activations,
+) -> Timing:
+    """Run an engine's files in a fresh process, without looking at any record.
+
+    Raises:
+        InputFileError: the process dies or takes too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="qbert-opt-") as scratch:
+        path = Path(scratch) / "inputs.safetensors"
+        save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, path)
+        request = {
+            "engine": name, "folder": str(Path(folder).absolute()), "inputs": str(path), "threads": threads,
+            "runs": runs, "activations": activations,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "qbert_opt.engines.child_process"]
+        try:
+            done = subprocess.run(
+                command, input=json.dumps(request), capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise InputFileError(f"{folder}: did not run within {SECONDS} s in {name}.") from None
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise InputFileError(f"{folder}: {name} died while running it: {last[0]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if not found["finite"]:
+        raise InputFileError(f"{folder}: {name} returned nothing or no numbers. Use another engine here.")
+    shape = next(iter(inputs.values())).shape
+    return Timing(
+        found["engine_label"], threads, (shape[0], shape[1]), found["load_s"], tuple(found["cpu_s"]),
+        tuple(found["wall_s"]), found["private_bytes"], found["floor_bytes"], found["peak_bytes"],
+    )  # fmt: skip
+
+
+def made_up_inputs(names: tuple[str, ...], batch_size: int, seq_len: int) -> dict[str, NDArray[np.int64]]:
+    """Token arrays without padding; the ids are small, which every vocabulary has."""
+    ids = np.random.default_rng(0).integers(5, 30, (batch_size, seq_len), dtype=np.int64)
+    ones, zeros = np.ones_like(ids), np.zeros_like(ids)
+    known = {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros}
+    return {name: known[name] for name in names}

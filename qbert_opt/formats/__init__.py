@@ -1,0 +1,1 @@
+"""A quantized model's codes as another tool's model file."""

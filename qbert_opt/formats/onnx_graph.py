@@ -1,0 +1,275 @@
+"""ONNX graphs of quantized matrices, for ONNX Runtime's processor kernels. Only numpy and onnx.
+
+- Products run in `MatMulNBits` with `accuracy_level` 4, the integer kernels, in blocks that they are made for; inputs
+  are rounded to 8 bits per block.
+- Or, `coarse` and where ranges span whole rows, as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses:
+  about twice as fast, but one range for all inputs. Packed codes are looked up in a table of bytes at the start.
+- Where the plan has a range for the inputs, `QuantizeLinear` takes the place of `DynamicQuantizeLinear`.
+- Embedding rows are gathered as bytes and then unpacked.
+What is float16 in the quantized folder is float16 in the file; the session widens it when it starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ..checkpoint.bits import pack
+from ..errors import UsageError
+from .affine import AffineMatrix, InputRange, container_bits
+
+BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # with integer kernels
+
+
+class Builder:
+    """Collects nodes and initializers; names are unique, initializers of one matrix are written once."""
+
+    def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
+        self._coarse, self._integers = coarse, integers
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self._shared: dict[tuple[str, ...], str] = {}
+        self._count = 0
+
+    def node(self, kind: str, inputs: list[str], outputs: int | list[str] = 1, **attributes: Any) -> str:
+        """Add a node; returns its first output."""
+        self._count += 1
+        if isinstance(outputs, int):
+            outputs = [f"q{self._count}_{index}" for index in range(outputs)]
+        domain = attributes.pop("domain", "")
+        name = f"q{self._count}_{kind}"
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs[0]
+
+    def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
+        """Add an initializer."""
+        if name is None:
+            self._count += 1
+            name = f"q{self._count}_value"
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
+        """`output = x @ weight.T` of a quantized matrix."""
+        by_rows = matrix.input is not None or (self._coarse and matrix.scale.shape[1] == 1)
+        if (
+            by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None
+        ):  # zero points need not fit signed bytes; these do
+            offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
+            matrix = replace(matrix, zero=128, offset=offset)
+        rest = self._rest(x if matrix.input is None else self._rounded(x, matrix.input), module, matrix)
+        product = None if rest else output
+        found = self._integer(x, module, matrix, product) if by_rows else self._blocks(x, module, matrix, product)
+        if rest:
+            self.node("Add", [found, rest], [output])
+
+    def rows(self, ids: str, module: str, table: AffineMatrix, output: str) -> None:
+        """`output` = rows of a quantized table by ids."""
+        width, (_, columns) = container_bits(table.bits), table.codes.shape
+        per_byte, groups = 8 // width, table.scale.shape[1]
+        if columns % per_byte:
+            raise UsageError(f"{module}: {columns} codes of {table.bits} bits per row do not fill whole bytes.")
+        packed = self.constant(pack(table.codes, width).reshape(len(table.codes), -1), f"{module}.codes")
+        codes = self.node("Gather", [packed, ids], axis=0)
+        if per_byte == 1:
+            values = self.node("Cast", [codes], to=TensorProto.FLOAT)
+        else:
+            index = self.node("Cast", [codes], to=TensorProto.INT32)
+            values = self.node(
+                "Gather", [self.constant(_lookup(width, 0, np.float32), f"values{width}"), index], axis=0
+            )
+        offset = table.offset
+        if offset is None:
+            offset = -(table.scale.astype(np.float32) * np.float32(table.zero))
+        ranges = []
+        for part, array in (("scale", table.scale), ("offset", offset)):
+            found = self.node("Gather", [self.constant(array, f"{module}.{part}"), ids], axis=0)
+            wide = self.node("Cast", [found], to=TensorProto.FLOAT)
+            ranges.append(self.node("Reshape", [wide, self.constant(np.array([-1, groups, 1]))]))
+        shaped = self.node("Reshape", [values, self.constant(np.array([-1, groups, table.group_size]))])
+        found = self.node("Add", [self.node("Mul", [shaped, ranges[0]]), ranges[1]])
+        shape = self.node("Concat", [self.node("Shape", [ids]), self.constant(np.array([columns]))], axis=0)
+        self.node("Reshape", [found, shape], [output])
+
+    def widened(self, array: NDArray[np.float16], name: str) -> str:
+        """A float16 initializer as float32; the session does it once."""
+        key = ("widened", name)
+        if key not in self._shared:
+            self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)
+        return self._shared[key]
+
+    def _blocks(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
+        width = container_bits(matrix.bits)
+        block = next((b for b in BLOCKS[width] if matrix.group_size % b == 0), None)
+        if block is None and matrix.group_size % 16 == 0:
+            width, block = 4, 16
+        if block is None:
+            raise UsageError(
+                f"{module}: columns:{matrix.group_size} is no multiple of 16, the smallest block of ONNX Runtime's "
+                "kernels. Plan with columns:16, 32, 64 or 128."
+            )
+        repeats = matrix.group_size // block
+        codes = matrix.codes
+        shift = 2 ** (width - 1) - matrix.zero if isinstance(matrix.zero, int) else 2**width
+        own_zero = int(codes.max()) + shift < 2**width  # moved to the kernels' own zero, there is none to store
+        if own_zero:
+            codes = codes + np.uint8(shift)
+        blocks = matrix.columns // block
+        if matrix.scale.shape[1] == 1:  # a range of whole rows: its scale is spread over the blocks at the start
+            column = self.node("Unsqueeze", [self._row_scale(module, matrix), self.constant(np.array([1]))])
+            spread = self.node("Expand", [column, self.constant(np.array([matrix.rows, blocks]))])
+            scale = self.node("Reshape", [spread, self.constant(np.array([-1]))])
+        else:
+            stored = np.repeat(matrix.scale, repeats, axis=1).reshape(-1)
+            scale = self.widened(stored, f"{module}.scale")
+        packed = self.constant(pack(codes, width).reshape(matrix.rows, blocks, block * width // 8), f"{module}.codes")
+        inputs = [x, packed, scale]
+        if not own_zero:
+            per_group = np.broadcast_to(np.uint8(matrix.zero), matrix.scale.shape)
+            zeros = np.broadcast_to(np.repeat(per_group, repeats, axis=1), (matrix.rows, blocks))
+            per_byte = 8 // width
+            filled = np.zeros((matrix.rows, -(-blocks // per_byte) * per_byte), np.uint8)
+            filled[:, :blocks] = zeros
+            inputs.append(self.constant(pack(filled, width), f"{module}.zero"))
+        return self.node(
+            "MatMulNBits", inputs, 1 if output is None else [output], domain="com.microsoft",
+            K=matrix.columns, N=matrix.rows, bits=width, block_size=block,
+            accuracy_level=4 if self._integers else 0,
+        )  # fmt: skip
+
+    def _integer(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
+        if matrix.input is not None:
+            codes_of_x = self._planned_codes(x, matrix.input)
+            scale_of_x, zero_of_x = self._planned_range(matrix.input)
+        else:
+            key = ("quantized", x)
+            if key not in self._shared:
+                self._shared[key] = self.node("DynamicQuantizeLinear", [x], 3)
+            codes_of_x = self._shared[key]
+            scale_of_x, zero_of_x = codes_of_x[:-1] + "1", codes_of_x[:-1] + "2"
+        product = self.node("MatMulInteger", [codes_of_x, self._signed(module, matrix), zero_of_x])
+        scale = self._row_scale(module, matrix)
+        scales = self.node("Mul", [scale_of_x, scale])
+        wide = self.node("Cast", [product], to=TensorProto.FLOAT)
+        return self.node("Mul", [wide, scales], 1 if output is None else [output])
+
+    def _planned_range(self, found: InputRange) -> tuple[str, str]:
+        name = f"input{found.scale!r}_{found.zero}"
+        scale = self.constant(np.float32(found.scale), f"{name}.scale")
+        return scale, self.constant(np.uint8(found.zero), f"{name}.zero")
+
+    def _planned_codes(self, x: str, found: InputRange) -> str:
+        key = ("planned", x, repr(found))
+        if key not in self._shared:
+            self._shared[key] = self.node("QuantizeLinear", [x, *self._planned_range(found)])
+        return self._shared[key]
+
+    def _rounded(self, x: str, found: InputRange) -> str:
+        """Inputs at their 256 levels."""
+        key = ("rounded", x, repr(found))
+        if key not in self._shared:
+            codes = self._planned_codes(x, found)
+            self._shared[key] = self.node("DequantizeLinear", [codes, *self._planned_range(found)])
+        return self._shared[key]
+
+    def _row_scale(self, module: str, matrix: AffineMatrix) -> str:
+        return self.widened(matrix.scale.reshape(-1), f"{module}.scale")
+
+    def _signed(self, module: str, matrix: AffineMatrix) -> str:
+        """Codes less their zero, int8 `[columns, rows]`: stored packed, looked up when the session starts."""
+        key = ("signed", module)
+        if key in self._shared:
+            return self._shared[key]
+        width, zero = container_bits(matrix.bits), matrix.zero
+        signed = matrix.codes.T.astype(np.int16) - (zero if isinstance(zero, int) else zero.T.astype(np.int16))
+        per_byte = 8 // width
+        if width == 8 or not isinstance(zero, int) or matrix.rows % per_byte:
+            found = self.constant(signed.astype(np.int8), f"{module}.codes")
+        else:
+            packed = pack(np.ascontiguousarray(matrix.codes.T), width).reshape(matrix.columns, -1)
+            index = self.node("Cast", [self.constant(packed, f"{module}.codes")], to=TensorProto.INT32)
+            table = self.constant(_lookup(width, zero, np.int8), f"codes{width}_{zero}")
+            shape = self.constant(np.array([matrix.columns, matrix.rows]))
+            found = self.node("Reshape", [self.node("Gather", [table, index], axis=0), shape])
+        self._shared[key] = found
+        return found
+
+    def _rest(self, x: str, module: str, matrix: AffineMatrix) -> str | None:
+        """Group sums of x times what the integer zero leaves over of each group's offset; None where nothing."""
+        if matrix.offset is None:
+            return None
+        groups = matrix.scale.shape[1]
+        key = ("sums", x, str(matrix.group_size))
+        if key not in self._shared:
+            grouped = x
+            if groups > 1:
+                shape = np.array([0, 0, groups, matrix.group_size])
+                grouped = self.node("Reshape", [x, self.constant(shape)])
+            axes = self.constant(np.array([-1]))
+            self._shared[key] = self.node("ReduceSum", [grouped, axes], keepdims=int(groups == 1))
+        left = ("rest", module)
+        if left not in self._shared:
+            if groups == 1:
+                scale = self._row_scale(module, matrix)
+            else:
+                scale = self.node("Cast", [self.constant(matrix.scale, f"{module}.scales")], to=TensorProto.FLOAT)
+            scaled = self.node("Mul", [scale, self.constant(np.float32(matrix.zero))])
+            stored = matrix.offset.reshape(-1) if groups == 1 else matrix.offset
+            half = stored.dtype == np.float16
+            offset = self.widened(stored, f"{module}.offset") if half else self.constant(stored)
+            found = self.node("Add", [offset, scaled])
+            self._shared[left] = found if groups == 1 else self.node("Transpose", [found], perm=[1, 0])
+        return self.node("Mul" if groups == 1 else "MatMul", [self._shared[key], self._shared[left]])
+
+
+def in_float(model: Any) -> Any:
+    """The same graph without integer products: activations stay float32. For comparison, or where accuracy is all."""
+    unit = numpy_helper.from_array(np.ones((), np.float32), "q_unit")
+    model.graph.initializer.append(unit)
+    quantized: dict[str, str] = {}
+    casts: dict[str, str] = {}
+    nodes = []
+    planned: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            quantized[node.output[0]] = node.input[0]
+            planned[node.input[1]] = "q_unit"
+        elif node.op_type == "DequantizeLinear":
+            nodes.append(helper.make_node("Identity", [quantized[node.input[0]]], list(node.output)))
+        elif node.op_type == "DynamicQuantizeLinear":
+            quantized[node.output[0]] = node.input[0]
+            nodes.append(helper.make_node("Identity", ["q_unit"], [node.output[1]]))
+        elif node.op_type == "MatMulInteger":
+            weight = f"{node.output[0]}_weight"
+            nodes.append(helper.make_node("Cast", [node.input[1]], [weight], to=TensorProto.FLOAT))
+            casts[node.output[0]] = f"{node.output[0]}_float"
+            nodes.append(helper.make_node("MatMul", [quantized[node.input[0]], weight], [casts[node.output[0]]]))
+        elif node.op_type == "Cast" and node.input[0] in casts:
+            nodes.append(helper.make_node("Identity", [casts[node.input[0]]], list(node.output)))
+        else:
+            if node.op_type == "MatMulNBits":
+                next(a for a in node.attribute if a.name == "accuracy_level").i = 0
+            for index, name in enumerate(node.input):
+                node.input[index] = planned.get(name, name)
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int) -> Any:
+    """Put a graph together."""
+    graph = helper.make_graph(builder.nodes, "qbert_opt", inputs, outputs, list(builder.initializers.values()))
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qbert-opt")
+
+
+def _lookup(width: int, zero: int, dtype: Any) -> NDArray[Any]:
+    """Every byte's codes less a zero, `[256, codes per byte]`, lowest bits first."""
+    shifts = np.arange(8 // width) * width
+    return ((np.arange(256)[:, None] >> shifts & (2**width - 1)) - zero).astype(dtype)

@@ -1,0 +1,136 @@
+"""OpenVINO graphs of quantized matrices. Imports OpenVINO, so only the engine's functions import this file.
+
+The pattern that the CPU plugin keeps packed in memory and runs with integer kernels:
+Constant(u2|u4|u8) → Convert(f16) → Subtract(zero) → Multiply(scale) → Reshape → Convert(f32) → MatMul.
+Row ranges become one scale per output row: a scale per range of rows is misread by the plugin.
+
+Inputs with a planned range: FakeQuantize before, and Constant(u2|u4) → Convert(i8) → Subtract(zero) → Convert(f32) →
+Multiply(scale) as weight, which the compiler folds to bytes and multiplies as 8-bit integers: the fastest here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as op
+from openvino import opset15
+
+from ..checkpoint.bits import pack
+from .affine import AffineMatrix, InputRange, container_bits
+
+TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
+
+
+class Weights:
+    """Makes constants and keeps the arrays they share alive: OpenVINO does not copy them."""
+
+    def __init__(self) -> None:
+        self._alive: list[Any] = []
+        self._sums: dict[tuple[int, str, int], Any] = {}
+        self._rounded_inputs: dict[tuple[int, str, InputRange], Any] = {}
+
+    def packed(self, codes: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> Any:
+        """A constant of packed codes, u2, u4 or u8."""
+        width = container_bits(bits)
+        array = pack(codes, width)
+        self._alive.append(array)
+        return op.constant(ov.Tensor(array, ov.Shape(list(shape)), TYPES[width]))
+
+    def plain(self, array: NDArray[Any]) -> Any:
+        """A constant of a numpy array."""
+        array = np.ascontiguousarray(array)
+        self._alive.append(array)
+        return op.constant(array)
+
+    def linear(self, x: Any, matrix: AffineMatrix) -> Any:
+        """`x @ weight.T` of a quantized matrix, as an output of the graph; x is `[..., columns]`."""
+        if matrix.input is not None:
+            x = self._rounded(x, matrix.input)
+        weight = self._weight(matrix) if matrix.input is None else self._signed_weight(matrix)
+        product = op.matmul(x, weight, False, True)
+        rest = matrix.rest
+        if rest is None:
+            return product.output(0)
+        by_rows = matrix.scale.shape[1] == 1
+        shape = (1, matrix.rows) if by_rows else matrix.scale.shape
+        scale, offset = (self.plain(part.reshape(shape)) for part in (matrix.scale, matrix.offset))  # type: ignore[union-attr]
+        left = op.add(
+            op.convert(offset, "f32"), op.multiply(op.convert(scale, "f32"), op.constant(np.float32(matrix.zero)))
+        )
+        sums = self._group_sums(x, matrix)
+        # a product with one input is slower than it looks; this one is fused with the addition
+        return op.add(product, op.multiply(sums, left) if by_rows else op.matmul(sums, left, False, True)).output(0)
+
+    def rows(self, ids: Any, table: AffineMatrix) -> Any:
+        """Rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
+        width = container_bits(table.bits)
+        per_byte, (rows, columns) = 8 // width, table.codes.shape
+        packed = self.plain(pack(table.codes, width).reshape(rows, columns // per_byte))
+        axis = op.constant(np.int64(0))
+        codes: Any = op.gather(packed, ids, axis)
+        if per_byte > 1:
+            shifts = self.plain(np.arange(per_byte, dtype=np.uint8) * width)
+            spread = opset15.bitwise_right_shift(op.unsqueeze(codes, op.constant(np.int64(-1))), shifts)
+            codes = op.bitwise_and(spread, op.constant(np.uint8(2**width - 1)))
+        shape = np.array([0, 0, table.scale.shape[1], table.group_size], np.int64)
+        values = op.reshape(op.convert(codes, "f32"), self.plain(shape), True)
+        scale, offset = table.scale, table.offset
+        if offset is None:
+            offset = -(scale.astype(np.float32) * np.float32(table.zero))
+        scales, offsets = (
+            op.unsqueeze(op.convert(op.gather(self.plain(part), ids, axis), "f32"), op.constant(np.int64(-1)))
+            for part in (scale, offset)
+        )
+        found = op.add(op.multiply(values, scales), offsets)
+        return op.reshape(found, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
+
+    def _weight(self, matrix: AffineMatrix) -> Any:
+        rows, columns, groups = matrix.rows, matrix.columns, matrix.scale.shape[1]
+        grouped = groups > 1
+        shape = (rows, groups, matrix.group_size) if grouped else (rows, columns)
+        ranges = (rows, groups, 1) if grouped else (rows, 1)
+        weight = op.convert(self.packed(matrix.codes, matrix.bits, shape), "f16")
+        if isinstance(matrix.zero, int):
+            zero = op.constant(np.array(matrix.zero, np.uint8))
+        else:
+            zero = self.packed(matrix.zero, matrix.bits, ranges)
+        weight = op.multiply(op.subtract(weight, op.convert(zero, "f16")), self.plain(matrix.scale.reshape(ranges)))
+        if grouped:
+            weight = op.reshape(weight, self.plain(np.array([rows, columns], np.int64)), False)
+        return op.convert(weight, "f32")
+
+    def _signed_weight(self, matrix: AffineMatrix) -> Any:
+        shape, width = (matrix.rows, matrix.columns), container_bits(matrix.bits)
+        if width == 8:
+            signed = op.constant(self._kept((matrix.codes.astype(np.int16) - matrix.zero).astype(np.int8)))
+        else:
+            zero = np.asarray(matrix.zero, np.int8)
+            codes = op.convert(self.packed(matrix.codes, matrix.bits, shape), "i8")
+            signed = op.subtract(codes, op.constant(self._kept(zero)))
+        scale = op.convert(self.plain(matrix.scale.reshape(-1, 1)), "f32")
+        return op.multiply(op.convert(signed, "f32"), scale)
+
+    def _rounded(self, x: Any, found: InputRange) -> Any:
+        """Inputs at their 256 levels, once for all matrices that read the same x."""
+        key = (x.get_index(), x.get_node().get_friendly_name(), found)
+        if key not in self._rounded_inputs:
+            low, high = (op.constant(np.float32(end)) for end in found.ends)
+            self._rounded_inputs[key] = op.fake_quantize(x, low, high, low, high, 256).output(0)
+        return self._rounded_inputs[key]
+
+    def _kept(self, array: NDArray[Any]) -> NDArray[Any]:
+        self._alive.append(array)
+        return array
+
+    def _group_sums(self, x: Any, matrix: AffineMatrix) -> Any:
+        """Sums of x over groups of inputs `[..., groups]`, once for all matrices that read the same x."""
+        groups, group_size = matrix.scale.shape[1], matrix.group_size
+        key = (x.get_index(), x.get_node().get_friendly_name(), group_size)
+        if key not in self._sums:
+            lead = len(x.get_partial_shape()) - 1
+            shape = self.plain(np.array([*[0] * lead, groups, group_size], np.int64))
+            self._sums[key] = op.reduce_sum(op.reshape(x, shape, True), op.constant(np.int64(-1)), False)
+        return self._sums[key]

@@ -1,0 +1,203 @@
+"""What was decided for each matrix, put together to the plan that is written, printed and deployed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..costs.operations import Storage, Workload
+from ..runtime.provenance import code_version
+from ..spec.allocation import (
+    Allocation,
+    CrossFit,
+    DeviceCost,
+    Limit,
+    PlannedActivation,
+    PlannedMatrix,
+    PlannedTable,
+    UniformPlan,
+)
+from ..spec.choices import Choice, Form
+from ..spec.profiles import ModelProfile, TableSpec
+from ..spec.scores import ScoreTable
+from ..spec.tables import table_bytes, table_choice
+
+if TYPE_CHECKING:
+    from hwmodels.simulate import CostReport
+
+
+ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
+    "offset": "float16", "symmetric": "none", "zero-point": "integer", "codebook": "none",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known about a plan beside its choices; a plan made by a rule proves nothing."""
+
+    status: str
+    solver: str
+    objective: str = "predicted_loss"
+    gap: float | None = None
+    lower_bound: float | None = None
+    limits: tuple[Limit, ...] = ()
+    uniform: tuple[UniformPlan, ...] = ()
+    random_loss: float | None = None
+    next_mb_gain: float | None = None
+    next_ms_gain: float | None = None
+    cross_fitted: CrossFit | None = None
+
+
+def assemble(
+    scores: ScoreTable, storage: Mapping[str, Storage], proof: Proof, report: CostReport | None, workload: Workload
+) -> Allocation:
+    """Put a plan together: prices from the choices, losses from the scores, costs from the simulator's report."""
+    profile, value, errors = scores.profile, scores.values(), scores.std_errors()
+    tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
+    scored = [table for table in tables if table.predicted_loss is not None]
+    columns = [scores.choices.index(storage[m.module].choice.name) for m in profile.matrices]
+    matrices = tuple(
+        planned_matrix(profile, i, storage[m.module], float(value[i, j]), float(errors[i, j]))
+        for i, (m, j) in enumerate(zip(profile.matrices, columns, strict=True))
+    )
+    losses = [m.predicted_loss for m in matrices] + [t.predicted_loss or 0.0 for t in scored]
+    std_errors = [m.std_error for m in matrices] + [t.std_error or 0.0 for t in scored]
+    encoder_bytes = sum(m.bytes for m in matrices)
+    return Allocation(
+        version=code_version(),
+        status=proof.status,
+        objective=proof.objective,
+        gap=proof.gap,
+        lower_bound=proof.lower_bound,
+        solver=proof.solver,
+        loss_unit=scores.loss_unit,
+        contains=scores.contains,
+        metric=scores.metric,
+        method=scores.method,
+        roundings=("matrices", "tables") if scored else ("matrices",),
+        predicted_loss=math.fsum(losses),
+        predicted_std_error=math.sqrt(math.fsum(error**2 for error in std_errors)),
+        encoder_bytes=encoder_bytes,
+        total_bytes=total_stored_bytes(profile, storage),
+        average_bits=8 * encoder_bytes / profile.encoder_elements,
+        profile=profile,
+        matrices=matrices,
+        tables=tables,
+        device=None if report is None else _device_cost(report, workload),
+        limits=proof.limits,
+        uniform=proof.uniform,
+        random_loss=proof.random_loss,
+        next_mb_gain=proof.next_mb_gain,
+        next_ms_gain=proof.next_ms_gain,
+        cross_fitted=proof.cross_fitted,
+        loss_scale=scores.loss_scale,
+        provenance=scores.provenance,
+    )
+
+
+def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
+    """Add rounded inputs to a plan without any; their loss comes to every predicted loss alike."""
+    more = math.fsum(item.predicted_loss for item in activations)
+    own = [item.std_error for item in activations]
+    std_errors = [plan.predicted_std_error, *own]
+    judged = plan.cross_fitted
+    if judged is not None:
+        error = math.sqrt(math.fsum(e**2 for e in [judged.std_error, *own]))
+        judged = judged.model_copy(update={"loss": judged.loss + more, "std_error": error})
+    return plan.model_copy(
+        update={
+            "cross_fitted": judged,
+            "activations": tuple(activations),
+            "roundings": (*plan.roundings, "activations"),
+            "predicted_loss": plan.predicted_loss + more,
+            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
+            "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
+            "uniform": tuple(u.model_copy(update={"predicted_loss": u.predicted_loss + more}) for u in plan.uniform),
+            "random_loss": None if plan.random_loss is None else plan.random_loss + more,
+        }
+    )
+
+
+def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
+    """Bytes of the searched matrices under their choices."""
+    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+
+
+def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
+    """Bytes of the whole stored model under its choices."""
+    tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
+    return stored_bytes(profile, storage) + tables + profile.other_bytes
+
+
+def planned_matrix(
+    profile: ModelProfile, index: int, storage: Storage, predicted_loss: float, std_error: float
+) -> PlannedMatrix:
+    """Describe what one matrix gets."""
+    matrix, c = profile.matrices[index], storage.choice
+    layout = c.layout(matrix.rows, matrix.columns, heads=profile.heads)
+    return PlannedMatrix(
+        module=matrix.module,
+        name=f"layer {matrix.block + 1} {matrix.kind}",
+        kind=matrix.kind,
+        block=matrix.block,
+        rows=matrix.rows,
+        columns=matrix.columns,
+        bits=c.bits,
+        axis=layout.axis,
+        grouping=c.grouping,
+        num_groups=layout.num_groups,
+        group_size=layout.group_size,
+        method=c.method,
+        symmetric=c.symmetric,
+        zero_dtype=ZERO_TYPES[c.form],
+        form=c.form,
+        bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
+        residency="resident" if storage.resident else "streamed",
+        predicted_loss=predicted_loss,
+        std_error=std_error,
+    )
+
+
+def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTable:
+    """Describe what one embedding table gets; its loss is unknown where it was not scored."""
+    found = PlannedTable(
+        module=table.module,
+        rows=table.rows,
+        columns=table.columns,
+        bits=c.bits,
+        grouping=c.grouping,
+        method=c.method,
+        form=c.form,
+        bytes=table_bytes(table, c),
+    )
+    scored = scores.tables
+    if scored is None or table.module not in scored.modules or c.name not in scored.choices:
+        return found
+    row, column = scored.modules.index(table.module), scored.choices.index(c.name)
+    return found.model_copy(
+        update={
+            "predicted_loss": scored.value[row][column],
+            "std_error": scored.std_error[row][column],
+            "unseen_rows": scored.unseen_rows[row],
+        }
+    )
+
+
+def _device_cost(report: CostReport, workload: Workload) -> DeviceCost:
+    return DeviceCost(
+        name=report.device,
+        seq_len=workload.seq_len,
+        batch_size=workload.batch_size,
+        latency_s=report.latency_s,
+        latency_bound_s=report.latency_bound_s,
+        peak_memory_bytes=report.peak_memory_bytes,
+        peak_bound_bytes=report.peak_bound_bytes,
+        dram_bytes=report.dram_bytes,
+        bandwidth_bytes_per_s=report.dram_bandwidth_bytes_per_s,
+        energy_j=report.energy_j,
+        dynamic_energy_j=report.dynamic_energy_j,
+        unpack_s=report.unpack_s,
+        confidence=report.confidence,
+    )

@@ -1,0 +1,1 @@
+"""A weight matrix to codes and ranges; inputs of matrices to integers."""

@@ -1,0 +1,148 @@
+"""Calibration text for a model, and quantized matrices from it: the one place where rounding errors come from.
+
+The scores, the plan and the written model all use these functions with the same data, sizes and seed, so that the ΔW
+that was scored is the ΔW that is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..curvature.capture import input_grams
+from ..curvature.guidance import guided_grams
+from ..data.texts import LabeledTexts, split_disjoint
+from ..errors import UsageError
+from ..models.batches import TokenBatch, tokenize
+from ..models.layers import as_matrix
+from ..models.loading import LoadedModel
+from ..runtime import plugins
+from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
+from ..spec.profiles import MatrixSpec, ModelProfile
+from .methods import QuantizedMatrix
+
+BATCH_SIZE = 16
+GRAM_BYTES = 1 << 29  # of statistics of inputs at a time; more are made by reading the text again
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationPlan:
+    """How calibration text is drawn: sizes and seed decide it for a given data set.
+
+    Attributes:
+        num_calibration: samples that fit the quantizer.
+        num_scored: samples that score, disjoint from them.
+        seed: of the draw.
+    """
+
+    num_calibration: int
+    num_scored: int
+    seed: int
+
+
+def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[LabeledTexts, LabeledTexts]:
+    """Draw the texts that fit the quantizer and the disjoint ones that score."""
+    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_scored], seed=plan.seed)
+    return fit, scored
+
+
+def method_grid(
+    method: str,
+    bits: Sequence[int] = DEFAULT_BITS,
+    groupings: Sequence[str] = DEFAULT_GROUPINGS,
+    forms: Sequence[Form] | None = None,
+) -> tuple[Choice, ...]:
+    """Return every choice of a quantizer: bits × grouping × form, by default the form that is usual for the method.
+
+    Raises:
+        UsageError: unknown method, or a form that it has not.
+    """
+    legal: Sequence[Form] = plugins.load("quantizers", method).FORMS
+    for form in forms or ():
+        if form not in legal:
+            raise UsageError(f"--forms {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
+    return grid(bits, groupings, method, forms or legal[:1])
+
+
+def weight_of(model: nn.Module, module: str) -> torch.Tensor:
+    """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
+    return as_matrix(model.get_parameter(f"{module}.weight").detach())
+
+
+def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
+    """Tokenize the text that fits a quantizer.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if fit is None:
+        raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
+    return tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+
+
+def fit_grams(
+    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each."""
+    grams = input_grams(model, batches, modules)
+    share: float = getattr(plugins.load("quantizers", method), "GRADIENT_SHARE", 0.0)
+    return guided_grams(model, batches, grams, share) if share else grams
+
+
+def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+    """Quantize rows of an embedding table, `[rows, columns]`, under choices of one method without calibration text.
+
+    Each row is rounded by itself: some rows of a table give the same codes as the whole table.
+    """
+    layouts = [c.layout(*rows.shape, heads=1) for c in choices]
+    found: list[QuantizedMatrix] = plugins.load("quantizers", choices[0].method).quantize(rows, layouts)
+    return found
+
+
+def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+    """Quantize one embedding table under several choices."""
+    return quantize_rows(weight_of(model, module), choices)
+
+
+class MatrixQuantizer:
+    """Quantizes a model's matrices by one method with statistics of one calibration text."""
+
+    def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
+        self._model, self._profile = loaded.model, profile
+        self._plugin = plugins.load("quantizers", method)
+        self._method, self._grams = method, dict[str, torch.Tensor]()
+        if self._plugin.NEEDS_GRAM:
+            self._batches = fit_batches(loaded, method, fit)
+
+    def weight(self, matrix: MatrixSpec) -> torch.Tensor:
+        """The matrix' weights, float32 `[rows, columns]`."""
+        return weight_of(self._model, matrix.module)
+
+    def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
+        """Quantize one matrix under several choices."""
+        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads) for c in choices]
+        gram = self._gram(matrix) if self._plugin.NEEDS_GRAM else None
+        found: list[QuantizedMatrix] = self._plugin.quantize(self.weight(matrix), layouts, gram)
+        return found
+
+    def _gram(self, matrix: MatrixSpec) -> torch.Tensor:
+        """Statistics of a matrix; made for it and those that follow it, as many as `GRAM_BYTES` hold."""
+        if matrix.module not in self._grams:
+            self._grams.clear()
+            names: list[str] = []
+            held = 0
+            for other in self._profile.matrices[self._profile.matrices.index(matrix) :]:
+                held += 4 * other.columns**2
+                if names and held > GRAM_BYTES:
+                    break
+                names.append(other.module)
+            self._grams = fit_grams(self._model, self._method, self._batches, names)
+        return self._grams[matrix.module]
+
+    def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:
+        """Rounding errors ΔW of one matrix under several choices, float32 `[choices, rows, columns]`."""
+        weight = self.weight(matrix)
+        return torch.stack([quantized.dequantize() - weight for quantized in self.quantize(matrix, choices)])

@@ -1,0 +1,32 @@
+"""Lookup table per group: weighted k-means, inputs of more energy count more (Q-BERT's tables; SqueezeLLM, 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...spec.choices import Form, Layout
+from ..codebooks import round_to_codebook, search_codebook
+from ..quantized_matrix import QuantizedMatrix
+
+NEEDS_GRAM = True
+FORMS: tuple[Form, ...] = ("codebook",)
+
+
+def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
+    """Quantize one matrix under each layout so that `Σ energy · ΔW²` is least in each group.
+
+    Args:
+        weight: float32 `[rows, columns]`.
+        layouts: what to produce.
+        gram: float32 `[columns, columns]`, mean over real tokens of `x xᵀ` for inputs x; only its diagonal counts.
+
+    Raises:
+        ValueError: `gram` is missing or has the wrong shape.
+    """
+    columns = weight.shape[1]
+    if gram is None or gram.shape != (columns, columns):
+        raise ValueError(f"kmeans needs the input second moments [{columns}, {columns}]")
+    energy = gram.diagonal()
+    return [round_to_codebook(weight, layout, search_codebook(weight, layout, energy)) for layout in layouts]

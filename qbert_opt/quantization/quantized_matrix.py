@@ -1,0 +1,141 @@
+"""A quantized matrix: codes, and per group either a scale and an offset or a codebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..spec.choices import Layout
+
+TILE = 1 << 15  # weights
+SMALLEST_SCALE = 2.0**-24  # smallest fp16 above zero: a constant group stays representable
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedMatrix:
+    """Codes and ranges of one matrix: `weight ≈ scale * code + offset`, or `weight ≈ codebook[code]`.
+
+    Attributes:
+        layout: how groups lie over the matrix, and what their ranges store.
+        codes: uint8 `[rows, columns]`, each below `2**bits`.
+        scale: float16 `[num_groups]` for row groups, `[rows, columns / group_size]` for column groups; all ones with a
+            codebook.
+        offset: float16, shaped as `scale`; the value of code 0. Where it is derived from the scale, not stored (forms
+            `symmetric` and `zero-point`), it is float32: rounded to fp16 it would move zero. Zeros with a codebook.
+        codebook: float16 `[*scale.shape, 2**bits]`, rising, for form `codebook`; else None.
+    """
+
+    layout: Layout
+    codes: torch.Tensor
+    scale: torch.Tensor
+    offset: torch.Tensor
+    codebook: torch.Tensor | None = None
+
+    def dequantize(self) -> torch.Tensor:
+        """Return float32 `[rows, columns]`: the weights that the codes stand for."""
+        rows, columns = self.codes.shape
+        if self.codebook is not None:
+            codes = grouped(self.codes, self.layout).long()
+            levels = self.codebook.float().reshape(-1, 2**self.layout.bits)
+            return levels.gather(1, codes).reshape(rows, columns)
+        scale = expand(self.scale.float(), self.layout, rows, columns)
+        offset = expand(self.offset.float(), self.layout, rows, columns)
+        return self.codes.float() * scale + offset
+
+    @property
+    def zero(self) -> torch.Tensor:
+        """Integer zero point of each range, uint8 shaped as `scale`: the code whose value is 0 (form `zero-point`)."""
+        return (-self.offset.float() / self.scale.float()).round().to(torch.uint8)
+
+
+def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:
+    """Put together a matrix of form `codebook`."""
+    shape = group_shape(layout, *codes.shape)
+    ones = torch.ones(shape, dtype=torch.float16)
+    levels = codebook.reshape(*shape, 2**layout.bits)
+    return QuantizedMatrix(layout, codes, ones, torch.zeros_like(ones), levels)
+
+
+def grouped(matrix: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """View `[rows, columns]` as `[groups, elements of a group]`."""
+    if layout.axis == "columns":
+        return matrix.reshape(-1, layout.group_size)
+    return matrix.reshape(layout.num_groups, -1)
+
+
+def group_shape(layout: Layout, rows: int, columns: int) -> tuple[int, ...]:
+    """Shape of the stored scales."""
+    return (rows, columns // layout.group_size) if layout.axis == "columns" else (layout.num_groups,)
+
+
+def expand(per_group: torch.Tensor, layout: Layout, rows: int, columns: int) -> torch.Tensor:
+    """Spread per-group values to something that broadcasts over `[rows, columns]`."""
+    if layout.axis == "columns":
+        return per_group.reshape(rows, -1).repeat_interleave(layout.group_size, dim=1)
+    return per_group.reshape(-1).repeat_interleave(layout.group_size).reshape(rows, 1)
+
+
+def top_code(layout: Layout) -> int:
+    """Largest code in use."""
+    return 2**layout.bits - (2 if layout.symmetric else 1)
+
+
+def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a range `[low, high]` per group to what will be stored.
+
+    Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, so that zero stays zero. A zero point
+    is a code, so its range holds zero.
+
+    Returns:
+        scale (float16) and offset (float16; float32 where it follows from scale and zero point), shaped as `low`.
+    """
+    if layout.symmetric:
+        half = 2 ** (layout.bits - 1) - 1
+        scale = (torch.maximum(low.abs(), high.abs()) / half).clamp_min(SMALLEST_SCALE).half()
+        return scale, symmetric_offset(scale, layout)
+    top = top_code(layout)
+    if layout.form == "zero-point":
+        low, high = low.clamp_max(0), high.clamp_min(0)
+        scale = ((high - low) / top).clamp_min(SMALLEST_SCALE).half()
+        return scale, zero_point_offset(scale, (-low / scale.float()).round_().clamp_(0, top))
+    scale = ((high - low) / top).clamp_min(SMALLEST_SCALE).half()
+    return scale, low.half()
+
+
+def symmetric_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Value of code 0 in a symmetric range, float32: exactly as far below zero as the middle code is above it."""
+    return -(2 ** (layout.bits - 1) - 1) * scale.float()
+
+
+def zero_point_offset(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    """Value of code 0 when code `zero` stands for 0, float32."""
+    return -zero.float() * scale.float()
+
+
+def nearest_codes(values: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, levels: int) -> torch.Tensor:
+    """Return the float codes `0 … levels - 1` whose stored value is nearest; shapes broadcast."""
+    return ((values - offset) / scale).round_().clamp_(0, levels - 1)
+
+
+def round_to_range(weight: torch.Tensor, layout: Layout, scale: torch.Tensor, offset: torch.Tensor) -> QuantizedMatrix:
+    """Round each weight to the nearest level of its group's range; scale and offset are `[groups]`."""
+    groups, top = grouped(weight, layout), top_code(layout)
+    codes = torch.empty(groups.shape, dtype=torch.uint8)
+    wide, zero = scale.float()[:, None], offset.float()[:, None]
+    down, across = _tile(groups.shape)
+    work = torch.empty(down, across)
+    for start in range(0, len(groups), down):
+        part = slice(start, start + down)
+        for left in range(0, groups.shape[1], across):
+            values = groups[part, left : left + across]
+            code = torch.sub(values, zero[part], out=work[: len(values), : values.shape[1]])
+            codes[part, left : left + across] = code.div_(wide[part]).round_().clamp_(0, top)
+    shape = group_shape(layout, *weight.shape)
+    return QuantizedMatrix(layout, codes.reshape(weight.shape), scale.reshape(shape), offset.reshape(shape))
+
+
+def _tile(shape: torch.Size) -> tuple[int, int]:
+    """Groups and elements of a group that are worked on at a time: what a cache holds."""
+    across = min(shape[1], TILE)
+    return max(1, TILE // across), across

@@ -1,0 +1,167 @@
+"""What a budget buys: predicted loss over bytes, latency, energy, traffic or bit operations, one curve per frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...planning.constraints import RESOURCES
+from ...planning.frontier import TradeOff
+from .style import COLOURS, MARKERS, plain, tidy
+
+# resource: (axis label, units per axis unit)
+AXES = {
+    "bytes": ("encoder, MB", 1e6),
+    "latency": ("latency of one inference, ms (sum of operations)", 1e-3),
+    "energy": ("energy of one inference, mJ (upper bound)", 1e-3),
+    "dram": ("DRAM traffic of one inference, MB", 1e6),
+    "bops": ("bit operations of one inference, 10⁹", 1e9),
+}
+STEPS_UP_TO = 4000  # points of one curve; more are thinned, so that a file stays small
+NAMED_UNIFORM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A frontier with its name; `found` is None where no plan exists, and `reason` says why."""
+
+    label: str
+    found: TradeOff | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A plan to be shown beside the curves: its usage by resource name, its loss, and an interval if measured."""
+
+    label: str
+    kind: Literal["chosen", "recipe", "measured"]
+    usage: dict[str, float]
+    loss: float
+    low: float | None = None
+    high: float | None = None
+
+
+STYLES: dict[str, dict[str, Any]] = {
+    "chosen": {"marker": "*", "markersize": 15, "color": "black", "linestyle": "none"},
+    "recipe": {"marker": "X", "markersize": 8, "color": "#666666", "linestyle": "none"},
+    "measured": {"marker": "o", "markersize": 6, "color": "black", "linestyle": "none", "capsize": 3, "mfc": "white"},
+}
+
+
+def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> Figure:
+    """Draw loss over one resource.
+
+    Each point of a curve is the proven best plan within that budget; squares give every matrix the same choice. The
+    resource counts what is not searched too (operations without a searched matrix), except for bytes, which are the
+    encoder's. A broken line is a limit of the device: what lies right of it does not fit.
+
+    Args:
+        curves: frontiers of the same resource; one without a plan is named in the legend.
+        resource: a name in `RESOURCES`.
+        marks: plans beside them; those without this resource are left out.
+    """
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    tidy(axes)
+    label, unit = AXES[resource]
+    losses: list[float] = []
+    for index, curve in enumerate(_merged(curves)):
+        losses += _curve(axes, curve, resource, unit, index)
+    for mark in marks:
+        if resource in mark.usage:
+            losses.append(mark.loss)
+            error = None if mark.low is None or mark.high is None else [[mark.loss - mark.low], [mark.high - mark.loss]]
+            axes.errorbar([mark.usage[resource] / unit], [mark.loss], yerr=error, label=plain(mark.label), zorder=5,
+                          **STYLES[mark.kind])  # fmt: skip
+    for found in (curve.found for curve in _merged(curves) if curve.found is not None):
+        for limit in (own for own in found.own_limits if own.resource == RESOURCES[resource]):
+            at = limit.capacity + (0.0 if resource == "bytes" else found.fixed.get(limit.resource, 0.0))
+            axes.axvline(at / unit, color="black", linestyle="--", linewidth=1, label=plain(limit.source))
+    units = dict.fromkeys(curve.found.loss_unit.split(" (")[0] for curve in curves if curve.found is not None)
+    axes.set_xlabel(label)
+    axes.set_ylabel("predicted loss, " + plain("; ".join(units) or "no plan", 90), fontsize=8)
+    if losses and min(losses) > 0:
+        axes.set_yscale("log")
+    if not losses:
+        axes.text(0.5, 0.5, "no plan to show", transform=axes.transAxes, ha="center")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def total(found: TradeOff, usage: dict[str, float], resource: str) -> float:
+    """A point's use of a resource with what everything that is not searched takes."""
+    if resource == "energy":
+        static = found.fixed.get("energy_bound_j")
+        return usage["energy_bound_j"] + (found.fixed["dynamic_energy_j"] if static is None else static)
+    name = RESOURCES[resource]
+    return usage[name] + (0.0 if resource == "bytes" else found.fixed.get(name, 0.0))
+
+
+def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> list[float]:
+    colour = COLOURS[index % len(COLOURS)]
+    if curve.found is None or not curve.found.points:
+        reason = curve.reason or "no plan"
+        axes.plot([], [], color=colour, linestyle=":", label=plain(f"{curve.label}: {reason}", 80))
+        return []
+    found = curve.found
+    points = sorted((total(found, p.usage, resource) / unit, p.predicted_loss) for p in found.points)
+    points = points[:: max(1, len(points) // STEPS_UP_TO)] if len(points) > STEPS_UP_TO else points
+    xs, ys = zip(*points, strict=True)
+    marker = MARKERS[index % len(MARKERS)]
+    axes.plot(
+        xs, ys, color=colour, drawstyle="steps-post", marker=marker, markevery=max(1, len(xs) // 12), markersize=4,
+        label=plain(f"{curve.label}: best plan for every budget"), zorder=3,
+    )  # fmt: skip
+    uniform = [(total(found, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in found.uniform]
+    if uniform:
+        axes.plot(
+            [x for x, _, _ in uniform], [y for _, y, _ in uniform], marker="s", linestyle="none", markersize=4,
+            markerfacecolor="none", color=colour, alpha=0.8, label=plain(f"{curve.label}: one choice for all"),
+        )  # fmt: skip
+    if index == 0:
+        for x, y, choice in _apart(_front(uniform))[:NAMED_UNIFORM]:
+            name = plain("/".join(choice.split("/")[:2]))
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    return [*ys, *(y for _, y, _ in uniform)]
+
+
+def _merged(curves: Sequence[Curve]) -> list[Curve]:
+    """Frontiers that are one and the same, as one curve with all names: one would hide the others."""
+    found: list[Curve] = []
+    for curve in curves:
+        for index, other in enumerate(found):
+            if curve.found is not None and other.found is not None and _key(curve.found) == _key(other.found):
+                found[index] = Curve(f"{other.label}, {curve.label}", other.found)
+                break
+        else:
+            found.append(curve)
+    return found
+
+
+def _key(found: TradeOff) -> tuple[object, ...]:
+    names = [RESOURCES[name] for name in found.resources]
+    points = tuple((*(p.usage[name] for name in names), p.predicted_loss) for p in found.points)
+    return (*(found.fixed.get(name) for name in names), *points)
+
+
+def _apart(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Points whose names do not lie on each other: each a third lower than the one before."""
+    kept: list[tuple[float, float, str]] = []
+    for point in points:
+        if not kept or point[1] < 0.6 * kept[-1][1]:
+            kept.append(point)
+    return kept
+
+
+def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Points that no other beats in both."""
+    best: list[tuple[float, float, str]] = []
+    for point in sorted(points):
+        if not best or point[1] < best[-1][1]:
+            best.append(point)
+    return best

@@ -1,0 +1,1 @@
+"""What long work stands on: files, resumable work, processes, memory, plug-ins."""

@@ -1,0 +1,84 @@
+"""The directional form for rounded inputs: ΔW a becomes W Δa.
+
+    Ω = 1/(2N) Σ_n Σ_f (Σ_t Σ_m g_{m,t}ᵀ W_m Δa_t)²
+
+with m over the matrices that read the input. The rounding error of an input has no fixed sign, so most of it cancels
+over its columns and tokens; the form keeps what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import factor_pass
+from ..models.batches import TokenBatch
+from ..models.outputs import rows_per_sample
+from ..quantization.activation_quant import calibrated_ranges, rounding_errors, shared_inputs
+from ..quantization.calibration import weight_of
+from ..spec.activations import ActivationChoice
+from ..spec.scores import ActivationScores
+from .matrix_factors import factor_bytes
+from .task import ScoringTask
+
+CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own products stay in floats"
+
+
+def activation_scores(
+    task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], plan: FactorPlan
+) -> ActivationScores | None:
+    """Score every choice of every input of the searched matrices; one factor pass, as much at a time as memory holds.
+
+    Inputs of convolutions stay in floats.
+
+    Args:
+        task: model and texts that score.
+        fit: texts that place static ranges, disjoint from them.
+        choices: what to score.
+        plan: what is back-propagated; its seed is the task's.
+    """
+    modules = [m.module for m in task.profile.matrices if isinstance(task.model.get_submodule(m.module), nn.Linear)]
+    if not choices or not modules:
+        return None
+    inputs = shared_inputs(task.model, fit[0], modules)
+    task.note(f"ranges of {len(inputs)} inputs")
+    found = calibrated_ranges(task.model, fit, [names[0] for names in inputs], seed=task.seed)
+    ranges = [[None if c.range is None else found[names[0]][c.range](c.bits) for c in choices] for names in inputs]
+    task.note(f"factor pass over {len(inputs)} inputs")
+    num_samples = sum(len(batch.indices) for batch in task.batches)
+    losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
+    for batch in _pieces(task, modules, plan):
+        factors = factor_pass(task.model, [batch], modules, replace(plan, seed=task.seed), task.head)
+        # a pass divides by the labelled rows of its own batch; what counts is their mean over all texts
+        share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
+        for i, names in enumerate(inputs):
+            weights = [weight_of(task.model, name) for name in names]
+            for place, index in enumerate(sorted(batch.indices)):
+                samples = [factors[name][place] for name in names]
+                reach = sum(s.gradients @ w for s, w in zip(samples, weights, strict=True))  # [F, T, columns]
+                errors = rounding_errors(samples[0].inputs, choices, ranges[i])  # [choices, T, columns]
+                products = errors.flatten(1) @ torch.as_tensor(reach).flatten(1).T
+                losses[i, index] = share * products.double().square().sum(1) / 2
+    std_error = losses.std(1) / num_samples**0.5
+    return ActivationScores(
+        inputs=inputs,
+        choices=tuple(c.name for c in choices),
+        value=tuple(tuple(row) for row in losses.mean(1).tolist()),
+        std_error=tuple(tuple(row) for row in std_error.tolist()),
+        ranges=tuple(tuple(row) for row in ranges),
+        contains=CONTAINS,
+    )
+
+
+def _pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Iterator[TokenBatch]:
+    """Cut the batches so that the factors of all matrices fit."""
+    specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
+    for batch in task.batches:
+        tokens = batch.mask.shape[1]
+        one = sum(factor_bytes(matrix, tokens, tokens * plan.most(task.head)) for matrix in specs)
+        task.shares.refuse_less(task.shares.factors, one, "one sample's factors of all matrices")
+        yield from batch.split(task.shares.factors // one)

@@ -1,0 +1,190 @@
+"""Gauss-Newton factors of every matrix within the memory limit: one pass where there is room, several where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import EXACT, SampleFactors, factor_pass
+from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_eigenvalue, trace
+from ..models.batches import TokenBatch
+from ..models.outputs import rows_per_sample
+from ..spec.profiles import MatrixSpec
+from ..spec.scores import MatrixCurvature
+from .task import Estimate, ScoringTask
+
+Part = Callable[[], Sequence[SampleFactors]]
+Figure = Callable[[Sequence[Part]], Curvature]
+
+TRACE = "trace of the Gauss-Newton matrix"
+EIGENVALUE = "top eigenvalue of the Gauss-Newton matrix"
+
+
+def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[tuple[int, list[Part]]]:
+    """Give each pending matrix its samples, in parts that fit into memory.
+
+    Matrices are taken in groups whose factors fit together; each group costs one pass over the text. A matrix that
+    does not fit alone comes in several parts, and each part is computed anew when it is called for.
+    """
+    if not pending:
+        return
+    for group in _groups(task, pending, plan):
+        names = [task.profile.matrices[i].module for i in group]
+        chunks = _chunks(task, group, plan) if len(group) == 1 else [list(task.batches)]
+        if len(chunks) > 1:
+            task.note(f"{len(chunks)} factor passes over {names[0]}")
+            yield group[0], [_again(task, chunk, names[0], plan) for chunk in chunks]
+            continue
+        task.note(f"factor pass over {len(group)} matrices")
+        factors = _pass(task, task.batches, names, plan)
+        for index, name in zip(group, names, strict=True):
+            kept = factors.pop(name)
+            yield index, [lambda kept=kept: kept]  # type: ignore[misc]
+
+
+def sampled_estimates(
+    task: ScoringTask,
+    pending: Sequence[int],
+    plan: FactorPlan,
+    losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], list[torch.Tensor]],
+    watched: Mapping[str, Figure] = {},
+) -> Iterator[tuple[int, Estimate]]:
+    """Score each pending matrix by the mean over samples of a loss that is known per sample.
+
+    Args:
+        task: what to score.
+        pending: indices of matrices.
+        plan: what is back-propagated; its seed is the task's.
+        losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`; a
+            second one where the first is softened, see `Estimate`.
+        watched: some of `figures`, to be measured of the same factors.
+    """
+    for index, parts in factor_parts(task, pending, plan):
+        columns: list[list[torch.Tensor]] = []
+        for quantity, measure in watched.items():
+            value = measure([_sharpened(part) for part in parts])
+            task.jobs.add(f"{quantity} {index}", [value.value, value.std_error])
+        for errors in task.perturbations(task.profile.matrices[index]):
+            found: list[list[torch.Tensor]] = []
+            numbers: list[int] = []
+            for part in parts:
+                samples = part()
+                numbers.extend(sample.index for sample in samples)
+                found.append(losses(samples, errors, task.shares.jacobians))
+                del samples
+            order = torch.tensor(numbers).argsort()
+            columns.append([torch.cat(kind).cpu()[order] for kind in zip(*found, strict=True)])
+        yield index, Estimate.over(*(torch.cat(kind, 1) for kind in zip(*columns, strict=True)))
+
+
+def figures(task: ScoringTask) -> dict[str, Figure]:
+    """What factors at temperature 1 say of a matrix, exact for these texts where all columns are back-propagated."""
+    return {
+        TRACE: lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
+        EIGENVALUE: lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
+    }
+
+
+def curvature_of_factors(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
+    """Measure a figure of every matrix from its factors at temperature 1, by index of the matrix.
+
+    Args:
+        task: what to score.
+        quantity: which of `figures`.
+    """
+    keys = _keys(task, quantity)
+    costs = [float(matrix.elements) for matrix in task.profile.matrices]
+    mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
+    for index, parts in factor_parts(task, mine, EXACT):
+        found = figures(task)[quantity](parts)
+        task.jobs.add(keys[index], [found.value, found.std_error])
+    return gathered(task, quantity)
+
+
+def gathered(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
+    """Return a figure of every matrix, whichever process measured it."""
+    rows = zip(task.profile.matrices, task.jobs.gather(_keys(task, quantity)).values(), strict=True)
+    return {
+        index: MatrixCurvature(module=matrix.module, quantity=quantity, value=row[0], std_error=row[1])
+        for index, (matrix, row) in enumerate(rows)
+    }
+
+
+def _keys(task: ScoringTask, quantity: str) -> list[str]:
+    return [f"{quantity} {index}" for index in range(len(task.profile.matrices))]
+
+
+def _sharpened(part: Part) -> Part:
+    return lambda: [sample.at_one() for sample in part()]
+
+
+def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[list[int]]:
+    tokens, back = _tokens(task.batches), factor_tokens(task, plan, task.batches)
+    group: list[int] = []
+    used = 0
+    for index in pending:
+        matrix = task.profile.matrices[index]
+        size = factor_bytes(matrix, tokens, back)
+        if group and used + size > task.shares.factors:
+            yield group
+            group, used = [], 0
+        group.append(index)
+        used += size
+    yield group
+
+
+def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
+    """Cut the batches so that one matrix' factors of each part fit."""
+    matrix = task.profile.matrices[group[0]]
+    chunks: list[list[TokenBatch]] = [[]]
+    used = 0
+    for batch in task.batches:
+        longest = batch.mask.shape[1]
+        one = factor_bytes(matrix, longest, longest * plan.most(task.head))
+        task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
+        for piece in batch.split(task.shares.factors // one):
+            size = factor_bytes(matrix, _tokens([piece]), factor_tokens(task, plan, [piece]))
+            if chunks[-1] and used + size > task.shares.factors:
+                chunks.append([])
+                used = 0
+            chunks[-1].append(piece)
+            used += size
+    return chunks
+
+
+def _pass(
+    task: ScoringTask, batches: Sequence[TokenBatch], names: Sequence[str], plan: FactorPlan
+) -> dict[str, list[SampleFactors]]:
+    return factor_pass(task.model, batches, names, replace(plan, seed=task.seed), task.head)
+
+
+def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, plan: FactorPlan) -> Part:
+    """A part of the samples, weighted as in the whole: losses are means over labelled positions of all texts."""
+    weight = (rows_per_sample(task.head.kind, chunk) / rows_per_sample(task.head.kind, task.batches)) ** 0.5
+
+    def compute() -> Sequence[SampleFactors]:
+        found = _pass(task, chunk, [name], plan)[name]
+        return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in found]
+
+    return compute
+
+
+def _tokens(batches: Sequence[TokenBatch]) -> int:
+    return sum(int(batch.mask.sum()) for batch in batches)
+
+
+def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBatch]) -> int:
+    """Tokens of all samples, each as often as it is back-propagated."""
+    return sum(
+        tokens * plan.count(task.head, index)
+        for batch in batches
+        for index, tokens in zip(batch.indices, batch.mask.sum(1).tolist(), strict=True)
+    )
+
+
+def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
+    """Bytes of the inputs of so many tokens and of the gradients of so many, see `factor_tokens`."""
+    return 4 * max(1, matrix.uses) * (tokens * matrix.columns + back_propagated * matrix.rows)

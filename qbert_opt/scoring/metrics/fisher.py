@@ -1,0 +1,45 @@
+"""Diagonal Fisher information times the squared rounding error: ½ Σ_i F_ii ΔW_i².
+
+The Fisher of the model's own predictions, F = E over texts and over labels drawn from the model: its diagonal is that
+of the Gauss-Newton matrix, computed in closed form and not by drawing. It is not the *empirical* Fisher, which takes
+the labels of the data and is no curvature (Kunstner et al. 2019). The diagonal forgets how errors of different weights
+add up; the sum over tokens is inside the square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ...curvature.factors import EXACT, SampleFactors
+from ..matrix_factors import sampled_estimates
+from ..task import Estimate, ScoringTask
+
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, diagonal of the curvature only"
+CONTAINS = "diagonal Fisher of the model's own predictions times the squared error of encoder matrices, each alone"
+NEEDS_LABELS = False
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score matrices from the same factor pass that `directional` makes, at softmax temperature 1."""
+    for matrix in (task.profile.matrices[index] for index in pending):
+        needed = 4 * EXACT.most(task.head) * matrix.elements
+        task.shares.refuse_less(task.shares.limit // 8, needed, f"{matrix.module}: one sample's gradients")
+    yield from sampled_estimates(task, pending, EXACT, lambda *given: [diagonal_losses(*given)])
+
+
+def diagonal_losses(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:
+    """Return ½ Σ_i F_ii ΔW_i² of each sample and ΔW, float64 `[N, choices]`."""
+    squared = perturbations.flatten(1).square()
+    factors = samples[0].gradients.shape[0]
+    step = min(len(samples), max(1, buffer_bytes // (4 * (factors + 1) * squared.shape[1])))
+    buffer = perturbations.new_empty(factors, *perturbations.shape[1:])
+    diagonals = perturbations.new_empty(step, squared.shape[1])
+    per_sample = []
+    for start in range(0, len(samples), step):
+        part = samples[start : start + step]
+        for slot, sample in zip(diagonals, part, strict=False):
+            torch.sum(sample.jacobian(out=buffer).square_().flatten(1), 0, out=slot)
+        per_sample.append((diagonals[: len(part)] @ squared.T).double() / 2)
+    return torch.cat(per_sample)

@@ -1,0 +1,69 @@
+"""Q-BERT's sensitivity Ω = |mean λ| + std λ per encoder layer, times ‖ΔW‖² (Shen et al. 2020, equation 1).
+
+λ are the top eigenvalues of the layer's true Hessian on ten slices of the data; negative ones, as on models that have
+not converged, are kept. A score is a *sensitivity* times an error norm, not nats.
+`qbert-matrix` is its form per matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ...spec.scores import BlockSensitivity
+from ..hessian_operators import (
+    NUM_SLICES,
+    hessian_operator,
+    omega,
+    omega_error,
+    say_negative,
+    settled_eigenpair,
+    text_slices,
+)
+from ..task import Estimate, ScoringTask
+
+LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
+CONTAINS = "top eigenvalue of each encoder layer's Hessian times the squared error of its matrices"
+NEEDS_LABELS = True
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score all matrices of a layer by the layer's Ω."""
+    omegas = layer_sensitivities(task)
+    task.block_sensitivity.extend(omegas)
+    negative = [f"layer {found.block + 1}" for found in omegas if sum(found.eigenvalues) < 0]
+    if negative:
+        say_negative(task, "mean top eigenvalue over slices of the text", negative, f"{len(omegas)} layers")
+    for index in pending:
+        matrix = task.profile.matrices[index]
+        squared = task.squared_errors(matrix)
+        found = omegas[matrix.block]
+        yield index, Estimate(found.omega * squared, omega_error(found.eigenvalues) * squared, task.num_samples)
+
+
+def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
+    """Return Ω of each encoder layer over all parameters of the layer, from `NUM_SLICES` data slices."""
+    slices = text_slices(task, "qbert")
+    blocks = _block_parameters(task)
+
+    def eigenvalue(key: str) -> list[float]:
+        block, part = (int(word) for word in key.split()[1::2])
+        task.note(f"Hessian of layer {block + 1}/{len(blocks)}, slice {part + 1}/{len(slices)}")
+        operator, _ = hessian_operator(task, blocks[block], [slices[part]])
+        return [settled_eigenpair(task, operator, f"layer {block + 1}", task.seed + part).value]
+
+    keys = [[f"layer {block} slice {part}" for part in range(NUM_SLICES)] for block in range(len(blocks))]
+    found = task.jobs.run([key for row in keys for key in row], eigenvalue)
+    rows = [tuple(found[key][0] for key in row) for row in keys]
+    return [BlockSensitivity(block=block, omega=omega(row), eigenvalues=row) for block, row in enumerate(rows)]
+
+
+def _block_parameters(task: ScoringTask) -> list[list[torch.nn.Parameter]]:
+    """All parameters of each encoder layer, found by the common prefix of its matrices."""
+    blocks = []
+    for block in range(task.profile.num_blocks):
+        names = [m.module.split(".") for m in task.profile.matrices if m.block == block]
+        depth = next(i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1)
+        blocks.append(list(task.model.get_submodule(".".join(names[0][:depth])).parameters()))
+    return blocks

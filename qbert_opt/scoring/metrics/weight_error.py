@@ -1,0 +1,23 @@
+"""Squared Frobenius norm of the rounding error, ‖ΔW‖²: data-free, every matrix equally sensitive.
+
+What a planner knows that looks at weights only; the yardstick that any other metric must beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..task import Estimate, ScoringTask
+
+LOSS_UNIT = "‖ΔW‖² (no loss; ranks only)"
+CONTAINS = "squared error of encoder matrices; no text and no output enters it"
+NEEDS_LABELS = False
+
+
+def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
+    """Score by the error alone; it is exact, so its standard error is 0."""
+    for index in pending:
+        squared = task.squared_errors(task.profile.matrices[index])
+        yield index, Estimate(squared, torch.zeros_like(squared))

@@ -1,0 +1,1 @@
+"""Answers of a quantized or exported model."""

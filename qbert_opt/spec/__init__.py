@@ -1,0 +1,1 @@
+"""The nouns: choices, profiles, limits, scores, plans."""

@@ -1,0 +1,279 @@
+"""The plan: what every matrix gets, what that costs, and what is proven about it. `allocation.json` is this noun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from ..errors import InputFileError, UsageError
+from ..runtime.files import read_document, write_text
+from .choices import Choice, Form, Layout, choice
+from .profiles import Kind, ModelProfile
+from .scores import Provenance
+from .tables import TABLE_CHOICE
+
+SCHEMA = "qbert-opt/allocation@1"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class PlannedMatrix(_Frozen):
+    """What one matrix gets. `bytes` holds codes and ranges; `residency` is `resident` or `streamed`.
+
+    `form` says what a range stores; a plan without it is of a release that knew symmetric or not.
+    """
+
+    module: str
+    name: str
+    kind: Kind
+    block: int
+    rows: int
+    columns: int
+    bits: int
+    axis: Literal["rows", "columns"]
+    grouping: str
+    num_groups: int
+    group_size: int
+    method: str
+    symmetric: bool
+    scale_dtype: Literal["float16"] = "float16"
+    zero_dtype: Literal["float16", "integer", "none"] = "float16"
+    form: Form = "offset"
+    bytes: int
+    residency: Literal["resident", "streamed"] = "streamed"
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+    @model_validator(mode="before")
+    @classmethod
+    def _form(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "form" in fields:
+            return fields
+        return fields | {"form": "symmetric" if fields.get("symmetric") else "offset"}
+
+    @property
+    def choice(self) -> Choice:
+        """The choice that this matrix got."""
+        return Choice(self.bits, self.grouping, self.method, self.form)
+
+    @property
+    def layout(self) -> Layout:
+        """How its groups lie."""
+        return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.form)
+
+
+class PlannedTable(_Frozen):
+    """What one embedding table gets; a table that was not scored has 8 bits per row and no predicted loss."""
+
+    module: str
+    rows: int
+    columns: int
+    bits: int
+    grouping: str = "rows:each"
+    method: str = TABLE_CHOICE.method
+    form: Form = "offset"
+    bytes: int
+    predicted_loss: FiniteFloat | None = None
+    std_error: FiniteFloat | None = None
+    unseen_rows: float | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """The choice that this table got."""
+        return Choice(self.bits, self.grouping, self.method, self.form)
+
+    @property
+    def layout(self) -> Layout:
+        """How its groups lie."""
+        return self.choice.layout(self.rows, self.columns, heads=1)
+
+
+class PlannedActivation(_Frozen):
+    """How the input of some matrices is rounded: unsigned codes, a range that holds zero.
+
+    Attributes:
+        modules: the matrices that read it.
+        bits: of a code.
+        scheme: `token`: a range of each token, found while running; `tensor`: `low` to `high` for all.
+        range: how `low` and `high` were found on calibration text; None for `token`.
+    """
+
+    modules: tuple[str, ...]
+    bits: Literal[8, 16]
+    scheme: Literal["token", "tensor"]
+    range: str | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+
+class DeviceCost(_Frozen):
+    """What the plan is predicted to cost on the device. `confidence` says how far to trust it."""
+
+    name: str
+    seq_len: int
+    batch_size: int
+    latency_s: float
+    latency_bound_s: float
+    peak_memory_bytes: int
+    peak_bound_bytes: int
+    dram_bytes: int
+    bandwidth_bytes_per_s: float
+    energy_j: float
+    dynamic_energy_j: float
+    unpack_s: float
+    confidence: str
+
+
+class UniformPlan(_Frozen):
+    """The best plan that gives every matrix one choice at no more bytes, for comparison."""
+
+    choice: str
+    encoder_bytes: int
+    predicted_loss: float
+
+
+class Limit(_Frozen):
+    """A limit the plan keeps: what was asked, what is used, whether it binds."""
+
+    resource: str
+    capacity: float
+    used: float
+    source: str
+    binds: bool
+
+
+class CrossFit(_Frozen):
+    """Predicted loss on text that did not choose the plan, from `folds` parts of the scoring text."""
+
+    loss: FiniteFloat
+    std_error: FiniteFloat
+    folds: int
+
+
+class Allocation(_Frozen):
+    """A plan with its proof.
+
+    Attributes:
+        status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
+        objective: what is least: `predicted_loss`, or a resource (latency and energy: their separable bounds).
+        gap: proven relative distance of the objective to the best plan's.
+        lower_bound: no plan within the limits has less of the objective.
+        loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
+        predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
+        predicted_std_error: of that sum, its terms taken as independent.
+        cross_fitted: what the plan is predicted to lose on text that did not choose it; the sum above is optimistic,
+            because the plan was chosen for it. None where the scores cannot tell.
+        loss_scale: the common factor in every score, see `ScoreTable.scale`.
+        activations: how inputs of matrices are rounded; an input that is not here stays in floats.
+        roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
+        encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
+        average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
+        random_loss: median predicted loss of random plans that fill the same limits.
+        next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
+        next_ms_gain: predicted loss saved by one more ms of latency, solved again; None where latency does not bind.
+    """
+
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    version: str
+    status: str
+    objective: str = "predicted_loss"
+    gap: float | None
+    lower_bound: float | None
+    solver: str
+    loss_unit: str
+    contains: str
+    roundings: tuple[str, ...] = ("matrices",)
+    metric: str
+    method: str
+    predicted_loss: FiniteFloat
+    predicted_std_error: FiniteFloat
+    cross_fitted: CrossFit | None = None
+    loss_scale: FiniteFloat = 1.0
+    encoder_bytes: int
+    total_bytes: int
+    average_bits: FiniteFloat
+    profile: ModelProfile
+    matrices: tuple[PlannedMatrix, ...]
+    tables: tuple[PlannedTable, ...]
+    activations: tuple[PlannedActivation, ...] = ()
+    device: DeviceCost | None = None
+    limits: tuple[Limit, ...] = ()
+    uniform: tuple[UniformPlan, ...] = ()
+    random_loss: float | None = None
+    next_mb_gain: float | None = None
+    next_ms_gain: float | None = None
+    provenance: Provenance
+
+    @property
+    def expected_loss(self) -> float:
+        """What stands beside a measured loss: the cross-fitted prediction, or the sum of scores without one."""
+        return self.predicted_loss if self.cross_fitted is None else self.cross_fitted.loss
+
+    @property
+    def expected_std_error(self) -> float:
+        """Of `expected_loss`, over the scoring text."""
+        return self.predicted_std_error if self.cross_fitted is None else self.cross_fitted.std_error
+
+
+def write_allocation(allocation: Allocation, path: str | Path) -> None:
+    """Write `allocation.json`, whole or not at all."""
+    write_text(path, allocation.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def read_allocation(path: str | Path) -> Allocation:
+    """Read `allocation.json`.
+
+    Raises:
+        InputFileError: missing, malformed, or parts and sums that are not those of its profile and choices.
+    """
+    allocation = read_document(path, Allocation, SCHEMA)
+    try:
+        _check_parts(allocation)
+    except (UsageError, ValueError) as error:
+        raise InputFileError(f"{path}: {error} Make the plan anew.") from None
+    return allocation
+
+
+def _check_parts(allocation: Allocation) -> None:
+    """Raise ValueError where matrices, tables or sums are not those of the profile and the choices."""
+    profile = allocation.profile
+    if len(allocation.matrices) != len(profile.matrices):
+        raise ValueError(f"has {len(allocation.matrices)} matrices; the profile has {len(profile.matrices)}.")
+    for planned, matrix in zip(allocation.matrices, profile.matrices, strict=True):
+        if (planned.module, planned.rows, planned.columns) != (matrix.module, matrix.rows, matrix.columns):
+            raise ValueError(f"matrices: {planned.module} is not the profile's {matrix.module}.")
+        parsed = choice(planned.choice.name)
+        expected = parsed.bytes(matrix.rows, matrix.columns, heads=profile.heads)
+        laid = parsed.layout(matrix.rows, matrix.columns, heads=profile.heads)
+        if (planned.bytes, planned.layout) != (expected, laid):
+            raise ValueError(
+                f"matrices: {planned.module}: says {planned.bytes} bytes; {parsed.name} takes {expected}, "
+                f"in {laid.num_groups} ranges."
+            )
+    tables = tuple((t.module, t.rows, t.columns) for t in profile.tables)
+    if tuple((t.module, t.rows, t.columns) for t in allocation.tables) != tables:
+        raise ValueError("tables: what is planned is not the profile's tables.")
+    for table in allocation.tables:
+        parsed = choice(table.choice.name)
+        expected = parsed.bytes(table.rows, table.columns, heads=1)
+        if table.bytes != expected:
+            raise ValueError(f"tables: {table.module}: says {table.bytes} bytes; {parsed.name} takes {expected}.")
+    known = {m.module for m in profile.matrices}
+    for item in allocation.activations:
+        strange = [name for name in item.modules if name not in known]
+        if strange:
+            raise ValueError(f"activations: {strange[0]} is no matrix of the profile.")
+        if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
+            raise ValueError(f"activations: {item.modules[0]}: scheme tensor has a range, scheme token has none.")
+    encoder_bytes = sum(m.bytes for m in allocation.matrices)
+    if allocation.encoder_bytes != encoder_bytes:
+        raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")
+    total_bytes = encoder_bytes + sum(t.bytes for t in allocation.tables) + profile.other_bytes
+    if allocation.total_bytes != total_bytes:
+        raise ValueError(f"total_bytes says {allocation.total_bytes}; matrices and the rest take {total_bytes}.")

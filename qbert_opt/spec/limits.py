@@ -1,0 +1,199 @@
+"""Limits that a plan must keep, from the command line and from the device, as rows of the program.
+
+A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. Latency and energy do not add up
+(prefetch, static power); they are checked on the scheduled value and enforced by tightening their separable bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Literal
+
+from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from hwmodels.device import Device
+    from hwmodels.simulate import CostReport
+
+PEAK = "peak_memory_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user asked for; None is no limit. A limit of the device is used where the user gave none.
+
+    Attributes:
+        encoder_bytes: `--budget`, on the searched matrices.
+        total_bytes: `--total-budget`, on the whole stored model.
+        latency_s: on the scheduled latency of one inference.
+        memory_bytes: on peak memory: all weights and the arena of activations.
+        dram_bytes: per inference.
+        bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`.
+        energy_j: per inference, static power included.
+        scratchpad_bytes: of weights that stay on chip between inferences; no more than fit beside the activations.
+        bops: multiply-accumulates × weight bits × activation bits, per inference.
+        inferences_per_s: how often an inference is asked for.
+    """
+
+    encoder_bytes: int | None = None
+    total_bytes: int | None = None
+    latency_s: float | None = None
+    memory_bytes: int | None = None
+    dram_bytes: int | None = None
+    bandwidth_bytes_per_s: float | None = None
+    energy_j: float | None = None
+    scratchpad_bytes: int | None = None
+    bops: float | None = None
+    inferences_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One limit: `stated` as its owner gave it, `capacity` what it leaves to the searched matrices.
+
+    Attributes:
+        resource: the quantity that adds up over matrices, or `latency_s` / `energy_j` for scheduled values.
+        measure: what the limit is compared with: a field of the plan or of the cost report.
+        source: who asked, for example `--budget` or `car-soc: limits.weights`.
+    """
+
+    resource: str
+    measure: str
+    stated: float
+    capacity: float
+    source: str
+
+
+def limit_rows(
+    limits: Limits,
+    device: Device | None,
+    fixed: dict[str, float],
+    activation_bytes: int,
+    total_resource: Literal["encoder_bytes", "total_bytes"],
+) -> list[Row]:
+    """Turn limits into rows.
+
+    Args:
+        limits: what the user asked for.
+        device: the hardware, with limits of its own.
+        fixed: by resource, what everything that is not searched uses.
+        activation_bytes: arena of activations.
+        total_resource: what a limit on the whole model caps: the matrices alone, where nothing else is searched.
+
+    Raises:
+        UsageError: a limit that needs a device, or a rate, without one.
+    """
+    _check_needs(limits, device)
+    own = device.limits if device else None
+    name = device.id if device else ""
+    other = fixed["total_bytes"]
+    rows: list[Row] = []
+
+    def add(
+        resource: str, measure: str, asked: float | None, flag: str, taken: float, of_device: float | None, field: str
+    ) -> None:
+        stated, source = (asked, flag) if asked is not None else (of_device, f"{name}: limits.{field}")
+        if stated is not None:
+            rows.append(Row(resource, measure, stated, stated - taken, source))
+
+    add("encoder_bytes", "encoder_bytes", limits.encoder_bytes, "--budget", 0, None, "")
+    add(
+        total_resource,
+        "total_bytes",
+        limits.total_bytes,
+        "--total-budget",
+        other,
+        own.weights if own else None,
+        "weights",
+    )
+    if limits.total_bytes is not None and own is not None and own.weights is not None:
+        add(total_resource, "total_bytes", None, "", other, own.weights, "weights")
+    taken = other + activation_bytes
+    add(
+        total_resource,
+        PEAK,
+        limits.memory_bytes,
+        "--max-memory",
+        taken,
+        own.peak_ram if own else None,
+        "peak_ram",
+    )
+    if device is not None and device.available_bytes < min(
+        (row.stated for row in rows if row.measure == PEAK), default=inf
+    ):
+        rows.append(
+            Row(total_resource, PEAK, device.available_bytes, device.available_bytes - taken, f"{name}: memory")
+        )
+    add("dram_bytes", "dram_bytes", limits.dram_bytes, "--max-dram-bytes", fixed.get("dram_bytes", 0), None, "")
+    bandwidth, flag = limits.bandwidth_bytes_per_s, "--max-bandwidth"
+    if bandwidth is None and own is not None and limits.inferences_per_s is not None and own.dram_bandwidth is not None:
+        bandwidth, flag = own.dram_bandwidth, f"{name}: limits.dram_bandwidth"
+    if bandwidth is not None and limits.inferences_per_s is not None:
+        capacity = bandwidth / limits.inferences_per_s - fixed["dram_bytes"]
+        rows.append(Row("dram_bytes", "bandwidth_bytes_per_s", bandwidth, capacity, flag))
+    add("bops", "bops", limits.bops, "--max-bops", fixed.get("bops", 0), None, "")
+    add("latency_s", "latency_s", limits.latency_s, "--max-latency", 0, own.latency if own else None, "latency")
+    add("energy_j", "energy_j", limits.energy_j, "--max-energy", 0, own.energy if own else None, "energy")
+    return rows
+
+
+def tightest(rows: list[Row]) -> dict[str, Row]:
+    """Return the row of least capacity of each resource."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.resource not in found or row.capacity < found[row.resource].capacity:
+            found[row.resource] = row
+    return found
+
+
+def measured(report: CostReport | None, measure: str) -> float:
+    """Read what a limit is compared with off a cost report.
+
+    Raises:
+        UsageError: there is no report, because there is no device.
+    """
+    if report is None:
+        raise UsageError(f"a limit on {measure} needs --device.")
+    names = {"bandwidth_bytes_per_s": "dram_bandwidth_bytes_per_s"}
+    return float(getattr(report, names.get(measure, measure)))
+
+
+def shown(measure: str, value: float) -> str:
+    """Write a limit or what is used of it, with its unit."""
+    if measure == "bops":
+        return f"{value:.4g} BOPs"
+    if measure == "predicted_loss":
+        return f"{value:.4g}"
+    by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
+    return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
+
+
+def check_rate(inferences_per_s: float | None) -> None:
+    """Refuse a rate that is none.
+
+    Raises:
+        UsageError: zero or less.
+    """
+    if inferences_per_s is not None and inferences_per_s <= 0:
+        raise UsageError(f"--rate {inferences_per_s:g}: must be more than 0 inferences per second.")
+
+
+def _check_needs(limits: Limits, device: Device | None) -> None:
+    check_rate(limits.inferences_per_s)
+    needs_device = {
+        "--max-latency": limits.latency_s,
+        "--max-memory": limits.memory_bytes,
+        "--max-dram-bytes": limits.dram_bytes,
+        "--max-bandwidth": limits.bandwidth_bytes_per_s,
+        "--max-energy": limits.energy_j,
+        "--max-scratchpad": limits.scratchpad_bytes,
+        "--max-bops": limits.bops,
+    }
+    for flag, value in needs_device.items():
+        if value is not None and device is None:
+            raise UsageError(f"{flag}: needs --device to be priced on. Give one, for example --device car-soc.")
+    if limits.bandwidth_bytes_per_s is not None and limits.inferences_per_s is None:
+        raise UsageError("--max-bandwidth: needs --rate, the inferences per second that the bandwidth is for.")

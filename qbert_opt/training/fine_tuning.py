@@ -1,0 +1,113 @@
+"""Fine-tune an encoder on labelled texts, tagged words or answered questions: plain AdamW, linear warm-up and decay.
+
+It exists so that every figure of this project can be reproduced from installable encoders; it is no
+competitor to a training framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig
+
+from ..data.texts import LabeledTexts
+from ..errors import UsageError
+from ..models.batches import tokenize
+from ..models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers
+from ..models.outputs import OutputKind, answers, head_of
+from ..models.targets import NONE, read_targets, tag_lists
+from ..runtime.files import atomic_folder, check_folder
+
+KINDS: tuple[OutputKind, ...] = ("classes", "tags", "spans")
+
+
+def fine_tune(
+    encoder: str | Path,
+    data: LabeledTexts,
+    output: str | Path,
+    *,
+    kind: OutputKind = "classes",
+    epochs: int = 2,
+    learning_rate: float = 8e-5,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> None:
+    """Fine-tune `encoder` with a new head and write the model folder `output`.
+
+    Args:
+        encoder: folder of a pre-trained encoder.
+        data: labelled texts; the sorted names of their labels or tags become the head's outputs.
+        output: folder to write, in safetensors.
+        kind: what the head answers with: classes, tags of words, or spans of a text.
+        epochs: passes over the data, at least 1.
+        learning_rate: peak of the schedule (10 % linear warm-up, linear decay to 0).
+        batch_size: samples per step; batches hold sentences of similar length, in random order.
+        seed: of head initialisation, dropout and batch order.
+        progress: called after each step with steps done, steps in all, loss in nats.
+
+    Raises:
+        InputFileError: `encoder` is no model folder, or the labels are not of that kind.
+        UsageError: another kind.
+        ValueError: `data` has no labels.
+    """
+    check_is_model(encoder)
+    check_folder(Path(output))  # before the work
+    if data.labels is None:
+        raise ValueError(f"{data.name} has no labels to learn")
+    if kind not in KINDS:
+        raise UsageError(f"kind {kind!r}: legal are {', '.join(KINDS)}.")
+    names = _names(data, kind)
+    quiet_transformers()
+    torch.manual_seed(seed)
+    model = AUTO_CLASSES[kind].from_pretrained(
+        encoder,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        use_safetensors=True,
+        dtype=torch.float32,
+    )
+    config = AutoConfig.from_pretrained(encoder)
+    config.architectures = [type(model).__name__]
+    tokenizer = load_tokenizer(encoder, config)
+    batches = tokenize(tokenizer, data.texts, batch_size=batch_size, kind=kind)
+    targets = read_targets(LoadedModel(str(encoder), model, tokenizer, ""), data, batches)
+    if targets is None:
+        raise ValueError(f"{data.name} has nothing to learn")
+    head = head_of(model)
+    steps = epochs * len(batches)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    warmup = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    generator = np.random.default_rng(seed)
+    model.train()
+    done = 0
+    for _ in range(epochs):
+        for index in generator.permutation(len(batches)):
+            batch = batches[index]
+            found = answers(head, model, batch)
+            loss = torch.nn.functional.cross_entropy(found.values, targets.of(found), ignore_index=NONE)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            progress(done, steps, loss.item())
+    model.eval()
+    with atomic_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _names(data: LabeledTexts, kind: OutputKind) -> list[str]:
+    """Names of the head's outputs, sorted."""
+    if kind == "tags":
+        return sorted({tag for tags in tag_lists(data) for tag in tags})
+    return ["start", "end"] if kind == "spans" else sorted(set(data.labels or ()))

@@ -1,0 +1,162 @@
+"""A quantized folder to an engine's own files, compared with the torch model before they are called done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+from ..checkpoint.folder import PLAN, load_quantized, read_matrices
+from ..data.texts import LabeledTexts, read_texts
+from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks
+from ..engines.session import ACTIVATIONS, Activations, Arrays, engine
+from ..errors import InputFileError, UsageError
+from ..formats.traced_model import TracedModel, traceable
+from ..models.batches import DEFAULT_MAX_TOKENS
+from ..models.loading import LoadedModel, load_model
+from ..quantization.activation_quant import with_rounded_inputs
+from ..runtime.files import atomic_folder, file_sha256
+from ..runtime.provenance import code_version
+from ..spec.allocation import write_allocation
+
+TOLERANCE = 2e-2  # max |answer - reference| / max |reference|: integer products round their inputs to 8 bits
+# one range for all inputs has wide steps: torch itself differs by as much when padding changes the order of its sums
+PLANNED_TOLERANCE = 5e-2
+EXACT_TOLERANCE = 1e-3  # in float32 nothing but the order of sums may differ: more is a wrong graph
+CHECK_TEXTS = 16
+
+
+def export_model(
+    folder: str | Path,
+    name: str,
+    output: str | Path,
+    *,
+    texts: LabeledTexts | None = None,
+    tolerance: float | None = None,
+    activations: Activations | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> EngineRecord:
+    """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
+
+    Args:
+        folder: a quantized folder.
+        name: the engine.
+        output: folder to write, whole or not at all.
+        texts: to compare on; by default a few of the bundled sentences.
+        tolerance: largest accepted max |answer - reference| / max |reference|; by default 0.05 where inputs are rounded
+            as planned, else 0.02.
+        activations: what products do with their inputs: `planned` rounds them in the ranges of the plan, which is the
+            fastest, `int8` in fine blocks of the engine's own, `int8-coarse` in larger ones, which is faster,
+            `float32` leaves them, which is as slow as a float model. By default `planned` where the plan rounds inputs,
+            else `int8`.
+        progress: called with steps done, steps in all, and what goes on.
+
+    Raises:
+        UsageError: unknown engine or activations, engine not installed, or a matrix or its planned inputs that it
+            cannot run.
+        InputFileError: a broken folder, or the engine's answers are off.
+    """
+    module = engine(name)
+    if not hasattr(module, "write"):
+        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+    if activations not in (None, *ACTIVATIONS):
+        raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
+    progress(0, 4, "reading")
+    loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
+    for matrix in allocation.matrices:
+        if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
+            raise UsageError(f"--engine {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
+    if activations is None:
+        activations = "planned" if allocation.activations else "int8"
+    if activations == "planned" and not allocation.activations:
+        raise UsageError("--activations planned: the plan rounds no inputs. Plan with --activation-bits 8.")
+    planned = {name: item for item in allocation.activations for name in item.modules}
+    inputs = planned if activations == "planned" else {}
+    if tolerance is None:
+        tolerance = PLANNED_TOLERANCE if inputs else TOLERANCE
+    traced = traceable(loaded)
+    with atomic_folder(output) as target:
+        progress(1, 4, "converting")
+        module.write(traced, read_matrices(folder, allocation), target, activations, inputs)
+        exported = sorted(target.iterdir())
+        exported_bytes = sum(file.stat().st_size for file in exported)
+        progress(2, 4, "comparing with torch")
+        if texts is None:
+            texts = read_texts("snips/dev")
+        batches = checks(reference_batches(loaded, traced, texts))
+        graph_error = check_session(module.open_model(target, activations="float32"), batches)
+        if inputs:
+            with_rounded_inputs(loaded.model, allocation.activations)
+            batches = checks(reference_batches(loaded, traced, texts))
+        worst = check_session(module.open_model(target, activations=activations), batches)
+        if not graph_error <= EXACT_TOLERANCE or not worst <= tolerance:
+            hint = "This is a fault of the export; report it."
+            if graph_error <= EXACT_TOLERANCE:
+                hint = (
+                    f"Rounding activations ({activations}) is felt by this model: --activations float32 leaves them as "
+                    "they are, --tolerance accepts more."
+                )
+            raise InputFileError(
+                f"{folder}: {module.label()} answers otherwise than torch: max |difference| / max |reference| is "
+                f"{worst:.2g}, allowed {tolerance:g} (in float32 {graph_error:.2g}). Nothing was exported. {hint}"
+            )
+        progress(3, 4, "writing")
+        save_file(batches, target / CHECKS)
+        write_allocation(allocation, target / PLAN)
+        loaded.tokenizer.save_pretrained(target)
+        (target / "config.json").write_text(
+            json.dumps(loaded.model.config.to_dict(), indent=1, default=str) + "\n", encoding="utf-8"
+        )
+        record = EngineRecord(
+            version=code_version(),
+            engine=name,
+            engine_label=module.label(),
+            source_sha256=allocation.profile.sha256,
+            inputs=traced.inputs,
+            outputs=traced.outputs,
+            max_tokens=min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length),
+            labels=loaded.labels,
+            files={file.name: file_sha256(file) for file in [*exported, target / CHECKS]},
+            source_bytes=allocation.total_bytes,
+            exported_bytes=exported_bytes,
+            activations=activations,
+            difference=worst,
+            graph_difference=graph_error,
+            tolerance=tolerance,
+        )
+        (target / RECORD).write_text(record.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def export_float(model: str | Path, name: str, output: str | Path) -> Path:
+    """Write a float model as an engine's files, for comparison; no record, no checks, no tokenizer.
+
+    Raises:
+        UsageError: unknown engine, or it is not installed.
+        InputFileError: a broken model folder.
+    """
+    loaded = load_model(model)
+    with atomic_folder(output) as target:
+        engine(name).write(traceable(loaded), (), target)
+    return Path(output)
+
+
+def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTexts) -> list[tuple[Arrays, Arrays]]:
+    """Inputs and torch's outputs: texts alone, a padded batch, and all texts in one as long as the model reads."""
+    chosen = [text for text in texts.texts if len(text) == len(texts.texts[0])][:CHECK_TEXTS]
+    whole = tuple(" ".join(text[i] for text in chosen) for i in range(len(chosen[0])))
+    longest = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
+    found = []
+    for group in [*([text] for text in chosen[: CHECK_TEXTS // 2]), chosen[CHECK_TEXTS // 2 :] or chosen, [whole]]:
+        parts = [list(part) for part in zip(*group, strict=True)]
+        encoded = loaded.tokenizer(*parts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        with torch.no_grad():
+            answers = traced.module(*(encoded[name] for name in traced.inputs))
+        outputs = {name: answer.numpy() for name, answer in zip(traced.outputs, answers, strict=True)}
+        found.append(({name: np.asarray(encoded[name]) for name in traced.inputs}, outputs))
+    return found

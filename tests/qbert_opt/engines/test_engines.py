@@ -1,0 +1,364 @@
+"""Engines: what they compute is what torch computes from the same codes, and wrong answers never leave the house."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qbert_opt.checkpoint.folder import load_quantized
+from qbert_opt.engines.record import read_record
+from qbert_opt.engines.session import engine
+from qbert_opt.engines.timing import time_model
+from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.evaluation.evaluate import outputs
+from qbert_opt.formats.affine import affine, with_planned_input
+from qbert_opt.models.batches import tokenize
+from qbert_opt.models.structure import profile_model
+from qbert_opt.planning.recipes import given_allocation
+from qbert_opt.quantization.activation_quant import calibrated_ranges, round_activations
+from qbert_opt.quantization.methods import rtn
+from qbert_opt.runtime import plugins
+from qbert_opt.serving.predictor import Predictor
+from qbert_opt.spec.allocation import PlannedActivation
+from qbert_opt.spec.choices import choice
+from qbert_opt.workflows.export import export_model
+from qbert_opt.workflows.quantize import quantize_model
+
+ROOT = Path(__file__).parents[3]
+ENGINES = [name for name in plugins.available("engines") if plugins.load("engines", name).usable()]
+EXPORTERS = [name for name in ENGINES if name != "torch"]
+MIXED = (
+    "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
+    "4bit/rows:4/rtn/zero-point", "8bit/rows:1/rtn", "4bit/columns:16/rtn/symmetric", "5bit/rows:heads/rtn",
+    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny, tmp_path_factory):
+    """The tiny model with every form, axis and width that engines carry."""
+    profile = profile_model(tiny)
+    names = itertools.cycle(MIXED)
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    return quantize_model(tiny, plan, None, tmp_path_factory.mktemp("q") / "out").folder
+
+
+@pytest.fixture(scope="module", params=EXPORTERS)
+def exported(request, quantized, sentences, tmp_path_factory):
+    """The quantized model exported to an engine; random weights feel 8-bit activations more than trained ones."""
+    target = tmp_path_factory.mktemp(request.param) / "out"
+    export_model(quantized, request.param, target, texts=sentences, tolerance=0.5)
+    return target
+
+
+@pytest.mark.parametrize("activations", ["int8", "int8-coarse", "float32"])
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("which", [*MIXED, "8bit/columns:64/rtn", "6bit/columns:32/rtn", "8bit/rows:1/rtn/zero-point"])
+def test_a_product_is_the_dequantized_one(name, which, activations):
+    """X @ Wᵀ of every form: off by no more than 8-bit rounding of x explains."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 128, generator=generator) + 0.3
+    x = torch.randn(20, 128, generator=generator)
+    [quantized] = rtn.quantize(weight, [choice(which).layout(48, 128, heads=4)])
+    matrix = affine("m", quantized)
+    np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
+    found = plugins.load("engines", name).product(matrix, 1, activations).run({"x": x.numpy()})["y"]
+    truth = x @ quantized.dequantize().T
+    # an int8 step of x is at most 2 · max|x| / 255; its errors are independent over 128 inputs
+    step = 2 * x.abs().max() / 255
+    noise = step / 12**0.5 * quantized.dequantize().norm(dim=1).max()
+    bound = 1e-5 * truth.abs().max() if activations == "float32" else 6 * noise
+    assert np.abs(found - truth.numpy()).max() < bound
+
+
+ROWS = tuple(which for which in MIXED if "rows" in which)
+
+
+@pytest.mark.parametrize("low", [-3.0, -0.7, 0.0])
+@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("which", [*ROWS, "8bit/rows:1/rtn/zero-point", "8bit/rows:each/rtn/symmetric",
+                                   "6bit/rows:each/rtn", "3bit/rows:4/rtn/zero-point"])  # fmt: skip
+def test_a_product_with_planned_inputs_is_exact(name, which, low):
+    """With a range from the plan, nothing is rounded but what the plan rounds: integers are summed as integers."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 128, generator=generator) + 0.3
+    x = torch.randn(20, 128, generator=generator)
+    [quantized] = rtn.quantize(weight, [choice(which).layout(48, 128, heads=4)])
+    planned = PlannedActivation(
+        modules=("m",), bits=8, scheme="tensor", range="mse", low=low, high=2.5, predicted_loss=0, std_error=0
+    )
+    matrix = with_planned_input("m", affine("m", quantized), planned)
+    np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
+    truth = round_activations(x, 8, low, 2.5) @ quantized.dequantize().T
+    found = plugins.load("engines", name).product(matrix, 1, "planned").run({"x": x.numpy()})["y"]
+    np.testing.assert_allclose(found, truth.numpy(), atol=2e-6 * float(truth.abs().max()))
+    found = plugins.load("engines", name).product(matrix, 1, "float32").run({"x": x.numpy()})["y"]
+    plain = x @ quantized.dequantize().T
+    np.testing.assert_allclose(found, plain.numpy(), atol=2e-6 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [("2bit/columns:32/rtn", {}, r"columns:32 has several ranges per output.*--groupings"),
+     ("2bit/rows:each/rtn", {"bits": 16}, r"its inputs have 16 bits"),
+     ("2bit/rows:each/rtn", {"low": None, "high": None, "scheme": "token"}, r"rounded per token")],
+)  # fmt: skip
+def test_planned_inputs_that_no_engine_carries_are_refused_by_name(which, change, message):
+    """Not approximated in silence: the matrix, what is in the way, and what to do."""
+    [quantized] = rtn.quantize(torch.randn(32, 64), [choice(which).layout(32, 64, heads=4)])
+    fields = {"modules": ("m",), "bits": 8, "scheme": "tensor", "low": -1.0, "high": 1.0}
+    planned = PlannedActivation(**(fields | change), predicted_loss=0, std_error=0)
+    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*--activations int8"):
+        with_planned_input("encoder.3.query", affine("encoder.3.query", quantized), planned)
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny, sentences, tmp_path_factory):
+    """The tiny model in row groups whose inputs have ranges from text, all but one of them."""
+    profile = profile_model(tiny)
+    names = itertools.cycle(["4bit/rows:each/rtn", "8bit/rows:heads/rtn", "3bit/rows:1/rtn"])
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    modules = [m.module for m in profile.matrices]
+    batches = tokenize(tiny.tokenizer, sentences.texts[:40], batch_size=16)
+    ranges = calibrated_ranges(tiny.model, batches, modules)
+    planned = [
+        PlannedActivation(
+            modules=(name,), bits=8, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0, std_error=0
+        )
+        for name in modules[:-1]
+        for low, high in [ranges[name]["minmax"](8)]
+    ]
+    plan = plan.model_copy(update={"activations": tuple(planned)})
+    return quantize_model(tiny, plan, None, tmp_path_factory.mktemp("r") / "out").folder
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_planned_inputs_are_exported_and_answer_as_torch_rounds(rounded, quantized, sentences, tmp_path, name):
+    """By default what the plan rounds is rounded as planned; `int8` still means the engine's own way."""
+    record = export_model(rounded, name, tmp_path / "out", texts=sentences)
+    # float sums in another order move an input to the next level now and then; nothing else differs
+    assert record.activations == "planned" and record.graph_difference < 1e-4 and record.difference < 2e-2
+    found = Predictor(tmp_path / "out", threads=1).logits(sentences.texts)
+    truth, floats = (outputs(load_quantized(rounded, round_inputs=r)[0], sentences).numpy() for r in (True, False))
+    assert np.abs(found - truth).mean() < 0.1 * np.abs(floats - truth).mean()
+    other = export_model(rounded, name, tmp_path / "own", texts=sentences, activations="int8", tolerance=0.5)
+    assert other.activations == "int8"
+    with pytest.raises(UsageError, match="the plan rounds no inputs"):
+        export_model(quantized, name, tmp_path / "none", texts=sentences, activations="planned")
+
+
+def test_the_rest_of_an_offset_is_exact():
+    """Scale · (code - zero) + rest is scale · code + offset, for offsets far from the grid too."""
+    weight = torch.linspace(5, 9, 64).reshape(2, 32)
+    for which in ("2bit/columns:16/rtn", "3bit/rows:each/rtn"):
+        [quantized] = rtn.quantize(weight, [choice(which).layout(2, 32, heads=1)])
+        matrix = affine("m", quantized)
+        np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), rtol=1e-6)
+
+
+def test_codebooks_are_refused_by_name():
+    """What an engine cannot carry is said, not approximated."""
+    from qbert_opt.quantization.methods import kmeans
+
+    layout = choice("2bit/columns:32/kmeans/codebook").layout(4, 32, heads=1)
+    [quantized] = kmeans.quantize(
+        torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), [layout], torch.eye(32)
+    )
+    with pytest.raises(UsageError, match=r"encoder\.3\.query: has form codebook"):
+        affine("encoder.3.query", quantized)
+
+
+def test_an_export_is_right_in_float32(exported, sentences):
+    """With activations left alone the graph answers as torch does; with 8 bits it stays within what was allowed."""
+    record = read_record(exported)
+    assert record.graph_difference < 1e-4 < record.difference < 0.5
+    assert {f.suffix for f in exported.iterdir()} <= {".json", ".safetensors", ".xml", ".bin", ".onnx", ".data"}
+
+
+def test_exact_exports_answer_as_torch(exported, quantized, sentences, tmp_path):
+    """`activations` stays in the folder: what opens it computes in float32."""
+    name = read_record(exported).engine
+    record = export_model(quantized, name, tmp_path / "exact", texts=sentences, activations="float32")
+    assert record.activations == "float32" and record.difference == record.graph_difference < 1e-4
+    found = Predictor(tmp_path / "exact", threads=1).logits(sentences.texts)
+    truth = outputs(load_quantized(quantized)[0], sentences).numpy()
+    np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
+
+
+def test_predictors_agree(exported, quantized, sentences):
+    """Labels and probabilities are torch's but for 8-bit activations; batches do not change answers."""
+    ours, truth = Predictor(exported, threads=1), Predictor(quantized)
+    a, b = (p.predict(sentences.texts[:24]) for p in (ours, truth))
+    assert np.mean([x.label == y.label for x, y in zip(a, b, strict=True)]) > 0.8
+    for one in a:
+        assert one.probability == max(one.probabilities.values()) == one.probabilities[one.label]
+        assert sum(one.probabilities.values()) == pytest.approx(1)
+        assert set(one.probabilities) == {"red", "green", "blue"}
+    assert ours("w1 w2 w3").label in ("red", "green", "blue")
+    assert ours("w1 w2", "w3").probabilities != ours("w1 w2").probabilities
+
+
+def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
+    """Answers that are off are not exported; the message says by how much, and what to do."""
+    name = read_record(exported).engine
+    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--activations float32"):
+        export_model(quantized, name, tmp_path / "out", tolerance=1e-9)
+    assert not list(tmp_path.iterdir())
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _flip, lambda path: path.unlink()])
+def test_spoiled_exports_are_refused(exported, tmp_path, spoil):
+    """Every file that answers depend on has its hash in the record."""
+    record = read_record(exported)
+    for name in record.files:
+        copy = shutil.copytree(exported, tmp_path / f"{spoil.__name__}-{name}")
+        spoil(copy / name)
+        with pytest.raises(InputFileError, match=r"(is not the file that was written|is missing)"):
+            Predictor(copy)
+
+
+def test_wrong_answers_on_this_machine_are_refused(exported, tmp_path):
+    """The folder brings questions and answers along: an engine that fails them does not serve."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text())
+    record["tolerance"] = record["difference"] / 1e3
+    (copy / "engine.json").write_text(json.dumps(record))
+    with pytest.raises(InputFileError, match=r"answers wrongly on this machine"):
+        Predictor(copy)
+
+
+def test_a_record_cannot_point_outside(exported, tmp_path):
+    """Names in the record are names in the folder."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text())
+    record["files"] = {"../engine.json": "0"}
+    (copy / "engine.json").write_text(json.dumps(record))
+    with pytest.raises(InputFileError, match=r"is missing"):
+        Predictor(copy)
+
+
+def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_path):
+    """Export says sizes and differences; run answers in lines and JSON, from every kind of folder."""
+    for name in EXPORTERS:
+        target = tmp_path / name
+        found = cli("export", quantized, "--engine", name, "-o", target, "--data", data_file, "--tolerance", 0.5)
+        assert found.code == 0, found.err
+        assert "max |difference| / max |reference|" in found.out and "bytes" in found.out
+        found = cli("run", target, "--text", "w1 w2", "--text", "w3", "--json")
+        assert found.code == 0, found.err
+        rows = json.loads(found.out)
+        assert [row["text"] for row in rows] == ["w1 w2", "w3"]
+        assert all(row["label"] in row["probabilities"] for row in rows)
+        found = cli("run", target, "--engine", "torch", "--text", "w1")
+        assert found.code == 2 and f"was exported to {name}" in found.complaint
+    found = cli("run", quantized, "--data", data_file)
+    assert found.code == 0 and len(found.out.splitlines()) == 120
+    found = cli("run", quantized)
+    assert found.code == 2 and "--text" in found.complaint
+    found = cli("export", quantized, "--engine", "torch", "-o", tmp_path / "t")
+    assert found.code == 2 and "needs no export" in found.complaint
+    found = cli("export", quantized, "--engine", "tensorrt", "-o", tmp_path / "t")
+    assert found.code == 2 and "unknown 'tensorrt'" in found.complaint
+
+
+def test_an_engine_that_is_not_installed_says_how(cli, quantized, tmp_path, monkeypatch):
+    """One line with the command that installs it."""
+    for name in EXPORTERS:
+        monkeypatch.setattr(plugins.load("engines", name), "usable", lambda: False)
+        found = cli("export", quantized, "--engine", name, "-o", tmp_path / "out")
+        assert found.code == 2
+        assert f"pip install 'qbert-opt[{name}]'" in found.complaint
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_evaluate_in_an_engine(cli, quantized, tiny_folder, data_file, name):
+    """Quality as torch measures it but for 8-bit activations; time and memory of a process that only serves."""
+    command = ("evaluate", quantized, "--data", data_file, "--reference", tiny_folder)
+    target = quantized if name == "torch" else quantized.parent / f"{name}-evaluated"
+    if name != "torch":
+        export_model(quantized, name, target, activations="float32")
+    found = cli(*(command[0], target, *command[2:]), "--engine", name, "--seq-len", 16, "--json")
+    assert found.code == 0, found.err
+    served, plain = json.loads(found.out), json.loads(cli(*command, "--json").out)
+    assert served["kl"]["value"] == pytest.approx(plain["kl"]["value"], rel=1e-3)
+    assert served["flipped"] == plain["flipped"]
+    timing = served["timing"][str(target)]
+    assert name in timing["engine_label"] and timing["shape"] == [1, 16] and timing["threads"] == 1
+    assert len(timing["cpu_s"]) == len(timing["wall_s"]) >= 10 and min(timing["cpu_s"]) > 0
+    assert timing["floor_bytes"] < timing["private_bytes"] < timing["peak_bytes"] < 2**31
+    if name == "torch":
+        return
+    found = cli("evaluate", target, "--data", data_file, "--seq-len", 16)
+    assert "ms of processor time in the median" in found.out and "private memory" in found.out
+
+
+def test_serving_needs_no_torch_and_no_network(exported):
+    """A process that opens an export loads neither torch nor transformers, and opens no socket."""
+    code = f"""
+import socket, sys
+def refuse(*arguments, **options):
+    raise AssertionError("network")
+socket.socket.connect = refuse
+socket.create_connection = refuse
+from pathlib import Path
+from qbert_opt.serving.predictor import open_exported
+from qbert_opt.engines.record import read_record
+folder = Path({str(exported)!r})
+open_exported(folder, read_record(folder), 1)
+assert not {{"torch", "transformers"}} & set(sys.modules), "torch was loaded"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_export_talks_to_nobody(quantized, tmp_path, name):
+    """No telemetry: an export opens no connection, from any thread."""
+    code = f"""
+import socket
+called = []
+def refuse(*arguments, **options):
+    called.append(arguments)
+    raise OSError("network")
+socket.socket.connect = refuse
+socket.socket.sendto = refuse
+socket.getaddrinfo = refuse
+from qbert_opt.workflows.export import export_model
+export_model({str(quantized)!r}, {name!r}, {str(tmp_path / "out")!r}, tolerance=0.5)
+import threading, time
+time.sleep(0.5)
+assert not called, called
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_single_product_is_the_product(name):
+    """`x @ weight.T` of floats, as a calibration times it."""
+    generator = np.random.default_rng(0)
+    weight, x = (generator.standard_normal(shape).astype(np.float32) for shape in ((32, 64), (4, 64)))
+    [found] = engine(name).product(weight, 1, "float32").run({"x": x}).values()
+    np.testing.assert_allclose(found, x @ weight.T, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_cannot_run_is_said_in_one_line(tmp_path):
+    """A process that dies is one line, not a traceback."""
+    with pytest.raises(InputFileError, match=r"torch died while running it"):
+        time_model(tmp_path, seq_len=4)

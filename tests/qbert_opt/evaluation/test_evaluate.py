@@ -1,0 +1,90 @@
+"""What is measured: KL, F1 and their intervals by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.errors import InputFileError
+from qbert_opt.evaluation.evaluate import evaluate, interval, kl_divergence, macro_f1, outputs
+from qbert_opt.models.loading import label_index
+
+
+def test_kl_by_hand():
+    """KL((1/2, 1/2) || (1/4, 3/4)) = ½ ln 2 + ½ ln ⅔."""
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    assert kl_divergence(p, q).item() == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(1e-6, 20))
+@settings(deadline=None)
+def test_kl_laws(seed, scale):
+    """Zero for identical outputs, also shifted ones; never negative beyond float64 rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    p = scale * torch.randn(5, 4, generator=generator)
+    assert kl_divergence(p, p).abs().max() == 0
+    assert kl_divergence(p, p.double() + 3).abs().max() < 1e-12
+    assert (kl_divergence(p, p + 1e-4 * torch.randn(5, 4, generator=generator)) > -1e-12).all()
+
+
+def test_macro_f1_by_hand():
+    """Answers 0 0 1 1 2 for labels 0 1 1 1 0: F1 of 0 is 1/2, of 1 is 4/5, of 2 is 0."""
+    assert macro_f1(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0])) == pytest.approx((0.5 + 0.8 + 0) / 3)
+    assert macro_f1(np.array([3, 1]), np.array([3, 1])) == 1
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=30)
+def test_the_interval_holds_the_mean(samples):
+    """The bootstrap interval contains the mean, lies within the samples, and is the same at every call."""
+    found = interval(np.array(samples))
+    slack = 1e-12 * (1 + max(samples))
+    assert min(samples) - slack <= found.low <= found.value + slack
+    assert found.value - slack <= found.high <= max(samples) + slack
+    assert found == interval(np.array(samples))
+
+
+def test_the_interval_is_as_wide_as_it_should_be():
+    """For many samples of a normal law, 95 % is the mean ± 1.96 standard errors."""
+    samples = np.random.default_rng(0).standard_normal(2000)
+    found = interval(samples)
+    half = 1.96 * samples.std() / 2000**0.5
+    assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
+
+
+def test_a_model_against_itself(tiny, sentences):
+    """KL 0, nothing flipped; accuracy is the share of right answers."""
+    truth = outputs(tiny, sentences)
+    found = evaluate(tiny, sentences, truth)
+    labels = label_index(tiny, sentences.labels, "s")
+    assert (found.kl.value, found.flipped, found.lost, found.won) == (0, 0, 0, 0)
+    assert found.accuracy.value == pytest.approx((truth.argmax(-1) == labels).double().mean().item())
+    assert found.num_samples == 120
+
+
+def test_flips_are_counted_apart(tiny, sentences):
+    """Flipped answers are those that differ; lost were right, won became right."""
+    truth = outputs(tiny, sentences)
+    reference = truth.roll(1, dims=-1)
+    labels = label_index(tiny, sentences.labels, "s")
+    found = evaluate(tiny, sentences, reference)
+    right, was_right = truth.argmax(-1) == labels, reference.argmax(-1) == labels
+    assert found.flipped == int((truth.argmax(-1) != reference.argmax(-1)).sum()) == 120
+    assert (found.lost, found.won) == (int((was_right & ~right).sum()), int((right & ~was_right).sum()))
+    assert found.won - found.lost == int(right.sum()) - int(was_right.sum())
+
+
+def test_without_labels_and_reference(tiny, sentences):
+    """What cannot be measured is None."""
+    found = evaluate(tiny, LabeledTexts("bare", sentences.texts, None))
+    assert (found.accuracy, found.macro_f1, found.kl, found.flipped) == (None, None, None, None)
+
+
+def test_labels_by_name_or_number(tiny):
+    """Hub files hold numbers where the model holds names; anything else is refused with the row."""
+    assert label_index(tiny, ("red", "2", "green"), "s").tolist() == [0, 2, 1]
+    with pytest.raises(InputFileError, match=r"s: sample 2 has label 'mauve'. .* knows red, green, blue"):
+        label_index(tiny, ("red", "mauve"), "s")

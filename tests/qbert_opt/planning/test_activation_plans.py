@@ -1,0 +1,235 @@
+"""Plans with rounded inputs: what is chosen, what it costs on a device, and that the written model really rounds."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hwmodels.cost import operation_cost, unsupported
+from hwmodels.device import load_device
+from qbert_opt.checkpoint.folder import load_quantized, open_packed
+from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
+from qbert_opt.costs.pricing import fixed_costs, option_tables
+from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.data.texts import read_texts
+from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
+from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.models.batches import logits, tokenize
+from qbert_opt.models.loading import load_model
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import recipe_allocation
+from qbert_opt.quantization.activation_quant import round_activations
+from qbert_opt.quantization.calibration import BATCH_SIZE, MatrixQuantizer
+from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, wanted_activations
+from qbert_opt.spec.allocation import read_allocation, write_allocation
+from qbert_opt.spec.choices import choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ActivationScores, read_scores, write_scores
+from qbert_opt.workflows.verify import apply_plan
+
+NAMES = ("8bit/token", "8bit/tensor/mse", "16bit/token")
+
+
+def with_inputs(scores, eight=1e-3, sixteen=1e-6):
+    """A table whose every matrix reads an input of its own; the first input is costly at 8 bits."""
+    inputs = tuple((m.module,) for m in scores.profile.matrices)
+    value = tuple((eight * (1000 if i == 0 else 1), 2 * eight, sixteen) for i in range(len(inputs)))
+    activations = ActivationScores(
+        inputs=inputs, choices=NAMES, value=value, std_error=value,
+        ranges=((None, (-1.0, 2.0), None),) * len(inputs), contains="made up",
+    )  # fmt: skip
+    return scores.model_copy(update={"activations": activations})
+
+
+def test_each_input_takes_its_best_choice(rtn_scores):
+    """Least loss within a width; 16 bits only where 8 cost more than a hundredth of the plan's loss."""
+    scores = with_inputs(rtn_scores)
+    grid = activation_grid((8, 16))
+    cheap = planned_activations(scores, grid, weight_loss=1.0)
+    assert [(a.bits, a.scheme) for a in cheap[:2]] == [(8, "tensor"), (8, "token")]
+    assert (cheap[0].low, cheap[0].high, cheap[0].range) == (-1.0, 2.0, "mse")
+    assert [a.bits for a in planned_activations(scores, grid, weight_loss=0.15)[:2]] == [16, 8]
+    assert {a.bits for a in planned_activations(scores, grid, weight_loss=0.0)} == {16}
+    assert {a.scheme for a in planned_activations(scores, [c for c in grid if c.scheme == "tensor"], 0)} == {"tensor"}
+    with pytest.raises(UsageError, match=r"8bit/tensor/minmax, 16bit/tensor/minmax was not scored"):
+        planned_activations(scores, [c for c in grid if c.range == "minmax"], 1.0)
+
+
+def test_what_is_wanted(rtn_scores, car_soc):
+    """What was asked for, else the device's own width; nothing without scores."""
+    scores = with_inputs(rtn_scores)
+    assert [c.name for c in wanted_activations(None, None, scores, None)] == list(NAMES)
+    assert {c.bits for c in wanted_activations(None, None, scores, car_soc)} == {8}
+    assert {c.bits for c in wanted_activations("16", None, scores, car_soc)} == {16}
+    assert wanted_activations("none", None, scores, car_soc) == ()
+    assert wanted_activations(None, None, rtn_scores, car_soc) == ()
+    assert wanted_activations(None, None, scores, load_device("rpi5")) != ()
+    for bits, ranges, message in (
+        ("4", None, r"--activation-bits 4: '4' is no width of activations. Legal: 8, 16, none"),
+        ("8", "row", r"--activation-ranges row: legal: token, tensor"),
+        ("16", "tensor", r"--activation-bits: not scored. Scored: 8bit/token, "),
+    ):
+        with pytest.raises(UsageError, match=message):
+            wanted_activations(bits, ranges, scores, car_soc)
+    with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
+        wanted_activations("8", None, rtn_scores, None)
+
+
+def test_their_loss_comes_to_every_prediction(rtn_scores):
+    """Plan, bound, uniform and random plans all hold it; the proof stays the same."""
+    limits = Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
+    plain = allocate(rtn_scores, limits)
+    plan = allocate(with_inputs(rtn_scores), limits, activations=activation_grid((8,)))
+    more = math.fsum(a.predicted_loss for a in plan.activations)
+    assert more > 0.01
+    assert plan.matrices == plain.matrices and plan.gap == plain.gap
+    assert plan.roundings == ("matrices", "activations")
+    for name in ("predicted_loss", "lower_bound", "random_loss"):
+        assert getattr(plan, name) == pytest.approx(getattr(plain, name) + more)
+    assert plan.uniform[0].predicted_loss == pytest.approx(plain.uniform[0].predicted_loss + more)
+    name = "uniform:4bit/rows:1/rtn"
+    recipe = recipe_allocation(with_inputs(rtn_scores), name, limits, activations=activation_grid((8,)))
+    alone = recipe_allocation(rtn_scores, name, limits)
+    assert recipe.predicted_loss == pytest.approx(alone.predicted_loss + more)
+
+
+def test_wide_inputs_take_the_wide_multiplier(reference, car_soc):
+    """16 bits on an 8-bit device: twice the bit operations, int16's rate and energy, twice the bytes read."""
+    matrix = reference.profile.matrices[0]
+    storage = Storage(choice("8bit/rows:each/gptq"))
+    weight = stored_weight(matrix, storage, reference.profile.heads)
+    own, eight, sixteen = (
+        operation_cost(matrix_operation(matrix, weight, Workload(128, 1, bits)), car_soc)
+        for bits in ({}, {matrix.module: 8}, {matrix.module: 16})
+    )
+    assert own == eight
+    assert sixteen.bops == 2 * eight.bops
+    assert sixteen.compute_s == pytest.approx(4 * eight.compute_s)  # 1024 products a cycle in place of 4096
+    assert sixteen.dynamic_energy_j > eight.dynamic_energy_j + 0.69e-12 * eight.macs  # 1.0 pJ in place of 0.3
+    wide = matrix_operation(matrix, weight, Workload(128, 1, {matrix.module: 16}))
+    assert "a72 multiplies no int16, which inputs of 16 bits need" in (unsupported(wide, load_device("rpi4")) or "")
+
+
+def test_program_and_simulator_agree_on_wide_inputs(reference, car_soc):
+    """Where inputs have 16 bits, bytes, DRAM bytes and energy of the program are the simulator's, exactly."""
+    scores = with_inputs(reference, eight=1.0)
+    workload = Workload(64, 1)
+    limits = Limits(encoder_bytes=25_000_000)
+    plan = allocate(scores, limits, device=car_soc, workload=workload, activations=activation_grid((16,)))
+    assert {a.bits for a in plan.activations} == {16}
+    report = simulate_allocation(plan, car_soc, workload)
+    assert report.latency_s == plan.device.latency_s and report.dram_bytes == plan.device.dram_bytes
+    narrow = simulate_allocation(plan.model_copy(update={"activations": ()}), car_soc, workload)
+    assert report.bops > narrow.bops and report.latency_s > narrow.latency_s
+    read = replace(workload, input_bits=input_bits(plan.activations))
+    choices = tuple(dict.fromkeys(m.choice for m in plan.matrices))
+    storage = {m.module: Storage(m.choice, m.residency == "resident") for m in plan.matrices}
+    legal = np.array([[m.choice == c for c in choices] for m in plan.matrices])
+    priced = option_tables(plan.profile, choices, legal, car_soc, read)
+    rest = fixed_costs(plan.profile, storage, car_soc, read)
+    for row in ("dram_bytes", "dynamic_energy_j", "latency_bound_s", "bops"):
+        chosen = [priced.usage[row][i, priced.options.index(storage[m.module])] for i, m in enumerate(plan.matrices)]
+        assert math.fsum([*chosen, *(getattr(cost, row) for cost in rest)]) == getattr(report, row)
+
+
+def test_a_device_without_the_wide_multiplier_says_so(reference):
+    """Coral multiplies 8-bit integers only: no plan, and the reason."""
+    with pytest.raises(InfeasibleError, match=r"no choice is allowed: .*multiplies no int16, which inputs of 16"):
+        allocate(
+            with_inputs(reference, eight=1.0),
+            Limits(encoder_bytes=85_000_000),
+            device=load_device("coral"),
+            activations=activation_grid((16,)),
+        )
+
+
+def test_changed_plans_are_refused(rtn_scores, tmp_path):
+    """A plan reads back as written; an unknown module, or a scheme without its range, is a bad file."""
+    limits = Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
+    plan = allocate(with_inputs(rtn_scores), limits, activations=activation_grid((8,)))
+    path = tmp_path / "plan.json"
+    write_allocation(plan, path)
+    assert read_allocation(path) == plan
+    for change, message in (
+        ({"modules": ["nowhere"]}, "activations: nowhere is no matrix of the profile"),
+        ({"low": None}, "scheme tensor has a range"),
+        ({"bits": 12}, "bits"),
+    ):
+        broken = json.loads(plan.model_dump_json(by_alias=True))
+        broken["activations"][0] |= change
+        path.write_text(json.dumps(broken))
+        with pytest.raises(InputFileError, match=message):
+            read_allocation(path)
+    scores = with_inputs(rtn_scores)
+    write_scores(scores, tmp_path / "scores.json")
+    assert read_scores(tmp_path / "scores.json") == scores
+    broken = json.loads((tmp_path / "scores.json").read_text())
+    broken["activations"]["ranges"].pop()
+    (tmp_path / "scores.json").write_text(json.dumps(broken))
+    with pytest.raises(InputFileError, match=r"activations: ranges is not \[12 inputs, 3 choices\]"):
+        read_scores(tmp_path / "scores.json")
+
+
+def test_from_scores_to_a_model_that_rounds(cli, tiny_folder, data_file, tmp_path):
+    """sensitivity, solve, quantize, load, evaluate: the loaded model rounds its inputs as planned, and says so."""
+    scores, plan, out = (tmp_path / name for name in ("scores.json", "plan.json", "out"))
+    run = cli(
+        "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "4,8", "--groupings",
+        "rows:each", "--activation-bits", "8", "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    found = read_scores(scores).activations
+    assert len(found.choices) == 5 and len(found.inputs) == 8
+    run = cli("solve", "--scores", scores, "-b", "9bit", "--activation-ranges", "tensor", "-o", plan)
+    assert run.code == 0, run.err
+    assert "tables and activations included" in run.out
+    assert "inputs           8 of matrices rounded: " in run.out and "8 bits per tensor" in run.out
+    allocation = read_allocation(plan)
+    assert allocation.roundings == ("matrices", "tables", "activations")
+    assert sum(len(a.modules) for a in allocation.activations) == 12
+    run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", out)
+    assert run.code == 0, run.err
+    loaded, _ = load_quantized(out)
+    plain, _ = load_quantized(out, round_inputs=False)
+    item = allocation.activations[-1]
+    seen = {}
+    module = loaded.model.get_submodule(item.modules[0])
+    module.register_forward_hook(lambda _m, args, output: seen.update(input=args[0], output=output))
+    texts = read_texts(data_file)
+    [batch, *_] = batches = tokenize(loaded.tokenizer, texts.texts[:20], batch_size=BATCH_SIZE)
+    loaded.model(**batch.inputs)
+    levels = round_activations(seen["input"], 8, item.low, item.high)
+    torch.testing.assert_close(seen["input"], levels, rtol=0, atol=1e-5)
+    assert len(seen["input"].unique()) <= 256
+    torch.testing.assert_close(seen["output"], torch.nn.functional.linear(levels, module.weight, module.bias))
+    assert not torch.equal(logits(loaded.model, batches), logits(plain.model, batches))
+    original = load_model(tiny_folder)
+    verified = apply_plan(original, allocation, MatrixQuantizer(original, allocation.profile, "rtn", None))
+    torch.testing.assert_close(logits(verified.model, batches), logits(loaded.model, batches))
+    packed = open_packed(out)
+    for model in (packed.model, packed.model.dequantize()):
+        torch.testing.assert_close(logits(model, batches), logits(loaded.model, batches))
+    truth = outputs(original, texts)
+    rounded, floats = (evaluate(model, texts, truth).loss.value for model in (loaded, plain))
+    assert rounded > 0 and rounded != floats
+    run = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder)
+    assert run.code == 0, run.err
+    assert f"{rounded:.3g}" in run.out
+
+
+def test_solve_scores_inputs_when_asked(cli, tiny_folder, data_file, tmp_path):
+    """`solve --model --activation-bits` runs the missing step; a metric that knows no inputs is refused."""
+    plan = tmp_path / "plan.json"
+    common = ("--model", tiny_folder, "--data", data_file, "--method", "rtn", "--activation-bits", "8")
+    run = cli(
+        "solve", *common, "-b", "9bit", "--calibration-samples", 20, "--scoring-samples", 20, "--device", "car-soc",
+        "-o", plan,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert {a.bits for a in read_allocation(plan).activations} == {8}
+    assert "metric weight-error does not score inputs; directional does" in cli(
+        "sensitivity", *common, "--metric", "weight-error"
+    ).complaint  # fmt: skip

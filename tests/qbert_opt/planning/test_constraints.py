@@ -1,0 +1,224 @@
+"""What a user wants beside limits: links, exclusions, the reverse question, shortlists and measured swaps."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.planning.planner import allocate, allocation_of, solve_task, top_plans
+from qbert_opt.planning.program import PlanningTask
+from qbert_opt.planning.refining import _Around, refine_plan
+from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.spec.allocation import Allocation, read_allocation
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import write_scores
+from qbert_opt.workflows.verify import apply_plan
+
+BUDGET = Limits(encoder_bytes=25_000_000)
+DEVICE = ("--device", "car-soc")
+
+
+def formats(plan):
+    """Different formats among the matrices."""
+    return {(m.bits, m.grouping, m.form) for m in plan.matrices}
+
+
+def test_ties_and_formats_hold_and_cost(reference):
+    """Query, key and value of a layer are alike, three formats are enough, and neither comes for free."""
+    free = allocate(reference, BUDGET)
+    plan = allocate(reference, BUDGET, ties=("qkv",), max_formats=3)
+    assert plan.status == "optimal" and plan.predicted_loss > free.predicted_loss
+    assert len(formats(plan)) <= 3 < len(formats(free))
+    for block in range(12):
+        assert len({m.choice for m in plan.matrices if m.block == block and m.kind in ("query", "key", "value")}) == 1
+
+
+def test_a_tie_by_name(reference):
+    """All matrices with the name in theirs choose alike; the others are free."""
+    plan = allocate(reference, BUDGET, ties=("layer.3.",))
+    assert len({m.choice for m in plan.matrices if m.block == 3}) == 1 < len(formats(plan))
+
+
+def test_what_is_excluded_is_kept_at_8_bits_and_paid(reference):
+    """Like a table that nobody searched: one range per row; the budget counts it."""
+    plan = allocate(reference, Limits(encoder_bytes=30_000_000), excluded=("layer.0.",), bits=(2, 3))
+    for m in plan.matrices:
+        assert ((m.bits, m.grouping) == (8, "rows:each")) == (m.block == 0)
+    assert sum(m.bytes for m in plan.matrices) <= 30_000_000
+
+
+@pytest.mark.parametrize("least", ["bytes", "latency", "energy", "dram"])
+def test_the_reverse_question_is_the_question_turned(reference, car_soc, least):
+    """Least of a resource within a loss: no plan with less of it is found when its use becomes the limit."""
+    few = {"device": car_soc, "bits": (2, 3, 4), "groupings": ("rows:1", "columns:128")}
+    plan = allocate(reference, Limits(), max_loss=0.002, least=least, **few)
+    assert plan.predicted_loss <= 0.002 * (1 + 1e-9)
+    assert plan.limits[0].source == "--max-loss" and plan.limits[0].binds
+    used = {"bytes": plan.encoder_bytes, "dram": plan.device.dram_bytes, "energy": plan.device.energy_j}.get(
+        least, plan.device.latency_bound_s
+    )
+    if least == "energy":  # the schedule is never slower than the bound that the program adds up
+        assert used <= plan.lower_bound / (1 - plan.gap) * (1 + 1e-9)
+        return
+    assert plan.lower_bound <= used * (1 + 1e-9)
+    assert plan.gap == pytest.approx(1 - plan.lower_bound / used, abs=1e-9) and plan.gap < 2e-3
+    if least == "bytes":
+        assert plan.status == "optimal"
+        back = allocate(reference, Limits(encoder_bytes=plan.encoder_bytes - 1), **few)
+        assert back.lower_bound > 0.002
+
+
+def test_a_loss_below_the_floor_names_the_nearest(reference):
+    """The named loss is feasible, one a little smaller is not."""
+    few = {"bits": (2,), "groupings": ("rows:1", "columns:128"), "least": "bytes"}
+    with pytest.raises(InfeasibleError, match=r"--max-loss = 1e-09: nearest feasible (\S+)\.") as refused:
+        allocate(reference, Limits(), max_loss=1e-9, **few)
+    nearest = float(str(refused.value).split("nearest feasible ")[1].split(". ")[0])
+    assert allocate(reference, Limits(), max_loss=nearest * 1.001, **few).predicted_loss <= nearest * 1.001
+    with pytest.raises(InfeasibleError):
+        allocate(reference, Limits(), max_loss=nearest * 0.999, **few)
+
+
+def test_a_shortlist_is_different_ordered_and_near(reference):
+    """Five plans, each at least seven matrices from every other, none better than the first nor 5 % worse."""
+    task = PlanningTask(reference, BUDGET)
+    best = solve_task(task, SolverOptions())
+    plans = [allocation_of(task, plan) for plan in top_plans(task, best, SolverOptions(), 5, 0.05)]
+    losses = [plan.predicted_loss for plan in plans]
+    assert len(plans) == 5 and losses == sorted(losses) and losses[-1] <= 1.05 * losses[0]
+    chosen = [[m.choice for m in plan.matrices] for plan in plans]
+    for index, one in enumerate(chosen):
+        for other in chosen[:index]:
+            assert sum(a != b for a, b in zip(one, other, strict=True)) >= 7
+    assert all(plan.encoder_bytes <= 25_000_000 for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-loss", "0.001"), "belong together"),
+        (("--least", "bytes"), "belong together"),
+        (("--max-loss", "0.001", "--least", "speed"), "legal: bytes, total-bytes, latency"),
+        (("--max-loss", "0.001", "--least", "latency"), "needs --device"),
+        (("--max-loss", "nan", "--least", "bytes"), "must be a finite number"),
+        (("--budget", "25MB", "--tie", "elsewhere"), "no matrix of"),
+        (("--budget", "25MB", "--tie", "layer.1.output.dense"), "A tie needs two"),
+        (("--budget", "25MB", "--exclude", "elsewhere"), "no matrix of"),
+        (("--budget", "25MB", "--within", "5%"), "belong to --top-k"),
+        (("--budget", "25MB", "--apart", "5"), "belong to --top-k"),
+        (("--budget", "25MB", "--top-k", "2", "--within", "-1%"), "--within -1%: not a share"),
+        (("--budget", "25MB", "--top-k", "2", "--apart", "73"), "there are 72 matrices"),
+        (("--budget", "25MB", "--refine", "3"), "--refine: needs --model and --data"),
+        (("--budget", "25MB", "--refine", "3", "--top-k", "2", "--model", "m", "--data", "d"), "not with --top-k"),
+        (("--budget", "25MB", "--recipe", "qbert-2/3", "--tie", "qkv"), "--recipe: is a rule of its own"),
+        (("--budget", "25MB", "--tie", "qkv", "--pin", "attn.q=2", "--pin", "attn.k=8"), "no option in common"),
+    ],
+)
+def test_mistakes_in_one_line(cli, arguments, message):
+    """Misuse of each wish."""
+    found = cli("solve", *arguments)
+    assert message in found.complaint
+    assert found.code == 2
+
+
+def test_infeasible_links_are_named(cli):
+    """One format for all, at a size that no format has."""
+    limits = ("--budget", "3bit", "--max-formats", "1", "--pin", "layer.0.=8")
+    found = cli("solve", *limits)
+    assert found.code == 3 and "--max-formats 1 stands against them" in found.complaint
+
+
+def test_the_command_line_writes_a_shortlist(cli, tmp_path):
+    """`--top-k 3 -o p.json` writes p.json, p.2.json, p.3.json; `--json` prints a list."""
+    line = ("solve", "--budget", "25MB", "--top-k", "3", "--within", "5%")
+    found = cli(*line, "-o", tmp_path / "p.json")
+    assert found.code == 0 and "3 plans" in found.out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.2.json", "p.3.json", "p.json"]
+    printed = [Allocation.model_validate(plan) for plan in json.loads(cli(*line, "--json").out)]
+    assert [p.predicted_loss for p in printed] == [
+        read_allocation(tmp_path / name).predicted_loss for name in ("p.json", "p.2.json", "p.3.json")
+    ]
+
+
+def test_the_command_line_answers_the_reverse_question(cli):
+    """The report says what is least, how far that is proven, and that the loss is a limit."""
+    found = cli("solve", "--max-loss", "0.001", "--least", "bytes", "--tie", "qkv", "--explain")
+    assert found.code == 0, found.err
+    assert "of the least encoder bytes, at least" in found.out
+    assert "limit            --max-loss: predicted loss 0.0009" in found.out
+
+
+@pytest.fixture(scope="module")
+def around(tiny, file_texts, rtn_scores):
+    """A task on the tiny model at 3 bits per weight, its plan, quantizer and texts."""
+    task = PlanningTask(rtn_scores, Limits(encoder_bytes=int(rtn_scores.profile.encoder_elements * 3 / 8)))
+    plan = solve_task(task, SolverOptions())
+    fit, scored = calibration_texts(file_texts, CalibrationPlan(40, 40, 0))
+    return task, plan, MatrixQuantizer(tiny, rtn_scores.profile, "rtn", fit), scored
+
+
+def test_what_refine_measures_is_what_evaluate_measures(tiny, around):
+    """KL of the plan on the scoring texts, by another way through the code."""
+    task, plan, quantizer, scored = around
+    measured = _Around(task, tiny, quantizer, scored).measure(plan.solution.choice)
+    applied = apply_plan(tiny, allocation_of(task, plan), quantizer)
+    assert measured == pytest.approx(evaluate(applied, scored, outputs(tiny, scored)).loss.value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "order", "off"), [(8, 0.95, 0.05), (4, 0.9, 0.1)])
+def test_proposals_are_the_second_order_of_what_is_measured(tiny, around, bits, order, off):
+    """Around an 8-bit plan other groupings change the loss as proposed; at 4 bits the curvature is most of it."""
+    task, _, quantizer, scored = around
+    looking = _Around(task, tiny, quantizer, scored)
+    names = [c.name for c in task.choices]
+    start = [names.index("8bit/rows:1/rtn")] * len(task.items)
+    before, proposed = looking.measure(start), looking.propose(start, 1)
+    pairs = []
+    for i in range(len(start)):
+        assert proposed[i, start[i]] == 0
+        for j in np.flatnonzero(task.legal[i]):
+            if task.choices[j].bits == bits and j != start[i]:
+                pairs.append((proposed[i, j], looking.measure([*start[:i], int(j), *start[i + 1 :]]) - before))
+    predicted, measured = np.array(pairs).T
+    assert spearmanr(predicted, measured).statistic > order
+    assert np.median(measured / predicted) == pytest.approx(1, abs=off)
+
+
+def test_refine_never_measures_worse_and_keeps_the_budget(tiny, around):
+    """Within eight measurements; the bound stays that of the program, the status is no better."""
+    task, plan, quantizer, scored = around
+    refined, found = refine_plan(task, plan, tiny, quantizer, scored, 8)
+    assert len(found.history) <= 8 and found.measured <= found.start
+    assert refined.solution.usage["encoder_bytes"] <= task.limits.encoder_bytes
+    assert refined.solution.lower_bound <= refined.solution.value * (1 + 1e-9)
+    if found.accepted:
+        assert refined.solution.status == "feasible" and math.isfinite(refined.solution.gap)
+
+
+def test_refine_from_the_command_line(cli, tmp_path, tiny_folder, data_file, rtn_scores):
+    """Scores, model and data in, a plan and one line on what was measured out."""
+    write_scores(rtn_scores, tmp_path / "s.json")
+    line = ("--scores", tmp_path / "s.json", "--model", tiny_folder, "--data", data_file, "--budget", "3bit")
+    found = cli("solve", *line, "--refine", "4", "-o", tmp_path / "p.json")
+    assert found.code == 0, found.err
+    assert "refined          measured " in found.out
+    assert read_allocation(tmp_path / "p.json").average_bits <= 3
+
+
+def test_excluded_needs_its_form(reference):
+    """A table without 8 bits per row cannot keep anything there."""
+    narrow = reference.model_copy(
+        update={
+            "choices": reference.choices[:7],
+            "value": tuple(row[:7] for row in reference.value),
+            "std_error": tuple(row[:7] for row in reference.std_error),
+            "weight_error": tuple(row[:7] for row in reference.weight_error),
+        }
+    )
+    with pytest.raises(UsageError, match=r"--exclude layer\.0\.: is kept at 8 bits, rows:each, which was not scored"):
+        allocate(narrow, Limits(encoder_bytes=30_000_000), excluded=("layer.0.",))

@@ -1,0 +1,238 @@
+"""Plans from the bundled table: proven, within limits, and of the same price as the simulator's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.pricing import fixed_costs, option_tables
+from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.planning.planner import SolverOptions, allocate
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable
+
+BUDGETS = [22_500_000, 25_000_000, 30_000_000, 60_000_000]
+
+
+def storage_of(plan):
+    return {m.module: Storage(m.choice, m.residency == "resident") for m in plan.matrices}
+
+
+def program_sum(plan, device, workload, row):
+    """What the program adds up for the chosen options, and for everything that is not searched."""
+    choices = tuple(dict.fromkeys(m.choice for m in plan.matrices))
+    legal = np.ones((len(plan.matrices), len(choices)), dtype=bool)
+    tables = option_tables(plan.profile, choices, legal, device, workload)
+    storage = storage_of(plan)
+    columns = [tables.options.index(storage[m.module]) for m in plan.matrices]
+    chosen = tables.usage[row][np.arange(len(columns)), columns].tolist()
+    return math.fsum([*chosen, *(getattr(c, row) for c in fixed_costs(plan.profile, storage, device, workload))])
+
+
+def scaled(table, factor):
+    """The same scores in another unit."""
+    document = table.model_dump()
+    for name in ("value", "std_error"):
+        document[name] = [[None if v is None else v * factor for v in row] for row in document[name]]
+    return ScoreTable.model_validate(document)
+
+
+def test_the_readmes_plan(reference_plan):
+    """Proven optimal, at least 24.5 of 25 MB used, bytes are the sum of the choices' prices."""
+    plan = reference_plan
+    assert plan.status == "optimal"
+    assert 0 <= plan.gap <= 1e-6
+    assert plan.lower_bound <= plan.predicted_loss * (1 + 1e-12)
+    assert 24_500_000 <= plan.encoder_bytes <= 25_000_000
+    assert plan.encoder_bytes == sum(m.choice.bytes(m.rows, m.columns, heads=12) for m in plan.matrices)
+    assert plan.total_bytes == plan.encoder_bytes + plan.profile.fixed_bytes
+    assert plan.average_bits == 8 * plan.encoder_bytes / plan.profile.encoder_elements
+    assert plan.next_mb_gain > 0
+    assert plan.provenance.data == "snips/dev"
+
+
+def test_losses_are_those_of_the_scores(reference, reference_plan):
+    """Predicted losses are looked up, not computed anew, and add up."""
+    value = reference.values()
+    for i, m in enumerate(reference_plan.matrices):
+        assert m.predicted_loss == value[i, reference.choices.index(m.choice.name)]
+    assert reference_plan.predicted_loss == math.fsum(m.predicted_loss for m in reference_plan.matrices)
+
+
+def test_the_plan_beats_every_uniform_one(reference, reference_plan):
+    """The best uniform plans within the budget stand beside it, found by looking at all; none is better."""
+    profile, value = reference.profile, reference.values()
+    fitting = {}
+    for j, asked in enumerate(reference.grid()):
+        size = sum(asked.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+        if size <= 25_000_000:
+            fitting[asked.name] = math.fsum(value[:, j])
+    best = sorted(fitting, key=fitting.get)[:3]
+    assert [u.choice for u in reference_plan.uniform] == best
+    assert [u.predicted_loss for u in reference_plan.uniform] == [fitting[name] for name in best]
+    assert reference_plan.predicted_loss < min(fitting.values())
+
+
+@pytest.mark.parametrize("workload", [Workload(), Workload(32, 4)])
+def test_program_and_simulator_agree(reference, car_soc, workload):
+    """Encoder bytes, DRAM bytes and dynamic energy of the program's sums are the simulator's, exactly."""
+    plan = allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc, workload=workload)
+    report = simulate_allocation(plan, car_soc, workload)
+    assert {m.residency for m in plan.matrices} == {"resident", "streamed"}
+    assert program_sum(plan, car_soc, workload, "dram_bytes") == report.dram_bytes == plan.device.dram_bytes
+    assert program_sum(plan, car_soc, workload, "dynamic_energy_j") == report.dynamic_energy_j
+    assert program_sum(plan, car_soc, workload, "latency_bound_s") == report.latency_bound_s
+    assert program_sum(plan, car_soc, workload, "bops") == report.bops
+    assert program_sum(plan, car_soc, workload, "scratchpad_bytes") == report.scratchpad_bytes
+    assert report.weight_bytes == plan.total_bytes
+    searched = {m.module for m in plan.matrices}
+    assert sum(op.cost.weight_bytes for op in report.operations if op.cost.name in searched) == plan.encoder_bytes
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_scheduled_values_keep_their_bounds(reference, car_soc, budget):
+    """Scheduled latency and peak memory are never above the separable bounds; what stays on chip fits."""
+    plan = allocate(reference, Limits(encoder_bytes=budget), device=car_soc)
+    report = simulate_allocation(plan, car_soc, Workload())
+    assert report.latency_s <= report.latency_bound_s
+    assert report.peak_memory_bytes <= report.peak_bound_bytes
+    assert report.scratchpad_bytes <= report.scratchpad_room_bytes
+    assert plan.device.latency_s == report.latency_s
+
+
+def test_more_bytes_never_cost_more(reference):
+    """A larger budget never gives a larger predicted loss, and one more MB gains what the plan says."""
+    budgets = np.linspace(22_000_000, 85_000_000, 8).astype(int).tolist()
+    losses = [allocate(reference, Limits(encoder_bytes=b)).predicted_loss for b in budgets]
+    assert losses == sorted(losses, reverse=True)
+    plan = allocate(reference, Limits(encoder_bytes=25_000_000))
+    after = allocate(reference, Limits(encoder_bytes=26_000_000))
+    assert plan.next_mb_gain == pytest.approx(plan.predicted_loss - after.predicted_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_the_unit_of_the_scores_does_not_matter(reference, factor):
+    """Scores a million million times smaller or larger give the same plan."""
+    limits = Limits(encoder_bytes=25_000_000)
+    expected, found = (allocate(t, limits) for t in (reference, scaled(reference, factor)))
+    assert found.status == "optimal"
+    assert [m.choice for m in found.matrices] == [m.choice for m in expected.matrices]
+    assert found.predicted_loss == pytest.approx(expected.predicted_loss * factor)
+
+
+def test_below_the_floor(reference, car_soc):
+    """The nearest feasible value, the ceiling and the limit that binds are named, and the floor is one."""
+    profile = reference.profile
+    price = [[c.bytes(m.rows, m.columns, heads=12) for c in reference.grid()] for m in profile.matrices]
+    floor, ceiling = sum(map(min, price)), sum(map(max, price))
+    with pytest.raises(InfeasibleError, match=r"--budget = .*floor: .*ceiling .*binding limit encoder_bytes") as caught:
+        allocate(reference, Limits(encoder_bytes=floor - 1), device=car_soc)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{floor / 1e6:.2f}" in message and f"{ceiling / 1e6:.2f}" in message
+    assert allocate(reference, Limits(encoder_bytes=floor)).encoder_bytes == floor
+
+
+def test_the_whole_model_has_a_budget_too(reference):
+    """`--total-budget` counts tables, biases and head; what cannot fit even without matrices is said."""
+    fixed = reference.profile.fixed_bytes
+    plan = allocate(reference, Limits(total_bytes=fixed + 25_000_000))
+    assert plan.encoder_bytes <= 25_000_000
+    [limit] = plan.limits
+    assert (limit.resource, limit.used, limit.binds) == ("total_bytes", plan.total_bytes, True)
+    with pytest.raises(InfeasibleError, match=r"--total-budget = .*: what is not searched .* already needs"):
+        allocate(reference, Limits(total_bytes=fixed - 1))
+
+
+def test_a_latency_limit_is_kept(reference, car_soc):
+    """A limit tighter than the unlimited plan's latency is kept on the scheduled value, at a loss."""
+    relaxed = allocate(reference, Limits(encoder_bytes=30_000_000), device=car_soc)
+    limit = 0.97 * relaxed.device.latency_s
+    plan = allocate(reference, Limits(encoder_bytes=30_000_000, latency_s=limit), device=car_soc)
+    assert simulate_allocation(plan, car_soc, Workload()).latency_s <= limit
+    assert plan.device.latency_s <= limit
+    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
+    assert plan.lower_bound <= plan.predicted_loss
+    found = {row.resource: row for row in plan.limits}
+    assert found["latency_s"].used <= found["latency_s"].capacity == limit
+
+
+@pytest.mark.parametrize("which", ["energy_j", "bops"])
+def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
+    """Limits below what the unlimited plan uses are kept by what the simulator says."""
+    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
+    used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
+    plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
+    assert getattr(simulate_allocation(plan, car_soc, Workload()), which) <= 0.98 * used
+    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
+
+
+def test_impossible_limits(reference, car_soc):
+    """A latency that no plan reaches is refused with the limit's name."""
+    with pytest.raises(InfeasibleError, match=r"--max-latency"):
+        allocate(reference, Limits(latency_s=1e-4), device=car_soc)
+    with pytest.raises(InfeasibleError, match=r"--max-dram-bytes"):
+        allocate(reference, Limits(dram_bytes=1000), device=car_soc)
+    with pytest.raises(InfeasibleError, match=r"--max-memory"):
+        allocate(reference, Limits(memory_bytes=1_000_000), device=car_soc)
+
+
+def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
+    """DRAM bytes are a hard limit of the program, residency included."""
+    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
+    limit = int(0.8 * relaxed.device.dram_bytes)
+    plan = allocate(reference, Limits(encoder_bytes=40_000_000, dram_bytes=limit), **few)
+    assert simulate_allocation(plan, car_soc, Workload()).dram_bytes <= limit
+    assert next(row for row in plan.limits if row.resource == "dram_bytes").binds
+
+
+def test_pins_and_filters(reference):
+    """Pins hold for every matrix with the name in its own; filters leave only what was asked for."""
+    plan = allocate(reference, Limits(encoder_bytes=40_000_000), pins={"layer.0.": 8}, groupings=("columns:64",))
+    assert {m.bits for m in plan.matrices if m.block == 0} == {8}
+    assert {m.grouping for m in plan.matrices} == {"columns:64"}
+    assert {m.bits for m in allocate(reference, Limits(encoder_bytes=60_000_000), bits=(2, 4)).matrices} <= {2, 4}
+    name = reference.profile.matrices[0].module
+    with pytest.raises(UsageError, match=r"--pin nothing=8: no matrix of .* has 'nothing' in its name"):
+        allocate(reference, Limits(), pins={"nothing": 8})
+    with pytest.raises(UsageError, match=r"--pin .*=5: 5 bits were not scored or are masked"):
+        allocate(reference, Limits(), pins={name: 5})
+    with pytest.raises(UsageError, match=r"--bits/--groupings: none of these was scored. Scored: 2bit/rows:1/gptq"):
+        allocate(reference, Limits(), bits=(7,))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(latency_s=1.0), r"--max-latency: needs --device"),
+        (Limits(memory_bytes=10**9), r"--max-memory: needs --device"),
+        (Limits(dram_bytes=10**9), r"--max-dram-bytes: needs --device"),
+        (Limits(energy_j=1.0), r"--max-energy: needs --device"),
+        (Limits(bops=1e15), r"--max-bops: needs --device"),
+        (Limits(bandwidth_bytes_per_s=1e9), r"--max-bandwidth: needs --device"),
+    ],
+)
+def test_limits_that_need_a_device(reference, limits, message):
+    """Nothing but bytes can be priced without one."""
+    with pytest.raises(UsageError, match=message):
+        allocate(reference, limits)
+
+
+def test_a_bandwidth_needs_a_rate(reference, car_soc):
+    """Bytes per second are bytes per inference times a rate; with one, the limit is kept."""
+    with pytest.raises(UsageError, match=r"--max-bandwidth: needs --rate"):
+        allocate(reference, Limits(bandwidth_bytes_per_s=1e9), device=car_soc)
+    limits = Limits(encoder_bytes=25_000_000, bandwidth_bytes_per_s=1e9, inferences_per_s=30)
+    plan = allocate(reference, limits, device=car_soc)
+    assert plan.device.bandwidth_bytes_per_s <= 1e9
+    assert plan.device.bandwidth_bytes_per_s == 30 * plan.device.dram_bytes
+
+
+def test_unknown_solver(reference):
+    """A solver that is none is the user's mistake."""
+    with pytest.raises(UsageError, match=r"'oracle-of-delphi' is unknown. Choose one of auto"):
+        allocate(reference, Limits(encoder_bytes=25_000_000), options=SolverOptions(solver="oracle-of-delphi"))

@@ -1,0 +1,61 @@
+"""Limits on scheduled values: sums hold from both sides, the proof is against the lower, the edge is reached."""
+
+import numpy as np
+import pytest
+
+from hwmodels.device import load_device
+from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.simulate import simulate_storage
+from qbert_opt.errors import InfeasibleError
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
+from qbert_opt.spec.limits import Limits
+
+
+@pytest.mark.parametrize("name", ["car-soc", "rpi4", "tesla-hw3", "h100"])
+def test_every_schedule_lies_between_the_two_sums(reference, name):
+    """For random plans, streamed and partly resident: floor ≤ scheduled ≤ bound, of latency and of energy."""
+    rng = np.random.default_rng(1)
+    device = load_device(name)
+    task = PlanningTask(reference, Limits(), device=device, workload=Workload(32))
+    items = task.profile.matrices
+    mask, rows = task.problem({}).mask(), range(len(items))
+    for _ in range(4):
+        columns = [int(rng.choice(np.flatnonzero(row))) for row in mask]
+        if task.has_scratchpad and rng.random() < 0.7:
+            storage, report = task.placed(columns)
+        else:
+            storage = {item.module: task.tables.options[j] for item, j in zip(items, columns, strict=True)}
+            report = simulate_storage(task.profile, storage, device, task.workload)
+        at = [task.tables.options.index(storage[item.module]) for item in items]
+        usage = task.problem({}, joint=task.has_scratchpad).usage
+        for measure, scheduled in (("latency_s", report.latency_s), ("energy_j", report.energy_j)):
+            low = usage[FLOORS[measure]][rows, at].sum() + task.fixed(FLOORS[measure])
+            high = usage[SCHEDULED[measure]][rows, at].sum() + task.fixed(SCHEDULED[measure])
+            assert low * (1 - 1e-9) <= scheduled <= high * (1 + 1e-9)
+
+
+def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(reference, car_soc):
+    """From the unlimited latency down: loss and bound rise, every plan keeps its limit."""
+    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
+    relaxed = allocate(reference, Limits(encoder_bytes=25_000_000), **few)
+    before = relaxed.lower_bound
+    for share in (0.995, 0.98):
+        limit = share * relaxed.device.latency_s
+        plan = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=limit), **few)
+        assert plan.device.latency_s <= limit
+        assert before * (1 - 1e-9) <= plan.lower_bound <= plan.predicted_loss
+        before = plan.lower_bound
+        wider = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=limit + 1e-3), **few)
+        assert plan.next_ms_gain == max(0.0, plan.predicted_loss - wider.predicted_loss) > 0
+    assert relaxed.next_ms_gain is None and relaxed.next_mb_gain > 0
+
+
+def test_the_least_latency_that_the_refusal_names_is_reached(reference, car_soc):
+    """A limit just above what a refused limit is told to be nearest gives a plan."""
+    few = {"device": car_soc, "bits": (2, 8), "groupings": ("rows:1",)}
+    with pytest.raises(InfeasibleError, match=r"nearest feasible \d+\.\d+ ms within") as refused:
+        allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=0.01), **few)
+    named_s = float(str(refused.value).split("nearest feasible ")[1].split(" ms")[0]) / 1e3
+    plan = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=named_s * 1.001), **few)
+    assert plan.device.latency_s <= named_s * 1.001

@@ -1,0 +1,137 @@
+"""The frontier, the explanation and the verification of a plan, through the command line."""
+
+import csv
+import functools
+import io
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from qbert_opt.data.reference import reference_scores
+from qbert_opt.planning.frontier import TradeOff, trade_off
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.program import PlanningTask
+from qbert_opt.spec.limits import Limits
+
+
+@pytest.fixture(scope="module")
+def frontier():
+    """All supported plans of the bundled table and 40 budgets between them."""
+    return trade_off(PlanningTask(reference_scores(), Limits()), ("bytes",), points=40)
+
+
+def test_a_larger_budget_is_never_worse(frontier):
+    """Along the frontier bytes rise and the predicted loss falls, each point with a proven gap."""
+    losses = [p.predicted_loss for p in frontier.points]
+    budgets = [p.capacity["encoder_bytes"] for p in frontier.points]
+    assert budgets == sorted(budgets)
+    assert all(later <= before * (1 + 1e-9) for before, later in itertools.pairwise(losses))
+    assert all(p.gap <= 1e-6 for p in frontier.points)
+
+
+def test_a_point_is_the_plan_that_solve_finds(frontier):
+    """At a point's own budget, `solve` finds the same predicted loss."""
+    scores = reference_scores()
+    for point in frontier.points[5::60]:
+        budget = math.floor(point.capacity["encoder_bytes"])
+        plan = allocate(scores, Limits(encoder_bytes=budget))
+        assert plan.predicted_loss == pytest.approx(point.predicted_loss, rel=2e-6)
+
+
+def test_pareto_writes_json_and_csv(cli, tmp_path):
+    """Both files hold every point; the JSON reads back as what it was."""
+    assert cli("pareto", "--points", "5", "-o", tmp_path / "f.json").code == 0
+    assert cli("pareto", "--points", "5", "-o", tmp_path / "f.csv").code == 0
+    found = TradeOff.model_validate(json.loads((tmp_path / "f.json").read_text()))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "f.csv").read_text())))
+    assert len(rows) == len(found.points) > 5
+    assert float(rows[0]["predicted_loss"]) == found.points[0].predicted_loss
+
+
+@pytest.mark.parametrize("resources", ["bytes", "bytes,latency"])
+@pytest.mark.parametrize("finished", [1, 7])
+def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, finished):
+    """Ctrl-C after some points leaves them in the .partial file; the next run finds only the others, equally."""
+    import solvers
+    from qbert_opt.planning import frontier as module
+
+    line = ("pareto", "--device", "car-soc", "--resource", resources, "--points", "9", "--quiet", "-o")
+    assert cli(*line, tmp_path / "whole.json").code == 0
+    found = []
+
+    def watched(problem, resource, *, on_point, stop=None, **rest):
+        def seen(point):
+            found.append(point)
+            on_point(point)
+            if len(found) == stop:
+                raise KeyboardInterrupt
+
+        return solvers.pareto(problem, resource, on_point=seen, **rest)
+
+    monkeypatch.setattr(module, "pareto", functools.partial(watched, stop=finished))
+    assert cli(*line, tmp_path / "f.json").code == 130
+    assert (tmp_path / "f.json.partial").exists() and not (tmp_path / "f.json").exists()
+    stopped = len(found)
+    monkeypatch.setattr(module, "pareto", watched)
+    assert cli(*line, tmp_path / "f.json").code == 0
+    whole, resumed = (TradeOff.model_validate_json((tmp_path / name).read_text()) for name in ("whole.json", "f.json"))
+    assert stopped == finished and len(found) == len(whole.points)
+    assert resumed.points == whole.points
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "whole.json"]
+
+
+def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
+    """Its first line says of which problem and budgets it is."""
+    (tmp_path / "f.json.partial").write_text('of another\n["x", [1.0, 2.0, 0.0, 1.0]]\n')
+    assert cli("pareto", "--points", "3", "-o", tmp_path / "f.json", "--quiet").code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resource", "speed"], "legal: bytes, total-bytes, latency"),
+        (["--resource", "latency"], "needs --device"),
+        (["-o", "frontier.txt"], "legal endings: .json, .csv"),
+    ],
+)
+def test_pareto_refuses_what_it_cannot_do(cli, options, message):
+    """A wrong resource, one without a device, or an unknown ending is one line and exit code 2."""
+    found = cli("pareto", *options)
+    assert found.code == 2
+    assert message in found.complaint
+
+
+def test_explain_names_the_neighbours_of_every_choice(cli):
+    """`--explain` says for each matrix what the next better and the next worse choice would cost."""
+    found = cli("solve", "--budget", "25MB", "--explain")
+    assert found.code == 0
+    assert found.out.count("next better") + found.out.count("has its best choice") == 72
+    assert "gains" in found.out and "frees" in found.out
+
+
+def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
+    """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
+    from qbert_opt.checkpoint.folder import load_quantized
+    from qbert_opt.data.texts import read_texts
+    from qbert_opt.spec.allocation import read_allocation
+    from qbert_opt.workflows.quantize import plan_quantizer
+    from qbert_opt.workflows.verify import apply_plan
+
+    scores, plan, out = tmp_path / "s.json", tmp_path / "a.json", tmp_path / "out"
+    grid = ["--groupings", "rows:1,rows:each,columns:32", "--calibration-samples", "50", "--scoring-samples", "50"]
+    common = ["--model", tiny.name, "--data", data_file]
+    assert cli("sensitivity", *common, *grid, "-o", scores).code == 0
+    assert cli("solve", "--scores", scores, "--budget", "3.3bit", "-o", plan).code == 0
+    assert cli("quantize", plan, *common, "-o", out).code == 0
+    allocation = read_allocation(plan)
+    applied = apply_plan(tiny, allocation, plan_quantizer(tiny, allocation, read_texts(data_file)))
+    written, _ = load_quantized(out)
+    for name, parameter in written.model.named_parameters():
+        assert torch.equal(parameter, applied.model.get_parameter(name)), name
+    verified = cli("solve", "--scores", scores, "--budget", "3.3bit", *common, "--verify", data_file)
+    assert verified.code == 0, verified.err
+    assert "this plan" in verified.out and "uniform" in verified.out and "measures better" in verified.out

@@ -1,0 +1,379 @@
+"""Scoring as a piece of work: interrupted, shared, bounded in memory; and models and texts that are not fit for it."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.models.outputs import Outputs
+from qbert_opt.models.torch_device import pick_device
+from qbert_opt.quantization.calibration import CalibrationPlan
+from qbert_opt.runtime.distributed import Processes
+from qbert_opt.runtime.memory_budget import MemoryShares, PeakMemory, saved_bytes
+from qbert_opt.runtime.resumable import Jobs
+from qbert_opt.scoring.readiness import check_samples, training_text_warnings
+from qbert_opt.scoring.sensitivity import measure_sensitivity
+from qbert_opt.spec.choices import grid
+from qbert_opt.spec.scores import read_scores
+
+KEYS = [f"job {i}" for i in range(7)]
+PLAN = CalibrationPlan(20, 30, 0)
+CHOICES = grid((2, 4), ("rows:1", "columns:16"), "rtn")
+
+
+def squares(key):
+    """A job whose result is no short decimal number."""
+    number = int(key.split()[1])
+    return [number / 3, *[np.pi * number] * (number % 3)]
+
+
+def test_interrupted_jobs_are_not_repeated(tmp_path):
+    """What was done before Ctrl-C comes from the file, bit by bit; the file goes when the run is complete."""
+    done = []
+
+    def job(key):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(key)
+        return squares(key)
+
+    with pytest.raises(KeyboardInterrupt):
+        Jobs(tmp_path / "x.partial", "run").run(KEYS, job)
+    again = []
+    jobs = Jobs(tmp_path / "x.partial", "run")
+    found = jobs.run(KEYS, lambda key: again.append(key) or squares(key))
+    assert (done, again) == (KEYS[:4], KEYS[4:])
+    assert found == {key: squares(key) for key in KEYS}
+    other = Jobs(tmp_path / "x.partial", "another run")
+    assert not other.finished
+    jobs.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_cut_in_the_middle_is_done_again(tmp_path):
+    """The file of a killed run may end anywhere."""
+    file = tmp_path / "x.partial"
+    file.write_text('run\n["job 0", [0.0]]\n["job 1", [0.33')
+    assert Jobs(file, "run").pending(KEYS[:2]) == ["job 1"]
+
+
+class Threads(Processes):
+    """Processes as threads of this one: sums meet at a barrier."""
+
+    def __init__(self, rank, count, shared):
+        super().__init__(rank, count)
+        object.__setattr__(self, "shared", shared)
+
+    def sum(self, array):
+        slots, barrier = self.shared
+        slots[self.rank] = np.array(array, dtype=np.float64)
+        barrier.wait(10)
+        total = sum(slots[rank] for rank in range(self.count))
+        barrier.wait(10)
+        return total
+
+
+def together(count, work):
+    """Run work(processes) in `count` threads; returns what each gave."""
+    shared, found, errors = ({}, threading.Barrier(count)), [None] * count, []
+
+    def one(rank):
+        try:
+            found[rank] = work(Threads(rank, count, shared))
+        except Exception as error:
+            errors.append(error)
+            shared[1].abort()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_jobs_are_shared(tmp_path, count):
+    """Each job is done once, by one process; every process gets all results, bit by bit; no file stays."""
+    done = []
+
+    def work(processes):
+        jobs = Jobs(tmp_path / "x.partial", "run", processes)
+        found = jobs.run(KEYS, lambda key: done.append(key) or squares(key))
+        jobs.remove()
+        return found
+
+    assert together(count, work) == [{key: squares(key) for key in KEYS}] * count
+    assert sorted(done) == sorted(KEYS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after):
+    """Files of all processes are read; what they hold is not done again."""
+
+    def stop(processes):
+        jobs = Jobs(tmp_path / "x.partial", "run", processes)
+        for key in jobs.pending(KEYS)[:-1]:
+            jobs.add(key, squares(key))
+
+    together(before, stop)
+    known, done = len(KEYS) - before, []
+
+    def go_on(processes):
+        jobs = Jobs(tmp_path / "x.partial", "run", processes)
+        found = jobs.run(KEYS, lambda key: done.append(key) or squares(key))
+        jobs.remove()
+        return found
+
+    assert together(after, go_on) == [{key: squares(key) for key in KEYS}] * after
+    assert len(done) == len(KEYS) - known
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("costs", [[1.0], [5.0, 1, 1, 1, 1, 1], [3.0, 3, 2, 2, 2]])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_shares_are_disjoint_complete_and_balanced(costs, count):
+    """Every piece has one owner; no load is above the fair share by more than the dearest piece."""
+    shares = [Processes(rank, count).share(costs) for rank in range(count)]
+    assert sorted(i for share in shares for i in share) == list(range(len(costs)))
+    assert max(sum(costs[i] for i in share) for share in shares) <= sum(costs) / count + max(costs)
+
+
+def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, data_file, monkeypatch):
+    """Two processes started by torchrun, a metric with shared draws and shared matrices: the same table."""
+    command = [
+        "sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "trace", "--method", "rtn",
+        "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 12, "-q", "-o",
+    ]  # fmt: skip
+    command = [str(word) for word in command]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qbert_opt"]
+    done = subprocess.run([*start, *command, tmp_path / "two.json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("two.json: 12 matrices") == 1
+    assert "in each of 2 processes" in done.stdout
+    assert cli(*command, tmp_path / "one.json").code == 0
+    one, two = (read_scores(tmp_path / f"{name}.json") for name in ("one", "two"))
+    np.testing.assert_allclose(two.values(), one.values(), rtol=1e-5)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["one.json", "two.json"]
+
+
+def test_the_peak_is_measured_and_said(cli, tmp_path, tiny_folder, data_file):
+    """A run says what it held and whether that kept the limit."""
+    peak = PeakMemory()
+    block = torch.ones(100 * 2**20 // 4)  # above the 32 MiB that malloc may serve from pages that are already resident
+    assert 90 * 2**20 < peak.bytes < 140 * 2**20
+    del block
+    options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
+    found = cli("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
+    assert found.code == 0, found.err
+    assert "MiB above the model, within --memory-limit 2,048 MiB" in found.out
+
+
+def test_the_graphs_memory_is_counted_once_and_without_weights():
+    """Y = tanh(x W): the input and the output of tanh are kept, the weight is the model's."""
+    layer = nn.Linear(100, 50, bias=False)
+    x = torch.ones(10, 100)
+    assert saved_bytes(layer, lambda: layer(x).tanh()) == 4 * (10 * 100 + 10 * 50)
+
+
+def test_shares_fit_together():
+    """What is live at the same time stays below the limit."""
+    shares = MemoryShares(1 << 30)
+    during_pass = shares.factors + shares.graph + shares.statistics
+    after_pass = shares.factors + shares.rounding + shares.jacobians + shares.statistics
+    assert max(during_pass, after_pass) <= shares.limit
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("fpga", "Legal: auto, cpu"), ("cuda:99", "Legal: auto"), ("meta", "neither")]
+)
+def test_unknown_torch_devices(name, what):
+    """One line that names what there is."""
+    with pytest.raises(UsageError, match=rf"--torch-device {name}: .*{what}"):
+        pick_device(name)
+
+
+# models that are not fit to be scored
+
+
+@pytest.fixture
+def changed(tiny):
+    """A copy of the tiny model that a test may spoil."""
+    return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
+
+
+def scores(loaded, sentences, metric="directional", choices=CHOICES):
+    return measure_sensitivity(loaded, sentences, choices, metric=metric, plan=PLAN)
+
+
+def test_training_mode_is_refused(changed, sentences):
+    """Dropout would make scores random; the module is named."""
+    changed.model.bert.encoder.layer[1].attention.train()
+    with pytest.raises(UsageError, match=r"bert.encoder.layer.1.attention is in training mode.*model.eval\(\) first"):
+        scores(changed, sentences)
+
+
+def test_dropout_in_evaluation_mode_is_refused(changed, sentences):
+    """Dropout that no mode switches off is found by running twice."""
+    changed.model.bert.encoder.layer[0].output.register_forward_hook(
+        lambda _module, _args, output: nn.functional.dropout(output, 0.1, training=True)
+    )
+    with pytest.raises(UsageError, match=r"two runs over the same text differ by up to .*dropout or noise"):
+        scores(changed, sentences)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(changed, sentences, dtype):
+    """A model in memory is refused, with the weight and the way out."""
+    changed.model.to(dtype)
+    with pytest.raises(UsageError, match=rf"is {str(dtype)[6:]}; .*Call model.float\(\) first"):
+        scores(changed, sentences)
+
+
+def test_half_precision_on_disk_is_loaded_in_float32(changed, sentences, tmp_path):
+    """A folder of fp16 weights is scored like the same weights in float32."""
+    from qbert_opt.models.loading import load_model
+
+    changed.model.half().save_pretrained(tmp_path / "half")
+    changed.tokenizer.save_pretrained(tmp_path / "half")
+    found = scores(load_model(tmp_path / "half"), sentences)
+    expected = scores(dataclasses.replace(changed, model=changed.model.float().eval()), sentences)
+    np.testing.assert_allclose(found.values(), expected.values(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["directional", "fisher", "trace", "top-eigenvalue", "gauss-newton-eigenvalue"])
+def test_a_layer_without_gradient_scores_zero_and_is_named(changed, sentences, metric):
+    """An output that nothing reads: zero, and a warning by name; the others are scored."""
+    layer = changed.model.bert.encoder.layer[0]
+    layer.output.register_forward_pre_hook(lambda _module, args: (torch.zeros_like(args[0]), args[1]))
+    table = scores(changed, sentences, metric, CHOICES[:1])
+    still = [".0.intermediate" in m.module or ".0.output" in m.module for m in table.profile.matrices]
+    assert sum(still) == 2
+    np.testing.assert_array_equal(table.values()[still], 0)
+    assert (table.values()[[not s for s in still]] > 0).all()
+    named = [warning for warning in table.warnings if "gets no gradient" in warning]
+    assert [name.split(":")[0] for name in named] == [
+        "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"
+    ]  # fmt: skip
+
+
+def test_one_pass_gives_scores_and_curvature(tiny, sentences):
+    """Trace and top eigenvalue of every matrix beside the scores: what the metrics of their own find, to rounding."""
+    found = measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, with_curvature=True)
+    for name in ("trace", "eigenvalue"):
+        alone = scores(tiny, sentences, f"gauss-newton-{name}").curvature
+        beside = [c for c in found.curvature if c.quantity == alone[0].quantity]
+        assert [c.module for c in beside] == [c.module for c in alone] == [m.module for m in found.profile.matrices]
+        np.testing.assert_allclose([c.value for c in beside], [c.value for c in alone], rtol=1e-3)
+        np.testing.assert_allclose([c.std_error for c in beside], [c.std_error for c in alone], rtol=1e-2)
+    drawn = scores(tiny, sentences)
+    assert not drawn.curvature
+    np.testing.assert_allclose(np.log(drawn.values() / found.values()), 0, atol=1)  # one column drawn of most texts
+    with pytest.raises(UsageError, match=r"--curvature: metric weight-error has no factors to take it from"):
+        measure_sensitivity(tiny, sentences, CHOICES, metric="weight-error", plan=PLAN, with_curvature=True)
+
+
+def test_infinite_activations_are_refused_by_name(changed, sentences):
+    """The first module that makes them is named."""
+    with torch.no_grad():
+        changed.model.bert.encoder.layer[1].intermediate.dense.weight.mul_(1e38).mul_(100)
+    with pytest.raises(InputFileError, match=r"bert.encoder.layer.1.intermediate.dense.*gives NaN or infinite values"):
+        scores(changed, sentences)
+
+
+def test_choices_that_fit_no_group_are_refused_with_the_divisors(tiny, sentences):
+    """A matrix that none of the choices divides has no legal choice: named, with the divisors that are legal."""
+    with pytest.raises(UsageError, match=r"self.query: no choice is left: .*7 does not divide 32 .*Divisors: 1, 2, 4"):
+        scores(tiny, sentences, choices=grid((2,), ("rows:7",), "rtn"))
+
+
+# texts that are not fit
+
+
+def test_one_token_is_enough(tiny, sentences):
+    """A sample of a single real token has finite scores."""
+    batch = TokenBatch(
+        {"input_ids": torch.tensor([[2, 0, 0], [2, 5, 3]]), "attention_mask": torch.tensor([[1, 0, 0], [1, 1, 1]])},
+        (0, 1),
+    )
+    from qbert_opt.curvature.factors import factor_pass
+    from qbert_opt.scoring.metrics.directional import both_losses
+
+    module = "bert.encoder.layer.0.output.dense"
+    samples = factor_pass(tiny.model, [batch], [module])[module]
+    assert [len(sample.inputs) for sample in samples] == [1, 3]
+    [losses] = both_losses(samples, torch.ones(1, 32, 64))
+    assert torch.isfinite(losses).all() and (losses > 0).all()
+
+
+def test_a_sample_of_padding_is_refused():
+    """Nothing to score: the sample is named."""
+    mask = torch.tensor([[1, 1], [0, 0]])
+    with pytest.raises(InputFileError, match=r"my texts: sample 8 has no token but padding"):
+        check_samples([TokenBatch({"input_ids": mask, "attention_mask": mask}, (3, 7))], "my texts")
+
+
+def test_scoring_text_that_fits_the_quantizer_too_is_said(tiny, sentences):
+    """Texts that differ on paper and not to the model: a warning with their number."""
+    spaced = LabeledTexts("spaced", tuple((t[0].replace(" ", "  "),) for t in sentences.texts[:25]), None)
+    both = LabeledTexts("both", sentences.texts[:25] + spaced.texts, None)
+    table = measure_sensitivity(tiny, both, CHOICES, plan=CalibrationPlan(25, 25, 0))
+    fit, scored = (
+        {tuple(i) for b in tokenize(tiny.tokenizer, part, batch_size=1) for i in b.inputs["input_ids"].tolist()}
+        for part in (sentences.texts[:25], spaced.texts)
+    )
+    assert fit == scored
+    [warning] = table.warnings
+    assert 0 < int(warning.split()[0]) <= 25 and "read the same to the model as texts that fit" in warning
+    assert not measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN).warnings
+
+
+def answers(doubt, seed, count=300):
+    """Two-class answers with a mean doubt of about `doubt`."""
+    generator = np.random.default_rng(seed)
+    p = np.clip(generator.gamma(0.5, doubt / 0.5, count), 1e-6, 0.5)
+    values = torch.from_numpy(np.stack([np.log(1 - p), np.log(p)], 1))
+    return Outputs("classes", values, torch.arange(count), count)
+
+
+def test_text_that_trained_the_model_is_said():
+    """Half the doubt of unseen text is no chance; the same doubt is, in nearly all of 200 pairs."""
+    names = ("train", "validation")
+    [warning] = training_text_warnings(answers(0.02, 0), answers(0.05, 1), names)
+    assert "surer of train" in warning and "than of validation" in warning
+    assert training_text_warnings(answers(0.05, 0), answers(0.02, 1), names) == []
+    false = [training_text_warnings(answers(0.05, 2 * i), answers(0.05, 2 * i + 1), names) for i in range(200)]
+    assert sum(map(len, false)) <= 6
+
+
+def test_held_out_text_is_compared(cli, tmp_path, tiny_folder, data_file):
+    """Beside itself no text looks like training text; one that is not there is a bad file."""
+    options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
+    start = ("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
+    found = cli(*start, "--held-out", data_file)
+    assert found.code == 0 and "surer" not in found.err
+    assert cli(*start, "--held-out", tmp_path / "nowhere.tsv").code == 4
+
+
+def test_warnings_are_printed(cli, tmp_path, tiny_folder, sentences):
+    """On stderr, one line each."""
+    path = Path(tmp_path / "both.tsv")
+    path.write_text("text\n" + "\n".join(f"{t[0]}\n{t[0].replace(' ', '  ')}" for t in sentences.texts[:20]) + "\n")
+    options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 20, "--scoring-samples", 20, "-q")
+    found = cli("sensitivity", "--model", tiny_folder, "--data", path, *options, "-o", tmp_path / "s.json")
+    assert found.code == 0
+    assert found.err.startswith("warning: ") and found.err.count("\n") == 1
+    assert json.loads((tmp_path / "s.json").read_text())["warnings"][0] in found.err

@@ -1,0 +1,173 @@
+"""Scores of embedding tables: against dense gradients, against measured KL, and what is said of rows never read."""
+
+import copy
+
+import pytest
+import torch
+
+from qbert_opt.checkpoint.folder import load_quantized
+from qbert_opt.curvature.columns import FactorPlan, output_factors
+from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.evaluation.evaluate import kl_divergence
+from qbert_opt.models.batches import logits, tokenize
+from qbert_opt.models.structure import profile_model
+from qbert_opt.quantization.calibration import BATCH_SIZE, CalibrationPlan, quantize_rows, quantize_table, weight_of
+from qbert_opt.scoring.sensitivity import measure_sensitivity
+from qbert_opt.scoring.table_scores import row_losses
+from qbert_opt.spec.allocation import read_allocation
+from qbert_opt.spec.choices import grid
+from qbert_opt.spec.scores import read_scores
+from qbert_opt.spec.tables import table_grid
+
+TABLES = [f"bert.embeddings.{name}_embeddings" for name in ("word", "position", "token_type")]
+CHOICES = grid((2, 4), ("rows:each", "columns:16"), "rtn")
+
+
+@pytest.fixture(scope="module")
+def batches(tiny, sentences):
+    """Texts of many lengths in padded batches."""
+    return tokenize(tiny.tokenizer, sentences.texts[:40], batch_size=BATCH_SIZE)
+
+
+@pytest.fixture(scope="module")
+def table_scores(tiny, sentences):
+    """The tiny model's scores with tables."""
+    return measure_sensitivity(
+        tiny,
+        sentences,
+        grid((2, 8), ("rows:each",), "rtn"),
+        plan=CalibrationPlan(20, 60, 0),
+        table_choices=table_grid(),
+    )
+
+
+@pytest.mark.parametrize("module", TABLES)
+def test_the_gathered_form_is_the_dense_one(tiny, batches, sentences, module):
+    """½ Σ_f <∂f/∂table, ΔW>² with dense gradients of one text at a time, padded batches and shared positions or not."""
+    weight = weight_of(tiny.model, module)
+    samples = factor_pass(tiny.model, batches, [module])[module]
+    losses, *_ = row_losses(samples, weight, CHOICES, torch.Generator())
+    errors = torch.stack([q.dequantize() - weight for q in quantize_table(tiny.model, module, CHOICES)])
+    parameter = tiny.model.get_parameter(f"{module}.weight")
+    for index in (0, 7, 31):
+        [alone] = tokenize(tiny.tokenizer, [sentences.texts[index]], batch_size=1)
+        outputs = tiny.model(**alone.inputs).logits
+        factors = output_factors(outputs)
+        expected = torch.zeros(len(CHOICES), dtype=torch.float64)
+        for f in range(factors.shape[-1]):
+            [dense] = torch.autograd.grad((factors[:, :, f] * outputs).sum(), parameter, retain_graph=True)
+            expected += (errors.double() * dense.double()).sum((1, 2)).square() / 2
+        torch.testing.assert_close(losses[index], expected, rtol=2e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("module", TABLES)
+def test_small_errors_cost_what_is_predicted(tiny, batches, module):
+    """At temperature 1 the mean over texts is the KL that a small change of the table really costs."""
+    weight = weight_of(tiny.model, module)
+    samples = factor_pass(tiny.model, batches, [module])[module]
+    shrunk = 1e-2
+    [choice] = grid((2,), ("rows:each",), "rtn")
+    losses, *_ = row_losses(samples, weight, [choice], torch.Generator())
+    [quantized] = quantize_rows(weight, [choice])
+    changed = copy.deepcopy(tiny.model).double()
+    reference = logits(copy.deepcopy(tiny.model).double(), batches)
+    with torch.no_grad():
+        changed.get_parameter(f"{module}.weight").add_(shrunk * (quantized.dequantize() - weight).double())
+    measured = kl_divergence(reference, logits(changed, batches)).mean()
+    assert float(measured) == pytest.approx(shrunk**2 * float(losses.mean()), rel=0.05)
+
+
+def test_rows_are_rounded_by_themselves(tiny):
+    """Codes of some rows are those of the whole table: only what is read need be rounded."""
+    weight = weight_of(tiny.model, TABLES[0])
+    some = torch.tensor([5, 1, 40])
+    for method in ("rtn", "mse"):
+        choices = grid((2, 3, 8), ("rows:each", "columns:8"), method)
+        for whole, part in zip(quantize_rows(weight, choices), quantize_rows(weight[some], choices), strict=True):
+            assert torch.equal(whole.codes[some], part.codes)
+            assert torch.equal(whole.dequantize()[some], part.dequantize())
+
+
+def test_what_the_text_does_not_read(tiny, sentences):
+    """Shares are those of counting by hand; where unread rows are rounded ten times worse the factor says so."""
+    texts = sentences.texts[:6]
+    [batch] = tokenize(tiny.tokenizer, texts, batch_size=6)
+    ids = batch.inputs["input_ids"][batch.mask]
+    counts = torch.bincount(ids, minlength=64)
+    samples = factor_pass(tiny.model, [batch], TABLES[:1])[TABLES[0]]
+    weight = weight_of(tiny.model, TABLES[0]).clone()
+    weight[counts == 0] *= 10
+    generator = torch.Generator().manual_seed(0)
+    _, share, reads, factor = row_losses(samples, weight, CHOICES, generator)
+    assert share == float((counts == 0).double().mean())
+    assert reads == float((counts == 1).sum()) / len(ids)
+    assert factor > 3
+    _, _, _, same = row_losses(samples, torch.randn(64, 32), CHOICES, generator)
+    assert 0.3 < same < 3
+
+
+def test_more_bits_cost_less_and_unread_tables_cost_nothing(tiny, table_scores):
+    """Scores fall with the bits; a table that is masked says why; positions and types are scored too."""
+    tables = table_scores.tables
+    assert tables.modules == tuple(TABLES)
+    assert set(tables.masks[TABLES[0]]) == {f"{b}bit/columns:{g}/mse" for b in (2, 3, 4, 6, 8) for g in (64, 128)}
+    by_bits = {name: [row[tables.choices.index(name)] for row in tables.value] for name in tables.choices[::3]}
+    for row in zip(*by_bits.values(), strict=True):
+        assert row[0] > row[2] > row[4] >= 0
+    profile = profile_model(tiny)
+    assert {t.module for t in profile.tables} == set(TABLES)
+
+
+def test_from_scores_to_the_written_model(cli, tiny_folder, data_file, tmp_path):
+    """sensitivity, solve under a total budget, quantize, load: tables have the plan's bits, bytes are the plan's."""
+    scores, plan, out = (tmp_path / name for name in ("scores.json", "plan.json", "out"))
+    run = cli(
+        "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "2,8",
+        "--groupings", "rows:each,columns:16", "--table-bits", "2,3,4,8", "--calibration-samples", 40,
+        "--scoring-samples", 40, "-o", scores,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    table = read_scores(scores)
+    assert table.tables is not None and len(table.tables.choices) == 12
+    run = cli("solve", "--scores", scores, "--total-budget", "12000B", "-o", plan)
+    assert run.code == 0, run.err
+    assert "rounding of activations not included" in run.out
+    found = read_allocation(plan)
+    assert min(t.bits for t in found.tables) < 8
+    assert found.total_bytes <= 12_000
+    run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", out)
+    assert run.code == 0, run.err
+    assert f"all tensors {found.total_bytes:,} bytes" in run.out
+    loaded, _ = load_quantized(out)
+    for planned in found.tables:
+        weight = weight_of(loaded.model, planned.module)
+        assert max(len(row.unique()) for row in weight) <= 2**planned.bits
+
+
+def test_tables_can_be_left_unscored(cli, tiny_folder, data_file, tmp_path):
+    """`--table-bits none` keeps them at 8 bits, and the plan says that their rounding is not in the prediction."""
+    scores = tmp_path / "scores.json"
+    run = cli(
+        "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "8", "--groupings",
+        "rows:each", "--table-bits", "none", "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert read_scores(scores).tables is None
+    assert "rounding of tables and activations not included" in cli("solve", "-s", scores, "-b", "9bit").out
+    assert "--table-bits nine: 'nine' is no bit width" in cli(
+        "sensitivity", "--model", tiny_folder, "--data", data_file, "--table-bits", "nine"
+    ).complaint  # fmt: skip
+
+
+def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
+    """One column of some texts, all of others: each text's loss is what it is when its kind is alone."""
+    batches = tokenize(tiny.tokenizer, sentences.texts[:12], batch_size=4)
+    weight = weight_of(tiny.model, TABLES[0])
+
+    def losses(carrying):
+        found = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
+        return row_losses(found, weight, CHOICES, torch.Generator().manual_seed(0))[0]
+
+    mixed, exact, drawn = losses({1, 7}), losses(range(12)), losses({})
+    expected = torch.stack([(exact if i in (1, 7) else drawn)[i] for i in range(12)])
+    torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-6 * float(exact.max()))

@@ -1,0 +1,173 @@
+"""Choices and their prices against arithmetic done by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qbert_opt.errors import UsageError
+from qbert_opt.spec.choices import (
+    DEFAULT_BITS,
+    DEFAULT_GROUPINGS,
+    FORMS,
+    LEGAL_BITS,
+    Choice,
+    Layout,
+    choice,
+    default_grid,
+    grid,
+    parse_bits,
+    parse_forms,
+    parse_groupings,
+)
+
+SIDE = 768
+CODES = SIDE * SIDE // 8  # bytes of one bit per weight
+
+choices = st.builds(
+    Choice,
+    bits=st.sampled_from(LEGAL_BITS),
+    grouping=st.one_of(
+        st.sampled_from(["rows:heads", "rows:each"]),
+        st.builds("{}:{}".format, st.sampled_from(["rows", "columns"]), st.integers(1, 4096)),
+    ),
+    method=st.sampled_from(["gptq", "rtn"]),
+    form=st.sampled_from(FORMS),
+)
+
+
+@pytest.mark.parametrize(
+    ("grouping", "ranges"),
+    [
+        ("rows:1", 1),
+        ("rows:heads", 12),
+        ("rows:128", 128),
+        ("rows:each", 768),
+        ("columns:32", 768 * 24),
+        ("columns:64", 768 * 12),
+        ("columns:128", 768 * 6),
+    ],
+)
+@pytest.mark.parametrize("bits", DEFAULT_BITS)
+def test_price_by_hand(bits, grouping, ranges):
+    """Bytes = bits/8 per weight plus an fp16 scale and an fp16 offset per range; without the offset if symmetric."""
+    asked = Choice(bits, grouping, "gptq")
+    assert asked.code_bytes(SIDE, SIDE) == bits * CODES
+    assert asked.metadata_bytes(SIDE, SIDE, heads=12) == 4 * ranges
+    assert asked.bytes(SIDE, SIDE, heads=12) == bits * CODES + 4 * ranges
+    extra = {"symmetric": 2 * ranges, "zero-point": 2 * ranges + -(-ranges * bits // 8)}
+    for form, metadata in extra.items():
+        assert Choice(bits, grouping, "gptq", form).bytes(SIDE, SIDE, heads=12) == bits * CODES + metadata
+    if 2**bits < SIDE * SIDE / ranges:
+        assert Choice(bits, grouping, "gptq", "codebook").metadata_bytes(SIDE, SIDE, heads=12) == 2 * 2**bits * ranges
+    assert asked.layout(SIDE, SIDE, heads=12).num_groups == ranges
+
+
+def test_two_bits_in_columns_of_128_are_two_and_a_quarter():
+    """The price that the design states: 2.25 bits per weight."""
+    assert choice("2bit/columns:128/gptq").bytes(SIDE, SIDE, heads=12) * 8 / SIDE**2 == 2.25
+
+
+def test_codes_round_up_to_a_byte():
+    """3 bits × 3 weights = 9 bits take 2 bytes; plus one range of 4."""
+    assert Choice(3, "rows:1", "rtn").bytes(1, 3, heads=1) == 2 + 4
+
+
+def test_layout_lies_as_named():
+    """`rows:N` are N ranges of rows / N rows; `columns:G` are ranges of G inputs; heads may be crossed by a count."""
+    assert Choice(4, "rows:128", "rtn").layout(3072, 768, heads=12) == Layout(4, "rows", 128, 24)
+    assert Choice(4, "rows:heads", "rtn").layout(3072, 768, heads=12) == Layout(4, "rows", 12, 256)
+    assert Choice(4, "columns:64", "rtn").layout(3072, 768, heads=12) == Layout(4, "columns", 3072 * 12, 64)
+
+
+@given(choices)
+def test_names_round_trip(asked):
+    """`choice(c.name)` is c."""
+    assert choice(asked.name) == asked
+
+
+@given(choices, choices)
+def test_names_are_unique(one, other):
+    """Two choices have the same name only if they are the same."""
+    assert (one.name == other.name) == (one == other)
+
+
+@given(
+    rows=st.integers(1, 32).map(lambda n: 4 * n),
+    columns=st.integers(1, 32).map(lambda n: 4 * n),
+    bits=st.sampled_from(LEGAL_BITS[:-1]),
+    axis=st.sampled_from(["rows", "columns"]),
+)
+def test_finer_and_wider_cost_more(rows, columns, bits, axis):
+    """More groups cost more bytes, and so do more bits wherever a bit of every weight fills a byte."""
+    coarse, fine = ("rows:2", "rows:4") if axis == "rows" else ("columns:4", "columns:2")
+    price = {g: Choice(bits, g, "rtn").bytes(rows, columns, heads=1) for g in (coarse, fine)}
+    assert price[coarse] < price[fine]
+    assert Choice(bits + 1, coarse, "rtn").bytes(rows, columns, heads=1) > price[coarse]
+
+
+def test_default_grid_is_every_bits_by_grouping():
+    """28 distinct choices, bits outermost."""
+    found = default_grid("gptq")
+    assert len(set(found)) == 28
+    assert [(c.bits, c.grouping) for c in found] == [(b, g) for b in DEFAULT_BITS for g in DEFAULT_GROUPINGS]
+    forms = ("symmetric", "codebook")
+    assert grid([2], ["rows:1"], "x", forms) == tuple(Choice(2, "rows:1", "x", form) for form in forms)
+
+
+@pytest.mark.parametrize(
+    ("grouping", "rows", "columns", "message"),
+    [
+        ("rows:128", 312, 768, r"rows:128: 128 does not divide 312 output rows. Divisors: 1, 2, 3, 4, 6, 8, 12, 13"),
+        ("columns:128", 768, 312, r"columns:128: 128 does not divide 312 inputs. Divisors: 1, 2, 3, 4, 6, 8, 12, 13"),
+        ("rows:heads", 32, 32, r"rows:heads: 5 does not divide 32 output rows. Divisors: 1, 2, 4, 8, 16, 32\."),
+    ],
+)
+def test_groups_that_do_not_divide_are_refused(grouping, rows, columns, message):
+    """The refusal names the divisors that there are."""
+    with pytest.raises(UsageError, match=message):
+        Choice(2, grouping, "rtn").layout(rows, columns, heads=5)
+
+
+@pytest.mark.parametrize("text", ["1", "9", "two", "2,,3", "", "-2", "2.5"])
+def test_bits_that_are_none(text):
+    """Only the legal widths are read."""
+    with pytest.raises(UsageError, match=r"is no bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
+        parse_bits(text)
+
+
+@pytest.mark.parametrize("text", ["rows", "rows:0", "columns:heads", "columns:each", "tiles:4", "rows:-1", "rows:1,"])
+def test_groupings_that_are_none(text):
+    """Only rows:N, rows:heads, rows:each and columns:N are read."""
+    with pytest.raises(UsageError, match=r"is no grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
+        parse_groupings(text)
+
+
+def test_lists_keep_order_and_lose_repeats():
+    """`4,2,4` is (4, 2)."""
+    assert parse_bits("4, 2,4") == (4, 2)
+    assert parse_groupings("columns:64, rows:1,columns:64") == ("columns:64", "rows:1")
+
+
+def test_a_codebook_as_long_as_its_group_is_refused():
+    """32 values for 32 weights save nothing."""
+    with pytest.raises(UsageError, match="5bit/columns:32/gptq/codebook: a codebook of 32 values for groups of 32"):
+        choice("5bit/columns:32/gptq/codebook").bytes(64, 64, heads=4)
+    assert choice("4bit/columns:32/gptq/codebook").metadata_bytes(64, 64, heads=4) == 64 * 2 * 32
+
+
+def test_forms_that_are_none():
+    """Only the four forms are read, in their order, once."""
+    assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
+    with pytest.raises(
+        UsageError, match=r"--forms offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
+    ):
+        parse_forms("offset,lut")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "2bit", "2/rows:1/rtn/x/y", "abit/rows:1/rtn", "2bit/rows:1", "2bit/rows:1/rtn/offset"]
+)
+def test_names_that_are_none(name):
+    """Anything else than BITSbit/GROUPING/METHOD is refused with an example."""
+    with pytest.raises(UsageError, match=r"not of the form BITSbit/GROUPING/METHOD\[/FORM\], for example"):
+        choice(name)
