@@ -100,7 +100,7 @@ def test_more_text_that_would_help_is_said(rtn_scores):
     assert all(found.text[-1].excess == 1 and found.text[-1].std_error == 0 for found in losing)
     excess = [found.text[0].excess for found in losing]
     error = np.sqrt(np.mean([found.text[0].std_error ** 2 for found in losing]) / len(losing))
-    assert min(excess) > 1 and np.mean(excess) - 1 > 3 * error, (excess, error)
+    assert np.mean(excess) - 1 > 3 * error, (excess, error)
     assert "more text would still help" in list(stability_lines(losing[0].model_copy(update={"enough": None})))[-1]
 
 
