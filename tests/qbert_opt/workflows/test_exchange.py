@@ -192,7 +192,7 @@ def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "quark", "-o", "x.json"], "exporters: unknown 'quark'. Available: autoround"),
+        (["--to", "quark", "-o", "x.json"], "configs: unknown 'quark'. Available: autoround"),
         (["--to", "modelopt", "-o", "x.json"], "writes .yaml; found the ending '.json'"),
     ],
 )
