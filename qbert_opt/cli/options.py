@@ -33,6 +33,9 @@ CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1,
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
 ]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=4, help="Cut longer texts here; by default the model's window.")
+]
 TorchDevice = Annotated[
     str,
     typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),

@@ -29,9 +29,10 @@ def refine(
     from ..models.loading import load_model
     from ..planning.planner import allocation_of
     from ..planning.refining import refine_plan
-    from ..workflows.quantize import plan_quantizer, plan_texts
+    from ..workflows.quantize import as_scored, plan_quantizer, plan_texts
 
-    loaded, texts, allocation = load_model(model), read_texts(data), allocation_of(task, plan, answer=False)
+    texts, allocation = read_texts(data), allocation_of(task, plan, answer=False)
+    loaded = as_scored(load_model(model), allocation)
     quantizer = plan_quantizer(loaded, allocation, texts)
     _, scored = plan_texts(loaded, allocation, texts)
     with progress("refining", quiet=quiet) as tell:

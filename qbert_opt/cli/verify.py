@@ -36,13 +36,13 @@ def verify(
     from ..models.loading import load_model
     from ..planning.assembly import with_activations
     from ..planning.recipes import uniform_allocation
-    from ..reports.evaluation import evaluation_table
+    from ..reports.evaluation import cut_lines, evaluation_table
     from ..reports.printing import print_lines
     from ..spec.choices import choice
-    from ..workflows.quantize import plan_quantizer
+    from ..workflows.quantize import as_scored, plan_quantizer
     from ..workflows.verify import least_measured, measure_plans
 
-    loaded = load_model(model)
+    loaded = as_scored(load_model(model), allocation)
     quantizer = plan_quantizer(loaded, allocation, read_texts(data))
     shortlist = [(f"plan {number}", other) for number, other in enumerate(others, 2)]
     uniform = [(f"uniform {u.choice}", uniform_allocation(table, choice(u.choice))) for u in allocation.uniform]
@@ -56,7 +56,7 @@ def verify(
         (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.expected_loss:.3g}")
         for m in found
     ]
-    print_lines(["", evaluation_table(rows, f"measured on {texts}")])
+    print_lines(["", evaluation_table(rows, f"measured on {texts}"), *cut_lines([m.evaluation for m in found])])
     best = least_measured(found)
     if best.name == "this plan":
         print_lines(["the plan measures better than every uniform plan at no more bytes"])

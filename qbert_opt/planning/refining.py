@@ -22,8 +22,7 @@ from solvers import Refinement, price, refine
 
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
-from ..models.batches import tokenize
-from ..models.loading import LoadedModel
+from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
@@ -95,9 +94,9 @@ class _Around:
         self, task: PlanningTask, loaded: LoadedModel, quantizer: MatrixQuantizer, scored: LabeledTexts
     ) -> None:
         self.task, self.loaded, self.quantizer = task, loaded, quantizer
-        self.batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+        self.batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
         few = scored.texts[:CURVATURE_TEXTS]
-        self.few = tokenize(loaded.tokenizer, few, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+        self.few = tokenized(loaded, few, batch_size=BATCH_SIZE)
         self.truth = [collect(loaded.head, loaded.model, [batch]) for batch in self.batches]
         self.rows = sum(len(part.values) for part in self.truth)
         self.model = copy.deepcopy(loaded.model)

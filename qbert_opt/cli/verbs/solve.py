@@ -89,6 +89,7 @@ def command(
     scoring_samples: options.ScoringSamples = 256,
     solver: Annotated[str, typer.Option("--solver", help="A solver's name, or auto.")] = "auto",
     time_limit: Annotated[str | None, typer.Option("--time-limit", help="For the solver, e.g. 60s.")] = None,
+    max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write allocation.json here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
@@ -153,6 +154,7 @@ def command(
         seed,
         quiet,
         activation_bits,
+        max_tokens,
     )
     encoder = table.profile.encoder_elements
     everything = table.profile.float_bytes // 4
@@ -254,7 +256,9 @@ def _check_together(
         raise UsageError("--refine: lowers the measured loss of one plan; not with --top-k or --least.")
 
 
-def _scores(scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet, activations):  # type: ignore[no-untyped-def]
+def _scores(  # type: ignore[no-untyped-def]
+    scores, model, data, metric, method, calibration_samples, scoring_samples, seed, quiet, activations, max_tokens
+):
     """Read the table that was named, make one from a model, or take the bundled reference."""
     from ...data.reference import reference_scores
     from ...errors import UsageError
@@ -263,8 +267,12 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
     if scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already says which model.")
     if scores is not None:
+        if max_tokens is not None:
+            raise UsageError("--max-tokens: --scores already says where its texts were cut.")
         return read_scores(scores)
     if model is None:
+        if max_tokens is not None:
+            raise UsageError("--max-tokens: belongs to --model, which reads the text.")
         return reference_scores()
     if data is None:
         raise UsageError("--model: needs --data, calibration text to score it on.")
@@ -277,7 +285,7 @@ def _scores(scores, model, data, metric, method, calibration_samples, scoring_sa
 
     with progress(f"{metric} scores", quiet=quiet) as tell:
         return measure_sensitivity(
-            load_model(model),
+            load_model(model, max_tokens=max_tokens),
             read_texts(data),
             method_grid(method),
             metric=metric,
