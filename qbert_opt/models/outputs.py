@@ -66,8 +66,8 @@ def head_of(model: nn.Module, source: str = "") -> Head:
         InputFileError: a class with another kind of head; names those that are known.
     """
     name = type(model).__name__
-    config: Any = model.config
     spec = kind_of(name, source)
+    config: Any = model.config
     if spec.kind == "classes" and (config.num_labels == 1 or config.problem_type == "regression"):
         spec = KINDS["regression"]
     spec.check(config, source or name)
