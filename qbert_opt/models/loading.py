@@ -137,7 +137,7 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
             source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     # transformers would fill in random weights; only a pooler that nobody asks for may be missing
-    missing = sorted(n for n in found["missing_keys"] if kind != "embeddings" or not n.startswith("pooler"))
+    missing = sorted(n for n in found["missing_keys"] if not n.startswith(KINDS[kind].spare_weights))
     if missing:
         raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
     tokenizer = load_tokenizer(source, config)
@@ -193,9 +193,8 @@ def load_tokenizer(source: str | Path, config: Any) -> Any:
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
         raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
     with refusing(source):
-        # words of a tag model are tokenized one by one, which byte-level tokenizers do only with a blank before each
-        words = {"add_prefix_space": True} if config_kind(config, str(source)) == "tags" else {}
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **words)
+        options = KINDS[config_kind(config, str(source))].tokenizer_options
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **options)
     tokenizer.model_max_length = model_window(tokenizer, config)
     return tokenizer
 

@@ -66,10 +66,9 @@ def head_of(model: nn.Module, source: str = "") -> Head:
         InputFileError: a class with another kind of head; names those that are known.
     """
     name = type(model).__name__
-    spec = kind_of(name, source)
+    by_class = kind_of(name, source)
     config: Any = model.config
-    if spec.kind == "classes" and (config.num_labels == 1 or config.problem_type == "regression"):
-        spec = KINDS["regression"]
+    spec = KINDS[by_class.by_config(config)]
     spec.check(config, source or name)
     return Head(spec.kind, spec.columns(config), spec.read)
 

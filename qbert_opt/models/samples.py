@@ -154,7 +154,9 @@ class Targets:
 
     def of(self, found: Outputs) -> torch.Tensor:
         """Return the right answers of some rows, those of one batch for example, in their order."""
-        samples, counts = np.unique(found.samples.cpu().numpy(), return_counts=True)
-        starts = np.searchsorted(self.samples.numpy(), samples)
+        given = found.samples.cpu().numpy()
+        firsts = np.flatnonzero(np.diff(given, prepend=-1))
+        counts = np.diff(firsts, append=len(given))
+        starts = np.searchsorted(self.samples.numpy(), given[firsts])
         parts = [self.rows[a : a + n] for a, n in zip(starts.tolist(), counts.tolist(), strict=True)]
         return torch.cat(parts) if parts else self.rows[:0]

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from ...data.texts import LabeledTexts
 from ...errors import InputFileError
 from ..labels import label_ids, sorted_names
-from ..samples import Outputs, Targets, TokenBatch
+from ..samples import OutputKind, Outputs, Targets, TokenBatch
 from .losses import KL
 from .protocol import HeadKind, Quality, TextReader, right_rows
 
@@ -31,6 +31,10 @@ class Classes(HeadKind):
     named = True
     trainable = True
     figures = (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1"))
+
+    def by_config(self, config: Any) -> OutputKind:
+        """Transformers has a regression as a classifier, of one class or by its problem type."""
+        return "regression" if config.num_labels == 1 or config.problem_type == "regression" else self.kind
 
     def check(self, config: Any, name: str) -> None:
         """Refuse several labels at once."""

@@ -24,6 +24,7 @@ class Embeddings(HeadKind):
     auto_class = AutoModel
     row = "sample"
     loss = SquaredDistance(relative=True)
+    spare_weights = ("pooler",)
     loss_unit = "squared output distance relative to the output's squared length"
 
     def columns(self, config: Any) -> int:

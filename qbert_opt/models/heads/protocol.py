@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,6 +93,8 @@ class HeadKind(Protocol):
         named: whether the columns have names in `id2label`.
         trainable: whether `fine_tune` can learn it.
         reads_pairs: whether it reads nothing but pairs of texts.
+        spare_weights: beginnings of the names of weights that a checkpoint may lack, since no answer hangs on them.
+        tokenizer_options: for loading a tokenizer.
         lost_unit: what is counted of a text that is cut.
         default_tokens: tokens at which a text is cut by default; None is the model's window.
         figures: the figures of quality in a report: field of `Evaluation` and title.
@@ -108,9 +111,15 @@ class HeadKind(Protocol):
     named: bool = False
     trainable: bool = False
     reads_pairs: bool = False
+    spare_weights: tuple[str, ...] = ()
+    tokenizer_options: Mapping[str, Any] = MappingProxyType({})
     lost_unit: str = "tokens"
     default_tokens: int | None = None
     figures: tuple[tuple[str, str], ...] = ()
+
+    def by_config(self, config: Any) -> OutputKind:
+        """Return the kind that a model of this class has by its config; its own, unless they share the class."""
+        return self.kind
 
     def columns(self, config: Any) -> int:
         """Return the numbers in a row by a model's config; 0 where it varies with the text."""

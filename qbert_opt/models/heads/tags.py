@@ -6,6 +6,7 @@ Words beyond the model's window have no row; they count as outside of every enti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class Tags(HeadKind):
     named = True
     trainable = True
     lost_unit = "words"
+    # words are tokenized one by one, which byte-level tokenizers do only with a blank before each
+    tokenizer_options = MappingProxyType({"add_prefix_space": True})
     figures = (("entity_f1", "entity F1 [95 %]"), ("accuracy", "words [95 %]"))
 
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
