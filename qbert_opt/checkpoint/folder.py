@@ -37,6 +37,7 @@ from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.calibration import MatrixQuantizer, quantize_table
 from ..quantization.methods import QuantizedMatrix
 from ..runtime.files import atomic_folder, file_sha256
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
 from ..spec.choices import Layout
@@ -64,7 +65,7 @@ def write_quantized(
     output: str | Path,
     *,
     answer: Callable[[LoadedModel], ReadBack | None] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Quantize a model by its plan and write the folder, whole or not at all; matrices are in memory one at a time.
 

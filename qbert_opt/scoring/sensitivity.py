@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +23,7 @@ from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_
 from ..runtime import plugins
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
@@ -60,7 +61,7 @@ def measure_sensitivity(
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every searched matrix of a model.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..models.batches import DEFAULT_MAX_TOKENS
 from ..models.loading import LoadedModel, load_model
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder, file_sha256
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import write_allocation
 
@@ -39,7 +39,7 @@ def export_model(
     texts: LabeledTexts | None = None,
     tolerance: float | None = None,
     activations: Activations | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> EngineRecord:
     """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from ..runtime import plugins
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .sequential import SequentialQuantizer, rescored
 
@@ -29,7 +29,7 @@ def quantize_model(
     output: str | Path,
     *,
     sequential: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Quantize a model by its plan, write the folder, read it back and ask it a few texts.
 

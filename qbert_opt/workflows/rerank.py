@@ -6,7 +6,7 @@ Time in an engine depends on how weights are stored, not on their values: every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from ..formats.traced_model import traceable
 from ..models.loading import LoadedModel
 from ..quantization.calibration import MatrixQuantizer, quantize_table
 from ..runtime.cpu_timing import Call, Timing, time_calls
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .verify import apply_plan
 
@@ -52,7 +53,7 @@ def time_plans(
     workload: Workload,
     *,
     rounds: int = ROUNDS,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[TimedPlan]:
     """Run every plan in an engine, all of them in turn in each round, one thread, inputs of products in 8 bits.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -21,6 +21,7 @@ from ..models.outputs import collect
 from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, fit_batches, fit_grams, weight_of
 from ..quantization.methods import QuantizedMatrix
 from ..runtime import plugins
+from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
 from ..spec.allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
 from ..spec.choices import Choice
@@ -37,7 +38,7 @@ class SequentialQuantizer(MatrixQuantizer):
         loaded: LoadedModel,
         allocation: Allocation,
         fit: LabeledTexts | None,
-        progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+        progress: Progress = silent,
     ) -> None:
         """Quantize block after block of a copy of the model.
 
@@ -79,7 +80,7 @@ def rescored(
     allocation: Allocation,
     quantizer: MatrixQuantizer,
     scored: LabeledTexts,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Allocation:
     """Return the plan with the losses predicted from the rounding errors that a quantizer really makes.
 

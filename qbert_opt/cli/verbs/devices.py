@@ -34,7 +34,7 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled na
     from ...reports.cost import device_table
     from ...reports.printing import print_lines
 
-    print_lines(device_table(options.load_target(device)))
+    print_lines(device_table(options.load_device(device)))
 
 
 @app.command()
@@ -45,7 +45,7 @@ def check(file: Annotated[str, typer.Argument(help="A YAML file.")]) -> None:
     """
     from hwmodels.device import sourced_share
 
-    device = options.load_target(file)
+    device = options.load_device(file)
     sourced, figures = sourced_share(device)
     typer.echo(f"{file}: valid; {sourced} of {figures} figures have a source, the others are assumed")
 

@@ -52,7 +52,7 @@ def command(
     cost = None
     if device is not None:
         try:
-            cost = simulate_allocation(allocation, options.load_target(device), Workload(seq_len, batch_size))
+            cost = simulate_allocation(allocation, options.load_device(device), Workload(seq_len, batch_size))
         except DeviceError as error:
             raise InfeasibleError(f"{plan}: {error}") from None
     write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))

@@ -49,7 +49,7 @@ def command(
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
 
-    target = options.load_target(device)
+    target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
     if lengths is not None:

@@ -26,21 +26,49 @@ from ..models.batches import tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
+from ..planning.planner import allocation_of
+from ..planning.program import PlanningTask
+from ..planning.scheduled_limits import broken, proven_against
+from ..planning.solving import Plan
 from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
+from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
 from ..scoring.metrics.measured import sample_losses
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, TableSpec
 from ..spec.tables import TABLE_CHOICE
-from .program import PlanningTask
-from .scheduled_limits import broken, proven_against
-from .solving import Plan
+from .quantize import plan_quantizer, plan_texts
 
 CURVATURE_TEXTS = 64
 """Texts of Ω(δ); the gradient and the measurements use all of them."""
 CHOICES_TOGETHER = 7  # rounding errors of one matrix held at a time
 
-Tell = Callable[[int, int, str], None]
+
+def refine_on_scoring_text(
+    task: PlanningTask,
+    plan: Plan,
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    max_measurements: int,
+    progress: Progress = silent,
+) -> tuple[Plan, Refinement]:
+    """Improve a plan by local search on the measured loss of the text that its scores were made on.
+
+    Args:
+        task: what `plan` answers; the predicted loss is minimized.
+        plan: where to start.
+        loaded: the model that was scored.
+        data: the calibration set of the scores.
+        max_measurements: plans measured at most.
+        progress: told how many are done.
+
+    Raises:
+        InputFileError: another model or another calibration set than the scores'.
+    """
+    allocation = allocation_of(task, plan, answer=False)
+    quantizer = plan_quantizer(loaded, allocation, data)
+    _, scored = plan_texts(loaded, allocation, data)
+    return refine_plan(task, plan, loaded, quantizer, scored, max_measurements, progress)
 
 
 def refine_plan(
@@ -50,9 +78,9 @@ def refine_plan(
     quantizer: MatrixQuantizer,
     scored: LabeledTexts,
     max_measurements: int,
-    progress: Tell = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> tuple[Plan, Refinement]:
-    """Return the best plan that was measured, under the same limits and wishes, and what was measured on the way.
+    """Return the best plan that was measured, under the same limits and constraints, and what was measured on the way.
 
     Args:
         task: what `plan` answers; the predicted loss is least.
