@@ -26,7 +26,7 @@ _HOMES = {
     "from_module": ".models.modules",
     "load_device": "hwmodels.device",
     "load_model": ".models.loading",
-    "load_quantized": ".checkpoint.folder",
+    "load_quantized": ".checkpoint.reader",
     "measure_sensitivity": ".scoring.sensitivity",
     "outputs": ".evaluation.evaluate",
     "parse_budget": ".planning.budgets",

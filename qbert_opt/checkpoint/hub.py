@@ -22,7 +22,7 @@ from ..errors import InputFileError
 from .record import METHOD, checked_record
 
 
-class FolderConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class FolderConfig(QuantizationConfigMixin):
     """`quantization_config` of a quantized folder."""
 
     def __init__(self, **fields: Any) -> None:
@@ -30,7 +30,7 @@ class FolderConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.__dict__.update(record.model_dump())
 
 
-class FolderQuantizer(HfQuantizer):  # type: ignore[misc]
+class FolderQuantizer(HfQuantizer):
     """Lets transformers fill packed modules from a quantized folder."""
 
     def _process_model_before_weight_loading(

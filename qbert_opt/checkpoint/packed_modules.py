@@ -95,7 +95,7 @@ class PackedEmbedding(Packed):
         """Return `[..., columns]` of ids `[...]`."""
         if self.layout.form == "zero-point" or self.columns * self.layout.bits % 8:
             return functional.embedding(ids, self.weight)
-        used, places = ids.unique(return_inverse=True)
+        used, places = torch.unique(ids, return_inverse=True)
         layout, per_row = self.layout, {}
         if layout.axis == "rows":
             per_row = {n: self.get_buffer(n)[used // layout.group_size] for n in self.parts if n != "codes"}

@@ -9,11 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ..errors import InputFileError
+from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES, check_files
+from ..spec.allocation import Allocation
 
 METHOD = "qbert-opt"
 FORMAT = "qbert-opt/model@1"
 CONFIG = "config.json"
+PLAN = "allocation.json"
+WEIGHTS = "model.safetensors"
 ENTRY = "quantization_config"
 REMEDY = "Quantize the model anew."
 
@@ -34,6 +38,26 @@ class ReadBack(BaseModel):
     loss_unit: str
 
 
+class Training(BaseModel):
+    """What trained the matrices' codes, or the tensors beside them, before they were written.
+
+    Attributes:
+        method: what trained, by name.
+        data: the training texts' name; `data_sha256` their hash; `num_texts` how many.
+        steps: optimizer steps.
+        seed: of the order of texts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    data: str
+    data_sha256: str
+    num_texts: int
+    steps: int
+    seed: int
+
+
 class FolderRecord(BaseModel):
     """What a quantized folder holds.
 
@@ -44,6 +68,8 @@ class FolderRecord(BaseModel):
         plan: file name of the plan.
         files: sha256 of every other file, by name.
         read_back: how the folder was checked; None while it is being written.
+        trained: tensors that are not the original model's, besides the matrices.
+        training: what trained them or the matrices; None where nothing was trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,6 +80,8 @@ class FolderRecord(BaseModel):
     plan: str
     files: dict[str, str]
     read_back: ReadBack | None = None
+    trained: tuple[str, ...] = ()
+    training: Training | None = None
 
 
 def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | None) -> None:
@@ -103,3 +131,16 @@ def checked_record(found: Any, where: str) -> FolderRecord:
         raise InputFileError(
             f"{where}: quantization_config.{'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}"
         ) from None
+
+
+def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
+    """Refuse a plan that was made for another model.
+
+    Raises:
+        InputFileError: the hashes differ.
+    """
+    if allocation.profile.sha256 != loaded.sha256:
+        raise InputFileError(
+            f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
+            f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
+        )

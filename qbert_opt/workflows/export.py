@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from ..checkpoint.folder import PLAN, load_quantized, read_matrices
+from ..checkpoint.reader import load_quantized, read_matrices
+from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks
 from ..engines.session import ACTIVATIONS, Activations, Arrays, engine

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qbert_opt.checkpoint.folder import folder_bytes, is_quantized, load_quantized, open_packed
 from qbert_opt.checkpoint.packed_modules import PackedEmbedding
+from qbert_opt.checkpoint.reader import folder_bytes, is_quantized, load_quantized, open_packed
 from qbert_opt.checkpoint.record import read_record
 from qbert_opt.checkpoint.stored_tensors import stored_parts
 from qbert_opt.checkpoint.streamed_file import StreamedFile

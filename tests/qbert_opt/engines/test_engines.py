@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from qbert_opt.checkpoint.folder import load_quantized
+from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_record
 from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import time_model
@@ -21,7 +21,8 @@ from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
-from qbert_opt.quantization.activation_quant import calibrated_ranges, round_activations
+from qbert_opt.quantization.activation_quant import round_activations
+from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.serving.predictor import Predictor

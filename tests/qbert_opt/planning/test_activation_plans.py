@@ -10,7 +10,7 @@ import torch
 
 from hwmodels.cost import operation_cost, unsupported
 from hwmodels.device import load_device
-from qbert_opt.checkpoint.folder import load_quantized, open_packed
+from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation

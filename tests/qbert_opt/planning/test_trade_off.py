@@ -115,7 +115,7 @@ def test_explain_names_the_neighbours_of_every_choice(cli):
 
 def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
-    from qbert_opt.checkpoint.folder import load_quantized
+    from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.spec.allocation import read_allocation
     from qbert_opt.workflows.quantize import plan_quantizer

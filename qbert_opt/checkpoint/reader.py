@@ -1,4 +1,4 @@
-"""Write and read the quantized folder.
+"""Open a quantized folder: as packed modules, as float weights, or matrix by matrix.
 
     model.safetensors   per matrix `<module>.codes` (packed) and its ranges; tables likewise; all else in fp16
     allocation.json     the plan, with the hash of the model it belongs to
@@ -11,14 +11,13 @@ Only safetensors and JSON: nothing in the folder can run code when it is opened.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import AutoConfig
 
 from ..errors import InputFileError
@@ -34,86 +33,10 @@ from ..models.loading import (
     weights_sha256,
 )
 from ..quantization.activation_quant import with_rounded_inputs
-from ..quantization.calibration import MatrixQuantizer, quantize_table
-from ..quantization.methods import QuantizedMatrix
-from ..runtime.files import atomic_folder, file_sha256
-from ..runtime.provenance import code_version
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation, write_allocation
-from ..spec.choices import Layout
-from .packed_modules import quantized_parts
-from .record import CONFIG, FORMAT, FolderRecord, ReadBack, read_record, write_record
-from .stored_tensors import PARTS, part_shapes, restored, stored_parts
-from .streamed_file import Shapes, StreamedFile
-from .written import WEIGHTS, WrittenModel, check_written, measure_folder
-
-PLAN = "allocation.json"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMatrix:
-    """A matrix or table as its file holds it."""
-
-    module: str
-    quantized: QuantizedMatrix
-
-
-def write_quantized(
-    loaded: LoadedModel,
-    allocation: Allocation,
-    quantizer: MatrixQuantizer,
-    output: str | Path,
-    *,
-    answer: Callable[[LoadedModel], ReadBack | None] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> WrittenModel:
-    """Quantize a model by its plan and write the folder, whole or not at all; matrices are in memory one at a time.
-
-    Before the folder gets its name it is read back: bytes are those planned, tensors those that the quantizer gave, and
-    the model is opened from it with packed weights.
-
-    Args:
-        loaded: the model that the plan was made for.
-        allocation: the plan.
-        quantizer: of the plan's method.
-        output: folder to write.
-        answer: asks the model that was read back; what it finds is kept in the folder.
-        progress: called with matrices done, matrices in all, and what goes on.
-
-    Raises:
-        InputFileError: the plan belongs to another model, or what was written answers with NaN.
-        RuntimeError: what is on disk is not what was planned or handed over (never left on disk).
-    """
-    check_belongs(allocation, loaded)
-    by_module = {m.module: m for m in allocation.profile.matrices}
-    total = len(allocation.matrices)
-    metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
-    with atomic_folder(output) as folder:
-        with StreamedFile(folder / WEIGHTS, _shapes(loaded.model, allocation), metadata) as file:
-            for index, planned in enumerate(allocation.matrices):
-                progress(index, total, planned.module)
-                [quantized] = quantizer.quantize(by_module[planned.module], [planned.choice])
-                _write_parts(file, planned.module, quantized)
-            for table in allocation.tables:
-                progress(total, total, table.module)
-                [quantized] = quantize_table(loaded.model, table.module, [table.choice])
-                _write_parts(file, table.module, quantized)
-            for name, parameter in _others(loaded.model, allocation):
-                file.write(name, _halved(name, parameter))
-        progress(total, total, "reading back")
-        write_allocation(allocation, folder / PLAN)
-        loaded.tokenizer.save_pretrained(folder)
-        written = measure_folder(folder, allocation)
-        check_written(written, allocation, file.digests)
-        hashes = {part.name: file_sha256(part) for part in sorted(folder.iterdir()) if part.name != CONFIG}
-        record = FolderRecord(version=code_version(), plan=PLAN, files=hashes)
-        plain = not hasattr(loaded.model, "config")  # a plain module: nothing says how to build it
-        config = None if plain else loaded.model.config.to_dict()
-        write_record(record, folder, config)
-        if answer is not None:
-            opened = load_quantized(folder, into=loaded)[0] if plain else open_packed(folder)
-            record = record.model_copy(update={"read_back": answer(opened)})
-            write_record(record, folder, config)
-    return replace(written, folder=Path(output), read_back=record.read_back)
+from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
+from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
+from .record import CONFIG, PLAN, WEIGHTS, check_belongs, read_record
+from .stored_tensors import PARTS, part_shapes, restored
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
@@ -169,10 +92,10 @@ def load_quantized(
         with safe_open(root / WEIGHTS, framework="pt") as file:
             names = set(file.keys())
             for planned in allocation.matrices:
-                found = _restore(file, names, planned, planned.layout).dequantize()
+                found = _restore(file, names, planned).dequantize()
                 state[f"{planned.module}.weight"] = _shaped(found, shapes.get(f"{planned.module}.weight"))
             for table in allocation.tables:
-                found = _restore(file, names, table, table.layout).dequantize()
+                found = _restore(file, names, table).dequantize()
                 state[f"{table.module}.weight"] = _shaped(found, shapes.get(f"{table.module}.weight"))
             for name in names:
                 if not name.endswith(tuple(f".{part}" for part in PARTS)):
@@ -222,9 +145,9 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
             for planned in allocation.matrices:
-                yield StoredMatrix(planned.module, _restore(file, names, planned, planned.layout))
+                yield StoredMatrix(planned.module, _restore(file, names, planned))
             for table in allocation.tables:
-                yield StoredMatrix(table.module, _restore(file, names, table, table.layout))
+                yield StoredMatrix(table.module, _restore(file, names, table))
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -239,42 +162,14 @@ def folder_bytes(folder: str | Path) -> int:
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
-def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
-    """Refuse a plan that was made for another model.
-
-    Raises:
-        InputFileError: the hashes differ.
-    """
-    if allocation.profile.sha256 != loaded.sha256:
-        raise InputFileError(
-            f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
-            f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
-        )
-
-
-def _shapes(model: nn.Module, allocation: Allocation) -> Shapes:
-    """Shape and type of every tensor of the file."""
-    shapes = {
-        f"{planned.module}.{part}": found
-        for planned in quantized_parts(allocation)
-        for part, found in part_shapes(planned.layout, planned.rows, planned.columns).items()
-    }
-    return shapes | {name: (tuple(p.shape), torch.float16) for name, p in _others(model, allocation)}
-
-
-def _write_parts(file: StreamedFile, module: str, quantized: QuantizedMatrix) -> None:
-    for part, tensor in stored_parts(quantized).items():
-        file.write(f"{module}.{part}", tensor)
-
-
 def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
     """Give a convolution's matrix the shape of its weight; what does not fit stays, and is refused at loading."""
     return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
 
 
-def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, layout: Layout) -> QuantizedMatrix:
+def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable) -> QuantizedMatrix:
     found = {}
-    for part, (shape, dtype) in part_shapes(layout, planned.rows, planned.columns).items():
+    for part, (shape, dtype) in part_shapes(planned.layout, planned.rows, planned.columns).items():
         name = f"{planned.module}.{part}"
         if name not in names:
             raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. Quantize anew.")
@@ -283,17 +178,4 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
         found[part] = file.get_tensor(name)
         if found[part].dtype != dtype:
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. Quantize anew.")
-    return restored(layout, planned.rows, planned.columns, found)
-
-
-def _others(model: nn.Module, allocation: Allocation) -> Iterator[tuple[str, nn.Parameter]]:
-    """Biases, LayerNorm and head: what is stored in fp16."""
-    priced = {f"{planned.module}.weight" for planned in quantized_parts(allocation)}
-    return ((name, parameter) for name, parameter in model.named_parameters() if name not in priced)
-
-
-def _halved(name: str, parameter: nn.Parameter) -> torch.Tensor:
-    half = parameter.detach().half()
-    if not torch.isfinite(half).all():
-        raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
-    return half
+    return restored(planned.layout, planned.rows, planned.columns, found)
