@@ -1,6 +1,6 @@
 """Open a quantized folder: as packed modules, as float weights, or matrix by matrix.
 
-    model.safetensors   per matrix `<module>.codes` (packed) and its ranges; tables likewise; all else in fp16
+    model.safetensors   per matrix packed codes as `<module>.weight`, and its ranges; tables likewise; all else in fp16
     allocation.json     the plan, with the hash of the model it belongs to
     config.json         the model's, with `quantization_config`: format, hashes of all files, how it was checked
     tokenizer files
@@ -35,8 +35,9 @@ from ..models.loading import (
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
+from .packed_modules import quantized_parts
 from .record import CONFIG, PLAN, WEIGHTS, check_belongs, read_record
-from .stored_tensors import PARTS, part_shapes, restored
+from .stored_tensors import CODES, PARTS, part_shapes, restored
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
@@ -45,8 +46,9 @@ def open_packed(folder: str | Path) -> LoadedModel:
     Raises:
         InputFileError: a part is missing, differs from what was written, or does not match the plan.
     """
-    from . import hub  # noqa: F401  (its import tells transformers of us)
+    from .hub import register
 
+    register()
     root = Path(folder)
     allocation = read_allocation(root / PLAN)
     quiet_transformers()
@@ -78,8 +80,8 @@ def load_quantized(
     root = Path(folder)
     if not (root / PLAN).is_file():
         raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
-    read_record(root)
-    allocation = read_allocation(root / PLAN)
+    record = read_record(root)
+    allocation = read_allocation(root / record.plan)
     if into is not None:
         check_belongs(allocation, into)
         shell = replace(into, name=str(folder), model=copy.deepcopy(into.model))
@@ -91,16 +93,12 @@ def load_quantized(
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
             names = set(file.keys())
-            for planned in allocation.matrices:
-                found = _restore(file, names, planned).dequantize()
-                state[f"{planned.module}.weight"] = _shaped(found, shapes.get(f"{planned.module}.weight"))
-            for table in allocation.tables:
-                found = _restore(file, names, table).dequantize()
-                state[f"{table.module}.weight"] = _shaped(found, shapes.get(f"{table.module}.weight"))
-            for name in names:
-                if not name.endswith(tuple(f".{part}" for part in PARTS)):
-                    tensor = file.get_tensor(name)
-                    state[name] = tensor.float() if tensor.is_floating_point() else tensor
+            for name in names - packed_names(allocation, record.codes_name):
+                tensor = file.get_tensor(name)
+                state[name] = tensor.float() if tensor.is_floating_point() else tensor
+            for planned in quantized_parts(allocation):
+                weight, name = _restore(file, names, planned, record.codes_name), f"{planned.module}.weight"
+                state[name] = _shaped(weight.dequantize(), shapes.get(name))
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
     with refusing(root):
@@ -140,14 +138,12 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
     Raises:
         InputFileError: the file is missing, truncated, or does not match the plan.
     """
-    path = Path(folder) / WEIGHTS
+    path, codes_name = Path(folder) / WEIGHTS, read_record(Path(folder)).codes_name
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            for planned in allocation.matrices:
-                yield StoredMatrix(planned.module, _restore(file, names, planned))
-            for table in allocation.tables:
-                yield StoredMatrix(table.module, _restore(file, names, table))
+            for planned in quantized_parts(allocation):
+                yield StoredMatrix(planned.module, _restore(file, names, planned, codes_name))
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -162,15 +158,21 @@ def folder_bytes(folder: str | Path) -> int:
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
+def packed_names(allocation: Allocation, codes_name: str) -> set[str]:
+    """Names of all tensors that a plan's matrices and tables may have in the file, whatever their form."""
+    parts = (codes_name, *(part for part in PARTS if part != CODES))
+    return {f"{planned.module}.{part}" for planned in quantized_parts(allocation) for part in parts}
+
+
 def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
     """Give a convolution's matrix the shape of its weight; what does not fit stays, and is refused at loading."""
     return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
 
 
-def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable) -> QuantizedMatrix:
+def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, codes_name: str) -> QuantizedMatrix:
     found = {}
     for part, (shape, dtype) in part_shapes(planned.layout, planned.rows, planned.columns).items():
-        name = f"{planned.module}.{part}"
+        name = f"{planned.module}.{codes_name if part == CODES else part}"
         if name not in names:
             raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. Quantize anew.")
         if tuple(file.get_slice(name).get_shape()) != shape:

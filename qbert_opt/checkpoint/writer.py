@@ -16,7 +16,8 @@ from torch import nn
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel
 from ..quantization.quantized_matrix import QuantizedMatrix
-from ..runtime.files import atomic_folder, file_sha256
+from ..runtime.files import atomic_folder
+from ..runtime.manifest import file_hashes
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
 from .packed_modules import quantized_parts
@@ -82,12 +83,15 @@ def write_checkpoint(
         loaded.tokenizer.save_pretrained(folder)
         written = measure_folder(folder, plan)
         check_written(written, plan, file.digests)
-        hashes = {part.name: file_sha256(part) for part in sorted(folder.iterdir()) if part.name != CONFIG}
-        record = FolderRecord(
-            version=code_version(), plan=PLAN, files=hashes, trained=tuple(sorted(trained or ())), training=training
-        )
         plain = not hasattr(loaded.model, "config")  # a plain module: nothing says how to build it
         config = None if plain else loaded.model.config.to_dict()
+        record = FolderRecord(
+            version=code_version(),
+            plan=PLAN,
+            files=file_hashes(folder, CONFIG),
+            trained=tuple(sorted(trained or ())),
+            training=training,
+        )
         write_record(record, folder, config)
         if answer is not None:
             opened = load_quantized(folder, into=loaded)[0] if plain else open_packed(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -55,8 +56,14 @@ def _collect() -> None:
 _collect()
 
 
+def _one_line(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Print a warning without the place in the code that gave it."""
+    print(f"qbert-opt: warning: {message}", file=sys.stderr)
+
+
 def run() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and its exit code."""
+    warnings.showwarning = _one_line
     try:
         app(standalone_mode=True)
     except QbertOptError as error:

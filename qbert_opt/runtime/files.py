@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -89,8 +88,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_document(path: str | Path, kind: type[Document], schema: str) -> Document:
+def read_document(path: str | Path, kind: type[Document], schema: str, *, older: tuple[str, ...] = ()) -> Document:
     """Read a JSON document of a known schema.
+
+    Args:
+        path: file to read.
+        kind: what the document holds.
+        schema: that this version writes.
+        older: schemas that it reads too.
 
     Raises:
         InputFileError: missing, too large, no JSON, another schema, or a wrong field (names the first).
@@ -109,7 +114,7 @@ def read_document(path: str | Path, kind: type[Document], schema: str) -> Docume
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
     found = getattr(document, "document_schema", None)
-    if found != schema:
+    if found not in (schema, *older):
         raise InputFileError(f"{path}: schema is {found!r}; this version reads {schema!r}. Make the file anew.")
     return document
 
@@ -122,30 +127,6 @@ def check_folder(target: Path) -> None:
     """
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
-    """Compare files of a folder with their hashes.
-
-    Args:
-        folder: where they are.
-        expected: sha256 by name; names only, no paths.
-        remedy: what to do, as the end of the message.
-
-    Raises:
-        InputFileError: a file is missing or differs.
-    """
-    for name, digest in expected.items():
-        if Path(name).name != name or not (folder / name).is_file():
-            raise InputFileError(f"{folder / name}: is missing, and the folder's record lists it. {remedy}")
-        if file_sha256(folder / name) != digest:
-            raise InputFileError(f"{folder / name}: is not the file that was written (sha256). {remedy}")
 
 
 def disk_error(target: Path, error: OSError) -> UsageError:

@@ -45,7 +45,7 @@ def test_a_matrix_is_taken_when_the_one_before_it_is_on_disk(tiny, gptq_plan, ma
 
     def source():
         for index, item in enumerate(matrices):
-            assert {name.removesuffix(".codes") for name in written if name.endswith(".codes")} == {
+            assert {name.removesuffix(".scale") for name in written if name.endswith(".scale")} == {
                 module for module, _ in matrices[:index]
             }
             yield item
