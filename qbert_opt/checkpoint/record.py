@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
@@ -20,7 +20,7 @@ METHOD = "qbert-opt"
 FORMAT = "qbert-opt/model@2"
 OLD_FORMAT = "qbert-opt/model@1"  # other names of codes; hashes of weights, plan and tokenizer only
 CONFIG = "config.json"
-PLAN = "allocation.json"
+PLAN: Final = "allocation.json"
 WEIGHTS = "model.safetensors"
 ENTRY = "quantization_config"
 REMEDY = "Quantize the model anew."

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import glob
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputFileError, UsageError
+from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
-JUST_MADE_S = 1.0  # a folder that is younger may not have its lock yet
+RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -53,33 +53,33 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; rename it at the end, remove it if anything goes wrong.
 
-    What a killed process left of the same folder is removed first.
+    Until then no other process can write the same folder. What a killed process left of it is removed first.
 
     Raises:
-        UsageError: `path` holds something already, its parent does not exist, or the disk is full.
+        UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
     check_folder(target)
-    _sweep(target)
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise disk_error(target, error) from None
-    lock = os.open(temporary, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            target.rmdir()
-        temporary.replace(target)
-    except OSError as error:
-        raise disk_error(target, error) from None
-    finally:
-        os.close(lock)
-        shutil.rmtree(temporary, ignore_errors=True)
+    with sole_writer(target):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        except OSError as error:
+            raise disk_error(target, error) from None
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if target.exists():
+                target.rmdir()
+            temporary.replace(target)
+        except OSError as error:
+            raise disk_error(target, error) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -134,21 +134,6 @@ def disk_error(target: Path, error: OSError) -> UsageError:
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
-
-
-def _sweep(target: Path) -> None:
-    """Remove what processes that are dead left of a folder: the system drops a lock with its process."""
-    for left in target.parent.glob(f".{target.name}.*.part"):
-        if not left.is_dir() or left.is_symlink() or time.time() - left.stat().st_mtime < JUST_MADE_S:
-            continue
-        lock = os.open(left, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # somebody is writing it
-        finally:
-            os.close(lock)
 
 
 def _umask() -> int:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputFileError
+from ..errors import InputFileError, QbertOptWarning
 
 IGNORED_SUFFIXES = (".md",)  # notes to people; hidden files are not looked at either
 SEAL = "sha256"
 
 
-class OlderFolderWarning(UserWarning):
+class OlderFolderWarning(QbertOptWarning):
     """A folder of an older format, whose record does not cover everything that is read from it."""
 
 

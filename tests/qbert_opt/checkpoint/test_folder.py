@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
-from qbert_opt.runtime.files import atomic_folder
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.scores import ScoreTable
@@ -170,7 +168,7 @@ main.run()
 """
 
 
-def test_kill_9_never_serves_half_a_model(cli, tiny_folder, gptq_plan, data_file, tmp_path, monkeypatch):
+def test_kill_9_never_serves_half_a_model(cli, tiny_folder, gptq_plan, data_file, tmp_path):
     """What a killed run leaves has another name, is refused, and is removed by the next run, which starts clean."""
     write_allocation(gptq_plan, tmp_path / "plan.json")
     target = tmp_path / "out"
@@ -183,23 +181,9 @@ def test_kill_9_never_serves_half_a_model(cli, tiny_folder, gptq_plan, data_file
     for folder in (target, left):
         with pytest.raises(InputFileError, match=r"is no quantized folder"):
             load_quantized(folder)
-    monkeypatch.setattr("qbert_opt.runtime.files.JUST_MADE_S", 0.0)
     found = cli(*command)
     assert found.code == 0 and "read back" in found.out
     assert not left.exists() and is_quantized(target)
-
-
-def test_the_folder_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
-    """Two runs with one target: the second does not take the first one's unfinished folder for a dead one's."""
-    monkeypatch.setattr("qbert_opt.runtime.files.JUST_MADE_S", 0.0)
-    with atomic_folder(tmp_path / "out") as first:
-        with atomic_folder(tmp_path / "out") as second:
-            assert first.is_dir() and second.is_dir() and first != second
-            (second / "x").touch()
-        assert first.is_dir()
-        shutil.rmtree(tmp_path / "out")
-        (first / "y").touch()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["y"] and len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_reads_back_otherwise_is_never_left(tiny, gptq_plan, file_texts, tmp_path, monkeypatch):

@@ -311,7 +311,6 @@ def test_older_folders_are_checked_as_far_as_their_hashes_go(folder):
         load_quantized(folder)
 
 
-@pytest.mark.filterwarnings("default::qbert_opt.runtime.manifest.OlderFolderWarning")
 def test_the_command_line_says_the_warning_in_one_line(cli, folder):
     """Without the place in the code that gave it; on stderr, so that answers can be read on."""
     aged(folder)
