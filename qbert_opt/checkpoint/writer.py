@@ -66,7 +66,7 @@ def write_checkpoint(
     """
     check_belongs(plan, loaded)
     planned = quantized_parts(plan)
-    others = dict(_others(loaded.model, plan, trained or {}))
+    others = {name: _halved(name, tensor) for name, tensor in _others(loaded.model, plan, trained or {})}
     metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
     with atomic_folder(output) as folder:
         with StreamedFile(folder / WEIGHTS, _shapes(planned, others), metadata) as file:
@@ -77,7 +77,7 @@ def write_checkpoint(
             if (extra := next(source, None)) is not None:
                 raise UsageError(f"matrices: {extra[0]} comes after the plan's last matrix or table.")
             for name, tensor in others.items():
-                file.write(name, _halved(name, tensor))
+                file.write(name, tensor)
         progress(len(planned), len(planned), "reading back")
         write_allocation(plan, folder / PLAN)
         loaded.tokenizer.save_pretrained(folder)
@@ -115,6 +115,8 @@ def _write_matrix(
             f"plan has {planned.rows} x {planned.columns} in {planned.layout}."
         )
     for part, tensor in stored_parts(quantized).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputFileError(f"{planned.module}: its {part} is beyond fp16's limit of 65504. Rescale the weights.")
         file.write(f"{planned.module}.{part}", tensor)
 
 
@@ -152,5 +154,5 @@ def _others(
 def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
     half = tensor.detach().cpu().half()
     if not torch.isfinite(half).all():
-        raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
+        raise InputFileError(f"{name}: holds values beyond fp16's limit of 65504. Rescale the weights.")
     return half

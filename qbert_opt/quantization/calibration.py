@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..models.batches import TokenBatch, tokenize
 from ..models.layers import as_matrix
 from ..models.loading import LoadedModel
+from ..models.outputs import Head
 from ..runtime import plugins
 from ..spec.allocation import Allocation
 from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
@@ -85,12 +86,20 @@ def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> l
 
 
 def fit_grams(
-    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str]
+    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str], head: Head
 ) -> dict[str, torch.Tensor]:
-    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each."""
+    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each.
+
+    Args:
+        model: whose modules they are.
+        method: the quantizer.
+        batches: calibration text.
+        modules: names of linear layers.
+        head: how the model's answers are read.
+    """
     grams = input_grams(model, batches, modules)
     share: float = getattr(plugins.load("quantizers", method), "GRADIENT_SHARE", 0.0)
-    return guided_grams(model, batches, grams, share) if share else grams
+    return guided_grams(model, batches, grams, share, head) if share else grams
 
 
 def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
@@ -120,7 +129,7 @@ class MatrixQuantizer:
         self._plugin = plugins.load("quantizers", method)
         self._method, self._grams = method, dict[str, torch.Tensor]()
         if self._plugin.NEEDS_GRAM:
-            self._batches = fit_batches(loaded, method, fit)
+            self._batches, self._head = fit_batches(loaded, method, fit), loaded.head
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""
@@ -144,7 +153,7 @@ class MatrixQuantizer:
                 if names and held > GRAM_BYTES:
                     break
                 names.append(other.module)
-            self._grams = fit_grams(self.model, self._method, self._batches, names)
+            self._grams = fit_grams(self.model, self._method, self._batches, names, self._head)
         return self._grams[matrix.module]
 
     def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:

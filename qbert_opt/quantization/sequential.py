@@ -44,7 +44,7 @@ def sequential_matrices(
     for block in sorted({matrix.block for matrix in plan.profile.matrices}):
         inside = [matrix.module for matrix in plan.profile.matrices if matrix.block == block]
         progress(len(quantized), len(layouts), inside[0])
-        grams = fit_grams(working, plan.method, batches, inside)
+        grams = fit_grams(working, plan.method, batches, inside, loaded.head)
         for module in inside:
             weight = weight_of(loaded.model, module)
             [quantized[module]] = plugin.quantize(weight, [layouts[module]], grams[module])

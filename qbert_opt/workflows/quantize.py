@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint.packed_modules import quantized_parts
 from ..checkpoint.record import ReadBack, check_belongs
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
@@ -16,6 +17,7 @@ from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
 from ..quantization.sequential import sequential_matrices
+from ..quantization.storable import check_storable
 from ..runtime import plugins
 from ..spec.allocation import Allocation
 from .rescore import rescored
@@ -44,9 +46,11 @@ def quantize_model(
         progress: called with matrices done, matrices in all, and what goes on.
 
     Raises:
-        InputFileError: another model or another data set than the plan's.
+        InputFileError: another model or another data set than the plan's, or a weight that fp16 cannot hold.
         UsageError: the method needs data and there is none, or nothing is gained in sequence.
     """
+    check_belongs(allocation, loaded)
+    check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
     asked = read_back_texts(loaded, allocation, data)
 
     def answer(found: LoadedModel) -> ReadBack | None:
