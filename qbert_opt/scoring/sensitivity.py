@@ -20,6 +20,7 @@ from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
+from ..quantization.storable import check_storable, possible_layouts
 from ..runtime import plugins
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
@@ -84,7 +85,8 @@ def measure_sensitivity(
     Raises:
         UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
             half precision), a matrix without a legal choice, a memory limit that is too small.
-        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, a weight that
+            fp16 cannot hold.
     """
     plugin = plugins.load("metrics", metric)
     method = _only_method(choices)
@@ -103,6 +105,7 @@ def measure_sensitivity(
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
     wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything

@@ -268,6 +268,11 @@ def _check_parts(allocation: Allocation) -> None:
             raise ValueError(f"activations: {strange[0]} is no matrix of the profile.")
         if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
             raise ValueError(f"activations: {item.modules[0]}: scheme tensor has a range, scheme token has none.")
+        if item.low is not None and item.high is not None and not item.low <= 0 <= item.high:
+            raise ValueError(
+                f"activations: {item.modules[0]}: low {item.low:g}, high {item.high:g}; a range holds zero: low is at "
+                "most 0, high at least 0."
+            )
     encoder_bytes = sum(m.bytes for m in allocation.matrices)
     if allocation.encoder_bytes != encoder_bytes:
         raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")

@@ -154,6 +154,10 @@ class ActivationScores(Frozen):
             rows = getattr(self, name)
             if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
                 raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+        for modules, ranges in zip(self.inputs, self.ranges, strict=True):
+            for low, high in filter(None, ranges):
+                if not low <= 0 <= high:
+                    raise ValueError(f"activations: {modules[0]}: low {low:g}, high {high:g}; a range holds zero")
         return self
 
     def multiplied(self, factor: float) -> ActivationScores:

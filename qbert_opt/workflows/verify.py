@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from ..checkpoint.folder import check_belongs
+from ..checkpoint.record import check_belongs
 from ..data.texts import LabeledTexts
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel
 from ..planning.assembly import with_activations
 from ..planning.recipes import uniform_allocation
 from ..quantization.activation_quant import with_rounded_inputs
-from ..quantization.calibration import MatrixQuantizer, quantize_table
+from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
@@ -91,14 +91,9 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
     """
     check_belongs(allocation, loaded)
     model: PreTrainedModel = copy.deepcopy(loaded.model)
-    specs = {m.module: m for m in allocation.profile.matrices}
-    stored: dict[str, torch.Tensor] = {}
-    for planned in allocation.matrices:
-        [quantized] = quantizer.quantize(specs[planned.module], [planned.choice])
-        stored[f"{planned.module}.weight"] = quantized.dequantize()
-    for table in allocation.tables:
-        [quantized] = quantize_table(model, table.module, [table.choice])
-        stored[f"{table.module}.weight"] = quantized.dequantize()
+    stored = {
+        f"{module}.weight": quantized.dequantize() for module, quantized in quantized_matrices(quantizer, allocation)
+    }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(stored[name].view_as(parameter) if name in stored else parameter.half().float())

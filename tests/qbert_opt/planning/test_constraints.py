@@ -124,7 +124,10 @@ def test_a_shortlist_is_different_ordered_and_near(reference):
         (("--budget", "25MB", "--top-k", "2", "--within", "-1%"), "--within -1%: not a share"),
         (("--budget", "25MB", "--top-k", "2", "--apart", "73"), "there are 72 matrices"),
         (("--budget", "25MB", "--refine", "3"), "--refine: needs --model and --data"),
-        (("--budget", "25MB", "--refine", "3", "--top-k", "2", "--model", "m", "--data", "d"), "Remove --top-k, --measure and --least"),
+        (
+            ("--budget", "25MB", "--refine", "3", "--top-k", "2", "--model", "m", "--data", "d"),
+            "Remove --top-k",
+        ),
         (("--budget", "25MB", "--recipe", "qbert-2/3", "--tie", "qkv"), "--recipe: is a fixed rule"),
         (("--budget", "25MB", "--tie", "qkv", "--pin", "attn.q=2", "--pin", "attn.k=8"), "no option in common"),
     ],
