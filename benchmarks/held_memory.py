@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from hwmodels.measured import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
+from hwmodels import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
 from qbert_opt.calibrating import fitting
 from qbert_opt.calibrating.bench import Shape, Subject
 from qbert_opt.calibrating.benches import _engine, find_bench

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from solvers_instances import instance, real_instance
 from solvers_peers import exact_dp, grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
 
-from hwmodels.device import load_device
+from hwmodels import load_device
 from qbert_opt.provenance import code_commit
 from qbert_opt.reference import reference_scores
 from qbert_opt.scores import read_scores

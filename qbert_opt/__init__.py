@@ -24,7 +24,7 @@ _HOMES = {
     "evaluate": ".evaluation",
     "export_model": ".deployment.exporting",
     "from_module": ".models.modules",
-    "load_device": "hwmodels.device",
+    "load_device": "hwmodels",
     "load_model": ".models.loading",
     "load_quantized": ".packing.artifact",
     "measure_sensitivity": ".scoring.sensitivity",

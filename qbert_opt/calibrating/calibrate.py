@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hwmodels.device import Device, load_device
-from hwmodels.measured import MeasuredFormat, MeasuredMemory, Measurements, device_file
+from hwmodels import Device, MeasuredFormat, MeasuredMemory, Measurements, device_file, load_device
 
 from . import bandwidth, fitting, kernels
 from .bench import Bench, Subject

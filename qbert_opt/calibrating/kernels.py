@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hwmodels.measured import MeasuredGrid
+from hwmodels import MeasuredGrid
 
 from .bench import Bench, BenchFormat, Grid
 from .timing import Call, Timing

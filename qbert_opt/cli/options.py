@@ -48,8 +48,7 @@ def load_target(device: str | None):  # type: ignore[no-untyped-def]
         return None
     from pathlib import Path
 
-    from hwmodels.device import load_device
-    from hwmodels.errors import DeviceError
+    from hwmodels import DeviceError, load_device
 
     from ..errors import InputFileError, UsageError
 

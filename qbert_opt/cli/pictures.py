@@ -16,7 +16,7 @@ from ..planning.wishes import RESOURCES
 from ..scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
     from ..plots.frontier import Mark
 

@@ -27,7 +27,7 @@ from ..planning.programs import PlanningTask
 from ..scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 FOLDER = "exporters"
 WORDS = {

@@ -14,7 +14,7 @@ from ..limits import shown
 from .programs import LOSS, PlanningTask
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import load_device
+from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.activations import activation_grid, input_bits, planned_activations, wanted_activations
 from qbert_opt.allocation import read_allocation, write_allocation
 from qbert_opt.calibration import BATCH_SIZE, MatrixQuantizer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..device.description import Device
+from ..device.units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 from .cost_report import CostReport
-from .description import Device
-from .units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 
 REMEDIES = {
     "compute": "a narrower compute type or fewer tokens; fewer stored bits change nothing",

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .cost import OperationCost, operation_cost, unsupported
-from .cost_report import CostReport as CostReport
-from .cost_report import PeakBound as PeakBound
-from .errors import DeviceError
+from ..cost.operation import Operation, StoredWeight
+from ..cost.operation_cost import OperationCost, operation_cost, unsupported
+from ..device.errors import DeviceError
+from ..device.provenance import figures
+from ..device.units import format_seconds
+from .cost_report import CostReport, PeakBound
 from .limits import over_limits
+from .list_scheduling import ScheduledOperation, schedule
 from .memory import MemoryPlan, operations, plan_memory
-from .operation import Operation, StoredWeight
-from .provenance import figures
-from .schedule import ScheduledOperation, schedule
-from .units import format_seconds
 
 if TYPE_CHECKING:
-    from .device import Device
+    from ..device.description import Device
 
 
 def peak_activation_bytes(graph: nx.DiGraph, device: Device) -> int:

@@ -20,11 +20,11 @@ from .fields import (
     Cycles,
     DataRate,
     Frequency,
+    Frozen,
     Joules,
     JoulesOrZero,
     JoulesPerBit,
     Name,
-    Part,
     PerCycle,
     Rows,
     Seconds,
@@ -32,19 +32,17 @@ from .fields import (
     Share,
     Watts,
 )
-
-OperationKind = Literal["gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise"]
-NumberType = Literal["int4", "int8", "int16", "fp8", "fp16", "bf16", "fp32"]
+from .vocabulary import Axis, NumberType, OperationKind
 
 
-class Dram(Part):
+class Dram(Frozen):
     """How a DRAM is wired; its peak bandwidth is `data_rate` x `bus_bits` / 8."""
 
     data_rate_per_s: DataRate = Field(alias="data_rate")
     bus_bits: Count
 
 
-class Memory(Part):
+class Memory(Frozen):
     """One level of memory. A "per_core" memory exists `instances` times and its sizes and rates add up.
 
     A transfer runs at bandwidth x `efficiency` (what the controller reaches) x `contention` (the share that
@@ -87,7 +85,7 @@ class Memory(Part):
         )
 
 
-class Rate(Part):
+class Rate(Frozen):
     """How fast a unit runs one kind of operation.
 
     `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core; without an
@@ -107,7 +105,7 @@ class Rate(Part):
     tile: tuple[Count, Count, Count] = (1, 1, 1)
 
 
-class Unit(Part):
+class Unit(Frozen):
     """A compute unit and the memories from nearest to farthest that feed it.
 
     With `double_buffer` the unit computes while its memories deliver; without it, DRAM time is added.
@@ -126,7 +124,7 @@ class Unit(Part):
     fuses: tuple[tuple[OperationKind, OperationKind], ...] = ()
 
 
-class Format(Part):
+class Format(Frozen):
     """A way of storing weights that a unit really runs.
 
     Attributes:
@@ -149,7 +147,7 @@ class Format(Part):
 
     id: Name
     weight_bits: Annotated[int, Field(strict=True, ge=1, le=32)]
-    axis: Literal["rows", "columns", "none"]
+    axis: Axis
     row_groups: tuple[Count | Literal["every-row"], ...] = ()
     group_sizes: tuple[Count, ...] = ()
     compute: NumberType
@@ -165,14 +163,14 @@ class Format(Part):
     n_multiple: Count = 1
 
 
-class Power(Part):
+class Power(Frozen):
     """Power that flows anyway, and the most that the chip may draw."""
 
     static_w: Watts = Field(alias="static")
     tdp_w: Watts = Field(alias="tdp")
 
 
-class PowerMode(Part):
+class PowerMode(Frozen):
     """What a named power mode changes: clocks and cores of units, bandwidth of memories, and the power itself."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
@@ -183,7 +181,7 @@ class PowerMode(Part):
     read_bytes_per_s: dict[Name, Bandwidth] = Field(alias="read_bw", default_factory=dict)
 
 
-class Rule(Part):
+class Rule(Frozen):
     """What an engine refuses or gets wrong although the unit could do it; every condition that is given must hold.
 
     Attributes:
@@ -199,7 +197,7 @@ class Rule(Part):
 
     id: Name
     bits: tuple[Count, ...] = ()
-    axis: Literal["rows", "columns", "none"] | None = None
+    axis: Axis | None = None
     group_sizes: tuple[Count, ...] = ()
     ragged: StrictBool = False
     outputs_below: Count | None = None
@@ -207,7 +205,7 @@ class Rule(Part):
     source: Annotated[str, Field(min_length=3)]
 
 
-class Limits(Part):
+class Limits(Frozen):
     """What a model may use on this device; an absent limit does not bind. SI numbers, as everywhere.
 
     Attributes:
@@ -225,7 +223,7 @@ class Limits(Part):
     dram_bandwidth: Bandwidth | None = None
 
 
-class Provenance(Part):
+class Provenance(Frozen):
     """Where a figure comes from. `recalled` and `assumed` do not count as sources."""
 
     kind: Literal["datasheet", "vendor", "kernel", "secondary", "derived", "measured", "recalled", "assumed"]
@@ -238,7 +236,7 @@ class Provenance(Part):
         return self.kind not in ("recalled", "assumed")
 
 
-class Reserved(Part):
+class Reserved(Frozen):
     """Memory that other software owns."""
 
     memory: Name

@@ -19,15 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .efficiency import efficiency_at
-from .errors import DeviceError
+from ..device.efficiency import efficiency_at
+from ..device.errors import DeviceError
 from .operation import Operation
 from .placement import Placement, place
 from .tiling import Passes, best_passes
 
 if TYPE_CHECKING:
-    from .device import Device
-    from .parts import Memory
+    from ..device.description import Device
+    from ..device.parts import Memory
 
 TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4}
 

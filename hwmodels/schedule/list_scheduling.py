@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .cost import OperationCost
+from ..cost.operation_cost import OperationCost
 from .memory import LiveTensor, MemoryPlan, activation_sizes, lay_out
 
 if TYPE_CHECKING:
-    from .device import Device
-    from .parts import Unit
+    from ..device.description import Device
+    from ..device.parts import Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from .description import Device
 from .device_file import Located
-from .operation import KINDS
 from .provenance import figures
+from .vocabulary import OPERATION_KINDS
 
 BANDWIDTH_TOLERANCE = 0.02
 
@@ -98,7 +98,7 @@ def _units(device: Device) -> Iterator[Contradiction]:
     rated = {rate.op for unit in device.units for rate in unit.rates}
     rated |= {"matmul"} if "gemm" in rated else set()
     rated |= {"gather"} if "elementwise" in rated else set()
-    for kind in KINDS:
+    for kind in OPERATION_KINDS:
         if kind not in rated:
             yield Contradiction(("units",), f"found no rate for {kind}; legal is one on some unit; add it")
 

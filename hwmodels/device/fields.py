@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from .units import KINDS, parse_bytes, parse_quantity
 
 
-class Part(BaseModel):
+class Frozen(BaseModel):
     """A frozen piece of a device description that accepts no field it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)

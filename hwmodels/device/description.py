@@ -7,14 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
-from .fields import Name, Part
-from .operation import KINDS
+from .fields import Frozen, Name
 from .parts import Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .vocabulary import OPERATION_KINDS
 
-SCHEMA = "qbert-opt/device@1"
 
-
-class Device(Part):
+class Device(Frozen):
     """One device. The first unit that supports an operation runs it; activations are stored in `activation_bits`.
 
     Attributes:
@@ -65,7 +63,7 @@ class Device(Part):
         """Ids of the units that an encoder needs: for each kind of operation the first that is rated for it."""
         return frozenset(
             next((unit.id for unit in self.units for rate in unit.rates if rate.op == kind), self.units[0].id)
-            for kind in KINDS
+            for kind in OPERATION_KINDS
         )
 
     def hands_over_in(self, memory: Memory) -> bool:

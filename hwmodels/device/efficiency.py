@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from .fields import Count, Part, Share
+from .fields import Count, Frozen, Share
 
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
 
 
-class EfficiencyGrid(Part):
+class EfficiencyGrid(Frozen):
     """Efficiency at every combination of some rows m, inputs k and outputs n.
 
     Between its points the logarithm of the efficiency is interpolated in the logarithms of the sizes; outside, the

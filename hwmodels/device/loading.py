@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .consistency import check_consistency
-from .description import SCHEMA as SCHEMA
-from .description import Device as Device
+from .description import Device
 from .device_file import Located, explain, read_device_file
 from .errors import DeviceError
 from .parts import Power
@@ -23,7 +22,7 @@ from .provenance import Figure, figures
 
 _MAX_PARENTS = 4
 _MAX_NAME = 1000  # beyond it the file system itself objects
-_BUNDLED = resources.files(__package__).joinpath("devices")
+_BUNDLED = resources.files("hwmodels").joinpath("devices")
 
 
 def bundled_devices() -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .errors import DeviceError
-from .operation import Operation
+from ..cost.operation import Operation
+from ..device.errors import DeviceError
 
 if TYPE_CHECKING:
-    from .device import Device
+    from ..device.description import Device
 
 _MAX_STATES = 5_000  # an encoder of 12 layers has a few hundred; a graph that exceeds this is ordered greedily
 

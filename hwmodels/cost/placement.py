@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from .operation import Operation, StoredWeight
 
 if TYPE_CHECKING:
-    from .device import Device
-    from .parts import Format, Memory, NumberType, Rate, Rule, Unit
+    from ..device.description import Device
+    from ..device.parts import Format, Memory, Rate, Rule, Unit
+    from ..device.vocabulary import NumberType
 
 INTEGERS: dict[NumberType, int] = {"int4": 4, "int8": 8, "int16": 16}
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import load_device
-from hwmodels.errors import DeviceError
-from hwmodels.memory import plan_memory
-from hwmodels.simulate import peak_activation_bytes, peak_bound_bytes, scratchpad_room_bytes, simulate
+from hwmodels.cost.operation_cost import operation_cost, unsupported
+from hwmodels.device.errors import DeviceError
+from hwmodels.device.loading import load_device
+from hwmodels.schedule.memory import plan_memory
+from hwmodels.schedule.simulate import peak_activation_bytes, peak_bound_bytes, scratchpad_room_bytes, simulate
 
-from .conftest import encoder, gemm, pointwise, stored
+from ..conftest import encoder, gemm, pointwise, stored
 
 CAR_SOC = load_device("car-soc")
 DEVICES = [CAR_SOC, load_device("imx95"), load_device("coral"), load_device("rpi5")]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from .errors import DeviceError
-from .simulate import CostReport, simulate
+from ..device.errors import DeviceError
+from .cost_report import CostReport
+from .simulate import simulate
 
 if TYPE_CHECKING:
-    from .device import Device
+    from ..device.description import Device
 
 
 @dataclass(frozen=True, slots=True)

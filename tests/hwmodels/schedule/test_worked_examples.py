@@ -1,14 +1,14 @@
 """One encoder layer and a whole BERT-base on car-soc, written out as a reader would on paper.
 
-Times are in microseconds; the formulas are those of the module `cost`, the figures those of car-soc.yaml.
+Times are in microseconds; the formulas are those of `hwmodels.cost.operation_cost`, the figures those of car-soc.yaml.
 """
 
 import pytest
 
-from hwmodels.operation import Operation
-from hwmodels.simulate import simulate
+from hwmodels.cost.operation import Operation
+from hwmodels.schedule.simulate import simulate
 
-from .conftest import encoder
+from ..conftest import encoder
 
 TOKENS, WIDTH, INNER, HEADS = 128, 768, 3072, 12
 DRAM = 17.064e3 * 0.70 * 0.60  # bytes per us

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import load_device
-from hwmodels.errors import DeviceError
-from hwmodels.operation import Operation, StoredWeight
-from hwmodels.tiling import best_passes
+from hwmodels.cost.operation import Operation, StoredWeight
+from hwmodels.cost.operation_cost import operation_cost, unsupported
+from hwmodels.cost.tiling import best_passes
+from hwmodels.device.errors import DeviceError
+from hwmodels.device.loading import load_device
 
-from .conftest import gemm, pointwise, stored
+from ..conftest import gemm, pointwise, stored
 
 DRAM = 17.064e9 * 0.70 * 0.60
 TOKENS, WIDTH = 128, 768

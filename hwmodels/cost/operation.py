@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import DeviceError
-
-KINDS = ("gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise")
-AXES = ("rows", "columns", "none")
+from ..device.errors import DeviceError
+from ..device.vocabulary import AXES, OPERATION_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,10 @@ class Operation:
     input_bits: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DeviceError(f"{self.name}: found kind {self.kind!r}; legal are {', '.join(KINDS)}; correct it")
+        if self.kind not in OPERATION_KINDS:
+            raise DeviceError(
+                f"{self.name}: found kind {self.kind!r}; legal are {', '.join(OPERATION_KINDS)}; correct it"
+            )
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
         if self.input_bits not in (None, 8, 16):
             raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")

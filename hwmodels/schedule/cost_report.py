@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .list_scheduling import ScheduledOperation
 from .memory import MemoryPlan
-from .schedule import ScheduledOperation
 
 
 @dataclass(frozen=True, slots=True)

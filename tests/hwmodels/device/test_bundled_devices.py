@@ -2,12 +2,12 @@
 
 import pytest
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import bundled_devices, load_device
-from hwmodels.provenance import figures
-from hwmodels.simulate import simulate
+from hwmodels.cost.operation_cost import operation_cost, unsupported
+from hwmodels.device.loading import bundled_devices, load_device
+from hwmodels.device.provenance import figures
+from hwmodels.schedule.simulate import simulate
 
-from .conftest import encoder, gemm, pointwise, stored
+from ..conftest import encoder, gemm, pointwise, stored
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.errors import DeviceError
-from hwmodels.units import (
+from hwmodels.device.errors import DeviceError
+from hwmodels.device.units import (
     KINDS,
     format_bandwidth,
     format_bytes,
