@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .device.measured import Measurements as Measurements
     from .device.measured import device_file as device_file
     from .device.provenance import figures as figures
+    from .device.strict_yaml import YamlError as YamlError
+    from .device.strict_yaml import parse_yaml as parse_yaml
     from .device.units import format_bandwidth as format_bandwidth
     from .device.units import format_bytes as format_bytes
     from .device.units import format_joules as format_joules
@@ -70,6 +72,8 @@ _HOMES = {
     "QUIET": ".device.measured",
     "device_file": ".device.measured",
     "figures": ".device.provenance",
+    "YamlError": ".device.strict_yaml",
+    "parse_yaml": ".device.strict_yaml",
     "format_bandwidth": ".device.units",
     "format_bytes": ".device.units",
     "format_joules": ".device.units",

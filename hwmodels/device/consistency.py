@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .description import Device
-from .device_file import Located
+from .device_file import refusal
 from .provenance import figures
+from .strict_yaml import Located
 from .vocabulary import OPERATION_KINDS
 
 BANDWIDTH_TOLERANCE = 0.02
@@ -33,8 +34,8 @@ def check_consistency(device: Device, root: Located) -> None:
         DeviceError: the first contradiction, with file, line and field.
     """
     for check in (_names, _memories, _paths, _units, _formats, _modes, _budgets, _sources):
-        for found in check(device):
-            raise root.error(found.loc, found.message)
+        for contradiction in check(device):
+            raise refusal(root, contradiction.loc, contradiction.message)
 
 
 def _names(device: Device) -> Iterator[Contradiction]:

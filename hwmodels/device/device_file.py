@@ -1,84 +1,104 @@
-"""Reading a device file safely, with the line of every value kept for the error message.
-
-A description is a few kilobytes of plain data. So files over 1 MB, aliases (which can explode), duplicate
-keys and anything nested deeper than a description are refused before a document is built.
-"""
+"""Device files: reading one, laying a variant over it, and saying in one line what is wrong at which place."""
 
 from __future__ import annotations
 
 import difflib
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import DeviceError
+from .strict_yaml import MAX_BYTES, Located, YamlError, parse_yaml
 
-MAX_FILE_BYTES = 1_000_000
-_MAX_DEPTH = 16
-_MAX_VALUES = 50_000
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LEGAL = {
+    "bool_type": "true or false",
+    "string_type": "text; put it in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A value of a file: a mapping or list of further ones or a plain scalar, and its place "file:line"."""
+def read_device_file(path: Path) -> Located:
+    """Read one device file.
 
-    value: Any
-    place: str
+    Returns:
+        Its fields, each with its place.
 
-    def plain(self) -> Any:
-        """Return the value without its places."""
-        if isinstance(self.value, dict):
-            return {key: item.plain() for key, item in self.value.items()}
-        if isinstance(self.value, list):
-            return [item.plain() for item in self.value]
-        return self.value
+    Raises:
+        DeviceError: unreadable, not plain YAML (see `strict_yaml`), or no mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DeviceError(f"{path}: found {error.strerror}; legal is a readable file; check the path") from None
+    try:
+        root = parse_yaml(raw, path.name)
+    except YamlError as error:
+        raise DeviceError(str(error)) from None
+    if not isinstance(root.value, dict):
+        raise DeviceError(f"{root.place}: found no fields; legal is a mapping that starts with 'schema:'; add it")
+    return root
 
-    def overlaid(self, own: Located) -> Located:
-        """Return this value with another one laid over it: mappings by key, lists of parts by their `id`."""
-        if isinstance(self.value, dict) and isinstance(own.value, dict):
-            merged = {
-                key: item.overlaid(own.value[key]) if key in own.value else item for key, item in self.value.items()
-            }
-            return Located(merged | {key: item for key, item in own.value.items() if key not in merged}, own.place)
-        mine, theirs = self._by_id(), own._by_id()
-        if mine is None or theirs is None:
-            return own
-        merged = {key: item.overlaid(theirs[key]) if key in theirs else item for key, item in mine.items()}
-        return Located([*merged.values(), *(item for key, item in theirs.items() if key not in merged)], own.place)
 
-    def _by_id(self) -> dict[Any, Located] | None:
-        """Return the items of a list by their `id`, None where it is no list of parts with one each."""
-        if not isinstance(self.value, list):
-            return None
-        ids = [
-            item.value["id"].value if isinstance(item.value, dict) and "id" in item.value else None
-            for item in self.value
-        ]
-        if any(not isinstance(part_id, str) for part_id in ids) or len(set(ids)) < len(ids):
-            return None
-        return dict(zip(ids, self.value, strict=True))
+def overlay(base: Located, own: Located) -> Located:
+    """Return `base` with `own` laid over it: mappings by key, lists of parts by their `id`, else what `own` says."""
+    if isinstance(base.value, dict) and isinstance(own.value, dict):
+        return Located(_merged(base.value, own.value), own.place)
+    base_parts, own_parts = _by_id(base), _by_id(own)
+    if base_parts is None or own_parts is None:
+        return own
+    return Located(list(_merged(base_parts, own_parts).values()), own.place)
 
-    def at(self, loc: Iterable[str | int]) -> Located:
-        """Return what lies at a location, or the nearest parent that exists."""
-        here = self
-        for part in loc:
-            inside = here.value
-            if isinstance(inside, dict) and part in inside:
-                here = inside[str(part)]
-            elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
-                here = inside[part]
-        return here
 
-    def error(self, loc: Iterable[str | int], message: str) -> DeviceError:
-        """Return the error "file:line: field: message" for a location under this value."""
-        steps = tuple(loc)
-        return DeviceError(f"{self.at(steps).place}: {field_path(steps)}: {message}")
+def _merged(base: dict[str, Located], own: dict[str, Located]) -> dict[str, Located]:
+    overlaid = {key: overlay(item, own[key]) if key in own else item for key, item in base.items()}
+    return overlaid | {key: item for key, item in own.items() if key not in overlaid}
+
+
+def _by_id(part_list: Located) -> dict[str, Located] | None:
+    """Return the items of a list by their `id`, None where it is empty or not a list of parts with one each."""
+    if not isinstance(part_list.value, list):
+        return None
+    parts = {
+        item.value["id"].value: item
+        for item in part_list.value
+        if isinstance(item.value, dict) and "id" in item.value and isinstance(item.value["id"].value, str)
+    }
+    return parts if parts and len(parts) == len(part_list.value) else None
+
+
+def value_at(root: Located, loc: Iterable[str | int]) -> Located:
+    """Return what lies at a location, or the nearest parent that exists."""
+    here = root
+    for part in loc:
+        inside = here.value
+        if isinstance(inside, dict) and part in inside:
+            here = inside[str(part)]
+        elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
+            here = inside[part]
+    return here
+
+
+def refusal(root: Located, loc: Iterable[str | int], message: str) -> DeviceError:
+    """Return the error "file:line: field: message" for a location under `root`."""
+    steps = tuple(loc)
+    return DeviceError(f"{value_at(root, steps).place}: {field_path(steps)}: {message}")
 
 
 def field_path(loc: Iterable[str | int]) -> str:
@@ -87,94 +107,20 @@ def field_path(loc: Iterable[str | int]) -> str:
     return path.removeprefix(".") or "device"
 
 
-def read_device_file(path: Path) -> Located:
-    """Read one YAML file.
-
-    Raises:
-        DeviceError: unreadable, too large, not YAML, with aliases, duplicate keys or absurd nesting, or no mapping.
-    """
-    text = _text(path)
-    try:
-        _refuse_bombs(path, text)
-        node = _Loader(text).get_single_node()
-        root = None if node is None else _located(node, path.name)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DeviceError(
-            f"{path.name}:{line}: found {error.problem or error}; legal is plain YAML; correct the file"
-        ) from None
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"{path.name}:1: found {reason}; legal is plain YAML text; correct the file") from None
-    if root is None or not isinstance(root.value, dict):
-        raise DeviceError(f"{path.name}:1: found no fields; legal is a mapping that starts with 'schema:'; add it")
-    return root
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise DeviceError(f"{path}: found {error.strerror}; legal is a readable file; check the path") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise DeviceError(f"{path.name}:1: found over {MAX_FILE_BYTES} bytes; legal is a short description; shorten it")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise DeviceError(f"{path.name}:1: found bytes that are no UTF-8 text; legal is YAML; check the file") from None
-
-
-def _refuse_bombs(path: Path, text: str) -> None:
-    """Refuse aliases, absurd nesting and absurd length in the stream of events, before anything is built."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        place = f"{path.name}:{event.start_mark.line + 1 if event.start_mark else 1}"
-        if isinstance(event, yaml.AliasEvent):
-            raise DeviceError(f"{place}: found an alias '*{event.anchor}'; legal are plain values; write it out")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH or count > _MAX_VALUES:
-            raise DeviceError(
-                f"{place}: found more than {_MAX_DEPTH} levels or {_MAX_VALUES} values; "
-                "legal is a description; shorten the file"
-            )
-
-
-def _located(node: yaml.Node, file: str) -> Located:
-    place = f"{file}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        fields: dict[str, Located] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-            if not isinstance(key_node, yaml.ScalarNode) or key in fields:
-                line = key_node.start_mark.line + 1
-                raise DeviceError(
-                    f"{file}:{line}: found {key!r} as a second or odd key; legal is each key once; remove it"
-                )
-            fields[key] = _located(value_node, file)
-        return Located(fields, place)
-    if isinstance(node, yaml.SequenceNode):
-        return Located([_located(item, file) for item in node.value], place)
-    try:
-        return Located(_Loader("").construct_object(node), place)
-    except ValueError as error:  # a date or a number that Python cannot hold
-        raise DeviceError(f"{place}: found {error}; legal is text or a number; correct it") from None
-
-
-def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> DeviceError:
     """Turn pydantic's findings into one line about the first of them, with its place in the file."""
     findings = error.errors(include_url=False)
     first = findings[0]
     loc = tuple(part for part in first["loc"] if part != "[key]")
-    here = root.at(loc)
-    line = f"{here.place}: {field_path(loc)}: {_finding(first, loc, model)}"
-    return line + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return refusal(root, loc, _finding(first, loc, model) + more)
 
 
 def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
     if finding["type"] == "value_error":
         return str(finding["ctx"]["error"])
+    if finding["type"] in _LEGAL:
+        return f"found {_shown(finding['input'])}; legal is {_LEGAL[finding['type']]}; correct it"
     if finding["type"] == "missing":
         return f"found nothing; legal is {_described(model, loc)}; add the field"
     if finding["type"] == "extra_forbidden":
@@ -182,10 +128,14 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
         near = difflib.get_close_matches(str(loc[-1]), legal, n=1)
         todo = f"did you mean {near[0]!r}?" if near else "remove it"
         return f"found an unknown field; legal fields are {', '.join(legal)}; {todo}"
-    shown = repr(finding["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     legal_text = finding["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-    return f"found {shown}; legal is {legal_text[0].lower() + legal_text[1:]}; correct it"
+    return f"found {_shown(finding['input'])}; legal is {legal_text[0].lower() + legal_text[1:]}; correct it"
+
+
+def _shown(value: object) -> str:
+    """Show a value as it was written, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
@@ -212,5 +162,7 @@ def _described(model: type[BaseModel], loc: tuple[str | int, ...]) -> str:
     owner = _model_at(model, loc[:-1])
     schema = owner.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
     example = f", for example '{schema['examples'][0]}'" if schema.get("examples") else ""
-    kinds = schema.get("enum") or schema.get("description") or schema.get("type") or "a value"
-    return (", ".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)) + example
+    legal = schema.get("enum") or schema.get("const") or schema.get("description") or _TYPES.get(schema.get("type"))
+    if isinstance(legal, list):
+        return ", ".join(map(str, legal))
+    return (f"'{legal}'" if "const" in schema else str(legal or "a mapping")) + example

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from .consistency import check_consistency
 from .description import Device
-from .device_file import Located, explain, read_device_file
+from .device_file import explain, overlay, read_device_file, refusal
 from .errors import DeviceError
 from .parts import Power
-from .provenance import Figure, figures
+from .provenance import figures
+from .strict_yaml import Located
 
 _MAX_PARENTS = 4
 _MAX_NAME = 1000  # beyond it the file system itself objects
@@ -56,7 +57,7 @@ def _inherited(path: Path, heirs: tuple[Path, ...]) -> tuple[Device, Located]:
             f"at most {_MAX_PARENTS} deep; correct it"
         )
     base, base_root = _inherited(_find(parent.value, path.parent), (*heirs, path))
-    root = base_root.overlaid(own)
+    root = overlay(base_root, own)
     device = _validated(root)
     _check_own_sources(device, base, own)
     return device, root
@@ -66,7 +67,7 @@ def _validated(root: Located) -> Device:
     try:
         device = Device.model_validate(root.plain())
     except ValidationError as error:
-        raise DeviceError(explain(error, root, Device)) from None
+        raise explain(error, root, Device) from None
     check_consistency(device, root)
     return device
 
@@ -82,7 +83,8 @@ def _check_own_sources(device: Device, base: Device, own: Located) -> None:
             fnmatchcase(figure.path, pattern) and figure.provenance == entry for pattern, entry in patterns.items()
         )
         if fresh and figure.is_sourced and not is_own:
-            raise own.error(
+            raise refusal(
+                own,
                 ("provenance",),
                 f"found no entry for {figure.path}, which differs from {base.id}; "
                 "legal is a source for every figure that a variant changes; add one",
@@ -129,8 +131,8 @@ def device_schema() -> dict[str, Any]:
 
 def sourced_share(device: Device) -> tuple[int, int]:
     """Return how many of the device's numeric figures have a source, and how many there are."""
-    found: tuple[Figure, ...] = figures(device)
-    return sum(figure.is_sourced for figure in found), len(found)
+    stated = figures(device)
+    return sum(figure.is_sourced for figure in stated), len(stated)
 
 
 def _find(name_or_path: str, folder: Path) -> Path:
