@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..device.errors import DeviceError
+from ..device.units import shown
 from ..device.vocabulary import AXES, OPERATION_KINDS
+
+MOST_ROWS = 10**12  # of one size; what follows from larger ones is no longer a number that a double holds exactly
+MOST_ELEMENTS = 10**18
+_TOO_LARGE = "legal are sizes up to 1e12 and counts up to 1e18; use a smaller batch or a shorter sequence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,15 @@ class StoredWeight:
     def __post_init__(self) -> None:
         if self.axis not in AXES:
             raise DeviceError(f"stored weight: found axis {self.axis!r}; legal are {', '.join(AXES)}; correct it")
-        numbers = (self.bits - 1, self.num_groups, self.code_bytes, self.metadata_bytes)
-        if min(numbers) < 0 or self.group_size < (self.axis != "none"):
+        counts = (self.num_groups, self.group_size, self.code_bytes, self.metadata_bytes)
+        if not 1 <= self.bits <= 64 or min(counts) < 0 or self.group_size < (self.axis != "none"):
             raise DeviceError(
-                f"stored weight: found {self.bits} bits, {self.num_groups} groups of {self.group_size}, "
-                f"{self.code_bytes} + {self.metadata_bytes} bytes; legal are at least 1 bit, groups of at least 1 "
-                "where there is an axis, and no negative size; correct it"
+                f"stored weight: found {shown(self.bits)} bits, {shown(self.num_groups)} groups of "
+                f"{shown(self.group_size)}, {shown(self.code_bytes)} + {shown(self.metadata_bytes)} bytes; legal are "
+                "1 to 64 bits, groups of at least 1 where there is an axis, and no negative size; correct it"
             )
+        if max(counts) > MOST_ELEMENTS:
+            raise DeviceError(f"stored weight: found {shown(max(counts))} groups or bytes; {_TOO_LARGE}")
 
     @property
     def bytes(self) -> int:
@@ -95,12 +102,15 @@ class Operation:
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
         if self.input_bits not in (None, 8, 16):
             raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")
-        if min(sizes) < 1 or min(self.input_elements, self.output_elements) < 0:
+        elements = (self.input_elements, self.output_elements)
+        if min(sizes) < 1 or min(elements) < 0:
             raise DeviceError(
-                f"{self.name}: found m, k, n, batch {', '.join(map(str, sizes[:4]))}, {self.repeats} repeats and "
-                f"{self.input_elements} to {self.output_elements} elements; "
+                f"{self.name}: found m, k, n, batch {', '.join(map(shown, sizes[:4]))}, {shown(self.repeats)} repeats "
+                f"and {shown(self.input_elements)} to {shown(self.output_elements)} elements; "
                 "legal are sizes of at least 1 and no negative count; correct it"
             )
+        if max(sizes) > MOST_ROWS or max(elements) > MOST_ELEMENTS:
+            raise DeviceError(f"{self.name}: found {shown(max(*sizes, *elements))} rows or elements; {_TOO_LARGE}")
 
     @property
     def weights(self) -> int:

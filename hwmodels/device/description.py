@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
-from .fields import Frozen, Name
-from .parts import Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .fields import Frozen, Line, Name
+from .parts import MOST_PARTS, Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
 from .vocabulary import OPERATION_KINDS
 
 
@@ -25,24 +25,24 @@ class Device(Frozen):
 
     schema_: Literal["qbert-opt/device@1"] = Field(alias="schema")
     id: Name
-    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
+    name: Annotated[Line, Field(min_length=1, max_length=200)]
     year: Annotated[int, Field(strict=True, ge=1990, le=2100)] | None = None
     automotive: StrictBool = False
     confidence: Literal["theoretical", "partly-measured", "calibrated"]
     interval: (
-        tuple[Annotated[float, Field(strict=True, gt=0, le=1)], Annotated[float, Field(strict=True, ge=1, le=100)]]
+        tuple[Annotated[float, Field(strict=True, ge=0.01, le=1)], Annotated[float, Field(strict=True, ge=1, le=100)]]
         | None
     ) = None
     activation_bits: Literal[8, 16, 32]
-    memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
-    units: Annotated[tuple[Unit, ...], Field(min_length=1)]
-    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
-    rules: tuple[Rule, ...] = ()
+    memories: Annotated[tuple[Memory, ...], Field(min_length=1, max_length=MOST_PARTS)]
+    units: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=MOST_PARTS)]
+    formats: Annotated[tuple[Format, ...], Field(min_length=1, max_length=MOST_PARTS)]
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_PARTS)] = ()
     power: Power
     power_modes: tuple[PowerMode, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     limits: Limits = Limits()
-    provenance: dict[str, Provenance]
+    provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
 
     def memory(self, memory_id: str) -> Memory:
         """Return the memory of that id."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import DeviceError
 from .strict_yaml import MAX_BYTES, Located, YamlError, parse_yaml
+from .units import shown
 
 _LEGAL = {
     "bool_type": "true or false",
@@ -120,7 +121,7 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
     if finding["type"] == "value_error":
         return str(finding["ctx"]["error"])
     if finding["type"] in _LEGAL:
-        return f"found {_shown(finding['input'])}; legal is {_LEGAL[finding['type']]}; correct it"
+        return f"found {shown(finding['input'])}; legal is {_LEGAL[finding['type']]}; correct it"
     if finding["type"] == "missing":
         return f"found nothing; legal is {_described(model, loc)}; add the field"
     if finding["type"] == "extra_forbidden":
@@ -129,13 +130,7 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
         todo = f"did you mean {near[0]!r}?" if near else "remove it"
         return f"found an unknown field; legal fields are {', '.join(legal)}; {todo}"
     legal_text = finding["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-    return f"found {_shown(finding['input'])}; legal is {legal_text[0].lower() + legal_text[1:]}; correct it"
-
-
-def _shown(value: object) -> str:
-    """Show a value as it was written, shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"found {shown(finding['input'])}; legal is {legal_text[0].lower() + legal_text[1:]}; correct it"
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:

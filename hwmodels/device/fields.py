@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -50,9 +51,29 @@ JoulesOrZero = Annotated[float, _ENERGY0[0], _ENERGY0[1], _ENERGY0[2]]
 JoulesPerBit = Annotated[float, _BIT_ENERGY[0], _BIT_ENERGY[1], _BIT_ENERGY[2]]
 Watts = Annotated[float, _POWER[0], _POWER[1], _POWER[2]]
 
+
+def _one_line(value: object) -> object:
+    """Return text with every run of blanks and line breaks as one blank; what cannot be printed is refused."""
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.split())
+    if not text.isprintable():
+        raise ValueError(f"found {value[:40]!r}; legal is printable text; remove what cannot be printed")
+    return text
+
+
+def _row_count(value: object) -> object:
+    """Return a table's key, which YAML hands over as text, as the number that it says; `01` and `1_0` say none."""
+    if isinstance(value, str) and not re.fullmatch("[1-9][0-9]{0,6}", value):
+        raise ValueError(f"found {value[:40]!r}; legal is a number of rows, for example 128; correct it")
+    return value
+
+
+Line = Annotated[str, BeforeValidator(_one_line)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Rows = Annotated[int, Field(ge=1, le=1_000_000)]  # a key of a table, which YAML hands over as text
-Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-PerCycle = Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)]
+Rows = Annotated[int, BeforeValidator(_row_count), Field(ge=1, le=1_000_000)]
+# the least values keep every time that follows from them finite
+Share = Annotated[float, Field(strict=True, ge=1e-9, le=1, allow_inf_nan=False)]
+PerCycle = Annotated[float, Field(strict=True, ge=1e-6, le=1e9, allow_inf_nan=False)]
 Cycles = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from .errors import DeviceError
+from .strict_yaml import dump_yaml
 
 QUIET = 0.10  # largest spread of repeated timings that still counts as a quiet machine
 MISSED = 1.25  # a held-out model may be this much faster or slower than predicted, where a file is called calibrated
@@ -135,7 +134,7 @@ def device_file(measured: Measurements) -> str:
     }
     if is_calibrated and measured.held_out is not None:
         described["interval"] = [float(min(1.0, measured.held_out[0])), float(max(1.0, measured.held_out[1]))]
-    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
+    return dump_yaml(described)
 
 
 def _memory(memory: MeasuredMemory, is_last: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .fields import (
     Joules,
     JoulesOrZero,
     JoulesPerBit,
+    Line,
     Name,
     PerCycle,
     Rows,
@@ -33,6 +34,8 @@ from .fields import (
     Watts,
 )
 from .vocabulary import Axis, NumberType, OperationKind
+
+MOST_PARTS = 256  # of a kind; a device has a dozen, and checks compare each with each
 
 
 class Dram(Frozen):
@@ -115,12 +118,12 @@ class Unit(Frozen):
     kind: Literal["cpu", "npu", "dsp", "gpu"]
     cores: Count
     clock_hz: Frequency = Field(alias="clock")
-    path: Annotated[tuple[Name, ...], Field(min_length=1)]
+    path: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_PARTS)]
     launch_s: SecondsOrZero = Field(alias="launch")
     double_buffer: StrictBool
     energy_mac_j: dict[NumberType, Joules] = Field(alias="energy_mac")
     energy_element_j: JoulesOrZero = Field(alias="energy_element")
-    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=MOST_PARTS)]
     fuses: tuple[tuple[OperationKind, OperationKind], ...] = ()
 
 
@@ -151,7 +154,7 @@ class Format(Frozen):
     row_groups: tuple[Count | Literal["every-row"], ...] = ()
     group_sizes: tuple[Count, ...] = ()
     compute: NumberType
-    units: Annotated[tuple[Name, ...], Field(min_length=1)]
+    units: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_PARTS)]
     how: Literal["native", "dequant", "lut"]
     table_entries: Count | None = None
     unpack_cycles_per_weight: Cycles = 0.0
@@ -201,8 +204,8 @@ class Rule(Frozen):
     group_sizes: tuple[Count, ...] = ()
     ragged: StrictBool = False
     outputs_below: Count | None = None
-    because: Annotated[str, Field(min_length=3)]
-    source: Annotated[str, Field(min_length=3)]
+    because: Annotated[Line, Field(min_length=3)]
+    source: Annotated[Line, Field(min_length=3)]
 
 
 class Limits(Frozen):
@@ -227,8 +230,8 @@ class Provenance(Frozen):
     """Where a figure comes from. `recalled` and `assumed` do not count as sources."""
 
     kind: Literal["datasheet", "vendor", "kernel", "secondary", "derived", "measured", "recalled", "assumed"]
-    source: Annotated[str, Field(min_length=3)]
-    note: str = ""
+    source: Annotated[Line, Field(min_length=3)]
+    note: Line = ""
 
     @property
     def is_source(self) -> bool:

@@ -8,9 +8,10 @@ is counted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 from pydantic import BaseModel
 
@@ -38,10 +39,11 @@ class Figure:
 
 def figures(device: Device) -> tuple[Figure, ...]:
     """Return every number that the device's file states, in the order of the file's schema."""
-    patterns = sorted(device.provenance.items(), key=lambda item: -len(item[0].replace("*", "")))
+    longest_first = sorted(device.provenance.items(), key=lambda item: -len(item[0].replace("*", "")))
+    patterns = [(re.compile(translate(pattern)).match, entry) for pattern, entry in longest_first]
 
     def source(path: str) -> Provenance | None:
-        return next((entry for pattern, entry in patterns if fnmatchcase(path, pattern)), None)
+        return next((entry for matches, entry in patterns if matches(path)), None)
 
     return tuple(
         Figure(path, value, source(path))

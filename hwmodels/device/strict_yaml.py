@@ -121,6 +121,27 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> str:
     return f"{place}: found text that is not YAML ({reason}); legal is YAML 1.2; {todo}"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text in quotes wherever YAML 1.1 or 1.2 would take it for something else; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write shared values out."""
+        return True
+
+
+for _pattern in (_INTEGER, _OCTAL, _HEXADECIMAL, _FLOAT):
+    _Dumper.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(f"(?:{_pattern.pattern})$"), list("-+.0123456789")
+    )
+
+
+def dump_yaml(value: dict[str, Any]) -> str:
+    """Return YAML text that `parse_yaml` reads back to the same value; keys become text."""
+    return str(
+        yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    )
+
+
 class _Document:
     """The events of one text, turned into values; recursion is bounded by `MAX_DEPTH`."""
 

@@ -166,12 +166,13 @@ class _Scheduler:
 
         Once all earlier operations are finished, exactly the sequential live set is left, so the wait ends.
         """
-        later = {row.finish_s for row in self.rows.values() if row.finish_s > start_s}
-        for moment_s in sorted({start_s, *later}):
+        waiting = sorted({row.finish_s for row in self.rows.values() if row.finish_s > start_s}, reverse=True)
+        moment_s = start_s
+        self.alive = {other for other in self.alive if self._is_alive(other, moment_s)}
+        while waiting and self.sizes[name] + sum(self.sizes[other] for other in self.alive) > self.memory.live_bytes:
+            moment_s = waiting.pop()
             self.alive = {other for other in self.alive if self._is_alive(other, moment_s)}
-            if self.sizes[name] + sum(self.sizes[other] for other in self.alive) <= self.memory.live_bytes:
-                return moment_s
-        raise AssertionError("the sequential live set always fits its own maximum")
+        return moment_s
 
     def _is_alive(self, name: str, moment_s: float) -> bool:
         readers = list(self.graph.successors(name))

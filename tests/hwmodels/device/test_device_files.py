@@ -87,7 +87,7 @@ WRONG = [
     ("size: 1 MiB", "size: -1 MiB", "tiny.yaml:7: memories[0].size: found '-1 MiB', which is negative"),
     ("size: 1 MiB", "size: .nan", "tiny.yaml:7: memories[0].size: found nan without a unit"),
     ("size: 1 MiB", "size: 1 GB/s", "tiny.yaml:7: memories[0].size: found '1 GB/s', whose unit is not one of bytes"),
-    ("size: 1 MiB", "size: 9e20 MiB", "tiny.yaml:7: memories[0].size: found '9e20 MiB', which is absurd"),
+    ("size: 1 MiB", "size: 9e20 MiB", "tiny.yaml:7: memories[0].size: found '9e20 MiB', which is out of range"),
     ("size: 1 MiB", "sise: 1 MiB", "tiny.yaml:7: memories[0].size: found nothing; legal is bytes"),
     ("    latency: 100 ns", "    latency: 100 ns\n    latncy: 1 ns", "did you mean 'latency'?"),
     ("read_bw: 8 GB/s", "read_bw: 8 GB", "tiny.yaml:12: memories[1].read_bw: found '8 GB', whose unit"),
