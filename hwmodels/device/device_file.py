@@ -14,6 +14,7 @@ from .errors import DeviceError
 from .strict_yaml import MAX_BYTES, Located, YamlError, parse_yaml
 from .units import shown
 
+# pydantic's type of a finding -> what is legal, in our words
 _LEGAL = {
     "bool_type": "true or false",
     "string_type": "text; put it in quotes",
@@ -23,6 +24,14 @@ _LEGAL = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
+    "finite_number": "a finite number",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_pattern_mismatch": "a short name of letters, digits, '.', '_' and '-' (only power modes have capitals)",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
 }
 _TYPES = {
     "string": "text",
@@ -109,11 +118,11 @@ def field_path(loc: Iterable[str | int]) -> str:
 
 
 def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> DeviceError:
-    """Turn pydantic's findings into one line about the first of them, with its place in the file."""
+    """Return one line about the first of pydantic's findings, with its place in the file."""
     findings = error.errors(include_url=False)
     first = findings[0]
     loc = tuple(part for part in first["loc"] if part != "[key]")
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
     return refusal(root, loc, _finding(first, loc, model) + more)
 
 
@@ -121,7 +130,8 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
     if finding["type"] == "value_error":
         return str(finding["ctx"]["error"])
     if finding["type"] in _LEGAL:
-        return f"found {shown(finding['input'])}; legal is {_LEGAL[finding['type']]}; correct it"
+        legal_text = _LEGAL[finding["type"]].format(**finding.get("ctx", {}))
+        return f"found {shown(finding['input'])}; legal is {legal_text}; correct it"
     if finding["type"] == "missing":
         return f"found nothing; legal is {_described(model, loc)}; add the field"
     if finding["type"] == "extra_forbidden":
