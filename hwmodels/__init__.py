@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from .cost.operation_cost import OperationCost as OperationCost
     from .cost.operation_cost import operation_cost as operation_cost
     from .cost.operation_cost import unsupported as unsupported
+    from .device.catalogue import bundled_devices as bundled_devices
+    from .device.catalogue import device_names as device_names
     from .device.description import Device as Device
     from .device.errors import DeviceError as DeviceError
-    from .device.loading import bundled_devices as bundled_devices
     from .device.loading import device_schema as device_schema
     from .device.loading import in_power_mode as in_power_mode
     from .device.loading import load_device as load_device
@@ -57,9 +58,10 @@ _HOMES = {
     "OperationCost": ".cost.operation_cost",
     "operation_cost": ".cost.operation_cost",
     "unsupported": ".cost.operation_cost",
+    "bundled_devices": ".device.catalogue",
+    "device_names": ".device.catalogue",
     "Device": ".device.description",
     "DeviceError": ".device.errors",
-    "bundled_devices": ".device.loading",
     "device_schema": ".device.loading",
     "in_power_mode": ".device.loading",
     "load_device": ".device.loading",

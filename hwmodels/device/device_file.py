@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -43,7 +43,7 @@ _TYPES = {
 }
 
 
-def read_device_file(path: Path) -> Located:
+def read_device_file(path: Traversable) -> Located:
     """Read one device file.
 
     Returns:
@@ -58,7 +58,7 @@ def read_device_file(path: Path) -> Located:
     except OSError as error:
         raise DeviceError(f"{path}: found {error.strerror}; legal is a readable file; check the path") from None
     try:
-        root = parse_yaml(raw, path.name)
+        root = parse_yaml(raw, path.name if path.name.isprintable() else ascii(path.name))
     except YamlError as error:
         raise DeviceError(str(error)) from None
     if not isinstance(root.value, dict):

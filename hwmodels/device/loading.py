@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import difflib
 from fnmatch import fnmatchcase
-from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from .catalogue import find_device, is_file
 from .consistency import check_consistency
 from .description import Device
 from .device_file import explain, overlay, read_device_file, refusal
@@ -22,41 +22,45 @@ from .provenance import figures
 from .strict_yaml import Located
 
 _MAX_PARENTS = 4
-_MAX_NAME = 1000  # beyond it the file system itself objects
-_BUNDLED = resources.files("hwmodels").joinpath("devices")
-
-
-def bundled_devices() -> tuple[str, ...]:
-    """Return the names of the devices that ship with the package, sorted."""
-    return tuple(sorted(entry.name[:-5] for entry in _BUNDLED.iterdir() if entry.name.endswith(".yaml")))
 
 
 def load_device(name_or_path: str) -> Device:
-    """Read a device: a path first, then a bundled name with or without `.yaml`.
+    """Read a device.
 
-    `orin-nano@7W` is the device in its power mode 7W. A file with `inherit: orin-nano` states only what differs.
+    A file with `inherit: orin-nano` states only what differs from that device.
+
+    Args:
+        name_or_path: a path, or the name of a device that ships with this package or with a plug-in, with or without
+            `.yaml`; the path comes first. `orin-nano@7W` is the device in its power mode 7W.
+
+    Returns:
+        The device, every figure in SI units.
 
     Raises:
         DeviceError: no such device or mode, or a file that is not a legal and consistent description.
     """
-    if "@" not in name_or_path or len(name_or_path) >= _MAX_NAME or Path(name_or_path).exists():
-        return _inherited(_find(name_or_path, Path()), heirs=())[0]
+    if "@" not in name_or_path or is_file(Path(name_or_path)):
+        return _inherited(find_device(name_or_path), heirs=())[0]
     name, _, mode = name_or_path.rpartition("@")
     return in_power_mode(load_device(name), mode)
 
 
-def _inherited(path: Path, heirs: tuple[Path, ...]) -> tuple[Device, Located]:
+def _inherited(file: Traversable, heirs: tuple[Traversable, ...]) -> tuple[Device, Located]:
     """Return the device of a file and what the file says with its parents; `heirs` inherit from it."""
-    own = read_device_file(path)
+    own = read_device_file(file)
     parent = own.value.pop("inherit", None)
     if parent is None:
         return _validated(own), own
-    if not isinstance(parent.value, str) or len(heirs) >= _MAX_PARENTS or path in heirs:
+    if not isinstance(parent.value, str) or len(heirs) >= _MAX_PARENTS or file in heirs:
         raise DeviceError(
             f"{parent.place}: inherit: found {parent.value!r}; legal is a device that does not inherit from this one, "
             f"at most {_MAX_PARENTS} deep; correct it"
         )
-    base, base_root = _inherited(_find(parent.value, path.parent), (*heirs, path))
+    try:
+        base_file = find_device(parent.value, file.parent if isinstance(file, Path) else None)
+    except DeviceError as error:
+        raise DeviceError(f"{parent.place}: inherit: {error}") from None
+    base, base_root = _inherited(base_file, (*heirs, file))
     root = overlay(base_root, own)
     device = _validated(root)
     _check_own_sources(device, base, own)
@@ -133,21 +137,3 @@ def sourced_share(device: Device) -> tuple[int, int]:
     """Return how many of the device's numeric figures have a source, and how many there are."""
     stated = figures(device)
     return sum(figure.is_sourced for figure in stated), len(stated)
-
-
-def _find(name_or_path: str, folder: Path) -> Path:
-    """Return the file of a device: a path (from `folder`) first, then a bundled one."""
-    path = folder / name_or_path
-    if len(name_or_path) < _MAX_NAME and path.is_file():
-        return path
-    if len(name_or_path) < _MAX_NAME and path.is_dir():
-        raise DeviceError(f"{name_or_path}: found a folder; legal is a device file; name the file inside it")
-    name = name_or_path.removesuffix(".yaml")
-    names = bundled_devices()
-    if name in names:
-        return Path(str(_BUNDLED.joinpath(f"{name}.yaml")))
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]!r}?" if near else "give a path or one of these names"
-    raise DeviceError(
-        f"{name_or_path[:200]}: found no such file or bundled device; legal names are {', '.join(names)}; {guess}"
-    )

@@ -17,9 +17,9 @@ def list_() -> None:
 
     Example: `qbert-opt devices list`
     """
-    from hwmodels import bundled_devices, load_device, sourced_share
+    from hwmodels import device_names, load_device, sourced_share
 
-    for name in bundled_devices():
+    for name in device_names():
         device = load_device(name)
         sourced, figures = sourced_share(device)
         typer.echo(f"{name:16} {device.name} ({device.confidence}, {sourced} of {figures} figures sourced)")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hwmodels import bundled_devices, load_device
 from hwmodels.cost.operation_cost import operation_cost, unsupported
-from hwmodels.device.loading import bundled_devices, load_device
 from hwmodels.device.provenance import figures
 from hwmodels.schedule.simulate import simulate
 

@@ -5,8 +5,8 @@ import time
 import pytest
 import yaml
 
+from hwmodels import bundled_devices, load_device, sourced_share
 from hwmodels.device.errors import DeviceError
-from hwmodels.device.loading import bundled_devices, load_device, sourced_share
 
 GOOD = """\
 schema: qbert-opt/device@1

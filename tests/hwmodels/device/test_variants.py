@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from hwmodels import bundled_devices
 from hwmodels.cost.operation_cost import operation_cost, unsupported
 from hwmodels.device.description import Device
 from hwmodels.device.errors import DeviceError
-from hwmodels.device.loading import bundled_devices, device_schema, in_power_mode, load_device
+from hwmodels.device.loading import device_schema, in_power_mode, load_device
 
 from ..conftest import gemm, stored
 
@@ -49,7 +50,7 @@ def test_a_changed_figure_may_not_keep_the_source_of_the_old_one(tmp_path):
     ("text", "says"),
     [
         ("inherit: child.yaml\nid: x\n", "child.yaml:1: inherit: found 'child.yaml'; legal is a device that does not"),
-        ("inherit: nosuch\nid: x\n", "nosuch: found no such file or bundled device"),
+        ("inherit: nosuch\nid: x\n", "child.yaml:1: inherit: nosuch: found no such file or device"),
         ("inherit: [car-soc]\nid: x\n", r"child.yaml:1: inherit: found \["),
         (CHILD.replace("clock: 2 GHz", "clock: 2"), "child.yaml:4: units.0..clock: found 2 without a unit"),
         (CHILD.replace("id: mma", "id: npu"), r"child.yaml:4: units\[2\].kind: found nothing"),
