@@ -6,8 +6,10 @@ call itself calibrated only if the machine was quiet and predictions were checke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .errors import DeviceError
@@ -108,11 +110,19 @@ class Measurements:
 def device_file(measured: Measurements) -> str:
     """Return the text of a device file; what was not measured (energy, power) is marked assumed.
 
+    Args:
+        measured: what a calibration measured.
+
+    Returns:
+        YAML that `load_device` reads.
+
     Raises:
-        DeviceError: nothing measured where a description needs a figure.
+        DeviceError: nothing measured where a description needs a figure, or a figure that no measurement yields.
     """
     if not measured.formats or not measured.memories or not all(_speeds(f.macs_per_s) for f in measured.formats):
         raise DeviceError(f"{measured.id}: found no products or memories; legal is one of each; measure them")
+    for mistake in _mistakes(measured):
+        raise DeviceError(f"{measured.id}: {mistake}; measure again")
     per_cycle = {form.compute: 0.0 for form in measured.formats}
     for form in measured.formats:
         per_cycle[form.compute] = max(per_cycle[form.compute], form.most_macs_per_s)
@@ -135,6 +145,40 @@ def device_file(measured: Measurements) -> str:
     if is_calibrated and measured.held_out is not None:
         described["interval"] = [float(min(1.0, measured.held_out[0])), float(max(1.0, measured.held_out[1]))]
     return dump_yaml(described)
+
+
+def _mistakes(measured: Measurements) -> Iterator[str]:
+    """Yield what no measurement yields: speeds that are not positive and finite, sizes that do not rise."""
+    for memory in measured.memories:
+        yield from _not_positive(f"memory {memory.id}", [memory.size_bytes, memory.read_bytes_per_s])
+        yield from _not_positive(f"latency of {memory.id}", [memory.latency_s], or_zero=True)
+    tables = {f"format {form.id}": form.macs_per_s for form in measured.formats} | dict(measured.elements_per_s)
+    for name, table in tables.items():
+        yield from _not_positive(name, _speeds(table))
+        if isinstance(table, MeasuredGrid):
+            yield from _no_grid(name, table)
+    yield from _not_positive("cores and clock", [measured.cores, measured.clock_hz])
+    yield from _not_positive("launch and noise", [measured.launch_s, measured.noise], or_zero=True)
+    if measured.held_out is not None:
+        yield from _not_positive("held-out ratios", measured.held_out)
+        if measured.held_out[0] > measured.held_out[1]:
+            yield f"held-out ratios: found {measured.held_out}; legal is the lowest first"
+
+
+def _not_positive(name: str, values: Iterable[float], *, or_zero: bool = False) -> Iterator[str]:
+    for value in values:
+        if not (0 < value < math.inf or (or_zero and value == 0)):
+            yield f"{name}: found {value!r}; legal are finite numbers {'of at least 0' if or_zero else 'above 0'}"
+
+
+def _no_grid(name: str, grid: MeasuredGrid) -> Iterator[str]:
+    axes = {"rows": grid.rows, "inputs": grid.inputs, "outputs": grid.outputs}
+    for axis, sizes in axes.items():
+        if not sizes or sizes[0] < 1 or any(low >= high for low, high in pairwise(sizes)):
+            yield f"{name}: found {axis} {list(sizes)}; legal are sizes from 1 that rise"
+    points = math.prod(len(sizes) for sizes in axes.values())
+    if len(grid.per_s) != points:
+        yield f"{name}: found {len(grid.per_s)} speeds; legal are rows x inputs x outputs = {points}"
 
 
 def _memory(memory: MeasuredMemory, is_last: bool) -> dict[str, Any]:

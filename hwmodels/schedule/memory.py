@@ -54,14 +54,18 @@ def operations(graph: nx.DiGraph) -> dict[str, Operation]:
     """Return the operations of a graph by name.
 
     Raises:
-        DeviceError: empty, cyclic, or a node without an operation.
+        DeviceError: empty, cyclic, or a node without an operation of its name.
     """
-    if not graph or not nx.is_directed_acyclic_graph(graph):
-        raise DeviceError("operator graph: found no operations or a cycle; legal is an acyclic graph; rebuild it")
+    if not graph:
+        raise DeviceError("operator graph: found no operations; legal is at least one; add it")
+    if not nx.is_directed_acyclic_graph(graph):
+        raise DeviceError("operator graph: found a cycle; legal is a directed acyclic graph; remove an edge")
     ops = dict(graph.nodes(data="op"))
     for name, op in ops.items():
         if not isinstance(op, Operation):
             raise DeviceError(f"operator graph: {name}: found no 'op'; legal is an Operation on every node; add it")
+        if op.name != name:
+            raise DeviceError(f"operator graph: {name}: found the operation {op.name!r}; legal is one of that name")
     return ops
 
 

@@ -16,6 +16,8 @@ from .simulate import simulate
 if TYPE_CHECKING:
     from ..device.description import Device
 
+_MOST_WEIGHT = 1e18  # a count of a histogram; sums of such weights are finite
+
 
 @dataclass(frozen=True, slots=True)
 class MixReport:
@@ -64,8 +66,11 @@ def simulate_mix(
         DeviceError: an empty mix, weights that are no shares, or graphs of different models.
     """
     weights = [weight for weight, _ in mix]
-    if not weights or not all(0 <= weight < math.inf for weight in weights) or not math.fsum(weights) > 0:
-        raise DeviceError(f"mix: found weights {weights}; legal are numbers of at least 0 and one above; correct them")
+    if not all(0 <= weight <= _MOST_WEIGHT for weight in weights) or not any(weights):
+        raise DeviceError(
+            f"mix: found weights {weights[:8]}; legal are numbers from 0 to {_MOST_WEIGHT:g} and one above 0; "
+            "correct them"
+        )
     shares = tuple(weight / math.fsum(weights) for weight in weights)
     reports = tuple(simulate(graph, device, inferences_per_s=inferences_per_s) for _, graph in mix)
     stored = {report.weight_bytes for report in reports}

@@ -59,7 +59,7 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
         DeviceError: an operation that no unit runs, resident weights that do not fit, or no legal graph.
     """
     if inferences_per_s is not None and not 0 < inferences_per_s < 1e9:
-        raise DeviceError(f"inferences_per_s: found {inferences_per_s}; legal is more than 0; correct it")
+        raise DeviceError(f"inferences_per_s: found {inferences_per_s}; legal is above 0 and below 1e9; correct it")
     ops = operations(graph)
     costs = {name: operation_cost(op, device) for name, op in ops.items()}
     plan = plan_memory(graph, device)

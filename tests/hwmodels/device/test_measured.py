@@ -6,6 +6,7 @@ import pytest
 from hwmodels import (
     DeviceError,
     MeasuredFormat,
+    MeasuredGrid,
     MeasuredMemory,
     Measurements,
     device_file,
@@ -83,3 +84,35 @@ def test_a_cache_keeps_all_weights_or_none(tmp_path):
     assert small.cached and not large.cached
     assert small.latency_s < 0.5 * small.latency_bound_s and large.latency_s == large.latency_bound_s
     assert small.dram_bytes == 2 * (2**20 + 4) + 0
+
+
+GRID = {"rows": (1, 4), "inputs": (1,), "outputs": (8,), "per_s": (1e9, 2e9)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"noise": float("nan")}, "launch and noise: found nan; legal are finite numbers of at least 0"),
+        ({"held_out": (1.2, 0.9)}, "legal is the lowest first"),
+        ({"held_out": (float("nan"), 1.0)}, "held-out ratios: found nan"),
+        ({"clock_hz": 0.0}, "cores and clock: found 0.0; legal are finite numbers above 0"),
+        ({"launch_s": -1e-6}, "launch and noise: found -1e-06"),
+        ({"elements_per_s": {"gelu": float("inf")}}, "gelu: found inf"),
+        ({"elements_per_s": {"gelu": MeasuredGrid(**GRID | {"rows": (4, 1)})}}, r"gelu: found rows \[4, 1\]; legal"),
+        ({"elements_per_s": {"gelu": MeasuredGrid(**GRID | {"rows": (1, 1)})}}, r"gelu: found rows \[1, 1\]; legal"),
+        ({"elements_per_s": {"gelu": MeasuredGrid(**GRID | {"per_s": (1e9,)})}}, "gelu: found 1 speeds; legal are"),
+        ({"memories": (MeasuredMemory("ram", 2**33, float("nan"), 1e-7),)}, "memory ram: found nan"),
+        ({"formats": (MeasuredFormat("w8", 8, "rows", "int8", {1: 0.0}),)}, "format w8: found 0.0"),
+    ],
+)
+def test_what_no_measurement_yields_is_refused_by_name(changes, says):
+    with pytest.raises(DeviceError, match=says) as refused:
+        device_file(measurements(**changes))
+    assert str(refused.value).startswith("host: ") and str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["1e3", "0o17", "010", "yes", "1:30", "~", "a: b", "0x1f", "- x", "µ"])
+def test_words_that_look_like_numbers_come_back_as_words(tmp_path, text):
+    """PyYAML writes for YAML 1.1, where `1e3` and `0o17` are text; the strict reader takes them for numbers."""
+    device = load_device(write(tmp_path, "host", device_file(measurements(name=text, how=f"{text} 1.0"))))
+    assert device.name == text

@@ -184,15 +184,60 @@ def test_a_stated_rate_sets_bandwidth_and_power(car_soc, make_encoder):
         simulate(make_encoder(layers=1), car_soc, inferences_per_s=-1)
 
 
+def graph_of(*operations):
+    graph = nx.DiGraph()
+    for operation in operations:
+        graph.add_node(operation.name, op=operation)
+    return graph
+
+
 def test_graphs_that_are_none_are_refused(car_soc):
-    loop = nx.DiGraph([("a", "b"), ("b", "a")])
+    renamed = nx.DiGraph()
+    renamed.add_node("a", op=pointwise("b", "gelu", 1, 1))
     bare = nx.DiGraph()
     bare.add_node("a")
-    for graph in (nx.DiGraph(), loop):
-        with pytest.raises(DeviceError, match="no operations or a cycle"):
+    for graph, says in (
+        (nx.DiGraph(), "found no operations"),
+        (nx.DiGraph([("a", "b"), ("b", "a")]), "found a cycle"),
+        (nx.DiGraph([("a", "a")]), "found a cycle"),
+        (nx.Graph([("a", "b")]), "found a cycle; legal is a directed acyclic graph"),
+        (bare, "a: found no 'op'"),
+        (renamed, "a: found the operation 'b'"),
+    ):
+        with pytest.raises(DeviceError, match=says):
             simulate(graph, car_soc)
-    with pytest.raises(DeviceError, match="a: found no 'op'"):
-        simulate(bare, car_soc)
+
+
+@pytest.mark.parametrize("seq", [0, -1, 10**9, 10**400])
+def test_sequences_of_odd_lengths_are_refused_in_one_line(seq):
+    """A sequence of 10^9 has 12 x 10^18 attention scores, more than a count may be."""
+    with pytest.raises(DeviceError, match="legal are sizes") as refused:
+        encoder(layers=1, seq=seq)
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 300
+
+
+def test_the_largest_operation_by_hand(car_soc):
+    """10^18 sums: 32 a cycle at 1 GHz are 3.1e7 s, 2 x 10^18 bytes of DRAM at 7.16688 GB/s 2.8e8 s, nine years."""
+    report = simulate(graph_of(pointwise("sum", "elementwise", 10**9, 10**9)), car_soc)
+    assert report.operations[0].cost.compute_s == pytest.approx(1e18 / 32e9)
+    assert report.dram_bytes == 2 * 10**18
+    assert report.latency_s == pytest.approx(20e-6 + 2e18 / (17.064e9 * 0.70 * 0.60) + 150e-9)
+    assert report.peak_memory_bytes == 10**18 and report.bound_shares == {"dram": 1.0}
+    assert report.over_limits[0] == "memory: needs 1000000000.00 GB, the limit is 214.75 MB"
+
+
+def test_weights_beyond_every_memory_are_priced_and_the_limit_is_named(car_soc):
+    """2^16 x 2^17 codes of 8 bits are 8 GiB and a scale and offset, twice the DRAM: 1.2 s at 7.16688 GB/s."""
+    report = simulate(graph_of(gemm("wide", 1, 2**16, 2**17, stored(2**17, 2**16, 8))), car_soc)
+    assert report.weight_bytes == 2**33 + 4 and report.dram_bytes == 2**33 + 4
+    assert report.latency_s == pytest.approx(20e-6 + (2**33 + 4) / (17.064e9 * 0.70 * 0.60) + 150e-9)
+    assert any(line.startswith("memory: needs 8.59 GB") for line in report.over_limits)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1e9, float("nan"), float("inf")])
+def test_rates_that_are_none_are_refused(car_soc, rate):
+    with pytest.raises(DeviceError, match=r"inferences_per_s: found .*; legal"):
+        simulate(encoder(layers=1, seq=16), car_soc, inferences_per_s=rate)
 
 
 def test_activations_beyond_the_chip_are_noted(car_soc):
