@@ -1,4 +1,4 @@
-"""The work: one operation of a network, and how its weights lie in memory. Nothing here knows a device.
+"""The work: one operation of a network and how its weights are stored, independent of any device.
 
 An operator graph is a `networkx.DiGraph` whose nodes are operation names with the attribute `op`; an edge
 is an activation tensor that the first operation makes and the second reads.
@@ -19,18 +19,19 @@ _TOO_LARGE = "legal are sizes up to 1e12 and counts up to 1e18; use a smaller ba
 
 @dataclass(frozen=True, slots=True)
 class StoredWeight:
-    """How a weight matrix [n, k] (n outputs = rows, k inputs = columns) lies in memory.
+    """How a weight matrix [n, k] (n outputs = rows, k inputs = columns) is stored.
 
     Attributes:
         bits: bits of one code.
-        axis: "rows" (ranges of consecutive rows), "columns" (consecutive inputs of one row) or "none" (floats).
-        num_groups: ranges in the whole matrix, 0 for "none".
-        group_size: rows per range for "rows", inputs per range for "columns", 0 for "none".
-        code_bytes: the packed codes.
-        metadata_bytes: scales and offsets.
-        resident: kept in on-chip scratchpad between inferences, else streamed at every inference.
-        stored_elsewhere: the same bytes belong to another operation too, which counts them as stored; here they are
-            only loaded (a vocabulary head tied to its embedding table).
+        axis: what a group spans: "rows" (consecutive rows), "columns" (consecutive inputs of one row) or "none"
+            (floats without groups).
+        num_groups: groups in the whole matrix, each with its own scale and offset; 0 for "none".
+        group_size: rows per group for "rows", inputs per group for "columns", 0 for "none".
+        code_bytes: bytes of the packed codes.
+        metadata_bytes: bytes of scales and offsets.
+        resident: kept in on-chip scratchpad between inferences; otherwise streamed in every inference.
+        stored_elsewhere: the bytes are shared with another operation, which counts them as stored; here they are only
+            loaded (a vocabulary head tied to its embedding table).
     """
 
     bits: int
@@ -77,9 +78,9 @@ class Operation:
         input_elements: activation elements read, all copies together.
         output_elements: activation elements written, all copies together.
         batch: independent copies (batch size x heads for attention).
-        weight: how the weights are stored; None where there are none.
-        input_bits: width of the integers that a "gemm" reads; None for what the device keeps activations in.
-        repeats: times that one inference runs it, one after the other, with the same weights (layers that share them).
+        weight: how the weights are stored; None without weights.
+        input_bits: width of the integers that a "gemm" reads; None for the device's own activation width.
+        repeats: how many times one inference runs it, with the same weights (layers that share them).
     """
 
     name: str

@@ -1,15 +1,15 @@
-"""What one operation costs on a device, whatever happens before and after it.
+"""The latency model of one operation: what it costs on a device, independent of its neighbours.
 
     latency_bound = launch + max(compute + unpack, near memory, DRAM)      with double buffering
     latency_bound = launch + max(compute + unpack, near memory) + DRAM     without
 
-the roofline (Williams et al. 2009) per memory boundary, with the launch and the unpacking of stored codes
-beside it, as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and
-the device only, so that a linear program may add it up over operations; what operations gain from each
-other (prefetch, fusion, two units at once) is `simulate`'s business and only ever lowers the sum.
+This is a roofline (Williams et al. 2009) per memory boundary plus launch overhead and the unpacking of stored codes,
+as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and the device only, so a
+linear program can sum it over operations. What operations gain from each other (prefetch, fusion, units that run in
+parallel) is left to `simulate` and only ever lowers the sum.
 
-Activations stay on chip where an operation's own inputs and outputs fit the farthest on-chip memory of its unit and
-the other units that an encoder needs reach that memory too; else they cross the DRAM boundary.
+Activations stay on chip if an operation's inputs and outputs fit in the farthest on-chip memory of its unit and the
+other units that an encoder needs can reach that memory; otherwise they cross the DRAM boundary.
 """
 
 from __future__ import annotations
@@ -34,30 +34,31 @@ TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2
 
 @dataclass(frozen=True, slots=True)
 class OperationCost:
-    """The price of one operation on the unit that runs it.
+    """What one operation costs on the unit that runs it.
 
     Attributes:
         name: the operation.
         unit: the compute unit.
         format: the stored format of its weights, or the type it computes in where it has none.
-        compute_s: arithmetic, padding to the unit's tile included.
-        unpack_s: turning stored codes into the compute type.
+        compute_s: arithmetic, including padding to the unit's tile.
+        unpack_s: converting stored codes to the compute type.
         near_s: the slowest transfer between on-chip memories.
         dram_s: transfers from and to the farthest memory.
-        launch_s: starting the operation.
-        latency_bound_s: the time it takes at most when nothing overlaps with its neighbours.
-        latency_floor_s: the time it takes the device's first unit at least, its weights prefetched and its launch
-            fused if its kind ever is; 0 on another unit. One unit runs one operation at a time, so the sum over all
-            operations is below every schedule.
+        launch_s: launch overhead.
+        latency_bound_s: latency if nothing overlaps with its neighbours; an upper bound.
+        latency_floor_s: latency on the device's first unit with its weights prefetched and, where operations of its
+            kind can be fused, without launch; 0 on other units. One unit runs one operation at a time, so the sum over
+            all operations is a lower bound of every schedule.
         dram_bytes: bytes from and to the farthest memory.
-        weight_bytes: stored bytes of its weights, resident or not; once, however often it repeats.
-        held_bytes: what they take in memory while the engine runs; stored bytes but for unpacking engines.
-        dynamic_energy_j: arithmetic, unpacking and transfers; static power is not in it.
-        scratchpad_bytes: stored bytes of its weights that stay in the scratchpad.
+        weight_bytes: stored bytes of its weights, resident or streamed; counted once, however often it repeats.
+        held_bytes: bytes of its weights in memory while the engine runs; the stored bytes unless the engine unpacks
+            weights when it loads them.
+        dynamic_energy_j: arithmetic, unpacking and transfers; without static power.
+        scratchpad_bytes: bytes of its weights that are resident in the scratchpad.
         macs: multiply-accumulates without padding.
         bops: macs x weight bits x activation bits (Baskin et al. 2021).
-        bound: what it waits for: "compute", "unpack", "near memory", "dram" or "launch".
-        weight_dram_s: the part of `dram_s` that loads weights and so could be prefetched.
+        bound: the term that dominates: "compute", "unpack", "near memory", "dram" or "launch".
+        weight_dram_s: the part of `dram_s` that loads weights, which a prefetch can hide.
     """
 
     name: str
@@ -93,13 +94,28 @@ class Crossing:
 
 
 def unsupported(op: Operation, device: Device) -> str | None:
-    """Return the rule that forbids the operation on this device, or None where it runs."""
-    found = place(op, device)
-    return found if isinstance(found, str) else None
+    """Return why the device cannot run the operation.
+
+    Args:
+        op: the operation with its stored weight.
+        device: the hardware.
+
+    Returns:
+        The rule that forbids it, in words; None if some unit runs it.
+    """
+    placement = place(op, device)
+    return placement if isinstance(placement, str) else None
 
 
 def operation_cost(op: Operation, device: Device) -> OperationCost:
-    """Return the price of one operation.
+    """Return what one operation costs on the first unit that can run it.
+
+    Args:
+        op: the operation with its stored weight.
+        device: the hardware.
+
+    Returns:
+        Seconds, bytes and joules of all its repeats.
 
     Raises:
         DeviceError: no unit of the device runs it.
@@ -168,7 +184,7 @@ def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]
 
 
 def _efficiency(op: Operation, placement: Placement) -> float:
-    """Share of the peak rate; a product measured in its format goes before what is known of the unit."""
+    """Return the share of the peak rate; figures measured for the stored format take precedence over the unit's."""
     form, rate = placement.format, placement.rate
     for table in (form if op.kind == "gemm" else None, rate):
         if table is None:

@@ -1,4 +1,4 @@
-"""Which unit runs an operation, and in which format: the first unit of the device that can, or the rule against it."""
+"""Which unit runs an operation, and in which format: the first that can, or the rule that forbids it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,15 @@ class Placement:
 
 
 def place(op: Operation, device: Device) -> Placement | str:
-    """Return where an operation runs, or the rule that forbids it everywhere, in words."""
+    """Choose the unit and format that run an operation.
+
+    Args:
+        op: the operation with its stored weight.
+        device: the hardware; its units are tried in the order of the file.
+
+    Returns:
+        The placement, or the reason why no unit runs the operation, in words.
+    """
     for rule in device.rules:
         if _forbids(rule, op):
             return f"found {_weight_text(op)}; legal is what rule {rule.id!r} allows: {rule.because}; choose another"
@@ -45,7 +53,7 @@ def place(op: Operation, device: Device) -> Placement | str:
     for unit in device.units:
         path = device.path(unit)
         if op.weight and op.weight.resident and device.scratchpad not in path:
-            reasons.append(f"{unit.id} reaches no scratchpad that could keep weights")
+            reasons.append(f"{unit.id} reaches no scratchpad for resident weights")
             continue
         for form in device.formats if needs_format else (None,):
             if form is not None and unit.id not in form.units:
@@ -122,9 +130,9 @@ def _row_groups_match(form: Format, op: Operation, weight: StoredWeight) -> bool
 
 
 def _why_nowhere(op: Operation, device: Device, reasons: list[str]) -> str:
-    told = list(dict.fromkeys(reason for reason in reasons if reason))
-    if told:
-        return f"found {_weight_text(op)}; {'; '.join(told)}; choose another format"
+    distinct = list(dict.fromkeys(reason for reason in reasons if reason))
+    if distinct:
+        return f"found {_weight_text(op)}; {'; '.join(distinct)}; choose another format"
     legal = sorted({(form.weight_bits, form.axis) for form in device.formats})
     formats = ", ".join(f"{bits} bits {axis}" for bits, axis in legal)
     return f"found {_weight_text(op)}; legal on {device.id}: {formats}; choose one of these"

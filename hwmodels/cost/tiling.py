@@ -1,9 +1,9 @@
-"""How often a product [m, k] x [k, n] crosses a memory boundary when the near side holds only so much.
+"""Tiling: how often the operands of a product [m, k] x [k, n] cross a memory boundary of limited near capacity.
 
-Three ways to cut the work, each of which keeps something near; the cheapest is taken (a two-level version
-of the mapping search of Timeloop, Parashar et al. 2019): rows of the activation stay and the weights pass
-once per block of rows; columns of the weights stay and the activation passes once per block; or a square
-block of outputs stays in 32-bit accumulators and both pass.
+Three loop orders are compared and the one that moves the fewest bytes is taken (a two-level version of the mapping
+search of Timeloop, Parashar et al. 2019): a block of activation rows stays near and the weights pass once per block; a
+block of weight columns stays near and the activation passes once per block; or a square block of outputs stays near in
+32-bit accumulators and both operands pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DEPTH = 64  # inputs held at once where the whole depth k does not fit
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """How often the weights and the activation cross the boundary, 1 where each crosses once."""
+    """How many times the weights and the activation cross the boundary; 1 is the minimum."""
 
     weight: int
     activation: int
@@ -31,8 +31,11 @@ def best_passes(m: int, k: int, n: int, *, activation_bytes: float, weight_bytes
         k: inputs.
         n: outputs.
         activation_bytes: bytes of one activation element.
-        weight_bytes: bytes of one weight on the near side; weights are double-buffered there.
-        capacity_bytes: bytes that the near side may fill.
+        weight_bytes: bytes of one weight on the near side, where weights are double-buffered.
+        capacity_bytes: usable bytes of the near side.
+
+    Returns:
+        Passes of weights and activation.
 
     >>> best_passes(128, 768, 768, activation_bytes=1, weight_bytes=1, capacity_bytes=400_000)
     Passes(weight=1, activation=1)

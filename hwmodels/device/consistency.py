@@ -1,4 +1,4 @@
-"""Figures of a device that contradict each other or name what is not there.
+"""Figures of a device that contradict each other, and references to parts that do not exist.
 
 Public tables of devices are wrong in ways that arithmetic catches (a doubled bus, a bandwidth in bits);
 these checks run on every file that is loaded.
@@ -29,6 +29,10 @@ class Contradiction:
 
 def check_consistency(device: Device, root: Located) -> None:
     """Refuse a device that contradicts itself.
+
+    Args:
+        device: the device.
+        root: the file that it was read from.
 
     Raises:
         DeviceError: the first contradiction, with file, line and field.
@@ -83,7 +87,7 @@ def _paths(device: Device) -> Iterator[Contradiction]:
         if path and path[-1].kind not in ("dram", "flash"):
             yield Contradiction(
                 ("units", position, "path"),
-                f"found it ending in {path[-1].id}, a {path[-1].kind}; legal is a dram or flash last; add it",
+                f"found {path[-1].id}, a {path[-1].kind}, as the last memory; legal is a dram or flash; add it",
             )
 
 
@@ -133,7 +137,7 @@ def _formats(device: Device) -> Iterator[Contradiction]:
             )
         if (form.axis == "columns") != bool(form.group_sizes) or (form.axis != "rows" and form.row_groups):
             yield Contradiction(
-                here, "found groups that do not go with the axis; legal is group_sizes for columns only and "
+                here, "found groups that do not match the axis; legal is group_sizes for columns only and "
                 "row_groups for rows only; correct it"
             )  # fmt: skip
         if form.how == "native" and (form.unpack_cycles_per_weight or form.unpack_cycles_per_group):

@@ -1,4 +1,4 @@
-"""What a device is: its memories, compute units, formats and limits, and what follows from them at once."""
+"""The description of a device: memories, compute units, formats and limits, and what follows directly from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Device(Frozen):
     """One device. The first unit that supports an operation runs it; activations are stored in `activation_bits`.
 
     Attributes:
-        confidence: how far latency may be trusted: "theoretical", "partly-measured" or "calibrated".
-        interval: measured / predicted latency, lowest and highest; the default goes with `confidence`.
+        confidence: how far predicted latency can be trusted: "theoretical", "partly-measured" or "calibrated".
+        interval: lowest and highest measured / predicted latency; the default depends on `confidence`.
         memories: all memories; each unit's `path` names those that feed it.
-        reserved: memory that other software owns.
+        reserved: memory that other software occupies.
         provenance: pattern of a figure's path -> its source; the most specific pattern wins.
     """
 
@@ -54,7 +54,7 @@ class Device(Frozen):
 
     @property
     def scratchpad(self) -> Memory | None:
-        """The memory that resident weights live in: the farthest scratchpad on the first unit's path."""
+        """The memory for resident weights: the farthest scratchpad on the first unit's path."""
         pads = [memory for memory in self.path(self.units[0]) if memory.kind == "scratchpad"]
         return pads[-1] if pads else None
 
@@ -67,30 +67,30 @@ class Device(Frozen):
         )
 
     def hands_over_in(self, memory: Memory) -> bool:
-        """Whether activations in an on-chip memory are within reach of every unit that an encoder needs.
+        """Whether every unit that an encoder needs can reach activations in an on-chip memory.
 
-        An NPU that lacks an operation and shares only DRAM with the processor that has it must hand over there.
+        An NPU that lacks an operation and shares only DRAM with the processor that runs it hands over in DRAM.
         """
         return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
 
     @property
     def far_memory(self) -> Memory:
-        """The memory that streamed weights come from: the last on the first unit's path."""
+        """The memory that weights are streamed from: the last on the first unit's path."""
         return self.path(self.units[0])[-1]
 
     @property
     def available_bytes(self) -> int:
-        """Bytes of the far memory that a model may fill: its usable share, and no more than others leave."""
+        """Bytes of the far memory that a model may fill: its usable share, less what others reserve beyond that."""
         far = self.far_memory
         reserved = sum(part.size_bytes for part in self.reserved if part.memory == far.id)
         return min(far.usable_bytes, far.size_bytes - reserved)
 
     @property
     def latency_interval(self) -> tuple[float, float]:
-        """Measured / predicted latency to expect, lowest and highest.
+        """Lowest and highest measured / predicted latency to expect.
 
-        The defaults follow what uncalibrated rooflines missed by on real processors: too fast by up to three
-        times without calibration, by up to two with measured peaks.
+        The defaults reflect the error of rooflines on real processors: they underestimate latency by up to a factor of
+        three without calibration and of two with measured peaks.
         """
         default = {"theoretical": (0.5, 3.0), "partly-measured": (0.6, 2.0), "calibrated": (0.9, 1.1)}
         return self.interval or default[self.confidence]

@@ -1,4 +1,4 @@
-"""How much of its peak a unit reaches, as measured at some sizes and interpolated between them."""
+"""The efficiency of a unit (share of its peak rate), measured at some sizes and interpolated between them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ Sizes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
 class EfficiencyGrid(Frozen):
     """Efficiency at every combination of some rows m, inputs k and outputs n.
 
-    Between its points the logarithm of the efficiency is interpolated in the logarithms of the sizes; outside, the
-    nearest point holds.
+    Log efficiency is interpolated linearly in the logarithms of the sizes; outside the grid the nearest point holds.
 
     Attributes:
         rows: sizes m, rising.
@@ -47,7 +46,12 @@ class EfficiencyGrid(Frozen):
         return self
 
     def at(self, rows: int, inputs: int, outputs: int) -> float:
-        """Return the efficiency at one size.
+        """Return the efficiency of one product or pointwise operation.
+
+        Args:
+            rows: rows m of the activation.
+            inputs: inputs k; 1 for pointwise work.
+            outputs: outputs n.
 
         >>> EfficiencyGrid(rows=(1, 4), inputs=(1,), outputs=(8,), efficiency=(0.1, 0.4)).at(2, 1, 8)
         0.2
@@ -72,7 +76,12 @@ def _corners(sizes: tuple[int, ...], size: int) -> list[tuple[int, float]]:
 
 
 def efficiency_at(rows: int, by_rows: dict[int, float], default: float) -> float:
-    """Return the efficiency for an activation of so many rows, `default` where no table says.
+    """Return the efficiency for an activation with a number of rows, interpolated in the logarithm of the rows.
+
+    Args:
+        rows: rows m of the activation.
+        by_rows: rows -> efficiency; outside its points the nearest holds.
+        default: efficiency without a table.
 
     >>> efficiency_at(4, {1: 0.1, 16: 0.9}, 1.0)
     0.5

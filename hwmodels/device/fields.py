@@ -63,7 +63,7 @@ def _one_line(value: object) -> object:
 
 
 def _row_count(value: object) -> object:
-    """Return a table's key, which YAML hands over as text, as the number that it says; `01` and `1_0` say none."""
+    """Check a key of a table, which YAML gives as text: `01` and `1_0` are not numbers of rows."""
     if isinstance(value, str) and not re.fullmatch("[1-9][0-9]{0,6}", value):
         raise ValueError(f"found {value[:40]!r}; legal is a number of rows, for example 128; correct it")
     return value

@@ -1,7 +1,4 @@
-"""A device read from one YAML file with sources, or from a variant of another file.
-
-`load_device` takes a path first and a bundled name second, so that `car-soc.yaml` works from anywhere.
-"""
+"""Loading a device: from a file or a name, as a variant of another device, in a power mode."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ def load_device(name_or_path: str) -> Device:
 
 
 def _inherited(file: Traversable, heirs: tuple[Traversable, ...]) -> tuple[Device, Located]:
-    """Return the device of a file and what the file says with its parents; `heirs` inherit from it."""
+    """Return the device of a file and its fields with the inherited ones; `heirs` are files that inherit from it."""
     own = read_device_file(file)
     parent = own.value.pop("inherit", None)
     if parent is None:
@@ -98,6 +95,10 @@ def _check_own_sources(device: Device, base: Device, own: Located) -> None:
 def in_power_mode(device: Device, mode_id: str) -> Device:
     """Return the device with the clocks, cores, bandwidths and power of one of its power modes.
 
+    Args:
+        device: the device.
+        mode_id: id of the mode, for example "7W".
+
     Raises:
         DeviceError: the device has no such mode.
     """
@@ -134,6 +135,6 @@ def device_schema() -> dict[str, Any]:
 
 
 def sourced_share(device: Device) -> tuple[int, int]:
-    """Return how many of the device's numeric figures have a source, and how many there are."""
+    """Return how many of the device's figures have a source, and how many figures there are."""
     stated = figures(device)
     return sum(figure.is_sourced for figure in stated), len(stated)

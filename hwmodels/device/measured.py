@@ -1,7 +1,7 @@
-"""From a table of measured numbers to a device file with provenance `measured`.
+"""From a table of measurements to a device file with provenance `measured`.
 
-Measuring needs an engine and lives elsewhere; here its numbers become a description that works anywhere. A file may
-call itself calibrated only if the machine was quiet and predictions were checked on models that it never saw.
+Measuring needs an engine and is done elsewhere; here its results become a device description. A file is marked
+calibrated only if the machine was quiet and predictions were checked on held-out models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MISSED = 1.25  # a held-out model may be this much faster or slower than predict
 
 @dataclass(frozen=True, slots=True)
 class MeasuredMemory:
-    """One step of the bandwidth ladder; the last one is DRAM."""
+    """Size, bandwidth and latency of one memory level; the last one is DRAM."""
 
     id: str
     size_bytes: int
@@ -45,7 +45,7 @@ class MeasuredGrid:
 class MeasuredFormat:
     """How fast products run in one stored format: multiply-accumulates per second, by rows m or over a whole grid.
 
-    `loaded_bits` is what a weight takes in memory while the engine runs, where that is not what is stored.
+    `loaded_bits` is the width of a weight in memory while the engine runs, where it differs from the stored width.
     """
 
     id: str
@@ -79,9 +79,9 @@ class Measurements:
             products of two activations per second.
         launch_s: overhead of one operation.
         noise: spread of repeated timings as a share of their median.
-        how: what measured it, with versions and date.
-        path: ids of the memories that price an operation, nearest first; the last two where empty.
-        held_out: lowest and highest measured / predicted latency of models not used here; None if unchecked.
+        how: the tool that measured, with versions and date.
+        path: ids of the memories that feed the unit, nearest first; the last two if empty.
+        held_out: lowest and highest measured / predicted latency of held-out models; None if not checked.
     """
 
     id: str
@@ -100,7 +100,7 @@ class Measurements:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the machine was quiet and models that were not used here came out as predicted."""
+        """Whether the machine was quiet and predictions for held-out models were close enough."""
         if self.held_out is None or self.noise > QUIET:
             return False
         lowest, highest = self.held_out
@@ -225,7 +225,7 @@ def _unit(measured: Measurements, per_cycle: Mapping[str, float]) -> dict[str, A
 
 
 def _shared_grid(formats: tuple[MeasuredFormat, ...], compute: str) -> MeasuredGrid | None:
-    """Return the grid that several formats of one type have in common; it is written once, at the rate."""
+    """Return the grid that several formats of one type share; it is written once, with the rate."""
     grids = [form.macs_per_s for form in formats if form.compute == compute]
     for grid in grids:
         if isinstance(grid, MeasuredGrid) and sum(other is grid for other in grids) > 1:

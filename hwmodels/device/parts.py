@@ -39,7 +39,7 @@ MOST_PARTS = 256  # of a kind; a device has a dozen, and checks compare each wit
 
 
 class Dram(Frozen):
-    """How a DRAM is wired; its peak bandwidth is `data_rate` x `bus_bits` / 8."""
+    """Data rate and bus width of a DRAM; its peak bandwidth is `data_rate` x `bus_bits` / 8."""
 
     data_rate_per_s: DataRate = Field(alias="data_rate")
     bus_bits: Count
@@ -48,8 +48,8 @@ class Dram(Frozen):
 class Memory(Frozen):
     """One level of memory. A "per_core" memory exists `instances` times and its sizes and rates add up.
 
-    A transfer runs at bandwidth x `efficiency` (what the controller reaches) x `contention` (the share that
-    other software leaves to us). `usable` is the share of the size that we may fill.
+    A transfer runs at bandwidth x `efficiency` (the share that the controller reaches) x `contention` (the share that
+    other software leaves free). `usable` is the share of the size that a model may fill.
     """
 
     id: Name
@@ -68,7 +68,7 @@ class Memory(Frozen):
 
     @property
     def usable_bytes(self) -> int:
-        """Bytes that we may fill, all instances of a per-core memory together."""
+        """Bytes that a model may fill, all instances of a per-core memory together."""
         return int(self.size_bytes * self.usable) * self._copies
 
     @property
@@ -76,7 +76,12 @@ class Memory(Frozen):
         return self.instances if self.scope == "per_core" else 1
 
     def transfer_s(self, read_bytes: float, written_bytes: float) -> float:
-        """Time to read and write so many bytes: bytes / derated bandwidth + one latency; nothing for no bytes."""
+        """Return the seconds of a transfer: bytes / derated bandwidth + one latency; 0 for no bytes.
+
+        Args:
+            read_bytes: bytes read from this memory.
+            written_bytes: bytes written to it.
+        """
         if not read_bytes and not written_bytes:
             return 0.0
         derate = self.efficiency * self.contention * self._copies
@@ -91,11 +96,10 @@ class Memory(Frozen):
 class Rate(Frozen):
     """How fast a unit runs one kind of operation.
 
-    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (the rest) per cycle and core; without an
-    `efficiency` it is what the unit reaches. Sizes
-    m, n, k are rounded up to `tile`, since the array works on the padding too. `efficiency_by_rows` (m:
-    efficiency) replaces `efficiency` where it is known; between its points it is interpolated in log m;
-    `efficiency_by_shape` replaces both. `launch` replaces the unit's own for this kind of operation.
+    `per_cycle` counts multiply-accumulates (gemm, matmul) or elements (other kinds) per cycle and core, and
+    `efficiency` is the share of it that the unit reaches. Sizes m, n, k are rounded up to multiples of `tile`.
+    `efficiency_by_rows` (m: efficiency), interpolated in log m, replaces `efficiency`; `efficiency_by_shape` replaces
+    both. `launch` replaces the unit's own launch overhead for this kind of operation.
     """
 
     op: OperationKind
@@ -111,7 +115,7 @@ class Rate(Frozen):
 class Unit(Frozen):
     """A compute unit and the memories from nearest to farthest that feed it.
 
-    With `double_buffer` the unit computes while its memories deliver; without it, DRAM time is added.
+    With `double_buffer` compute and DRAM transfers overlap; without it their times add up.
     """
 
     id: Name
@@ -128,22 +132,22 @@ class Unit(Frozen):
 
 
 class Format(Frozen):
-    """A way of storing weights that a unit really runs.
+    """A way of storing weights that a unit can run.
 
     Attributes:
         weight_bits: bits of one code.
         axis: "rows", "columns" or "none" (floats), as in `StoredWeight`.
-        row_groups: legal numbers of row ranges; empty for any, "every-row" for one range per row.
-        group_sizes: legal inputs per range for "columns".
+        row_groups: legal numbers of row groups; empty for any, "every-row" for one group per row (per-channel).
+        group_sizes: legal inputs per group for "columns" (group-wise).
         compute: the type that the unit multiplies in.
-        how: "native" (the unit reads the codes), "dequant" (multiply and add), "lut" (a table per range).
-        table_entries: entries of a range's table where `how` is "lut".
-        unpack_cycles_per_weight: cycles of one core to turn one code into the compute type.
-        unpack_cycles_per_group: cycles to fetch one range's scale or build its table.
-        efficiency_by_rows: rows m -> efficiency of the product in this format, in place of the rate's own.
-        efficiency_by_shape: the same over rows, inputs and outputs; it wins over both.
-        loaded_bits: bits of one weight in memory while the engine runs, scales included; as stored if absent. Engines
-            that unpack a file when they load it say so here.
+        how: "native" (the unit reads the codes), "dequant" (multiply and add) or "lut" (a lookup table per group).
+        table_entries: entries of a group's table where `how` is "lut".
+        unpack_cycles_per_weight: cycles of one core to convert one code to the compute type.
+        unpack_cycles_per_group: cycles to fetch one group's scale or build its table.
+        efficiency_by_rows: rows m -> efficiency of the product in this format; replaces the rate's own.
+        efficiency_by_shape: the same over rows, inputs and outputs; replaces both.
+        loaded_bits: bits of one weight in memory while the engine runs, scales included, for engines that unpack
+            weights when they load them; as stored if absent.
         k_multiple: the inputs must be a multiple of this.
         n_multiple: the outputs must be a multiple of this.
     """
@@ -167,7 +171,7 @@ class Format(Frozen):
 
 
 class Power(Frozen):
-    """Power that flows anyway, and the most that the chip may draw."""
+    """Static power, and the thermal design power that the chip must not exceed."""
 
     static_w: Watts = Field(alias="static")
     tdp_w: Watts = Field(alias="tdp")
@@ -185,17 +189,17 @@ class PowerMode(Frozen):
 
 
 class Rule(Frozen):
-    """What an engine refuses or gets wrong although the unit could do it; every condition that is given must hold.
+    """A case that an engine refuses or computes wrongly although the unit could run it; all given conditions must hold.
 
     Attributes:
         id: name of the rule.
-        bits: widths that it is about; empty for all.
-        axis: axis that it is about; None for all.
-        group_sizes: inputs per range that it is about; empty for all.
-        ragged: only where the last range of a row would be incomplete.
-        outputs_below: only for matrices of fewer outputs.
-        because: what happens.
-        source: who says so.
+        bits: bit widths that it applies to; empty for all.
+        axis: axis that it applies to; None for all.
+        group_sizes: inputs per group that it applies to; empty for all.
+        ragged: only where the last group of a row would be incomplete.
+        outputs_below: only for matrices with fewer outputs.
+        because: what goes wrong.
+        source: where that is documented or was observed.
     """
 
     id: Name
@@ -235,7 +239,7 @@ class Provenance(Frozen):
 
     @property
     def is_source(self) -> bool:
-        """Whether somebody else could check the figure."""
+        """Whether the figure can be checked: neither recalled nor assumed."""
         return self.kind not in ("recalled", "assumed")
 
 

@@ -1,9 +1,8 @@
-"""Which figures of a device somebody could check, and which are assumed.
+"""Which figures of a device have a source, and which are assumed.
 
 A figure's path joins field names, and ids in place of list positions: `memories.ddr.read_bw`,
 `units.mma.rates.gemm.int8.per_cycle`. A pattern of `provenance` may use `*`; the longest pattern that
-matches wins. Limits are the engineer's wishes, and the bits and groups of a format say what it is: neither
-is counted.
+matches wins. Limits, and the bits and groups of a format, are specifications, not figures: they are not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries", "loaded_
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of a device file, in SI units, and where it comes from (None: nobody says)."""
+    """One number of a device file, in SI units, and its source (None: not stated)."""
 
     path: str
     value: float
@@ -33,12 +32,12 @@ class Figure:
 
     @property
     def is_sourced(self) -> bool:
-        """Whether the figure has a source that could be checked."""
+        """Whether the figure has a source that can be checked."""
         return self.provenance is not None and self.provenance.is_source
 
 
 def figures(device: Device) -> tuple[Figure, ...]:
-    """Return every number that the device's file states, in the order of the file's schema."""
+    """Return every number that the device's file states, with its source, in the order of the schema."""
     longest_first = sorted(device.provenance.items(), key=lambda item: -len(item[0].replace("*", "")))
     patterns = [(re.compile(translate(pattern)).match, entry) for pattern, entry in longest_first]
 
@@ -54,9 +53,9 @@ def figures(device: Device) -> tuple[Figure, ...]:
 
 
 def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
-    """Yield path and value of each number under `value` that was written down (defaults were not).
+    """Yield path and value of each number under `value` that the file states; defaults do not count.
 
-    A grid was measured as a whole and counts as one figure, its best efficiency.
+    A grid was measured as a whole and counts as one figure, its highest efficiency.
     """
     if isinstance(value, EfficiencyGrid):
         yield path, max(value.efficiency)

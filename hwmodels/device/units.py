@@ -1,8 +1,7 @@
 """Quantities with compulsory units: strings outside, SI numbers inside.
 
-`MB` is 10**6 bytes and `MiB` is 2**20, as IEC 80000-13 has it. A bare number is refused, because nobody can
-tell whether its author meant bits, bytes or mebibytes. Bandwidths are in bytes, so `Gb/s` is refused too:
-write `Gbit/s`.
+`MB` is 10**6 bytes and `MiB` is 2**20 (IEC 80000-13). A number without a unit is refused, because it could mean bits,
+bytes or mebibytes. `Gb/s` is refused because it does not say bit or byte: write `Gbit/s` or `GB/s`.
 """
 
 from __future__ import annotations
@@ -142,7 +141,10 @@ def parse_quantity(text: object, kind: str) -> float:
 
     Args:
         text: number and unit; anything but a string is refused.
-        kind: what it measures, one of `KINDS`.
+        kind: what it measures, a key of `KINDS`.
+
+    Returns:
+        Bytes, bytes per second, seconds, hertz, transfers per second, joules, joules per bit or watts.
 
     Raises:
         DeviceError: no unit, another dimension, negative, or outside the plausible range of the kind.
@@ -154,7 +156,10 @@ def parse_quantity(text: object, kind: str) -> float:
 
 
 def parse_bytes(text: object) -> int:
-    """Return a size in whole bytes; a broken byte is dropped.
+    """Return a size in whole bytes; a fraction of a byte is dropped.
+
+    Args:
+        text: number and unit, for example `25MB`.
 
     Raises:
         DeviceError: no unit, a unit that is no size (`25Mb`, `25 GB/s`), negative or out of range.

@@ -1,4 +1,4 @@
-"""What a whole inference costs on a device: the answer of `simulate`."""
+"""What one inference costs on a device: the result of `simulate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .memory import MemoryPlan
 
 @dataclass(frozen=True, slots=True)
 class PeakBound:
-    """Most memory that a graph can need: a part that no choice of weight format changes, and its weights.
+    """Upper bound on peak memory: activations, which no choice of weight format changes, and weights.
 
     The program's row is `activation_bytes` + the sum of the chosen weights' bytes <= limit.
     """
@@ -30,10 +30,10 @@ class CostReport:
 
     Attributes:
         device: id of the device.
-        operations: each operation with its price, start and finish, in the order of execution.
+        operations: each operation with its cost, start and finish, in the order of execution.
         latency_s: time to the last result, as scheduled.
-        latency_bound_s: sum of the separate prices; never below `latency_s`.
-        critical_path_s: the longest chain of operations that wait for each other.
+        latency_bound_s: sum of the latencies without overlap; never below `latency_s`.
+        critical_path_s: the longest chain of dependent operations.
         peak_memory_bytes: all weights as held in memory and the arena of activations.
         peak_bound_bytes: the separable bound; never below `peak_memory_bytes`.
         peak_activation_bytes: the arena alone.
@@ -41,26 +41,26 @@ class CostReport:
         held_bytes: the same in memory while the engine runs; more where it unpacks them at load.
         dram_bytes: bytes from and to DRAM per inference.
         dram_bandwidth_bytes_per_s: `dram_bytes` x inferences per second.
-        inferences_per_s: the rate asked for, or 1 / latency.
-        scratchpad_bytes: stored weights that stay on chip.
-        scratchpad_room_bytes: what could stay there.
+        inferences_per_s: the given rate, or 1 / latency.
+        scratchpad_bytes: weights that are resident on chip.
+        scratchpad_room_bytes: how many bytes of weights could be resident.
         dynamic_energy_j: arithmetic and transfers per inference.
-        energy_j: dynamic energy and static power for as long as the inference takes.
-        average_power_w: static power and dynamic energy x inferences per second.
-        unpack_s: time spent on turning stored codes into the compute type.
+        energy_j: dynamic energy plus static power x latency.
+        average_power_w: static power plus dynamic energy x inferences per second.
+        unpack_s: time to convert stored codes to the compute type.
         dram_saved_s: DRAM time saved against streaming the narrow matrices with 8-bit codes.
-        gain_over_8_bits_s: `latency_bound_s` with 8-bit codes in one range in their place, streamed, minus its own;
-            below 0 fewer bits are slower here.
+        gain_over_8_bits_s: `latency_bound_s` with streamed 8-bit codes in one group instead, minus its own; below 0
+            fewer bits are slower here.
         bops: macs x weight bits x activation bits, all operations together.
-        bound_shares: what operations wait for -> share of `latency_bound_s`.
-        confidence: how far the device file may be trusted.
-        latency_interval_s: latency to expect if it were measured, lowest and highest.
+        bound_shares: dominating term of an operation -> share of `latency_bound_s`.
+        confidence: "theoretical", "partly-measured" or "calibrated", from the device file.
+        latency_interval_s: lowest and highest latency to expect from a measurement.
         sourced_figures: figures of the device file with a source.
         all_figures: all its figures.
         over_limits: one line per limit of the device that the graph breaks.
-        notes: what a reader should know about the figures above.
+        notes: caveats about the figures above.
         memory: the layout of activations over the order of operations.
-        cached: whether the schedule finds all weights in a warm cache; `dram_bytes` is then those of a cold one.
+        cached: whether the schedule assumes a warm cache that holds all weights; `dram_bytes` is for a cold one.
     """
 
     device: str

@@ -1,4 +1,4 @@
-"""Which of a device's limits a report breaks, and what would help an operation."""
+"""Which of a device's limits a report exceeds, and what would speed up an operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMEDIES = {
 
 
 def over_limits(report: CostReport, device: Device) -> tuple[str, ...]:
-    """Return one line for each limit of the device that the report breaks."""
+    """Return one line for each limit of the device that the report exceeds."""
     limits = device.limits
     checks = (
         ("memory", report.peak_memory_bytes, device.available_bytes, format_bytes),

@@ -1,10 +1,9 @@
 """When each operation runs: list scheduling over the units, with prefetch and fusion.
 
-An operation's weights may stream in ahead of it, while DRAM would idle under the operations before it on
-the same unit, as far as free scratchpad holds them (Vela's slack of double buffering). It may start before
-an earlier one of the order has finished if it runs on another unit and memory allows it; DRAM serves one of
-them at a time. None of this lets an operation finish later than its separate price after all earlier ones,
-so the sum of prices is a bound.
+The weights of an operation may be prefetched while DRAM is idle under the preceding operations of the same unit, as
+far as free scratchpad holds them (the double-buffering slack of Vela). An operation may start before an earlier one
+has finished if it runs on another unit and memory allows it; DRAM serves one of them at a time. No operation finishes
+later than it would after all earlier ones without overlap, so the sum of the separate latencies is an upper bound.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledOperation:
-    """An operation's price and when it runs.
+    """What an operation costs and when it runs.
 
     Attributes:
-        cost: the separate price.
-        start_s: when it starts.
-        finish_s: when its result is there.
-        prefetched_s: DRAM time that earlier operations or a warm cache hid.
-        fused: whether it runs inside its predecessor's launch.
+        cost: its cost without its neighbours.
+        start_s: when it starts, in seconds from the start of the inference.
+        finish_s: when its result is complete.
+        prefetched_s: DRAM time hidden by a prefetch or a warm cache.
+        fused: whether it shares its predecessor's launch.
     """
 
     cost: OperationCost
@@ -44,7 +43,7 @@ class ScheduledOperation:
 
 @dataclass(slots=True)
 class _Lane:
-    """A unit in time: when it is free, and how long DRAM has idled under it since weights last streamed."""
+    """The timeline of a unit: when it is free, and how long DRAM has been idle since it last streamed weights."""
 
     unit: Unit
     free_s: float = 0.0
@@ -61,15 +60,18 @@ def schedule(
     free_bytes: int,
     warm: bool = False,
 ) -> tuple[tuple[ScheduledOperation, ...], MemoryPlan]:
-    """Return the operations with start and finish in the order of `memory`, and the layout that goes with them.
+    """Schedule the operations of a graph.
 
     Args:
         graph: operator graph.
-        costs: separate price of every operation.
+        costs: cost of every operation without its neighbours.
         device: the hardware.
-        memory: order of operations and its layout; starts never go against it.
+        memory: order of operations and its layout; operations start in this order.
         free_bytes: scratchpad bytes into which weights may be prefetched.
-        warm: whether a cache still holds all weights from the last inference.
+        warm: whether a cache still holds all weights from the previous inference.
+
+    Returns:
+        The scheduled operations and the layout of activations that goes with them.
     """
     if len({cost.unit for cost in costs.values()}) == 1:
         return _Scheduler(graph, costs, device, memory, free_bytes, warm).run(overlap=False), memory
@@ -83,7 +85,16 @@ def schedule(
 
 
 def launches_that_stay_s(graph: nx.DiGraph, costs: dict[str, OperationCost], device: Device) -> float:
-    """Return the launches that `latency_floor_s` leaves out by kind, but that no schedule of this graph fuses."""
+    """Return the launch overhead that `latency_floor_s` leaves out although no schedule of this graph can fuse it.
+
+    Args:
+        graph: operator graph.
+        costs: cost of every operation.
+        device: the hardware.
+
+    Returns:
+        Seconds on the device's first unit.
+    """
     unit = device.units[0]
     kinds = {second for _, second in unit.fuses}
     return math.fsum(
@@ -94,7 +105,7 @@ def launches_that_stay_s(graph: nx.DiGraph, costs: dict[str, OperationCost], dev
 
 
 def can_fuse(graph: nx.DiGraph, name: str, unit: Unit) -> bool:
-    """Whether an operation may run inside the launch of its only input, which it alone reads."""
+    """Whether an operation may share the launch of its only input, of which it is the only reader."""
     before = list(graph.predecessors(name))
     if len(before) != 1 or graph.out_degree(before[0]) != 1:
         return False
@@ -149,7 +160,7 @@ class _Scheduler:
         lane.free_s = begin_s + (max(busy_s, far_s) if lane.unit.double_buffer else busy_s + far_s)
         if cost.dram_s:
             self.dram_free_s = begin_s + far_s
-            for other in self.lanes.values():  # nobody prefetched while this one had the DRAM
+            for other in self.lanes.values():  # no prefetch while this operation occupied DRAM
                 other.idle_dram_s = 0.0 if other is not lane else lane.idle_dram_s
         if cost.weight_dram_s:
             lane.idle_dram_s = 0.0
@@ -158,13 +169,13 @@ class _Scheduler:
         return ScheduledOperation(cost, start_s, lane.free_s, hidden_s, fused)
 
     def _fuses(self, lane: _Lane, name: str) -> bool:
-        """Whether an operation runs inside the launch of its only input, which it alone reads and which just ran."""
+        """Whether an operation shares the launch of its only input, which ran just before it."""
         return lane.last in self.graph.predecessors(name) and can_fuse(self.graph, name, lane.unit)
 
     def _wait_for_memory(self, name: str, start_s: float) -> float:
-        """Return when the operation may start without more live bytes than the order needs one by one.
+        """Return when the operation may start without exceeding the peak of sequential execution.
 
-        Once all earlier operations are finished, exactly the sequential live set is left, so the wait ends.
+        When all earlier operations have finished, exactly the live set of sequential execution is left, which fits.
         """
         waiting = sorted({row.finish_s for row in self.rows.values() if row.finish_s > start_s}, reverse=True)
         moment_s = start_s
@@ -184,7 +195,7 @@ class _Scheduler:
 def _lay_out_in_time(
     graph: nx.DiGraph, rows: tuple[ScheduledOperation, ...], sizes: dict[str, int]
 ) -> tuple[LiveTensor, ...]:
-    """Lay tensors out by the times at which they live, where operations overlap."""
+    """Lay out tensors by live ranges in seconds, for operations that overlap."""
     by_name = {row.cost.name: row for row in rows}
     end_s = max(row.finish_s for row in rows)
     tensors = []

@@ -1,8 +1,7 @@
-"""What is alive when: the order of operations that needs the least memory, and where each tensor lies in it.
+"""Live ranges: the order of operations with the smallest peak of live activations, and the layout of the arena.
 
-A tensor is alive from the operation that makes it until the last operation that reads it (a result that
-nobody reads stays until the end). Sizes are those of activations, so nothing here depends on how weights
-are stored.
+A tensor is live from the operation that produces it to the last operation that reads it; a result that is never read
+is live to the end. Only activations count, so nothing here depends on how weights are stored.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from ..device.errors import DeviceError
 if TYPE_CHECKING:
     from ..device.description import Device
 
-_MAX_STATES = 5_000  # an encoder of 12 layers has a few hundred; a graph that exceeds this is ordered greedily
+_MAX_STATES = 5_000  # an encoder of 12 layers has a few hundred; larger graphs are ordered greedily
 
 
 @dataclass(frozen=True, slots=True)
 class LiveTensor:
-    """One activation tensor in the arena: bytes at an offset, alive from step `start` to step `stop` inclusive."""
+    """One activation tensor in the arena: bytes at an offset, live from step `start` to step `stop` inclusive."""
 
     name: str
     size_bytes: int
@@ -35,13 +34,13 @@ class LiveTensor:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """An order of operations with its tensors laid out.
+    """An order of operations and the layout of their activations.
 
     Attributes:
-        order: the operations.
-        tensors: where each activation lies and how long it lives.
-        live_bytes: most bytes alive at once, the lower bound of any layout.
-        peak_bytes: bytes of the arena that the layout needs.
+        order: names of the operations in the order of execution.
+        tensors: offset and live range of each activation.
+        live_bytes: peak of the live bytes, the lower bound of any layout.
+        peak_bytes: size of the arena that the layout needs.
     """
 
     order: tuple[str, ...]
@@ -70,7 +69,15 @@ def operations(graph: nx.DiGraph) -> dict[str, Operation]:
 
 
 def plan_memory(graph: nx.DiGraph, device: Device) -> MemoryPlan:
-    """Return the order that keeps the fewest activation bytes alive, and a layout for it."""
+    """Return the order with the smallest peak of live activations, and a layout for it.
+
+    Args:
+        graph: operator graph.
+        device: the hardware, which sets the width of activations.
+
+    Raises:
+        DeviceError: no legal graph, see `operations`.
+    """
     sizes = activation_sizes(graph, device)
     order = least_memory_order(graph, sizes)
     step = {name: position for position, name in enumerate(order)}
@@ -83,7 +90,7 @@ def plan_memory(graph: nx.DiGraph, device: Device) -> MemoryPlan:
 
 
 def activation_sizes(graph: nx.DiGraph, device: Device) -> dict[str, int]:
-    """Return the bytes of each operation's output: as wide as the device keeps it, or as its widest reader reads it."""
+    """Return the bytes of each operation's output, in the device's activation width or its widest reader's."""
     ops = operations(graph)
     widths = {
         name: max([device.activation_bits, *(ops[reader].input_bits or 0 for reader in graph.successors(name))])
@@ -93,18 +100,25 @@ def activation_sizes(graph: nx.DiGraph, device: Device) -> dict[str, int]:
 
 
 def least_memory_order(graph: nx.DiGraph, sizes: dict[str, int]) -> tuple[str, ...]:
-    """Return the topological order whose largest live set is smallest.
+    """Return the topological order with the smallest peak of live bytes.
 
-    A set of finished operations fixes what is alive, so the order is a path through such sets whose widest
-    step is least: Dijkstra's search with max in place of plus. Exact up to a few thousand sets; beyond,
-    each step takes the operation that leaves the fewest bytes alive.
+    The set of finished operations determines what is live, so an order is a path through such sets, and the best one
+    is found by Dijkstra's algorithm with the maximum in place of the sum. Exact up to a few thousand sets; beyond that,
+    greedy: each step runs the operation that leaves the fewest live bytes.
+
+    Args:
+        graph: operator graph.
+        sizes: bytes of each operation's output.
+
+    Returns:
+        Names of all operations.
     """
     search = _Search(graph, sizes)
     return search.exact() or search.greedy()
 
 
 class _Search:
-    """Sets of finished operations as bit masks, with the bytes that are alive after each."""
+    """Search over sets of finished operations, kept as bit masks, with the live bytes after each."""
 
     def __init__(self, graph: nx.DiGraph, sizes: dict[str, int]) -> None:
         self.names = list(nx.topological_sort(graph))
@@ -171,7 +185,7 @@ class _Search:
 
 
 def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
-    """Give every tensor an offset: largest first, each in the lowest gap among those alive with it.
+    """Give every tensor an offset: largest first, each in the lowest gap between tensors live at the same time.
 
     Greedy by size (Pisarchyk and Lee 2020), as in TensorFlow Lite's arena planner.
     """
@@ -191,7 +205,7 @@ def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
 
 
 def _live(tensors: tuple[LiveTensor, ...]) -> int:
-    """Return the most bytes alive at once; the maximum lies where some tensor begins."""
+    """Return the peak of the live bytes, which is reached where some live range begins."""
     changes = sorted([(t.start, 1, t.size_bytes) for t in tensors] + [(t.stop, 2, -t.size_bytes) for t in tensors])
     live = peak = 0
     for _, _, change in changes:

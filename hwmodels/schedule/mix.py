@@ -1,4 +1,4 @@
-"""A device under a mix of inputs: a histogram of sequence lengths in place of one length."""
+"""The cost of an inference over a distribution of inputs, for example a histogram of sequence lengths."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class MixReport:
     """What an inference costs on average over a mix, and at worst.
 
     Attributes:
-        shares: part of the inferences that each graph stands for, 1 together.
+        shares: share of the inferences that each graph stands for; they sum to 1.
         reports: the report of each graph.
-        mean_latency_s: average time of an inference.
-        tail_latency_s: the time that 95 % of the inferences keep.
-        worst_latency_s: the longest.
-        peak_memory_bytes: memory that suffices for every graph.
+        mean_latency_s: mean latency.
+        tail_latency_s: 95th percentile of the latency.
+        worst_latency_s: largest latency.
+        peak_memory_bytes: largest peak memory.
         scratchpad_room_bytes: room for resident weights beside the largest activations.
         mean_dram_bytes: average bytes from and to DRAM.
         mean_energy_j: average energy, static power included.
-        inferences_per_s: the rate asked for, or 1 / average latency.
+        inferences_per_s: the given rate, or 1 / mean latency.
         dram_bandwidth_bytes_per_s: average DRAM bytes x rate.
         average_power_w: static power and average dynamic energy x rate.
     """
@@ -55,15 +55,18 @@ class MixReport:
 def simulate_mix(
     mix: Sequence[tuple[float, nx.DiGraph]], device: Device, *, inferences_per_s: float | None = None
 ) -> MixReport:
-    """Price one model under several inputs.
+    """Simulate one model for several kinds of input.
 
     Args:
         mix: weight (for example a count of a histogram) and operator graph of each kind of input.
         device: the hardware.
-        inferences_per_s: how often an inference is asked for; back to back if None.
+        inferences_per_s: rate of inferences; back to back if None.
+
+    Returns:
+        Means, 95th percentile and extremes over the mix.
 
     Raises:
-        DeviceError: an empty mix, weights that are no shares, or graphs of different models.
+        DeviceError: an empty mix, negative or infinite weights, or graphs of different models.
     """
     weights = [weight for weight, _ in mix]
     if not all(0 <= weight <= _MOST_WEIGHT for weight in weights) or not any(weights):

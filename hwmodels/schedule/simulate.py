@@ -1,9 +1,9 @@
-"""What a whole graph costs: operations in time, with what they gain from each other.
+"""What a whole graph costs: the latency of a schedule, bytes, energy and peak memory.
 
-Three things make the schedule shorter than the sum of the separate prices, never longer: the weights of the
-next operation stream in while this one computes (as far as free scratchpad holds them), a fused follower
-needs no launch of its own, and two units work at once where the graph allows it. Bytes, DRAM bytes and
-dynamic energy are plain sums.
+Three things make the schedule shorter than the sum of the separate latencies, never longer: the weights of the next
+operation are prefetched while this one computes (as far as free scratchpad holds them), a fused operation has no
+launch overhead of its own, and units run in parallel where the graph allows it. Bytes, DRAM bytes and dynamic energy
+are plain sums.
 """
 
 from __future__ import annotations
@@ -29,31 +29,57 @@ if TYPE_CHECKING:
 
 
 def peak_activation_bytes(graph: nx.DiGraph, device: Device) -> int:
-    """Return the bytes of the activation arena: best order, live ranges, offsets packed."""
+    """Return the bytes of the activation arena in the order with the smallest peak.
+
+    Args:
+        graph: operator graph.
+        device: the hardware, which sets the width of activations.
+
+    Raises:
+        DeviceError: no legal graph.
+    """
     return plan_memory(graph, device).peak_bytes
 
 
 def scratchpad_room_bytes(graph: nx.DiGraph, device: Device) -> int:
-    """Return the scratchpad bytes left for resident weights once the activations have theirs; 0 without one.
+    """Return the scratchpad bytes left for resident weights beside the activations; 0 without a scratchpad.
 
     It depends on the activations only, so it is a constant of the program that chooses weight formats.
+
+    Args:
+        graph: operator graph.
+        device: the hardware.
+
+    Raises:
+        DeviceError: no legal graph.
     """
     return _room(device, peak_activation_bytes(graph, device))
 
 
 def peak_bound_bytes(graph: nx.DiGraph, device: Device) -> PeakBound:
-    """Return the separable bound on peak memory: a fixed part for activations and a sum over weights."""
+    """Return the separable bound on peak memory: a constant for activations and a sum over weights.
+
+    Args:
+        graph: operator graph.
+        device: the hardware.
+
+    Raises:
+        DeviceError: an operation that no unit runs, or no legal graph.
+    """
     weights = sum(operation_cost(op, device).held_bytes for op in operations(graph).values())
     return PeakBound(peak_activation_bytes(graph, device), weights)
 
 
 def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | None = None) -> CostReport:
-    """Price a graph on a device.
+    """Simulate one inference of a graph on a device.
 
     Args:
-        graph: operator graph, see `operation`.
+        graph: operator graph, see `hwmodels.cost.operation`.
         device: the hardware.
-        inferences_per_s: how often an inference is asked for; back to back if None.
+        inferences_per_s: rate of inferences; back to back if None.
+
+    Returns:
+        Latency, bytes, energy and peak memory, with every operation in time.
 
     Raises:
         DeviceError: an operation that no unit runs, resident weights that do not fit, or no legal graph.
@@ -77,9 +103,9 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
 
 
 def _stays_cached(costs: dict[str, OperationCost], device: Device, memory: MemoryPlan) -> bool:
-    """Whether a cache holds everything from one inference to the next.
+    """Whether a cache holds all weights and activations from one inference to the next.
 
-    All or nothing: a cyclic walk over more than a least-recently-used cache holds finds nothing of it again.
+    All or nothing: cyclic accesses to more data than a least-recently-used cache holds never hit.
     """
     path = device.path(device.units[0])
     last = path[-2] if len(path) > 1 else None
@@ -147,7 +173,7 @@ def _report(
 
 
 def _critical_path_s(graph: nx.DiGraph, rows: tuple[ScheduledOperation, ...]) -> float:
-    """Return the longest chain of waiting operations, each for as long as it was scheduled."""
+    """Return the longest chain of dependent operations, each as long as it was scheduled."""
     reached: dict[str, float] = {}
     for row in rows:  # the order of execution is topological
         before = max((reached[name] for name in graph.predecessors(row.cost.name)), default=0.0)
@@ -162,7 +188,7 @@ def _shares(costs: list[OperationCost]) -> dict[str, float]:
 
 
 def _saved_s(cost: OperationCost, op: Operation, device: Device) -> float:
-    """DRAM time that a matrix of narrow codes saves against streaming it with 8-bit codes; none once unpacked."""
+    """Return the DRAM time saved against streaming 8-bit codes; none where the engine unpacks weights at load."""
     wide = _at_8_bits(op)
     if op.weight is None or wide is None or cost.held_bytes != cost.weight_bytes:
         return 0.0
@@ -172,7 +198,7 @@ def _saved_s(cost: OperationCost, op: Operation, device: Device) -> float:
 
 
 def _gain_s(cost: OperationCost, op: Operation, device: Device) -> float:
-    """What an operation gains by narrow codes: the separable time with 8-bit codes, streamed, minus its own."""
+    """Return the latency bound with streamed 8-bit codes minus the operation's own."""
     wide = _at_8_bits(op)
     if wide is None or unsupported(wide, device):
         return 0.0
@@ -180,7 +206,7 @@ def _gain_s(cost: OperationCost, op: Operation, device: Device) -> float:
 
 
 def _at_8_bits(op: Operation) -> Operation | None:
-    """Return a product of narrow codes as it would be with 8-bit codes in one range, None for other operations."""
+    """Return a product of narrow codes with 8-bit codes in one group instead, None for other operations."""
     weight = op.weight
     if weight is None or op.kind != "gemm" or weight.axis == "none" or weight.bits >= 8:
         return None
@@ -196,6 +222,6 @@ def _notes(device: Device, memory: MemoryPlan, gain_s: float) -> tuple[str, ...]
     if memory.peak_bytes > on_chip:
         notes.append(
             f"{memory.peak_bytes} bytes of live activations exceed the {on_chip} on chip; "
-            "tensors that wait there for a later operation cause DRAM traffic that is not counted"
+            "the DRAM traffic of tensors that are spilled between operations is not counted"
         )
     return tuple(notes)
