@@ -22,7 +22,7 @@ _HOMES = {
     "evaluate": ".evaluation.evaluate",
     "export_model": ".workflows.export",
     "from_module": ".models.modules",
-    "load_device": "hwmodels.device",
+    "load_device": "hwmodels",
     "load_model": ".models.loading",
     "load_quantized": ".checkpoint.reader",
     "measure_sensitivity": ".scoring.sensitivity",

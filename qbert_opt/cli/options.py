@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hwmodels import device as hardware
+    import hwmodels
 
     from ..spec.scores import ScoreTable
 
@@ -181,23 +181,22 @@ DEFAULT_TABLE_BITS = "2,3,4,6,8"
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
 
 
-def load_target(device: str | None) -> hardware.Device | None:
+def load_target(device: str | None) -> hwmodels.Device | None:
     """Read the device that `--device` names, if it names one."""
     return None if device is None else load_device(device)
 
 
-def load_device(device: str) -> hardware.Device:
+def load_device(device: str) -> hwmodels.Device:
     """Read a device: a wrong file is a bad input file, an unknown name a usage error."""
     from pathlib import Path
 
-    from hwmodels import device as hardware
-    from hwmodels.errors import DeviceError
+    import hwmodels
 
     from ..errors import InputFileError, UsageError
 
     try:
-        return hardware.load_device(device)
-    except DeviceError as error:
+        return hwmodels.load_device(device)
+    except hwmodels.DeviceError as error:
         if Path(device).is_file():
             raise InputFileError(str(error)) from None
         raise UsageError(f"--device {error}") from None

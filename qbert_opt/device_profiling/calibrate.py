@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hwmodels.device import Device, load_device
-from hwmodels.measured import MeasuredFormat, MeasuredMemory, Measurements, device_file
+from hwmodels import Device, MeasuredFormat, MeasuredMemory, Measurements, device_file, load_device
 
 from ..runtime.cpu_timing import Call, Timing, time_calls
 from ..runtime.progress import Progress, silent

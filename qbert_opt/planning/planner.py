@@ -32,7 +32,7 @@ from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3

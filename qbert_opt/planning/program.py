@@ -25,8 +25,7 @@ from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
@@ -121,7 +120,7 @@ class PlanningTask:
         """All limits."""
         activations = 0
         if self.device is not None:
-            from hwmodels.simulate import peak_activation_bytes
+            from hwmodels import peak_activation_bytes
 
             activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if self.searched_tables else "encoder_bytes"
@@ -167,7 +166,7 @@ class PlanningTask:
     @cached_property
     def room_bytes(self) -> float:
         """Scratchpad bytes left for weights."""
-        from hwmodels.simulate import scratchpad_room_bytes
+        from hwmodels import scratchpad_room_bytes
 
         if self.device is None:
             return 0.0

@@ -14,7 +14,7 @@ from ..spec.limits import shown
 from .program import LOSS, PlanningTask
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}

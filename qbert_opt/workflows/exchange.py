@@ -26,7 +26,7 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 KIND = "configs"
 WORDS = {

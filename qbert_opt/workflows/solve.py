@@ -21,8 +21,7 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
     from solvers import Refinement
 
 Refine = Callable[[PlanningTask, Plan], "tuple[Plan, Refinement]"]

@@ -17,9 +17,9 @@ def list_() -> None:
 
     Example: `qbert-opt devices list`
     """
-    from hwmodels.device import bundled_devices, load_device, sourced_share
+    from hwmodels import device_names, load_device, sourced_share
 
-    for name in bundled_devices():
+    for name in device_names():
         device = load_device(name)
         sourced, figures = sourced_share(device)
         typer.echo(f"{name:16} {device.name} ({device.confidence}, {sourced} of {figures} figures sourced)")
@@ -43,7 +43,7 @@ def check(file: Annotated[str, typer.Argument(help="A YAML file.")]) -> None:
 
     Example: `qbert-opt devices check my-soc.yaml`
     """
-    from hwmodels.device import sourced_share
+    from hwmodels import sourced_share
 
     device = options.load_device(file)
     sourced, figures = sourced_share(device)
@@ -58,6 +58,6 @@ def schema() -> None:
     """
     import json
 
-    from hwmodels.device import device_schema
+    from hwmodels import device_schema
 
     typer.echo(json.dumps(device_schema(), indent=1))

@@ -28,7 +28,7 @@ def command(
 
     Example: `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
     """
-    from hwmodels.errors import DeviceError
+    from hwmodels import DeviceError
 
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwmodels.device import load_device
+from hwmodels import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
 from qbert_opt.errors import InfeasibleError
