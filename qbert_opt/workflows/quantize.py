@@ -15,9 +15,9 @@ from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
+from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
 from ..quantization.storable import check_storable
-from ..runtime import plugins
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
@@ -105,7 +105,7 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none.
     """
-    if not plugins.load("quantizers", allocation.method).NEEDS_GRAM:
+    if not quantizer(allocation.method).NEEDS_GRAM:
         check_belongs(allocation, loaded)
         return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
     fit, _ = plan_texts(loaded, allocation, data)
