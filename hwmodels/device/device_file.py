@@ -112,9 +112,13 @@ def refusal(root: Located, loc: Iterable[str | int], message: str) -> DeviceErro
 
 
 def field_path(loc: Iterable[str | int]) -> str:
-    """Write a location as a reader would: `memories[1].size`."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    """Write a location as `memories[1].size`; a key that is long or cannot be printed is escaped and shortened."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in loc)
     return path.removeprefix(".") or "device"
+
+
+def _key(key: str) -> str:
+    return key if len(key) <= 60 and key.isprintable() else shown(key)
 
 
 def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> DeviceError:
@@ -122,7 +126,8 @@ def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> De
     findings = error.errors(include_url=False)
     first = findings[0]
     loc = tuple(part for part in first["loc"] if part != "[key]")
-    more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
+    others = len(findings) - 1
+    more = f" (and {others} more {'finding' if others == 1 else 'findings'})" if others else ""
     return refusal(root, loc, _finding(first, loc, model) + more)
 
 
