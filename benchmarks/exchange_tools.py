@@ -29,7 +29,7 @@ from qbert_opt.spec.choices import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
 from qbert_opt.spec.scores import Provenance, ScoreTable
-from qbert_opt.workflows.exchange import config_tool, export_cost, export_plan, refit
+from qbert_opt.workflows.exchange import export_cost, export_plan, refit
 
 HIDDEN, WIDE, LAYERS, HEADS = 256, 512, 2, 4
 PARTS = {

@@ -190,15 +190,14 @@ def load_device(device: str) -> hwmodels.Device:
     """Read a device: a wrong file is a bad input file, an unknown name a usage error."""
     from pathlib import Path
 
-    import hwmodels
-
-    from ..errors import InputFileError, UsageError
+    from ..costs.devices import load_device as load
+    from ..errors import DeviceError, UsageError
 
     try:
-        return hwmodels.load_device(device)
-    except hwmodels.DeviceError as error:
+        return load(device)
+    except DeviceError as error:
         if Path(device).is_file():
-            raise InputFileError(str(error)) from None
+            raise
         raise UsageError(f"--device {error}") from None
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ..costs.operations import Workload
     from ..planning.constraints import PlanConstraints
+    from ..planning.program import PlanningTask
+    from ..planning.solving import Plan
     from ..spec.allocation import Allocation
     from ..spec.limits import Limits
     from ..spec.scores import ScoreTable
@@ -147,15 +149,13 @@ def local_search(model: str, data: str, max_measurements: int | None, *, quiet: 
         return None
     from ..data.texts import read_texts
     from ..models.loading import load_model
-    from ..workflows.refine import refine_on_scoring_text
+    from ..workflows.refine import refine
 
-    def refine(task, program):  # type: ignore[no-untyped-def]
+    def search(task: PlanningTask, program: Plan) -> tuple[Plan, Refinement]:
         with progress("refining", quiet=quiet) as tell:
-            return refine_on_scoring_text(
-                task, program, load_model(model), read_texts(data), max_measurements, progress=tell
-            )
+            return refine(task, program, load_model(model), read_texts(data), max_measurements, progress=tell)
 
-    return refine
+    return search
 
 
 def print_solved(solved: Solved, *, explain: bool) -> None:
@@ -193,10 +193,10 @@ def print_verification(
     from ..reports.evaluation import evaluation_table
     from ..reports.printing import print_lines
     from ..spec.allocation import write_allocation
-    from ..workflows.verify import THIS_PLAN, verify_plan
+    from ..workflows.verify import THIS_PLAN, verify
 
     with progress("measuring", quiet=quiet) as tell:
-        verification = verify_plan(
+        verification = verify(
             scores, solved.plan, load_model(model), read_texts(data), read_texts(texts), others=solved.others,
             progress=tell,
         )  # fmt: skip

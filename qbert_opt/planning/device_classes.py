@@ -13,8 +13,9 @@ from ..errors import InfeasibleError, UsageError
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
-from .planner import SolverOptions, allocation_of, solve_task
+from .planner import allocation_of, solve_task
 from .program import PlanningTask
+from .solving import SolverOptions
 
 if TYPE_CHECKING:
     from hwmodels import Device

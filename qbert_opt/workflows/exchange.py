@@ -17,8 +17,9 @@ from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
-from ..planning.planner import SolverOptions, allocation_of, solve_task
+from ..planning.planner import allocation_of, solve_task
 from ..planning.program import PlanningTask
+from ..planning.solving import SolverOptions
 from ..runtime.files import MAX_JSON_BYTES
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.choices import Choice

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from solvers import Refinement, price, refine
+from solvers import Refinement, price
+from solvers import refine as local_search
 
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
@@ -44,7 +45,7 @@ CURVATURE_TEXTS = 64
 CHOICES_TOGETHER = 7  # rounding errors of one matrix held at a time
 
 
-def refine_on_scoring_text(
+def refine(
     task: PlanningTask,
     plan: Plan,
     loaded: LoadedModel,
@@ -106,7 +107,7 @@ def refine_plan(
         return around.propose(choice, len(plan.problem.options) // len(task.choices))
 
     start = plan.solution.choice or ()
-    found = refine(plan.problem, start, propose, measure, max_measurements)
+    found = local_search(plan.problem, start, propose, measure, max_measurements)
     if found.choice == start:
         return plan, found
     value, usage = price(plan.problem, found.choice)

@@ -49,7 +49,7 @@ class Verification:
 THIS_PLAN = "this plan"
 
 
-def verify_plan(
+def verify(
     scores: ScoreTable,
     plan: Allocation,
     loaded: LoadedModel,

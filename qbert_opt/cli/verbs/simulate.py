@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
+
+if TYPE_CHECKING:
+    from hwmodels import Device
+
+    from ...spec.allocation import Allocation
 
 BASELINES = {"fp32": 32, "fp16": 16}
 
@@ -90,7 +95,15 @@ def command(
         print_lines([comparison_table({"this plan": report, **others})])
 
 
-def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json):  # type: ignore[no-untyped-def]
+def _over_lengths(
+    plan: str,
+    allocation: Allocation,
+    target: Device,
+    histogram: dict[int, float],
+    batch_size: int,
+    rate: float | None,
+    as_json: bool,
+) -> None:
     """Print what inferences cost over a histogram of lengths."""
     from pydantic import TypeAdapter
 

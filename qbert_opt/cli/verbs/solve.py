@@ -68,7 +68,7 @@ def command(
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
     from ...costs.operations import Workload
-    from ...planning.planner import SolverOptions
+    from ...planning.solving import SolverOptions
     from ...spec.activations import wanted_activations
     from ...workflows.solve import Shortlist, check_limits, solve_plans, solve_recipe
     from .. import solving
