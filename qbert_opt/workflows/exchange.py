@@ -16,8 +16,9 @@ from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
-from ..planning.planner import SolverOptions, allocation_of, solve_task
+from ..planning.planner import allocation_of, solve_task
 from ..planning.program import PlanningTask
+from ..planning.solving import SolverOptions
 from ..runtime import plugins
 from ..runtime.files import MAX_JSON_BYTES
 from ..spec.allocation import Allocation, PlannedMatrix
@@ -130,8 +131,9 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         if scores.choices[column] != wanted.name:
             stand_ins[(wanted.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    kept = [part.predicted_loss or 0.0 for part in (*plan.tables, *plan.activations)]  # these stay as planned
-    return Cost(plan.predicted_loss, math.fsum([*loss, *kept]), stand_ins)
+    loss += [table.predicted_loss or 0.0 for table in plan.tables]  # these and inputs stay as planned
+    loss += [item.predicted_loss for item in plan.activations]
+    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
 
 
 def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None, workload: Workload) -> Allocation:
