@@ -7,6 +7,8 @@ import pkgutil
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -25,9 +27,6 @@ app = typer.Typer(
     "predict its cost, and produce the model.\n\n"
     "Example: `qbert-opt solve --budget 25MB --device car-soc.yaml`",
 )
-
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def _version(wanted: bool) -> None:
@@ -64,37 +63,59 @@ def _one_line(message: Warning | str, *_where: object, **_more: object) -> None:
     print(f"qbert-opt: warning: {message}", file=sys.stderr)
 
 
-def _terminate(_signal: int, _frame: object) -> None:
-    """End as Ctrl-C does: what is half-written is removed on the way out."""
-    sys.exit(TERMINATED)
-
-
-def _left_behind(code: int) -> str:
-    """Say what an interrupted run leaves, and how to go on from it."""
-    line = f"{'interrupted' if code == INTERRUPTED else 'terminated'}; nothing half-written is left."
-    kept = [str(path) for path in locks.held() if path.is_file()]
-    if not kept:
-        return line
-    return f"{line} {', '.join(kept)} keeps what is finished: run the same command again to go on from there."
-
-
 def run() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and its exit code."""
     warnings.showwarning = _one_line
     warnings.filterwarnings("default", category=QbertOptWarning)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    with _watched_signals() as received:
+        try:
+            app(standalone_mode=True)
+        except BaseException as error:
+            number = received[0] if received else _signal_behind(error)
+            if number is not None:
+                print(f"qbert-opt: {_left_behind(number)}", file=sys.stderr)
+                sys.exit(128 + number)
+            if isinstance(error, QbertOptError):
+                print(f"qbert-opt: {error}", file=sys.stderr)
+                sys.exit(error.exit_code)
+            if isinstance(error, BrokenPipeError):
+                sys.stderr.close()
+                sys.exit(0)
+            raise
+        finally:
+            locks.release_all()
+
+
+@contextmanager
+def _watched_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask for an end, and end the work as Ctrl-C does, so that it tidies up.
+
+    The list tells a run that was stopped from one that failed: libraries turn an interrupt into errors of their own.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app(standalone_mode=True)
-    except QbertOptError as error:
-        print(f"qbert-opt: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code in (INTERRUPTED, TERMINATED):  # typer says nothing of Ctrl-C
-            print(f"qbert-opt: {_left_behind(stop.code)}", file=sys.stderr)
-        raise
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        yield received
     finally:
-        locks.release_all()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal_behind(error: BaseException) -> int | None:
+    """Ctrl-C as Python raises it, and as typer ends after it: with exit code 130, without a word."""
+    ended = isinstance(error, SystemExit) and error.code == 128 + signal.SIGINT
+    return signal.SIGINT if ended or isinstance(error, KeyboardInterrupt) else None
+
+
+def _left_behind(number: int) -> str:
+    """Say what an interrupted run leaves, and how to go on from it."""
+    line = f"{'interrupted' if number == signal.SIGINT else 'terminated'}; nothing half-written is left."
+    kept = [str(path) for path in locks.held() if path.is_file()]
+    if not kept:
+        return line
+    return f"{line} {', '.join(kept)} keeps what is finished: run the same command again to go on from there."

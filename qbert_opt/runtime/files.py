@@ -59,9 +59,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
-    check_folder(target)
+    check_free(target)
     with sole_writer(target):
         for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
             if left.is_dir() and not left.is_symlink():
@@ -117,6 +115,17 @@ def read_document(path: str | Path, kind: type[Document], schema: str, *, older:
     if found not in (schema, *older):
         raise InputFileError(f"{path}: schema is {found!r}; this version reads {schema!r}. Make the file anew.")
     return document
+
+
+def check_free(target: Path) -> None:
+    """Refuse a folder that cannot be written, before the work that would go into it.
+
+    Raises:
+        UsageError: it holds something already, or its parent does not exist.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
+    check_folder(target)
 
 
 def check_folder(target: Path) -> None:

@@ -121,9 +121,9 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         if scores.choices[column] != wanted.name:
             stand_ins[(wanted.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    kept = [table.predicted_loss or 0.0 for table in plan.tables]  # tables and inputs stay as planned
-    kept += [item.predicted_loss or 0.0 for item in plan.activations]
-    return Cost(plan.predicted_loss, math.fsum([*loss, *kept]), stand_ins)
+    loss += [table.predicted_loss or 0.0 for table in plan.tables]  # these and inputs stay as planned
+    loss += [item.predicted_loss for item in plan.activations]
+    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
 
 
 def refit(

@@ -18,6 +18,7 @@ from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibra
 from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
 from ..quantization.storable import check_storable
+from ..runtime.files import check_free
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
@@ -34,7 +35,7 @@ def quantize_model(
     sequential: bool = False,
     progress: Progress = silent,
 ) -> WrittenModel:
-    """Quantize a model by its plan, write the folder, read it back and ask it a few texts.
+    """Quantize a model by its plan, write the folder, open it again and run a few texts through it.
 
     Args:
         loaded: the model that the plan was made for.
@@ -49,12 +50,13 @@ def quantize_model(
         InputFileError: another model or another data set than the plan's, or a weight that fp16 cannot hold.
         UsageError: the method needs data and there is none, or nothing is gained in sequence.
     """
+    check_free(Path(output))
     check_belongs(allocation, loaded)
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
-    asked = read_back_texts(loaded, allocation, data)
+    texts = read_back_texts(loaded, allocation, data)
 
-    def answer(found: LoadedModel) -> ReadBack | None:
-        return None if asked is None else read_back(loaded, found, asked)
+    def answer(opened: LoadedModel) -> ReadBack | None:
+        return None if texts is None else read_back(loaded, opened, texts)
 
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
@@ -66,7 +68,7 @@ def quantize_model(
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
-    """Draw the texts that a written folder is asked: of those that scored, or bundled ones where there is no data.
+    """Draw the texts that a written folder is run on: of those that scored, or bundled ones where there is no data.
 
     None for a plain module without data: it reads no texts.
     """
@@ -81,13 +83,13 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     return texts
 
 
-def read_back(loaded: LoadedModel, found: LoadedModel, texts: LabeledTexts) -> ReadBack:
-    """Ask a folder that was read back, and measure its loss against the model that it was made from.
+def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> ReadBack:
+    """Run a model that was opened from its folder, and measure its loss against the one that it was made from.
 
     Raises:
-        InputFileError: answers are no numbers.
+        InputFileError: it answers with NaN or infinite values.
     """
-    loss = evaluate(found, texts, outputs(loaded, texts)).loss
+    loss = evaluate(opened, texts, outputs(loaded, texts)).loss
     if loss is None or not np.isfinite(loss.value):
         raise InputFileError(f"{loaded.name}: the quantized model answers with NaN or infinite values; not written.")
     return ReadBack(data=texts.name, num_texts=len(texts), loss=loss.value, loss_unit=loaded.head.loss_unit)
