@@ -38,6 +38,9 @@ CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1,
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
 ]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=4, help="Cut longer texts here; by default the model's window.")
+]
 TorchDevice = Annotated[
     str,
     typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
@@ -219,6 +222,7 @@ def read_or_score(
     samples: tuple[int, int],
     seed: int,
     activation_bits: str | None,
+    max_tokens: int | None,
     quiet: bool,
 ) -> ScoreTable:
     """Read the table of `--scores`, score `--model`, or take the bundled reference.
@@ -230,6 +234,10 @@ def read_or_score(
 
     if scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already names its model.")
+    if model is None and max_tokens is not None:
+        raise UsageError(
+            "--max-tokens: belongs to --model; a table of scores records where its texts were cut."
+        )
     if model is None:
         return load_scores(scores or "reference")
     if data is None:
@@ -247,5 +255,6 @@ def read_or_score(
             method=method,
             calibration=CalibrationPlan(*samples, seed),
             activation_bits=parse_activation_bits(activation_bits or "none"),
+            max_tokens=max_tokens,
             progress=tell,
         )

@@ -190,7 +190,7 @@ def print_verification(
     """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins."""
     from ..data.texts import read_texts
     from ..models.loading import load_model
-    from ..reports.evaluation import evaluation_table
+    from ..reports.evaluation import cut_lines, evaluation_table
     from ..reports.printing import print_lines
     from ..spec.allocation import write_allocation
     from ..workflows.verify import THIS_PLAN, verify
@@ -204,7 +204,8 @@ def print_verification(
         (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.expected_loss:.3g}")
         for m in verification.measured
     ]
-    print_lines(["", evaluation_table(rows, f"measured on {texts}")])
+    evaluations = [m.evaluation for m in verification.measured]
+    print_lines(["", evaluation_table(rows, f"measured on {texts}"), *cut_lines(evaluations)])
     best = verification.best
     if best.name == THIS_PLAN:
         print_lines(["the plan measures better than every uniform plan of no more bytes"])

@@ -46,12 +46,16 @@ class LabeledTexts:
         name: what the user called the data.
         texts: one tuple of one or two strings per sample.
         labels: the label of each sample as written in the file, or None when there is no label column. Tags: one for
-            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted.
+            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted, empty where it
+            has no answer.
+        whole_labels: the labels of the whole data set that these texts were taken from, which say how labels are to be
+            read; None where this is the whole.
     """
 
     name: str
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[str, ...] | None
+    whole_labels: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -68,7 +72,8 @@ class LabeledTexts:
     def take(self, indices: Sequence[int]) -> LabeledTexts:
         """Return the samples at `indices`, in that order."""
         labels = tuple(self.labels[i] for i in indices) if self.labels else None
-        return LabeledTexts(self.name, tuple(self.texts[i] for i in indices), labels)
+        whole = self.labels if self.whole_labels is None else self.whole_labels
+        return LabeledTexts(self.name, tuple(self.texts[i] for i in indices), labels, whole)
 
 
 def bundled_datasets() -> tuple[str, ...]:

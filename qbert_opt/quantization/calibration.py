@@ -16,9 +16,9 @@ from ..curvature.capture import input_grams
 from ..curvature.guidance import guided_grams
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import UsageError
-from ..models.batches import TokenBatch, tokenize
+from ..models.batches import TokenBatch
 from ..models.layers import as_matrix
-from ..models.loading import LoadedModel
+from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
 from ..spec.allocation import Allocation
 from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
@@ -82,7 +82,7 @@ def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> l
     """
     if fit is None:
         raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
-    return tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    return tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
 
 
 def fit_grams(

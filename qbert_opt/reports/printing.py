@@ -44,9 +44,11 @@ def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
 def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
     """Say which metric, quantizer and text scores are from."""
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
+    texts = p.num_calibration + p.num_scored
+    cut = f", {p.num_cut} of {texts} texts were cut to {p.max_tokens} tokens" if p.num_cut else ""
     return (
         f"metric {source.metric}, method {source.method}, data {p.data} ({p.num_calibration} texts to fit, "
-        f"{p.num_scored} to score, {p.mean_tokens:.1f} tokens each{accuracy}), commit {p.commit}, {p.date}"
+        f"{p.num_scored} to score, {p.mean_tokens:.1f} tokens each{accuracy}{cut}), commit {p.commit}, {p.date}"
     )
 
 

@@ -15,9 +15,7 @@ from ..curvature.lanczos import least_vector, quadrature
 from ..curvature.losses import LabelledLoss
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
-from ..models.batches import tokenize
-from ..models.loading import LoadedModel
-from ..models.outputs import SOFTMAX_KINDS
+from ..models.loading import LoadedModel, tokenized
 from ..models.structure import profile_model
 from ..models.targets import read_targets
 from ..models.tracing import unfrozen
@@ -38,7 +36,6 @@ FORWARDS_OF_A_PRODUCT = 4  # for the estimate of what is left
 USUAL_EIGENVECTOR_PRODUCTS = 20  # likewise
 NOTABLE_SHARE = 0.2  # of the least eigenvalue in the top one
 NOTABLE_FALL_NATS = 0.05
-UNITS = {"classes": "sample", "tags": "word", "spans": "start or end", "vocabulary": "masked token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ def diagnose(
         raise UsageError(
             f"--points {plan.points}: not odd and at least 3; the model itself is the point in the middle."
         )
-    if loaded.head.kind not in SOFTMAX_KINDS:
+    if not loaded.head.spec.loss.softmax:
         raise UsageError(
             f"diagnose: the loss is cross-entropy; {loaded.name} answers with {loaded.head.kind}, which has none."
         )
@@ -99,7 +96,7 @@ def diagnose(
     profile = profile_model(loaded)
     names = _modules(profile, plan.layer)
     [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed)
-    batches = tokenize(loaded.tokenizer, texts.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    batches = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
         raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
@@ -138,7 +135,7 @@ def diagnose(
         num_samples=plan.num_samples,
         layer=plan.layer,
         num_parameters=len(gradient),
-        loss_unit=f"nats of cross-entropy per {UNITS[loaded.head.kind]}",
+        loss_unit=f"nats of cross-entropy per {loaded.head.spec.row}",
         loss=surface.loss[plan.points // 2][plan.points // 2],
         gradient_norm=float(np.linalg.norm(gradient)),
         eigenvalues=(pairs[0].value, pairs[1].value),

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..curvature.columns import carrying_samples
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import TokenBatch, apart, mean_tokens, tokenize
-from ..models.loading import LoadedModel
-from ..models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
+from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
+from ..models.loading import LoadedModel, tokenized
+from ..models.outputs import LOSS_UNITS, Outputs, collect
 from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
@@ -93,7 +93,7 @@ def measure_sensitivity(
     if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
-    if plugin.NEEDS_LABELS and head.kind not in SOFTMAX_KINDS:
+    if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
         raise UsageError(
             f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
             "Use directional."
@@ -105,8 +105,8 @@ def measure_sensitivity(
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
     check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
-    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
-    wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything
+    batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
+    wanted = plugin.NEEDS_LABELS or head.spec.classifies  # else labels may be of anything
     targets = read_targets(loaded, scored, batches) if wanted else None
     if plugin.NEEDS_LABELS and targets is None:
         raise UsageError(
@@ -116,14 +116,15 @@ def measure_sensitivity(
     check_outputs(loaded, batches)
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
-    provenance = _provenance(data, plan, batches, targets, answers)
+    fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
+    provenance = _provenance(loaded, data, plan, (fitted, batches), targets, answers)
     carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
     del answers  # those of a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
-    asked = [metric, repr(plan), str(shares), str(with_curvature)]
+    asked = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest)]
     parts = [loaded.sha256, data.sha256, *asked, *(c.name for c in choices)]
-    overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
+    overlap = overlap_warnings(fitted, batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
@@ -186,7 +187,7 @@ def _activations(
 ) -> ActivationScores | None:
     if not choices or not isinstance(plugin, ScoresActivations):
         return None
-    batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    batches = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
     return plugin.score_activations(task, batches, choices)
 
 
@@ -237,7 +238,7 @@ def _column(
 
 
 def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:
-    unseen = tokenize(loaded.tokenizer, held_out.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    unseen = tokenized(loaded, held_out.texts, batch_size=BATCH_SIZE)
     return training_text_warnings(answers, collect(loaded.head, loaded.model, unseen), (name, held_out.name))
 
 
@@ -270,22 +271,31 @@ def _fingerprint(parts: Sequence[str]) -> str:
 
 
 def _provenance(
-    data: LabeledTexts, plan: CalibrationPlan, batches: Sequence[TokenBatch], targets: Targets | None, outputs: Outputs
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    plan: CalibrationPlan,
+    both: tuple[Sequence[TokenBatch], Sequence[TokenBatch]],
+    targets: Targets | None,
+    outputs: Outputs,
 ) -> Provenance:
-    accuracy = None
-    if targets is not None and outputs.kind == "classes":
+    """Say where scores come from; `both` are the texts that fit the quantizer and those that score."""
+    fitted, scored = both
+    spec, accuracy, confidence = loaded.head.spec, None, None
+    if targets is not None and spec.classifies:
         accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
-    confidence = None
-    if outputs.kind in SOFTMAX_KINDS:
+    if spec.loss.softmax:
         confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())
     return Provenance(
         data=data.name,
         data_sha256=data.sha256,
         num_scored=plan.num_scored,
         num_calibration=plan.num_calibration,
-        mean_tokens=mean_tokens(batches),
+        mean_tokens=mean_tokens(scored),
         mean_confidence=confidence,
         scored_accuracy=accuracy,
+        max_tokens=loaded.longest if loaded.given_head is None else None,
+        num_cut=num_cut(fitted) + num_cut(scored),
+        num_lost=num_lost(fitted) + num_lost(scored),
         seed=plan.seed,
         commit=code_commit(),
         version=code_version(),

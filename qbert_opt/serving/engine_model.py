@@ -59,7 +59,13 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
             del config.quantization_config
     # whoever asks what kind of head this is looks at the class' name
     module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
-    loaded = LoadedModel(str(folder), module, load_tokenizer(root, config), allocation.profile.sha256)
+    loaded = LoadedModel(
+        str(folder),
+        module,
+        load_tokenizer(root, config),
+        allocation.profile.sha256,
+        max_tokens=predictor.max_tokens,
+    )
     return Served(loaded, predictor.folder, predictor.stored_bytes, allocation, predictor)
 
 

@@ -30,6 +30,10 @@ class Provenance(Frozen):
         mean_confidence: mean probability of the likeliest class; over-confident text under-predicts.
             None without softmax.
         scored_accuracy: accuracy on the scoring samples, where they have labels.
+        max_tokens: tokens at which texts were cut, or windows of a text ended; None where samples came ready, and in
+            files of earlier releases.
+        num_cut: texts that were cut, of those that fit and score; None in files of earlier releases.
+        num_lost: what was cut away from them in all: words of tags, tokens otherwise.
         seed: of every draw.
         commit: of this project's code, with `+` when it had uncommitted changes; `version` its release.
         date: day of the run, ISO.
@@ -42,6 +46,9 @@ class Provenance(Frozen):
     mean_tokens: float
     mean_confidence: float | None
     scored_accuracy: float | None
+    max_tokens: int | None = Field(default=None, gt=0)
+    num_cut: int | None = Field(default=None, ge=0)
+    num_lost: int | None = Field(default=None, ge=0)
     seed: int
     commit: str
     version: str

@@ -17,7 +17,6 @@ from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks
 from ..engines.session import ACTIVATIONS, Activations, Arrays, engine, exporting_format
 from ..errors import InputFileError, UsageError
 from ..formats.traced_model import TracedModel, traceable
-from ..models.batches import DEFAULT_MAX_TOKENS
 from ..models.loading import LoadedModel, load_model
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
@@ -119,7 +118,7 @@ def export_model(
             source_sha256=allocation.profile.sha256,
             inputs=traced.inputs,
             outputs=traced.outputs,
-            max_tokens=min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length),
+            max_tokens=loaded.longest,
             labels=loaded.labels,
             files=file_hashes(target, RECORD),
             source_bytes=allocation.total_bytes,
@@ -150,11 +149,12 @@ def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTe
     """Inputs and torch's outputs: texts alone, a padded batch, and all texts in one as long as the model reads."""
     chosen = [text for text in texts.texts if len(text) == len(texts.texts[0])][:CHECK_TEXTS]
     whole = tuple(" ".join(text[i] for text in chosen) for i in range(len(chosen[0])))
-    longest = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
     found = []
     for group in [*([text] for text in chosen[: CHECK_TEXTS // 2]), chosen[CHECK_TEXTS // 2 :] or chosen, [whole]]:
         parts = [list(part) for part in zip(*group, strict=True)]
-        encoded = loaded.tokenizer(*parts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        encoded = loaded.tokenizer(
+            *parts, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt"
+        )
         with torch.no_grad():
             answers = traced.module(*(encoded[name] for name in traced.inputs))
         outputs = {name: answer.numpy() for name, answer in zip(traced.outputs, answers, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
+from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
 from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
@@ -53,6 +55,7 @@ def quantize_model(
     check_free(Path(output))
     check_belongs(allocation, loaded)
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
+    loaded = as_scored(loaded, allocation)
     texts = read_back_texts(loaded, allocation, data)
 
     def answer(opened: LoadedModel) -> ReadBack | None:
@@ -78,7 +81,7 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     if data is None and loaded.given_head is not None:
         return None
     texts = _first(read_texts("snips/dev") if data is None else data)
-    if loaded.head.kind == "spans" and data is None:  # these read a question and a text
+    if loaded.head.spec.reads_pairs and data is None:
         return LabeledTexts(texts.name, tuple((text[0], text[0]) for text in texts.texts), None)
     return texts
 
@@ -89,7 +92,7 @@ def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> 
     Raises:
         InputFileError: it answers with NaN or infinite values.
     """
-    loss = evaluate(opened, texts, outputs(loaded, texts)).loss
+    loss = evaluate(replace(opened, max_tokens=loaded.max_tokens), texts, outputs(loaded, texts)).loss
     if loss is None or not np.isfinite(loss.value):
         raise InputFileError(f"{loaded.name}: the quantized model answers with NaN or infinite values; not written.")
     return ReadBack(data=texts.name, num_texts=len(texts), loss=loss.value, loss_unit=loaded.head.loss_unit)
@@ -107,11 +110,21 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none.
     """
+    loaded = as_scored(loaded, allocation)
     if not quantizer(allocation.method).NEEDS_GRAM:
         check_belongs(allocation, loaded)
         return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
     fit, _ = plan_texts(loaded, allocation, data)
     return MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)
+
+
+def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
+    """Return a model that cuts texts where they were cut when the plan's scores were made.
+
+    Plans of earlier releases do not say where; they were made with 128 tokens, or 384 of a text that is searched.
+    """
+    default = loaded.head.spec.default_tokens or EARLIER_MAX_TOKENS
+    return replace(loaded, max_tokens=allocation.provenance.max_tokens or default)
 
 
 def plan_texts(

@@ -23,8 +23,7 @@ from solvers import refine as local_search
 
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
-from ..models.batches import tokenize
-from ..models.loading import LoadedModel
+from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
 from ..planning.planner import allocation_of
@@ -38,7 +37,7 @@ from ..scoring.metrics.measured import sample_losses
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, TableSpec
 from ..spec.tables import TABLE_CHOICE
-from .quantize import plan_quantizer, plan_texts
+from .quantize import as_scored, plan_quantizer, plan_texts
 
 CURVATURE_TEXTS = 64
 """Texts of Ω(δ); the gradient and the measurements use all of them."""
@@ -67,6 +66,7 @@ def refine(
         InputFileError: another model or another calibration set than the scores'.
     """
     allocation = allocation_of(task, plan, answer=False)
+    loaded = as_scored(loaded, allocation)
     quantizer = plan_quantizer(loaded, allocation, data)
     _, scored = plan_texts(loaded, allocation, data)
     return refine_plan(task, plan, loaded, quantizer, scored, max_measurements, progress)
@@ -124,9 +124,9 @@ class _Around:
         self, task: PlanningTask, loaded: LoadedModel, quantizer: MatrixQuantizer, scored: LabeledTexts
     ) -> None:
         self.task, self.loaded, self.quantizer = task, loaded, quantizer
-        self.batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+        self.batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
         few = scored.texts[:CURVATURE_TEXTS]
-        self.few = tokenize(loaded.tokenizer, few, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+        self.few = tokenized(loaded, few, batch_size=BATCH_SIZE)
         self.truth = [collect(loaded.head, loaded.model, [batch]) for batch in self.batches]
         self.rows = sum(len(part.values) for part in self.truth)
         self.model = copy.deepcopy(loaded.model)

@@ -14,8 +14,8 @@ from ..curvature.columns import carrying_samples, softened
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import apart, tokenize
-from ..models.loading import LoadedModel
+from ..models.batches import apart
+from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import collect
 from ..quantization.calibration import BATCH_SIZE, weight_of
 from ..quantization.quantized_matrix import QuantizedMatrix
@@ -47,7 +47,7 @@ def rescored(
     """
     if allocation.metric != "directional":
         raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
-    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
     carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
     if carrying is not None:
         batches = apart(batches, carrying)

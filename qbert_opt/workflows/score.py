@@ -23,6 +23,7 @@ def score_model(
     method: str = "gptq",
     calibration: CalibrationPlan | None = None,
     activation_bits: Sequence[int] = (),
+    max_tokens: int | None = None,
     progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every matrix and embedding table on the default grid of a quantizer.
@@ -34,6 +35,7 @@ def score_model(
         method: quantizer, a file in `quantization/methods`.
         calibration: how many texts fit the quantizer and how many score; by default 256 each.
         activation_bits: widths of rounded inputs to score too, of 8 and 16.
+        max_tokens: where longer texts are cut, for a model folder; None is the model's own window.
         progress: told which matrix is being scored.
 
     Returns:
@@ -44,7 +46,7 @@ def score_model(
         UsageError: unknown metric or method, or too little text.
     """
     return measure_sensitivity(
-        model if isinstance(model, LoadedModel) else load_model(model),
+        model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens),
         data if isinstance(data, LabeledTexts) else read_texts(data),
         method_grid(method),
         metric=metric,

@@ -21,7 +21,7 @@ from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
 from ..spec.scores import ScoreTable
-from .quantize import plan_quantizer
+from .quantize import as_scored, plan_quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def verify(
     Raises:
         InputFileError: another model or another calibration set than the plan's.
     """
+    loaded = as_scored(loaded, plan)
     shortlist = [(f"plan {number}", other) for number, other in enumerate(others, 2)]
     uniform = [(f"uniform {u.choice}", uniform_allocation(scores, choice(u.choice))) for u in plan.uniform]
     if plan.activations:

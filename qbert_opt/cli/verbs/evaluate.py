@@ -20,6 +20,7 @@ def command(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
+    max_tokens: options.MaxTokens = None,
     engine: Annotated[
         str | None, typer.Option("--engine", help="torch, openvino or onnxruntime: also time the model in it.")
     ] = None,
@@ -38,9 +39,9 @@ def command(
     from ...data.texts import read_texts
     from ...engines.record import is_exported
     from ...engines.timing import time_model
-    from ...evaluation.evaluate import evaluate, outputs
-    from ...models.loading import load_model
-    from ...reports.evaluation import evaluation_table
+    from ...evaluation.evaluate import comparable, evaluate, reference_outputs
+    from ...models.loading import cut_at, load_model
+    from ...reports.evaluation import cut_lines, evaluation_table
     from ...reports.printing import print_lines
     from ...serving.engine_model import serve, timing_rows
 
@@ -54,6 +55,7 @@ def command(
         subject, plan = load_quantized(folder)
     else:
         subject = load_model(folder)
+    subject = cut_at(subject, max_tokens)
     rows = []
     truth = None
     if reference is not None:
@@ -62,7 +64,8 @@ def command(
             from ...checkpoint.record import check_belongs
 
             check_belongs(plan, original)
-        truth = outputs(original, texts)
+        subject, original = comparable(subject, cut_at(original, max_tokens))
+        truth = reference_outputs(original, subject, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
     predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.expected_loss:.3g}"
@@ -84,7 +87,8 @@ def command(
             document["timing"] = {name: asdict(t) for name, t in timings}
         typer.echo(json.dumps(document, indent=1))
         return
-    print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}")])
+    lost = cut_lines([measured for _, measured, _, _ in rows])
+    print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}"), *lost])
     if not timings:
         return
     for line in timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s):

@@ -50,6 +50,7 @@ def command(
     scoring_samples: options.ScoringSamples = 256,
     solver: options.SolverName = "auto",
     time_limit: options.TimeLimit = None,
+    max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
     output: options.OptionalOutput = None,
     as_json: options.AsJson = False,
@@ -86,7 +87,8 @@ def command(
     scored_already = scores is not None and bool(verify or refine or measure)  # the model is then only measured
     table = options.read_or_score(
         scores, None if scored_already else model, data, metric=metric, method=method, seed=seed,
-        samples=(calibration_samples, scoring_samples), activation_bits=activation_bits, quiet=quiet,
+        samples=(calibration_samples, scoring_samples), activation_bits=activation_bits, max_tokens=max_tokens,
+        quiet=quiet,
     )  # fmt: skip
     limits = solving.read_limits(
         table, budget=budget, total_budget=total_budget, max_latency=max_latency, max_memory=max_memory,

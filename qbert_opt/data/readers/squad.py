@@ -1,7 +1,8 @@
 """Questions and paragraphs in SQuAD's JSON: pairs (question, paragraph), labelled with the accepted answers as JSON.
 
 A split takes whole articles, in the order of the file: `train` the first three fifths, `dev` the next, `test` the last.
-Questions of one article share their paragraphs, so that a split by question would not be disjoint text.
+Questions of one article share their paragraphs, so that a split by question would not be disjoint text. SQuAD 2's
+questions that the paragraph does not answer have an empty list of answers.
 """
 
 from __future__ import annotations
@@ -45,12 +46,19 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     texts.append((str(question["question"]), str(paragraph["context"])))
-                    labels.append(json.dumps([str(answer["text"]) for answer in question["answers"]]))
+                    labels.append(json.dumps(_accepted(question)))
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputFileError(
             f"{path}: is no SQuAD file: {type(error).__name__}: {error}. Give the official layout."
         ) from None
     return texts, labels
+
+
+def _accepted(question: dict[str, Any]) -> list[str]:
+    """Accepted answers; none of a question that SQuAD 2 marks as impossible to answer from its paragraph."""
+    if question.get("is_impossible") is True:
+        return []
+    return [str(answer["text"]) for answer in question["answers"]]
 
 
 def _part(articles: list[Any], split: str) -> list[Any]:

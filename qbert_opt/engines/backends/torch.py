@@ -49,7 +49,6 @@ class _Loaded:
 
         from ...checkpoint.reader import is_quantized, load_quantized
         from ...formats.traced_model import traceable
-        from ...models.batches import DEFAULT_MAX_TOKENS
         from ...models.loading import load_model
 
         if threads is not None:
@@ -58,7 +57,7 @@ class _Loaded:
         self._traced = traceable(loaded)
         self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
         self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
-        self.max_tokens = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
+        self.max_tokens = loaded.longest
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         import torch

@@ -170,10 +170,10 @@ def test_which_positions_count():
     assert batch.labelled[0].nonzero().flatten().tolist() == [1]
     assert batch.labelled[1].nonzero().flatten().tolist() == [1, 2, 5]  # w2 - w3 are three tokens of one word
     [batch] = tokenize(sub, [("w1 w2", "w3 w4 w5"), ("w1", "w2")], batch_size=2, kind="spans")
-    assert [row.nonzero().flatten().tolist() for row in batch.labelled] == [[3], [4, 5, 6]]
+    assert [row.nonzero().flatten().tolist() for row in batch.labelled] == [[0, 3], [0, 4, 5, 6]]
     found = answers(head_of(tiny_model("bert", "spans")), tiny_model("bert", "spans"), batch)
     assert found.samples.tolist() == [1, 1, 0, 0]
-    assert ((found.values == IMPOSSIBLE).sum(1) == torch.tensor([7, 7, 5, 5])).all()
+    assert ((found.values == IMPOSSIBLE).sum(1) == torch.tensor([6, 6, 4, 4])).all()
     [batch] = tokenize(
         sub, [(" ".join(f"w{i}" for i in range(20)),), ("w1 [MASK] w2",)], batch_size=2, kind="vocabulary"
     )
