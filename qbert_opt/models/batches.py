@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.cells import words
 from ..errors import InputFileError
 
 DEFAULT_MAX_TOKENS = 128
@@ -105,7 +106,7 @@ def longest_sample(tokenizer: Any, kind: str, max_tokens: int | None = None) -> 
 def encode(tokenizer: Any, text: tuple[str, ...], kind: str, longest: int) -> Any:
     """Tokenize one sample as its kind of output wants it, with everything that the tokenizer knows of each token."""
     if kind == "tags":
-        return tokenizer(text[0].split(), truncation=True, max_length=longest, is_split_into_words=True)
+        return tokenizer(words(text[0]), truncation=True, max_length=longest, is_split_into_words=True)
     cut = "only_second" if kind == "spans" else True
     return tokenizer(*text, truncation=cut, max_length=longest)
 

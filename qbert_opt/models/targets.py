@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.cells import words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError
 from .batches import TokenBatch, encode, longest_sample, single_samples, span_positions, word_positions
@@ -91,10 +92,10 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
     """
     found = []
     for row, (text, label) in enumerate(zip(data.texts, data.labels or (), strict=True)):
-        words, tags = text[0].split(), label.split()
-        if len(words) != len(tags):
+        tokens, tags = words(text[0]), words(label)
+        if len(tokens) != len(tags):
             raise InputFileError(
-                f"{data.name}: sample {row + 1} has {len(words)} words and {len(tags)} tags ({label[:40]!r}). "
+                f"{data.name}: sample {row + 1} has {len(tokens)} words and {len(tags)} tags ({label[:40]!r}). "
                 "Give one tag for each word; --label-column names the column."
             )
         found.append(tags)
@@ -134,7 +135,7 @@ def _tags(loaded: LoadedModel, data: LabeledTexts) -> Targets:
     names = loaded.labels or ()
     known = {str(index): index for index in range(len(names))} | {name: index for index, name in enumerate(names)}
     rows: list[int] = []
-    words, tags = [], []
+    shown_words, tags = [], []
     for row, (text, given) in enumerate(zip(data.texts, tag_lists(data), strict=True)):
         unknown = next((tag for tag in given if tag not in known), None)
         if unknown is not None:
@@ -144,11 +145,11 @@ def _tags(loaded: LoadedModel, data: LabeledTexts) -> Targets:
         ids = encoded.word_ids(0)
         kept = tuple(ids[i] for i, first in enumerate(word_positions(encoded)) if first)
         rows += [known[given[word]] for word in kept]
-        words.append(kept)
+        shown_words.append(kept)
         tags.append(tuple(names[known[tag]] for tag in given))
     counts = torch.tensor([len(kept) for kept in words])
     samples = torch.arange(len(data)).repeat_interleave(counts)
-    return Targets("tags", torch.tensor(rows), samples, names=names, words=tuple(words), tags=tuple(tags))
+    return Targets("tags", torch.tensor(rows), samples, names=names, words=tuple(shown_words), tags=tuple(tags))
 
 
 def _spans(loaded: LoadedModel, data: LabeledTexts) -> Targets:
