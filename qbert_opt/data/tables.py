@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputFileError
+from ..runtime.input_files import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +64,6 @@ def refuse_rows(path: Path, unit: str, faults: Sequence[RowFault], num_rows: int
 
 def shown_names(names: Sequence[str]) -> str:
     """Column names for a message; blanks around a name and characters that do not print are made visible."""
-    shown = [name if name and name.isprintable() and name == name.strip() else repr(name) for name in names[:12]]
+    plain = [name for name in names[:12] if name and len(name) <= 40 and name.isprintable() and name == name.strip()]
+    shown = [name if name in plain else quoted(name) for name in names[:12]]
     return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

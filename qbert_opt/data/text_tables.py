@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputFileError
-from ..runtime.input_files import JSON_BLANKS, parse_json, parse_json_at, text_lines
+from ..runtime.input_files import JSON_BLANKS, parse_json, parse_json_at, quoted, text_lines
 from .tables import RowFault, Table, refuse_rows, shown_names
 
 Row = tuple[int, list[str]]  # line and fields; no fields where the line is empty
@@ -121,7 +121,7 @@ def _delimited(rows: list[Row], path: Path, remedy: str) -> Table:
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if repeated:
         raise InputFileError(
-            f"{path}: line {header_line}: column {repeated[0]!r} occurs {header.count(repeated[0])} times. "
+            f"{path}: line {header_line}: column {quoted(repeated[0])} occurs {header.count(repeated[0])} times. "
             "Give every column a name of its own."
         )
     expected = f"the header has {len(header)} ({shown_names(header)})"

@@ -154,7 +154,7 @@ def parse_json(text: str, where: str | Path, *, literal_numbers: bool = False, f
     rest = text[end:].lstrip(JSON_BLANKS)
     if rest:
         line = first_line + text.count("\n", 0, len(text) - len(rest))
-        raise InputFileError(f"{where}: line {line}: Invalid JSON: {_quoted(rest)} after the end of the value.")
+        raise InputFileError(f"{where}: line {line}: Invalid JSON: {quoted(rest)} after the end of the value.")
     return value
 
 
@@ -202,7 +202,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _RefusedJson(f"key {_quoted(twice)} occurs twice in one object; keep one")
+        raise _RefusedJson(f"key {quoted(twice)} occurs twice in one object; keep one")
     return found
 
 
@@ -249,7 +249,8 @@ def _at(path: tuple[str | int, ...]) -> str:
     return f"{'.'.join(map(str, path))}: " if path else ""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text from a file for a message: in quotes, what does not print made visible, cut where it is long."""
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 

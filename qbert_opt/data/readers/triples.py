@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputFileError, UsageError
-from ...runtime.input_files import decode_text, read_bytes, text_lines
+from ...runtime.input_files import decode_text, quoted, read_bytes, text_lines
 from ..cells import is_blank
 from ..sources import MAX_TEXT_BYTES, is_folder
 from ..tables import RowFault, refuse_rows, shown_names
@@ -54,7 +54,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
             name for name, known in ((head, entities), (relation, relations), (tail, entities)) if name not in known
         ]
         if unknown:
-            faults.append(RowFault(number, f"{unknown[0]!r} has no words in {' or '.join(WORDS)}"))
+            faults.append(RowFault(number, f"{quoted(unknown[0])} has no words in {' or '.join(WORDS)}"))
             continue
         texts.append((f"{entities[head]} {relations[relation]}", entities[tail]))
         labels += label
@@ -71,7 +71,7 @@ def _names(path: Path) -> dict[str, str]:
     rows = _rows(path, 2, 2)
     for number, (name, text) in enumerate(rows, 1):
         if found.setdefault(name, text) != text:
-            faults.append(RowFault(number, f"{name!r} has other words than before"))
+            faults.append(RowFault(number, f"{quoted(name)} has other words than before"))
     refuse_rows(path, "line", faults, len(rows), "Keep one line for each name.")
     return found
 
