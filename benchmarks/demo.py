@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from qbert_opt.checkpoint.folder import folder_bytes, load_quantized
+from qbert_opt.checkpoint.reader import folder_bytes, load_quantized
 from qbert_opt.cli import main as cli
 from qbert_opt.cli.options import DEFAULT_GROUPINGS
 from qbert_opt.data.texts import read_texts

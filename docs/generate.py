@@ -134,7 +134,7 @@ def files() -> str:
 
 def device_files() -> str:
     """The device schema: every part with its fields, units and legal values."""
-    from hwmodels.device import Device, bundled_devices
+    from hwmodels import Device, bundled_devices
 
     lines = [DEVICE_FILES]
     lines += ["Bundled: " + ", ".join(f"`{name}`" for name in bundled_devices()) + ".", ""]

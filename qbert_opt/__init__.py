@@ -10,8 +10,6 @@ Names are loaded when first used: planning from a table of scores imports no tor
 from importlib import import_module
 from typing import Any
 
-from .runtime import importing
-
 _HOMES = {
     "CalibrationPlan": ".quantization.calibration",
     "Limits": ".spec.limits",
@@ -24,9 +22,9 @@ _HOMES = {
     "evaluate": ".evaluation.evaluate",
     "export_model": ".workflows.export",
     "from_module": ".models.modules",
-    "load_device": "hwmodels.device",
+    "load_device": "hwmodels",
     "load_model": ".models.loading",
-    "load_quantized": ".checkpoint.folder",
+    "load_quantized": ".checkpoint.reader",
     "measure_sensitivity": ".scoring.sensitivity",
     "outputs": ".evaluation.evaluate",
     "parse_budget": ".planning.budgets",
@@ -38,6 +36,7 @@ _HOMES = {
     "read_texts": ".data.texts",
     "recipe_allocation": ".planning.recipes",
     "reference_scores": ".data.reference",
+    "register": ".checkpoint.hub",
     "simulate_allocation": ".costs.simulate",
     "trade_off": ".planning.frontier",
     "write_allocation": ".spec.allocation",
@@ -45,9 +44,6 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
-
-# AutoModel….from_pretrained reads our folders; transformers itself is imported by whoever needs it
-importing.after("transformers.quantizers.auto", f"{__name__}.checkpoint.hub")
 
 
 def __getattr__(name: str) -> Any:

@@ -26,3 +26,7 @@ class InputFileError(QbertOptError):
     """A file or folder that cannot be read, or does not belong to the others."""
 
     exit_code = 4
+
+
+class QbertOptWarning(UserWarning):
+    """Base of what a user should know although the work goes on; the command line prints it as one line."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
-from ..errors import QbertOptError
+from ..errors import QbertOptError, QbertOptWarning
+from ..runtime import locks
 from . import verbs
 
 app = typer.Typer(
@@ -24,6 +27,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def _version(wanted: bool) -> None:
@@ -55,17 +59,42 @@ def _collect() -> None:
 _collect()
 
 
+def _one_line(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Print a warning without the place in the code that gave it."""
+    print(f"qbert-opt: warning: {message}", file=sys.stderr)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    """End as Ctrl-C does: what is half-written is removed on the way out."""
+    sys.exit(TERMINATED)
+
+
+def _left_behind(code: int) -> str:
+    """Say what an interrupted run leaves, and how to go on from it."""
+    line = f"{'interrupted' if code == INTERRUPTED else 'terminated'}; nothing half-written is left."
+    kept = [str(path) for path in locks.held() if path.is_file()]
+    if not kept:
+        return line
+    return f"{line} {', '.join(kept)} keeps what is finished: run the same command again to go on from there."
+
+
 def run() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and its exit code."""
+    warnings.showwarning = _one_line
+    warnings.filterwarnings("default", category=QbertOptWarning)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app(standalone_mode=True)
     except QbertOptError as error:
         print(f"qbert-opt: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
-            print("qbert-opt: interrupted; nothing half-written is left.", file=sys.stderr)
+        if stop.code in (INTERRUPTED, TERMINATED):  # typer says nothing of Ctrl-C
+            print(f"qbert-opt: {_left_behind(stop.code)}", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    finally:
+        locks.release_all()
+        signal.signal(signal.SIGTERM, before)

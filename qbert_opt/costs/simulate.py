@@ -15,9 +15,7 @@ from ..spec.profiles import ModelProfile
 from .operations import Storage, Workload, model_graph
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.mix import MixReport
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device, MixReport
 
 
 def simulate_storage(
@@ -32,10 +30,10 @@ def simulate_storage(
     """Simulate one inference of a model whose matrices are stored as given (None: floats).
 
     Raises:
-        hwmodels.errors.DeviceError: the device cannot run it.
+        hwmodels.DeviceError: the device cannot run it.
         UsageError: a rate of zero or less.
     """
-    from hwmodels.simulate import simulate
+    from hwmodels import simulate
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits)
@@ -69,10 +67,10 @@ def simulate_lengths(
         inferences_per_s: how often an inference is asked for.
 
     Raises:
-        hwmodels.errors.DeviceError: the device cannot run it at some length.
+        hwmodels.DeviceError: the device cannot run it at some length.
         UsageError: a rate of zero or less.
     """
-    from hwmodels.mix import simulate_mix
+    from hwmodels import simulate_mix
 
     check_rate(inferences_per_s)
     storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint.folder import StoredMatrix
 from ..engines.session import ACTIVATIONS, Activations, Session, engine
 from ..formats.affine import AffineMatrix, container_bits
 from ..formats.traced_model import TracedModel, quiet_tracing
 from ..models.loading import quiet_transformers
 from ..quantization.methods import rtn
+from ..quantization.quantized_matrix import StoredMatrix
 from ..runtime.cpu_timing import Call
 from ..spec.choices import LEGAL_BITS, choice
 from .bench import COARSE, BenchFormat, Shape, Subject

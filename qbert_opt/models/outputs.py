@@ -93,6 +93,11 @@ def head_of(model: nn.Module, source: str = "") -> Head:
         kind = "regression"
     if config.problem_type == "multi_label_classification" and kind == "classes":
         raise InputFileError(f"{source or name}: answers with several labels at once, which is not supported.")
+    if kind == "spans" and config.num_labels != 2:
+        raise InputFileError(
+            f"{source or name}: its head has {config.num_labels} outputs; one that finds spans has 2, start and end. "
+            "Set num_labels to 2 and save the model with such a head."
+        )
     columns = {
         "spans": 0,
         "vocabulary": getattr(config, "vocab_size", 0),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwmodels.errors import DeviceError
+from hwmodels import DeviceError
 
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
@@ -17,7 +17,7 @@ from .planner import SolverOptions, allocation_of, solve_task
 from .program import PlanningTask
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
+import glob
 import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,9 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputFileError, UsageError
 from .input_files import decode_text, parse_json, read_bytes
+from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
-JUST_MADE_S = 1.0  # a folder that is younger may not have its lock yet
+RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -56,33 +55,33 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; rename it at the end, remove it if anything goes wrong.
 
-    What a killed process left of the same folder is removed first.
+    Until then no other process can write the same folder. What a killed process left of it is removed first.
 
     Raises:
-        UsageError: `path` holds something already, its parent does not exist, or the disk is full.
+        UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
     check_folder(target)
-    _sweep(target)
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise disk_error(target, error) from None
-    lock = os.open(temporary, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            target.rmdir()
-        temporary.replace(target)
-    except OSError as error:
-        raise disk_error(target, error) from None
-    finally:
-        os.close(lock)
-        shutil.rmtree(temporary, ignore_errors=True)
+    with sole_writer(target):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        except OSError as error:
+            raise disk_error(target, error) from None
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if target.exists():
+                target.rmdir()
+            temporary.replace(target)
+        except OSError as error:
+            raise disk_error(target, error) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -91,8 +90,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_document(path: str | Path, kind: type[Document], schema: str) -> Document:
+def read_document(path: str | Path, kind: type[Document], schema: str, *, older: tuple[str, ...] = ()) -> Document:
     """Read a JSON document of a known schema.
+
+    Args:
+        path: file to read.
+        kind: what the document holds.
+        schema: that this version writes.
+        older: schemas that it reads too.
 
     Raises:
         InputFileError: missing, too large, no strict JSON, another schema, or a wrong field (names the first).
@@ -104,7 +109,7 @@ def read_document(path: str | Path, kind: type[Document], schema: str) -> Docume
     except InputFileError as error:
         raise InputFileError(f"{error} Expected a {schema} document.") from None
     written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
-    if written != schema:
+    if written not in (schema, *older):
         raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
     try:
         return kind.model_validate_json(text, strict=True)  # strict: "5" and true are no numbers
@@ -137,50 +142,11 @@ def check_folder(target: Path) -> None:
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
-    """Compare files of a folder with their hashes.
-
-    Args:
-        folder: where they are.
-        expected: sha256 by name; names only, no paths.
-        remedy: what to do, as the end of the message.
-
-    Raises:
-        InputFileError: a file is missing or differs.
-    """
-    for name, digest in expected.items():
-        if Path(name).name != name or not (folder / name).is_file():
-            raise InputFileError(f"{folder / name}: is missing, and the folder's record lists it. {remedy}")
-        if file_sha256(folder / name) != digest:
-            raise InputFileError(f"{folder / name}: is not the file that was written (sha256). {remedy}")
-
-
 def disk_error(target: Path, error: OSError) -> UsageError:
     """What the system said while writing, as one line."""
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
-
-
-def _sweep(target: Path) -> None:
-    """Remove what processes that are dead left of a folder: the system drops a lock with its process."""
-    for left in target.parent.glob(f".{target.name}.*.part"):
-        if not left.is_dir() or left.is_symlink() or time.time() - left.stat().st_mtime < JUST_MADE_S:
-            continue
-        lock = os.open(left, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # somebody is writing it
-        finally:
-            os.close(lock)
 
 
 def _umask() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -20,9 +20,11 @@ from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
+from ..quantization.storable import check_storable, possible_layouts
 from ..runtime import plugins
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
@@ -60,7 +62,7 @@ def measure_sensitivity(
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every searched matrix of a model.
 
@@ -83,7 +85,8 @@ def measure_sensitivity(
     Raises:
         UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
             half precision), a matrix without a legal choice, a memory limit that is too small.
-        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, a weight that
+            fp16 cannot hold.
     """
     plugin = plugins.load("metrics", metric)
     method = _only_method(choices)
@@ -102,6 +105,7 @@ def measure_sensitivity(
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
     wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from ..checkpoint.folder import PLAN, folder_bytes, is_quantized, load_quantized
+from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
+from ..checkpoint.record import PLAN
 from ..engines.session import Session
 from ..engines.timing import Timing
 from ..errors import InputFileError

@@ -27,7 +27,7 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 KIND = "configs"
 WORDS = {
@@ -131,11 +131,15 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         if scores.choices[column] != wanted.name:
             stand_ins[(wanted.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
+    kept = [table.predicted_loss or 0.0 for table in plan.tables]  # tables and inputs stay as planned
+    kept += [item.predicted_loss or 0.0 for item in plan.activations]
+    return Cost(plan.predicted_loss, math.fsum([*loss, *kept]), stand_ins)
 
 
 def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None, workload: Workload) -> Allocation:
     """Solve again among the scored choices that a tool runs, within the plan's bytes.
+
+    Scored embedding tables are chosen along with the matrices: a tool's config says nothing of them.
 
     Raises:
         InputFileError: the scores are of another model.
@@ -143,9 +147,11 @@ def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None
         UsageError: none of the tool's choices was scored.
     """
     _check_same_model(plan, scores)
-    task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes), device=device, workload=workload)
-    task.legal &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
-    if not task.legal.any(axis=1).all():
+    limits = Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes)
+    task = PlanningTask(scores, limits, device=device, workload=workload)
+    matrices = slice(task.num_matrices)
+    task.legal[matrices] &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
+    if not task.legal[matrices].any(axis=1).all():
         raise UsageError(f"{tool.TITLE}: none of its formats was scored. Scored: {', '.join(scores.choices)}.")
     return allocation_of(task, solve_task(task, SolverOptions()))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,19 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from ..checkpoint.folder import PLAN, load_quantized, read_matrices
+from ..checkpoint.reader import load_quantized, read_matrices
+from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts, read_texts
-from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks
+from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks, write_record
 from ..engines.session import ACTIVATIONS, Activations, Arrays, engine
 from ..errors import InputFileError, UsageError
 from ..formats.traced_model import TracedModel, traceable
 from ..models.batches import DEFAULT_MAX_TOKENS
 from ..models.loading import LoadedModel, load_model
 from ..quantization.activation_quant import with_rounded_inputs
-from ..runtime.files import atomic_folder, file_sha256
+from ..runtime.files import atomic_folder
+from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import write_allocation
 
@@ -39,7 +41,7 @@ def export_model(
     texts: LabeledTexts | None = None,
     tolerance: float | None = None,
     activations: Activations | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> EngineRecord:
     """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
 
@@ -121,7 +123,7 @@ def export_model(
             outputs=traced.outputs,
             max_tokens=min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length),
             labels=loaded.labels,
-            files={file.name: file_sha256(file) for file in [*exported, target / CHECKS]},
+            files=file_hashes(target, RECORD),
             source_bytes=allocation.total_bytes,
             exported_bytes=exported_bytes,
             activations=activations,
@@ -129,7 +131,7 @@ def export_model(
             graph_difference=graph_error,
             tolerance=tolerance,
         )
-        (target / RECORD).write_text(record.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
+        write_record(record, target)
     return record
 
 

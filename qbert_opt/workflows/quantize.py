@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint.folder import check_belongs, write_quantized
-from ..checkpoint.record import ReadBack
+from ..checkpoint.packed_modules import quantized_parts
+from ..checkpoint.record import ReadBack, check_belongs
+from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
-from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
+from ..quantization.sequential import sequential_matrices
+from ..quantization.storable import check_storable
 from ..runtime import plugins
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
-from .sequential import SequentialQuantizer, rescored
+from .rescore import rescored
 
 READ_BACK_TEXTS = 32
 
@@ -29,7 +32,7 @@ def quantize_model(
     output: str | Path,
     *,
     sequential: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Quantize a model by its plan, write the folder, read it back and ask it a few texts.
 
@@ -43,9 +46,11 @@ def quantize_model(
         progress: called with matrices done, matrices in all, and what goes on.
 
     Raises:
-        InputFileError: another model or another data set than the plan's.
+        InputFileError: another model or another data set than the plan's, or a weight that fp16 cannot hold.
         UsageError: the method needs data and there is none, or nothing is gained in sequence.
     """
+    check_belongs(allocation, loaded)
+    check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
     asked = read_back_texts(loaded, allocation, data)
 
     def answer(found: LoadedModel) -> ReadBack | None:
@@ -53,11 +58,11 @@ def quantize_model(
 
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
-        in_sequence = SequentialQuantizer(loaded, allocation, fit, progress)
-        again = rescored(loaded, allocation, in_sequence, scored, progress)
-        return write_quantized(loaded, again, in_sequence, output, answer=answer, progress=progress)
-    quantizer = plan_quantizer(loaded, allocation, data)
-    return write_quantized(loaded, allocation, quantizer, output, answer=answer, progress=progress)
+        in_sequence = sequential_matrices(loaded, allocation, fit, progress)
+        again = rescored(loaded, allocation, dict(in_sequence), scored, progress)
+        return write_checkpoint(loaded, again, in_sequence, output, answer=answer, progress=progress)
+    matrices = quantized_matrices(plan_quantizer(loaded, allocation, data), allocation)
+    return write_checkpoint(loaded, allocation, matrices, output, answer=answer, progress=progress)
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:

@@ -6,20 +6,20 @@ Time in an engine depends on how weights are stored, not on their values: every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..checkpoint.folder import StoredMatrix
 from ..costs.operations import Workload
 from ..engines.session import engine
 from ..engines.timing import made_up_inputs
 from ..errors import UsageError
 from ..formats.traced_model import traceable
 from ..models.loading import LoadedModel
-from ..quantization.calibration import MatrixQuantizer, quantize_table
+from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..runtime.cpu_timing import Call, Timing, time_calls
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .verify import apply_plan
 
@@ -52,7 +52,7 @@ def time_plans(
     workload: Workload,
     *,
     rounds: int = ROUNDS,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[TimedPlan]:
     """Run every plan in an engine, all of them in turn in each round, one thread, inputs of products in 8 bits.
 
@@ -101,11 +101,7 @@ def _inference(loaded: LoadedModel, plan: Allocation, engine_name: str, workload
     quantizer = MatrixQuantizer(loaded, plan.profile, "rtn", None)
     # the model holds what is stored, since engines find a matrix in the converted graph by its values
     traced = traceable(apply_plan(loaded, plan, quantizer))
-    specs = {matrix.module: matrix for matrix in plan.profile.matrices}
-    stored = [
-        *(StoredMatrix(m.module, *quantizer.quantize(specs[m.module], [m.choice])) for m in plan.matrices),
-        *(StoredMatrix(t.module, *quantize_table(loaded.model, t.module, [t.choice])) for t in plan.tables),
-    ]
+    stored = list(quantized_matrices(quantizer, plan))
     module = engine(engine_name)
     with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder:
         module.write(traced, stored, Path(folder), "int8")

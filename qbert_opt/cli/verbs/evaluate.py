@@ -37,7 +37,7 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
-    from ...checkpoint.folder import folder_bytes, is_quantized, load_quantized
+    from ...checkpoint.reader import folder_bytes, is_quantized, load_quantized
     from ...data.texts import read_texts
     from ...engines.record import is_exported
     from ...engines.timing import time_model
@@ -62,7 +62,7 @@ def command(
     if reference is not None:
         original = load_model(reference)
         if plan is not None:
-            from ...checkpoint.folder import check_belongs
+            from ...checkpoint.record import check_belongs
 
             check_belongs(plan, original)
         truth = outputs(original, texts)

@@ -37,8 +37,7 @@ def command(
 
     Example: `qbert-opt simulate allocation.json --device car-soc --seq-len 128 --compare fp32,int8`
     """
-    from hwmodels.errors import DeviceError
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, DeviceError
 
     from ...costs.operations import Workload
     from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
@@ -49,7 +48,7 @@ def command(
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
 
-    target = options.load_target(device)
+    target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
     if lengths is not None:
@@ -95,8 +94,7 @@ def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json
     """Print what inferences cost over a histogram of lengths."""
     from pydantic import TypeAdapter
 
-    from hwmodels.errors import DeviceError
-    from hwmodels.mix import MixReport
+    from hwmodels import DeviceError, MixReport
 
     from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError

@@ -18,9 +18,9 @@ from ...formats.affine import AffineMatrix, affine, with_planned_input
 from ..session import Activations, Arrays, Session
 
 if TYPE_CHECKING:
-    from ...checkpoint.folder import StoredMatrix
     from ...formats.openvino_graph import Weights
     from ...formats.traced_model import TracedModel
+    from ...quantization.quantized_matrix import StoredMatrix
     from ...spec.allocation import PlannedActivation
 
 INSTALL = "pip install 'qbert-opt[openvino]'"

@@ -44,7 +44,7 @@ class _Loaded:
     def __init__(self, folder: Path, threads: int | None) -> None:
         import torch
 
-        from ...checkpoint.folder import is_quantized, load_quantized
+        from ...checkpoint.reader import is_quantized, load_quantized
         from ...formats.traced_model import traceable
         from ...models.batches import DEFAULT_MAX_TOKENS
         from ...models.loading import load_model

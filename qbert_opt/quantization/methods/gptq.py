@@ -110,7 +110,8 @@ def _inverse_factor(hessian: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     lower = torch.linalg.cholesky(hessian[order[:, None], order])
     inverse = torch.cholesky_inverse(lower)
     del lower  # each is as large as all of gptq's lanes of a small matrix
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
 
 
 def _sweep(

@@ -84,7 +84,7 @@ def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, 
 
 
 def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
-    """Its first line says of which problem and budgets it is."""
+    """Each line says of which problem and budgets it is."""
     (tmp_path / "f.json.partial").write_text('of another\n["x", [1.0, 2.0, 0.0, 1.0]]\n')
     assert cli("pareto", "--points", "3", "-o", tmp_path / "f.json", "--quiet").code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
@@ -115,7 +115,7 @@ def test_explain_names_the_neighbours_of_every_choice(cli):
 
 def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
-    from qbert_opt.checkpoint.folder import load_quantized
+    from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.spec.allocation import read_allocation
     from qbert_opt.workflows.quantize import plan_quantizer

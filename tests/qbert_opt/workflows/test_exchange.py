@@ -10,8 +10,11 @@ import yaml
 
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.planning.assembly import Proof, assemble
+from qbert_opt.planning.planner import allocate
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable
 from qbert_opt.workflows.exchange import export_cost, export_plan, import_plan, refit, tool_named
 
 TOOLS = plugins.available("configs")
@@ -110,6 +113,42 @@ def test_a_refitted_plan_is_carried_whole(reference, reference_plan, name):
         assert again.predicted_loss <= carried * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_refitting_with_scored_tables(rtn_scores, scored):
+    """Tables are items of the program and no business of the tool: they keep to the plan's bytes and get their best."""
+    scores = with_scored_tables(rtn_scores)
+    half = scores.profile.encoder_elements // 2
+    plan = allocate(scores if scored else rtn_scores, Limits(encoder_bytes=half))
+    tool = tool_named("compressed-tensors")
+    again = refit(plan, tool, scores, None, Workload())
+    assert again.encoder_bytes <= plan.encoder_bytes and again.total_bytes <= plan.total_bytes
+    assert all(item.is_exact for item in export_plan(again, tool, ".json").carried)
+    assert {table.choice.name for table in again.tables} == {"8bit/rows:each/rtn"}
+
+
+def test_what_is_carried_is_priced_with_tables_as_planned(rtn_scores):
+    """Where the tool carries every matrix, planned and carried loss are the same sum, tables included."""
+    scores = with_scored_tables(rtn_scores)
+    plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
+    export = export_plan(plan, tool_named("compressed-tensors"), ".json")
+    assert all(item.is_exact for item in export.carried) and plan.tables[0].predicted_loss > 0
+    cost = export_cost(export, plan, scores)
+    assert cost.carried_loss == pytest.approx(cost.planned_loss) == plan.predicted_loss
+
+
+def with_scored_tables(scores):
+    """The same scores with made-up ones of every table."""
+    tables, choices = scores.profile.tables, ("2bit/rows:each/rtn", "8bit/rows:each/rtn")
+    value = [[0.01, 0.0001]] * len(tables)
+    document = scores.model_dump(by_alias=True)
+    document["tables"] = {
+        "modules": [t.module for t in tables], "choices": choices, "value": value, "std_error": value,
+        "weight_error": value, "unseen_rows": [0.5] * len(tables), "unseen_reads": [0.1] * len(tables),
+        "contains": "made up",
+    }  # fmt: skip
+    return ScoreTable.model_validate(document)
+
+
 def test_bytes_of_a_tool_are_its_block_bytes(reference):
     """llama.cpp's published block sizes: q2_k 84, q3_k 110, q6_k 210 bytes for 256 weights; q4_0 18, q8_0 34 for 32."""
     tool = tool_named("llama.cpp")
@@ -192,7 +231,7 @@ def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "quark", "-o", "x.json"], "exporters: unknown 'quark'. Available: autoround"),
+        (["--to", "quark", "-o", "x.json"], "configs: unknown 'quark'. Available: autoround"),
         (["--to", "modelopt", "-o", "x.json"], "writes .yaml; found the ending '.json'"),
     ],
 )
