@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "robustness"), str(ROOT / "tests" / "qbert_opt")]
 
-from readers_under_test import attempt, readers  # noqa: E402
+from damaged_readers import attempt, readers  # noqa: E402
 
 from qbert_opt.runtime.files import write_text  # noqa: E402
 from qbert_opt.runtime.provenance import code_commit, today  # noqa: E402

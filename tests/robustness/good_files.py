@@ -20,20 +20,20 @@ def write_examples(folder: Path) -> None:
     import families
     from safetensors.numpy import save_file
 
-    from qbert_opt.checkpoint.folder import write_quantized
     from qbert_opt.data.texts import read_texts
-    from qbert_opt.engines.record import CHECKS, RECORD, EngineRecord
+    from qbert_opt.engines.record import CHECKS, EngineRecord, write_record
     from qbert_opt.models.loading import load_model
     from qbert_opt.planning.planner import allocate
     from qbert_opt.quantization.calibration import CalibrationPlan
-    from qbert_opt.runtime.files import file_sha256
+    from qbert_opt.runtime import locks
+    from qbert_opt.runtime.manifest import file_sha256
     from qbert_opt.runtime.resumable import Jobs
     from qbert_opt.scoring.sensitivity import measure_sensitivity
     from qbert_opt.spec.allocation import write_allocation
     from qbert_opt.spec.choices import grid
     from qbert_opt.spec.limits import Limits
     from qbert_opt.spec.scores import write_scores
-    from qbert_opt.workflows.quantize import plan_quantizer
+    from qbert_opt.workflows.quantize import quantize_model
 
     _write_data(folder / "data")
     loaded = load_model(families.save(folder / "model", "bert"))
@@ -45,13 +45,14 @@ def write_examples(folder: Path) -> None:
     write_scores(scores, folder / "scores.json")
     plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
     write_allocation(plan, folder / "plan.json")
-    write_quantized(loaded, plan, plan_quantizer(loaded, plan, texts), folder / "out")
+    quantize_model(loaded, plan, texts, folder / "out")
     point = {"name": "plan", "loss": 0.1, "low": 0.05, "high": 0.2, "encoder_bytes": 100, "latency_s": 0.01}
     document = {"schema": "qbert-opt/measured@1", "what": "a test", "points": [point, point | {"name": "other"}]}
     (folder / "measured.json").write_text(json.dumps(document, indent=1))
     jobs = Jobs(folder / "jobs.partial", "run")
     for index in range(6):
         jobs.add(f"job {index}", [index / 3, -1.5])
+    locks.release(folder / "jobs.partial")
     (folder / "device.yaml").write_bytes((resources.files("hwmodels") / "devices" / "car-soc.yaml").read_bytes())
     (folder / "engine").mkdir()
     save_file({"0.input.input_ids": np.ones((1, 4), np.int64)}, folder / "engine" / CHECKS)
@@ -65,7 +66,7 @@ def write_examples(folder: Path) -> None:
             "difference": 0.0, "graph_difference": 0.0, "tolerance": 0.1,
         }
     )  # fmt: skip
-    (folder / "engine" / RECORD).write_text(record.model_dump_json(by_alias=True, indent=1))
+    write_record(record, folder / "engine")
 
 
 def _write_data(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Damaged files through the readers of the command line: a right answer or one clear line, never another exception."""
 
 import pytest
-from readers_under_test import attempt, readers
+from damaged_readers import attempt, readers
 
 NAMES = (
     "scores", "plan", "measured points", "progress", "device", "quantized folder", "engine folder", "data", "config",
@@ -25,4 +25,5 @@ def test_a_damaged_file_is_answered_or_refused(examples, kind):
         outcomes = [attempt(reader, seed) for seed in range(CASES.get(kind, 150))]
         failures = [f"{reader.name}, seed {seed}: {o.words}" for seed, o in enumerate(outcomes) if o.kind == "failure"]
         assert not failures, "\n".join(failures[:5])
-        assert any(o.kind == "refusal" for o in outcomes)
+        if kind != "progress":  # damaged lines of progress are done again, with a warning
+            assert any(o.kind == "refusal" for o in outcomes)
