@@ -30,7 +30,7 @@ def read_tsv(text: str, path: Path) -> Table:
         InputFileError: no header, a column name that occurs twice, or rows with another number of fields.
     """
     rows = [(number, line.split("\t") if line else []) for number, line in enumerate(text_lines(text, path), 1)]
-    return _delimited(rows, path, "A field must not hold a tab; name every column in the header.")
+    return _delimited(rows, path, "Give every row as many fields as the header; a field must not hold a tab.")
 
 
 def read_csv(text: str, path: Path) -> Table:
@@ -40,7 +40,7 @@ def read_csv(text: str, path: Path) -> Table:
         InputFileError: as `read_tsv`, or a quoted field that does not end where it should.
     """
     rows = _csv_rows(text, path)
-    return _delimited(rows, path, "Quote a field that holds a comma, and name every column in the header.")
+    return _delimited(rows, path, "Give every row as many fields as the header, and quote a field that holds a comma.")
 
 
 def read_json_lines(text: str, path: Path) -> Table:

@@ -147,7 +147,7 @@ def _tags(loaded: LoadedModel, data: LabeledTexts) -> Targets:
         rows += [known[given[word]] for word in kept]
         shown_words.append(kept)
         tags.append(tuple(names[known[tag]] for tag in given))
-    counts = torch.tensor([len(kept) for kept in words])
+    counts = torch.tensor([len(kept) for kept in shown_words])
     samples = torch.arange(len(data)).repeat_interleave(counts)
     return Targets("tags", torch.tensor(rows), samples, names=names, words=tuple(shown_words), tags=tuple(tags))
 

@@ -39,7 +39,7 @@ def texts_of(path, **options):
     [
         # a row one field longer than the header: pandas would make the first field an index
         ("trail.tsv", HEADER + "a film\t1\t\nb film\t0\t\n", r"line 2: has 3 fields; the header has 2 .*2 of 2 rows"),
-        ("comma.csv", "text,label\nwell, a film,1\nwell, b film,0\n", r"line 2: has 3 fields.* Quote a field"),
+        ("comma.csv", "text,label\nwell, a film,1\nwell, b film,0\n", r"line 2: has 3 fields.* quote a field"),
         ("nohead.tsv", "sentence\na film\t1\n", r"line 2: has 2 fields; the header has 1 \(sentence\)"),
         ("idx.tsv", HEADER + "0\ta film\t1\n1\tb film\t0\n", r"line 2: has 3 fields; the header has 2"),
         ("some.csv", "text,label\nfine,1\nwell, a film,1\nfine,0\n", r"line 3: has 3 fields; the header has 2"),

@@ -235,3 +235,15 @@ def test_what_is_no_file(tmp_path, kind):
     ):
         with pytest.raises(InputFileError, match=message):
             READERS[kind](path)
+
+
+def test_kind_7_plans_with_unknown_names_are_refused(edited, gptq_plan):
+    """A limit on a resource, or a head tied to a table, that this version does not know would fail in the report."""
+    limit = json.loads(gptq_plan.limits[0].model_dump_json()) | {"resource": "watts"}
+    with pytest.raises(InputFileError, match=r"limits.0.resource: Input should be .*'encoder_bytes'.*, found 'watts'"):
+        read_allocation(edited("plan", "limits", [limit]))
+    head = [{"module": "decoder", "rows": 9, "columns": 32, "tied_to": "nowhere"}]
+    with pytest.raises(InputFileError, match=r"profile: head: decoder is tied to 'nowhere', which is no table"):
+        read_allocation(edited("plan", "profile", "head", head))
+    with pytest.raises(InputFileError, match=r"objective: Input should be .*, found 'beauty'"):
+        read_allocation(edited("plan", "objective", "beauty"))
