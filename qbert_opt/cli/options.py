@@ -235,9 +235,7 @@ def read_or_score(
     if scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already names its model.")
     if model is None and max_tokens is not None:
-        raise UsageError(
-            "--max-tokens: belongs to --model; a table of scores records where its texts were cut."
-        )
+        raise UsageError("--max-tokens: belongs to --model; a table of scores records where its texts were cut.")
     if model is None:
         return load_scores(scores or "reference")
     if data is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputFileError, UsageError
+from .input_files import decode_text, parse_json, read_bytes
 from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
@@ -96,25 +98,36 @@ def read_document(path: str | Path, kind: type[Document], schema: str, *, older:
         older: schemas that it reads too.
 
     Raises:
-        InputFileError: missing, too large, no JSON, another schema, or a wrong field (names the first).
+        InputFileError: missing, too large, no strict JSON, another schema, or a wrong field (names the first).
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputFileError(f"{path}: no such file.")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise InputFileError(f"{path}: {file.stat().st_size} bytes; a {schema} document has at most {MAX_JSON_BYTES}.")
+    content = read_bytes(Path(path), MAX_JSON_BYTES, f"a {schema} document")
     try:
-        document = kind.model_validate_json(file.read_bytes())
+        text = decode_text(content, path)
+        parsed = parse_json(text, path)
+    except InputFileError as error:
+        raise InputFileError(f"{error} Expected a {schema} document.") from None
+    written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
+    if written not in (schema, *older):
+        raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
+    try:
+        return kind.model_validate_json(text, strict=True)  # strict: "5" and true are no numbers
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "document"
-        raise InputFileError(f"{path}: {where}: {first['msg']}. Expected a {schema} document.") from None
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
-    found = getattr(document, "document_schema", None)
-    if found not in (schema, *older):
-        raise InputFileError(f"{path}: schema is {found!r}; this version reads {schema!r}. Make the file anew.")
-    return document
+        raise InputFileError(f"{path}: {first_fault(error)}. Expected a {schema} document.") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Say the first thing that is wrong with a document: which field, what it should be, and what it is."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "document"
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ").rstrip(".")
+    is_scalar = first["input"] is None or isinstance(first["input"], (str, int, float, bool))
+    told = first["type"] in ("missing", "value_error") or not is_scalar
+    return f"{where}: {message}" + ("" if told else f", found {_shown(first['input'])}")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, (bool, type(None))) else repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def check_free(target: Path) -> None:

@@ -11,6 +11,7 @@ from ..errors import InputFileError, UsageError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
 from .choices import Choice, Form, Layout, choice
+from .limits import Measure
 from .profiles import Kind, ModelProfile
 from .scores import Provenance
 from .tables import TABLE_CHOICE
@@ -138,7 +139,7 @@ class UniformPlan(Frozen):
 class Limit(Frozen):
     """A limit the plan keeps: what was asked, what is used, whether it binds."""
 
-    resource: str
+    resource: Measure
     capacity: float
     used: float
     source: str
@@ -179,7 +180,7 @@ class Allocation(Frozen):
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
-    objective: str = "predicted_loss"
+    objective: Measure = "predicted_loss"
     gap: float | None
     lower_bound: float | None
     solver: str

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from hwmodels import CostReport, Device
 
 PEAK = "peak_memory_bytes"
+Measure = Literal[
+    "predicted_loss",
+    "encoder_bytes",
+    "total_bytes",
+    "peak_memory_bytes",
+    "dram_bytes",
+    "bandwidth_bytes_per_s",
+    "bops",
+    "latency_s",
+    "latency_bound_s",
+    "energy_j",
+    "energy_bound_j",
+    "scratchpad_bytes",
+]
+"""What a limit is compared with, and what may be least."""
 
 
 @dataclass(frozen=True, slots=True)

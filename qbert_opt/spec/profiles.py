@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..runtime.frozen import Frozen
 
@@ -107,6 +107,14 @@ class ModelProfile(Frozen):
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_ties(self) -> ModelProfile:
+        tables = {table.module for table in self.tables}
+        for spec in self.head:
+            if spec.tied_to and spec.tied_to not in tables:
+                raise ValueError(f"head: {spec.module} is tied to {spec.tied_to!r}, which is no table of the model")
+        return self
 
     @property
     def num_layers(self) -> int:

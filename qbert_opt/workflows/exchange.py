@@ -21,6 +21,7 @@ from ..planning.planner import allocation_of, solve_task
 from ..planning.program import PlanningTask
 from ..planning.solving import SolverOptions
 from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.input_files import decode_text, quoted, read_bytes
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.choices import Choice
 from ..spec.limits import Limits
@@ -178,7 +179,7 @@ def import_plan(
     strange = [module for module in offers if module not in matrices]
     if strange:
         raise InputFileError(
-            f"{path}: names {strange[0]!r} and {len(strange) - 1} more that {scores.profile.name} has not. "
+            f"{path}: names {quoted(strange[0])} and {len(strange) - 1} more that {scores.profile.name} has not. "
             "The plan is for another model, or the scores are."
         )
     stand_ins, storage = Counter[tuple[str, str]](), {}
@@ -210,14 +211,11 @@ def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
 
 def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, Offer]:
     file = Path(path)
-    if not file.is_file():
-        raise InputFileError(f"{path}: no such file.")
     if file.suffix not in tool.SUFFIXES:
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise InputFileError(f"{path}: {file.stat().st_size} bytes; a config has at most {MAX_JSON_BYTES}.")
+    text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
     try:
-        found: dict[str, Offer] = tool.read(file.read_text(encoding="utf-8"), scores.profile, file.suffix)
+        found: dict[str, Offer] = tool.read(text, scores.profile, file.suffix)
     except Exception as error:  # a foreign file can be wrong in any way; what is said is where and what
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: {reason[:200]}.") from None
