@@ -53,7 +53,7 @@ def verify(
             loaded, [("this plan", allocation), *shortlist, *uniform], quantizer, read_texts(texts), progress=tell
         )
     rows = [
-        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.expected_loss:.3g}")
+        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.predicted_loss:.3g}")
         for m in found
     ]
     print_lines(["", evaluation_table(rows, f"measured on {texts}")])

@@ -24,8 +24,8 @@ from ..spec.activations import ActivationChoice, input_bits, planned_activations
 from ..spec.allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.scores import ScoreTable
-from .assembly import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
-from .cross_fit import cross_fit
+from .assembly import Judgement, Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .cross_fit import cross_fit, fixed_std_error
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
@@ -162,6 +162,7 @@ def allocation_of(
     """
     solution = plan.solution
     fixed = 0.0 if task.goal is None else task.fixed(task.goal)
+    judged = cross_fit(task, plan.problem) if answer and task.goal is None else None
     proof = Proof(
         status=solution.status.value,
         objective=task.goal or LOSS,
@@ -171,9 +172,9 @@ def allocation_of(
         limits=tuple(_limit(task, plan, row) for row in task.rows),
         uniform=tuple(_uniform(task, plan)),
         random_loss=_random(task, plan),
-        next_mb_gain=_next_mb(task, plan),
-        next_ms_gain=_next_ms(task, plan) if answer else None,
-        cross_fitted=cross_fit(task, plan.problem) if answer and task.goal is None else None,
+        next_mb_gain=_next_mb(task, plan, judged) if answer else None,
+        next_ms_gain=_next_ms(task, plan, judged) if answer else None,
+        judged=judged,
     )
     plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
     plain = with_activations(plain, tuple(activations)) if activations else plain
@@ -182,7 +183,7 @@ def allocation_of(
     limit = Limit(
         resource=LOSS,
         capacity=task.wishes.max_loss,
-        used=plain.predicted_loss,
+        used=plain.sum_of_scores,
         source="--max-loss",
         binds=LOSS in solution.binding,
     )
@@ -223,7 +224,10 @@ def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
         if task.legal[matrices, j].all() and not masked and size <= capacity:
             loss = math.fsum([*task.value[matrices, j], of_tables])
-            found.append((j, UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss)))
+            chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])
+            error = fixed_std_error(task, loss, chosen)
+            rival = UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss, predicted_std_error=error)
+            found.append((j, rival))
     least = np.zeros(len(task.choices)) if task.goal is None else task.usage(task.goal)[matrices].sum(axis=0)
     kept = [(least[j], uniform.predicted_loss, uniform) for j, uniform in found if uniform.predicted_loss <= most]
     return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
@@ -242,18 +246,27 @@ def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
     return {item.module: plan.storage[item.module].choice.name for item in task.searched_tables}
 
 
-def _next_mb(task: PlanningTask, plan: Plan) -> float | None:
+def _next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
+    """Return the predicted loss that one more MB saves, solved again; in the unit of the prediction beside it."""
     limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
     if not limited or plan.tightened or task.goal is not None:
         return None  # under a scheduled limit another MB would have to be tightened anew
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
-    return shadow_price(plan.problem, plan.solution, resource, MB)
+    if judged is None:
+        return shadow_price(plan.problem, plan.solution, resource, MB)
+    capacity = {**plan.problem.capacity, resource: plan.problem.capacity[resource] + MB}
+    wider = cross_fit(task, replace(plan.problem, capacity=capacity))
+    return None if wider is None else judged.loss - wider.loss
 
 
-def _next_ms(task: PlanningTask, plan: Plan) -> float | None:
+def _next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
     """Return the predicted loss that one more millisecond saves where latency binds, solved again."""
     if "latency_s" not in plan.tightened or task.goal is not None:
         return None
     stated = next(row.stated for row in task.scheduled if row.measure == "latency_s")
-    wider = solve_task(task.under(replace(task.limits, latency_s=stated + MS)), SolverOptions())
-    return max(0.0, plan.solution.value - wider.solution.value)
+    wider_task = task.under(replace(task.limits, latency_s=stated + MS))
+    wider = solve_task(wider_task, SolverOptions())
+    if judged is None:
+        return max(0.0, plan.solution.value - wider.solution.value)
+    again = cross_fit(wider_task, wider.problem)
+    return None if again is None else judged.loss - again.loss

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
-LOSS, BYTES = "predicted_loss", "encoder_bytes"  # rows
+LOSS, BYTES = "sum_of_scores", "encoder_bytes"  # rows
 RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # what keeping weights on chip lowers
 RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 

@@ -115,7 +115,7 @@ def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
         ("encoder matrices", f"{plan.encoder_bytes / 1e6:.2f} MB", f"{smaller:.1f}x smaller than float32"),
         ("whole model", f"{plan.total_bytes / 1e6:.2f} MB", "tables, biases, norms and head included"),
         ("bits per weight", f"{plan.average_bits:.3f}", "scales and offsets counted"),
-        ("predicted loss", f"{plan.expected_loss:.3g}", f"± {plan.expected_std_error:.1g}"),
+        ("predicted loss", f"{plan.predicted_loss:.3g}", f"± {plan.predicted_std_error:.1g}"),
     ]
     if cost is not None:
         tiles += [
@@ -229,7 +229,7 @@ def _limits(plan: Allocation) -> list[dict[str, Any]]:
 
 
 def _rivals(plan: Allocation) -> list[dict[str, str]]:
-    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.expected_loss)]
+    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.predicted_loss)]
     if plan.cross_fitted is not None:
         rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.predicted_loss))
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
@@ -242,7 +242,7 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
             "name": name,
             "bytes": "-" if size is None else format_bytes(size),
             "loss": f"{loss:.4g}",
-            "ratio": f"{loss / plan.expected_loss:.2f}x" if plan.expected_loss > 0 else "-",
+            "ratio": f"{loss / plan.predicted_loss:.2f}x" if plan.expected_loss > 0 else "-",
         }
         for name, size, loss in rows
     ]
@@ -251,7 +251,7 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
 def _measured(plan: Allocation, measured: MeasuredPoints) -> list[dict[str, str]]:
     rows = []
     for index, point in enumerate(measured.points):
-        predicted = plan.expected_loss if index == 0 else None
+        predicted = plan.predicted_loss if index == 0 else None
         rows.append(
             {
                 "name": point.name,

@@ -165,7 +165,7 @@ def shown(measure: str, value: float) -> str:
     """Write a limit or what is used of it, with its unit."""
     if measure == "bops":
         return f"{value:.4g} BOPs"
-    if measure == "predicted_loss":
+    if measure in ("predicted_loss", "sum_of_scores"):
         return f"{value:.4g}"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))

@@ -65,7 +65,7 @@ def command(
         truth = outputs(original, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.expected_loss:.3g}"
+    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.predicted_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
     rows.append((folder, found, f"{size:,}", predicted))
     timings = []
