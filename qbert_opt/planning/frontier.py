@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, unifo
 from solvers.solution import relative_gap
 
 from ..errors import UsageError
+from ..runtime import plain_text
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
 from ..spec.scores import Provenance
@@ -192,18 +191,16 @@ def to_csv(found: TradeOff) -> str:
     """Write the points as CSV: budgets, usage, losses, bound, gap."""
     names = sorted({name for point in found.points for name in point.usage})
     budgets = [RESOURCES[name] for name in found.resources]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header = [f"budget_{name}" for name in budgets] + names
-    losses = ["predicted_loss", "predicted_std_error", "sum_of_scores"]
-    writer.writerow([*header, *losses, "lower_bound", "gap", "supported"])
-    for point in found.points:
-        figures: list[Mapping[str, float]] = [point.capacity, point.usage]
-        values = [figures[0].get(name, "") for name in budgets] + [figures[1][name] for name in names]
-        error = "" if point.predicted_std_error is None else point.predicted_std_error
-        values += [point.predicted_loss, error, point.sum_of_scores]
-        writer.writerow([*values, point.lower_bound, point.gap, point.supported])
-    return out.getvalue()
+    losses = ["predicted_loss", "predicted_std_error", "sum_of_scores", "lower_bound", "gap", "supported"]
+    rows = [
+        [
+            *(point.capacity.get(name, "") for name in budgets),
+            *(point.usage[name] for name in names),
+            *("" if (figure := getattr(point, name)) is None else figure for name in losses),
+        ]
+        for point in found.points
+    ]
+    return plain_text.to_csv([*(f"budget_{name}" for name in budgets), *names, *losses], rows)
 
 
 def _judgements(

@@ -130,7 +130,7 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         if scores.choices[column] != wanted.name:
             stand_ins[(wanted.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
+    return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
 
 
 def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None, workload: Workload) -> Allocation:

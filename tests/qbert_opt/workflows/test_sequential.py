@@ -74,7 +74,7 @@ def test_what_is_written_is_what_was_scored_again(tiny, low_plan, in_sequence, f
         [expected] = in_sequence.quantize(matrix, [planned.choice])
         assert torch.equal(loaded.model.get_parameter(f"{matrix.module}.weight"), expected.dequantize())
     assert plan.predicted_loss != low_plan.predicted_loss
-    assert plan.predicted_loss == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
+    assert plan.sum_of_scores == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
 
 
 def test_from_the_command_line(cli, low_plan, tiny_folder, data_file, tmp_path):
