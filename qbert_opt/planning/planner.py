@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from solvers import random_plans, shadow_price, top_k
+from solvers import ChoiceProblem, ChoiceSolution, price, random_plans, shadow_price, top_k
+from solvers.diagnosis import binding_rows
 from solvers.solution import relative_gap
 
 from ..costs.operations import Workload
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
+GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
+"""Part of the least latency or energy that is given up for less loss: far below what a model of either is exact to.
+
+The other goals are sums of whole numbers; of equal ones the solver takes the least loss.
+"""
 
 
 def allocate(
@@ -109,8 +115,35 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
         raise InfeasibleError(why_infeasible(task, problem, solution, options))
-    plan = Plan(problem, solution, *task.placed(solution.choice))
+    if task.goal in GOAL_TOLERANCE:
+        solution = _least_loss(task, problem, solution, replace(options, solver="lagrangian") if quick else options)
+    plan = Plan(problem, solution, *task.placed(solution.choice or ()))
     return enforced(task, plan, options) if broken(task, plan) else plan
+
+
+def _least_loss(
+    task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution, options: SolverOptions
+) -> ChoiceSolution:
+    """Return the plan of least loss among those whose goal is as good as the least, to `GOAL_TOLERANCE`.
+
+    Args:
+        task: what was asked, with a goal.
+        problem: the program of least goal under a loss.
+        solution: its answer, whose lower bound stays the proof.
+        options: how to solve.
+    """
+    goal = str(task.goal)
+    room = GOAL_TOLERANCE[goal] * (solution.value + task.fixed(goal))
+    capacity = {**problem.capacity, goal: solution.value + room}
+    second = replace(problem, value=np.where(problem.mask(), problem.usage[LOSS], np.nan), capacity=capacity)
+    found = attempt(replace(second, tie_break=goal), options)
+    if found.choice is None:
+        return solution
+    value, usage = price(problem, found.choice)
+    answer = replace(
+        solution, choice=found.choice, value=value, usage=usage, binding=binding_rows(problem, found.choice)
+    )
+    return proven_against(answer, solution.lower_bound)
 
 
 def top_plans(
@@ -162,7 +195,7 @@ def allocation_of(
     """
     solution = plan.solution
     fixed = 0.0 if task.goal is None else task.fixed(task.goal)
-    judged = cross_fit(task, plan.problem) if answer and task.goal is None else None
+    judged = cross_fit(task, _judged_program(task, plan)) if answer else None
     proof = Proof(
         status=solution.status.value,
         objective=task.goal or LOSS,
@@ -185,9 +218,28 @@ def allocation_of(
         capacity=task.wishes.max_loss,
         used=plain.sum_of_scores,
         source="--max-loss",
-        binds=LOSS in solution.binding,
+        binds=_loss_binds(task, plan),
     )
     return plain.model_copy(update={"limits": (limit, *plain.limits)})
+
+
+def _judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
+    """Return the program that other text is asked: the plan's own; under a goal, least loss for as much of the goal."""
+    if task.goal is None:
+        return plan.problem
+    capacity = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
+    capacity[task.goal] = plan.solution.usage[task.goal] * (1 + 1e-9)
+    return replace(plan.problem, capacity=capacity, tie_break=task.goal)
+
+
+def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
+    """Say whether the goal could be lower without the limit on loss, by more than what is given up for less loss."""
+    if task.goal is None or LOSS not in plan.solution.binding:
+        return False
+    free = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
+    solver = "lagrangian" if task.goal in RESIDENT_GOALS else "auto"
+    least = attempt(replace(plan.problem, capacity=free), SolverOptions(solver)).value + task.fixed(task.goal)
+    return least < (plan.solution.value + task.fixed(task.goal)) * (1 - GOAL_TOLERANCE.get(task.goal, 0.0)) * (1 - 1e-9)
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:

@@ -17,7 +17,7 @@ from solvers import ChoiceSolution, Status, price
 from solvers.solution import PROVEN_GAP, relative_gap
 
 from ..errors import InfeasibleError
-from ..spec.limits import Row, measured, shown
+from ..spec.limits import Row, measured, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
@@ -108,9 +108,10 @@ def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
     plan = Plan(problem, least, *task.placed(least.choice))
     reached = measured(plan.report, row.measure)
     if reached > row.stated:
+        stated, least_reached = shown_apart(row.measure, row.stated, reached)
         raise InfeasibleError(
-            f"no plan keeps every limit: {row.source} = {shown(row.measure, row.stated)} is below the floor: "
-            f"nearest feasible {shown(row.measure, reached)} within the other limits; "
+            f"no plan keeps every limit: {row.source} = {stated} is below the floor: "
+            f"nearest feasible {least_reached} within the other limits; "
             f"binding limit {row.measure}. Raise it."
         )
     return replace(plan, solution=replace(least, value=price(problem, least.choice)[0]))

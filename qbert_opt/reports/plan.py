@@ -203,6 +203,11 @@ def _limit_lines(plan: Allocation) -> list[str]:
             f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
             f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
+        if limit.resource == "sum_of_scores" and plan.predicted_loss > limit.capacity:
+            lines.append(
+                f"warning          {limit.source} holds for the sum of scores; on text that did not choose the plan it "
+                f"is predicted to lose {plan.predicted_loss:.4g}. Ask for less, or score more text"
+            )
     for more, gain in (("one more MB     ", plan.next_mb_gain), ("one more ms     ", plan.next_ms_gain)):
         if gain is not None:
             lines.append(f"{more} {gain_text(gain, plan.predicted_loss)}")

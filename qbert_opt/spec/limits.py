@@ -7,7 +7,7 @@ A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. L
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Literal
 
 from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
@@ -169,6 +169,27 @@ def shown(measure: str, value: float) -> str:
         return f"{value:.4g}"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
+
+
+def shown_apart(measure: str, *values: float) -> list[str]:
+    """Write values as `shown` does, with as many digits as it takes to tell different ones apart.
+
+    Args:
+        measure: what they are of.
+        *values: in the measure's own unit.
+    """
+    texts = [shown(measure, value) for value in values]
+    if len(set(texts)) == len(set(values)):
+        return texts
+    by_unit = {"_bytes": "bytes", "_per_s": "B/s", "_j": "J", "_s": "s"}
+    unit = next((unit for ending, unit in by_unit.items() if measure.endswith(ending)), "")
+    if unit == "bytes":
+        return [f"{ceil(value):,} bytes" for value in values]
+    for digits in range(5, 18):
+        texts = [f"{value:.{digits}g} {unit}".rstrip() for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
 
 
 def check_rate(inferences_per_s: float | None) -> None:

@@ -13,7 +13,7 @@ from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.planning.stand_ins import Sweep
 from qbert_opt.reports.html import html_report
-from qbert_opt.reports.plan import _loss_lines, _prediction_lines
+from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
@@ -82,12 +82,16 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
     assert len(_prediction_lines(by_rule)) == 1
 
 
-def test_a_plan_of_least_bytes_says_that_its_loss_is_optimistic(rtn_scores):
-    """The loss that limits a plan chose it as well, and no fold judges it."""
+def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
+    """By plans of least loss that take as many bytes; where that breaks the loss asked for, the report says so."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
     plan = allocate(table, Limits(), least="bytes", max_loss=most)
-    assert plan.folds == 0 and "optimistic" in _prediction_lines(plan)[1]
+    same_bytes = allocate(table, Limits(encoder_bytes=plan.encoder_bytes))
+    assert plan.folds == FOLDS and plan.sum_of_scores <= most
+    assert plan.predicted_loss == pytest.approx(same_bytes.predicted_loss, rel=1e-6)
+    warned = any(line.startswith("warning") for line in _limit_lines(plan))
+    assert warned == (plan.predicted_loss > most) and warned
 
 
 def test_is_written_read_and_printed(rtn_scores, tmp_path):
