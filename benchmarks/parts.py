@@ -197,7 +197,7 @@ def on_top(bench: Bench) -> None:
         def make(plan=plan, quantizer=quantizer):  # type: ignore[no-untyped-def]
             return apply_plan(bench.loaded, plan, quantizer)
 
-        bench.row(name, plan.expected_loss, plan.total_bytes, make, part="plan", bits=BUDGET, tables=tables_at)
+        bench.row(name, plan.predicted_loss, plan.total_bytes, make, part="plan", bits=BUDGET, tables=tables_at)
 
 
 def tables_of(paths: list[str]) -> None:

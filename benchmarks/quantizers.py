@@ -143,7 +143,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                     path = Path(f"{options.out}.{method}.{seed}.scores.json")
                     table = study.scores(method, path)
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
-                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.expected_loss
+                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
                 row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
                 row |= study.measure(quantizer, names)
                 yield row | {

@@ -89,7 +89,7 @@ def pages() -> dict[str, str]:
 
 def commands() -> str:
     """Every verb with its options, from the command line itself."""
-    from qbert_opt.cli.main import app
+    from qbert_opt.cli.app import app
 
     lines = [COMMANDS]
     for words, command in _verbs(typer.main.get_command(app), []):

@@ -201,7 +201,7 @@ def print_verification(
             progress=tell,
         )  # fmt: skip
     rows = [
-        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.expected_loss:.3g}")
+        (m.name, m.evaluation, f"{m.allocation.total_bytes:,} planned", f"{m.allocation.predicted_loss:.3g}")
         for m in verification.measured
     ]
     evaluations = [m.evaluation for m in verification.measured]

@@ -14,10 +14,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
+from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable
 
-RESOURCES = {
+RESOURCES: dict[str, Measure] = {
     "bytes": "encoder_bytes",
     "total-bytes": "total_bytes",
     "latency": "latency_bound_s",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
-from ..spec.limits import Limits, Row, limit_rows, shown, tightest
+from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
-LOSS, BYTES = "predicted_loss", "encoder_bytes"  # rows
+LOSS: Final = "sum_of_scores"  # row of the program
+BYTES: Final = "encoder_bytes"  # likewise
 RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # what keeping weights on chip lowers
 RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 
@@ -149,7 +150,7 @@ class PlanningTask:
         return [row for row in self.rows if row.resource in SCHEDULED]
 
     @property
-    def goal(self) -> str | None:
+    def goal(self) -> Measure | None:
         """The resource that is to be least; None is the predicted loss."""
         return None if self.constraints.least is None else RESOURCES[self.constraints.least]
 

@@ -10,7 +10,7 @@ from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
 from ..errors import UsageError
-from ..spec.limits import shown
+from ..spec.limits import shown_apart
 from .program import LOSS, PlanningTask
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
         if resource == LOSS and constraints.max_loss is not None:
             above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
-            parts.append(
-                f"--max-loss = {constraints.max_loss:.4g}: nearest feasible {constraints.max_loss + above:.4g}"
-            )
+            stated, least = shown_apart(LOSS, constraints.max_loss, constraints.max_loss + above)
+            parts.append(f"--max-loss = {stated}: nearest feasible {least}")
         if resource in LINKS:
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
@@ -71,8 +70,9 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
         unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
         taken = row.stated - row.capacity * unit
         floor, ceiling = nearest * unit + taken, task.ceiling(problem, resource) * unit + taken
+        stated, least, most = shown_apart(row.measure, row.stated, floor, ceiling)
         parts.append(
-            f"{row.source} = {shown(row.measure, row.stated)} is below the floor: nearest feasible "
-            f"{shown(row.measure, floor)}, ceiling {shown(row.measure, ceiling)}; binding limit {row.measure}"
+            f"{row.source} = {stated} is below the floor: nearest feasible {least}, ceiling {most}; "
+            f"binding limit {row.measure}"
         )
     return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."

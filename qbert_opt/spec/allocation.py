@@ -16,7 +16,8 @@ from .profiles import Kind, ModelProfile
 from .scores import Provenance
 from .tables import TABLE_CHOICE
 
-SCHEMA = "qbert-opt/allocation@1"
+SCHEMA = "qbert-opt/allocation@2"
+FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores
 
 
 class PlannedMatrix(Frozen):
@@ -129,11 +130,20 @@ class DeviceCost(Frozen):
 
 
 class UniformPlan(Frozen):
-    """The best plan that gives every matrix one choice at no more bytes, for comparison."""
+    """A plan that gives every matrix one choice at no more bytes, for comparison.
+
+    Attributes:
+        choice: what every matrix gets.
+        encoder_bytes: bytes of the matrices.
+        predicted_loss: the sum of its scores. No text chose this plan, so the sum is unbiased: cross-fitting it
+            would give the same number.
+        predicted_std_error: of `predicted_loss`, over the scoring text; None in plans of older releases.
+    """
 
     choice: str
     encoder_bytes: int
     predicted_loss: float
+    predicted_std_error: FiniteFloat | None = None
 
 
 class Limit(Frozen):
@@ -146,41 +156,39 @@ class Limit(Frozen):
     binds: bool
 
 
-class CrossFit(Frozen):
-    """Predicted loss on text that did not choose the plan, from `folds` parts of the scoring text."""
-
-    loss: FiniteFloat
-    std_error: FiniteFloat
-    folds: int
-
-
 class Allocation(Frozen):
     """A plan with its proof.
 
     Attributes:
         status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
-        objective: what is least: `predicted_loss`, or a resource (latency and energy: their separable bounds).
+        objective: what is least: `sum_of_scores`, or a resource (latency and energy: their separable bounds).
         gap: proven relative distance of the objective to the best plan's.
         lower_bound: no plan within the limits has less of the objective.
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
-        predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
-        predicted_std_error: of that sum, its terms taken as independent.
-        cross_fitted: what the plan is predicted to lose on text that did not choose it; the sum above is optimistic,
-            because the plan was chosen for it. None where the scores cannot tell.
+        predicted_loss: what the plan is predicted to lose. Cross-fitted where `folds` is not 0: each part of the
+            scoring text judges the plan that the other parts would have chosen under the same limits. Otherwise the
+            sum of scores, which is unbiased for a plan that a rule made and optimistic for one that a solver chose.
+            Contains no forward pass of this plan.
+        predicted_std_error: of `predicted_loss`, over the scoring text.
+        folds: parts of the scoring text that judged the plan; 0 where `predicted_loss` is the sum of scores.
+        sum_of_scores: sum of the scores of matrices, scored tables and rounded inputs: what the solver minimized.
+            Optimistic, because the solver picks what this text happens to favour.
+        sum_std_error: of `sum_of_scores`, its terms taken as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are rounded; an input that is not here stays in floats.
-        roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
+        roundings: what is rounded in the losses: `matrices`, `tables`, `activations`.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
         random_loss: median predicted loss of random plans that fill the same limits.
-        next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
-        next_ms_gain: predicted loss saved by one more ms of latency, solved again; None where latency does not bind.
+        next_mb_gain: by how much one more MB of budget lowers `predicted_loss`, solved and judged again; None without
+            a byte budget.
+        next_ms_gain: the same for one more ms of latency; None where latency does not bind.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
-    objective: Measure = "predicted_loss"
+    objective: Measure = "sum_of_scores"
     gap: float | None
     lower_bound: float | None
     solver: str
@@ -191,7 +199,9 @@ class Allocation(Frozen):
     method: str
     predicted_loss: FiniteFloat
     predicted_std_error: FiniteFloat
-    cross_fitted: CrossFit | None = None
+    folds: int = Field(default=0, ge=0)
+    sum_of_scores: FiniteFloat
+    sum_std_error: FiniteFloat
     loss_scale: FiniteFloat = 1.0
     encoder_bytes: int
     total_bytes: int
@@ -208,15 +218,36 @@ class Allocation(Frozen):
     next_ms_gain: float | None = None
     provenance: Provenance
 
-    @property
-    def expected_loss(self) -> float:
-        """What stands beside a measured loss: the cross-fitted prediction, or the sum of scores without one."""
-        return self.predicted_loss if self.cross_fitted is None else self.cross_fitted.loss
+    @model_validator(mode="before")
+    @classmethod
+    def _first_schema(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("schema") != FIRST_SCHEMA:
+            return fields
+        return _upgraded(fields)
 
-    @property
-    def expected_std_error(self) -> float:
-        """Of `expected_loss`, over the scoring text."""
-        return self.predicted_std_error if self.cross_fitted is None else self.cross_fitted.std_error
+
+def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of the first schema in today's words.
+
+    There `predicted_loss` was the sum of scores and `cross_fitted` held the prediction. What one more MB saves was
+    measured on the sum; beside a cross-fitted prediction it would be a number in another unit, so it is dropped.
+    """
+    renamed = {"predicted_loss": "sum_of_scores", "predicted_std_error": "sum_std_error"}
+    new = fields | {"schema": SCHEMA} | {name: fields[old] for old, name in renamed.items() if old in fields}
+    if fields.get("objective", "predicted_loss") == "predicted_loss":
+        new["objective"] = "sum_of_scores"
+    limits = fields.get("limits")
+    if isinstance(limits, list):
+        is_loss = [isinstance(limit, dict) and limit.get("resource") == "predicted_loss" for limit in limits]
+        new["limits"] = [
+            limit | {"resource": "sum_of_scores"} if loss else limit
+            for limit, loss in zip(limits, is_loss, strict=True)
+        ]
+    judged = new.pop("cross_fitted", None)
+    if isinstance(judged, dict):
+        new |= {"predicted_loss": judged.get("loss"), "predicted_std_error": judged.get("std_error")}
+        new |= {"folds": judged.get("folds"), "next_mb_gain": None, "next_ms_gain": None}
+    return new
 
 
 def write_allocation(allocation: Allocation, path: str | Path) -> None:

@@ -124,7 +124,7 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         loss.append(float(values[row, column]))
     loss += [table.predicted_loss or 0.0 for table in plan.tables]  # these and inputs stay as planned
     loss += [item.predicted_loss for item in plan.activations]
-    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
+    return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
 
 
 def refit(

@@ -63,7 +63,7 @@ class Optimized:
         loss = self.measured.loss
         lines = [
             f"{self.folder}: {self.plan.total_bytes:,} bytes, {self.plan.average_bits:.2f} bits per encoder weight",
-            f"predicted loss {self.plan.expected_loss:.4g} {self.plan.loss_unit}",
+            f"predicted loss {self.plan.predicted_loss:.4g} {self.plan.loss_unit}",
         ]
         if loss is not None:
             lines.append(f"measured loss  {loss.value:.4g} [{loss.low:.4g}, {loss.high:.4g}] on {self.measured_on}")

@@ -91,7 +91,7 @@ def ranked(timed: Sequence[TimedPlan], limit_s: float | None = None) -> list[Tim
 
     def order(plan: TimedPlan) -> tuple[bool, int, float]:
         faster = sum(other.latency_s * (1 + TIE * spread) < plan.latency_s for other in timed)
-        return plan.latency_s > (math.inf if limit_s is None else limit_s), faster, plan.allocation.predicted_loss
+        return plan.latency_s > (math.inf if limit_s is None else limit_s), faster, plan.allocation.sum_of_scores
 
     return sorted(timed, key=order)
 

@@ -21,7 +21,7 @@ from ..quantization.calibration import BATCH_SIZE, weight_of
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
-from ..spec.allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
 
 CONTAINS = "quantized in sequence and scored again"
 
@@ -70,22 +70,16 @@ def rescored(
     parts += allocation.activations
     losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
     std_errors = [part.std_error or 0.0 for part in parts]
-    total = math.fsum(losses)
+    total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
+    # the cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same
+    moved = total / allocation.sum_of_scores if allocation.sum_of_scores > 0 else 1.0
     return allocation.model_copy(
         update={
             "matrices": tuple(matrices),
-            "predicted_loss": total,
-            "cross_fitted": _moved(allocation, total),
-            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
+            "predicted_loss": moved * allocation.predicted_loss if allocation.folds else total,
+            "predicted_std_error": moved * allocation.predicted_std_error if allocation.folds else total_error,
+            "sum_of_scores": total,
+            "sum_std_error": total_error,
             "contains": f"{allocation.contains}; {CONTAINS}",
         }
     )
-
-
-def _moved(allocation: Allocation, total: float) -> CrossFit | None:
-    """The cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same."""
-    found = allocation.cross_fitted
-    if found is None or allocation.predicted_loss <= 0:
-        return None
-    ratio = total / allocation.predicted_loss
-    return found.model_copy(update={"loss": ratio * found.loss, "std_error": ratio * found.std_error})

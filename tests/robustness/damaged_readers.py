@@ -139,7 +139,7 @@ def _check_scores(table: Any) -> None:
 
 def _check_plan(plan: Any) -> None:
     assert plan.encoder_bytes == sum(m.bytes for m in plan.matrices)
-    assert math.isfinite(plan.expected_loss)
+    assert math.isfinite(plan.predicted_loss)
 
 
 def _check_measured(found: Any) -> None:

@@ -71,7 +71,7 @@ def command(
         truth = reference_outputs(original, subject, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.expected_loss:.3g}"
+    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.predicted_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
     rows.append((folder, found, f"{size:,}", predicted))
     timings = []
@@ -98,7 +98,7 @@ def command(
             )
             points.append(point)
         what = f"{found.loss_unit} against {reference} on {len(texts)} texts of {texts.name}"
-        measured = MeasuredPoints(document_schema=SCHEMA, what=what, points=tuple(points))
+        measured = MeasuredPoints(schema=SCHEMA, what=what, points=tuple(points))
         document = json.loads(measured.model_dump_json(by_alias=True, exclude_none=True))
         document |= json.loads(TypeAdapter(Evaluation).dump_json(found))
         if timings:

@@ -101,7 +101,7 @@ def test_help_is_instant_and_the_readmes_line_quick(tmp_path):
 
 def commands():
     """Every verb and sub-verb as (words, command)."""
-    from qbert_opt.cli.main import app
+    from qbert_opt.cli.app import app
 
     def walk(group, words):
         for name, command in group.commands.items():
@@ -116,7 +116,7 @@ def commands():
 @pytest.mark.parametrize("words", [" ".join(words) for words, _ in commands()])
 def test_every_verb_has_help_with_an_example(words):
     """Help says what the verb does and shows a line that calls it."""
-    from qbert_opt.cli.main import app
+    from qbert_opt.cli.app import app
 
     found = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "200"})
     assert found.exit_code == 0

@@ -45,7 +45,7 @@ def test_the_readmes_plan(reference_plan):
     plan = reference_plan
     assert plan.status == "optimal"
     assert 0 <= plan.gap <= 1e-6
-    assert plan.lower_bound <= plan.predicted_loss * (1 + 1e-12)
+    assert plan.lower_bound <= plan.sum_of_scores * (1 + 1e-12)
     assert 24_500_000 <= plan.encoder_bytes <= 25_000_000
     assert plan.encoder_bytes == sum(m.choice.bytes(m.rows, m.columns, heads=12) for m in plan.matrices)
     assert plan.total_bytes == plan.encoder_bytes + plan.profile.fixed_bytes
@@ -59,7 +59,7 @@ def test_losses_are_those_of_the_scores(reference, reference_plan):
     value = reference.values()
     for i, m in enumerate(reference_plan.matrices):
         assert m.predicted_loss == value[i, reference.choices.index(m.choice.name)]
-    assert reference_plan.predicted_loss == math.fsum(m.predicted_loss for m in reference_plan.matrices)
+    assert reference_plan.sum_of_scores == math.fsum(m.predicted_loss for m in reference_plan.matrices)
 
 
 def test_the_plan_beats_every_uniform_one(reference, reference_plan):
@@ -106,7 +106,7 @@ def test_scheduled_values_keep_their_bounds(reference, car_soc, budget):
 def test_more_bytes_never_cost_more(reference):
     """A larger budget never gives a larger predicted loss, and one more MB gains what the plan says."""
     budgets = np.linspace(22_000_000, 85_000_000, 8).astype(int).tolist()
-    losses = [allocate(reference, Limits(encoder_bytes=b)).predicted_loss for b in budgets]
+    losses = [allocate(reference, Limits(encoder_bytes=b)).sum_of_scores for b in budgets]
     assert losses == sorted(losses, reverse=True)
     plan = allocate(reference, Limits(encoder_bytes=25_000_000))
     after = allocate(reference, Limits(encoder_bytes=26_000_000))
@@ -120,7 +120,7 @@ def test_the_unit_of_the_scores_does_not_matter(reference, factor):
     expected, found = (allocate(t, limits) for t in (reference, scaled(reference, factor)))
     assert found.status == "optimal"
     assert [m.choice for m in found.matrices] == [m.choice for m in expected.matrices]
-    assert found.predicted_loss == pytest.approx(expected.predicted_loss * factor)
+    assert found.sum_of_scores == pytest.approx(expected.sum_of_scores * factor)
 
 
 def test_below_the_floor(reference, car_soc):
@@ -154,8 +154,8 @@ def test_a_latency_limit_is_kept(reference, car_soc):
     plan = allocate(reference, Limits(encoder_bytes=30_000_000, latency_s=limit), device=car_soc)
     assert simulate_allocation(plan, car_soc, Workload()).latency_s <= limit
     assert plan.device.latency_s <= limit
-    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
-    assert plan.lower_bound <= plan.predicted_loss
+    assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
+    assert plan.lower_bound <= plan.sum_of_scores
     found = {row.resource: row for row in plan.limits}
     assert found["latency_s"].used <= found["latency_s"].capacity == limit
 
@@ -168,7 +168,7 @@ def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
     used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
     plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
     assert getattr(simulate_allocation(plan, car_soc, Workload()), which) <= 0.98 * used
-    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
+    assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
 
 
 def test_impossible_limits(reference, car_soc):

@@ -56,7 +56,7 @@ def test_without_a_limit_on_the_whole_model_tables_keep_their_best(rtn_scores, s
     assert found.total_bytes == plain.total_bytes == found.encoder_bytes + found.profile.fixed_bytes
     assert found.next_mb_gain == pytest.approx(plain.next_mb_gain)
     losses = [m.predicted_loss for m in found.matrices] + [t.predicted_loss for t in found.tables]
-    assert found.predicted_loss == math.fsum(losses) > plain.predicted_loss
+    assert found.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
     assert (plain.roundings, found.roundings) == (("matrices",), ("matrices", "tables"))
     assert all(t.predicted_loss is None for t in plain.tables)
 
@@ -77,11 +77,11 @@ def test_tables_and_matrices_share_a_total_budget_best(rtn_scores, scores, share
         picked = [choice(CHOICES[j]) for j in combination]
         taken = sum(c.bytes(t.rows, t.columns, heads=1) for c, t in zip(picked, profile.tables, strict=True))
         try:
-            rest = allocate(rtn_scores, Limits(encoder_bytes=total - taken - profile.other_bytes)).predicted_loss
+            rest = allocate(rtn_scores, Limits(encoder_bytes=total - taken - profile.other_bytes)).sum_of_scores
         except InfeasibleError:
             continue
         best = min(best, rest + math.fsum(scores.tables.value[i][j] for i, j in enumerate(combination)))
-    assert found.predicted_loss == pytest.approx(best, rel=1e-6)
+    assert found.sum_of_scores == pytest.approx(best, rel=1e-6)
     assert found.limits[0].binds
 
 

@@ -86,7 +86,7 @@ def test_what_changes_is_said_and_priced(reference, reference_plan, name):
         by_hand += row[reference.choices.index(taken)]
     assert cost.carried_loss == pytest.approx(by_hand)
     if not inexact:
-        assert cost.carried_loss == pytest.approx(reference_plan.predicted_loss)
+        assert cost.carried_loss == pytest.approx(reference_plan.sum_of_scores)
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "modelopt"])
@@ -105,13 +105,13 @@ def test_a_refitted_plan_is_carried_whole(reference, reference_plan, name):
     again = refit(reference_plan, tool, reference, None, Workload())
     assert again.encoder_bytes <= reference_plan.encoder_bytes
     assert all(item.is_exact for item in export_plan(again, tool, tool.SUFFIXES[0]).carried)
-    assert again.predicted_loss >= reference_plan.predicted_loss * (1 - 1e-9)
+    assert again.sum_of_scores >= reference_plan.sum_of_scores * (1 - 1e-9)
     nearest = export_plan(reference_plan, tool, tool.SUFFIXES[0])
     ours = [dataclasses.replace(item.offer.as_choice("gptq"), form="offset") for item in nearest.carried]
     sizes = [c.bytes(m.rows, m.columns, heads=12) for c, m in zip(ours, reference_plan.matrices, strict=True)]
     if sum(sizes) <= reference_plan.encoder_bytes and all(c.name in reference.choices for c in ours):
         carried = export_cost(nearest, reference_plan, reference).carried_loss
-        assert again.predicted_loss <= carried * (1 + 1e-6)
+        assert again.sum_of_scores <= carried * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("scored", [True, False])
