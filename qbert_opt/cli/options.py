@@ -22,7 +22,7 @@ LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column 
 Split = Annotated[str | None, typer.Option("--split", help="Which split of a folder, for example test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model; see 'qbert-opt formats'.")]
+Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model; see 'qbert-opt choices'.")]
 Metric = Annotated[str, typer.Option("--metric", help="Estimator of the loss; see 'qbert-opt metrics'.")]
 Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
