@@ -31,7 +31,6 @@ Measure = Literal[
     "latency_bound_s",
     "energy_j",
     "energy_bound_j",
-    "scratchpad_bytes",
 ]
 """What a limit is compared with, and what may be least."""
 

@@ -92,10 +92,15 @@ def readers(folder: Path) -> list[Reader]:
     from qbert_opt.data.texts import read_texts
     from qbert_opt.engines.record import read_checks, read_record
     from qbert_opt.planning.measured_points import read_measured
+    from qbert_opt.planning.planner import allocate
+    from qbert_opt.reports.html import html_report
     from qbert_opt.spec.allocation import read_allocation
+    from qbert_opt.spec.limits import Limits
     from qbert_opt.spec.scores import read_scores
 
     write_examples(folder)
+    scores = read_scores(folder / "scores.json")
+    half = Limits(encoder_bytes=scores.profile.encoder_elements // 2)
     data = folder / "data"
 
     def one(name: str, read: Callable[[Path], Any], path: Path, check: Any = no_check):
@@ -107,6 +112,8 @@ def readers(folder: Path) -> list[Reader]:
     return [
         one("scores", read_scores, folder / "scores.json", _check_scores),
         one("plan", read_allocation, folder / "plan.json", _check_plan),
+        one("report of a plan", lambda path: html_report(read_allocation(path), measured=None), folder / "plan.json"),
+        one("solve from scores", lambda path: allocate(read_scores(path), half), folder / "scores.json", _check_plan),
         one("measured points", read_measured, folder / "measured.json", _check_measured),
         one("progress", _read_progress, folder / "jobs.partial", _check_progress),
         one("device", lambda path: load_device(str(path)), folder / "device.yaml"),

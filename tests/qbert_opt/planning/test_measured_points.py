@@ -43,7 +43,7 @@ def test_kind_11_evaluate_writes_what_report_reads(cli, tmp_path, tiny_folder, d
     plan, measured = tmp_path / "plan.json", tmp_path / "measured.json"
     write_allocation(gptq_plan, plan)
     out = tmp_path / "out"
-    assert cli("quantize", "--model", tiny_folder, "--plan", plan, "--data", data_file, "-o", out).code == 0
+    assert cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", out).code == 0
     found = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder, "--json")
     assert found.code == 0
     measured.write_text(found.out)

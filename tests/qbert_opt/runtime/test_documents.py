@@ -247,3 +247,14 @@ def test_kind_7_plans_with_unknown_names_are_refused(edited, gptq_plan):
         read_allocation(edited("plan", "profile", "head", head))
     with pytest.raises(InputFileError, match=r"objective: Input should be .*, found 'beauty'"):
         read_allocation(edited("plan", "objective", "beauty"))
+
+
+def test_every_measure_has_a_name_in_reports():
+    """What a plan may be limited by, a report can print."""
+    from typing import get_args
+
+    from qbert_opt.reports.printing import MEASURES
+    from qbert_opt.spec.limits import Measure, shown
+
+    assert set(get_args(Measure)) == set(MEASURES)
+    assert all(shown(measure, 1.5) for measure in MEASURES)
