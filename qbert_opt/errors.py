@@ -3,6 +3,8 @@
 A message says where, what was found, what is legal and what to do. Anything else that escapes is our bug.
 """
 
+import hwmodels
+
 
 class QbertOptError(Exception):
     """Base of every mistake that is the user's, not ours."""
@@ -24,6 +26,12 @@ class InfeasibleError(QbertOptError):
 
 class InputFileError(QbertOptError):
     """A file or folder that cannot be read, or does not belong to the others."""
+
+    exit_code = 4
+
+
+class DeviceError(InputFileError, hwmodels.DeviceError):
+    """A device description that cannot be used, or a model that the device cannot run."""
 
     exit_code = 4
 

@@ -18,6 +18,7 @@ from ..models.loading import LoadedModel
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
 from .packed_modules import quantized_parts
@@ -37,7 +38,7 @@ def write_checkpoint(
     trained: Mapping[str, torch.Tensor] | None = None,
     training: Training | None = None,
     answer: Callable[[LoadedModel], ReadBack | None] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Write a quantized folder, whole or not at all.
 

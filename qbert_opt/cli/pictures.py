@@ -16,7 +16,7 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
     from ..reports.plots.frontier import Mark
 

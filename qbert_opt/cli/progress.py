@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..runtime.progress import Progress as Reporter
+from ..runtime.progress import silent
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+def progress(title: str, *, quiet: bool = False) -> Iterator[Reporter]:
     """Give a function to call with steps done, steps in all, and what goes on."""
     if quiet:
-        yield lambda done, total, what: None
+        yield silent
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,7 +30,7 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int,
         yield _lines(title)
 
 
-def _lines(title: str) -> Callable[[int, int, str], None]:
+def _lines(title: str) -> Reporter:
     started = time.monotonic()
     last = -SECONDS_BETWEEN_LINES
 

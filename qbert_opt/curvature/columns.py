@@ -219,7 +219,8 @@ def _distance_scale(outputs: Outputs) -> torch.Tensor:
     """√2 over the length of each output, `[rows, 1]`; √2 where distances are absolute."""
     if outputs.kind == "regression":
         return torch.full((len(outputs.values), 1), 2**0.5, dtype=torch.float64, device=outputs.values.device)
-    return 2**0.5 / outputs.values.detach().double().norm(dim=-1, keepdim=True)
+    lengths: torch.Tensor = outputs.values.detach().double().norm(dim=-1, keepdim=True)
+    return 2**0.5 * lengths.reciprocal()
 
 
 def _signs(outputs: Outputs, seed: int, draw: int) -> torch.Tensor:

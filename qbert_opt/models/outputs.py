@@ -179,7 +179,7 @@ def _start_and_end(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
 
 
 def _mean_state(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-    states = model(**batch.inputs).last_hidden_state
+    states: torch.Tensor = model(**batch.inputs).last_hidden_state
     weights = batch.mask[:, :, None].to(states)
     return (states * weights).sum(1) / weights.sum(1)
 

@@ -25,7 +25,7 @@ from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {

@@ -6,17 +6,19 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
 from solvers.solution import relative_gap
 
 from ..errors import UsageError
+from ..runtime.frozen import Frozen
+from ..runtime.progress import Progress, silent
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
 from ..spec.scores import Provenance
@@ -26,11 +28,7 @@ from .program import PlanningTask
 SCHEMA = "qbert-opt/frontier@1"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class TradeOffPoint(_Frozen):
+class TradeOffPoint(Frozen):
     """One plan on the frontier.
 
     Attributes:
@@ -52,7 +50,7 @@ class TradeOffPoint(_Frozen):
     tables: tuple[str, ...] = ()
 
 
-class UniformPoint(_Frozen):
+class UniformPoint(Frozen):
     """A plan that gives every matrix one choice, for comparison."""
 
     choice: str
@@ -60,7 +58,7 @@ class UniformPoint(_Frozen):
     predicted_loss: float
 
 
-class OwnLimit(_Frozen):
+class OwnLimit(Frozen):
     """A limit on a resource of the frontier itself: the frontier goes on beyond it, where the plans break it.
 
     Attributes:
@@ -74,7 +72,7 @@ class OwnLimit(_Frozen):
     source: str
 
 
-class TradeOff(_Frozen):
+class TradeOff(Frozen):
     """A frontier with what it is of.
 
     Attributes:
@@ -102,7 +100,7 @@ def trade_off(
     *,
     points: int = 200,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> TradeOff:
     """Find the least predicted loss over budgets of one or two resources, under the task's other limits.
 

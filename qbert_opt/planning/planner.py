@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from ..spec.allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.scores import ScoreTable
 from .assembly import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .constraints import PlanConstraints
 from .cross_fit import cross_fit
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
@@ -45,7 +46,7 @@ def allocate(
     workload: Workload | None = None,
     activations: Sequence[ActivationChoice] = (),
     options: SolverOptions | None = None,
-    **wishes: Any,
+    constraints: PlanConstraints | None = None,
 ) -> Allocation:
     """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
 
@@ -56,13 +57,13 @@ def allocate(
         workload: sentences and tokens of one inference.
         activations: choices for the inputs of matrices; none leaves them as they are.
         options: solver, time limit, gap.
-        **wishes: fields of `Wishes`: bits, groupings, pins, ties, max_formats, least with max_loss and so on.
+        constraints: what the plan must satisfy besides the limits; None is nothing.
 
     Raises:
         InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
-        UsageError: a wish that leaves nothing, a name that nothing has, a limit without a device.
+        UsageError: a constraint that leaves no choice, a name that nothing has, a limit without a device.
     """
-    task = PlanningTask(scores, limits, device=device, workload=workload, **wishes)
+    task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
     task, plan, rounded = solve_rounded(task, options or SolverOptions(), activations)
     return allocation_of(task, plan, rounded)
 
@@ -177,11 +178,11 @@ def allocation_of(
     )
     plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
     plain = with_activations(plain, tuple(activations)) if activations else plain
-    if task.wishes.max_loss is None:
+    if task.constraints.max_loss is None:
         return plain
     limit = Limit(
         resource=LOSS,
-        capacity=task.wishes.max_loss,
+        capacity=task.constraints.max_loss,
         used=plain.predicted_loss,
         source="--max-loss",
         binds=LOSS in solution.binding,
@@ -216,7 +217,7 @@ def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
     taken = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
     rows = [task.hard[name] for name in taken if name in task.hard]
     capacity = min((row.capacity - taken[row.resource] for row in rows), default=math.inf)
-    most = math.inf if task.wishes.max_loss is None else task.wishes.max_loss
+    most = math.inf if task.constraints.max_loss is None else task.constraints.max_loss
     found = []
     for j, c in enumerate(task.choices):
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))

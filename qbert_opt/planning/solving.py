@@ -14,7 +14,7 @@ from ..spec.limits import shown
 from .program import LOSS, PlanningTask
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}
@@ -56,13 +56,15 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
     """Say in one line which limits stand against each other, and the nearest feasible value of each."""
     if solution.status is Status.TIME_LIMIT:
         return f"no plan found within {options.time_limit_s} s. Allow more time."
-    wishes, parts = task.wishes, []
+    constraints, parts = task.constraints, []
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
-        if resource == LOSS and wishes.max_loss is not None:
+        if resource == LOSS and constraints.max_loss is not None:
             above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
-            parts.append(f"--max-loss = {wishes.max_loss:.4g}: nearest feasible {wishes.max_loss + above:.4g}")
+            parts.append(
+                f"--max-loss = {constraints.max_loss:.4g}: nearest feasible {constraints.max_loss + above:.4g}"
+            )
         if resource in LINKS:
-            parts.append(LINKS[resource].format(wishes.max_formats))
+            parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
         if row is None or nearest is None:
             continue  # the scratchpad and the user's pins are no limits that a number could be raised of

@@ -20,11 +20,11 @@ from ..models.batches import TokenBatch, tokenize
 from ..models.layers import as_matrix
 from ..models.loading import LoadedModel
 from ..models.outputs import Head
-from ..runtime import plugins
 from ..spec.allocation import Allocation
 from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
+from .quantizer import quantizer
 
 BATCH_SIZE = 16
 GRAM_BYTES = 1 << 29  # of statistics of inputs at a time; more are made by reading the text again
@@ -62,7 +62,7 @@ def method_grid(
     Raises:
         UsageError: unknown method, or a form that it has not.
     """
-    legal: Sequence[Form] = plugins.load("quantizers", method).FORMS
+    legal: Sequence[Form] = quantizer(method).FORMS
     for form in forms or ():
         if form not in legal:
             raise UsageError(f"--forms {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
@@ -98,7 +98,7 @@ def fit_grams(
         head: how the model's answers are read.
     """
     grams = input_grams(model, batches, modules)
-    share: float = getattr(plugins.load("quantizers", method), "GRADIENT_SHARE", 0.0)
+    share: float = quantizer(method).GRADIENT_SHARE
     return guided_grams(model, batches, grams, share, head) if share else grams
 
 
@@ -108,7 +108,7 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
     Each row is rounded by itself: some rows of a table give the same codes as the whole table.
     """
     layouts = [c.layout(*rows.shape, heads=1) for c in choices]
-    found: list[QuantizedMatrix] = plugins.load("quantizers", choices[0].method).quantize(rows, layouts)
+    found: list[QuantizedMatrix] = quantizer(choices[0].method).quantize(rows, layouts)
     return found
 
 
@@ -126,7 +126,7 @@ class MatrixQuantizer:
 
     def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
         self.model, self._profile = loaded.model, profile
-        self._plugin = plugins.load("quantizers", method)
+        self._plugin = quantizer(method)
         self._method, self._grams = method, dict[str, torch.Tensor]()
         if self._plugin.NEEDS_GRAM:
             self._batches, self._head = fit_batches(loaded, method, fit), loaded.head

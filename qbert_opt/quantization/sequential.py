@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel
 from ..runtime import plugins
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .calibration import fit_batches, fit_grams, quantized_tables, weight_of
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
@@ -18,7 +18,7 @@ def sequential_matrices(
     loaded: LoadedModel,
     plan: Allocation,
     fit: LabeledTexts | None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> tuple[StoredMatrix, ...]:
     """Quantize a plan's matrices in order of execution, then its tables.
 

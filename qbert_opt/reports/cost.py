@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 
 def cost_lines(report: CostReport) -> list[str]:
@@ -70,7 +69,7 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
 
 def device_table(device: Device) -> list[str | Table]:
     """Every figure of a device file with its source, and the share that has one."""
-    from hwmodels.provenance import figures
+    from hwmodels import figures
 
     table = Table(box=None, pad_edge=False)
     for column in ("figure", "SI value", "kind", "source"):

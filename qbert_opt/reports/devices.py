@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from hwmodels.units import format_bytes, format_joules, format_seconds
+from hwmodels import format_bytes, format_joules, format_seconds
 
 from ..planning.device_classes import DevicePlan
 from .printing import MEASURES

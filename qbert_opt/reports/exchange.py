@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from hwmodels.units import format_bytes
+from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
 from ..spec.choices import choice

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hwmodels.units import format_bytes, format_joules, format_seconds
+from hwmodels import format_bytes, format_joules, format_seconds
 
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
@@ -21,7 +21,7 @@ from .plan import TITLES, rounded_inputs
 from .printing import MEASURES
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 NAMED_CELLS = 600  # more matrices than that are shown by colour, with their names on touching them
 MOST_TICKS = 40

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwmodels.limits import REMEDIES
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
+from hwmodels import REMEDIES, format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hwmodels.mix import MixReport
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, MixReport
 
 FORMS = ("table", "csv", "json")
 Row = dict[str, str | int | float | bool]

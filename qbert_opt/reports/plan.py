@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from hwmodels.units import format_bytes
+from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.limits import shown
@@ -19,7 +19,7 @@ from .cost import cost_lines
 from .printing import MEASURES, WIDTH, both, origin
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
     from ..checkpoint.written import WrittenModel
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwmodels.units import format_bytes, format_seconds
+from hwmodels import format_bytes, format_seconds
 from solvers import ChoiceProblem, ChoiceSolution, Step, explain
 
 from ..planning.constraints import RESOURCES

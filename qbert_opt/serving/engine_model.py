@@ -71,7 +71,7 @@ class _Served(nn.Module):
         self._session, self._inputs, self.config = session, inputs, config
 
     def forward(self, **arrays: torch.Tensor) -> Any:
-        from transformers.utils import ModelOutput
+        from transformers.utils.generic import ModelOutput
 
         found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
         return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})

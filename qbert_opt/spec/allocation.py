@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..errors import InputFileError, UsageError
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
 from .choices import Choice, Form, Layout, choice
 from .profiles import Kind, ModelProfile
 from .scores import Provenance
@@ -17,11 +18,7 @@ from .tables import TABLE_CHOICE
 SCHEMA = "qbert-opt/allocation@1"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class PlannedMatrix(_Frozen):
+class PlannedMatrix(Frozen):
     """What one matrix gets. `bytes` holds codes and ranges; `residency` is `resident` or `streamed`.
 
     `form` says what a range stores; a plan without it is of a release that knew symmetric or not.
@@ -66,7 +63,7 @@ class PlannedMatrix(_Frozen):
         return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.form)
 
 
-class PlannedTable(_Frozen):
+class PlannedTable(Frozen):
     """What one embedding table gets; a table that was not scored has 8 bits per row and no predicted loss."""
 
     module: str
@@ -92,7 +89,7 @@ class PlannedTable(_Frozen):
         return self.choice.layout(self.rows, self.columns, heads=1)
 
 
-class PlannedActivation(_Frozen):
+class PlannedActivation(Frozen):
     """How the input of some matrices is rounded: unsigned codes, a range that holds zero.
 
     Attributes:
@@ -112,7 +109,7 @@ class PlannedActivation(_Frozen):
     std_error: FiniteFloat
 
 
-class DeviceCost(_Frozen):
+class DeviceCost(Frozen):
     """What the plan is predicted to cost on the device. `confidence` says how far to trust it."""
 
     name: str
@@ -130,7 +127,7 @@ class DeviceCost(_Frozen):
     confidence: str
 
 
-class UniformPlan(_Frozen):
+class UniformPlan(Frozen):
     """The best plan that gives every matrix one choice at no more bytes, for comparison."""
 
     choice: str
@@ -138,7 +135,7 @@ class UniformPlan(_Frozen):
     predicted_loss: float
 
 
-class Limit(_Frozen):
+class Limit(Frozen):
     """A limit the plan keeps: what was asked, what is used, whether it binds."""
 
     resource: str
@@ -148,7 +145,7 @@ class Limit(_Frozen):
     binds: bool
 
 
-class CrossFit(_Frozen):
+class CrossFit(Frozen):
     """Predicted loss on text that did not choose the plan, from `folds` parts of the scoring text."""
 
     loss: FiniteFloat
@@ -156,7 +153,7 @@ class CrossFit(_Frozen):
     folds: int
 
 
-class Allocation(_Frozen):
+class Allocation(Frozen):
     """A plan with its proof.
 
     Attributes:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 PEAK = "peak_memory_bytes"
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
 
@@ -19,11 +20,7 @@ Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where mask
 Folds = tuple[Rows, ...]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where scores come from.
 
     Attributes:
@@ -51,7 +48,7 @@ class Provenance(_Frozen):
     date: str
 
 
-class BlockSensitivity(_Frozen):
+class BlockSensitivity(Frozen):
     """Q-BERT's sensitivity of one encoder layer: Ω = |mean λ| + std λ of the top eigenvalues over data slices."""
 
     block: int
@@ -59,7 +56,7 @@ class BlockSensitivity(_Frozen):
     eigenvalues: tuple[float, ...]
 
 
-class CommonScale(_Frozen):
+class CommonScale(Frozen):
     """One factor by which all scores of a table were multiplied to bring them to KL's scale.
 
     Attributes:
@@ -71,7 +68,7 @@ class CommonScale(_Frozen):
     std_error: FiniteFloat = Field(ge=0)
 
 
-class TableScores(_Frozen):
+class TableScores(Frozen):
     """Predicted loss increase of embedding tables under each of their choices.
 
     Attributes:
@@ -93,7 +90,7 @@ class TableScores(_Frozen):
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
     fold_value: Folds = ()
-    masks: dict[str, dict[str, str]] = {}
+    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     unseen_rows: tuple[float, ...]
     unseen_reads: tuple[float, ...]
     unseen_factor: tuple[float, ...] = ()
@@ -113,7 +110,7 @@ class TableScores(_Frozen):
         return self.model_copy(update={**update, "fold_value": folds})
 
 
-class MatrixCurvature(_Frozen):
+class MatrixCurvature(Frozen):
     """How sharply the loss bends along one matrix.
 
     Attributes:
@@ -133,7 +130,7 @@ class MatrixCurvature(_Frozen):
     products: int = 0
 
 
-class ActivationScores(_Frozen):
+class ActivationScores(Frozen):
     """Predicted loss increase of rounding each input of the matrices.
 
     Attributes:
@@ -170,7 +167,7 @@ class ActivationScores(_Frozen):
         )
 
 
-class ScoreTable(_Frozen):
+class ScoreTable(Frozen):
     """Predicted loss increase of each matrix under each choice.
 
     Attributes:
@@ -205,7 +202,7 @@ class ScoreTable(_Frozen):
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
     fold_value: Folds = ()
-    masks: dict[str, dict[str, str]] = {}
+    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     scale: CommonScale | None = None
     samples: tuple[int, ...] = ()
     effective_samples: FiniteFloat | None = None

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..configs.offers import Carried, Offer, nearest
+from ..configs.tool import ConfigTool
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InputFileError, UsageError
@@ -19,7 +20,6 @@ from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of, solve_task
 from ..planning.program import PlanningTask
 from ..planning.solving import SolverOptions
-from ..runtime import plugins
 from ..runtime.files import MAX_JSON_BYTES
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.choices import Choice
@@ -27,9 +27,8 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
-KIND = "configs"
 WORDS = {
     "offset": "an fp16 offset",
     "symmetric": "no offset (around zero)",
@@ -64,7 +63,7 @@ class Export:
         planned_bytes: of the encoder's matrices as planned; `tool_bytes` as the tool stores them.
     """
 
-    tool: Any
+    tool: ConfigTool
     text: str
     carried: tuple[Carried, ...]
     planned_bytes: int
@@ -76,16 +75,7 @@ class Export:
         return Counter(change for item in self.carried for change in _changes(item))
 
 
-def tool_named(name: str) -> Any:
-    """Load a tool by the name that `--to` and `--from` take; `llama.cpp` is `llama-cpp`.
-
-    Raises:
-        UsageError: unknown; names those there are.
-    """
-    return plugins.load(KIND, name.replace(".", "-"))
-
-
-def export_plan(plan: Allocation, tool: Any, suffix: str) -> Export:
+def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     """Say a plan in a tool's words, each matrix by the offer nearest to its choice.
 
     Args:
@@ -136,7 +126,9 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
     return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
 
 
-def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None, workload: Workload) -> Allocation:
+def refit(
+    plan: Allocation, tool: ConfigTool, scores: ScoreTable, device: Device | None, workload: Workload
+) -> Allocation:
     """Solve again among the scored choices that a tool runs, within the plan's bytes.
 
     Scored embedding tables are chosen along with the matrices: a tool's config says nothing of them.
@@ -158,7 +150,7 @@ def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None
 
 def import_plan(
     path: str | Path,
-    tool: Any,
+    tool: ConfigTool,
     scores: ScoreTable,
     *,
     rest: Choice | None = None,
@@ -216,7 +208,7 @@ def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
     return allocation_of(task, solve_task(task, SolverOptions()))
 
 
-def _read(path: str | Path, tool: Any, scores: ScoreTable) -> dict[str, Offer]:
+def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, Offer]:
     file = Path(path)
     if not file.is_file():
         raise InputFileError(f"{path}: no such file.")
@@ -275,7 +267,7 @@ def _changes(item: Carried) -> Sequence[str]:
     return found
 
 
-def _runs(tool: Any, matrix: PlannedMatrix, choice: Choice) -> bool:
+def _runs(tool: ConfigTool, matrix: PlannedMatrix, choice: Choice) -> bool:
     """Whether a tool has these bits and groups for a matrix; the kind of offset is another matter."""
     axis = choice.grouping.partition(":")[0]
     asked = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,11 @@ from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
+from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
 from ..quantization.storable import check_storable
-from ..runtime import plugins
 from ..runtime.files import check_free
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
 
@@ -33,7 +33,7 @@ def quantize_model(
     output: str | Path,
     *,
     sequential: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Quantize a model by its plan, write the folder, open it again and run a few texts through it.
 
@@ -107,7 +107,7 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none.
     """
-    if not plugins.load("quantizers", allocation.method).NEEDS_GRAM:
+    if not quantizer(allocation.method).NEEDS_GRAM:
         check_belongs(allocation, loaded)
         return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
     fit, _ = plan_texts(loaded, allocation, data)

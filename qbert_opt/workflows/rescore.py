@@ -6,7 +6,7 @@ Matrices quantized in sequence have other errors than those that the plan was sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 
@@ -19,6 +19,7 @@ from ..models.loading import LoadedModel
 from ..models.outputs import collect
 from ..quantization.calibration import BATCH_SIZE, weight_of
 from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
 from ..spec.allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
 
@@ -30,7 +31,7 @@ def rescored(
     allocation: Allocation,
     quantized: Mapping[str, QuantizedMatrix],
     scored: LabeledTexts,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Allocation:
     """Return the plan with the losses predicted from its matrices' own quantization errors.
 

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
+from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
+FORMAT = None  # it runs the quantized folder itself
+RULES = EngineRules()
 
 
 def usable() -> bool:

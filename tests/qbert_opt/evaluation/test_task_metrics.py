@@ -9,7 +9,6 @@ import torch
 from families import LABELS, save, tiny_model, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qbert_opt.evaluation.evaluate.task_metrics import answer_f1, entity_counts, exact_match, normalized, spans_of
 
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InputFileError, UsageError
@@ -22,6 +21,7 @@ from qbert_opt.evaluation.evaluate import (
     outputs,
     ratio_interval,
 )
+from qbert_opt.evaluation.task_metrics import answer_f1, entity_counts, exact_match, normalized, spans_of
 from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.outputs import IMPOSSIBLE, Outputs, collect
 from qbert_opt.models.targets import NONE, SpanText, Targets, read_targets

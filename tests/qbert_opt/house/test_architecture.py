@@ -1,5 +1,6 @@
 """The house: what may import what, how fast it starts, what is shipped, and that help and README keep up."""
 
+import ast
 import json
 import os
 import pkgutil
@@ -140,6 +141,12 @@ def test_every_public_name_exists():
     import qbert_opt
 
     assert all(callable(getattr(qbert_opt, name)) for name in qbert_opt.__all__)
+    tree = ast.parse((ROOT / "qbert_opt" / "__init__.py").read_text())
+    [typed] = [node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    seen = {
+        alias.asname: (f"{'.' * node.level}{node.module}", alias.name) for node in typed.body for alias in node.names
+    }
+    assert seen == qbert_opt._HOMES, "what type checkers see is not what is loaded"
     assert set(dir(qbert_opt)) == set(qbert_opt.__all__)
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'"):
         qbert_opt.nothing  # noqa: B018

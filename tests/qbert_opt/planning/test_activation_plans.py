@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import load_device
+from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
 from qbert_opt.costs.pricing import fixed_costs, option_tables

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.reports.plan import _prediction_lines
@@ -77,7 +78,7 @@ def test_a_plan_of_least_bytes_says_that_its_loss_is_optimistic(rtn_scores):
     """The loss that limits a plan chose it as well, and no fold judges it."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
-    plan = allocate(table, Limits(), least="bytes", max_loss=most)
+    plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most))
     assert plan.cross_fitted is None and "optimistic" in _prediction_lines(plan)[1]
 
 

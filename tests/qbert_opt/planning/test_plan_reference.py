@@ -9,6 +9,7 @@ from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import SolverOptions, allocate
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
@@ -162,7 +163,7 @@ def test_a_latency_limit_is_kept(reference, car_soc):
 @pytest.mark.parametrize("which", ["energy_j", "bops"])
 def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
     """Limits below what the unlimited plan uses are kept by what the simulator says."""
-    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
     relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
     used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
     plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
@@ -182,7 +183,7 @@ def test_impossible_limits(reference, car_soc):
 
 def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
     """DRAM bytes are a hard limit of the program, residency included."""
-    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
     relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
     limit = int(0.8 * relaxed.device.dram_bytes)
     plan = allocate(reference, Limits(encoder_bytes=40_000_000, dram_bytes=limit), **few)
@@ -192,17 +193,26 @@ def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
 
 def test_pins_and_filters(reference):
     """Pins hold for every matrix with the name in its own; filters leave only what was asked for."""
-    plan = allocate(reference, Limits(encoder_bytes=40_000_000), pins={"layer.0.": 8}, groupings=("columns:64",))
+    plan = allocate(
+        reference,
+        Limits(encoder_bytes=40_000_000),
+        constraints=PlanConstraints(pins={"layer.0.": 8}, groupings=("columns:64",)),
+    )
     assert {m.bits for m in plan.matrices if m.block == 0} == {8}
     assert {m.grouping for m in plan.matrices} == {"columns:64"}
-    assert {m.bits for m in allocate(reference, Limits(encoder_bytes=60_000_000), bits=(2, 4)).matrices} <= {2, 4}
+    assert {
+        m.bits
+        for m in allocate(
+            reference, Limits(encoder_bytes=60_000_000), constraints=PlanConstraints(bits=(2, 4))
+        ).matrices
+    } <= {2, 4}
     name = reference.profile.matrices[0].module
     with pytest.raises(UsageError, match=r"--pin nothing=8: no matrix of .* has 'nothing' in its name"):
-        allocate(reference, Limits(), pins={"nothing": 8})
+        allocate(reference, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
     with pytest.raises(UsageError, match=r"--pin .*=5: 5 bits were not scored or are masked"):
-        allocate(reference, Limits(), pins={name: 5})
+        allocate(reference, Limits(), constraints=PlanConstraints(pins={name: 5}))
     with pytest.raises(UsageError, match=r"--bits/--groupings: none of these was scored. Scored: 2bit/rows:1/gptq"):
-        allocate(reference, Limits(), bits=(7,))
+        allocate(reference, Limits(), constraints=PlanConstraints(bits=(7,)))
 
 
 @pytest.mark.parametrize(
