@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,8 @@ Document = TypeVar("Document", bound=BaseModel)
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it at the end, remove it if anything goes wrong.
 
+    What killed processes left of the same file is removed first.
+
     Raises:
         UsageError: `path` is no regular file, its folder does not exist or may not be written, or the disk is full.
     """
@@ -36,18 +39,22 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         raise UsageError(f"{target}: is a folder or a device, which a file cannot replace. Give a file name.")
     check_folder(target)
     try:
+        for left in _unfinished(target):
+            _remove_unless_in_use(left)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
         raise disk_error(target, error) from None
-    os.close(handle)
     temporary = Path(name)
     try:
+        with suppress(OSError):  # a file system without locks: what is left there stays
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the system drops it with this process: then the file is nobody's
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         raise disk_error(target, error) from None
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
@@ -63,7 +70,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     check_free(target)
     with sole_writer(target):
-        for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
+        for left in _unfinished(target):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
         try:
@@ -156,6 +163,20 @@ def disk_error(target: Path, error: OSError) -> UsageError:
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
+
+
+def _unfinished(target: Path) -> list[Path]:
+    """Temporary files and folders of the same output, of this process or of others."""
+    return list(target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"))
+
+
+def _remove_unless_in_use(left: Path) -> None:
+    """Remove a temporary file that no living process writes."""
+    if left.is_symlink() or not left.is_file():
+        return
+    with suppress(OSError), left.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left.unlink()
 
 
 def _umask() -> int:
