@@ -59,9 +59,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
-    check_folder(target)
+    check_new_folder(target)
     with sole_writer(target):
         for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
             if left.is_dir() and not left.is_symlink():
@@ -127,6 +125,17 @@ def check_folder(target: Path) -> None:
     """
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
+
+
+def check_new_folder(target: Path) -> None:
+    """Refuse a folder to write that holds something already, or whose own folder does not exist.
+
+    Raises:
+        UsageError: names the folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
+    check_folder(target)
 
 
 def disk_error(target: Path, error: OSError) -> UsageError:

@@ -71,6 +71,7 @@ class TrainingRun:
         fingerprint: str = "",
         file: Path | None = None,
         tell: Tell = lambda done, total, what: None,
+        phase_over: Callable[[PhaseRecord], None] = lambda record: None,
         seconds_between_writes: float = SECONDS_BETWEEN_WRITES,
     ) -> None:
         """Start, or go on from a file of the same run.
@@ -83,10 +84,12 @@ class TrainingRun:
             fingerprint: of everything that the run depends on.
             file: where its state is written now and then; None keeps nothing.
             tell: called with work done, work in all, and what goes on.
+            phase_over: called after each phase, the student holding the best state so far.
             seconds_between_writes: of the state file.
         """
         self._student, self._teacher, self._held, self._settings = student, teacher, held, settings
         self._file, self._tell, self._between = file, tell, seconds_between_writes
+        self._phase_over = phase_over
         self._written = time.monotonic()
         self.stopped: str | None = None
         if file is not None and file.exists():
@@ -181,6 +184,7 @@ class TrainingRun:
         self._student.load_state_dict(self.state.best)
         progress.updates, self.state.optimizer = 0, {}
         self._write()
+        self._phase_over(progress.finished[-1])
 
     def _judge(self, phase: str) -> float:
         """Measure on held-back text; the state becomes the best if it lost less.

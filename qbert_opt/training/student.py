@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,24 @@ from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime import plugins
 from ..spec.allocation import Allocation
 from .straight_through import straight_through, to_half
+
+
+class TrainedMatrix(Protocol):
+    """A matrix in training: what a file in `training/quantizers` makes.
+
+    Attributes:
+        latent: float32 weights that are rounded.
+        ranges: what its ranges store, by name.
+    """
+
+    latent: nn.Parameter
+    ranges: nn.ParameterDict
+
+    def __call__(self) -> torch.Tensor:
+        """The stored weights, float32 `[rows, columns]`, in the graph."""
+
+    def stored(self) -> QuantizedMatrix:
+        """What is written; `dequantize` of it equals the call, bit for bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,8 @@ class Student(nn.Module):
             else:
                 weight = as_matrix(self.skeleton.get_parameter(f"{module}.weight"))
                 self.matrices[_key(module)] = _trained(module, weight, quantized)
-        quantized_names = {f"{part.module}.weight" for part in (*plan.matrices, *plan.tables)}
+        quantized_names = {f"{matrix.module}.weight" for matrix in plan.matrices}
+        quantized_names |= {f"{table.module}.weight" for table in plan.tables}
         self.others = nn.ParameterDict(
             {
                 _key(name): nn.Parameter((others or {}).get(name, parameter).detach().half().float())
@@ -98,9 +117,8 @@ class Student(nn.Module):
             prefix: of the parameter names, for example that of one block; others are left out.
         """
         found = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
-        for key, matrix in self.matrices.items():
-            name = f"{_name(key)}.weight"
-            if name.startswith(prefix):
+        for module, matrix in self._trained().items():
+            if (name := f"{module}.weight").startswith(prefix):
                 found[name] = matrix().view(self._shapes[name])
         for key, parameter in self.others.items():
             if (name := _name(key)).startswith(prefix):
@@ -113,16 +131,28 @@ class Student(nn.Module):
 
     def learned(self, prefix: str = "") -> Learned:
         """What is learned inside a part of the model, or in all of it."""
-        matrices = [m for key, m in self.matrices.items() if f"{_name(key)}.".startswith(prefix)]
+        matrices = [matrix for module, matrix in self._trained().items() if f"{module}.".startswith(prefix)]
         weights = [m.latent for m in matrices]
         weights += [p for key, p in self.others.items() if _name(key).startswith(prefix)]
         return Learned(weights, [p for m in matrices for p in m.ranges.values()])
 
     def stored(self, plan: Allocation) -> Iterator[tuple[str, QuantizedMatrix]]:
         """Codes of the plan's matrices, then of its tables, in the plan's order."""
-        for part in (*plan.matrices, *plan.tables):
-            frozen = self._tables.get(part.module)
-            yield part.module, self.matrices[_key(part.module)].stored() if frozen is None else frozen
+        matrices = self._trained()
+        for module in [matrix.module for matrix in plan.matrices] + [table.module for table in plan.tables]:
+            yield module, matrices[module].stored() if module in matrices else self._tables[module]
+
+    def _trained(self) -> dict[str, TrainedMatrix]:
+        """The matrices by module name."""
+        return {_name(key): cast(TrainedMatrix, matrix) for key, matrix in self.matrices.items()}
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """A copy of the model that holds the stored weights as floats; it answers as the student does now."""
+        model = copy.deepcopy(self.skeleton)
+        for name, tensor in self.tensors().items():
+            model.get_parameter(name).copy_(tensor)
+        return model
 
     @torch.no_grad()
     def stored_others(self) -> dict[str, torch.Tensor]:

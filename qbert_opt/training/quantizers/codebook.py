@@ -1,6 +1,6 @@
 """Learned codebook: a weight takes the nearest entry of its group's table, and an entry learns from all that take it.
 
-    d/d latent = 1    d/d entry = sum of the gradients of the weights that take it
+d/d latent = 1    d/d entry = sum of the gradients of the weights that take it
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class LearnedRanges(nn.Module):
         """Start where a quantizer left off: latent weights lie inside the cells of its codes.
 
         Args:
-            weight: float32 `[rows, columns]`, what was quantized; its remainder, cut to just under half a step, is kept.
+            weight: float32 `[rows, columns]`, what was quantized; what rounding left, cut to under half a step, stays.
             start: the quantizer's codes and ranges.
 
         Raises:
