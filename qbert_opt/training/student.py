@@ -57,7 +57,6 @@ class Student(nn.Module):
     It is called as the model is. A weight that several layers share is one matrix and trained once.
 
     Attributes:
-        skeleton: a copy of the float model, whose own parameters are never used nor changed.
         matrices: training form of each matrix and trained table, by module name as `_key` writes it.
     """
 
@@ -83,7 +82,7 @@ class Student(nn.Module):
             UsageError: no training quantizer knows the form of a matrix.
         """
         super().__init__()
-        self.skeleton = copy.deepcopy(model).eval().requires_grad_(False)
+        self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # in a tuple: none of its tensors is learned
         with_rounded_inputs(self.skeleton, plan.activations, TrainedRounder)
         self._shapes = {name: parameter.shape for name, parameter in self.skeleton.named_parameters()}
         frozen = () if tables else {table.module for table in plan.tables}
@@ -105,6 +104,11 @@ class Student(nn.Module):
                 if name not in quantized_names
             }
         )
+
+    @property
+    def skeleton(self) -> nn.Module:
+        """A copy of the float model that is called with the stored tensors; its own are never used nor changed."""
+        return self._model[0]
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """Answer as the model does, computing with what would be stored."""
