@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..models.batches import TokenBatch
 from ..spec.allocation import Allocation
 
 HIDDEN = "hidden_states"
@@ -103,14 +104,8 @@ class _Reached(Exception):
     """A forward pass came to the block that it was to come to."""
 
 
-def hidden_before(model: nn.Module, block: str, run: Callable[[], object]) -> torch.Tensor:
-    """Run a model up to a block; returns the hidden states that the block would read.
-
-    Args:
-        model: holds the block.
-        block: its name.
-        run: calls the model.
-    """
+def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tensor:
+    """Run a model on a batch up to a block; returns the hidden states that the block would read."""
     found: list[torch.Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -119,7 +114,7 @@ def hidden_before(model: nn.Module, block: str, run: Callable[[], object]) -> to
 
     handle = model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        run()
+        model(**batch.inputs)
     except _Reached:
         pass
     finally:

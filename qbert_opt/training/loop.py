@@ -47,7 +47,7 @@ class Held:
     def loss(self, student: Student, teacher: Teacher) -> float:
         """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
         with product_precision("float32"):
-            found = collect(teacher.head, student, self.batches).values
+            found = collect(teacher.head, student.plain(), self.batches).values
         if self.wanted.kind in SOFTMAX_KINDS:
             return float(kl_divergence(self.wanted.values, found).mean())
         return float(squared_distance(self.wanted.kind, self.wanted.values, found).mean())
@@ -184,7 +184,9 @@ class TrainingRun:
         self._student.load_state_dict(self.state.best)
         progress.updates, self.state.optimizer = 0, {}
         self._write()
+        begun = time.process_time()
         self._phase_over(progress.finished[-1])
+        self._clock += time.process_time() - begun  # not training
 
     def _judge(self, phase: str) -> float:
         """Measure on held-back text; the state becomes the best if it lost less.

@@ -17,6 +17,7 @@ from ..quantization.activation_quant import round_activations, with_rounded_inpu
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime import plugins
 from ..spec.allocation import Allocation
+from .blocks import BlockCall, hidden_of
 from .straight_through import straight_through, to_half
 
 
@@ -129,9 +130,21 @@ class Student(nn.Module):
                 found[name] = straight_through(parameter, to_half)
         return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
-    def call(self, block: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call one block of the model."""
-        return functional_call(self.skeleton.get_submodule(block), self.tensors(f"{block}."), args, dict(kwargs))
+    def call(
+        self, block: str, call: BlockCall, hidden: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Hidden states that one block of the model makes of others.
+
+        Args:
+            block: its name.
+            call: what it is called with beside them.
+            hidden: float32 `[B, T, d]`.
+            tensors: the block's, as `tensors` returns them; computed anew when None.
+        """
+        made, stored = call.reading(hidden), tensors or self.tensors(f"{block}.")
+        return hidden_of(
+            functional_call(self.skeleton.get_submodule(block), dict(stored), made.args, dict(made.kwargs))
+        )
 
     def learned(self, prefix: str = "") -> Learned:
         """What is learned inside a part of the model, or in all of it."""

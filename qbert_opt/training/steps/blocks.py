@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ...models.outputs import answers
 from ...runtime import plugins
 from ..blocks import BlockCall, hidden_before, hidden_of
 from ..losses import relative_error
@@ -36,24 +35,24 @@ def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block
     weights = plugins.load("block_errors", block_error).token_weights(teacher)
     calls, wanted, read = [], [], []
     with torch.no_grad():
+        now = student.plain()
         for index, batch in enumerate(teacher.batches):
             made = teacher.block_calls(index)
             wanted.append(made[0].hidden)
             calls.append([call.reading(None) for call in made])
-            read.append(
-                hidden_before(student.skeleton, blocks[0], lambda batch=batch: answers(teacher.head, student, batch))  # type: ignore[misc]
-            )
+            read.append(hidden_before(now, blocks[0], batch))
     for number, block in enumerate(blocks):
         of_block = [made[number] for made in calls]
         with torch.no_grad():
             for index, call in enumerate(of_block):
-                made_call = call.reading(wanted[index])
-                wanted[index] = hidden_of(model.get_submodule(block)(*made_call.args, **made_call.kwargs))
+                float_call = call.reading(wanted[index])
+                wanted[index] = hidden_of(model.get_submodule(block)(*float_call.args, **float_call.kwargs))
         loss = _loss(student, block, of_block, read, wanted, weights[number])
         yield Phase(f"blocks {number + 1}/{len(blocks)}", student.learned(f"{block}."), rates, loss)
         with torch.no_grad():
+            tensors = student.tensors(f"{block}.")
             for index, call in enumerate(of_block):
-                read[index] = _output(student, block, call.reading(read[index]))
+                read[index] = student.call(block, call, read[index], tensors)
 
 
 def _loss(
@@ -65,11 +64,6 @@ def _loss(
     weights: list[torch.Tensor],
 ) -> Callable[[int], torch.Tensor]:
     def loss(index: int) -> torch.Tensor:
-        made = _output(student, block, calls[index].reading(read[index]))
-        return relative_error(made, wanted[index], weights[index])
+        return relative_error(student.call(block, calls[index], read[index]), wanted[index], weights[index])
 
     return loss
-
-
-def _output(student: Student, block: str, call: BlockCall) -> torch.Tensor:
-    return hidden_of(student.call(block, call.args, call.kwargs))

@@ -22,9 +22,7 @@ def texts_of(kind, count=40):
 def plan_of(loaded, data, bits=(2,), **more):
     """A plan of plain rounding, three bits per weight at most."""
     choices = grid(bits, ("rows:heads", "rows:each"), "rtn")
-    scores = measure_sensitivity(
-        loaded, data, choices, metric="weight-error", plan=CalibrationPlan(4, 8, 0), **more
-    )
+    scores = measure_sensitivity(loaded, data, choices, metric="weight-error", plan=CalibrationPlan(4, 8, 0), **more)
     return allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
 
 

@@ -140,7 +140,7 @@ def test_what_is_learned_in_a_block_is_the_blocks_own(tiny, tiny_start):
     student = Student(tiny.model, plan, codes)
     blocks = block_names(tiny.model, plan)
     assert blocks == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
-    sets = [{id(p) for p in (*part.weights, *part.ranges)} for part in map(lambda b: student.learned(f"{b}."), blocks)]
+    sets = [{id(p) for p in (*part.weights, *part.ranges)} for part in (student.learned(f"{b}.") for b in blocks)]
     whole = student.learned()
     assert not sets[0] & sets[1]
     assert {id(p) for p in student.parameters()} == {id(p) for p in (*whole.weights, *whole.ranges)}
