@@ -60,16 +60,20 @@ if TYPE_CHECKING:
     from .spec.scores import read_scores as read_scores
     from .spec.scores import write_scores as write_scores
     from .training.fine_tuning import fine_tune as fine_tune
+    from .training.settings import RecoverySettings as RecoverySettings
     from .workflows.export import export_model as export_model
     from .workflows.optimize import Optimized as Optimized
     from .workflows.optimize import optimize as optimize
     from .workflows.quantize import quantize_model as quantize_model
+    from .workflows.recover import recover as recover
     from .workflows.refine import refine as refine
     from .workflows.score import score_model as score_model
     from .workflows.solve import solve_plans as solve_plans
     from .workflows.verify import verify as verify
 
 _HOMES = {
+    "recover": (".workflows.recover", "recover"),
+    "RecoverySettings": (".training.settings", "RecoverySettings"),
     "Allocation": (".spec.allocation", "Allocation"),
     "CalibrationPlan": (".quantization.calibration", "CalibrationPlan"),
     "Choice": (".spec.choices", "Choice"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from ..spec.allocation import PlannedActivation
 
 SMALLEST = 1e-12
+Hook = Callable[[nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
 
 
 def round_activations(
@@ -35,16 +36,26 @@ def round_activations(
     return rounded
 
 
-def with_rounded_inputs(model: nn.Module, planned: Sequence[PlannedActivation]) -> nn.Module:
+def with_rounded_inputs(
+    model: nn.Module,
+    planned: Sequence[PlannedActivation],
+    rounder: Callable[[int, float | None, float | None], Hook] | None = None,
+) -> nn.Module:
     """Make a model round the inputs of its matrices in every later forward pass; returns the same model.
 
     Layers that share their weight with a named one are rounded alike.
+
+    Args:
+        model: changed.
+        planned: what is rounded.
+        rounder: makes the pre-hook of a matrix from bits, lower and upper end; `Rounder` when None.
     """
+    make = rounder or Rounder
     by_weight = {id(model.get_submodule(name).weight): item for item in planned for name in item.modules}
     for module in model.modules():
         item = by_weight.get(id(getattr(module, "weight", None)))
         if item is not None and isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(Rounder(item.bits, item.low, item.high))
+            module.register_forward_pre_hook(make(item.bits, item.low, item.high))
     return model
 
 

@@ -26,6 +26,9 @@ FOLDERS: Mapping[str, str] = {
     "benches": "device_profiling.benches",
     "configs": "configs.tools",
     "readers": "data.readers",
+    "training_quantizers": "training.quantizers",
+    "training_steps": "training.steps",
+    "block_errors": "training.block_errors",
 }
 """Folder of each kind of plug-in, inside this package."""
 

@@ -11,13 +11,12 @@ from ..costs.devices import load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel, load_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
 from ..quantization.calibration import CalibrationPlan
-from ..runtime.files import check_folder
+from ..runtime.files import check_free
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation, write_allocation
 from ..spec.limits import Limits
@@ -119,9 +118,7 @@ def optimize(
         UsageError: nothing limits the plan, or an unknown name.
     """
     folder = Path(output)
-    check_folder(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"`output` {output}: exists and is not an empty folder. Name a new one.")
+    check_free(folder)
     target = load_device(device) if isinstance(device, str) else device
     check_limits(limits or Limits(encoder_bytes=0 if budget else None), target, constraints or PlanConstraints())
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
