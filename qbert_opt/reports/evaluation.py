@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .printing import TextTable
+
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Interval
 
 
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
     """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    table = TextTable(title=title)
     qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
     flips = ["flipped"] if "KL" in rows[0][1].loss_unit else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
@@ -67,7 +68,7 @@ def diagnose(
     memory_limit_bytes: int,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Look at the Hessian of the training loss by the searched matrices of a model, or of one of its layers.
 
@@ -154,7 +155,7 @@ def diagnose(
 class _Work:
     """Work done and work in all, in forward passes; a product takes as long as four."""
 
-    def __init__(self, tell: Callable[[int, int, str], None], plan: DiagnosisPlan, jobs: Jobs) -> None:
+    def __init__(self, tell: Progress, plan: DiagnosisPlan, jobs: Jobs) -> None:
         last = len(jobs.pending([DESCENT]))
         products = USUAL_EIGENVECTOR_PRODUCTS + plan.steps * (len(jobs.pending(_vectors(plan))) + 2 * last)
         points = plan.points * len(jobs.pending(line_keys(plan.points))) + DESCENT_POINTS * last

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
-from ..runtime import plugins
+from ..quantization.storable import check_storable, possible_layouts
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
@@ -40,7 +40,7 @@ from .readiness import (
     training_text_warnings,
 )
 from .score_rows import ScoredMatrix, common_scale
-from .task import ScoringTask
+from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
@@ -60,7 +60,7 @@ def measure_sensitivity(
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every searched matrix of a model.
 
@@ -83,13 +83,14 @@ def measure_sensitivity(
     Raises:
         UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
             half precision), a matrix without a legal choice, a memory limit that is too small.
-        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, a weight that
+            fp16 cannot hold.
     """
-    plugin = plugins.load("metrics", metric)
+    plugin = metric_named(metric)
     method = _only_method(choices)
-    if activation_choices and not hasattr(plugin, "score_activations"):
+    if activation_choices and not isinstance(plugin, ScoresActivations):
         raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
-    if with_curvature and not hasattr(plugin, "GIVES_CURVATURE"):
+    if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
     if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
@@ -102,6 +103,7 @@ def measure_sensitivity(
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
     wanted = plugin.NEEDS_LABELS or head.spec.classifies  # else labels may be of anything
@@ -147,7 +149,7 @@ def measure_sensitivity(
         return _column(list(per_matrix), profile, choices, masks)
 
     num_folds = min(len(row.folds) for row in rows)
-    tables = plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None
+    tables = plugin.score_tables(task, table_choices) if isinstance(plugin, ScoresTables) else None
     activations = _activations(plugin, task, loaded, fit, activation_choices)
     table = ScoreTable(
         metric=metric,
@@ -177,17 +179,16 @@ def measure_sensitivity(
 
 
 def _activations(
-    plugin: ModuleType,
+    plugin: Metric,
     task: ScoringTask,
     loaded: LoadedModel,
     fit: LabeledTexts,
     choices: Sequence[ActivationChoice],
 ) -> ActivationScores | None:
-    if not choices:
+    if not choices or not isinstance(plugin, ScoresActivations):
         return None
     batches = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
-    found: ActivationScores | None = plugin.score_activations(task, batches, choices)
-    return found
+    return plugin.score_activations(task, batches, choices)
 
 
 def _only_method(choices: Sequence[Choice]) -> str:

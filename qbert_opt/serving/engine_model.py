@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from ..checkpoint.folder import PLAN, folder_bytes, is_quantized, load_quantized
+from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
+from ..checkpoint.record import PLAN
 from ..engines.session import Session
 from ..engines.timing import Timing
 from ..errors import InputFileError
@@ -76,7 +77,7 @@ class _Served(nn.Module):
         self._session, self._inputs, self.config = session, inputs, config
 
     def forward(self, **arrays: torch.Tensor) -> Any:
-        from transformers.utils import ModelOutput
+        from transformers.utils.generic import ModelOutput
 
         found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
         return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})

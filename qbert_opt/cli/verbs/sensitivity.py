@@ -120,8 +120,9 @@ def command(
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
     """Measure, write and print how a plan hangs on the text."""
     from ...planning.budgets import parse_budget
-    from ...planning.planner import SolverOptions, solve_task
+    from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
+    from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits

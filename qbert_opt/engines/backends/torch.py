@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
+from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
+FORMAT = None  # it runs the quantized folder itself
+RULES = EngineRules()
 
 
 def usable() -> bool:
@@ -44,7 +47,7 @@ class _Loaded:
     def __init__(self, folder: Path, threads: int | None) -> None:
         import torch
 
-        from ...checkpoint.folder import is_quantized, load_quantized
+        from ...checkpoint.reader import is_quantized, load_quantized
         from ...formats.traced_model import traceable
         from ...models.loading import load_model
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification
 
+from ...data.cells import words as split_words
 from ...data.texts import LabeledTexts
 from ...errors import InputFileError
 from ..labels import label_reading, sorted_names
@@ -44,7 +45,7 @@ class Tags(HeadKind):
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
         """Tokenize the words of one text; what is lost counts in words."""
         check_texts(self.kind, text, index, 1, "one text")
-        words = text[0].split()
+        words = split_words(text[0])
         cut = whole_or_cut(reader, (words,), is_split_into_words=True)  # type: ignore[arg-type]
         firsts = first_tokens(cut.encoded)
         lost = len(words) - sum(firsts) if cut.lost else 0
@@ -55,7 +56,7 @@ class Tags(HeadKind):
         if data.labels is None or reader.given:
             return None
         given = tag_lists(data)
-        whole = given if data.whole_labels is None else [label.split() for label in data.whole_labels]
+        whole = given if data.whole_labels is None else [split_words(label) for label in data.whole_labels]
         reading = label_reading(reader.names, whole, source=data.name, model=reader.name, what="tag")
         rows: list[int] = []
         words, tags = [], []
@@ -98,7 +99,7 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
     """
     tag_rows = []
     for row, (text, label) in enumerate(zip(data.texts, data.labels or (), strict=True)):
-        words, tags = text[0].split(), label.split()
+        words, tags = split_words(text[0]), split_words(label)
         if len(words) != len(tags):
             raise InputFileError(
                 f"{data.name}: sample {row + 1} has {len(words)} words and {len(tags)} tags ({label[:40]!r}). "

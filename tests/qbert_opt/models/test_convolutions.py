@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import qbert_opt as qb
-from qbert_opt.checkpoint.folder import open_packed
 from qbert_opt.checkpoint.packed_modules import PackedConv1d, unpack_modules
+from qbert_opt.checkpoint.reader import open_packed
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.curvature.capture import input_grams
 from qbert_opt.curvature.columns import output_factors

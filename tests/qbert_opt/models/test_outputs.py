@@ -203,3 +203,13 @@ def test_what_does_not_fit_the_outputs_is_said():
     batches = batches_of("classes")
     with pytest.raises(ValueError, match="labels per sample"):
         _ = batches[0].labelled
+
+
+def test_a_span_head_with_three_outputs_is_refused():
+    """Transformers builds it, and fails on the first text with a bare ValueError."""
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    small = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    small.num_labels = 3
+    with pytest.raises(InputFileError, match=r"my model: its head has 3 outputs; one that finds spans has 2"):
+        head_of(BertForQuestionAnswering(small), "my model")
