@@ -34,7 +34,7 @@ DOCUMENTS = {
     "measured.json": (
         "qbert_opt.planning.measured_points",
         "MeasuredPoints",
-        "you, for `pareto --measured`, `report --measured`",
+        "`evaluate --json`, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),

@@ -218,13 +218,6 @@ class Allocation(Frozen):
     next_ms_gain: float | None = None
     provenance: Provenance
 
-    @model_validator(mode="before")
-    @classmethod
-    def _first_schema(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("schema") != FIRST_SCHEMA:
-            return fields
-        return _upgraded(fields)
-
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a document of the first schema in today's words.
@@ -261,7 +254,7 @@ def read_allocation(path: str | Path) -> Allocation:
     Raises:
         InputFileError: missing, malformed, or parts and sums that are not those of its profile and choices.
     """
-    allocation = read_document(path, Allocation, SCHEMA)
+    allocation = read_document(path, Allocation, SCHEMA, older={FIRST_SCHEMA: _upgraded})
     try:
         _check_parts(allocation)
     except (UsageError, ValueError) as error:

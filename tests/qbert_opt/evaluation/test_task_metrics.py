@@ -218,7 +218,7 @@ def test_squad_files_are_split_by_article(tmp_path):
     spoiled = squad()
     del spoiled["data"][3]["paragraphs"][0]["qas"][0]["answers"]
     path.write_text(json.dumps(spoiled))
-    with pytest.raises(InputFileError, match=r"is no SQuAD file: question 8: KeyError: 'answers'"):
+    with pytest.raises(InputFileError, match=r"is no SQuAD file: question \d+: KeyError: 'answers'"):
         read_texts(path)
 
 
