@@ -66,10 +66,10 @@ def _guarded(stop: _Stop) -> int:
     except BaseException as error:
         if stop.code or isinstance(error, KeyboardInterrupt):  # what a library made of Ctrl-C is Ctrl-C still
             return _stopped(stop.code or INTERRUPTED, error)
-        code = _said(error)
-        if code is None:
+        said = _said(error)
+        if said is None:
             raise
-        return code
+        return said
 
 
 def _verb() -> int:

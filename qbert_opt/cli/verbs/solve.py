@@ -234,7 +234,7 @@ def command(
     more = [] if output is None else [numbered(output, f"plan {number}") for number in range(2, len(shortlist) + 1)]
     for path in (output, *more, plot):
         if path is not None:
-            typer.echo(f"wrote {path}")
+            print_lines([f"wrote {path}"])
 
 
 def _check_together(
