@@ -91,8 +91,8 @@ def test_losses_have_their_standard_error(found):
     band, bars = figure.axes[0].collections
     lowest = min(p.predicted_loss - p.predicted_std_error for p in found.points if p.predicted_std_error)
     assert band.get_paths()[0].vertices[:, 1].min() > 0 and lowest < found.points[0].predicted_loss
-    for segment, plan in zip(bars.get_segments(), found.uniform, strict=True):
-        assert segment[1][1] == pytest.approx(plan.predicted_loss + plan.predicted_std_error)
+    for segment, rival in zip(bars.get_segments(), found.uniform, strict=True):
+        assert segment[1][1] == pytest.approx(rival.predicted_loss + rival.predicted_std_error)
         assert segment[0][1] > 0
 
 
