@@ -51,8 +51,9 @@ PLUGINS = {
 
 COMMANDS = """# Commands
 
-`qbert-opt VERB --help` says the same. Exit codes: 0 done, 2 usage, 3 infeasible, 4 bad input file, 1 a bug of ours,
-130 interrupted.
+`qbert-opt VERB --help` says the same. Exit codes: 0 done (also where the reader of a pipe, such as `head`, has
+enough), 2 usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug of ours, 130
+interrupted (Ctrl-C), 143 terminated.
 """
 FILES = """# File formats
 
