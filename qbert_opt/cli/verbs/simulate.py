@@ -9,7 +9,9 @@ import typer
 from .. import options
 
 if TYPE_CHECKING:
-    from hwmodels import Device
+    from collections.abc import Sequence
+
+    from hwmodels import CostReport, Device
 
     from ...spec.allocation import Allocation
 
@@ -88,7 +90,7 @@ def command(
         text = operations_text(report, per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
         if per_op == "table":
-            _rest(report, others, (roofline, timeline))
+            _print_rest(report, others, (roofline, timeline))
         return
     if as_json:
         from pydantic import TypeAdapter
@@ -96,11 +98,11 @@ def command(
         typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
     print_lines(cost_lines(report))
-    _rest(report, others, (roofline, timeline))
+    _print_rest(report, others, (roofline, timeline))
 
 
-def _rest(report, others, drawn):  # type: ignore[no-untyped-def]
-    """Print the comparison, if one was asked for, and which pictures were written."""
+def _print_rest(report: CostReport, others: dict[str, CostReport | str], drawn: Sequence[str | None]) -> None:
+    """Print the comparison, where there is one, and which pictures were written."""
     from ...reports.cost import comparison_table
     from ...reports.printing import print_lines
 
