@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from .batches import TokenBatch
+from .sentence_embeddings import embedding_of
 
 OutputKind = Literal["classes", "tags", "spans", "vocabulary", "regression", "embeddings"]
 SOFTMAX_KINDS: tuple[OutputKind, ...] = ("classes", "tags", "spans", "vocabulary")
@@ -93,6 +94,9 @@ def head_of(model: nn.Module, source: str = "") -> Head:
         kind = "regression"
     if config.problem_type == "multi_label_classification" and kind == "classes":
         raise InputFileError(f"{source or name}: answers with several labels at once, which is not supported.")
+    embedding = embedding_of(config) if kind == "embeddings" else None
+    if embedding is not None:
+        return Head(kind, len(embedding.modes) * config.hidden_size, embedding.read)
     columns = {
         "spans": 0,
         "vocabulary": getattr(config, "vocab_size", 0),
