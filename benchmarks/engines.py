@@ -46,22 +46,27 @@ ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
 
 def prepare(model: Path, work: Path) -> None:
     import qbert_opt as qb
-    from qbert_opt.checkpoint.folder import write_quantized
+    from qbert_opt.checkpoint.writer import write_checkpoint
     from qbert_opt.models.structure import profile_model
     from qbert_opt.planning.recipes import given_allocation
-    from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.quantization.calibration import (
+        CalibrationPlan,
+        MatrixQuantizer,
+        calibration_texts,
+        quantized_matrices,
+    )
     from qbert_opt.workflows.export import export_float
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
     limits = qb.Limits(encoder_bytes=BUDGET_BITS * profile.encoder_elements // 8)
-    plan = qb.allocate(qb.reference_scores(), limits, bits=(2, 4, 8), pins=PINS)
+    plan = qb.allocate(qb.reference_scores(), limits, constraints=qb.PlanConstraints(bits=(2, 4, 8), pins=PINS))
     fit, _ = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(256, 256, 0))
     given = given_allocation(profile, {m.module: m.choice for m in plan.matrices})
     quantizer = MatrixQuantizer(loaded, profile, "gptq", fit)
     work.mkdir(exist_ok=True)
     (work / "model").symlink_to(model.absolute())
-    print(write_quantized(loaded, given, quantizer, work / "quantized"), flush=True)
+    print(write_checkpoint(loaded, given, quantized_matrices(quantizer, given), work / "quantized"), flush=True)
     for engine, folder, activations in ENGINES.values():
         if folder.endswith("-float"):
             export_float(model, engine, work / folder)
@@ -74,20 +79,26 @@ def prepare_planned(model: Path, work: Path) -> None:
     import copy
 
     import qbert_opt as qb
-    from qbert_opt.checkpoint.folder import write_quantized
+    from qbert_opt.checkpoint.writer import write_checkpoint
     from qbert_opt.evaluation.evaluate import evaluate
     from qbert_opt.models.batches import tokenize
     from qbert_opt.models.loading import LoadedModel
     from qbert_opt.models.structure import profile_model
     from qbert_opt.planning.recipes import given_allocation
-    from qbert_opt.quantization.activation_quant import calibrated_ranges, with_rounded_inputs
-    from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+    from qbert_opt.quantization.activation_quant import with_rounded_inputs
+    from qbert_opt.quantization.activation_ranges import calibrated_ranges
+    from qbert_opt.quantization.calibration import (
+        CalibrationPlan,
+        MatrixQuantizer,
+        calibration_texts,
+        quantized_matrices,
+    )
     from qbert_opt.spec.allocation import PlannedActivation
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)
     limits = qb.Limits(encoder_bytes=int(PLANNED_BITS * profile.encoder_elements / 8))
-    plan = qb.allocate(qb.reference_scores(), limits, bits=(4, 8), groupings=ROWS)
+    plan = qb.allocate(qb.reference_scores(), limits, constraints=qb.PlanConstraints(bits=(4, 8), groupings=ROWS))
     fit, held = calibration_texts(qb.read_texts("snips/dev"), CalibrationPlan(128, 64, 0))
     batches = tokenize(loaded.tokenizer, fit.texts, batch_size=16)
     ranges = calibrated_ranges(loaded.model, batches, [m.module for m in profile.matrices])
@@ -106,7 +117,7 @@ def prepare_planned(model: Path, work: Path) -> None:
     given = given_allocation(profile, {m.module: replace(m.choice, method="mse") for m in plan.matrices})
     given = given.model_copy(update={"activations": best[1]})
     quantizer = MatrixQuantizer(loaded, profile, "mse", None)
-    print(write_quantized(loaded, given, quantizer, work / "quantized-planned"), flush=True)
+    print(write_checkpoint(loaded, given, quantized_matrices(quantizer, given), work / "quantized-planned"), flush=True)
     for engine in ("openvino", "onnxruntime"):
         export(work, engine, f"{engine}-planned", "planned", "quantized-planned")
 

@@ -61,7 +61,7 @@ def main() -> None:
         tokenizer.save_pretrained(model)
     program, scores, plan = [sys.executable, "-m", "qbert_opt"], options.folder / "s.json", options.folder / "p.json"
     few = ["--calibration-samples", "8", "--scoring-samples", "8"]
-    idle, _ = watched([sys.executable, "-c", "import qbert_opt.scoring.sensitivity, qbert_opt.checkpoint.folder"])
+    idle, _ = watched([sys.executable, "-c", "import qbert_opt.scoring.sensitivity, qbert_opt.checkpoint.writer"])
     steps = {
         "sensitivity": [*program, "sensitivity", "--model", str(model), "--data", options.texts, "--metric",
                         "weight-error", "--method", "rtn", "--table-bits", "none", "--bits", "2,3,4", "--groupings",

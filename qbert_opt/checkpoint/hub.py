@@ -1,7 +1,8 @@
 """Quantized folders for `AutoModel….from_pretrained(DIR)`: our entry in transformers' table of quantizers.
 
-`import qbert_opt` sees to it that this is imported with transformers' table. The model that comes back keeps packed
-codes and unpacks a matrix when it is used; `model.dequantize()` makes it a plain float model.
+transformers looks for no entry points of other packages, so `register` has to be called once in a process. The model
+that comes back keeps packed codes and unpacks a matrix when it is used; `model.dequantize()` makes it a plain float
+model. Without `register`, `from_pretrained` stops: the packed tensors have other shapes than the model's weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..errors import InputFileError
 from .record import METHOD, checked_record
 
 
-class FolderConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class FolderConfig(QuantizationConfigMixin):
     """`quantization_config` of a quantized folder."""
 
     def __init__(self, **fields: Any) -> None:
@@ -30,7 +31,7 @@ class FolderConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.__dict__.update(record.model_dump())
 
 
-class FolderQuantizer(HfQuantizer):  # type: ignore[misc]
+class FolderQuantizer(HfQuantizer):
     """Lets transformers fill packed modules from a quantized folder."""
 
     def _process_model_before_weight_loading(
@@ -44,7 +45,7 @@ class FolderQuantizer(HfQuantizer):  # type: ignore[misc]
             raise InputFileError("from_pretrained: a quantized model is opened from its folder only.")
         folder = Path(checkpoint_files[0]).parent
         record = read_record(folder)
-        pack_modules(model, read_allocation(folder / record.plan))
+        pack_modules(model, read_allocation(folder / record.plan), record.codes_name)
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """Codes and ranges stay as they are; what is in fp16 only to be small takes the model's type."""
@@ -66,6 +67,8 @@ class FolderQuantizer(HfQuantizer):  # type: ignore[misc]
         return False
 
 
-if METHOD not in AUTO_QUANTIZER_MAPPING:
-    register_quantization_config(METHOD)(FolderConfig)
-    register_quantizer(METHOD)(FolderQuantizer)
+def register() -> None:
+    """Tell transformers how to open quantized folders; once is enough, more do no harm."""
+    if METHOD not in AUTO_QUANTIZER_MAPPING:
+        register_quantization_config(METHOD)(FolderConfig)
+        register_quantizer(METHOD)(FolderQuantizer)

@@ -11,25 +11,29 @@ from ..models.layers import as_matrix
 from ..quantization.activation_quant import Rounder
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
 from ..spec.choices import Layout
-from .stored_tensors import part_shapes, restored
+from .stored_tensors import CODES, part_shapes, restored
 
 
 class Packed(nn.Module):
     """A weight `[rows, columns]` as its file holds it; the buffers have the file's names, shapes and types."""
 
-    def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype) -> None:
+    def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype, codes_name: str = CODES) -> None:
         super().__init__()
         self.layout, self.rows, self.columns, self.dtype = layout, rows, columns, dtype
-        self.parts = part_shapes(layout, rows, columns)
-        for name, (shape, kind) in self.parts.items():
-            self.register_buffer(name, torch.empty(shape, dtype=kind))
+        shapes = part_shapes(layout, rows, columns)
+        self.names = {part: codes_name if part == CODES else part for part in shapes}
+        for part, (shape, kind) in shapes.items():
+            self.register_buffer(self.names[part], torch.empty(shape, dtype=kind))
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The weights that the codes stand for; made anew at each call."""
-        parts = {name: self.get_buffer(name) for name in self.parts}
-        found = restored(self.layout, self.rows, self.columns, {n: part.cpu() for n, part in parts.items()})
-        return found.dequantize().to(self.get_buffer("codes").device, self.dtype)
+    def held(self) -> dict[str, torch.Tensor]:
+        """The packed tensors by part."""
+        return {part: self.get_buffer(name) for part, name in self.names.items()}
+
+    def unpacked(self) -> torch.Tensor:
+        """The weights `[rows, columns]` that the codes stand for; made anew at each call."""
+        parts = self.held()
+        matrix = restored(self.layout, self.rows, self.columns, {name: part.cpu() for name, part in parts.items()})
+        return matrix.dequantize().to(parts[CODES].device, self.dtype)
 
 
 class PackedLinear(Packed):
@@ -40,20 +44,20 @@ class PackedLinear(Packed):
 
     rounder: Rounder | None = None
 
-    def __init__(self, layout: Layout, original: nn.Linear) -> None:
-        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype)
+    def __init__(self, layout: Layout, original: nn.Linear, codes_name: str = CODES) -> None:
+        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype, codes_name)
         self.in_features, self.out_features, self.bias = original.in_features, original.out_features, original.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[..., rows]`."""
         if self.rounder is not None:
             (x,) = self.rounder(self, (x,))
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x, self.unpacked(), self.bias)
 
     def plain(self) -> nn.Linear:
         """The layer with float weights."""
         layer = nn.Linear(self.columns, self.rows, bias=self.bias is not None, device="meta", dtype=self.dtype)
-        layer.weight, layer.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
+        layer.weight, layer.bias = nn.Parameter(self.unpacked(), requires_grad=False), self.bias
         if self.rounder is not None:
             layer.register_forward_pre_hook(self.rounder)
         return layer
@@ -62,14 +66,14 @@ class PackedLinear(Packed):
 class PackedConv1d(Packed):
     """A convolution that keeps its positions, unpacked at each call; a row of its matrix holds an output's weights."""
 
-    def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
+    def __init__(self, layout: Layout, original: nn.Conv1d, codes_name: str = CODES) -> None:
         rows, columns = as_matrix(original.weight).shape
-        super().__init__(layout, rows, columns, original.weight.dtype)
+        super().__init__(layout, rows, columns, original.weight.dtype, codes_name)
         self.bias, self.shape, [self.dilation] = original.bias, tuple(original.weight.shape), original.dilation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[B, rows, T]` of `[B, channels, T]`."""
-        weight = self.weight.view(self.shape)
+        weight = self.unpacked().view(self.shape)
         return functional.conv1d(x, weight, self.bias, padding="same", dilation=self.dilation)
 
     def plain(self) -> nn.Conv1d:
@@ -79,40 +83,40 @@ class PackedConv1d(Packed):
             channels, rows, kernel, padding="same", dilation=self.dilation, bias=self.bias is not None,
             device="meta", dtype=self.dtype,
         )  # fmt: skip
-        layer.weight, layer.bias = nn.Parameter(self.weight.view(self.shape), requires_grad=False), self.bias
+        layer.weight, layer.bias = nn.Parameter(self.unpacked().view(self.shape), requires_grad=False), self.bias
         return layer
 
 
 class PackedEmbedding(Packed):
     """Rows of a packed table; only those that are read are unpacked, where rows start at whole bytes."""
 
-    def __init__(self, layout: Layout, original: nn.Embedding) -> None:
-        super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype)
+    def __init__(self, layout: Layout, original: nn.Embedding, codes_name: str = CODES) -> None:
+        super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype, codes_name)
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
         self.padding_idx = original.padding_idx
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""
         if self.layout.form == "zero-point" or self.columns * self.layout.bits % 8:
-            return functional.embedding(ids, self.weight)
-        used, places = ids.unique(return_inverse=True)
-        layout, per_row = self.layout, {}
+            return functional.embedding(ids, self.unpacked())
+        used, places = torch.unique(ids, return_inverse=True)
+        layout, held = self.layout, self.held()
+        codes = held.pop(CODES).reshape(self.rows, -1)[used].reshape(-1)
         if layout.axis == "rows":
-            per_row = {n: self.get_buffer(n)[used // layout.group_size] for n in self.parts if n != "codes"}
+            per_row = {name: part[used // layout.group_size] for name, part in held.items()}
             layout = Layout(layout.bits, "rows", len(used), 1, layout.form)
         else:
-            per_row = {n: self.get_buffer(n)[used] for n in self.parts if n != "codes"}
+            per_row = {name: part[used] for name, part in held.items()}
             layout = Layout(layout.bits, "columns", len(used) * per_row_groups(layout, self.columns),
                             layout.group_size, layout.form)  # fmt: skip
-        codes = self.get_buffer("codes").reshape(self.rows, -1)[used].reshape(-1)
-        parts = {n: part.cpu() for n, part in per_row.items()} | {"codes": codes.cpu()}
-        found = restored(layout, len(used), self.columns, parts).dequantize().to(ids.device, self.dtype)
-        return functional.embedding(places, found)
+        parts = {name: part.cpu() for name, part in per_row.items()} | {CODES: codes.cpu()}
+        rows = restored(layout, len(used), self.columns, parts).dequantize().to(ids.device, self.dtype)
+        return functional.embedding(places, rows)
 
     def plain(self) -> nn.Embedding:
         """The table with float weights."""
         table = nn.Embedding(self.rows, self.columns, self.padding_idx, device="meta", dtype=self.dtype)
-        table.weight = nn.Parameter(self.weight, requires_grad=False)
+        table.weight = nn.Parameter(self.unpacked(), requires_grad=False)
         return table
 
 
@@ -127,7 +131,7 @@ class TiedLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The table's weights."""
-        return self.table[0].weight
+        return self.table[0].unpacked()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[..., rows]`."""
@@ -144,8 +148,13 @@ def quantized_parts(allocation: Allocation) -> list[PlannedMatrix | PlannedTable
     return [*allocation.matrices, *allocation.tables]
 
 
-def pack_modules(model: nn.Module, allocation: Allocation) -> None:
+def pack_modules(model: nn.Module, allocation: Allocation, codes_name: str = CODES) -> None:
     """Replace what a plan quantized by modules that hold packed codes, still to be filled in.
+
+    Args:
+        model: a float model; changed.
+        allocation: the plan.
+        codes_name: what the file calls the codes of a module.
 
     Raises:
         InputFileError: the model has no such module, or one of another shape.
@@ -167,7 +176,7 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
                 f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
                 "Quantize the model anew."
             )
-        replace_module(model, original, kind(planned.layout, original))  # type: ignore[arg-type]
+        replace_module(model, original, kind(planned.layout, original, codes_name))  # type: ignore[arg-type]
     for item in allocation.activations:
         for name in item.modules:
             layer = model.get_submodule(name)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ..errors import InputFileError
-from ..runtime.files import MAX_JSON_BYTES, check_files
+from ..models.loading import LoadedModel
+from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
+from ..spec.allocation import Allocation
+from .stored_tensors import CODES, OLD_CODES
 
 METHOD = "qbert-opt"
-FORMAT = "qbert-opt/model@1"
+FORMAT = "qbert-opt/model@2"
+OLD_FORMAT = "qbert-opt/model@1"  # other names of codes; hashes of weights, plan and tokenizer only
 CONFIG = "config.json"
+PLAN: Final = "allocation.json"
+WEIGHTS = "model.safetensors"
 ENTRY = "quantization_config"
 REMEDY = "Quantize the model anew."
 
@@ -34,6 +42,26 @@ class ReadBack(BaseModel):
     loss_unit: str
 
 
+class Training(BaseModel):
+    """What trained the matrices' codes, or the tensors beside them, before they were written.
+
+    Attributes:
+        method: what trained, by name.
+        data: the training texts' name; `data_sha256` their hash; `num_texts` how many.
+        steps: optimizer steps.
+        seed: of the order of texts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    data: str
+    data_sha256: str
+    num_texts: int
+    steps: int
+    seed: int
+
+
 class FolderRecord(BaseModel):
     """What a quantized folder holds.
 
@@ -44,6 +72,9 @@ class FolderRecord(BaseModel):
         plan: file name of the plan.
         files: sha256 of every other file, by name.
         read_back: how the folder was checked; None while it is being written.
+        trained: tensors that are not the original model's, besides the matrices.
+        training: what trained them or the matrices; None where nothing was trained.
+        sha256: of the document that holds the record, config and record alike; empty in the older format.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,55 +82,118 @@ class FolderRecord(BaseModel):
     quant_method: str = METHOD
     format: str = FORMAT
     version: str
-    plan: str
+    plan: Literal["allocation.json"] = PLAN
     files: dict[str, str]
     read_back: ReadBack | None = None
+    trained: tuple[str, ...] = ()
+    training: Training | None = None
+    sha256: str = ""
+
+    @property
+    def codes_name(self) -> str:
+        """What the weights file calls the packed codes of a module."""
+        return OLD_CODES if self.format == OLD_FORMAT else CODES
+
+
+def record_file(folder: Path) -> Path:
+    """Where a folder's record is: a plain module has no config, so its record is a file of its own."""
+    alone = folder / f"{ENTRY}.json"
+    return alone if alone.exists() else folder / CONFIG
 
 
 def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | None) -> None:
     """Write the record into `config.json`, or into a file of its own for a plain module, which has no config."""
-    document = record.model_dump() if config is None else config | {ENTRY: record.model_dump()}
+    entry = record.model_dump(mode="json", exclude={SEAL})
+    document = entry if config is None else json.loads(json.dumps(config, default=str)) | {ENTRY: entry}
+    entry[SEAL] = _sealed(document)
     path = folder / (f"{ENTRY}.json" if config is None else CONFIG)
-    path.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> FolderRecord:
-    """Read the record of a quantized folder and compare every file with its hash.
+def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
+    """Read the record of a quantized folder, with the document that it stands in; compare nothing with hashes.
 
     Raises:
-        InputFileError: malformed, of an unknown format, or a file is missing or differs.
+        InputFileError: missing, malformed or of an unknown format.
     """
-    alone = folder / f"{ENTRY}.json"
-    path = alone if alone.exists() else folder / CONFIG
+    path = record_file(folder)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InputFileError(f"{path}: {path.stat().st_size} bytes; a config has at most {MAX_JSON_BYTES}.")
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    found = document.get(ENTRY) if path != alone and isinstance(document, dict) else document
-    record = checked_record(found, str(path))
+    in_config = path.name == CONFIG and isinstance(document, dict)
+    return checked_record(document.get(ENTRY) if in_config else document, str(path)), document
+
+
+def read_record(folder: Path) -> FolderRecord:
+    """Read the record of a quantized folder, and compare it and every file with their hashes.
+
+    Warns:
+        OlderFolderWarning: the folder is of the older format, which does not cover its config.
+
+    Raises:
+        InputFileError: malformed, of an unknown format, or a file is missing, differs or is not listed.
+    """
+    record, document = parse_record(folder)
+    name = record_file(folder).name
+    if record.format == OLD_FORMAT:
+        warnings.warn(
+            f"{folder}: is of the older format {OLD_FORMAT}; changes of its {name} would not be noticed. {REMEDY}",
+            OlderFolderWarning,
+            stacklevel=2,
+        )
+    else:
+        if record.sha256 != _sealed(document):
+            raise InputFileError(f"{folder / name}: is not what was written (sha256). {REMEDY}")
+        check_complete(folder, record.files, name, (WEIGHTS, record.plan), REMEDY)
     check_files(folder, record.files, REMEDY)
     return record
 
 
-def checked_record(found: Any, where: str) -> FolderRecord:
-    """Read a `quantization_config`.
+def _sealed(document: dict[str, Any]) -> str:
+    """Seal of the document that holds a record, without the seal inside it."""
+    entry = document.get(ENTRY)
+    if not isinstance(entry, dict):
+        return seal(document)
+    return seal(document | {ENTRY: {key: value for key, value in entry.items() if key != SEAL}})
+
+
+def checked_record(entry: Any, where: str) -> FolderRecord:
+    """Check a `quantization_config`.
+
+    Args:
+        entry: as parsed from JSON.
+        where: file that it is from.
 
     Raises:
         InputFileError: none of ours, of an unknown format, or malformed.
     """
-    if not isinstance(found, dict) or found.get("quant_method") != METHOD:
+    if not isinstance(entry, dict) or entry.get("quant_method") != METHOD:
         raise InputFileError(f"{where}: has no quantization_config of quant_method {METHOD!r}. {REMEDY}")
-    if found.get("format") != FORMAT:
+    if entry.get("format") not in (FORMAT, OLD_FORMAT):
         raise InputFileError(
-            f"{where}: format is {found.get('format')!r}; this version reads {FORMAT!r}. Use the version of qbert-opt "
-            f"that wrote it ({found.get('version', 'unknown')}), or quantize the model anew."
+            f"{where}: format is {entry.get('format')!r}; this version reads {FORMAT!r} and {OLD_FORMAT!r}. Use the "
+            f"version of qbert-opt that wrote it ({entry.get('version', 'unknown')}), or quantize the model anew."
         )
     try:
-        return FolderRecord.model_validate(found)
+        return FolderRecord.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputFileError(
             f"{where}: quantization_config.{'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}"
         ) from None
+
+
+def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
+    """Refuse a plan that was made for another model.
+
+    Raises:
+        InputFileError: the hashes differ.
+    """
+    if allocation.profile.sha256 != loaded.sha256:
+        raise InputFileError(
+            f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
+            f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."
+        )

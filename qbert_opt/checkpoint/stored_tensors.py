@@ -1,10 +1,13 @@
 """What of a quantized matrix is on disk: its tensors by name, with their shapes and types, there and back.
 
-codes      uint8, packed                      every form
+weight     uint8, packed codes                every form
 scale      float16, one per range             every form but codebook
 offset     float16, one per range             form offset
 zero       uint8, packed, one per range       form zero-point
 codebook   float16, 2**bits per range         form codebook
+
+Packed codes have the name of the weight that they replace, and another shape: who opens the file without knowing of
+packed codes is stopped by the shape, instead of going on with random weights.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ from ..quantization.quantized_matrix import (
 from ..spec.choices import Layout
 from .bits import pack, packed_bytes, unpack
 
-PARTS = ("codes", "scale", "offset", "zero", "codebook")
+CODES = "weight"
+OLD_CODES = "codes"  # in folders of format qbert-opt/model@1
+PARTS = (CODES, "scale", "offset", "zero", "codebook")
 
 
 def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
     """Return the tensors that are written for a matrix; together they take as many bytes as its choice is priced."""
     layout = quantized.layout
-    parts = {"codes": torch.from_numpy(pack(quantized.codes.numpy(), layout.bits))}
+    parts = {CODES: torch.from_numpy(pack(quantized.codes.numpy(), layout.bits))}
     if quantized.codebook is not None:
         return parts | {"codebook": quantized.codebook.contiguous()}
     parts["scale"] = quantized.scale.contiguous()
@@ -46,8 +51,8 @@ def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tupl
     groups = group_shape(layout, rows, columns)
     codes = ((packed_bytes(rows * columns, layout.bits),), torch.uint8)
     if layout.form == "codebook":
-        return {"codes": codes, "codebook": ((*groups, 2**layout.bits), torch.float16)}
-    shapes = {"codes": codes, "scale": (groups, torch.float16)}
+        return {CODES: codes, "codebook": ((*groups, 2**layout.bits), torch.float16)}
+    shapes = {CODES: codes, "scale": (groups, torch.float16)}
     if layout.form == "offset":
         shapes["offset"] = (groups, torch.float16)
     elif layout.form == "zero-point":
@@ -57,7 +62,7 @@ def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tupl
 
 def restored(layout: Layout, rows: int, columns: int, parts: Mapping[str, torch.Tensor]) -> QuantizedMatrix:
     """Undo `stored_parts`; the parts have the shapes and types of `part_shapes`."""
-    packed = np.asarray(parts["codes"])
+    packed = np.asarray(parts[CODES])
     codes = torch.from_numpy(unpack(packed, layout.bits, rows * columns).reshape(rows, columns))
     if layout.form == "codebook":
         return with_codebook(layout, codes, parts["codebook"])

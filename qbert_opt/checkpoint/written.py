@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..spec.allocation import Allocation
-from .record import ReadBack
+from .record import WEIGHTS, ReadBack
 from .stored_tensors import PARTS
 from .streamed_file import tensor_digests
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..errors import InputFileError
-from ..runtime.files import check_files, read_document
+from ..runtime.files import read_document
+from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
 from .session import Activations, Arrays, Session, difference
 
-SCHEMA = "qbert-opt/engine@1"
+SCHEMA = "qbert-opt/engine@2"
+OLD_SCHEMA = "qbert-opt/engine@1"  # hashes of the engine's files and the checks only
+REMEDY = "Export the model anew."
 RECORD = "engine.json"
 CHECKS = "check.safetensors"
 
@@ -26,11 +32,12 @@ class EngineRecord(BaseModel):
         inputs: names of the token arrays; `outputs` of the answers.
         max_tokens: longest text in tokens.
         labels: of a classifier, by index.
-        files: sha256 of the engine's own files and of the checks.
+        files: sha256 of every other file of the folder; in the older schema of the engine's own and the checks.
         source_bytes: tensors of the quantized folder; `exported_bytes` all files of the engine.
         activations: what products do with their inputs.
         difference: max |answer - reference| / max |reference| over the checks, as exported; `tolerance` its bound;
             `graph_difference` the same in float32.
+        sha256: of this record; empty in the older schema.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -51,6 +58,7 @@ class EngineRecord(BaseModel):
     difference: FiniteFloat
     graph_difference: FiniteFloat
     tolerance: FiniteFloat
+    sha256: str = ""
 
 
 def is_exported(folder: str | Path) -> bool:
@@ -58,15 +66,36 @@ def is_exported(folder: str | Path) -> bool:
     return (Path(folder) / RECORD).is_file()
 
 
+def write_record(record: EngineRecord, folder: Path) -> None:
+    """Write `engine.json`, sealed."""
+    document = record.model_dump(mode="json", by_alias=True, exclude={SEAL})
+    document[SEAL] = seal(document)
+    (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 def read_record(folder: str | Path) -> EngineRecord:
-    """Read `engine.json` and compare every file with its hash.
+    """Read `engine.json`, and compare it and every file with their hashes.
+
+    Warns:
+        OlderFolderWarning: the folder is of the older schema, which covers the engine's own files only.
 
     Raises:
-        InputFileError: malformed, or a file is missing or differs.
+        InputFileError: malformed, of an unknown schema, or a file is missing, differs or is not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA)
-    check_files(root, record.files, "Export the model anew.")
+    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=(OLD_SCHEMA,))
+    if record.document_schema == OLD_SCHEMA:
+        warnings.warn(
+            f"{folder}: is of the older schema {OLD_SCHEMA}; changes of its config and tokenizer would not be noticed. "
+            f"{REMEDY}",
+            OlderFolderWarning,
+            stacklevel=2,
+        )
+    else:
+        if record.sha256 != seal(json.loads((root / RECORD).read_bytes())):
+            raise InputFileError(f"{root / RECORD}: is not what was written (sha256). {REMEDY}")
+        check_complete(root, record.files, RECORD, (CHECKS,), REMEDY)
+    check_files(root, record.files, REMEDY)
     return record
 
 
@@ -81,26 +110,45 @@ def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
 
 
 def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
-    """Run the checks; returns the largest difference from the reference, infinite where a shape is wrong."""
+    """Run the checks.
+
+    Args:
+        session: an open engine.
+        batches: as `checks` named them.
+
+    Returns:
+        Largest difference from the reference; infinite where an output is missing or has another shape.
+    """
     pairs: dict[str, dict[str, Arrays]] = {}
     for key, array in batches.items():
         index, side, name = key.split(".", 2)
         pairs.setdefault(index, {"input": {}, "output": {}})[side][name] = array
     worst = 0.0
     for pair in pairs.values():
-        found = session.run(pair["input"])
-        worst = max(worst, *(difference(reference, found[name]) for name, reference in pair["output"].items()))
+        answers = session.run(pair["input"])
+        for name, reference in pair["output"].items():
+            worst = max(worst, difference(reference, answers[name]) if name in answers else math.inf)
     return worst
 
 
-def read_checks(folder: str | Path) -> dict[str, np.ndarray]:
+def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarray]:
     """Read the checks of an exported folder.
 
     Raises:
-        InputFileError: the file cannot be read.
+        InputFileError: the file cannot be read, or its inputs, outputs and labels are not those of the record.
     """
     path = Path(folder) / CHECKS
     try:
-        return load_file(path)
+        batches = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    names: dict[str, set[str]] = {"input": set(), "output": set()}
+    for key in batches:
+        _index, side, name = (*key.split(".", 2), "", "")[:3]
+        names.setdefault(side, set()).add(name)
+    if names != {"input": set(record.inputs), "output": set(record.outputs)} or not batches:
+        raise InputFileError(f"{path}: is not about the inputs and outputs that {RECORD} names. {REMEDY}")
+    widths = {array.shape[-1] for key, array in batches.items() if key.endswith(".output.logits")}
+    if record.labels is not None and widths - {len(record.labels)}:
+        raise InputFileError(f"{path}: has outputs of width {min(widths)}; {RECORD} has {len(record.labels)} labels.")
+    return batches

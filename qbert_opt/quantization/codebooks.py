@@ -62,7 +62,7 @@ def _quantiles(values: torch.Tensor, bits: int) -> torch.Tensor:
 
 def _optimal(values: torch.Tensor, weights: torch.Tensor, bits: int) -> torch.Tensor:
     step = max(1, CHUNK // min(values.shape[1], BINS) ** 2)
-    pairs = zip(values.split(step), weights.split(step), strict=True)
+    pairs = zip(torch.split(values, step), torch.split(weights, step), strict=True)
     return torch.cat([_optimal_chunk(v.double(), w.double(), 2**bits) for v, w in pairs]).float()
 
 

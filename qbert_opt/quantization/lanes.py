@@ -42,7 +42,7 @@ class Lanes:
         """Undo `spread`."""
         natural = torch.empty_like(sweep)
         natural[self._order] = sweep
-        lanes = dict(zip(self._sequence, natural.split(self._rows, dim=1), strict=True))
+        lanes = dict(zip(self._sequence, torch.split(natural, self._rows, dim=1), strict=True))
         return [lanes[i].T.contiguous() for i in range(len(lanes))]
 
     def round(self, column: int, values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -49,6 +50,18 @@ class QuantizedMatrix:
         return (-self.offset.float() / self.scale.float()).round().to(torch.uint8)
 
 
+class StoredMatrix(NamedTuple):
+    """A matrix or embedding table as a checkpoint stores it.
+
+    Attributes:
+        module: name of its layer.
+        quantized: codes and ranges.
+    """
+
+    module: str
+    quantized: QuantizedMatrix
+
+
 def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:
     """Put together a matrix of form `codebook`."""
     shape = group_shape(layout, *codes.shape)
@@ -78,7 +91,7 @@ def expand(per_group: torch.Tensor, layout: Layout, rows: int, columns: int) -> 
 
 def top_code(layout: Layout) -> int:
     """Largest code in use."""
-    return 2**layout.bits - (2 if layout.symmetric else 1)
+    return (1 << layout.bits) - (2 if layout.symmetric else 1)
 
 
 def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +118,8 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
 
 def symmetric_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Value of code 0 in a symmetric range, float32: exactly as far below zero as the middle code is above it."""
-    return -(2 ** (layout.bits - 1) - 1) * scale.float()
+    half = (1 << layout.bits - 1) - 1
+    return scale.float() * -half
 
 
 def zero_point_offset(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:

@@ -1,42 +1,69 @@
 """Pieces of work that an interrupted run does not repeat, and that several processes share.
 
-A job has a key and gives a list of numbers. What is finished stands as JSON lines in a file, behind a first line that
-says of which run it is; float64 survives the way through JSON, so a resumed run gives the same bits.
+A job has a key and gives a list of numbers. Each finished job is one line of JSON in the progress file,
+`[fingerprint of the run, key, numbers, checksum]`, so a line counts only if it is whole and of this very run. float64
+survives the way through JSON: a resumed run gives the same bits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import QbertOptWarning, UsageError
+from . import locks
 from .distributed import Processes
-from .files import check_folder, disk_error
+from .files import atomic_file, check_folder, disk_error
+
+MAX_LINE_BYTES = 1 << 26
+CHECKSUM_DIGITS = 16
+
+
+class ProgressWarning(QbertOptWarning):
+    """Finished work in a progress file that cannot be used and is done again."""
 
 
 class Jobs:
-    """Finished jobs of one run.
+    """Finished jobs of one run. While it lasts, no other process can work with the same progress file.
+
+    Args:
+        path: progress file; None keeps progress in memory only.
+        fingerprint: of everything that the results depend on; lines of another run are not used.
+        processes: those that share the work; one by default.
 
     Attributes:
         processes: those that share the work.
         finished: what each finished job gave, by key.
+
+    Raises:
+        UsageError: another process works with the same progress file, or it cannot be read or written.
+
+    Warns:
+        ProgressWarning: some lines are damaged or of another run; those jobs are done again.
     """
 
     def __init__(self, path: str | Path | None, fingerprint: str, processes: Processes | None = None) -> None:
         self.processes = Processes() if processes is None else processes
         self.finished: dict[str, list[float]] = {}
         self._first = self._path = None if path is None else Path(path)
+        self._fingerprint = fingerprint
         if self._path is None:
             return
         check_folder(self._path)
+        if self.processes.rank == 0:
+            locks.acquire(self._path)
         for file in self._files():  # also those of a run with another number of processes
-            self._read(file, fingerprint)
+            self._read(file)
         self.processes.wait()  # all have read before any writes
         if self.processes.rank:
             self._path = self._path.with_name(f"{self._path.name}.{self.processes.rank}")
-        self._write("w", fingerprint, *(json.dumps(row) for row in self.finished.items()))
+        with atomic_file(self._path) as temporary:
+            temporary.write_text("".join(self._line(key) for key in self.finished))
 
     def pending(self, keys: Sequence[str], costs: Sequence[float] | None = None) -> list[str]:
         """Keys of this process's share that are not finished; `costs` balance the shares."""
@@ -46,7 +73,13 @@ class Jobs:
     def add(self, key: str, values: Sequence[float]) -> None:
         """Keep what a job gave."""
         self.finished[key] = list(values)
-        self._write("a", json.dumps([key, self.finished[key]]))
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a") as file:
+                file.write(self._line(key))
+        except OSError as error:
+            raise disk_error(self._path, error) from None
 
     def gather(self, keys: Sequence[str]) -> dict[str, list[float]]:
         """What every job gave, whichever process did it."""
@@ -66,6 +99,8 @@ class Jobs:
         if self.processes.rank == 0:
             for file in self._files():
                 file.unlink(missing_ok=True)
+            if self._first is not None:
+                locks.release(self._first)
 
     def _exchange(self, keys: Sequence[str]) -> None:
         """Each process adds the rows that it has, and no process before it, to a table of zeros."""
@@ -90,22 +125,42 @@ class Jobs:
         others = sorted(f for f in beside if f.suffix[1:].isdigit() and f.stem == self._first.name)
         return [f for f in (self._first, *others) if f.is_file()]
 
-    def _read(self, file: Path, fingerprint: str) -> None:
-        lines = file.read_text().splitlines()
-        if not lines or lines[0] != fingerprint:
-            return
-        for line in lines[1:]:
-            try:
-                key, values = json.loads(line)
-            except ValueError:
-                break  # the run was stopped inside this line
-            self.finished[key] = values
+    def _line(self, key: str) -> str:
+        row = [self._fingerprint, key, self.finished[key]]
+        return json.dumps([*row, _checksum(row)]) + "\n"
 
-    def _write(self, mode: str, *lines: str) -> None:
-        if self._path is None:
-            return
+    def _read(self, path: Path) -> None:
+        """Take the jobs of this run from a progress file; say how many lines are of no use."""
+        unused = 0
         try:
-            with self._path.open(mode) as file:
-                file.writelines(line + "\n" for line in lines)
+            with path.open("rb") as file:
+                while line := file.readline(MAX_LINE_BYTES):
+                    row = _parsed(line, self._fingerprint)
+                    if row is None:
+                        unused += 1
+                    else:
+                        self.finished[row[0]] = row[1]
         except OSError as error:
-            raise disk_error(self._path, error) from None
+            raise UsageError(f"{path}: cannot be read: {error.strerror or error}.") from None
+        if unused and self.processes.rank == 0:
+            warnings.warn(
+                f"{path}: {unused} of its lines are damaged, of another run or of another version; that work is done "
+                "again.",
+                ProgressWarning,
+                stacklevel=3,
+            )
+
+
+def _parsed(line: bytes, fingerprint: str) -> tuple[str, list[float]] | None:
+    """Key and numbers of a line of this run; None for any other line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # cut off, or not even UTF-8
+        return None
+    if not isinstance(row, list) or len(row) != 4 or row[0] != fingerprint or row[3] != _checksum(row[:3]):
+        return None
+    return row[1], row[2]
+
+
+def _checksum(row: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:CHECKSUM_DIGITS]

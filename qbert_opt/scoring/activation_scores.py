@@ -18,7 +18,7 @@ from ..curvature.columns import FactorPlan
 from ..curvature.factors import factor_pass
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
-from ..quantization.activation_quant import calibrated_ranges, rounding_errors, shared_inputs
+from ..quantization.activation_ranges import calibrated_ranges, rounding_errors, shared_inputs
 from ..quantization.calibration import weight_of
 from ..spec.activations import ActivationChoice
 from ..spec.scores import ActivationScores

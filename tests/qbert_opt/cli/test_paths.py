@@ -95,7 +95,7 @@ def test_the_full_path(cli, workspace, tiny_folder, data_file, metric, method):
     assert measured["num_samples"] == 120
     assert 0 < measured["kl"]["low"] <= measured["kl"]["value"] <= measured["kl"]["high"]
     found = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder)
-    predicted = f" {allocation.expected_loss:.3g} " in found.out
+    predicted = f" {allocation.predicted_loss:.3g} " in found.out
     assert predicted == (metric == "directional"), "only nats of KL stand beside measured KL"
     assert "…" not in found.out
 
@@ -150,7 +150,10 @@ def test_an_interrupted_run_goes_on(cli, tmp_path, tiny_folder, data_file, monke
         patch.setattr(plugin, "score", interrupted)
         stopped = cli(*command, tmp_path / "a.json")
     assert stopped.code == 130
-    assert stopped.complaint == "qbert-opt: interrupted; nothing half-written is left."
+    assert stopped.complaint == (
+        f"qbert-opt: interrupted; nothing half-written is left. {tmp_path / 'a.json.partial'} keeps what is finished: "
+        "run the same command again to go on from there."
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["a.json.partial"]
     with monkeypatch.context() as patch:
         patch.setattr(plugin, "score", counted)
@@ -167,4 +170,7 @@ def test_a_partial_file_of_another_run_is_not_used(cli, tmp_path, tiny_folder, d
     command = ("sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "2")
     found = cli(*command, "--calibration-samples", 9, "--scoring-samples", 9, "-q", "-o", tmp_path / "a.json")
     assert found.code == 0, found.err
+    assert (
+        found.err.startswith("qbert-opt: warning: ") and "a.json.partial: 3 of its lines are damaged, of" in found.err
+    )
     assert read_scores(tmp_path / "a.json").value[0][0] != 1.0

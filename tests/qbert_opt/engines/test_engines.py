@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
-from qbert_opt.checkpoint.folder import load_quantized
+from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_record
 from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import time_model
@@ -21,9 +22,11 @@ from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
-from qbert_opt.quantization.activation_quant import calibrated_ranges, round_activations
+from qbert_opt.quantization.activation_quant import round_activations
+from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
+from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
 from qbert_opt.serving.predictor import Predictor
 from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
@@ -238,7 +241,7 @@ def test_wrong_answers_on_this_machine_are_refused(exported, tmp_path):
     copy = shutil.copytree(exported, tmp_path / "copy")
     record = json.loads((copy / "engine.json").read_text())
     record["tolerance"] = record["difference"] / 1e3
-    (copy / "engine.json").write_text(json.dumps(record))
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
     with pytest.raises(InputFileError, match=r"answers wrongly on this machine"):
         Predictor(copy)
 
@@ -247,10 +250,65 @@ def test_a_record_cannot_point_outside(exported, tmp_path):
     """Names in the record are names in the folder."""
     copy = shutil.copytree(exported, tmp_path / "copy")
     record = json.loads((copy / "engine.json").read_text())
-    record["files"] = {"../engine.json": "0"}
-    (copy / "engine.json").write_text(json.dumps(record))
-    with pytest.raises(InputFileError, match=r"is missing"):
+    record["files"]["../engine.json"] = "0"
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
+    with pytest.raises(InputFileError, match=r"lists '\.\./engine\.json', which is no plain file name"):
         Predictor(copy)
+
+
+def test_everything_that_an_exported_folder_holds_is_covered(exported, tmp_path):
+    """Config, plan and tokenizer too; `files: {}` opens nothing, and nothing may be added or changed in the record."""
+    record = json.loads((exported / "engine.json").read_text())
+    assert set(record["files"]) == {path.name for path in exported.iterdir()} - {"engine.json"}
+    copy = shutil.copytree(exported, tmp_path / "changed")
+    (copy / "engine.json").write_text(json.dumps(record | {"tolerance": 1e9}))
+    with pytest.raises(InputFileError, match=r"engine\.json: is not what was written \(sha256\)"):
+        Predictor(copy)
+    emptied = record | {"files": {}}
+    (copy / "engine.json").write_text(json.dumps(emptied | {"sha256": seal(emptied)}))
+    with pytest.raises(InputFileError, match=r"engine\.json: lists no hash of check\.safetensors"):
+        Predictor(copy)
+    copy = shutil.copytree(exported, tmp_path / "added")
+    (copy / "special_tokens_map.json").write_text("{}")
+    with pytest.raises(InputFileError, match=r"special_tokens_map\.json: is not listed in engine\.json"):
+        Predictor(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": ["input_ids"]}, {"inputs": ["nonsense"]}, {"outputs": ["pooled"]}, {"labels": ["only one"]}],
+)
+def test_a_record_that_its_checks_do_not_know(exported, tmp_path, change):
+    """Inputs, outputs and labels are those that the questions and answers have; no traceback from the engine."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text()) | change
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
+    with pytest.raises(InputFileError, match=r"check\.safetensors: (is not about the inputs|has outputs of width)"):
+        Predictor(copy)
+
+
+def test_an_export_without_checks_does_not_open(exported, tmp_path):
+    """No questions would be no wrong answers."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    save_file({}, copy / "check.safetensors")
+    record = json.loads((copy / "engine.json").read_text())
+    record["files"]["check.safetensors"] = file_sha256(copy / "check.safetensors")
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
+    with pytest.raises(InputFileError, match=r"check\.safetensors: is not about"):
+        Predictor(copy)
+
+
+def test_older_exports_open_with_one_warning(exported, tmp_path):
+    """Exports of the release before keep running; the record covered the engine's own files only."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text())
+    for name in ("config.json", "allocation.json", "tokenizer.json"):
+        del record["files"][name]
+    del record["sha256"]
+    (copy / "engine.json").write_text(json.dumps(record | {"schema": "qbert-opt/engine@1"}))
+    with pytest.warns(OlderFolderWarning, match=r"older schema qbert-opt/engine@1") as caught:
+        answer = Predictor(copy)("w1 w2")
+    assert len(caught) == 1 and answer == Predictor(exported)("w1 w2")
 
 
 def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_path):

@@ -25,7 +25,7 @@ def frontier():
 
 def test_a_larger_budget_is_never_worse(frontier):
     """Along the frontier bytes rise and the predicted loss falls, each point with a proven gap."""
-    losses = [p.predicted_loss for p in frontier.points]
+    losses = [p.sum_of_scores for p in frontier.points]
     budgets = [p.capacity["encoder_bytes"] for p in frontier.points]
     assert budgets == sorted(budgets)
     assert all(later <= before * (1 + 1e-9) for before, later in itertools.pairwise(losses))
@@ -38,7 +38,7 @@ def test_a_point_is_the_plan_that_solve_finds(frontier):
     for point in frontier.points[5::60]:
         budget = math.floor(point.capacity["encoder_bytes"])
         plan = allocate(scores, Limits(encoder_bytes=budget))
-        assert plan.predicted_loss == pytest.approx(point.predicted_loss, rel=2e-6)
+        assert plan.sum_of_scores == pytest.approx(point.sum_of_scores, rel=2e-6)
 
 
 def test_pareto_writes_json_and_csv(cli, tmp_path):
@@ -84,7 +84,7 @@ def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, 
 
 
 def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
-    """Its first line says of which problem and budgets it is."""
+    """Each line says of which problem and budgets it is."""
     (tmp_path / "f.json.partial").write_text('of another\n["x", [1.0, 2.0, 0.0, 1.0]]\n')
     assert cli("pareto", "--points", "3", "-o", tmp_path / "f.json", "--quiet").code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
@@ -115,7 +115,7 @@ def test_explain_names_the_neighbours_of_every_choice(cli):
 
 def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
-    from qbert_opt.checkpoint.folder import load_quantized
+    from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.spec.allocation import read_allocation
     from qbert_opt.workflows.quantize import plan_quantizer

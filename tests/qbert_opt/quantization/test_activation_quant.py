@@ -14,14 +14,8 @@ from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.structure import profile_model
-from qbert_opt.quantization.activation_quant import (
-    MOMENTUM,
-    calibrated_ranges,
-    round_activations,
-    rounding_errors,
-    shared_inputs,
-    with_rounded_inputs,
-)
+from qbert_opt.quantization.activation_quant import round_activations, with_rounded_inputs
+from qbert_opt.quantization.activation_ranges import MOMENTUM, calibrated_ranges, rounding_errors, shared_inputs
 from qbert_opt.quantization.calibration import BATCH_SIZE
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.activation_scores import activation_scores

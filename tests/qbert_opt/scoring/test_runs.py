@@ -1,11 +1,10 @@
-"""Scoring as a piece of work: interrupted, shared, bounded in memory; and models and texts that are not fit for it."""
+"""Scoring as a piece of work: shared, bounded in memory; and models and texts that are not fit for it."""
 
 import copy
 import dataclasses
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,137 +18,14 @@ from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.outputs import Outputs
 from qbert_opt.models.torch_device import pick_device
 from qbert_opt.quantization.calibration import CalibrationPlan
-from qbert_opt.runtime.distributed import Processes
 from qbert_opt.runtime.memory_budget import MemoryShares, PeakMemory, saved_bytes
-from qbert_opt.runtime.resumable import Jobs
 from qbert_opt.scoring.readiness import check_samples, training_text_warnings
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.choices import grid
 from qbert_opt.spec.scores import read_scores
 
-KEYS = [f"job {i}" for i in range(7)]
 PLAN = CalibrationPlan(20, 30, 0)
 CHOICES = grid((2, 4), ("rows:1", "columns:16"), "rtn")
-
-
-def squares(key):
-    """A job whose result is no short decimal number."""
-    number = int(key.split()[1])
-    return [number / 3, *[np.pi * number] * (number % 3)]
-
-
-def test_interrupted_jobs_are_not_repeated(tmp_path):
-    """What was done before Ctrl-C comes from the file, bit by bit; the file goes when the run is complete."""
-    done = []
-
-    def job(key):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(key)
-        return squares(key)
-
-    with pytest.raises(KeyboardInterrupt):
-        Jobs(tmp_path / "x.partial", "run").run(KEYS, job)
-    again = []
-    jobs = Jobs(tmp_path / "x.partial", "run")
-    found = jobs.run(KEYS, lambda key: again.append(key) or squares(key))
-    assert (done, again) == (KEYS[:4], KEYS[4:])
-    assert found == {key: squares(key) for key in KEYS}
-    other = Jobs(tmp_path / "x.partial", "another run")
-    assert not other.finished
-    jobs.remove()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_line_cut_in_the_middle_is_done_again(tmp_path):
-    """The file of a killed run may end anywhere."""
-    file = tmp_path / "x.partial"
-    file.write_text('run\n["job 0", [0.0]]\n["job 1", [0.33')
-    assert Jobs(file, "run").pending(KEYS[:2]) == ["job 1"]
-
-
-class Threads(Processes):
-    """Processes as threads of this one: sums meet at a barrier."""
-
-    def __init__(self, rank, count, shared):
-        super().__init__(rank, count)
-        object.__setattr__(self, "shared", shared)
-
-    def sum(self, array):
-        slots, barrier = self.shared
-        slots[self.rank] = np.array(array, dtype=np.float64)
-        barrier.wait(10)
-        total = sum(slots[rank] for rank in range(self.count))
-        barrier.wait(10)
-        return total
-
-
-def together(count, work):
-    """Run work(processes) in `count` threads; returns what each gave."""
-    shared, found, errors = ({}, threading.Barrier(count)), [None] * count, []
-
-    def one(rank):
-        try:
-            found[rank] = work(Threads(rank, count, shared))
-        except Exception as error:
-            errors.append(error)
-            shared[1].abort()
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
-    return found
-
-
-@pytest.mark.parametrize("count", [2, 3, 9])
-def test_jobs_are_shared(tmp_path, count):
-    """Each job is done once, by one process; every process gets all results, bit by bit; no file stays."""
-    done = []
-
-    def work(processes):
-        jobs = Jobs(tmp_path / "x.partial", "run", processes)
-        found = jobs.run(KEYS, lambda key: done.append(key) or squares(key))
-        jobs.remove()
-        return found
-
-    assert together(count, work) == [{key: squares(key) for key in KEYS}] * count
-    assert sorted(done) == sorted(KEYS)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after):
-    """Files of all processes are read; what they hold is not done again."""
-
-    def stop(processes):
-        jobs = Jobs(tmp_path / "x.partial", "run", processes)
-        for key in jobs.pending(KEYS)[:-1]:
-            jobs.add(key, squares(key))
-
-    together(before, stop)
-    known, done = len(KEYS) - before, []
-
-    def go_on(processes):
-        jobs = Jobs(tmp_path / "x.partial", "run", processes)
-        found = jobs.run(KEYS, lambda key: done.append(key) or squares(key))
-        jobs.remove()
-        return found
-
-    assert together(after, go_on) == [{key: squares(key) for key in KEYS}] * after
-    assert len(done) == len(KEYS) - known
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("costs", [[1.0], [5.0, 1, 1, 1, 1, 1], [3.0, 3, 2, 2, 2]])
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_shares_are_disjoint_complete_and_balanced(costs, count):
-    """Every piece has one owner; no load is above the fair share by more than the dearest piece."""
-    shares = [Processes(rank, count).share(costs) for rank in range(count)]
-    assert sorted(i for share in shares for i in share) == list(range(len(costs)))
-    assert max(sum(costs[i] for i in share) for share in shares) <= sum(costs) / count + max(costs)
 
 
 def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, data_file, monkeypatch):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from qbert_opt.checkpoint.folder import load_quantized
+from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.curvature.columns import FactorPlan, output_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation.evaluate import kl_divergence

@@ -1,0 +1,168 @@
+"""What training brings back at 2 bits: KL and accuracy on unseen text against processor minutes, step by step.
+
+    python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
+        [--epochs blocks:2,distill:2,ranges:1] [--seeds 0] [--precision float32] [--work FOLDER]
+
+The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
+from that plan's folder. Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of
+each parse tree; a phrase that lies inside a longer one is left out), without labels. TEST is measured after each
+phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on where it
+stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from qbert_opt.checkpoint.reader import load_quantized
+from qbert_opt.data.texts import LabeledTexts, read_texts
+from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.models.loading import LoadedModel, load_model
+from qbert_opt.planning.planner import allocate
+from qbert_opt.quantization.calibration import CalibrationPlan
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.scoring.sensitivity import measure_sensitivity
+from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import read_scores, write_scores
+from qbert_opt.training.run_state import PhaseRecord
+from qbert_opt.training.settings import RecoverySettings
+from qbert_opt.workflows.quantize import quantize_model
+from qbert_opt.workflows.recover import recover
+
+RUNS = {
+    "ranges": {"steps": ("ranges",)},
+    "plain": {"steps": ("blocks", "distill"), "block_error": "plain"},
+    "sensitivity": {"steps": ("blocks", "distill"), "block_error": "sensitivity"},
+    "distill": {"steps": ("distill",)},
+}
+
+
+def whole_sentences(data: LabeledTexts) -> LabeledTexts:
+    """Leave out every text that is part of a longer one, longest first."""
+    kept: list[tuple[str, ...]] = []
+    inside: set[tuple[str, ...]] = set()
+    for words in sorted({tuple(text[0].split()) for text in data.texts}, key=lambda words: (-len(words), words)):
+        if words not in inside:
+            kept.append((" ".join(words),))
+            inside.update(words[a:b] for a in range(len(words)) for b in range(a + 1, len(words) + 1))
+    return LabeledTexts(f"whole sentences of {data.name}", tuple(kept), None)
+
+
+class Study:
+    """The model, the start folder, the texts, and the rows that are measured."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.out = options, Path(options.out)
+        self.work = Path(options.work or f"{options.out}.work")
+        self.work.mkdir(exist_ok=True)
+        self.loaded = load_model(options.model)
+        self.calibration, self.test = read_texts(options.calibration), read_texts(options.test)
+        self.train = whole_sentences(read_texts(options.train))
+        self.truth = outputs(self.loaded, self.test)
+        self.start = self.work / "start"
+        if not self.start.exists():
+            self._quantize()
+        self._add_new({"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0])
+
+    def _quantize(self) -> None:
+        """Score, solve and write the start folder."""
+        scores = self.work / "scores.json"
+        if not scores.exists():
+            half = len(set(self.calibration.texts)) // 2
+            plan = CalibrationPlan(half, half, 0)
+            write_scores(measure_sensitivity(self.loaded, self.calibration, default_grid("gptq"), plan=plan), scores)
+        table = read_scores(scores)
+        budget = int(float(self.options.bits) * table.profile.encoder_elements / 8)
+        quantize_model(self.loaded, allocate(table, Limits(encoder_bytes=budget)), self.calibration, self.start)
+
+    def _add_new(self, key: dict[str, object], model: Callable[[], LoadedModel], **more: object) -> None:
+        """Measure a row and append it, unless it is there."""
+        lines = self.out.read_text().splitlines() if self.out.exists() else []
+        if any(key.items() <= json.loads(line).items() for line in lines):
+            return
+        row = {**key, **self.measured(model()), **more}
+        row |= {"commit": code_commit(), "machine": f"{platform.machine()}, {torch.get_num_threads()} thread"}
+        with self.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(*row.values(), flush=True)
+
+    def measured(self, model: LoadedModel) -> dict[str, object]:
+        """KL with its interval, accuracy and flips on the unseen text."""
+        found = evaluate(model, self.test, self.truth)
+        return {
+            "accuracy": round(100 * found.accuracy.value, 2),
+            "kl": [round(x, 5) for x in (found.kl.value, found.kl.low, found.kl.high)],
+            "flipped": found.flipped,
+            "lost": found.lost,
+            "won": found.won,
+        }
+
+    def run(self, name: str, seed: int) -> None:
+        """Train once; a row after each phase, and one of the folder that is written."""
+        recipe = RUNS[name]
+        epochs = {step: value for step, value in _epochs(self.options.epochs).items() if step in recipe["steps"]}
+        key = {"run": name, "seed": seed, "epochs": epochs, "precision": self.options.precision}
+        slug = "-".join(map(str, (name, seed, *epochs.values(), self.options.precision)))
+
+        def over(record: PhaseRecord, model: LoadedModel) -> None:
+            more = {"updates": record.updates, "kept": record.kept, "held_back_kl": round(record.held_loss, 5)}
+            self._add_new(
+                {**key, "phase": record.phase}, lambda: model, cpu_minutes=round(record.cpu_seconds / 60, 2), **more
+            )
+
+        told = [0.0]
+
+        def tell(finished: int, total: int, what: str) -> None:
+            if time.monotonic() - told[0] > 60:
+                told[0] = time.monotonic()
+                print(f"{slug}: {finished / total:.0%} {what}", file=sys.stderr, flush=True)
+
+        if (self.work / slug).exists():
+            return
+        settings = RecoverySettings(epochs=epochs, precision=self.options.precision, seed=seed, **recipe)
+        found = recover(
+            self.loaded, self.start, [self.train, self.calibration], self.work / slug, settings=settings,
+            progress=tell, phase_over=over,
+        )  # fmt: skip
+        more = {
+            "texts": found.num_texts,
+            "held_back_kl": round(found.best_loss, 5),
+            "bytes": found.written.tensor_bytes,
+        }
+        self._add_new(
+            {**key, "phase": "folder"}, lambda: load_quantized(self.work / slug)[0],
+            cpu_minutes=round(found.cpu_seconds / 60, 2), **more,
+        )  # fmt: skip
+
+
+def _epochs(text: str) -> dict[str, float]:
+    return {step: float(value) for step, value in (part.split(":") for part in text.split(","))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "calibration", "train", "test", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--bits", default="2.05")
+    parser.add_argument("--runs", default="plain,sensitivity,ranges")
+    parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--work", help="folder of scores, start and results; OUT.jsonl.work by default")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = Study(options)
+    for seed in map(int, options.seeds.split(",")):
+        for name in options.runs.split(","):
+            study.run(name, seed)
+
+
+if __name__ == "__main__":
+    main()

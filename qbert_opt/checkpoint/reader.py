@@ -1,0 +1,197 @@
+"""Open a quantized folder: as packed modules, as float weights, or matrix by matrix.
+
+    model.safetensors   per matrix packed codes as `<module>.weight`, and its ranges; tables likewise; all else in fp16
+    allocation.json     the plan, with the hash of the model it belongs to
+    config.json         the model's, with `quantization_config`: format, hashes of all files, how it was checked
+    tokenizer files
+
+Only safetensors and JSON: nothing in the folder can run code when it is opened.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from ..errors import InputFileError
+from ..models.loading import (
+    AUTO_CLASSES,
+    LoadedModel,
+    build_model,
+    check_finite,
+    config_kind,
+    load_tokenizer,
+    quiet_transformers,
+    refusing,
+    weights_sha256,
+)
+from ..quantization.activation_quant import with_rounded_inputs
+from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
+from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
+from .packed_modules import quantized_parts
+from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
+from .stored_tensors import CODES, part_shapes, restored
+
+
+def open_packed(folder: str | Path) -> LoadedModel:
+    """Open a quantized folder through transformers: weights stay packed, and a matrix is unpacked while it is used.
+
+    Raises:
+        InputFileError: a part is missing, differs from what was written, or does not match the plan.
+    """
+    from .hub import register
+
+    register()
+    root = Path(folder)
+    allocation = read_allocation(root / PLAN)
+    quiet_transformers()
+    with refusing(root):
+        config = AutoConfig.from_pretrained(root, local_files_only=True)
+        model, report = AUTO_CLASSES[config_kind(config, str(root))].from_pretrained(
+            root, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    if wrong:
+        raise InputFileError(f"{root / WEIGHTS}: tensor {wrong[0]} is missing or unknown. {REMEDY}")
+    check_finite(model, str(folder))
+    return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), allocation.profile.sha256)
+
+
+def load_quantized(
+    folder: str | Path, *, into: LoadedModel | None = None, round_inputs: bool = True
+) -> tuple[LoadedModel, Allocation]:
+    """Load a quantized folder as a torch model with dequantized float32 weights.
+
+    Args:
+        folder: what `write_checkpoint` wrote.
+        into: the model that was quantized, for a plain module, whose folder cannot say how to build it; a copy of it
+            gets the weights.
+        round_inputs: whether matrices round their inputs where the plan says so.
+
+    Returns:
+        The model, with the hash of the dequantized weights, and the plan that it was made by.
+
+    Warns:
+        OlderFolderWarning: the folder is of an older format.
+
+    Raises:
+        InputFileError: a part is missing, truncated, or does not match the plan.
+    """
+    root = Path(folder)
+    if not (root / PLAN).is_file():
+        raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
+    record = read_record(root)
+    allocation = read_allocation(root / record.plan)
+    if into is not None:
+        check_belongs(allocation, into)
+        shell = replace(into, name=str(folder), model=copy.deepcopy(into.model))
+    else:
+        shell = _empty_model(root)
+    model = shell.model
+    state: dict[str, torch.Tensor] = {}
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    try:
+        with safe_open(root / WEIGHTS, framework="pt") as file:
+            names = set(file.keys())
+            for name in names - _packed_names(allocation, record.codes_name):
+                tensor = file.get_tensor(name)
+                state[name] = tensor.float() if tensor.is_floating_point() else tensor
+            for planned in quantized_parts(allocation):
+                weight, name = _restore(file, names, planned, record.codes_name), f"{planned.module}.weight"
+                state[name] = _shaped(weight.dequantize(), shapes.get(name))
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
+    with refusing(root):
+        absent, unexpected = model.load_state_dict(state, strict=False)
+    tied = dict(model.named_parameters(remove_duplicate=False))
+    filled = {id(tied[name]) for name in state if name in tied}
+    missing = [name for name in absent if id(tied.get(name)) not in filled and (into is None or name in tied)]
+    if missing or unexpected:
+        name = (missing or unexpected)[0]
+        raise InputFileError(
+            f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
+        )
+    check_finite(model, str(folder))
+    if round_inputs:
+        with_rounded_inputs(model, allocation.activations)
+    return replace(shell, model=model.eval(), sha256=weights_sha256(model)), allocation
+
+
+def _empty_model(root: Path) -> LoadedModel:
+    """Build the model that a folder's config names, its weights still to be filled in."""
+    if not (root / CONFIG).is_file():
+        raise InputFileError(
+            f"{root}: cannot be loaded as a model: it has no {CONFIG}. What was made from a plain module is loaded "
+            "'into' it; else quantize anew."
+        )
+    quiet_transformers()
+    with refusing(root):
+        config = AutoConfig.from_pretrained(root, local_files_only=True)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # what is loaded holds float weights, and says so
+    return LoadedModel(str(root), build_model(config, str(root)), load_tokenizer(root, config), "")
+
+
+def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[StoredMatrix]:
+    """Read the stored matrices and tables of a quantized folder, one at a time.
+
+    Raises:
+        InputFileError: the file is missing, truncated, or does not match the plan.
+    """
+    path, codes_name = Path(folder) / WEIGHTS, parse_record(Path(folder))[0].codes_name
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for planned in quantized_parts(allocation):
+                yield StoredMatrix(planned.module, _restore(file, names, planned, codes_name))
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def is_quantized(folder: str | Path) -> bool:
+    """Tell whether a folder holds a quantized model of this project."""
+    return (Path(folder) / PLAN).is_file()
+
+
+def folder_bytes(folder: str | Path) -> int:
+    """Bytes of a model folder's weight files."""
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def _packed_names(allocation: Allocation, codes_name: str) -> set[str]:
+    """Names of all tensors that a plan's matrices and tables have in the file."""
+    return {
+        _tensor_name(planned.module, part, codes_name)
+        for planned in quantized_parts(allocation)
+        for part in part_shapes(planned.layout, planned.rows, planned.columns)
+    }
+
+
+def _tensor_name(module: str, part: str, codes_name: str) -> str:
+    return f"{module}.{codes_name if part == CODES else part}"
+
+
+def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
+    """Give a convolution's matrix the shape of its weight; what does not fit stays, and is refused at loading."""
+    return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
+
+
+def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, codes_name: str) -> QuantizedMatrix:
+    parts = {}
+    for part, (shape, dtype) in part_shapes(planned.layout, planned.rows, planned.columns).items():
+        name = _tensor_name(planned.module, part, codes_name)
+        if name not in names:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. {REMEDY}")
+        if tuple(file.get_slice(name).get_shape()) != shape:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {shape}. {REMEDY}")
+        parts[part] = file.get_tensor(name)
+        if parts[part].dtype != dtype:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. {REMEDY}")
+    return restored(planned.layout, planned.rows, planned.columns, parts)

@@ -1,0 +1,159 @@
+"""Write the quantized folder: matrices are handed over one at a time, by whoever has their codes.
+
+The plan says which tensors there will be and how large they are, so the file's header is written first and no more
+than one matrix is in memory. Before the folder gets its name it is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import InputFileError, UsageError
+from ..models.loading import LoadedModel
+from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.files import atomic_folder
+from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
+from ..runtime.provenance import code_version
+from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
+from .packed_modules import quantized_parts
+from .reader import load_quantized, open_packed
+from .record import CONFIG, FORMAT, PLAN, WEIGHTS, FolderRecord, ReadBack, Training, check_belongs, write_record
+from .stored_tensors import part_shapes, stored_parts
+from .streamed_file import Shapes, StreamedFile
+from .written import WrittenModel, check_written, measure_folder
+
+
+def write_checkpoint(
+    loaded: LoadedModel,
+    plan: Allocation,
+    matrices: Iterable[tuple[str, QuantizedMatrix]],
+    output: str | Path,
+    *,
+    trained: Mapping[str, torch.Tensor] | None = None,
+    training: Training | None = None,
+    answer: Callable[[LoadedModel], ReadBack | None] | None = None,
+    progress: Progress = silent,
+) -> WrittenModel:
+    """Write a quantized folder, whole or not at all.
+
+    Before the folder gets its name it is read back: its bytes are those planned, its tensors those handed over, and the
+    model is opened from it with packed weights.
+
+    Args:
+        loaded: the model that the plan was made for.
+        plan: what each matrix and table is stored as.
+        matrices: module name and codes of every matrix of the plan, then of every table, in the plan's order. Taken one
+            at a time; a generator may compute each when it is asked for.
+        output: folder to write.
+        trained: tensors that training changed besides the matrices (LayerNorm, biases, head), by parameter name, each
+            shaped as the model's own, which it replaces.
+        training: what trained the matrices or `trained`, on what; kept in the folder.
+        answer: runs the model that was read back on a few texts; what it returns is kept in the folder.
+        progress: called with parts done, parts in all, and what goes on.
+
+    Returns:
+        What is on disk.
+
+    Raises:
+        InputFileError: the plan belongs to another model, a tensor does not fit in fp16, or `answer` refused.
+        UsageError: `matrices` is not the plan's, or `trained` names a tensor that the model stores otherwise.
+        RuntimeError: what is on disk is not what was planned or handed over (never left on disk).
+    """
+    check_belongs(plan, loaded)
+    planned = quantized_parts(plan)
+    others = {name: _halved(name, tensor) for name, tensor in _others(loaded.model, plan, trained or {})}
+    metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
+    with atomic_folder(output) as folder:
+        with StreamedFile(folder / WEIGHTS, _shapes(planned, others), metadata) as file:
+            source = iter(matrices)
+            for index, part in enumerate(planned):
+                progress(index, len(planned), part.module)
+                _write_matrix(file, part, next(source, None))
+            if (extra := next(source, None)) is not None:
+                raise UsageError(f"matrices: {extra[0]} comes after the plan's last matrix or table.")
+            for name, tensor in others.items():
+                file.write(name, tensor)
+        progress(len(planned), len(planned), "reading back")
+        write_allocation(plan, folder / PLAN)
+        loaded.tokenizer.save_pretrained(folder)
+        written = measure_folder(folder, plan)
+        check_written(written, plan, file.digests)
+        plain = not hasattr(loaded.model, "config")  # a plain module: nothing says how to build it
+        config = None if plain else loaded.model.config.to_dict()
+        record = FolderRecord(
+            version=code_version(),
+            plan=PLAN,
+            files=file_hashes(folder, CONFIG),
+            trained=tuple(sorted(trained or ())),
+            training=training,
+        )
+        write_record(record, folder, config)
+        if answer is not None:
+            opened = load_quantized(folder, into=loaded)[0] if plain else open_packed(folder)
+            record = record.model_copy(update={"read_back": answer(opened)})
+            write_record(record, folder, config)
+    return replace(written, folder=Path(output), read_back=record.read_back)
+
+
+def _write_matrix(
+    file: StreamedFile, planned: PlannedMatrix | PlannedTable, given: tuple[str, QuantizedMatrix] | None
+) -> None:
+    if given is None or given[0] != planned.module:
+        raise UsageError(
+            f"matrices: expected {planned.module}, found {'the end' if given is None else given[0]}. "
+            "Give the plan's matrices, then its tables, in the plan's order."
+        )
+    quantized = given[1]
+    if quantized.layout != planned.layout or tuple(quantized.codes.shape) != (planned.rows, planned.columns):
+        raise UsageError(
+            f"matrices: {planned.module} is {' x '.join(map(str, quantized.codes.shape))} in {quantized.layout}; the "
+            f"plan has {planned.rows} x {planned.columns} in {planned.layout}."
+        )
+    for part, tensor in stored_parts(quantized).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputFileError(f"{planned.module}: its {part} is beyond fp16's limit of 65504. Rescale the weights.")
+        file.write(f"{planned.module}.{part}", tensor)
+
+
+def _shapes(planned: Iterable[PlannedMatrix | PlannedTable], others: Mapping[str, torch.Tensor]) -> Shapes:
+    """Shape and type of every tensor of the file."""
+    shapes = {
+        f"{part.module}.{name}": shape
+        for part in planned
+        for name, shape in part_shapes(part.layout, part.rows, part.columns).items()
+    }
+    return shapes | {name: (tuple(tensor.shape), torch.float16) for name, tensor in others.items()}
+
+
+def _others(
+    model: nn.Module, plan: Allocation, trained: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Biases, LayerNorm and head, which are stored in fp16: as trained, else the model's own.
+
+    Raises:
+        UsageError: a trained tensor is none of them, or has another shape.
+    """
+    quantized = {f"{part.module}.weight" for part in quantized_parts(plan)}
+    own = {name: parameter for name, parameter in model.named_parameters() if name not in quantized}
+    for name, tensor in trained.items():
+        if name not in own:
+            where = "comes with `matrices`" if name in quantized else "is no parameter of the model"
+            raise UsageError(f"trained: {name} {where}. Legal: parameters that the plan does not quantize.")
+        if tensor.shape != own[name].shape:
+            raise UsageError(
+                f"trained: {name} has shape {tuple(tensor.shape)}; the model's has {tuple(own[name].shape)}."
+            )
+    return ((name, trained.get(name, parameter)) for name, parameter in own.items())
+
+
+def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    half = tensor.detach().cpu().half()
+    if not torch.isfinite(half).all():
+        raise InputFileError(f"{name}: holds values beyond fp16's limit of 65504. Rescale the weights.")
+    return half

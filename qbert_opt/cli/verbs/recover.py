@@ -1,0 +1,95 @@
+"""`qbert-opt recover`: a plan or a quantized folder, trained to answer as the float model does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+
+def command(
+    source: Annotated[str, typer.Argument(metavar="PLAN_OR_FOLDER", help="An allocation.json, or a quantized folder.")],
+    model: options.Model,
+    data: Annotated[
+        list[str], typer.Option("--data", help="Training text; may be given several times. No labels are needed.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
+    steps: Annotated[
+        str, typer.Option("--steps", help="Steps of training, in order: ranges, blocks, distill.")
+    ] = "blocks,distill",
+    minutes: Annotated[float | None, typer.Option("--minutes", help="About how long to train.")] = None,
+    epochs: Annotated[
+        str | None, typer.Option("--epochs", help="Passes over the text of each step: 2, or blocks:3,distill:1.5.")
+    ] = None,
+    block_error: Annotated[
+        str, typer.Option("--block-error", help="How tokens count in a block's error: plain or sensitivity.")
+    ] = "plain",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts in a batch.")] = 32,
+    held_back: Annotated[
+        int, typer.Option("--held-back", min=1, help="Texts that choose the best state and train nothing.")
+    ] = 512,
+    tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of matrix products in training: float32 or bfloat16.")
+    ] = "float32",
+    text_column: options.TextColumn = None,
+    split: options.Split = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a quantized model to answer as the float model does; its bytes stay as planned.
+
+    Where the plan's quantizer needs text, give the text of its scores among the training texts. A run that was killed
+    goes on where it stopped when it is started again with the same options; Ctrl-C writes the best state so far.
+
+    Examples:
+    `qbert-opt recover out --model models/minilm-snips --data train.tsv --minutes 20 -o recovered`
+
+    `qbert-opt recover allocation.json --model models/minilm-snips --data snips/dev --data train.tsv -o recovered`
+    """
+    from ...data.texts import read_texts
+    from ...models.loading import load_model
+    from ...reports.recovery import recovery_lines
+    from ...training.settings import RecoverySettings
+    from ...workflows.recover import recover
+
+    names = tuple(part.strip() for part in steps.split(",") if part.strip())
+    settings = RecoverySettings(
+        steps=names,
+        epochs={} if epochs is None else _epochs(epochs, names),
+        block_error=block_error,
+        batch_size=batch_size,
+        held_back=held_back,
+        tables=tables,
+        precision=precision,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
+    with progress("training", quiet=quiet) as tell:
+        found = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
+    for line in recovery_lines(found):
+        typer.echo(line)
+
+
+def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:
+    """Read `2` for every step, or `blocks:3,distill:1.5`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    from ...errors import UsageError
+
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        step, _, number = part.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--epochs {text}: {number.strip()!r} is no number. Give 2, or blocks:3,distill:1.5."
+            ) from None
+        found.update(dict.fromkeys([step.strip()] if step else steps, value))
+    return found

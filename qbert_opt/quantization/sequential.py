@@ -1,0 +1,53 @@
+"""A plan's matrices quantized block by block: later ones are fitted to inputs that already carry the earlier errors."""
+
+from __future__ import annotations
+
+import copy
+
+from ..data.texts import LabeledTexts
+from ..errors import UsageError
+from ..models.loading import LoadedModel
+from ..runtime import plugins
+from ..runtime.progress import Progress, silent
+from ..spec.allocation import Allocation
+from .calibration import fit_batches, fit_grams, quantized_tables, weight_of
+from .quantized_matrix import QuantizedMatrix, StoredMatrix
+
+
+def sequential_matrices(
+    loaded: LoadedModel,
+    plan: Allocation,
+    fit: LabeledTexts | None,
+    progress: Progress = silent,
+) -> tuple[StoredMatrix, ...]:
+    """Quantize a plan's matrices in order of execution, then its tables.
+
+    Args:
+        loaded: the model that the plan was made for; it is not changed.
+        plan: what each matrix and table is stored as.
+        fit: calibration texts that fit the quantizer.
+        progress: called with matrices done, matrices in all, and what goes on.
+
+    Returns:
+        Every matrix and table, in the plan's order.
+
+    Raises:
+        UsageError: there is no calibration text, or the plan's method looks at no inputs, so that order means nothing.
+    """
+    plugin = plugins.load("quantizers", plan.method)
+    if not plugin.NEEDS_GRAM:
+        raise UsageError(f"sequential: method {plan.method} looks at no inputs; quantize without it.")
+    batches = fit_batches(loaded, plan.method, fit)
+    layouts = {matrix.module: matrix.layout for matrix in plan.matrices}
+    quantized: dict[str, QuantizedMatrix] = {}
+    working = copy.deepcopy(loaded.model)
+    for block in sorted({matrix.block for matrix in plan.profile.matrices}):
+        inside = [matrix.module for matrix in plan.profile.matrices if matrix.block == block]
+        progress(len(quantized), len(layouts), inside[0])
+        grams = fit_grams(working, plan.method, batches, inside, loaded.head)
+        for module in inside:
+            weight = weight_of(loaded.model, module)
+            [quantized[module]] = plugin.quantize(weight, [layouts[module]], grams[module])
+            weight_of(working, module).copy_(quantized[module].dequantize())
+    matrices = (StoredMatrix(module, quantized[module]) for module in layouts)
+    return (*matrices, *quantized_tables(loaded.model, plan))

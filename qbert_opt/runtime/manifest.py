@@ -1,0 +1,99 @@
+"""What a folder of ours must hold: its record lists every file with a hash, and carries a seal over itself.
+
+Hashes find accidents and files that do not belong together; they are no signature, since who changes a file on purpose
+can change its hash too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputFileError, QbertOptWarning
+
+IGNORED_SUFFIXES = (".md",)  # notes to people; hidden files are not looked at either
+SEAL = "sha256"
+
+
+class OlderFolderWarning(QbertOptWarning):
+    """A folder of an older format, whose record does not cover everything that is read from it."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(folder: Path, record: str) -> dict[str, str]:
+    """Return the sha256 of every file of a folder by name, except its record's."""
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != record}
+
+
+def seal(document: Mapping[str, Any]) -> str:
+    """Return the sha256 of a JSON document, whatever its layout and the order of its keys; its own seal is left out."""
+    unsealed = {key: value for key, value in document.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
+    """Compare files of a folder with their hashes.
+
+    Args:
+        folder: where they are.
+        expected: sha256 by name; plain names, no paths.
+        remedy: what to do, as the end of the message.
+
+    Raises:
+        InputFileError: a name is no plain file name, or a file is missing, elsewhere, or differs.
+    """
+    for name, digest in expected.items():
+        if not is_plain_name(name):
+            raise InputFileError(f"{folder}: its record lists {name!r}, which is no plain file name. {remedy}")
+        path = folder / name
+        if not path.is_file():
+            raise InputFileError(f"{path}: is missing, and the folder's record lists it. {remedy}")
+        if not _is_inside(path, folder):
+            raise InputFileError(f"{path}: is a link to {path.resolve()}, outside the folder. {remedy}")
+        if file_sha256(path) != digest:
+            raise InputFileError(f"{path}: is not the file that was written (sha256). {remedy}")
+
+
+def check_complete(
+    folder: Path, listed: Mapping[str, str], record: str, required: tuple[str, ...], remedy: str
+) -> None:
+    """Refuse a folder whose record does not list every file, since what is not listed is not checked.
+
+    Args:
+        folder: where the files are.
+        listed: sha256 by name, as in the record.
+        record: name of the record's own file.
+        required: names that the record must list.
+        remedy: what to do, as the end of the message.
+
+    Raises:
+        InputFileError: names the first file that is not listed.
+    """
+    for name in required:
+        if name not in listed:
+            raise InputFileError(f"{folder / record}: lists no hash of {name}. {remedy}")
+    for path in sorted(folder.iterdir()):
+        is_note = path.name.startswith(".") or path.suffix in IGNORED_SUFFIXES
+        if path.name not in listed and path.name != record and not is_note:
+            raise InputFileError(
+                f"{path}: is not listed in {record}, so it was not written with the folder. Move it elsewhere."
+            )
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name means a file of the folder itself: no path, no drive, no control character."""
+    return name not in ("", ".", "..") and name.isprintable() and not any(part in name for part in "/\\:")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Tell whether a file, or what it links to, lies in its folder; in the hub's cache, files link to `blobs`."""
+    home = path.resolve().parent
+    return home == folder.resolve() or (home.name == "blobs" and home.parent == folder.resolve().parent.parent)

@@ -1,0 +1,56 @@
+"""Tokens count by how much the answer depends on them: squared gradients of the loss at the block's output.
+
+Second order of the answer's KL, with the Gauss-Newton factor of the outputs (`curvature.columns`) back-propagated to
+each block's output on the float path and its products between tokens and channels left out. In a model that reads the
+first token alone, nothing else counts in the last block; plain error would spend the block's weights on all tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ...curvature.columns import TEMPERATURE, output_factors
+from ...models.outputs import SOFTMAX_KINDS, Outputs, answers
+from ...models.tracing import unfrozen
+from ..blocks import watched
+from ..teacher import Teacher
+
+FLOOR = 0.1  # of the mean: what is now of no use may be once the blocks behind have changed
+
+
+def token_weights(teacher: Teacher) -> list[list[torch.Tensor]]:
+    """Return `[blocks][batches]` tensors `[B, T]`, of mean 1 over real tokens of all batches, 0 at padding."""
+    energies: list[list[torch.Tensor]] = [[] for _ in teacher.blocks]
+    model = teacher.loaded.model
+    for index, batch in enumerate(teacher.batches):
+        with watched(model, teacher.blocks) as seen, unfrozen(model), torch.enable_grad():
+            rows = answers(teacher.head, model, batch)
+            outputs = [calls[-1][1] for calls in seen.values()]
+            gradients = torch.autograd.grad(_factor(rows, index), outputs, allow_unused=True)
+        for block, gradient in enumerate(gradients):
+            energy = torch.zeros(batch.mask.shape) if gradient is None else gradient.square().sum(-1)
+            energies[block].append(energy * batch.mask)
+    tokens = sum(int(batch.mask.sum()) for batch in teacher.batches)
+    weights = []
+    for of_block in energies:
+        mean = max(sum(float(energy.sum()) for energy in of_block) / tokens, torch.finfo(torch.float32).tiny)
+        pairs = zip(of_block, teacher.batches, strict=True)
+        weights.append([(FLOOR + (1 - FLOOR) * energy / mean) * batch.mask for energy, batch in pairs])
+    return weights
+
+
+def _factor(rows: Outputs, index: int) -> torch.Tensor:
+    """One random sum of the factors of the outputs' Hessian, in the graph: its squared gradient is theirs on average.
+
+    Args:
+        rows: answers to a batch.
+        index: of the batch; seeds the signs.
+    """
+    generator = np.random.default_rng(index)
+    if rows.kind not in SOFTMAX_KINDS:
+        signs = torch.from_numpy(generator.choice([-1.0, 1.0], rows.values.shape)).float()
+        return (signs * rows.values).sum()
+    factors = output_factors(rows.values.detach(), TEMPERATURE)
+    signs = torch.from_numpy(generator.choice([-1.0, 1.0], (len(factors), factors.shape[2], 1))).float()
+    return ((factors @ signs)[..., 0] * rows.values).sum()

@@ -1,0 +1,246 @@
+"""The training loop: phases of a ladder with AdamW, the best state kept, resumable after every update."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..models.batches import TokenBatch
+from ..models.outputs import Outputs, collect
+from ..runtime import plugins
+from .phases import Phase
+from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
+from .settings import RecoverySettings
+from .student import Student
+from .teacher import Teacher
+
+SECONDS_BETWEEN_WRITES = 60.0
+UNITS = 1000  # of progress in a pass of the student over one batch
+Tell = Callable[[int, int, str], None]
+
+
+class Stopped(Exception):
+    """The run ends here and keeps the best state; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Text that chooses the best state and trains nothing.
+
+    Attributes:
+        batches: the text.
+        wanted: the teacher's answers to it.
+    """
+
+    batches: Sequence[TokenBatch]
+    wanted: Outputs
+
+    def loss(self, student: Student, teacher: Teacher) -> float:
+        """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
+        with product_precision("float32"):
+            found = collect(teacher.head, student.plain(), self.batches).values
+        return float(teacher.head.spec.loss.of_rows(self.wanted.values, found).mean())
+
+
+class TrainingRun:
+    """One run over the ladder.
+
+    Attributes:
+        state: where it stands.
+        stopped: why it ended early; None if it did not.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: Teacher,
+        held: Held,
+        settings: RecoverySettings,
+        *,
+        fingerprint: str = "",
+        file: Path | None = None,
+        tell: Tell = lambda done, total, what: None,
+        phase_over: Callable[[PhaseRecord], None] = lambda record: None,
+        seconds_between_writes: float = SECONDS_BETWEEN_WRITES,
+    ) -> None:
+        """Start, or go on from a file of the same run.
+
+        Args:
+            student: what is trained.
+            teacher: what it imitates, with the training text.
+            held: held-back text.
+            settings: steps and passes.
+            fingerprint: of everything that the run depends on.
+            file: where its state is written now and then; None keeps nothing.
+            tell: called with work done, work in all, and what goes on.
+            phase_over: called after each phase, the student holding the best state so far.
+            seconds_between_writes: of the state file.
+        """
+        self._student, self._teacher, self._held, self._settings = student, teacher, held, settings
+        self._file, self._tell, self._between = file, tell, seconds_between_writes
+        self._phase_over = phase_over
+        self._written = time.monotonic()
+        self.stopped: str | None = None
+        if file is not None and file.exists():
+            self.state = read_state(file)
+            student.load_state_dict(self.state.student)
+        else:
+            loss = held.loss(student, teacher)
+            progress = Progress(fingerprint=fingerprint, start_loss=loss, best_loss=loss, epochs=dict(settings.epochs))
+            self.state = RunState(progress, {}, self._snapshot())
+        self._clock = time.process_time() - self.state.progress.cpu_seconds
+        steps = {name: plugins.load("training_steps", name) for name in settings.steps}
+        self._work = {name: step.COST * self._updates(name) for name, step in steps.items()}
+        self._steps = steps
+
+    def go(self) -> None:
+        """Train to the end, to Ctrl-C, or to a loss that is no number; leaves the best state in the student."""
+        try:
+            for name in self._settings.steps:
+                if name not in self.state.progress.finished_steps:
+                    self._run_step(name)
+                    self.state.progress.finished_steps.append(name)
+                    self._write()
+        except KeyboardInterrupt:
+            self.stopped = "stopped by Ctrl-C; the best state is kept"
+            with suppress(Stopped):
+                self._judge("Ctrl-C")
+        except Stopped as reason:
+            self.stopped = str(reason)
+        self._student.load_state_dict(self.state.best)
+        self.state.progress.cpu_seconds = time.process_time() - self._clock
+
+    def _run_step(self, name: str) -> None:
+        step, settings = self._steps[name], self._settings
+        rates = settings.rates.get(name, step.RATES)
+        known = {record.phase for record in self.state.progress.finished}
+        done = sum(self._work[before] for before in self.state.progress.finished_steps)
+        count = step.num_phases(self._teacher)
+        self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's answers")
+        with product_precision(settings.precision):
+            for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings.block_error)):
+                if phase.name not in known:
+                    share = self._work[name] / count
+                    self._optimize(phase, self._updates(name), done + number * share, share)
+
+    def _optimize(self, phase: Phase, updates: int, work_before: float, work: float) -> None:
+        """Run a phase to its end and keep what it learned if that lost less on held-back text."""
+        progress, teacher = self.state.progress, self._teacher
+        learned = {id(p) for p in (*phase.learned.weights, *phase.learned.ranges)}
+        for parameter in self._student.parameters():
+            parameter.requires_grad_(id(parameter) in learned)
+        groups = [
+            {"params": params, "rate": rate}
+            for params, rate in zip((phase.learned.weights, phase.learned.ranges), phase.rates, strict=True)
+            if params
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, fused=True)
+        _fill(optimizer, self.state.optimizer)
+        losses: list[float] = []
+        count, total = len(teacher.batches), sum(self._work.values())
+        for update in range(progress.updates, updates):
+            epoch, place = divmod(update, count)
+            order = np.random.default_rng([self._settings.seed, epoch]).permutation(count)
+            loss = phase.loss(int(order[place]))
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise Stopped(f"loss is {losses[-1]} in update {update + 1} of {phase.name}; the best state is kept")
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * update / updates))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            progress.updates = update + 1
+            done = work_before + work * progress.updates / updates
+            self._tell(int(UNITS * done), int(UNITS * total), f"{phase.name} loss {np.mean(losses[-20:]):.4f}")
+            if phase.whole and progress.updates % count == 0 and progress.updates < updates:
+                self._judge(phase.name)
+            if time.monotonic() - self._written > self._between:
+                self.state.optimizer = _state_of(optimizer)
+                self._write()
+        held = self._judge(phase.name)
+        tail = losses[-max(1, updates // 10) :]
+        progress.finished.append(
+            PhaseRecord(
+                phase=phase.name,
+                updates=updates,
+                train_loss=float(np.mean(tail)) if tail else 0.0,
+                held_loss=held,
+                kept=held <= progress.best_loss,
+                cpu_seconds=time.process_time() - self._clock,
+            )
+        )
+        self._student.load_state_dict(self.state.best)
+        progress.updates, self.state.optimizer = 0, {}
+        self._write()
+        begun = time.process_time()
+        self._phase_over(progress.finished[-1])
+        self._clock += time.process_time() - begun  # not training
+
+    def _judge(self, phase: str) -> float:
+        """Measure on held-back text; the state becomes the best if it lost less.
+
+        Raises:
+            Stopped: the answers are no numbers.
+        """
+        loss = self._held.loss(self._student, self._teacher)
+        progress = self.state.progress
+        if not math.isfinite(loss):
+            raise Stopped(f"answers are NaN after update {progress.updates} of {phase}; the best state is kept")
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_phase = loss, phase
+            self.state.best = self._snapshot()
+        return loss
+
+    def _updates(self, step: str) -> int:
+        """Updates of each phase of a step."""
+        epochs = self.state.progress.epochs.get(step, self._settings.epochs_of(step))
+        return max(1, round(epochs * len(self._teacher.batches)))
+
+    def _snapshot(self) -> Tensors:
+        return {name: tensor.detach().clone() for name, tensor in self._student.state_dict().items()}
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        self.state.student = self._student.state_dict()
+        self.state.progress.cpu_seconds = time.process_time() - self._clock
+        write_state(self.state, self._file)
+        self._written = time.monotonic()
+
+
+@contextmanager
+def product_precision(precision: Literal["float32", "bfloat16"]) -> Iterator[None]:
+    """Compute float32 matrix products from inputs rounded to bfloat16 inside, where the processor can, or exactly."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _state_of(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Moments and step counts, by `number.name`."""
+    return {
+        f"{number}.{name}": tensor
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+
+
+def _fill(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Undo `_state_of`."""
+    state: dict[int, Tensors] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

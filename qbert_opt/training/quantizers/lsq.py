@@ -1,0 +1,108 @@
+"""Learned step size and offset: `weight = scale * clamp(round((latent - offset) / scale)) + offset`.
+
+LSQ (Esser et al. 2020) with LSQ+'s offset (Bhalgat et al. 2020). With u = (latent - offset) / scale and its code q, the
+straight-through gradients are, per weight,
+
+    inside    d/d latent = 1    d/d scale = q - u    d/d offset = 0
+    clamped   d/d latent = 0    d/d scale = q        d/d offset = 1
+
+A weight counts as clamped when its rounded value is, so weights in the outer half of the end cells still learn. Scales
+and offsets are rounded to fp16 in the forward pass: what is trained is what will be stored. LSQ's factor on the
+gradient of a scale is left out: Adam divides it away.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...quantization.quantized_matrix import (
+    SMALLEST_SCALE,
+    QuantizedMatrix,
+    group_shape,
+    grouped,
+    symmetric_offset,
+    top_code,
+    zero_point_offset,
+)
+from ..straight_through import straight_through, to_half
+
+FORMS = ("offset", "symmetric", "zero-point")
+JUST_UNDER_HALF = 0.49  # of a step: float error does not carry a latent weight out of its cell
+
+
+class LearnedRanges(nn.Module):
+    """One matrix in training.
+
+    Attributes:
+        layout: how groups lie, and what their ranges store.
+        shape: rows and columns.
+        latent: float32 `[groups, elements]`, the weights that are rounded.
+        ranges: float32 `[groups, 1]` each, by name: `scale`, and `offset` or `zero` as the form has them.
+    """
+
+    def __init__(self, weight: torch.Tensor, start: QuantizedMatrix) -> None:
+        """Start where a quantizer left off: latent weights lie inside the cells of its codes.
+
+        Args:
+            weight: float32 `[rows, columns]`, what was quantized; what rounding left, cut to under half a step, stays.
+            start: the quantizer's codes and ranges.
+
+        Raises:
+            RuntimeError: the codes cannot be found again from the weights that they stand for.
+        """
+        super().__init__()
+        self.layout, self.shape = start.layout, tuple(start.codes.shape)
+        scale = start.scale.float().reshape(-1, 1)
+        stored = start.dequantize()
+        half = JUST_UNDER_HALF * scale
+        remainder = grouped(weight.detach().float() - stored, self.layout).clamp(-half, half)
+        cells = grouped(stored, self.layout)
+        self.latent = nn.Parameter(cells + remainder)
+        self.ranges = nn.ParameterDict({"scale": nn.Parameter(scale)})
+        if self.layout.form == "offset":
+            self.ranges["offset"] = nn.Parameter(start.offset.float().reshape(-1, 1))
+        elif self.layout.form == "zero-point":
+            self.ranges["zero"] = nn.Parameter(start.zero.float().reshape(-1, 1))
+        with torch.no_grad():
+            moved = grouped(self() != stored, self.layout)
+            self.latent[moved] = cells[moved]  # steps so small beside the offset that floats cannot halve them
+            if not torch.equal(self(), stored):
+                raise RuntimeError(f"weights in {self.layout} do not lead back to their codes")
+
+    def forward(self) -> torch.Tensor:
+        """Return the stored weights, float32 `[rows, columns]`."""
+        codes, scale, offset = self._parts()
+        return (codes * scale + offset).reshape(self.shape)
+
+    @torch.no_grad()
+    def stored(self) -> QuantizedMatrix:
+        """Return what is written: `dequantize` of it equals `forward`, bit for bit."""
+        codes, scale, offset = self._parts()
+        shape = group_shape(self.layout, *self.shape)
+        stores_offset = self.layout.form == "offset"
+        return QuantizedMatrix(
+            self.layout,
+            codes.to(torch.uint8).reshape(self.shape),
+            scale.half().reshape(shape),
+            (offset.half() if stores_offset else offset).reshape(shape).clone(),
+        )
+
+    def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Codes `[groups, elements]` as floats, scale and offset `[groups, 1]`, all as stored and in the graph."""
+        top = top_code(self.layout)
+        scale = straight_through(self.ranges["scale"].clamp_min(SMALLEST_SCALE), to_half)
+        if self.layout.form == "offset":
+            offset = straight_through(self.ranges["offset"], to_half)
+        elif self.layout.form == "symmetric":
+            offset = symmetric_offset(scale, self.layout)
+        else:
+            zero = straight_through(self.ranges["zero"], torch.round).clamp(0, top)
+            offset = zero_point_offset(scale, zero)
+        codes = straight_through((self.latent - offset) / scale, torch.round).clamp(0, top)
+        return codes, scale, offset
+
+
+def trained(weight: torch.Tensor, start: QuantizedMatrix) -> LearnedRanges:
+    """Make the training form of a matrix."""
+    return LearnedRanges(weight, start)

@@ -1,0 +1,123 @@
+"""Where a training run stands, and the file from which it goes on after a kill: safetensors with JSON inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import InputFileError
+from ..runtime.files import atomic_file
+
+SCHEMA = "qbert-opt/training@1"
+RUN = "run"
+Tensors = dict[str, torch.Tensor]
+
+
+class PhaseRecord(BaseModel):
+    """How a phase ended.
+
+    Attributes:
+        phase: its name.
+        updates: optimizer steps of it.
+        train_loss: mean of its last tenth of updates.
+        held_loss: on held-back text, at its end.
+        kept: whether what it learned was better than what was there.
+        cpu_seconds: processor time of the run up to its end.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    phase: str
+    updates: int
+    train_loss: float
+    held_loss: FiniteFloat
+    kept: bool
+    cpu_seconds: float
+
+
+class Progress(BaseModel):
+    """What the file says beside the tensors.
+
+    Attributes:
+        fingerprint: of everything that the run depends on.
+        epochs: passes over the text by step, as measured for `minutes` or as given.
+        start_loss: on held-back text, before training.
+        best_loss: the least so far, of the state that is kept as best.
+        best_phase: where it was reached; `start` before training.
+        finished: phases that are over.
+        finished_steps: steps that are over.
+        updates: of the phase that is running.
+        cpu_seconds: processor time so far.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    document_schema: str = SCHEMA
+    fingerprint: str
+    epochs: dict[str, float] = {}
+    start_loss: FiniteFloat
+    best_loss: FiniteFloat
+    best_phase: str = "start"
+    finished: list[PhaseRecord] = []
+    finished_steps: list[str] = []
+    updates: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class RunState:
+    """Progress with its tensors.
+
+    Attributes:
+        progress: figures.
+        student: what is learned, now.
+        best: the same where it lost least on held-back text.
+        optimizer: state of the phase that is running, by `number.name`; empty between phases.
+    """
+
+    progress: Progress
+    student: Tensors
+    best: Tensors
+    optimizer: Tensors = field(default_factory=dict)
+
+
+def write_state(state: RunState, path: Path) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        UsageError: the disk is full, or the file cannot be written.
+    """
+    tensors = {
+        f"{group}.{name}": tensor.detach().contiguous()
+        for group in ("student", "best", "optimizer")
+        for name, tensor in getattr(state, group).items()
+    }
+    with atomic_file(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={RUN: state.progress.model_dump_json()})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+
+def read_state(path: Path) -> RunState:
+    """Read what `write_state` wrote.
+
+    Raises:
+        InputFileError: no such file, or damaged.
+    """
+    groups: dict[str, Tensors] = {"student": {}, "best": {}, "optimizer": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = Progress.model_validate_json((file.metadata() or {}).get(RUN, ""))
+            for name in file.keys():  # noqa: SIM118  (no mapping)
+                group, _, rest = name.partition(".")
+                groups[group][rest] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValidationError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputFileError(f"{path}: is no training state: {reason}. Remove it to train from the start.") from None
+    return RunState(progress, groups["student"], groups["best"], groups["optimizer"])

@@ -1,0 +1,71 @@
+"""What a recovery does, in which order and for how long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import UsageError
+from ..runtime import plugins
+
+DEFAULT_STEPS = ("blocks", "distill")
+DEFAULT_EPOCHS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """How to train a quantized model back.
+
+    Attributes:
+        steps: of the ladder, in order: `ranges`, `blocks`, `distill`.
+        epochs: passes over the training text of each step; fractions are legal.
+        rates: learning rates of weights and of ranges by step, where they are not the step's own.
+        block_error: what a block's error counts at each token: `plain` or `sensitivity`.
+        batch_size: texts in a batch.
+        held_back: texts that choose the best state and train nothing.
+        tables: whether embedding tables are trained too.
+        precision: of matrix products in training; what is measured is always computed in float32.
+        seed: of the split of texts and the order of batches.
+    """
+
+    steps: tuple[str, ...] = DEFAULT_STEPS
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    block_error: str = "plain"
+    batch_size: int = 32
+    held_back: int = 512
+    tables: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            UsageError: names the parameter.
+        """
+        known = plugins.available("training_steps")
+        for name in (*self.steps, *self.epochs, *self.rates):
+            if name not in known:
+                raise UsageError(f"steps: unknown {name!r}. Available: {', '.join(known)}.")
+        if not self.steps:
+            raise UsageError(f"steps: none given. Available: {', '.join(known)}.")
+        if len(set(self.steps)) < len(self.steps):
+            raise UsageError(f"steps: {', '.join(self.steps)}: each may be named once.")
+        for name, epochs in self.epochs.items():
+            if not (math.isfinite(epochs) and epochs > 0):
+                raise UsageError(f"epochs: {epochs} for {name}; give a number above 0.")
+        if self.block_error not in plugins.available("block_errors"):
+            legal = ", ".join(plugins.available("block_errors"))
+            raise UsageError(f"block_error: unknown {self.block_error!r}. Available: {legal}.")
+        for field_name in ("batch_size", "held_back"):
+            if getattr(self, field_name) < 1:
+                raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UsageError(f"precision: unknown {self.precision!r}. Legal: float32, bfloat16.")
+
+    def epochs_of(self, step: str) -> float:
+        """Passes over the text of a step."""
+        return self.epochs.get(step, DEFAULT_EPOCHS)

@@ -1,0 +1,1 @@
+"""Steps of the ladder: one file each, see `phases.Step`."""

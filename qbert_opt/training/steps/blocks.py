@@ -1,0 +1,69 @@
+"""Block after block: each follows the float block's output on the float path, reading what the trained blocks make.
+
+After BRECQ (Li et al. 2021) and EfficientQAT's first phase (Chen et al. 2024), but from a quantizer's codes instead of
+the nearest ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ...runtime import plugins
+from ..blocks import BlockCall, hidden_before, hidden_of
+from ..losses import relative_error
+from ..phases import Phase
+from ..student import Student
+from ..teacher import Teacher
+
+RATES = (1e-4, 2e-4)
+COST = 1.0
+
+
+def num_phases(teacher: Teacher) -> int:
+    """As many as blocks."""
+    return len(teacher.blocks)
+
+
+def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
+    """One phase for each block.
+
+    Memory: hidden states of the text three times, `12 * tokens * d` bytes.
+    """
+    blocks, model = teacher.blocks, teacher.loaded.model
+    weights = plugins.load("block_errors", block_error).token_weights(teacher)
+    calls, wanted, read = [], [], []
+    with torch.no_grad():
+        now = student.plain()
+        for index, batch in enumerate(teacher.batches):
+            made = teacher.block_calls(index)
+            wanted.append(made[0].hidden)
+            calls.append([call.reading(None) for call in made])
+            read.append(hidden_before(now, blocks[0], batch))
+    for number, block in enumerate(blocks):
+        of_block = [made[number] for made in calls]
+        with torch.no_grad():
+            for index, call in enumerate(of_block):
+                float_call = call.reading(wanted[index])
+                wanted[index] = hidden_of(model.get_submodule(block)(*float_call.args, **float_call.kwargs))
+        loss = _loss(student, block, of_block, read, wanted, weights[number])
+        yield Phase(f"blocks {number + 1}/{len(blocks)}", student.learned(f"{block}."), rates, loss)
+        with torch.no_grad():
+            tensors = student.tensors(f"{block}.")
+            for index, call in enumerate(of_block):
+                read[index] = student.call(block, call, read[index], tensors)
+
+
+def _loss(
+    student: Student,
+    block: str,
+    calls: list[BlockCall],
+    read: list[torch.Tensor],
+    wanted: list[torch.Tensor],
+    weights: list[torch.Tensor],
+) -> Callable[[int], torch.Tensor]:
+    def loss(index: int) -> torch.Tensor:
+        return relative_error(student.call(block, calls[index], read[index]), wanted[index], weights[index])
+
+    return loss

@@ -1,0 +1,36 @@
+"""End to end: answers at temperature 2 and last hidden states follow the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ...models.outputs import answers
+from ..blocks import watched
+from ..losses import answer_loss, relative_error
+from ..phases import Phase
+from ..student import Student
+from ..teacher import Teacher
+
+RATES = (2e-5, 4e-5)
+COST = 1.2  # with the teacher's pass in the first epoch
+
+
+def num_phases(teacher: Teacher) -> int:
+    """One."""
+    return 1
+
+
+def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
+    """One phase over the whole model."""
+    yield Phase("distill", student.learned(), rates, lambda index: end_to_end(student, teacher, index), True)
+
+
+def end_to_end(student: Student, teacher: Teacher, index: int) -> torch.Tensor:
+    """Loss of a batch: KL of the answers at temperature 2, and relative error of the last hidden states."""
+    wanted, batch = teacher.answer(index), teacher.batches[index]
+    with watched(student.skeleton, teacher.blocks[-1:]) as seen:
+        found = answers(teacher.head, student, batch)
+    hidden = seen[teacher.blocks[-1]][-1][1]
+    return answer_loss(found, wanted.rows) + relative_error(hidden, wanted.hidden, batch.mask.float())

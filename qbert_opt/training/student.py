@@ -1,0 +1,216 @@
+"""The quantized model in training: every tensor as it will be stored, computed once per pass from what is learned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from ..errors import UsageError
+from ..models.layers import as_matrix
+from ..quantization.activation_quant import round_activations, with_rounded_inputs
+from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime import plugins
+from ..spec.allocation import Allocation
+from .blocks import BlockCall, hidden_of
+from .straight_through import straight_through, to_half
+
+
+class TrainedMatrix(Protocol):
+    """A matrix in training: what a file in `training/quantizers` makes.
+
+    Attributes:
+        latent: float32 weights that are rounded.
+        ranges: what its ranges store, by name.
+    """
+
+    latent: nn.Parameter
+    ranges: nn.ParameterDict
+
+    def __call__(self) -> torch.Tensor:
+        """The stored weights, float32 `[rows, columns]`, in the graph."""
+
+    def stored(self) -> QuantizedMatrix:
+        """What is written; `dequantize` of it equals the call, bit for bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Parameters by how fast they learn.
+
+    Attributes:
+        weights: latent weights of matrices, and the tensors that are stored in fp16.
+        ranges: scales, offsets, zero points and codebooks.
+    """
+
+    weights: list[nn.Parameter]
+    ranges: list[nn.Parameter]
+
+
+class Student(nn.Module):
+    """A model whose matrices are fake-quantized, whose other tensors are rounded to fp16.
+
+    It is called as the model is. A weight that several layers share is one matrix and trained once.
+
+    Attributes:
+        matrices: training form of each matrix and trained table, by module name as `_key` writes it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Allocation,
+        start: Iterable[tuple[str, QuantizedMatrix]],
+        *,
+        others: Mapping[str, torch.Tensor] | None = None,
+        tables: bool = False,
+    ) -> None:
+        """Put the student together.
+
+        Args:
+            model: the float model.
+            plan: says which inputs are rounded.
+            start: codes of each matrix and table of the plan.
+            others: tensors that are stored in fp16, by parameter name, where they are not the float model's.
+            tables: whether embedding tables are trained too.
+
+        Raises:
+            UsageError: no training quantizer knows the form of a matrix.
+        """
+        super().__init__()
+        self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # in a tuple: none of its tensors is learned
+        with_rounded_inputs(self.skeleton, plan.activations, TrainedRounder)
+        self._shapes = {name: parameter.shape for name, parameter in self.skeleton.named_parameters()}
+        frozen = () if tables else {table.module for table in plan.tables}
+        self.matrices, self._tables = nn.ModuleDict(), dict[str, QuantizedMatrix]()
+        self._fixed = dict[str, torch.Tensor]()
+        for module, quantized in start:
+            if module in frozen:
+                self._tables[module] = quantized
+                self._fixed[f"{module}.weight"] = quantized.dequantize()
+            else:
+                weight = as_matrix(self.skeleton.get_parameter(f"{module}.weight"))
+                self.matrices[_key(module)] = _trained(module, weight, quantized)
+        quantized_names = {f"{matrix.module}.weight" for matrix in plan.matrices}
+        quantized_names |= {f"{table.module}.weight" for table in plan.tables}
+        self.others = nn.ParameterDict(
+            {
+                _key(name): nn.Parameter((others or {}).get(name, parameter).detach().half().float())
+                for name, parameter in self.skeleton.named_parameters()
+                if name not in quantized_names
+            }
+        )
+
+    @property
+    def skeleton(self) -> nn.Module:
+        """A copy of the float model that is called with the stored tensors; its own are never used nor changed."""
+        return self._model[0]
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """Answer as the model does, computing with what would be stored."""
+        return functional_call(self.skeleton, self.tensors(), args, inputs)
+
+    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Tensors as they would be stored, in the graph, by parameter name behind `prefix`.
+
+        Args:
+            prefix: of the parameter names, for example that of one block; others are left out.
+        """
+        found = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
+        for module, matrix in self._trained().items():
+            if (name := f"{module}.weight").startswith(prefix):
+                found[name] = matrix().view(self._shapes[name])
+        for key, parameter in self.others.items():
+            if (name := _name(key)).startswith(prefix):
+                found[name] = straight_through(parameter, to_half)
+        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+
+    def call(
+        self, block: str, call: BlockCall, hidden: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Hidden states that one block of the model makes of others.
+
+        Args:
+            block: its name.
+            call: what it is called with beside them.
+            hidden: float32 `[B, T, d]`.
+            tensors: the block's, as `tensors` returns them; computed anew when None.
+        """
+        made, stored = call.reading(hidden), tensors or self.tensors(f"{block}.")
+        return hidden_of(
+            functional_call(self.skeleton.get_submodule(block), dict(stored), made.args, dict(made.kwargs))
+        )
+
+    def learned(self, prefix: str = "") -> Learned:
+        """What is learned inside a part of the model, or in all of it."""
+        matrices = [matrix for module, matrix in self._trained().items() if f"{module}.".startswith(prefix)]
+        weights = [m.latent for m in matrices]
+        weights += [p for key, p in self.others.items() if _name(key).startswith(prefix)]
+        return Learned(weights, [p for m in matrices for p in m.ranges.values()])
+
+    def stored(self, plan: Allocation) -> Iterator[tuple[str, QuantizedMatrix]]:
+        """Codes of the plan's matrices, then of its tables, in the plan's order."""
+        matrices = self._trained()
+        for module in [matrix.module for matrix in plan.matrices] + [table.module for table in plan.tables]:
+            yield module, matrices[module].stored() if module in matrices else self._tables[module]
+
+    def _trained(self) -> dict[str, TrainedMatrix]:
+        """The matrices by module name."""
+        return {_name(key): cast(TrainedMatrix, matrix) for key, matrix in self.matrices.items()}
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """A copy of the model that holds the stored weights as floats; it answers as the student does now."""
+        model = copy.deepcopy(self.skeleton)
+        for name, tensor in self.tensors().items():
+            model.get_parameter(name).copy_(tensor)
+        return model
+
+    @torch.no_grad()
+    def stored_others(self) -> dict[str, torch.Tensor]:
+        """Tensors besides the matrices and tables, as stored, by parameter name."""
+        return {_name(key): to_half(parameter) for key, parameter in self.others.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRounder:
+    """Forward pre-hook of one matrix: rounds its input as `activation_quant.Rounder` does, and lets gradients past.
+
+    What lies outside a fixed range is cut, so it has no gradient (PACT, Choi et al. 2018).
+    """
+
+    bits: int
+    low: float | None
+    high: float | None
+
+    def __call__(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the arguments with the first one rounded."""
+        values = args[0]
+        if self.low is not None and self.high is not None:
+            inside = (values >= self.low) & (values <= self.high)
+            values = torch.where(inside, values, values.detach())
+        rounded = straight_through(values, lambda given: round_activations(given, self.bits, self.low, self.high))
+        return (rounded, *args[1:])
+
+
+def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix) -> Any:
+    form = start.layout.form
+    for name in plugins.available("training_quantizers"):
+        quantizer = plugins.load("training_quantizers", name)
+        if form in quantizer.FORMS:
+            return quantizer.trained(weight, start)
+    raise UsageError(f"{module}: no training quantizer knows form {form!r}.")
+
+
+def _key(name: str) -> str:
+    """A parameter's name as a key of a module container, which allows neither dots nor names of its own methods."""
+    return "/" + name.replace(".", "/")
+
+
+def _name(key: str) -> str:
+    return key[1:].replace("/", ".")

@@ -1,0 +1,206 @@
+"""From a plan or a quantized folder to a quantized folder of the same bytes whose codes and ranges are trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoint.reader import is_quantized, load_quantized, read_matrices
+from ..checkpoint.record import WEIGHTS, Training, check_belongs
+from ..checkpoint.writer import write_checkpoint
+from ..checkpoint.written import WrittenModel
+from ..data.texts import LabeledTexts, split_disjoint
+from ..errors import InputFileError, UsageError
+from ..models.batches import tokenize
+from ..models.loading import LoadedModel
+from ..models.outputs import collect
+from ..quantization.calibration import quantized_matrices
+from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.files import check_free
+from ..runtime.locks import sole_writer
+from ..runtime.manifest import file_sha256
+from ..spec.allocation import Allocation, read_allocation
+from ..training.blocks import block_names
+from ..training.loop import Held, Tell, TrainingRun
+from ..training.run_state import PhaseRecord, read_state
+from ..training.schedule import epochs_for
+from ..training.settings import RecoverySettings
+from ..training.student import Student
+from ..training.teacher import Teacher
+from .quantize import READ_BACK_TEXTS, plan_quantizer, read_back
+
+HELD_SHARE = 1 / 8  # of few texts, that are held back at most
+STATE_SUFFIX = ".training.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a recovery made. Losses are measured on held-back training text, in `loss_unit`.
+
+    Attributes:
+        written: the folder.
+        plan: that it was made by.
+        phases: how each phase of training ended.
+        start_loss: of the quantizer's codes.
+        best_loss: of what was written, reached in `best_phase`.
+        loss_unit: of both.
+        num_texts: texts that trained; `num_held` others chose the best state.
+        epochs: passes over them by step: with these, a second run gives the same result.
+        cpu_seconds: processor time of training.
+        stopped: why it ended early; None if it did not.
+    """
+
+    written: WrittenModel
+    plan: Allocation
+    phases: tuple[PhaseRecord, ...]
+    start_loss: float
+    best_loss: float
+    best_phase: str
+    loss_unit: str
+    num_texts: int
+    num_held: int
+    epochs: dict[str, float]
+    cpu_seconds: float
+    stopped: str | None
+
+
+def recover(
+    loaded: LoadedModel,
+    source: str | Path | Allocation,
+    data: Sequence[LabeledTexts],
+    output: str | Path,
+    *,
+    settings: RecoverySettings | None = None,
+    minutes: float | None = None,
+    progress: Tell = lambda done, total, what: None,
+    phase_over: Callable[[PhaseRecord, LoadedModel], None] = lambda record, student: None,
+) -> Recovered:
+    """Train a plan's codes and ranges to answer as the float model does, and write the folder; no labels are needed.
+
+    A run that was killed goes on where its state file beside `output` says, and ends with the same result. Ctrl-C and
+    a loss that is no number end the training; the best state so far is written.
+
+    Args:
+        loaded: the float model that the plan was made for; it is the teacher.
+        source: a quantized folder to start from, or a plan, whose matrices are quantized first.
+        data: training texts, taken together; where a plan's quantizer needs text, the text of its scores among them.
+        output: folder to write.
+        settings: steps, passes, learning rates, seed.
+        minutes: of training, about, in place of the settings' epochs.
+        progress: called with work done, work in all, and what goes on.
+        phase_over: called after each phase of training with the student's best state so far.
+
+    Raises:
+        InputFileError: a plan or folder of another model, too few texts, or a damaged state file.
+        UsageError: minutes that are no time, a state file of another run, or steps that the model does not allow.
+    """
+    settings = settings or RecoverySettings()
+    _check_minutes(minutes, settings)
+    check_free(Path(output))  # before the work
+    held_texts, texts = _split(data, settings)
+    plan, start, others, origin = _start(loaded, source, data)
+    kind = loaded.head.kind
+    batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
+    held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
+    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
+    held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
+    student = Student(loaded.model, plan, start, others=others, tables=settings.tables)
+    file = Path(f"{output}{STATE_SUFFIX}")
+    fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
+    with sole_writer(file):
+        if file.exists():
+            _check_same_run(file, fingerprint)
+        elif minutes is not None:
+            settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings))
+        run = TrainingRun(
+            student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress,
+            phase_over=lambda record: phase_over(record, replace(loaded, model=student.plain())),
+        )  # fmt: skip
+        run.go()
+        found = run.state.progress
+        training = Training(
+            method=f"{', '.join(settings.steps)} ({settings.block_error} block errors), distilled from the float model",
+            data=texts.name,
+            data_sha256=texts.sha256,
+            num_texts=len(texts),
+            steps=sum(record.updates for record in found.finished) + found.updates,
+            seed=settings.seed,
+        )
+        asked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
+        written = write_checkpoint(
+            loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
+            answer=lambda opened: read_back(loaded, opened, asked), progress=progress,
+        )  # fmt: skip
+        file.unlink(missing_ok=True)
+    return Recovered(
+        written, plan, tuple(found.finished), found.start_loss, found.best_loss, found.best_phase,
+        loaded.head.loss_unit, len(texts), len(held_texts),
+        {step: found.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
+        found.cpu_seconds, run.stopped,
+    )  # fmt: skip
+
+
+def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
+    if minutes is None:
+        return
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise UsageError(f"minutes: {minutes}; give a number above 0.")
+    if settings.epochs:
+        raise UsageError("minutes: given together with epochs; give one of them.")
+
+
+def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
+    """Draw the texts that are held back, and those that train; each distinct text is in one of them, once."""
+    if not data:
+        raise UsageError("data: no texts. Give at least one file of training text.")
+    texts = tuple(dict.fromkeys(text for part in data for text in part.texts))
+    name = " and ".join(part.name for part in data)
+    if len(texts) < 2:
+        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold back and one to learn.")
+    count = max(1, min(settings.held_back, int(HELD_SHARE * len(texts))))
+    held, rest = split_disjoint(LabeledTexts(name, texts, None), [count, len(texts) - count], seed=settings.seed)
+    return held, rest
+
+
+def _start(
+    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts]
+) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
+    """The plan, its codes, what a folder stores in fp16, and a hash of where all that comes from."""
+    if isinstance(source, Allocation) or not Path(source).is_dir():
+        plan = source if isinstance(source, Allocation) else read_allocation(source)
+        check_belongs(plan, loaded)
+        same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
+        quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
+        return plan, quantized_matrices(quantizer, plan), {}, "plan"
+    folder = Path(source)
+    if not is_quantized(folder):
+        raise InputFileError(f"{folder}: is no quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan.")
+    opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
+    others = dict(opened.model.named_parameters())
+    return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+
+
+def _fingerprint(
+    plan: Allocation, origin: str, texts: LabeledTexts, settings: RecoverySettings, minutes: float | None
+) -> str:
+    parts = [plan.model_dump_json(), origin, texts.sha256, asdict(settings), minutes, torch.get_num_threads()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same_run(file: Path, fingerprint: str) -> None:
+    """Refuse the state of another run.
+
+    Raises:
+        UsageError: names the file.
+    """
+    if read_state(file).progress.fingerprint != fingerprint:
+        raise UsageError(
+            f"{file}: is the state of a run with another plan, text or settings. Give those, another output, or remove "
+            "the file to train from the start."
+        )

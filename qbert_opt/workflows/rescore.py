@@ -1,0 +1,85 @@
+"""The predicted losses of a plan, scored again from the quantization errors that its matrices really have.
+
+Matrices quantized in sequence have other errors than those that the plan was scored with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+
+from ..curvature.columns import carrying_samples, softened
+from ..curvature.factors import factor_pass
+from ..data.texts import LabeledTexts
+from ..errors import UsageError
+from ..models.batches import apart
+from ..models.loading import LoadedModel, tokenized
+from ..models.outputs import collect
+from ..quantization.calibration import BATCH_SIZE, weight_of
+from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.progress import Progress, silent
+from ..scoring.metrics import directional
+from ..spec.allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
+
+CONTAINS = "quantized in sequence and scored again"
+
+
+def rescored(
+    loaded: LoadedModel,
+    allocation: Allocation,
+    quantized: Mapping[str, QuantizedMatrix],
+    scored: LabeledTexts,
+    progress: Progress = silent,
+) -> Allocation:
+    """Return the plan with the losses predicted from its matrices' own quantization errors.
+
+    Args:
+        loaded: the reference model.
+        allocation: a plan from `directional` scores.
+        quantized: the plan's matrices by module, as they will be written.
+        scored: the text that the plan's scores were made on.
+        progress: called with matrices done, matrices in all, and what goes on.
+
+    Raises:
+        UsageError: the plan is from another metric, whose unit this is not.
+    """
+    if allocation.metric != "directional":
+        raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
+    batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
+    carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
+    if carrying is not None:
+        batches = apart(batches, carrying)
+    plan = replace(softened(loaded.head, carrying), seed=allocation.provenance.seed)
+    matrices: list[PlannedMatrix] = []
+    for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
+        planned_here = list(inside)
+        names = [planned.module for planned in planned_here]
+        progress(len(matrices), len(allocation.matrices), f"scores of layer {block + 1} again")
+        factors = factor_pass(loaded.model, batches, names, plan, loaded.head)
+        for planned in planned_here:
+            error = quantized[planned.module].dequantize() - weight_of(loaded.model, planned.module)
+            estimate = directional.quadratic_forms(factors.pop(planned.module), error[None])
+            update = {
+                "predicted_loss": allocation.loss_scale * float(estimate.value[0]),
+                "std_error": allocation.loss_scale * float(estimate.std_error[0]),
+            }
+            matrices.append(planned.model_copy(update=update))
+    parts: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*matrices, *allocation.tables]
+    parts += allocation.activations
+    losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
+    std_errors = [part.std_error or 0.0 for part in parts]
+    total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
+    # the cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same
+    moved = total / allocation.sum_of_scores if allocation.sum_of_scores > 0 else 1.0
+    return allocation.model_copy(
+        update={
+            "matrices": tuple(matrices),
+            "predicted_loss": moved * allocation.predicted_loss if allocation.folds else total,
+            "predicted_std_error": moved * allocation.predicted_std_error if allocation.folds else total_error,
+            "sum_of_scores": total,
+            "sum_std_error": total_error,
+            "contains": f"{allocation.contains}; {CONTAINS}",
+        }
+    )

@@ -1,0 +1,285 @@
+"""The loop: what moves and what does not, interrupted and resumed as uninterrupted, the best state kept."""
+
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.models.batches import tokenize
+from qbert_opt.models.outputs import collect
+from qbert_opt.runtime import plugins
+from qbert_opt.training import loop
+from qbert_opt.training.block_errors import plain, sensitivity
+from qbert_opt.training.blocks import block_names
+from qbert_opt.training.loop import Held, TrainingRun, product_precision
+from qbert_opt.training.losses import answer_loss, relative_error
+from qbert_opt.training.run_state import read_state
+from qbert_opt.training.schedule import epochs_for
+from qbert_opt.training.settings import RecoverySettings
+from qbert_opt.training.steps.distill import end_to_end
+from qbert_opt.training.student import Student
+from qbert_opt.training.teacher import Teacher
+
+FAST = {"blocks": (2e-3, 2e-3), "distill": (1e-3, 1e-3), "ranges": (0.0, 1e-3)}
+
+
+class Killed(BaseException):
+    """Ends a run as kill -9 does: nothing in the code catches it."""
+
+
+def run_of(loaded, start, data, *, steps=("blocks", "distill"), epochs=1.0, **more):
+    """A run on the last 100 texts, judged on the others."""
+    plan, codes = start
+    batches = tokenize(loaded.tokenizer, data.texts[20:], batch_size=8, kind=loaded.head.kind)
+    held = tokenize(loaded.tokenizer, data.texts[:20], batch_size=8, kind=loaded.head.kind)
+    settings = RecoverySettings(
+        steps=steps,
+        epochs=dict.fromkeys(steps, epochs),
+        rates=FAST,
+        batch_size=8,
+        block_error=more.pop("error", "plain"),
+    )
+    return TrainingRun(
+        Student(loaded.model, plan, codes), Teacher(loaded, batches, block_names(loaded.model, plan)),
+        Held(held, collect(loaded.head, loaded.model, held)), settings, seconds_between_writes=0.0, **more,
+    )  # fmt: skip
+
+
+def learned(run):
+    return {name: tensor.clone() for name, tensor in run._student.state_dict().items()}
+
+
+@pytest.mark.parametrize("error", plugins.available("block_errors"))
+def test_training_brings_the_answers_back(tiny, tiny_start, sentences, error):
+    """Two bits lose much less after a minute of blocks and end-to-end, measured on text that trained nothing."""
+    run = run_of(tiny, tiny_start, sentences, epochs=6, error=error)
+    run.go()
+    progress = run.state.progress
+    assert run.stopped is None and progress.finished_steps == ["blocks", "distill"]
+    assert progress.best_loss < 0.6 * progress.start_loss
+    assert run._held.loss(run._student, run._teacher) == progress.best_loss
+    assert [record.phase for record in progress.finished] == ["blocks 1/2", "blocks 2/2", "distill"]
+
+
+@pytest.mark.parametrize("cut", [0.02, 0.3, 0.45, 0.7, 0.97])
+def test_a_killed_run_ends_as_if_it_had_not_been(tiny, tiny_start, sentences, tmp_path, cut):
+    """Killed anywhere and started again: the same tensors, bit for bit, and the same losses."""
+    whole = run_of(tiny, tiny_start, sentences, steps=("ranges", "blocks", "distill"), epochs=1.5)
+    whole.go()
+
+    def kill(done, total, what):
+        if done > cut * total:
+            raise Killed
+
+    file = tmp_path / "run.safetensors"
+    settings = {"steps": ("ranges", "blocks", "distill"), "epochs": 1.5, "file": file}
+    with pytest.raises(Killed):
+        run_of(tiny, tiny_start, sentences, tell=kill, **settings).go()
+    again = run_of(tiny, tiny_start, sentences, **settings)
+    assert cut < 0.1 or again.state.progress.updates or again.state.progress.finished
+    again.go()
+    assert all(torch.equal(tensor, learned(again)[name]) for name, tensor in learned(whole).items())
+    for one, other in zip(whole.state.progress.finished, again.state.progress.finished, strict=True):
+        assert (one.phase, one.held_loss, one.kept) == (other.phase, other.held_loss, other.kept)
+
+
+def test_the_state_file_holds_no_code(tiny, tiny_start, sentences, tmp_path):
+    """Safetensors with JSON; what is damaged or none of ours is refused in one line."""
+    file = tmp_path / "run.safetensors"
+    run_of(tiny, tiny_start, sentences, steps=("ranges",), file=file).go()
+    with safe_open(file, framework="pt") as opened:
+        assert set(opened.metadata()) == {"run"}
+    state = read_state(file)
+    assert state.progress.finished_steps == ["ranges"]
+    content = file.read_bytes()
+    for broken in (content[:-100], b"", b"x" * 200, content.replace(b'"run"', b'"ran"')):
+        file.write_bytes(broken)
+        with pytest.raises(InputFileError, match=r"is no training state: .*Remove it") as refused:
+            read_state(file)
+        assert "\n" not in str(refused.value)
+
+
+def test_the_same_seed_gives_the_same_result(tiny, tiny_start, sentences):
+    """Twice the same run: the same tensors."""
+    found = []
+    for _ in range(2):
+        run = run_of(tiny, tiny_start, sentences, error="sensitivity")
+        run.go()
+        found.append(learned(run))
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def test_what_is_frozen_does_not_move(tiny, tiny_start, sentences):
+    """Ranges alone leave weights and biases; block 1 leaves block 2, head and embeddings; the teacher never moves."""
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    run = run_of(tiny, tiny_start, sentences, steps=("ranges",))
+    start = learned(run)
+    moved = []
+    run._phase_over = lambda record: None
+    run._judge = lambda phase: moved.append(learned(run)) or 0.0
+    run.go()
+    names = {name for name, tensor in start.items() if not torch.equal(tensor, moved[-1][name])}
+    assert names and all(".ranges." in name for name in names)
+
+    run = run_of(tiny, tiny_start, sentences, steps=("blocks",))
+    states = [learned(run)]
+    run._judge = lambda phase: states.append(learned(run)) or 0.0
+    run.go()
+    names = {name for name, tensor in states[0].items() if not torch.equal(tensor, states[1][name])}
+    assert names and all("layer/0/" in name for name in names)
+    assert all(torch.equal(tensor, tiny.model.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_nan_stops_with_the_update_and_keeps_the_best(tiny, tiny_start, sentences, monkeypatch):
+    """A loss that is no number in update 3 of the second block: said, and the state after the first block is left."""
+    run = run_of(tiny, tiny_start, sentences, steps=("blocks",))
+    calls = []
+
+    def spoiled(found, wanted, weights):
+        calls.append(1)
+        return relative_error(found, wanted, weights) * (math.nan if len(calls) == 13 + 3 else 1.0)
+
+    monkeypatch.setattr("qbert_opt.training.steps.blocks.relative_error", spoiled)
+    run.go()
+    assert run.stopped == "loss is nan in update 3 of blocks 2/2; the best state is kept"
+    assert run._held.loss(run._student, run._teacher) == run.state.progress.best_loss < run.state.progress.start_loss
+    assert [record.phase for record in run.state.progress.finished] == ["blocks 1/2"]
+
+
+def test_ctrl_c_keeps_the_best(tiny, tiny_start, sentences):
+    """Stopped in the middle of a phase: what lost least on held-back text is left, the state at Ctrl-C included."""
+
+    def interrupt(done, total, what):
+        if done > 0.8 * total:
+            raise KeyboardInterrupt
+
+    run = run_of(tiny, tiny_start, sentences, epochs=3, tell=interrupt)
+    run.go()
+    assert run.stopped is not None and run.stopped.startswith("stopped by Ctrl-C")
+    assert run._held.loss(run._student, run._teacher) == run.state.progress.best_loss < run.state.progress.start_loss
+
+
+def test_what_is_worse_is_not_kept(tiny, tiny_start, sentences, monkeypatch):
+    """A step that loses more on held-back text: the start is left, and the record says so."""
+    losses = iter([1.0, 2.0])
+    monkeypatch.setattr(Held, "loss", lambda *_: next(losses))
+    run = run_of(tiny, tiny_start, sentences, steps=("distill",))
+    start = learned(run)
+    run.go()
+    assert run.state.progress.best_phase == "start" and not run.state.progress.finished[0].kept
+    assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
+
+
+def test_losses_by_hand():
+    """KL at temperature 2 times 4; relative error with weights."""
+    from qbert_opt.models.outputs import Outputs
+
+    index = torch.arange(1)
+    p, q = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    share = math.e / (math.e + 1)
+    expected = 4 * (share * math.log(2 * share) + (1 - share) * math.log(2 * (1 - share)))
+    found = answer_loss(Outputs("classes", q, index, 1), Outputs("classes", p, index, 1))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    wanted = torch.tensor([[[1.0, 1.0], [2.0, 0.0], [9.0, 9.0]]])
+    made = torch.tensor([[[1.0, 0.0], [2.0, 2.0], [0.0, 0.0]]])
+    assert float(relative_error(made, wanted, torch.tensor([[1.0, 2.0, 0.0]]))) == pytest.approx(9 / 10)
+
+
+def test_tokens_that_no_answer_reads_hardly_count(tiny, tiny_start, sentences):
+    """BERT's head reads the first token: in the last block it carries the weight, others the floor, padding none."""
+    run = run_of(tiny, tiny_start, sentences)
+    weights = sensitivity.token_weights(run._teacher)
+    masks = [batch.mask for batch in run._teacher.batches]
+    total = sum(float(weight.sum()) for weight in weights[-1])
+    assert total == pytest.approx(sum(int(mask.sum()) for mask in masks), rel=1e-3)
+    for weight, mask in zip(weights[-1], masks, strict=True):
+        torch.testing.assert_close(weight[:, 1:], 0.1 * mask[:, 1:].float())
+    assert all(bool((weight[mask] > 0.1).all()) for weight, mask in zip(weights[0], masks, strict=True))
+    assert [w.tolist() for w in plain.token_weights(run._teacher)[1]] == [m.float().tolist() for m in masks]
+
+
+def test_token_weights_are_the_squared_gradients(tiny, tiny_start, sentences):
+    """Against the gradient of the answers by the block's output, found by finite differences of the model's rest."""
+    run = run_of(tiny, tiny_start, sentences)
+    batch = run._teacher.batches[3].select([True] + [False] * 7)
+    teacher = Teacher(tiny, [batch], run._teacher.blocks)
+    [[first], [last]] = sensitivity.token_weights(teacher)
+    from qbert_opt.curvature.columns import output_factors
+
+    values = collect(tiny.head, tiny.model, [batch]).values
+    import numpy as np
+
+    signs = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], (1, 2, 1))).float()
+    direction = (output_factors(values, 2.0) @ signs)[0, :, 0]
+    energies = torch.zeros(batch.mask.shape[1])
+    step = 1e-2
+    for token in range(batch.mask.shape[1]):
+        for channel in range(0, 32):
+            ends = []
+            for sign in (1, -1):
+
+                def shift(module, args, output, sign=sign, token=token, channel=channel):
+                    moved = (output[0] if isinstance(output, tuple) else output).clone()
+                    moved[0, token, channel] += sign * step
+                    return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+                handle = tiny.model.bert.encoder.layer[0].register_forward_hook(shift)
+                ends.append(float(collect(tiny.head, tiny.model, [batch]).values[0].double() @ direction.double()))
+                handle.remove()
+            energies[token] += ((ends[0] - ends[1]) / (2 * step)) ** 2
+    mask = batch.mask[0]
+    expected = (0.1 + 0.9 * energies / energies[mask].mean()) * mask
+    torch.testing.assert_close(first[0], expected, rtol=2e-2, atol=2e-2)
+    assert float(last[0, 1:].max()) == pytest.approx(0.1)
+
+
+def test_models_whose_layers_repeat_are_told_so(family_start):
+    """ALBERT runs one layer three times: no chain of blocks, one line; end to end it trains."""
+    loaded, plan, codes, data = family_start("albert")
+
+    batches = tokenize(loaded.tokenizer, data.texts, batch_size=8)
+    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
+    held = Held(batches[:2], collect(loaded.head, loaded.model, batches[:2]))
+    student = Student(loaded.model, plan, codes)
+    with pytest.raises(UsageError, match=r"runs 3 times in a pass. Use ranges and distill"):
+        TrainingRun(student, teacher, held, RecoverySettings(steps=("blocks",), epochs={"blocks": 1})).go()
+    settings = RecoverySettings(steps=("distill",), epochs={"distill": 4}, rates=FAST)
+    run = TrainingRun(student, teacher, held, settings)
+    run.go()
+    assert run.state.progress.best_loss < run.state.progress.start_loss
+
+
+def test_minutes_become_passes(tiny, tiny_start, sentences, monkeypatch):
+    """Half the time for each step, by the measured time of a pass; the student is left as it was."""
+    run = run_of(tiny, tiny_start, sentences)
+    start = learned(run)
+    clock = iter([10.0, 10.0, 15.0])  # five batches take five seconds, so the thirteen take thirteen
+    monkeypatch.setattr("qbert_opt.training.schedule.time.monotonic", lambda: next(clock))
+    found = epochs_for(2.6, run._student, run._teacher, RecoverySettings())
+    assert found == {"blocks": 6.0, "distill": 5.0}  # 78 s each; a pass end to end takes the teacher's time too
+    assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
+
+
+def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypatch):
+    """The state cannot be written: which file, and why."""
+    import errno
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("qbert_opt.training.run_state.save_file", full)
+    run = run_of(tiny, tiny_start, sentences, steps=("ranges",), file=tmp_path / "run.safetensors")
+    with pytest.raises(UsageError, match=r"run.safetensors: the disk is full"):
+        run.go()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_products_in_bfloat16_are_only_inside():
+    """The setting is put back; the end-to-end loss is finite either way."""
+    before = torch.get_float32_matmul_precision()
+    with product_precision("bfloat16"):
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == before
+    assert callable(end_to_end) and loop.UNITS == 1000

@@ -1,0 +1,244 @@
+"""`recover`: from a plan or a folder to a folder of the same bytes that answers as the last training step did."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from qbert_opt.checkpoint.reader import load_quantized, open_packed, read_matrices
+from qbert_opt.checkpoint.record import read_record
+from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.spec.allocation import write_allocation
+from qbert_opt.training.settings import RecoverySettings
+from qbert_opt.workflows.quantize import quantize_model
+from qbert_opt.workflows.recover import STATE_SUFFIX, recover
+
+QUICK = RecoverySettings(
+    epochs={"blocks": 2, "distill": 2}, rates={"blocks": (2e-3, 2e-3), "distill": (1e-3, 1e-3)}, batch_size=8
+)
+
+
+@pytest.fixture(scope="module")
+def start(tiny, gptq_plan, file_texts, tmp_path_factory):
+    """A quantized folder of the tiny model."""
+    folder = tmp_path_factory.mktemp("start") / "out"
+    quantize_model(tiny, gptq_plan, file_texts, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recovered(tiny, start, file_texts, tmp_path_factory):
+    """That folder trained, with the student after each phase."""
+    output, students = tmp_path_factory.mktemp("recovered") / "out", []
+    found = recover(
+        tiny, start, [file_texts], output, settings=QUICK,
+        phase_over=lambda record, student: students.append((record, outputs(student, file_texts))),
+    )  # fmt: skip
+    return output, found, students
+
+
+def test_the_folder_has_the_planned_bytes_and_other_codes(recovered, start, gptq_plan, tiny, file_texts):
+    """Bytes do not change; codes and answers do, for the better on text that trained nothing."""
+    output, found, _ = recovered
+    assert (found.written.encoder_bytes, found.written.tensor_bytes) == (gptq_plan.encoder_bytes, gptq_plan.total_bytes)
+    assert (output / "model.safetensors").stat().st_size >= gptq_plan.total_bytes
+    pairs = zip(read_matrices(output, gptq_plan), read_matrices(start, gptq_plan), strict=True)
+    changed = [not torch.equal(a.quantized.codes, b.quantized.codes) for a, b in pairs]
+    assert any(changed[: len(gptq_plan.matrices)]) and not any(changed[len(gptq_plan.matrices) :])  # tables stay
+    assert found.best_loss < found.start_loss and found.stopped is None
+    assert found.num_texts + found.num_held == len(set(file_texts.texts)) == 120
+
+
+def test_the_reopened_folder_answers_as_the_last_step(recovered, file_texts):
+    """Bit for bit through the file, packed modules included to the last bits of a float."""
+    output, _, students = recovered
+    _, last = students[-1]
+    loaded, _ = load_quantized(output)
+    assert torch.equal(outputs(loaded, file_texts), last)
+    torch.testing.assert_close(outputs(open_packed(output), file_texts), last)
+
+
+def test_the_record_says_what_trained_it(recovered, file_texts):
+    """Method, text, steps, seed; the tensors that are no longer the model's."""
+    output, found, _ = recovered
+    record = read_record(output)
+    assert record.training.method == "blocks, distill (plain block errors), distilled from the float model"
+    assert (record.training.data, record.training.num_texts) == (file_texts.name, 105)
+    assert record.training.steps == sum(phase.updates for phase in found.phases) == 28 * 3
+    assert "classifier.bias" in record.trained
+    assert record.read_back.num_texts == 15
+    assert [phase.phase for phase in found.phases] == ["blocks 1/2", "blocks 2/2", "distill"]
+    assert not output.with_name(output.name + STATE_SUFFIX).exists()
+
+
+def test_a_plan_is_quantized_first(tiny, gptq_plan, start, file_texts, tmp_path):
+    """The same result from the plan as from the folder that its quantizer wrote; labels play no part."""
+    settings = RecoverySettings(steps=("ranges",), epochs={"ranges": 1}, batch_size=8)
+    unlabelled = LabeledTexts("more", (("w1 w2 w3",), ("w4 w5",)), None)
+    for source, output in ((gptq_plan, "a"), (start, "b")):
+        recover(tiny, source, [file_texts, unlabelled], tmp_path / output, settings=settings)
+    answers = [outputs(load_quantized(tmp_path / name)[0], file_texts) for name in "ab"]
+    assert torch.equal(*answers)
+
+
+def test_training_goes_on_from_a_trained_folder(tiny, recovered, file_texts, tmp_path):
+    """What is not quantized is taken from the folder too: before training it answers as the folder."""
+    output, found, _ = recovered
+    again = recover(tiny, output, [file_texts], tmp_path / "again", settings=QUICK)
+    assert again.start_loss == pytest.approx(found.best_loss, rel=1e-6)
+    assert again.best_loss <= again.start_loss
+
+
+def test_python_and_command_line_agree(cli, tiny_folder, start, data_file, recovered, tmp_path):
+    """The verb prints phases, the measured loss, that the prediction is void, and the bytes."""
+    found = cli(
+        "recover", start, "--model", tiny_folder, "--data", data_file, "-o", tmp_path / "out", "--steps", "blocks",
+        "--epochs", "1", "--batch-size", 8, "--block-error", "sensitivity", "--seed", 3,
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    for words in ("blocks 1/2", "measured loss", "before training", "void", "trained          on 105 texts", "planned"):
+        assert words in found.out
+    assert "training: " in found.err
+    assert read_record(tmp_path / "out").training.seed == 3
+
+
+def test_killed_for_good_and_started_again(tiny_folder, start, data_file, tmp_path):
+    """`kill -9` in the middle of training, the same command again: the very folder of an uninterrupted run."""
+    program = [sys.executable, "-c", "import torch; torch.set_num_threads(1);"
+               "from qbert_opt.training import loop; loop.SECONDS_BETWEEN_WRITES = 0;"
+               "loop.TrainingRun.__init__.__kwdefaults__['seconds_between_writes'] = 0.0;"
+               "from qbert_opt.cli.main import run; run()"]  # fmt: skip
+    options = ["recover", str(start), "--model", str(tiny_folder), "--data", str(data_file), "--epochs", "6",
+               "--batch-size", "8", "-q"]  # fmt: skip
+    state = tmp_path / f"killed{STATE_SUFFIX}"
+    child = subprocess.Popen([*program, *options, "-o", str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not state.exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert state.exists() and not (tmp_path / "killed").exists(), "killed in the middle of training"
+    for name in ("killed", "whole"):
+        subprocess.run([*program, *options, "-o", str(tmp_path / name)], check=True, capture_output=True)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
+    assert not state.exists()
+
+
+def refused(kind, message, *arguments, **more):
+    """The call is refused in one line that matches."""
+    with pytest.raises(kind, match=message) as error:
+        recover(*arguments, **more)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
+    """Before any work: minutes, texts, plans of others, folders that are none, outputs that exist."""
+    out = tmp_path / "out"
+    refused(UsageError, r"minutes: 0; give a number above 0", tiny, start, [file_texts], out, minutes=0)
+    refused(UsageError, r"minutes: nan", tiny, start, [file_texts], out, minutes=float("nan"))
+    refused(UsageError, r"together with epochs", tiny, start, [file_texts], out, minutes=1, settings=QUICK)
+    refused(UsageError, r"data: no texts", tiny, start, [], out)
+    single = LabeledTexts("one", (("w1",), ("w1",)), None)
+    refused(InputFileError, r"one: 1 distinct text", tiny, start, [single], out)
+    refused(InputFileError, r"is no quantized folder", tiny, tmp_path, [file_texts], out)
+    refused(
+        InputFileError,
+        r"is not the data the scores were made with",
+        tiny,
+        gptq_plan,
+        [single.take([0]), file_texts.take(range(9))],
+        out,
+    )
+    other = gptq_plan.model_copy(update={"profile": gptq_plan.profile.model_copy(update={"sha256": "0" * 64})})
+    refused(InputFileError, r"its weights are not those the plan was made for", tiny, other, [file_texts], out)
+    refused(UsageError, r"exists and is not an empty folder", tiny, start, [file_texts], start)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"steps": ("blocks", "magic")}, r"steps: unknown 'magic'. Available: blocks, distill, ranges"),
+        ({"steps": ()}, r"steps: none given"),
+        ({"steps": ("blocks", "blocks")}, r"each may be named once"),
+        ({"epochs": {"blocks": 0.0}}, r"epochs: 0.0 for blocks; give a number above 0"),
+        ({"epochs": {"blocks": float("inf")}}, r"epochs: inf"),
+        ({"block_error": "odd"}, r"block_error: unknown 'odd'. Available: plain, sensitivity"),
+        ({"batch_size": 0}, r"batch_size: 0; at least 1"),
+        ({"precision": "fp8"}, r"precision: unknown 'fp8'. Legal: float32, bfloat16"),
+    ],
+)
+def test_settings_are_checked(more, message):
+    """Each wrong value is named."""
+    with pytest.raises(UsageError, match=message):
+        RecoverySettings(**more)
+
+
+def test_the_command_line_refuses_in_one_line(cli, tiny_folder, start, data_file, gptq_plan, tmp_path):
+    """Exit codes 2 and 4, one line each."""
+    begin = ("recover", start, "--model", tiny_folder, "--data", data_file, "-o", tmp_path / "out")
+    found = cli(*begin, "--minutes", "0")
+    assert (found.code, "minutes: 0.0; give a number above 0" in found.complaint) == (2, True)
+    found = cli(*begin, "--epochs", "many")
+    assert (found.code, "--epochs many: 'many' is no number" in found.complaint) == (2, True)
+    found = cli(*begin, "--steps", "blocks,magic")
+    assert (found.code, "unknown 'magic'" in found.complaint) == (2, True)
+    write_allocation(gptq_plan, tmp_path / "plan.json")
+    empty = tmp_path / "empty.tsv"
+    empty.write_text("text\n")
+    found = cli("recover", tmp_path / "plan.json", "--model", tiny_folder, "--data", empty, "-o", tmp_path / "out")
+    assert (found.code, "holds no rows" in found.complaint) == (4, True)
+    found = cli(
+        "recover", tmp_path / "nothing.json", "--model", tiny_folder, "--data", data_file, "-o", tmp_path / "out"
+    )
+    assert (found.code, "no such file" in found.complaint) == (4, True)
+
+
+def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
+    """Other settings, same output: which file, and what to do."""
+    out = tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done, total, what):
+        if done > total / 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        recover(tiny, start, [file_texts], out, settings=QUICK, progress=kill)
+    state = tmp_path / f"out{STATE_SUFFIX}"
+    assert state.exists()
+    other = RecoverySettings(seed=1, batch_size=8)
+    refused(
+        UsageError,
+        r"is the state of a run with another plan, text or settings",
+        tiny,
+        start,
+        [file_texts],
+        out,
+        settings=other,
+    )
+    state.write_bytes(state.read_bytes()[:1000])
+    refused(InputFileError, r"is no training state", tiny, start, [file_texts], out, settings=QUICK)
+
+
+def test_minutes_are_kept_about_and_can_be_repeated(tiny, start, file_texts, tmp_path):
+    """A run by minutes says its passes; a run with those gives the same folder."""
+    by_minutes = recover(
+        tiny, start, [file_texts], tmp_path / "a", minutes=0.02, settings=RecoverySettings(batch_size=8)
+    )
+    settings = RecoverySettings(batch_size=8, epochs=by_minutes.epochs)
+    recover(tiny, start, [file_texts], tmp_path / "b", settings=settings)
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert evaluate(load_quantized(tmp_path / "a")[0], file_texts).accuracy is not None
+    assert json.loads((tmp_path / "a/config.json").read_text())["quantization_config"]["training"]["seed"] == 0
