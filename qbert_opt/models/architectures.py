@@ -9,29 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError
 from .folder_files import ModelFiles, first_line
+from .heads import KINDS
 from .outputs import OutputKind, head_kind
 from .sentence_embeddings import embedding_fields, read_sentence_embedding
 
-AUTO_CLASSES: dict[OutputKind, Any] = {
-    "classes": AutoModelForSequenceClassification,
-    "tags": AutoModelForTokenClassification,
-    "spans": AutoModelForQuestionAnswering,
-    "vocabulary": AutoModelForMaskedLM,
-    "embeddings": AutoModel,
-}
+AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 MAX_LAYERS = 1000  # modules are built one by one, so a count is checked before they are
 
@@ -115,20 +102,27 @@ def build_model(config: Any, source: str) -> Any:
 
 
 def blank_model(config: Any, source: str) -> Any:
-    """Return the same model without memory for its weights; its shapes are known and its class is the one asked for.
+    """Return the same model without memory for its weights: its class, its inputs and its shapes are known.
 
     Raises:
-        InputFileError: a config that makes no model, or one of another class than it names.
+        InputFileError: a config that makes no model.
     """
     with torch.device("meta"):
-        model = build_model(config, source)
-    made, named = type(model).__name__, (config.architectures or [type(model).__name__])[0]
+        return build_model(config, source)
+
+
+def check_class(config: Any, blank: Any, source: str) -> None:
+    """Check that the model type of a config makes the class that the config names.
+
+    Raises:
+        InputFileError: it makes another one.
+    """
+    made, named = type(blank).__name__, (config.architectures or [type(blank).__name__])[0]
     if made != named:
         raise InputFileError(
             f"{source}: config.json names the class {named}, and its model_type {config.model_type!r} makes {made}. "
             "Correct the one that is wrong."
         )
-    return model
 
 
 def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> None:
@@ -177,22 +171,9 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
             )
 
 
-def position_rows(model: nn.Module) -> int | None:
-    """Return how many positions a model's table has for tokens; None where positions have no table.
-
-    RoBERTa-like encoders count from behind their padding index, so the rows up to it are never used by tokens.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] == "position_embeddings":
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return None
-
-
 def token_types(model: nn.Module) -> int:
     """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] == "token_type_embeddings":
             return module.num_embeddings
     return 0
-
-

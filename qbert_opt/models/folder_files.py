@@ -78,9 +78,7 @@ def find_folder(source: str | Path) -> Path:
         return folder
     owner, _, name = str(source).partition("/")
     if str(source).startswith((".", "/", "~")) or not owner or not name or "/" in name or Path(owner).exists():
-        raise InputFileError(
-            f"{_short(source)}: no such folder. Give a model folder, or a hub model as owner/name."
-        )
+        raise InputFileError(f"{_short(source)}: no such folder. Give a model folder, or a hub model as owner/name.")
     return _downloaded(str(source))
 
 
@@ -224,7 +222,9 @@ def _shards(index: Path) -> list[Path]:
 
 def _check_pointer(path: Path, start: bytes) -> None:
     if start == LFS_POINTER:
-        raise InputFileError(f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository.")
+        raise InputFileError(
+            f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository."
+        )
 
 
 def _downloaded(name: str) -> Path:

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from ..errors import InputFileError
-from .batches import TokenBatch, tokenize
+from .batches import tokenize
 from .folder_files import first_line
 from .layers import largest_module_list
-from .outputs import IMPOSSIBLE, Head, collect
+from .outputs import Head, collect
+from .samples import IMPOSSIBLE, TokenBatch
 
 TOLERANCE = 1e-3  # of the largest answer; float32 sums in another order differ by less than 1e-5 of it
-FALLBACK = "turn the light on in the kitchen please and play a song".split()
+FALLBACK = ["turn", "the", "light", "on", "in", "the", "kitchen", "please", "and", "play", "a", "song"]
 NUM_WORDS = 12
 LOOKED_AT = 400  # vocabulary entries among which whole words are looked for
 

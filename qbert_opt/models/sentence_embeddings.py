@@ -6,6 +6,7 @@ part of what is scored. Anything else there is refused by name.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ import torch
 from torch import nn
 
 from ..errors import InputFileError
-from .batches import TokenBatch
 from .folder_files import read_json
+from .samples import TokenBatch
 
 MODULES = "modules.json"
 TRANSFORMER_SETTINGS = "sentence_bert_config.json"
@@ -89,8 +90,8 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
     """
     if not (folder / MODULES).exists():
         return None
-    modes, normalized = ("mean",), False
-    pooled = False
+    modes: tuple[str, ...] = ("mean",)
+    normalized = pooled = False
     for module in _modules(folder):
         kind, where = str(module.get("type", "")).rsplit(".", 1)[-1], str(module.get("path", ""))
         if kind == "Transformer" and where in ("", "."):
@@ -110,7 +111,9 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
     settings = read_json(folder / TRANSFORMER_SETTINGS) if (folder / TRANSFORMER_SETTINGS).exists() else {}
     longest = settings.get("max_seq_length")
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 1):
-        raise InputFileError(f"{folder / TRANSFORMER_SETTINGS}: max_seq_length is {longest!r}. Give tokens, at least 1.")
+        raise InputFileError(
+            f"{folder / TRANSFORMER_SETTINGS}: max_seq_length is {longest!r}. Give tokens, at least 1."
+        )
     return SentenceEmbedding(modes, normalized, longest, bool(settings.get("do_lower_case")))
 
 
@@ -151,11 +154,9 @@ def companion_files(folder: Path) -> tuple[str, ...]:
 
 def _modules(folder: Path) -> list[Mapping[str, Any]]:
     """Entries of `modules.json` in their order; their paths stay inside the folder."""
-    from json import loads
-
     path = folder / MODULES
     try:
-        modules = loads(path.read_bytes())
+        modules = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: cannot be read: {error}") from None
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):

@@ -9,9 +9,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from ..errors import InputFileError
-from .architectures import blank_model, config_kind, position_rows, refusing, token_types
+from .architectures import blank_model, config_kind, refusing, token_types
 from .folder_files import LFS_POINTER, find_folder, read_json
+from .heads import KINDS
 from .sentence_embeddings import TRANSFORMER_SETTINGS, SentenceEmbedding, read_sentence_embedding
+from .windows import model_window
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
@@ -19,7 +21,7 @@ VOCABULARIES = (
 MIXED_CASE = "The Quick Brown FOX"
 
 
-def load_tokenizer(source: str | Path, config: Any, blank: Any = None) -> Any:
+def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: str | None = None) -> Any:
     """Load the tokenizer of a model folder or hub model, and fit it to the model.
 
     Texts are cut at the model's window and padded on the right, where no position moves; the attention mask is always
@@ -29,25 +31,24 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None) -> Any:
         source: folder or hub model.
         config: transformers' config of the model.
         blank: `blank_model(config)`, if the caller has it.
+        name: what the user called the model, where that is not `source`.
 
     Raises:
         InputFileError: there is none (transformers would go on with an empty vocabulary), it asks for code of its own,
             knows tokens that the model has no row for, or lacks what the model's kind of answers needs.
     """
     folder = find_folder(source)
-    name = str(source)
+    name = name or str(source)
     present = [folder / file for file in VOCABULARIES if (folder / file).exists()]
     if not present:
-        raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
+        raise InputFileError(f"{name}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
     for path in present:
         _check_readable(path)
     if (folder / "tokenizer_config.json").exists() and read_json(folder / "tokenizer_config.json").get("auto_map"):
-        raise InputFileError(f"{source}: tokenizer_config.json asks for code of its own (auto_map), which is never run.")
+        raise InputFileError(f"{name}: tokenizer_config.json asks for code of its own (auto_map), which is never run.")
     kind = config_kind(config, name)
     with refusing(name):
-        # words of a tag model are tokenized one by one, which byte-level tokenizers do only with a blank before each
-        words = {"add_prefix_space": True} if kind == "tags" else {}
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **words)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **KINDS[kind].tokenizer_options)
     model = blank_model(config, name) if blank is None else blank
     if kind in ("tags", "spans") and not tokenizer.is_fast:
         raise InputFileError(
@@ -60,7 +61,7 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None) -> Any:
         embedding = read_sentence_embedding(folder)
         _set_inputs(tokenizer, model)
         _set_padding(tokenizer, config, name)
-        _set_window(tokenizer, model, config, embedding, name)
+        _set_window(tokenizer, config, embedding, name)
         _check_vocabulary(tokenizer, model, name)
         if embedding is not None and embedding.lower_case:
             _check_lower_case(tokenizer, name)
@@ -74,7 +75,9 @@ def _check_readable(path: Path) -> None:
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
     if start == LFS_POINTER:
-        raise InputFileError(f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository.")
+        raise InputFileError(
+            f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository."
+        )
 
 
 def _set_inputs(tokenizer: Any, model: Any) -> None:
@@ -101,13 +104,11 @@ def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
     raise InputFileError(f"{name}: its tokenizer has no padding token. Save it with one (tokenizer.pad_token).")
 
 
-def _set_window(tokenizer: Any, model: Any, config: Any, embedding: SentenceEmbedding | None, name: str) -> None:
+def _set_window(tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str) -> None:
     """Cut texts where the model has no more positions, or where the folder asks for it."""
-    rows = position_rows(model)
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) if rows is None else rows]
-    if embedding is not None:
-        limits.append(embedding.max_tokens)
-    window = min(int(limit) for limit in limits if limit is not None)
+    window = model_window(tokenizer, config)
+    if embedding is not None and embedding.max_tokens is not None:
+        window = min(window, embedding.max_tokens)
     least = tokenizer.num_special_tokens_to_add(pair=True) + 2
     if window < least:
         where = TRANSFORMER_SETTINGS if embedding is not None and embedding.max_tokens == window else "its config"
@@ -122,14 +123,14 @@ def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
     token, index = max(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
     if index >= rows:
         raise InputFileError(
-            f"{name}: its tokenizer knows {token!r} as number {index}, and the model's embedding table has {rows} rows. "
-            "Resize the table and train it, or save the tokenizer without the added tokens."
+            f"{name}: its tokenizer knows {token!r} as number {index}, and the model's embedding table has "
+            f"{rows} rows. Resize the table and train it, or save the tokenizer without the added tokens."
         )
 
 
 def _check_lower_case(tokenizer: Any, name: str) -> None:
     if tokenizer(MIXED_CASE)["input_ids"] != tokenizer(MIXED_CASE.lower())["input_ids"]:
         raise InputFileError(
-            f"{name}: {TRANSFORMER_SETTINGS} asks for lower-case texts (do_lower_case), and its tokenizer keeps capitals. "
-            "Make the texts lower-case and set do_lower_case to false."
+            f"{name}: {TRANSFORMER_SETTINGS} asks for lower-case texts (do_lower_case), and its tokenizer keeps "
+            "capitals. Make the texts lower-case and set do_lower_case to false."
         )

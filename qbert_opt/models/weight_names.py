@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import InputFileError
 from .folder_files import FLOATS, ModelFiles
-from .outputs import OutputKind
+from .heads import KINDS
+from .samples import OutputKind
 
 WRAPPERS = ("_orig_mod.", "module.", "model.")  # torch.compile, DistributedDataParallel, training frameworks
 INDEX_BUFFERS = ("position_ids", "rotary_emb.inv_freq")  # follow from the config; older versions wrote them down
@@ -21,7 +22,7 @@ PRETRAINING_HEADS = re.compile(  # of these a fine-tuned model needs none
 )
 HEAD_CLASSES = {
     r"(^|\.)qa_outputs\.": "ForQuestionAnswering",
-    r"(^|\.)(classifier|pre_classifier|score|classification_head)\.": "ForSequenceClassification or …ForTokenClassification",
+    r"(^|\.)(classifier|pre_classifier|score|classification_head)\.": "ForSequenceClassification",
     r"(^|\.)(cls\.predictions|lm_head|predictions|vocab_\w+|lm_predictions)\b": "ForMaskedLM",
 }
 
@@ -94,7 +95,7 @@ def check_names(
             f"{files.name}: {adapters[0]} belongs to an adapter that would not be used ({len(adapters)} such tensors). "
             "Merge it into the model (peft's merge_and_unload) and save."
         )
-    missing = sorted(name for name in info["missing_keys"] if kind != "embeddings" or not name.startswith("pooler."))
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(KINDS[kind].spare_weights))
     if missing:
         extra = f"; the file has {unused[0]} instead" if unused else ""
         raise InputFileError(
@@ -115,7 +116,9 @@ def check_names(
         )
     if not leftover:
         return None
-    return f"{files.name}: {', '.join(leftover[:3])}{' …' if len(leftover) > 3 else ''} ({len(leftover)} tensors) not used"
+    return (
+        f"{files.name}: {', '.join(leftover[:3])}{' …' if len(leftover) > 3 else ''} ({len(leftover)} tensors) not used"
+    )
 
 
 def _unused(files: ModelFiles, model: Any, info: dict[str, Any], prefix: str) -> list[str]:
