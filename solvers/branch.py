@@ -17,7 +17,7 @@ from .errors import SolverError
 from .incumbent import incumbent
 from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import cheapest, drop_unfitting
-from .program import IntArray, Program
+from .program import IntArray, Program, columns_in
 from .relaxation import Relaxation, relax
 
 COST_SPAN = 1e6
@@ -61,7 +61,7 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
     cost = program.cost - least_cost[program.group]
     span = float(cost.max())
     # With everything at its least there is nothing to scale.
-    factor = COST_SPAN / span if span > 0 else 1.0
+    factor = COST_SPAN / max(span, 1e-290) if span > 0 else 1.0
     least = program.least(program.rows)
     rows = program.rows - least[:, program.group]
     room = np.maximum(program.rhs - least.sum(axis=1), 0.0)
@@ -135,7 +135,7 @@ class ByEngine:
         bound = max(relaxation.bound, min(outcome.bound, cost))
         if outcome.columns is None:
             return Outcome(plan, bound, outcome.finished)
-        found = find(program, core, outcome.columns)
+        found = columns_in(program, core, outcome.columns)
         return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
 
 
@@ -165,8 +165,8 @@ def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | 
     """Return the columns that a plan of at most this cost can use."""
     if cost == np.inf:
         return program
-    rounding = 1e-12 * float(np.abs(program.cost).max() + abs(cost))
-    core = program.keep(relaxation.reduced <= (cost - relaxation.bound) * (1 + 1e-9) + rounding)
+    ceiling = cost + program.rounding(cost)
+    core = program.keep(relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9))
     return None if core is None else drop_unfitting(core)
 
 
@@ -207,7 +207,7 @@ def least_tie(
     if second is None:
         return None
     outcome = best_plan(second, limits, closer)
-    return None if outcome.columns is None else find(program, second, outcome.columns)
+    return None if outcome.columns is None else columns_in(program, second, outcome.columns)
 
 
 def _could_tie(program: Program, rounding: float) -> bool:
@@ -225,10 +225,3 @@ def _could_tie(program: Program, rounding: float) -> bool:
     steps = [np.abs(part[:, None] - part)[np.triu_indices(len(part), 1)] for part in parts]
     ordered = np.sort(np.concatenate(steps))
     return bool((np.diff(ordered, prepend=0.0) <= rounding).any())
-
-
-def find(program: Program, part: Program, columns: IntArray) -> IntArray:
-    """Return the columns of `program` that have group and option of these columns of a part of it."""
-    width = int(program.option.max()) + 1
-    wanted = part.group[columns] * width + part.option[columns]
-    return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from . import branch, states
+from . import branch, proof, states
 from .diagnosis import least_of
 from .engines import preferred
 from .errors import SolverError
@@ -18,8 +18,8 @@ from .outcome import Limits, Outcome
 from .presolve import drop_unfitting, presolve
 from .pricing import capacity_with_rounding, price
 from .problem import ChoiceProblem
-from .program import IntArray, Program, lift, program_of
-from .solution import PROVEN_GAP
+from .program import IntArray, Program, columns_in, lift, program_of
+from .solution import NOISE, PROVEN_GAP
 from .solution import relative_gap as gap_of
 from .solving import solve
 
@@ -40,7 +40,7 @@ class FrontierPoint:
         value: Priced from the tables.
         usage: Of every resource.
         lower_bound: No plan within these capacities has a smaller value.
-        gap: (value − lower_bound) / |value|; proven.
+        gap: (value − lower_bound) / Σ |chosen values|; proven.
         supported: On the convex hull: best for some price per unit of the resource.
     """
 
@@ -119,7 +119,7 @@ def pareto(
         found.append(point)
         if on_point is not None:
             on_point(point)
-    return Frontier(resources, _monotone(found), complete, time.perf_counter() - start)
+    return Frontier(resources, _monotone(base, found), complete, time.perf_counter() - start)
 
 
 Budget = Mapping[str, float]
@@ -155,8 +155,8 @@ def _points(
         if not one_row:
             return _solved_points(base, budgets, done, solver, limits)
     if len(resources) == 1 and not limited and base.tie_break == resources[0]:
-        return _one_row_points(base, resources[0], budgets, done, limits)
-    return _several_row_points(base, budgets, done, limits)
+        return _one_row_points(base, resources[0], budgets, done, solver, limits)
+    return _several_row_points(base, budgets, done, solver, limits)
 
 
 def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> list[Budget]:
@@ -175,8 +175,18 @@ def _point(
     problem: ChoiceProblem, capacity: Budget, choice: tuple[int, ...], bound: float, supported: bool
 ) -> FrontierPoint:
     value, usage = price(problem, choice)
-    lower = value if value - bound <= 1e-12 * abs(value) else bound
-    return FrontierPoint(dict(capacity), choice, value, usage, lower, gap_of(value, lower), supported)
+    worth = math.fsum(np.abs(problem.value[range(len(choice)), choice]).tolist())
+    lower = value if value - bound <= NOISE * worth else bound
+    return FrontierPoint(dict(capacity), choice, value, usage, lower, gap_of(value, lower, worth), supported)
+
+
+def _proven_point(
+    base: ChoiceProblem, capacity: Budget, program: Program, outcome: Outcome, solver: str, limits: Limits
+) -> FrontierPoint | None:
+    """Return the point of an outcome, solved anew where rounding could hide a better plan; None without a plan."""
+    if outcome.columns is not None and proof.trusted(program, outcome.columns):
+        return _point(base, capacity, lift(base, program, outcome.columns), outcome.bound, supported=False)
+    return _solved_point(base, capacity, solver, limits)
 
 
 def _solved_points(
@@ -189,20 +199,29 @@ def _solved_points(
         if limits.expired():
             yield None
             return
-        left = None if limits.deadline == math.inf else limits.remaining_s()
-        # The resource that decides ties stays the first capacity.
-        asked = replace(base, capacity={**budget, **base.capacity})
-        answer = solve(asked, solver, relative_gap=limits.relative_gap, time_limit_s=left)
-        if answer.choice is not None:
-            yield _point(base, budget, answer.choice, answer.lower_bound, supported=False)
+        point = _solved_point(base, budget, solver, limits)
+        if point is not None:
+            yield point
+
+
+def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limits) -> FrontierPoint | None:
+    left = None if limits.deadline == math.inf else limits.remaining_s()
+    # The resource that decides ties stays the first capacity.
+    limited = replace(base, capacity={**budget, **base.capacity})
+    answer = solve(limited, solver, relative_gap=limits.relative_gap, time_limit_s=left)
+    if answer.choice is None:
+        return None
+    return _point(base, budget, answer.choice, answer.lower_bound, supported=False)
 
 
 def _several_row_points(
-    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], limits: Limits
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
 ) -> Iterator[FrontierPoint | None]:
     """Yield the best plan of each budget that has one, the loosest budget first."""
     whole = presolve(program_of(replace(base, capacity={**budgets[-1], **base.capacity})))
-    assert whole is not None  # the last budget is that of two plans
+    if whole is None or not proof.moderate(whole):
+        yield from _solved_points(base, budgets, done, solver, limits)
+        return
     order = [name for name, limit in {**budgets[-1], **base.capacity}.items() if limit != math.inf]
     solved = list(done.values())
     known: tuple[IntArray, ...] = ()
@@ -214,7 +233,7 @@ def _several_row_points(
             return
         same = next((point for point in solved if _still_best(point, budget)), None)
         if same is not None:
-            point = replace(same, capacity=dict(budget))
+            point: FrontierPoint | None = replace(same, capacity=dict(budget))
         else:
             capacity = {**budget, **base.capacity}
             rhs = np.array([capacity_with_rounding(capacity[name]) for name in order])
@@ -224,9 +243,10 @@ def _several_row_points(
                     yield None
                     return
                 continue
-            point = _point(base, budget, lift(base, whole, outcome.columns), outcome.bound, supported=False)
-        solved.append(point)
-        yield point
+            point = _proven_point(base, budget, whole, outcome, solver, limits)
+        if point is not None:
+            solved.append(point)
+            yield point
 
 
 def _still_best(point: FrontierPoint, budget: Budget) -> bool:
@@ -240,7 +260,7 @@ def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tupl
     part = drop_unfitting(whole)
     if part is None:
         return Outcome(None, math.inf, finished=True), known
-    there = branch.find(whole, part, np.arange(len(part.group)))
+    there = columns_in(whole, part, np.arange(len(part.group)))
     here = np.full(len(whole.group), -1)
     here[there] = np.arange(len(there))
     inside = [here[plan] for plan in known if (here[plan] >= 0).all()]
@@ -250,12 +270,17 @@ def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tupl
 
 
 def _one_row_points(
-    base: ChoiceProblem, name: str, budgets: list[Budget], done: Mapping[Key, FrontierPoint], limits: Limits
+    base: ChoiceProblem,
+    name: str,
+    budgets: list[Budget],
+    done: Mapping[Key, FrontierPoint],
+    solver: str,
+    limits: Limits,
 ) -> Iterator[FrontierPoint | None]:
     """Yield every supported plan, then the best plan of each budget, each started from the one before."""
     program = presolve(program_of(replace(base, capacity={name: budgets[-1][name]})))
-    assert program is not None  # the last budget is the usage of a plan
-    if not len(program.rhs):
+    if program is None or not proof.moderate(program):
+        yield from _solved_points(base, budgets, done, solver, limits)
         return
     hull = hull_of(program)
     known = set(done)
@@ -271,7 +296,9 @@ def _one_row_points(
             return
         limited = replace(program, rhs=np.array([capacity_with_rounding(budget[name])]))
         plan, bound = _next(limited, hull, plan, limits)
-        yield _point(base, budget, lift(base, program, plan), bound, supported=False)
+        proven = _proven_point(base, budget, program, Outcome(plan, bound, finished=True), solver, limits)
+        if proven is not None:
+            yield proven
 
 
 def _hull_points(
@@ -279,9 +306,10 @@ def _hull_points(
 ) -> Iterator[FrontierPoint]:
     stride = math.ceil(len(hull.usage) / MOST_HULL_POINTS)
     for index in range(0, len(hull.usage), stride):
-        choice = lift(base, program, hull.plan(program, index))
+        plan = hull.plan(program, index)
+        choice = lift(base, program, plan)
         value, usage = price(base, choice)
-        if _key({name: usage[name]}) not in done:
+        if _key({name: usage[name]}) not in done and proof.trusted(program, plan):
             yield _point(base, {name: usage[name]}, choice, value, supported=True)
 
 
@@ -295,7 +323,7 @@ def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits)
     return (start if outcome.columns is None else outcome.columns), outcome.bound
 
 
-def _monotone(points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+def _monotone(base: ChoiceProblem, points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
     """Sort; let no point be worse than one of smaller capacities, nor its bound above one's of smaller ones."""
     ordered = sorted(points, key=lambda p: (*p.capacity.values(), not p.supported))
     result: list[FrontierPoint] = []
@@ -306,8 +334,7 @@ def _monotone(points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
         best = min(inside, key=lambda p: p.value, default=point)
         if best.value < point.value:
             bound = min(point.lower_bound, best.value)
-            gap = gap_of(best.value, bound)
-            point = replace(best, capacity=point.capacity, lower_bound=bound, gap=gap, supported=False)
+            point = _point(base, point.capacity, best.choice, bound, supported=False)
         leader[tuple(second)] = point
         result.append(point)
     return tuple(result)

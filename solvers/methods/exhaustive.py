@@ -23,7 +23,7 @@ def label() -> str:
 
 
 def run(program: Program, limits: Limits) -> Outcome:
-    """Price every combination in blocks; equal costs (to 1e-12) are decided by `tie`, then by position.
+    """Price every combination in blocks; equal costs (up to rounding) are decided by `tie`, then by position.
 
     Raises:
         SolverError: There are more than five million plans.
@@ -33,7 +33,7 @@ def run(program: Program, limits: Limits) -> Outcome:
     if plans > MOST_PLANS:
         raise SolverError(f"exhaustive: {plans:.3g} plans, at most {MOST_PLANS:.0e} are tried. Use the solver 'ilp'.")
     best: tuple[float, float, IntArray] | None = None
-    span = float(np.abs(program.cost).sum())
+    noise = program.rounding()
     for first in range(0, plans, _BLOCK):
         if limits.expired():
             return Outcome(None if best is None else best[2], _trivial_bound(program), finished=False)
@@ -42,8 +42,8 @@ def run(program: Program, limits: Limits) -> Outcome:
         columns = columns[:, _fitting(program, columns)]
         if not columns.shape[1]:
             continue
-        found = _first(program.cost[columns].sum(axis=0), program.tie[columns].sum(axis=0), columns, span)
-        if best is None or _better(found, best, span):
+        found = _first(program.cost[columns].sum(axis=0), program.tie[columns].sum(axis=0), columns, noise)
+        if best is None or _better(found, best, noise):
             best = found
     if best is None:
         return Outcome(None, math.inf, finished=True)
@@ -65,13 +65,13 @@ def _fitting(program: Program, columns: IntArray) -> np.ndarray:
     return fits
 
 
-def _first(cost: FloatArray, tie: FloatArray, columns: IntArray, span: float) -> tuple[float, float, IntArray]:
-    equal = np.flatnonzero(cost <= cost.min() + 1e-12 * span)
+def _first(cost: FloatArray, tie: FloatArray, columns: IntArray, noise: float) -> tuple[float, float, IntArray]:
+    equal = np.flatnonzero(cost <= cost.min() + noise)
     chosen = equal[np.argmin(tie[equal])]
     return float(cost[chosen]), float(tie[chosen]), columns[:, chosen]
 
 
-def _better(found: tuple[float, float, IntArray], best: tuple[float, float, IntArray], span: float) -> bool:
-    if abs(found[0] - best[0]) > 1e-12 * span:
+def _better(found: tuple[float, float, IntArray], best: tuple[float, float, IntArray], noise: float) -> bool:
+    if abs(found[0] - best[0]) > noise:
         return found[0] < best[0]
     return found[1] < best[1]

@@ -9,7 +9,7 @@ from ..errors import SolverError
 from ..incumbent import incumbent
 from ..outcome import Limits, Outcome
 from ..presolve import cheapest
-from ..program import IntArray, Program
+from ..program import IntArray, Program, columns_in
 from ..relaxation import Relaxation, relax
 from . import milp
 
@@ -91,9 +91,7 @@ def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program
     mask = np.zeros(len(program.group), dtype=bool)
     mask[np.argsort(relaxation.reduced, kind="stable")[: len(plan) + WINDOW_COLUMNS]] = True
     mask[plan] = True
-    part = program.keep(mask)
-    assert part is not None  # every group has at least its planned column
-    return part
+    return program.take(mask)
 
 
 def _search(program: Program, part: Program, limits: Limits) -> Outcome:
@@ -101,7 +99,7 @@ def _search(program: Program, part: Program, limits: Limits) -> Outcome:
     outcome = branch.search(part, effort, milp.minimise)
     if outcome.columns is None:
         return outcome
-    return replace(outcome, columns=branch.find(program, part, outcome.columns))
+    return replace(outcome, columns=columns_in(program, part, outcome.columns))
 
 
 def _cheaper(program: Program, found: IntArray | None, plan: IntArray) -> IntArray:

@@ -260,9 +260,18 @@ def test_a_time_limit_never_yields_optimal(solver, hard):
     for seconds in (1e-6, 0.3):
         start = time.process_time()
         solution = solve(hard, solver, time_limit_s=seconds)
-        assert solution.status is Status.TIME_LIMIT
+        assert solution.status is (Status.NO_PLAN_FOUND if solution.choice is None else Status.TIME_LIMIT)
         assert solution.choice is None or violations(hard, solution.choice) == ()
         assert solution.lower_bound > -math.inf and time.process_time() - start < seconds + 1.5
+
+
+@pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
+def test_a_search_that_ends_before_any_plan_is_not_infeasible(solver, hard):
+    """Nothing found and nothing proven has a status of its own, with a bound and what to do."""
+    solution = solve(hard, solver, time_limit_s=1e-6)
+    assert solution.status is Status.NO_PLAN_FOUND and solution.choice is None and math.isnan(solution.value)
+    assert solution.conflicts == () and solution.nearest_capacity == {} and math.isfinite(solution.lower_bound)
+    assert "may be one" in str(solution) and "Allow more time" in str(solution)
 
 
 HARD_BY_HIGHS = """
