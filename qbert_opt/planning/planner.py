@@ -108,7 +108,7 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
     solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
-        raise InfeasibleError(why_infeasible(task, problem, solution, options))
+        raise InfeasibleError(why_infeasible(task, problem, solution))
     plan = Plan(problem, solution, *task.placed(solution.choice))
     return enforced(task, plan, options) if broken(task, plan) else plan
 

@@ -104,7 +104,7 @@ def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
     bound = problem.usage[SCHEDULED[row.resource]]
     least = attempt(replace(problem, value=np.where(problem.mask(), bound, np.nan)), options)
     if least.choice is None:
-        raise InfeasibleError(why_infeasible(task, problem, least, options))
+        raise InfeasibleError(why_infeasible(task, problem, least))
     plan = Plan(problem, least, *task.placed(least.choice))
     reached = measured(plan.report, row.measure)
     if reached > row.stated:
