@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import branch, proof
-from .engines import preferred
-from .errors import SolverError
-from .outcome import Limits, Outcome
-from .presolve import presolve
-from .pricing import capacity_with_rounding, price
-from .problem import ChoiceProblem
-from .program import Program, lift, program_of
+from .model.errors import SolverError
+from .model.pricing import capacity_with_rounding, price
+from .model.problem import ChoiceProblem
+from .model.program import Program, lift, program_of
+from .search import exact_search, proof
+from .search.default_engine import preferred
+from .search.outcome import Limits, Outcome
+from .search.presolve import presolve
 
 
 def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
@@ -123,4 +123,4 @@ def _any_plan(problem: ChoiceProblem) -> float:
 
 
 def _by_default(program: Program, limits: Limits) -> Outcome:
-    return branch.prove(program, limits, preferred())
+    return exact_search.prove(program, limits, preferred())

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import proof
 from .diagnosis import binding_rows, conflicting_rows, nearest_capacities
-from .errors import SolverError
-from .outcome import Limits, Outcome
-from .presolve import presolve
-from .pricing import price
-from .problem import ChoiceProblem
-from .program import lift, program_of
+from .model.errors import SolverError
+from .model.pricing import price
+from .model.problem import ChoiceProblem
+from .model.program import lift, program_of
+from .model.solution import NOISE, PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import method
-from .solution import NOISE, PROVEN_GAP, ChoiceSolution, Status, relative_gap
+from .search import proof
+from .search.outcome import Limits, Outcome
+from .search.presolve import presolve
 
 
 def solve(

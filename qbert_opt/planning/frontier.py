@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
-from solvers.solution import relative_gap
+from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, relative_gap, uniform_plans
 
 from ..errors import UsageError
 from ..jobs import Jobs

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from solvers import random_plans, shadow_price, top_k
-from solvers.solution import relative_gap
+from solvers import random_plans, relative_gap, shadow_price, top_k
 
 from ..activations import ActivationChoice, input_bits, planned_activations
 from ..allocation import Allocation, Limit, PlannedActivation, UniformPlan

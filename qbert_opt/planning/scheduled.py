@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers import ChoiceSolution, Status, price
-from solvers.solution import PROVEN_GAP, relative_gap
+from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
 from ..errors import InfeasibleError
 from ..limits import Row, measured, shown

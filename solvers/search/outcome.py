@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .program import IntArray, Program
+from ..model.program import IntArray, Program
 
 TIE_TOLERANCE = 1e-9
 """Plans whose values differ by less than this part of the value (above its least) count as equal."""

@@ -1,27 +1,22 @@
-"""The whole trade-off at once: least value for every capacity of one resource, or of two."""
+"""The points of a frontier, found in the way that suits the problem."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 
-from . import branch, proof, states
-from .diagnosis import least_of
-from .engines import preferred
-from .errors import SolverError
-from .hull import Hull, hull_of
-from .incumbent import polish
-from .outcome import Limits, Outcome
-from .presolve import drop_unfitting, presolve
-from .pricing import capacity_with_rounding, price
-from .problem import ChoiceProblem
-from .program import IntArray, Program, columns_in, lift, program_of
-from .solution import NOISE, PROVEN_GAP
-from .solution import relative_gap as gap_of
-from .solving import solve
+from ..model.pricing import capacity_with_rounding, price
+from ..model.problem import ChoiceProblem
+from ..model.program import IntArray, Program, columns_in, lift, program_of
+from ..model.solution import NOISE, relative_gap
+from ..search import exact_search, partial_plans, proof
+from ..search.default_engine import preferred
+from ..search.hull import Hull, hull_of
+from ..search.incumbent import polish
+from ..search.outcome import Limits, Outcome
+from ..search.presolve import drop_unfitting, presolve
+from ..solving import solve
 
 MOST_GROUPS_TOGETHER = 500
 """Items (tied ones count as one) up to which the points of several rows help each other."""
@@ -53,94 +48,16 @@ class FrontierPoint:
     supported: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frontier:
-    """Points by rising capacity (of the first resource, then the second); a larger capacity is never worse.
-
-    Attributes:
-        resources: One or two.
-        points: Supported plans and asked capacities together.
-        complete: False when the clock stopped it; pass it as `known` to go on.
-        runtime_s: Wall-clock time of the last call.
-    """
-
-    resources: tuple[str, ...]
-    points: tuple[FrontierPoint, ...]
-    complete: bool
-    runtime_s: float
-
-
-def pareto(
-    problem: ChoiceProblem,
-    resource: str | tuple[str, str],
-    *,
-    points: int = 200,
-    solver: str = "auto",
-    relative_gap: float = PROVEN_GAP,
-    time_limit_s: float | None = None,
-    known: Frontier | None = None,
-    on_point: Callable[[FrontierPoint], None] | None = None,
-) -> Frontier:
-    """Return the least value over the capacities of one resource or two, between floor and ceiling.
-
-    The other capacities, masks and links of the problem hold throughout; the capacity of the resource itself is
-    ignored. With one limited resource and no limit on families, all supported plans come from one sort. With several,
-    capacities are taken from the loosest down: a plan that fits smaller capacities is the best one for them too, and
-    each relaxation starts from the plans of those before. A limit on families, or thousands of items, leave one
-    solve per point, by `solver`.
-
-    Args:
-        problem: The tables.
-        resource: One name, or two for a grid.
-        points: Evenly spaced capacities (two resources: the side of the grid is the root, rounded up).
-        solver: For the points that need one.
-        relative_gap: Passed to `solver`.
-        time_limit_s: Stop after this many seconds, incomplete.
-        known: An earlier frontier of the same problem; its points are not solved again.
-        on_point: Called with each new point, say to store it.
-
-    Raises:
-        SolverError: A resource is unknown or repeated, there are fewer than two points, or no plan exists.
-    """
-    start = time.perf_counter()
-    resources = (resource,) if isinstance(resource, str) else tuple(resource)
-    _check(problem, resources, points)
-    others = {name: limit for name, limit in problem.capacity.items() if name not in resources}
-    # The first resource decides between equal values, unless the problem names another.
-    base = replace(problem, capacity=others, tie_break=problem.tie_break or resources[0])
-    limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
-    budgets = _budgets(base, resources, points)
-    done = {} if known is None else {_key(point.capacity): point for point in known.points}
-    found, complete = [*done.values()], True
-    for point in _points(base, resources, budgets, done, solver, limits):
-        if point is None:
-            complete = False
-            break
-        found.append(point)
-        if on_point is not None:
-            on_point(point)
-    return Frontier(resources, _monotone(base, found), complete, time.perf_counter() - start)
-
-
 Budget = Mapping[str, float]
 Key = tuple[tuple[str, float], ...]
 
 
-def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> None:
-    if not 1 <= len(set(resources)) == len(resources) <= 2:
-        raise SolverError(f"pareto: resource is {resources}. Give one name or two different ones.")
-    if points < 2:
-        raise SolverError(f"pareto: points is {points}. Give 2 or more.")
-    for name in resources:
-        if name not in problem.usage:
-            raise SolverError(f"pareto: {name!r} has no usage table. Resources: {', '.join(problem.usage)}.")
-
-
-def _key(capacity: Budget) -> Key:
+def key_of(capacity: Budget) -> Key:
+    """Return what tells one set of capacities from another."""
     return tuple(sorted(capacity.items()))
 
 
-def _points(
+def points_of(
     base: ChoiceProblem,
     resources: tuple[str, ...],
     budgets: list[Budget],
@@ -159,25 +76,14 @@ def _points(
     return _several_row_points(base, budgets, done, solver, limits)
 
 
-def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> list[Budget]:
-    """Return the asked capacities: evenly from the floor to the usage of the best plan without that capacity."""
-    axes = []
-    side = points if len(resources) == 1 else math.ceil(math.sqrt(points))
-    for name in resources:
-        floor, best = least_of(base, name), solve(replace(base, tie_break=name))
-        if best.choice is None or not math.isfinite(floor):
-            raise SolverError(f"pareto: no plan keeps the other rows. In conflict: {', '.join(best.conflicts)}.")
-        axes.append(np.linspace(floor, best.usage[name], side).tolist())
-    return [dict(zip(resources, limits, strict=True)) for limits in product(*axes)]
-
-
-def _point(
+def point_of(
     problem: ChoiceProblem, capacity: Budget, choice: tuple[int, ...], bound: float, supported: bool
 ) -> FrontierPoint:
+    """Return the point of a plan, priced from the tables, with a proven bound on every plan within the capacities."""
     value, usage = price(problem, choice)
     worth = math.fsum(np.abs(problem.value[range(len(choice)), choice]).tolist())
     lower = value if value - bound <= NOISE * worth else bound
-    return FrontierPoint(dict(capacity), choice, value, usage, lower, gap_of(value, lower, worth), supported)
+    return FrontierPoint(dict(capacity), choice, value, usage, lower, relative_gap(value, lower, worth), supported)
 
 
 def _proven_point(
@@ -185,7 +91,7 @@ def _proven_point(
 ) -> FrontierPoint | None:
     """Return the point of an outcome, solved anew where rounding could hide a better plan; None without a plan."""
     if outcome.columns is not None and proof.trusted(program, outcome.columns):
-        return _point(base, capacity, lift(base, program, outcome.columns), outcome.bound, supported=False)
+        return point_of(base, capacity, lift(base, program, outcome.columns), outcome.bound, supported=False)
     return _solved_point(base, capacity, solver, limits)
 
 
@@ -194,7 +100,7 @@ def _solved_points(
 ) -> Iterator[FrontierPoint | None]:
     """Yield a solved point per budget that has a plan."""
     for budget in budgets:
-        if _key(budget) in done:
+        if key_of(budget) in done:
             continue
         if limits.expired():
             yield None
@@ -211,7 +117,7 @@ def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limi
     answer = solve(limited, solver, relative_gap=limits.relative_gap, time_limit_s=left)
     if answer.choice is None:
         return None
-    return _point(base, budget, answer.choice, answer.lower_bound, supported=False)
+    return point_of(base, budget, answer.choice, answer.lower_bound, supported=False)
 
 
 def _several_row_points(
@@ -226,7 +132,7 @@ def _several_row_points(
     solved = list(done.values())
     known: tuple[IntArray, ...] = ()
     for budget in reversed(budgets):
-        if _key(budget) in done:
+        if key_of(budget) in done:
             continue
         if limits.expired():
             yield None
@@ -264,7 +170,7 @@ def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tupl
     here = np.full(len(whole.group), -1)
     here[there] = np.arange(len(there))
     inside = [here[plan] for plan in known if (here[plan] >= 0).all()]
-    outcome, met = branch.best_plan_from(part, limits, preferred(), inside)
+    outcome, met = exact_search.best_plan_from(part, limits, preferred(), inside)
     columns = None if outcome.columns is None else there[outcome.columns]
     return replace(outcome, columns=columns), (*(there[plan] for plan in met[:MOST_KNOWN]),)
 
@@ -285,11 +191,11 @@ def _one_row_points(
     hull = hull_of(program)
     known = set(done)
     for point in _hull_points(base, name, program, hull, done):
-        known.add(_key(point.capacity))
+        known.add(key_of(point.capacity))
         yield point
     plan: IntArray | None = None
     for budget in budgets:
-        if _key(budget) in known:
+        if key_of(budget) in known:
             continue
         if limits.expired():
             yield None
@@ -309,8 +215,8 @@ def _hull_points(
         plan = hull.plan(program, index)
         choice = lift(base, program, plan)
         value, usage = price(base, choice)
-        if _key({name: usage[name]}) not in done and proof.trusted(program, plan):
-            yield _point(base, {name: usage[name]}, choice, value, supported=True)
+        if key_of({name: usage[name]}) not in done and proof.trusted(program, plan):
+            yield point_of(base, {name: usage[name]}, choice, value, supported=True)
 
 
 def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits) -> tuple[IntArray, float]:
@@ -319,22 +225,5 @@ def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits)
     starts = [polish(limited, relaxation, plan) for plan in (relaxation.plans[0], before) if plan is not None]
     plans = [plan for plan in starts if plan is not None]
     start = min(plans, key=lambda plan: float(limited.cost[plan].sum()))
-    outcome = states.close(limited, relaxation, start, float(limited.cost[start].sum()), limits)
+    outcome = partial_plans.close(limited, relaxation, start, float(limited.cost[start].sum()), limits)
     return (start if outcome.columns is None else outcome.columns), outcome.bound
-
-
-def _monotone(base: ChoiceProblem, points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
-    """Sort; let no point be worse than one of smaller capacities, nor its bound above one's of smaller ones."""
-    ordered = sorted(points, key=lambda p: (*p.capacity.values(), not p.supported))
-    result: list[FrontierPoint] = []
-    leader: dict[tuple[float, ...], FrontierPoint] = {}  # best so far per capacity of the second resource
-    for point in ordered:
-        _, *second = point.capacity.values()
-        inside = [best for limit, best in leader.items() if all(a <= b for a, b in zip(limit, second, strict=True))]
-        best = min(inside, key=lambda p: p.value, default=point)
-        if best.value < point.value:
-            bound = min(point.lower_bound, best.value)
-            point = _point(base, point.capacity, best.choice, bound, supported=False)
-        leader[tuple(second)] = point
-        result.append(point)
-    return tuple(result)

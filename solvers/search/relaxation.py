@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .program import FloatArray, IntArray, Program
+from ..model.program import FloatArray, IntArray, Program
 
 _MOST_ROUNDS = 300
 _ENOUGH = 1e-10  # relative distance of bound and master value at which to stop

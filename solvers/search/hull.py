@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .program import FloatArray, IntArray, Program
+from ..model.program import FloatArray, IntArray, Program
 from .relaxation import Relaxation, sum_rounding
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..model.program import FloatArray, IntArray, Program
 from .outcome import Limits, Outcome, tie_cutoff
-from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
 MOST_STATES = 3_000_000

@@ -1,9 +1,9 @@
 """Exact answers: a bound, a good plan, and a search among the few columns that are left between them.
 
 A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
-leaves a core of some hundred columns for the states or for an engine. Engines have absolute tolerances (about 1e-6),
-so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is rescaled before, and every plan
-is priced exactly after.
+leaves a core of some hundred columns for the search over partial plans or for an engine. Engines have absolute
+tolerances (about 1e-6), so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is
+rescaled before, and every plan is priced exactly after.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from . import families, states
-from .errors import SolverError
+from ..model.errors import SolverError
+from ..model.program import IntArray, Program, columns_in
+from . import families, partial_plans
 from .incumbent import incumbent
 from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import cheapest, drop_unfitting
-from .program import IntArray, Program, columns_in
 from .relaxation import Relaxation, relax
 
 COST_SPAN = 1e6
@@ -26,7 +26,7 @@ ROW_SPAN = 1e4
 _MOST_REJECTED = 50
 _SMALL = 100  # columns whose second search costs next to nothing
 _MOST_DIFFERENCES = 200_000
-_QUICK_STATES = 50_000
+_QUICK_PLANS = 50_000
 """Partial plans (some 0.2 s) after which an engine is the better choice."""
 
 
@@ -140,8 +140,8 @@ class ByEngine:
 
 
 @dataclass(slots=True)
-class StatesFirst:
-    """The closer that tries the states, and an engine where there are too many; `used_engine` says whether it was."""
+class PartialPlansFirst:
+    """The closer that tries partial plans first, and an engine where there are too many; `used_engine` says which."""
 
     engine: Engine
     used_engine: bool = False
@@ -152,7 +152,7 @@ class StatesFirst:
         """Search for a plan below `cost`."""
         bound = relaxation.bound
         if program.max_families is None:
-            quick = states.close(program, relaxation, plan, cost, limits, _QUICK_STATES)
+            quick = partial_plans.close(program, relaxation, plan, cost, limits, _QUICK_PLANS)
             if quick.finished or limits.expired():
                 return quick
             bound = quick.bound

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import SolverError
+from ..model.errors import SolverError
+from ..model.program import FloatArray, IntArray, Program, columns_in
+from ..model.solution import PROVEN_GAP
 from .outcome import TIE_TOLERANCE, Limits, Outcome
 from .presolve import drop_unfitting
-from .program import FloatArray, IntArray, Program, columns_in
-from .solution import PROVEN_GAP
 
 ARITHMETIC = 1e-12
 """Error of a proven bound as a part of Σ_g max_j |c_j|: float sums (1e-14) and engine tolerances (1e-13)."""

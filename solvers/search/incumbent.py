@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .program import FloatArray, IntArray, Program
+from ..model.program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
 _PAIR_COLUMNS = 300  # columns of least reduced cost that are tried in pairs

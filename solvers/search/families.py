@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from ..model.program import NO_FAMILY, FloatArray, IntArray, Program, columns_in
 from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import drop_unfitting
-from .program import NO_FAMILY, FloatArray, IntArray, Program, columns_in
 from .relaxation import relax, sum_rounding
 
 MOST_SETS = 20_000
