@@ -213,8 +213,8 @@ def _shards(index: Path) -> list[Path]:
         different = sorted(listed ^ read_header(index.parent / file).keys())
         if different:
             raise InputFileError(
-                f"{index}: says that {file} {'holds' if different[0] in listed else 'does not hold'} {different[0]}, and "
-                "the file says otherwise. Save the model anew."
+                f"{index}: says that {file} {'holds' if different[0] in listed else 'does not hold'} {different[0]}; "
+                "the file disagrees. Save the model anew."
             )
         files.append(index.parent / file)
     return files

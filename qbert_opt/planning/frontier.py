@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
-from solvers.solution import relative_gap
+from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, relative_gap, uniform_plans
 
 from ..errors import UsageError
 from ..runtime import plain_text
