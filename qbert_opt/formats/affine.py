@@ -100,7 +100,7 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
     if matrix.codebook is not None:
         raise UsageError(
             f"{name}: has form {layout.form}, whose levels lie anywhere: integer engines cannot run it. "
-            "Run it with --engine torch, or plan with --forms offset,symmetric,zero-point."
+            "Run it with `engine` torch, or plan with `forms` offset,symmetric,zero-point."
         )
     scale, offset, zero = matrix.scale.numpy(), matrix.offset.numpy(), matrix.zero.numpy()
     if layout.axis == "rows":
@@ -118,7 +118,7 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     Raises:
         UsageError: integer products cannot round its inputs in this way; names it.
     """
-    own = "--activations int8 rounds inputs in the engine's own way instead."
+    own = "`activations` int8 rounds inputs in the engine's own way instead."
     if planned.low is None or planned.high is None:
         raise UsageError(
             f"{name}: its inputs are rounded per token, which no engine here does with packed weights. {own}"
@@ -128,7 +128,7 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     if matrix.scale.shape[1] > 1:
         raise UsageError(
             f"{name}: columns:{matrix.group_size} has several ranges per output; products with one range of inputs "
-            f"take one. Plan with --groupings rows:1,rows:heads,rows:128,rows:each. {own}"
+            f"take one. Plan with `groupings` rows:1,rows:heads,rows:128,rows:each. {own}"
         )
     low, high = min(planned.low, 0.0), max(planned.high, 0.0)
     scale = max((high - low) / 255, SMALLEST_INPUT_SCALE)

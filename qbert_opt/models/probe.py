@@ -80,7 +80,7 @@ def check_batching(
     difference = (beside - single).abs().max()
     if difference > TOLERANCE * largest:
         raise InputFileError(
-            f"{name}: a text answers differently beside a longer one (by {difference:.2g}; answers reach {largest:.2g}): "
+            f"{name}: a text answers differently beside a longer one (by {difference:.2g} of {largest:.2g}): "
             "padding changes it. Save a model and tokenizer that leave padding out (attention mask, padding token)."
         )
 

@@ -169,7 +169,7 @@ def top_plans(
     """
     apart = max(1, len(task.items) // 10) if apart is None else apart
     if apart > len(task.items):
-        raise UsageError(f"--apart {apart}: there are {len(task.items)} matrices and scored tables.")
+        raise UsageError(f"`apart` {apart}: there are {len(task.items)} matrices and scored tables.")
     rivals = top_k(
         best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
         relative_gap=options.relative_gap,

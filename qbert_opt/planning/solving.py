@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwmodels import CostReport
 
 
-LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}
+LINKS = {"ties": "`ties` conflicts with them", "max_families": "`max_formats` {} conflicts with them"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
         if resource == LOSS and constraints.max_loss is not None:
             above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
             stated, least = shown_apart(LOSS, constraints.max_loss, constraints.max_loss + above)
-            parts.append(f"--max-loss = {stated}: nearest feasible {least}")
+            parts.append(f"`max_loss` = {stated}: nearest feasible {least}")
         if resource in LINKS:
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)

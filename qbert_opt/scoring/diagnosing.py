@@ -87,7 +87,7 @@ def diagnose(
     """
     if plan.points < 3 or plan.points % 2 == 0:
         raise UsageError(
-            f"--points {plan.points}: not odd and at least 3; the model itself is the point in the middle."
+            f"`points` {plan.points}: not odd and at least 3; the model itself is the point in the middle."
         )
     if not loaded.head.spec.loss.softmax:
         raise UsageError(
@@ -101,7 +101,7 @@ def diagnose(
     cut = num_cut(batches)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
-        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
+        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with `label_column`.")
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
     shares = MemoryShares(memory_limit_bytes)
@@ -187,7 +187,7 @@ def _modules(profile: ModelProfile, layer: int | None) -> list[str]:
         UsageError: no such layer.
     """
     if layer is not None and not 1 <= layer <= profile.num_blocks:
-        raise UsageError(f"--layer {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
+        raise UsageError(f"`layer` {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
     return [matrix.module for matrix in profile.matrices if layer is None or matrix.block == layer - 1]
 
 
@@ -200,7 +200,7 @@ def _top_two(
     except ArpackNoConvergence:
         raise UsageError(
             f"diagnose: the top two eigenvectors did not settle within {operator.num_products} Hessian products. "
-            "Raise --memory-limit, or diagnose one --layer."
+            "Raise `memory_limit_bytes`, or diagnose one `layer`."
         ) from None
     first, second = (EigenPair(p.value, -p.vector if p.vector @ gradient > 0 else p.vector) for p in pairs)
     return first, second
