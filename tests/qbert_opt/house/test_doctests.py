@@ -17,9 +17,8 @@ EXAMPLES = sorted(
 
 @pytest.mark.parametrize("module", EXAMPLES)
 def test_docstring_examples(module):
-    """Every example prints what its docstring says."""
-    failed, attempted = doctest.testmod(importlib.import_module(module))
-    assert attempted and not failed
+    """Every example prints what its docstring says; one that needs a model on disk is marked as skipped there."""
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 def test_there_are_examples():
