@@ -56,8 +56,8 @@ def read_config(files: ModelFiles) -> Any:
     kind = files.config.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise InputFileError(
-            f"{files.name}: config.json names model_type {kind!r}, which the installed transformers does not know. Give "
-            "a BERT-style model; check the spelling, or upgrade transformers."
+            f"{files.name}: config.json names model_type {kind!r}, which the installed transformers does not know. "
+            "Give a BERT-style model; check the spelling, or upgrade transformers."
         )
     with refusing(files.name):
         config = AutoConfig.from_pretrained(files.folder, local_files_only=True)

@@ -212,10 +212,8 @@ def _shards(index: Path) -> list[Path]:
         listed = {tensor for tensor, where in named.items() if where == file}
         different = sorted(listed ^ read_header(index.parent / file).keys())
         if different:
-            raise InputFileError(
-                f"{index}: says that {file} {'holds' if different[0] in listed else 'does not hold'} {different[0]}, and "
-                "the file says otherwise. Save the model anew."
-            )
+            fault = "is listed there and missing" if different[0] in listed else "is there and not listed"
+            raise InputFileError(f"{index}: {file}: {different[0]} {fault}. Save the model anew.")
         files.append(index.parent / file)
     return files
 
