@@ -46,7 +46,9 @@ class TracedModel:
 
 def traceable(loaded: LoadedModel) -> TracedModel:
     """Wrap a loaded model; a dry run on two texts says which outputs it has."""
-    encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt"))
+    encoded: dict[str, Any] = dict(
+        loaded.tokenizer(EXAMPLE, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt")
+    )
     with torch.no_grad():
         found = loaded.model(**encoded, return_dict=True)
     outputs = tuple(name for name in OUTPUTS if name in found)

@@ -93,7 +93,7 @@ def read_model_files(source: str | Path) -> ModelFiles:
     config = read_json(folder / CONFIG)
     _check_requests(folder, name, config)
     tensors: dict[str, StoredTensor] = {}
-    for file in _weight_files(folder, name):
+    for file in _weight_files(folder, name, config):
         tensors.update(read_header(file))
     return ModelFiles(folder, name, config, tensors)
 
@@ -177,7 +177,7 @@ def _check_requests(folder: Path, name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def _weight_files(folder: Path, name: str) -> list[Path]:
+def _weight_files(folder: Path, name: str, config: Mapping[str, Any]) -> list[Path]:
     whole, index = folder / WEIGHTS, folder / INDEX
     if whole.exists() and index.exists():
         raise InputFileError(f"{name}: has {WEIGHTS} and {INDEX}, and only one can be meant. Remove the older one.")
@@ -187,9 +187,10 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
         return _shards(index)
     pickled = next((file for file in PICKLED if (folder / file).exists()), None)
     if pickled is not None:
+        named = (config.get("architectures") or ["AutoModel"])[0]
         raise InputFileError(
             f"{name}: has no {WEIGHTS}, only {pickled}, which can run code when it is opened. If you trust it, convert "
-            "it: AutoModelForSequenceClassification (or its class).from_pretrained(DIR).save_pretrained(DIR)."
+            f"it in Python: transformers.{named}.from_pretrained({name!r}).save_pretrained({name!r})."
         )
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     hint = f" (there is {others[0]})" if others else ""
@@ -212,10 +213,8 @@ def _shards(index: Path) -> list[Path]:
         listed = {tensor for tensor, where in named.items() if where == file}
         different = sorted(listed ^ read_header(index.parent / file).keys())
         if different:
-            raise InputFileError(
-                f"{index}: says that {file} {'holds' if different[0] in listed else 'does not hold'} {different[0]}; "
-                "the file disagrees. Save the model anew."
-            )
+            fault = "is listed there and missing" if different[0] in listed else "is there and not listed"
+            raise InputFileError(f"{index}: {file}: {different[0]} {fault}. Save the model anew.")
         files.append(index.parent / file)
     return files
 

@@ -105,7 +105,8 @@ class LoadedModel:
         """One short sample without padding."""
         if self.given_example is not None:
             return self.given_example
-        return TokenBatch(dict(self.tokenizer("turn the light on", return_tensors="pt")), (0,))
+        short = {"truncation": True, "max_length": self.longest, "return_tensors": "pt"}
+        return TokenBatch(dict(self.tokenizer("turn the light on", **short)), (0,))
 
 
 def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_size: int) -> list[TokenBatch]:

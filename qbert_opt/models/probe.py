@@ -80,8 +80,8 @@ def check_batching(
     difference = (beside - single).abs().max()
     if difference > TOLERANCE * largest:
         raise InputFileError(
-            f"{name}: a text answers differently beside a longer one (by {difference:.2g} of {largest:.2g}): "
-            "padding changes it. Save a model and tokenizer that leave padding out (attention mask, padding token)."
+            f"{name}: a sample answers differently beside a longer one (by {difference:.2g}; answers reach "
+            f"{largest:.2g}), so padding changes it. The attention mask must leave padding out."
         )
 
 

@@ -86,7 +86,7 @@ def test_pickled_weights_are_not_read(folder, tiny):
     """Weight files that can run code are refused even where they are the only ones."""
     (folder / "model.safetensors").unlink()
     torch.save(tiny.model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(InputFileError, match=r"only pytorch_model.bin, which can run code .* save_pretrained\(DIR\)"):
+    with pytest.raises(InputFileError, match=r"only pytorch_model.bin, which can run code .*\.save_pretrained\("):
         load_model(folder)
 
 
