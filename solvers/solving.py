@@ -35,9 +35,14 @@ def solve(
     Args:
         problem: What to choose.
         solver: A name from `available()`.
-        time_limit_s: Stop after this many seconds with the best plan so far; never called "optimal".
+        time_limit_s: Stop after this many seconds with the best plan so far, status `TIME_LIMIT`, or
+            `NO_PLAN_FOUND` where there is none yet.
         relative_gap: The search may stop at this proven gap; above 1e-6 the answer is "feasible".
-        seed: Of those solvers that draw numbers.
+        seed: For solvers that draw random numbers.
+
+    Returns:
+        The plan, priced from the tables, with status, bound and gap; without a plan, why there is none: proven
+        infeasible (with conflicting rows and the nearest feasible capacities), or not found before the search ended.
 
     Raises:
         SolverError: The solver is unknown, unusable here or not made for this problem, or an option is out of

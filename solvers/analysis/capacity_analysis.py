@@ -26,6 +26,9 @@ def shadow_price(
         step: How much more, in the resource's unit.
         **solve_options: Passed to `solve`.
 
+    Returns:
+        How much the value falls, in its own unit; at least 0.
+
     Raises:
         SolverError: There is no plan or no such capacity, or the step is not positive.
     """
@@ -46,6 +49,13 @@ def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]
 
     Floor: the least usage of any plan under masks, pins, ties and families. Ceiling: the usage of the
     best-valued plan without any capacity (of equal values, the one that uses least).
+
+    Args:
+        problem: Rows and tables; its capacities are ignored.
+        resource: One with a usage table.
+
+    Returns:
+        Floor and ceiling, in the unit of the resource.
 
     Raises:
         SolverError: The resource has no usage table, or masks and links leave no plan.
@@ -98,6 +108,9 @@ def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = 
         resource: What to spare; its own capacity is ignored.
         max_value: Largest value that a plan may have.
         row: Name of the value as a resource; the first of the capacities.
+
+    Returns:
+        A problem whose value is the usage of `resource`.
 
     Raises:
         SolverError: The resource has no usage table, or `max_value` is NaN.

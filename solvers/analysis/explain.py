@@ -50,6 +50,13 @@ def explain(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[Reason, ...]
 
     Options that are worse in value and use at least as much of everything say nothing and are passed over.
 
+    Args:
+        problem: Rows and tables.
+        choice: Option index of each item.
+
+    Returns:
+        One reason per item; changes in the units of the tables.
+
     Raises:
         SolverError: The plan has not one known option per item.
     """

@@ -23,7 +23,7 @@ class Frontier:
 
     Attributes:
         resources: One or two.
-        points: Supported plans and asked capacities together.
+        points: Supported plans and evenly spaced capacities together.
         complete: False when the clock stopped it; pass it as `known` to go on.
         runtime_s: Wall-clock time of the last call.
     """
@@ -63,6 +63,9 @@ def pareto(
         known: An earlier frontier of the same problem; its points are not solved again.
         on_point: Called with each new point, say to store it.
 
+    Returns:
+        Points by rising capacity, each with a proven bound; incomplete when the clock stopped it.
+
     Raises:
         SolverError: A resource is unknown or repeated, there are fewer than two points, or no plan exists.
     """
@@ -75,15 +78,15 @@ def pareto(
     limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
     budgets = _budgets(base, resources, points)
     done = {} if known is None else {key_of(point.capacity): point for point in known.points}
-    found, complete = [*done.values()], True
+    collected, complete = [*done.values()], True
     for point in points_of(base, resources, budgets, done, solver, limits):
         if point is None:
             complete = False
             break
-        found.append(point)
+        collected.append(point)
         if on_point is not None:
             on_point(point)
-    return Frontier(resources, _monotone(base, found), complete, time.perf_counter() - start)
+    return Frontier(resources, _monotone(base, collected), complete, time.perf_counter() - start)
 
 
 def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> None:
@@ -97,7 +100,7 @@ def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> N
 
 
 def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> list[Budget]:
-    """Return the asked capacities: evenly from the floor to the usage of the best plan without that capacity."""
+    """Return evenly spaced capacities, from the floor to the usage of the best plan without that capacity."""
     axes = []
     side = points if len(resources) == 1 else math.ceil(math.sqrt(points))
     for name in resources:

@@ -48,9 +48,9 @@ class Exhaustive:
             columns = columns[:, _fitting(program, columns)]
             if not columns.shape[1]:
                 continue
-            found = _first(program.cost[columns].sum(axis=0), program.tie[columns].sum(axis=0), columns, noise)
-            if best is None or _better(found, best, noise):
-                best = found
+            candidate = _first(program.cost[columns].sum(axis=0), program.tie[columns].sum(axis=0), columns, noise)
+            if best is None or _better(candidate, best, noise):
+                best = candidate
         if best is None:
             return Outcome(None, math.inf, finished=True)
         return Outcome(best[2], best[0], finished=True)
@@ -80,7 +80,7 @@ def _first(cost: FloatArray, tie: FloatArray, columns: IntArray, noise: float) -
     return float(cost[chosen]), float(tie[chosen]), columns[:, chosen]
 
 
-def _better(found: tuple[float, float, IntArray], best: tuple[float, float, IntArray], noise: float) -> bool:
-    if abs(found[0] - best[0]) > noise:
-        return found[0] < best[0]
-    return found[1] < best[1]
+def _better(candidate: tuple[float, float, IntArray], best: tuple[float, float, IntArray], noise: float) -> bool:
+    if abs(candidate[0] - best[0]) > noise:
+        return candidate[0] < best[0]
+    return candidate[1] < best[1]

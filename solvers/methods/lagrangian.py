@@ -85,11 +85,11 @@ def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: L
         if closed.finished or limits.expired() or len(program.rhs) == 1:
             return replace(closed, finished=not limits.expired())
     if len(core.group) > CORE_COLUMNS:
-        found = _search(program, _window(program, relaxation, plan), limits)
-        return Outcome(_cheaper(program, found.columns, plan), relaxation.bound, not limits.expired())
-    found = _search(program, core, limits)
-    bound = max(relaxation.bound, min(found.bound, cost))
-    return Outcome(_cheaper(program, found.columns, plan), bound, finished=not limits.expired())
+        searched = _search(program, _window(program, relaxation, plan), limits)
+        return Outcome(_cheaper(program, searched.columns, plan), relaxation.bound, not limits.expired())
+    searched = _search(program, core, limits)
+    bound = max(relaxation.bound, min(searched.bound, cost))
+    return Outcome(_cheaper(program, searched.columns, plan), bound, finished=not limits.expired())
 
 
 def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program:
@@ -108,5 +108,5 @@ def _search(program: Program, part: Program, limits: Limits) -> Outcome:
     return replace(outcome, columns=columns_in(program, part, outcome.columns))
 
 
-def _cheaper(program: Program, found: IntArray | None, plan: IntArray) -> IntArray:
-    return plan if found is None or program.cost[found].sum() >= program.cost[plan].sum() else found
+def _cheaper(program: Program, other: IntArray | None, plan: IntArray) -> IntArray:
+    return plan if other is None or program.cost[other].sum() >= program.cost[plan].sum() else other

@@ -17,6 +17,9 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
         problem: The tables.
         choice: Option index of each item.
 
+    Returns:
+        The value, in the unit of the table, and the usage of every resource, in its own unit.
+
     Raises:
         SolverError: The plan has not one known option per item.
     """
@@ -44,7 +47,18 @@ def capacity_with_rounding(limit: float) -> float:
 
 
 def violations(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
-    """Return the rows that a plan breaks: resource names, "allowed", "pins", "ties", "max_families"."""
+    """Return the rows that a plan breaks: resource names, "allowed", "pins", "ties", "max_families".
+
+    Args:
+        problem: The rows.
+        choice: Option index of each item.
+
+    Returns:
+        Empty when the plan keeps every row; a capacity may be exceeded by `ROUNDING` of it.
+
+    Raises:
+        SolverError: The plan has not one known option per item.
+    """
     _, usage = price(problem, choice)
     broken = [name for name, limit in problem.capacity.items() if usage[name] > capacity_with_rounding(limit)]
     if problem.allowed is not None and not problem.allowed[range(len(choice)), choice].all():

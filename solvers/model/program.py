@@ -140,8 +140,8 @@ def _families(problem: ChoiceProblem) -> IntArray:
 def columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
     """Return the columns of `program` that have group and option of these columns of a part of it."""
     width = int(program.option.max()) + 1
-    wanted = part.group[columns] * width + part.option[columns]
-    return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)
+    keys = part.group[columns] * width + part.option[columns]
+    return np.searchsorted(program.group * width + program.option, keys).astype(np.int64)
 
 
 def lift(problem: ChoiceProblem, program: Program, columns: Sequence[int] | IntArray) -> tuple[int, ...]:

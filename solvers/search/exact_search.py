@@ -135,8 +135,8 @@ class ByEngine:
         bound = max(relaxation.bound, min(outcome.bound, cost))
         if outcome.columns is None:
             return Outcome(plan, bound, outcome.finished)
-        found = columns_in(program, core, outcome.columns)
-        return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
+        better = columns_in(program, core, outcome.columns)
+        return Outcome(better if program.cost[better].sum() < cost else plan, bound, outcome.finished)
 
 
 @dataclass(slots=True)

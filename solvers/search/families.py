@@ -85,9 +85,9 @@ def _least_tie(program: Program, best: IntArray, sets: IntArray, tie: TieBreaker
     for members in sets:
         part = _restrict(program, members)
         elsewhere = not set(program.family[best].tolist()) <= {*members.tolist(), NO_FAMILY}
-        found = None if part is None else tie(part, float(program.cost[best].sum()), elsewhere)
-        if part is not None and found is not None and part.tie[found].sum() < program.tie[best].sum():
-            best = columns_in(program, part, found)
+        plan = None if part is None else tie(part, float(program.cost[best].sum()), elsewhere)
+        if part is not None and plan is not None and part.tie[plan].sum() < program.tie[best].sum():
+            best = columns_in(program, part, plan)
     return best
 
 

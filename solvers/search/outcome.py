@@ -29,7 +29,7 @@ class Limits:
     most_nodes: int | None = None  # of the tree of `milp`: an effort that does not depend on the machine
 
     def engine_gap(self) -> float:
-        """Return the gap for an engine: well inside the proof that is asked for, since costs are shifted."""
+        """Return the gap for an engine: well inside the required one, since costs are shifted."""
         return self.relative_gap * 1e-3 if self.relative_gap <= 1e-6 else self.relative_gap
 
     def remaining_s(self) -> float:

@@ -72,15 +72,15 @@ def close(
         search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + 4 * program.rounding(cost))
         if search is None:
             return Outcome(plan, cost, finished=True)
-        found = search.run(width, limits, most_states)
-        if found.plan is not None:
-            found_cost = float(program.cost[found.plan].sum())
-            if found_cost <= tie_cutoff(program, cost):
-                plan, cost = found.plan, min(cost, found_cost)
+        searched = search.run(width, limits, most_states)
+        if searched.plan is not None:
+            its_cost = float(program.cost[searched.plan].sum())
+            if its_cost <= tie_cutoff(program, cost):
+                plan, cost = searched.plan, min(cost, its_cost)
                 settled = any(np.array_equal(row, program.tie) for row in program.rows)
-        if found.left_out == np.inf:
+        if searched.left_out == np.inf:
             return Outcome(plan, cost, finished=True, tie_settled=settled)
-        bound = max(bound, min(found.left_out, cost))
+        bound = max(bound, min(searched.left_out, cost))
         if limits.expired():
             break
         if plan is not None and cost - bound <= limits.engine_gap() * abs(cost):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, violations
-from solvers.methods import exhaustive, ilp
+from solvers.methods import exhaustive, ilp, lagrangian
 from solvers.model.program import program_of
 from solvers.search import partial_plans
 from solvers.search.outcome import Limits
@@ -70,6 +70,24 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         rounding = 1e-9 * np.abs(np.where(problem.mask(), problem.value, 0)).sum()
         assert violations(problem, found.choice) == ()
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
+
+
+@pytest.mark.parametrize("core_columns", [0, 10_000])
+def test_lagrangian_with_a_core_too_large_for_partial_plans(core_columns, monkeypatch):
+    """A window of the core, or the whole core with a limited effort: still a plan that fits, and a true bound."""
+    monkeypatch.setattr(lagrangian, "CORE_COLUMNS", core_columns)
+    monkeypatch.setattr(lagrangian, "WINDOW_COLUMNS", 20)
+    monkeypatch.setattr(lagrangian, "MOST_STATES", 1)
+    monkeypatch.setattr(partial_plans, "_WIDTHS", (2,))
+    rng = np.random.default_rng(11)
+    for _ in range(5):
+        value = 10.0 ** rng.uniform(-3, 0, (25, 6))
+        usage = {name: rng.uniform(1, 9, (25, 6)) / value**0.3 for name in "ab"}
+        capacity = {name: 0.8 * table.mean(axis=1).sum() for name, table in usage.items()}
+        problem = ChoiceProblem(tuple(map(str, range(25))), tuple("uvwxyz"), value, usage, capacity)
+        answer, exact = solve(problem, "lagrangian"), solve(problem, "ilp")
+        assert exact.status is Status.OPTIMAL and violations(problem, answer.choice) == ()
+        assert answer.lower_bound <= exact.value * (1 + 1e-6) <= answer.value * (1 + 2e-6)
 
 
 @MANY
