@@ -65,7 +65,8 @@ def command(
         truth = outputs(original, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.expected_loss:.3g}"
+    void = plan is None or plan.loss_unit != found.loss_unit or _is_trained(folder)
+    predicted = "-" if plan is None or void else f"{plan.expected_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
     rows.append((folder, found, f"{size:,}", predicted))
     timings = []
@@ -89,3 +90,13 @@ def command(
         return
     for line in timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s):
         typer.echo(line)
+
+
+def _is_trained(folder: str) -> bool:
+    """Tell whether training changed a folder's codes, so that the plan's prediction is of other ones."""
+    from pathlib import Path
+
+    from ...checkpoint.reader import is_quantized
+    from ...checkpoint.record import read_record
+
+    return is_quantized(folder) and read_record(Path(folder)).training is not None
