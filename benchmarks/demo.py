@@ -118,12 +118,12 @@ def report(folder: Path, model: Path, plans: dict[str, Path]) -> None:
         quantized, allocation = load_quantized(out)
         found = evaluate(quantized, test, truth)
         is_kl = "KL" in allocation.loss_unit
-        rows.append((name, found, f"{folder_bytes(out):,}", f"{allocation.expected_loss:.4f}" if is_kl else "-"))
+        rows.append((name, found, f"{folder_bytes(out):,}", f"{allocation.predicted_loss:.4f}" if is_kl else "-"))
         results[name] = {
             "encoder_bytes": read_allocation(plan).encoder_bytes,
             "average_bits": allocation.average_bits,
             "bytes_on_disk": folder_bytes(out),
-            "predicted_kl": allocation.expected_loss if is_kl else None,
+            "predicted_kl": allocation.predicted_loss if is_kl else None,
             "measured_kl": [found.kl.value, found.kl.low, found.kl.high] if found.kl else None,
             "accuracy": [found.accuracy.value, found.accuracy.low, found.accuracy.high] if found.accuracy else None,
             "flipped": found.flipped,

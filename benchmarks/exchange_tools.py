@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from qbert_opt.configs.offers import Offer
+from qbert_opt.configs.tool import config_tool
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
@@ -28,7 +29,7 @@ from qbert_opt.spec.choices import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
 from qbert_opt.spec.scores import Provenance, ScoreTable
-from qbert_opt.workflows.exchange import export_cost, export_plan, refit, tool_named
+from qbert_opt.workflows.exchange import export_cost, export_plan, refit
 
 HIDDEN, WIDE, LAYERS, HEADS = 256, 512, 2, 4
 PARTS = {
@@ -254,9 +255,9 @@ def shape(module: str) -> tuple[int, int]:
 def run_check(tool: str) -> dict[str, object]:
     """Export, load, compare; what a tool did otherwise than our exporter says is listed."""
     exporter = "compressed-tensors" if tool == "llm-compressor" else tool
-    suffix = ".yaml" if tool == "llm-compressor" else tool_named(exporter).SUFFIXES[0]
+    suffix = ".yaml" if tool == "llm-compressor" else config_tool(exporter).SUFFIXES[0]
     plan = synthetic_plan()
-    export = export_plan(plan, tool_named(exporter), suffix)
+    export = export_plan(plan, config_tool(exporter), suffix)
     offers: dict[str, Offer] = {item.matrix.module: item.offer for item in export.carried}
     with tempfile.TemporaryDirectory() as folder:
         found = globals()[f"check_{tool.replace('-', '_')}"](export.text, offers, Path(folder))
@@ -280,7 +281,7 @@ def price(exporter: str) -> dict[str, float | int | str]:
     """What the README's plan (bundled scores, 25 MB) loses in a tool: by its nearest formats, and solved again."""
     scores = reference_scores()
     plan = allocate(scores, Limits(encoder_bytes=25_000_000))
-    tool = tool_named(exporter)
+    tool = config_tool(exporter)
     export = export_plan(plan, tool, tool.SUFFIXES[0])
     found: dict[str, float | int | str] = {
         "planned_loss": plan.predicted_loss,

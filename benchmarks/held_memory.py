@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from hwmodels.measured import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
+from hwmodels import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
 from qbert_opt.device_profiling import engine_bench, fitting
 from qbert_opt.device_profiling.bench import Shape, Subject
 from qbert_opt.device_profiling.benches import find_bench

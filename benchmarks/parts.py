@@ -26,6 +26,7 @@ from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import Evaluation, evaluate, outputs
 from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.planning.assembly import with_activations
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantization.activation_quant import with_rounded_inputs
@@ -187,7 +188,7 @@ def on_top(bench: Bench) -> None:
         name = f"plan {BUDGET} E{tables_at} {'A8 ' + scheme if scheme else 'A32'}"
         if name in bench.done:
             continue
-        plan = allocate(scores, limits, table_bits=(tables_at,))
+        plan = allocate(scores, limits, constraints=PlanConstraints(table_bits=(tables_at,)))
         if scheme:
             wanted = [c for c in activation_grid((8,)) if c.scheme == scheme]
             plan = with_activations(plan, allocate_inputs(bench, wanted, plan.predicted_loss))
@@ -196,7 +197,7 @@ def on_top(bench: Bench) -> None:
         def make(plan=plan, quantizer=quantizer):  # type: ignore[no-untyped-def]
             return apply_plan(bench.loaded, plan, quantizer)
 
-        bench.row(name, plan.expected_loss, plan.total_bytes, make, part="plan", bits=BUDGET, tables=tables_at)
+        bench.row(name, plan.predicted_loss, plan.total_bytes, make, part="plan", bits=BUDGET, tables=tables_at)
 
 
 def tables_of(paths: list[str]) -> None:

@@ -121,9 +121,9 @@ def main() -> None:
                 assert found.loss is not None and found.accuracy is not None
                 row = key | {
                     "encoder_bytes": plan.encoder_bytes,
-                    "sum_of_scores": plan.predicted_loss,
-                    "predicted": plan.expected_loss,
-                    "predicted_std_error": plan.expected_std_error,
+                    "sum_of_scores": plan.sum_of_scores,
+                    "predicted": plan.predicted_loss,
+                    "predicted_std_error": plan.predicted_std_error,
                     "kl": [found.loss.value, found.loss.low, found.loss.high],
                     "accuracy": found.accuracy.value,
                     "flipped": found.flipped,

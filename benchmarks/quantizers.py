@@ -21,7 +21,8 @@ import torch
 
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
-from qbert_opt.models.loading import LoadedModel, label_index, load_model
+from qbert_opt.models.labels import label_ids
+from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import (
@@ -61,7 +62,9 @@ class Study:
         self.fit, self.scored = calibration_texts(self.data, self.plan)
         self.profile = profile_model(self.loaded)
         self.truth = outputs(self.loaded, self.test)
-        labels = label_index(self.loaded, self.test.labels, self.test.name)
+        labels = torch.tensor(
+            label_ids(self.loaded.labels, self.test.labels, source=self.test.name, model=self.loaded.name)
+        )
         self.right = float((self.truth.argmax(-1) == labels).double().mean())
         self.rest = self._everything_else()
 
@@ -140,7 +143,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                     path = Path(f"{options.out}.{method}.{seed}.scores.json")
                     table = study.scores(method, path)
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
-                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.expected_loss
+                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
                 row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
                 row |= study.measure(quantizer, names)
                 yield row | {

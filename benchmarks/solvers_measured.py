@@ -26,7 +26,6 @@ from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocation_of, solve_task
 from qbert_opt.planning.program import PlanningTask
-from qbert_opt.planning.refining import refine_plan
 from qbert_opt.planning.solving import Plan, SolverOptions
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.runtime.provenance import code_commit
@@ -34,6 +33,7 @@ from qbert_opt.scoring.metrics import directional
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.choices import grid
 from qbert_opt.spec.limits import Limits
+from qbert_opt.workflows.refine import refine_plan
 from qbert_opt.workflows.verify import apply_plan
 from solvers import price_interactions, solve_interactions
 

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from solvers_instances import instance, real_instance
 from solvers_peers import exact_dp, grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
 
-from hwmodels.device import load_device
+from hwmodels import load_device
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.spec.scores import read_scores

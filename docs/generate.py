@@ -66,7 +66,9 @@ in [device-files.md](device-files.md).
 DEVICE_FILES = """# Device files
 
 One YAML file describes one device. Quantities are strings with their unit; shares, counts and cycles are plain numbers.
-`inherit: NAME` takes every field that is absent from that device.
+`inherit: NAME` takes every field that is absent from that device. Files are YAML 1.2 without tags, anchors and merge
+keys: `010` is ten, and `yes`, `1:30` and dates are text. Other packages bring devices by an entry point of the group
+`qbert_opt.devices`.
 
 `qbert-opt devices check FILE` says what is wrong, or what is assumed; `qbert-opt devices schema` prints the JSON schema
 for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
@@ -90,7 +92,7 @@ def pages() -> dict[str, str]:
 
 def commands() -> str:
     """Every verb with its options, from the command line itself."""
-    from qbert_opt.cli.main import app
+    from qbert_opt.cli.app import app
 
     lines = [COMMANDS]
     for words, command in _verbs(typer.main.get_command(app), []):
@@ -137,7 +139,7 @@ def files() -> str:
 
 def device_files() -> str:
     """The device schema: every part with its fields, units and legal values."""
-    from hwmodels.device import Device, bundled_devices
+    from hwmodels import Device, bundled_devices
 
     lines = [DEVICE_FILES]
     lines += ["Bundled: " + ", ".join(f"`{name}`" for name in bundled_devices()) + ".", ""]

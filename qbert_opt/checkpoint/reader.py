@@ -36,8 +36,8 @@ from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
 from .packed_modules import quantized_parts
-from .record import CONFIG, PLAN, WEIGHTS, check_belongs, read_record
-from .stored_tensors import CODES, PARTS, part_shapes, restored
+from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
+from .stored_tensors import CODES, part_shapes, restored
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
@@ -54,12 +54,13 @@ def open_packed(folder: str | Path) -> LoadedModel:
     quiet_transformers()
     with refusing(root):
         config = AutoConfig.from_pretrained(root, local_files_only=True)
-        model, found = AUTO_CLASSES[config_kind(config, str(root))].from_pretrained(
+        model, report = AUTO_CLASSES[config_kind(config, str(root))].from_pretrained(
             root, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    wrong = sorted([*found["missing_keys"], *found["unexpected_keys"]])
+    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
     if wrong:
-        raise InputFileError(f"{root / WEIGHTS}: tensor {wrong[0]} is missing or unknown. Quantize anew.")
+        raise InputFileError(f"{root / WEIGHTS}: tensor {wrong[0]} is missing or unknown. {REMEDY}")
+    check_finite(model, str(folder))
     return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), allocation.profile.sha256)
 
 
@@ -69,10 +70,16 @@ def load_quantized(
     """Load a quantized folder as a torch model with dequantized float32 weights.
 
     Args:
-        folder: what `write_quantized` wrote.
+        folder: what `write_checkpoint` wrote.
         into: the model that was quantized, for a plain module, whose folder cannot say how to build it; a copy of it
             gets the weights.
         round_inputs: whether matrices round their inputs where the plan says so.
+
+    Returns:
+        The model, with the hash of the dequantized weights, and the plan that it was made by.
+
+    Warns:
+        OlderFolderWarning: the folder is of an older format.
 
     Raises:
         InputFileError: a part is missing, truncated, or does not match the plan.
@@ -93,7 +100,7 @@ def load_quantized(
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
             names = set(file.keys())
-            for name in names - packed_names(allocation, record.codes_name):
+            for name in names - _packed_names(allocation, record.codes_name):
                 tensor = file.get_tensor(name)
                 state[name] = tensor.float() if tensor.is_floating_point() else tensor
             for planned in quantized_parts(allocation):
@@ -138,7 +145,7 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
     Raises:
         InputFileError: the file is missing, truncated, or does not match the plan.
     """
-    path, codes_name = Path(folder) / WEIGHTS, read_record(Path(folder)).codes_name
+    path, codes_name = Path(folder) / WEIGHTS, parse_record(Path(folder))[0].codes_name
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
@@ -158,10 +165,17 @@ def folder_bytes(folder: str | Path) -> int:
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
-def packed_names(allocation: Allocation, codes_name: str) -> set[str]:
-    """Names of all tensors that a plan's matrices and tables may have in the file, whatever their form."""
-    parts = (codes_name, *(part for part in PARTS if part != CODES))
-    return {f"{planned.module}.{part}" for planned in quantized_parts(allocation) for part in parts}
+def _packed_names(allocation: Allocation, codes_name: str) -> set[str]:
+    """Names of all tensors that a plan's matrices and tables have in the file."""
+    return {
+        _tensor_name(planned.module, part, codes_name)
+        for planned in quantized_parts(allocation)
+        for part in part_shapes(planned.layout, planned.rows, planned.columns)
+    }
+
+
+def _tensor_name(module: str, part: str, codes_name: str) -> str:
+    return f"{module}.{codes_name if part == CODES else part}"
 
 
 def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
@@ -170,14 +184,14 @@ def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
 
 
 def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, codes_name: str) -> QuantizedMatrix:
-    found = {}
+    parts = {}
     for part, (shape, dtype) in part_shapes(planned.layout, planned.rows, planned.columns).items():
-        name = f"{planned.module}.{codes_name if part == CODES else part}"
+        name = _tensor_name(planned.module, part, codes_name)
         if name not in names:
-            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. Quantize anew.")
+            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. {REMEDY}")
         if tuple(file.get_slice(name).get_shape()) != shape:
-            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {shape}. Quantize anew.")
-        found[part] = file.get_tensor(name)
-        if found[part].dtype != dtype:
-            raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. Quantize anew.")
-    return restored(planned.layout, planned.rows, planned.columns, found)
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {shape}. {REMEDY}")
+        parts[part] = file.get_tensor(name)
+        if parts[part].dtype != dtype:
+            raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. {REMEDY}")
+    return restored(planned.layout, planned.rows, planned.columns, parts)

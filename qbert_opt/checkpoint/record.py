@@ -110,14 +110,11 @@ def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | No
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> FolderRecord:
-    """Read the record of a quantized folder, and compare it and every file with their hashes.
-
-    Warns:
-        OlderFolderWarning: the folder is of the older format, which does not cover its config.
+def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
+    """Read the record of a quantized folder, with the document that it stands in; compare nothing with hashes.
 
     Raises:
-        InputFileError: malformed, of an unknown format, or a file is missing, differs or is not listed.
+        InputFileError: missing, malformed or of an unknown format.
     """
     path = record_file(folder)
     try:
@@ -127,17 +124,30 @@ def read_record(folder: Path) -> FolderRecord:
     except (OSError, ValueError, RecursionError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     in_config = path.name == CONFIG and isinstance(document, dict)
-    record = checked_record(document.get(ENTRY) if in_config else document, str(path))
+    return checked_record(document.get(ENTRY) if in_config else document, str(path)), document
+
+
+def read_record(folder: Path) -> FolderRecord:
+    """Read the record of a quantized folder, and compare it and every file with their hashes.
+
+    Warns:
+        OlderFolderWarning: the folder is of the older format, which does not cover its config.
+
+    Raises:
+        InputFileError: malformed, of an unknown format, or a file is missing, differs or is not listed.
+    """
+    record, document = parse_record(folder)
+    name = record_file(folder).name
     if record.format == OLD_FORMAT:
         warnings.warn(
-            f"{folder}: is of the older format {OLD_FORMAT}; changes of its {path.name} would not be noticed. {REMEDY}",
+            f"{folder}: is of the older format {OLD_FORMAT}; changes of its {name} would not be noticed. {REMEDY}",
             OlderFolderWarning,
             stacklevel=2,
         )
     else:
         if record.sha256 != _sealed(document):
-            raise InputFileError(f"{path}: is not what was written (sha256). {REMEDY}")
-        check_complete(folder, record.files, path.name, (WEIGHTS, record.plan), REMEDY)
+            raise InputFileError(f"{folder / name}: is not what was written (sha256). {REMEDY}")
+        check_complete(folder, record.files, name, (WEIGHTS, record.plan), REMEDY)
     check_files(folder, record.files, REMEDY)
     return record
 

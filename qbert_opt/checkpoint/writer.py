@@ -18,6 +18,7 @@ from ..models.loading import LoadedModel
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
 from .packed_modules import quantized_parts
@@ -37,7 +38,7 @@ def write_checkpoint(
     trained: Mapping[str, torch.Tensor] | None = None,
     training: Training | None = None,
     answer: Callable[[LoadedModel], ReadBack | None] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
     """Write a quantized folder, whole or not at all.
 
@@ -66,7 +67,7 @@ def write_checkpoint(
     """
     check_belongs(plan, loaded)
     planned = quantized_parts(plan)
-    others = dict(_others(loaded.model, plan, trained or {}))
+    others = {name: _halved(name, tensor) for name, tensor in _others(loaded.model, plan, trained or {})}
     metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
     with atomic_folder(output) as folder:
         with StreamedFile(folder / WEIGHTS, _shapes(planned, others), metadata) as file:
@@ -77,7 +78,7 @@ def write_checkpoint(
             if (extra := next(source, None)) is not None:
                 raise UsageError(f"matrices: {extra[0]} comes after the plan's last matrix or table.")
             for name, tensor in others.items():
-                file.write(name, _halved(name, tensor))
+                file.write(name, tensor)
         progress(len(planned), len(planned), "reading back")
         write_allocation(plan, folder / PLAN)
         loaded.tokenizer.save_pretrained(folder)
@@ -115,6 +116,8 @@ def _write_matrix(
             f"plan has {planned.rows} x {planned.columns} in {planned.layout}."
         )
     for part, tensor in stored_parts(quantized).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputFileError(f"{planned.module}: its {part} is beyond fp16's limit of 65504. Rescale the weights.")
         file.write(f"{planned.module}.{part}", tensor)
 
 
@@ -152,5 +155,5 @@ def _others(
 def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
     half = tensor.detach().cpu().half()
     if not torch.isfinite(half).all():
-        raise InputFileError(f"{name}: holds values beyond fp16's range (65504). Scale the model first.")
+        raise InputFileError(f"{name}: holds values beyond fp16's limit of 65504. Rescale the weights.")
     return half

@@ -1,100 +1,184 @@
-"""Entry point: collects the verbs, and turns errors into one line and an exit code."""
+"""Entry point: turns errors, signals and closed or full outputs into one line and an exit code.
+
+Exit codes: 0 done, 2 usage or an output that cannot be written, 3 infeasible, 4 bad input file, 1 a bug of ours,
+130 interrupted (Ctrl-C), 143 terminated. Only what Python has loaded anyway is imported above `run`, so that Ctrl-C is
+answered from the first moment on.
+"""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import os
 import signal
 import sys
 import warnings
-from typing import Annotated
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import typer
-
-from ..errors import QbertOptError, QbertOptWarning
-from ..runtime import locks
-from . import verbs
-
-app = typer.Typer(
-    name="qbert-opt",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="Choose bits and groups for every matrix of a BERT-style model under a device's limits, prove the choice, "
-    "predict its cost, and produce the model.\n\n"
-    "Example: `qbert-opt solve --budget 25MB --device car-soc.yaml`",
-)
-
-INTERRUPTED = 130
-TERMINATED = 143
+INTERRUPTED = 128 + int(signal.SIGINT)
+TERMINATED = 128 + int(signal.SIGTERM)
+UNWRITABLE = 2
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from ..runtime.provenance import code_commit, code_version
+class _Stop:
+    """Whether a signal asked us to stop, and with which exit code."""
 
-        typer.echo(f"qbert-opt {code_version()} ({code_commit()})")
-        raise typer.Exit
+    def __init__(self) -> None:
+        self.code = 0
 
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.code = self.code or INTERRUPTED
+        raise KeyboardInterrupt
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version and commit.")
-    ] = False,
-) -> None:
-    """Options of every verb."""
-
-
-def _collect() -> None:
-    for info in pkgutil.iter_modules(verbs.__path__):
-        module = importlib.import_module(f"{verbs.__name__}.{info.name}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=info.name.replace("_", "-"))
-        else:
-            app.command(info.name.replace("_", "-"))(module.command)
-
-
-_collect()
-
-
-def _one_line(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Print a warning without the place in the code that gave it."""
-    print(f"qbert-opt: warning: {message}", file=sys.stderr)
-
-
-def _terminate(_signal: int, _frame: object) -> None:
-    """End as Ctrl-C does: what is half-written is removed on the way out."""
-    sys.exit(TERMINATED)
-
-
-def _left_behind(code: int) -> str:
-    """Say what an interrupted run leaves, and how to go on from it."""
-    line = f"{'interrupted' if code == INTERRUPTED else 'terminated'}; nothing half-written is left."
-    kept = [str(path) for path in locks.held() if path.is_file()]
-    if not kept:
-        return line
-    return f"{line} {', '.join(kept)} keeps what is finished: run the same command again to go on from there."
+    def terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self.code = TERMINATED
+        signal.raise_signal(signal.SIGINT)  # whoever guards native code against Ctrl-C is asked in the same way
 
 
 def run() -> None:
-    """Run the command line; a user's mistake becomes one line on stderr and its exit code."""
-    warnings.showwarning = _one_line
-    warnings.filterwarnings("default", category=QbertOptWarning)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line and leave with its exit code."""
+    stop = _Stop()
+    before = _listen(stop)
     try:
-        app(standalone_mode=True)
-    except QbertOptError as error:
-        print(f"qbert-opt: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code in (INTERRUPTED, TERMINATED):  # typer says nothing of Ctrl-C
-            print(f"qbert-opt: {_left_behind(stop.code)}", file=sys.stderr)
-        raise
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        code = _guarded(stop)
     finally:
-        locks.release_all()
-        signal.signal(signal.SIGTERM, before)
+        _release_locks()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code:
+        sys.exit(code)
+
+
+def _release_locks() -> None:
+    """Let go of every output of this run."""
+    from ..runtime import locks
+
+    locks.release_all()
+
+
+def _listen(stop: _Stop) -> dict[signal.Signals, Any]:
+    """Handle the signals that stop a run; return what handled them before. Outside the main thread none arrives."""
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {signal.SIGINT: stop.interrupt, signal.SIGTERM: stop.terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    return {number: signal.SIG_DFL if handler is None else handler for number, handler in before.items()}
+
+
+def _guarded(stop: _Stop) -> int:
+    """Run, and say in one line what ended it."""
+    try:
+        code = _verb()
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        if stop.code or isinstance(error, KeyboardInterrupt):  # what a library made of Ctrl-C is Ctrl-C still
+            return _stopped(stop.code or INTERRUPTED, error)
+        said = _said(error)
+        if said is None:
+            raise
+        return said
+
+
+def _verb() -> int:
+    """Run the verb, on outputs that replace what their encoding cannot hold."""
+    from ..runtime.plain_text import READABLE
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=READABLE)
+    from ..errors import QbertOptWarning
+    from .app import app
+
+    warnings.showwarning = _warn
+    warnings.filterwarnings("default", category=QbertOptWarning)
+    code = app(standalone_mode=False)
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
+
+
+def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Print a warning without the place in the code that gave it."""
+    _complain(f"warning: {message}")
+
+
+def _said(error: BaseException) -> int | None:
+    """Say in one line what went wrong and return its exit code; None where that is a bug of ours."""
+    from ..errors import QbertOptError
+    from ..runtime.plain_text import one_line
+
+    if isinstance(error, QbertOptError):
+        _complain(one_line(str(error)))
+        return error.exit_code
+    if isinstance(error, SystemExit) and any(isinstance(cause, BrokenPipeError) for cause in _causes(error)):
+        _discard(sys.stdout)  # what typer and rich make of a closed pipe
+        return 0
+    if isinstance(error, OSError):
+        return _output_failed(error)
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        from typer import rich_utils
+
+        rich_utils.rich_format_error(error)  # type: ignore[arg-type]
+        return int(error.exit_code)
+    return None
+
+
+def _stopped(code: int, error: BaseException) -> int:
+    how = "terminated" if code == TERMINATED else "interrupted"
+    notes = [note for cause in _causes(error) for note in getattr(cause, "__notes__", ())]
+    kept = [str(path) for path in _locked_files() if not any(str(path) in note for note in notes)]
+    if kept:
+        notes.append(f"finished work is kept in {', '.join(kept)}: the same command goes on from there")
+    _complain("; ".join([f"{how}; nothing half-written is left", *dict.fromkeys(notes)]) + ".")
+    return code
+
+
+def _locked_files() -> list[Path]:
+    """Progress files of this run."""
+    from ..runtime import locks
+
+    return [path for path in locks.held() if path.is_file()]
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """An error with those that it came from."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _output_failed(error: OSError) -> int | None:
+    """A reader such as `head` that has enough is no mistake; a full disk under stdout is the user's to mend."""
+    import errno
+
+    of_streams = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
+    if error.filename is not None or error.errno not in of_streams:
+        return None
+    _discard(sys.stdout)
+    if error.errno == errno.EPIPE:
+        return 0
+    _complain(f"the output cannot be written: {error.strerror}. Files that were named with options are whole.")
+    return UNWRITABLE
+
+
+def _discard(stream: object) -> None:
+    """Send what is still buffered nowhere, so that Python does not complain about it on leaving."""
+    try:
+        number = stream.fileno()  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _complain(line: str) -> None:
+    try:
+        print(f"qbert-opt: {line}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _discard(sys.stderr)

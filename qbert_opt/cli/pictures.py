@@ -16,9 +16,10 @@ from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
     from ..reports.plots.frontier import Mark
+    from ..spec.allocation import Allocation
 
 ENDINGS = (".png", ".svg")
 
@@ -129,7 +130,7 @@ def _marks(subject: Subject, plan: str | None, measured: str | None, workload: W
     from ..planning.measured_points import read_measured
     from ..planning.recipes import RECIPES, recipe_allocation
     from ..reports.plots.frontier import Mark
-    from ..spec.allocation import Allocation, read_allocation
+    from ..spec.allocation import read_allocation
 
     def usage(found: Allocation) -> dict[str, float]:
         cost = found.device
@@ -142,7 +143,7 @@ def _marks(subject: Subject, plan: str | None, measured: str | None, workload: W
     if subject.scores.block_sensitivity:
         for recipe in RECIPES:
             found = recipe_allocation(subject.scores, recipe, Limits(), device=subject.device, workload=workload)
-            marks.append(Mark(recipe, "recipe", usage(found), found.predicted_loss))
+            marks.append(Mark(recipe, "recipe", usage(found), *_interval(found)))
     if measured is not None:
         for point in read_measured(measured).points:
             marks.append(Mark(f"measured: {point.name}", "measured", point.usage, point.loss, point.low, point.high))
@@ -152,8 +153,14 @@ def _marks(subject: Subject, plan: str | None, measured: str | None, workload: W
             raise InputFileError(
                 f"{plan}: is a plan of {chosen.profile.name}; the scores are of {subject.scores.profile.name}."
             )
-        marks.append(Mark("chosen plan", "chosen", usage(chosen), chosen.predicted_loss))
+        marks.append(Mark("chosen plan", "chosen", usage(chosen), *_interval(chosen)))
     return marks
+
+
+def _interval(plan: Allocation) -> tuple[float, float, float]:
+    """Predicted loss, and one standard error below and above; below stays above zero for a logarithmic axis."""
+    loss, error = plan.predicted_loss, plan.predicted_std_error
+    return loss, max(loss - error, loss / 10), loss + error
 
 
 def parse_resources(text: str) -> tuple[str, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwmodels.errors import DeviceError
-from hwmodels.units import parse_bytes, parse_quantity
+from hwmodels import DeviceError, parse_bytes, parse_quantity
 
 from ..errors import UsageError
 

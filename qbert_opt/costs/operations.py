@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
-from hwmodels.operation import Operation, StoredWeight
+from hwmodels import Operation, StoredWeight
 
 from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec

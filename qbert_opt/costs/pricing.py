@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwmodels.cost import OperationCost, operation_cost, unsupported
-from hwmodels.schedule import launches_that_stay_s
+from hwmodels import OperationCost, launches_that_stay_s, operation_cost, unsupported
 
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from .operations import Storage, Workload, matrix_operation, model_graph, stored_weight, table_operation
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
     from ..spec.choices import Choice
 

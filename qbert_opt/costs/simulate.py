@@ -12,12 +12,11 @@ from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
+from .devices import device_errors
 from .operations import Storage, Workload, model_graph
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.mix import MixReport
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device, MixReport
 
 
 def simulate_storage(
@@ -32,14 +31,15 @@ def simulate_storage(
     """Simulate one inference of a model whose matrices are stored as given (None: floats).
 
     Raises:
-        hwmodels.errors.DeviceError: the device cannot run it.
+        DeviceError: the device cannot run it.
         UsageError: a rate of zero or less.
     """
-    from hwmodels.simulate import simulate
+    from hwmodels import simulate
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits)
-    return simulate(graph, device, inferences_per_s=inferences_per_s)
+    with device_errors():
+        return simulate(graph, device, inferences_per_s=inferences_per_s)
 
 
 def simulate_allocation(
@@ -69,10 +69,10 @@ def simulate_lengths(
         inferences_per_s: how often an inference is asked for.
 
     Raises:
-        hwmodels.errors.DeviceError: the device cannot run it at some length.
+        DeviceError: the device cannot run it at some length.
         UsageError: a rate of zero or less.
     """
-    from hwmodels.mix import simulate_mix
+    from hwmodels import simulate_mix
 
     check_rate(inferences_per_s)
     storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
@@ -80,7 +80,8 @@ def simulate_lengths(
         (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers)))
         for seq_len, weight in sorted(lengths.items())
     ]
-    return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
+    with device_errors():
+        return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
 
 
 def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storage]:

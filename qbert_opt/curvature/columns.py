@@ -26,7 +26,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..models.outputs import SOFTMAX_KINDS, Head, Outputs
+from ..models.heads import KINDS
+from ..models.heads.losses import SquaredDistance
+from ..models.outputs import Head, Outputs
 
 MAX_EXACT_FACTORS = 8
 CARRYING_SHARE = 1 / 16  # of the samples, those with all columns
@@ -115,7 +117,7 @@ def softened(head: Head, carrying: frozenset[int] | None) -> FactorPlan:
 
 def draws_columns(head: Head) -> bool:
     """Whether there are several columns to draw from; two classes have but one."""
-    return head.kind == "classes" and (exact_factors(head) or 0) > 1
+    return head.spec.classifies and (exact_factors(head) or 0) > 1
 
 
 def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
@@ -172,11 +174,12 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
     """
     values = outputs.values.detach().double()
     signs = _signs(outputs, seed, draw).to(values.device)
-    if outputs.kind in SOFTMAX_KINDS:
-        p = (values / temperature).softmax(-1)
-        root = p.sqrt()
-        return (root * signs - p * (root * signs).sum(-1, keepdim=True)).to(outputs.values.dtype)
-    return (_distance_scale(outputs) * signs).to(outputs.values.dtype)
+    loss = KINDS[outputs.kind].loss
+    if isinstance(loss, SquaredDistance):
+        return (loss.scale(outputs.values) * signs).to(outputs.values.dtype)
+    p = (values / temperature).softmax(-1)
+    root = p.sqrt()
+    return (root * signs - p * (root * signs).sum(-1, keepdim=True)).to(outputs.values.dtype)
 
 
 def output_columns(
@@ -191,35 +194,29 @@ def output_columns(
         column, worth = drawn_factors(outputs.values, plan.temperature, outputs.samples, plan.seed)
         return iter([column]), None if plan.temperature == 1.0 else worth.sqrt()[:, None, None]
     sharp = None
-    if head.kind == "classes" and exact_factors(head) is not None and plan.temperature != 1.0:
+    if head.spec.classifies and exact_factors(head) is not None and plan.temperature != 1.0:
         sharp = sharpening(outputs.values, plan.temperature)
     return _cotangents(head, outputs, plan), sharp
 
 
 def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torch.Tensor]:
     """Yield each column of B, or scaled sign combinations of them."""
+    loss = head.spec.loss
     if exact_factors(head) is None:
         for draw in range(plan.draws):
             yield combined_factors(outputs, plan.temperature, plan.seed, draw) / plan.draws**0.5
-    elif head.kind == "classes":
+    elif not isinstance(loss, SquaredDistance):
         yield from output_factors(outputs.values, plan.temperature).unbind(-1)
     else:
-        scale = _distance_scale(outputs).to(outputs.values.dtype)
+        scale = loss.scale(outputs.values).to(outputs.values.dtype)
         for column in range(outputs.values.shape[1]):
             yield scale * nn.functional.one_hot(torch.tensor(column, device=scale.device), outputs.values.shape[1])
 
 
 def exact_factors(head: Head) -> int | None:
     """Number of all columns of B, or None where signs stand for them."""
-    columns = {"classes": head.columns - 1, "regression": head.columns}.get(head.kind, 0)
+    columns = head.spec.exact_columns(head.columns)
     return columns if 0 < columns <= MAX_EXACT_FACTORS else None
-
-
-def _distance_scale(outputs: Outputs) -> torch.Tensor:
-    """√2 over the length of each output, `[rows, 1]`; √2 where distances are absolute."""
-    if outputs.kind == "regression":
-        return torch.full((len(outputs.values), 1), 2**0.5, dtype=torch.float64, device=outputs.values.device)
-    return 2**0.5 / outputs.values.detach().double().norm(dim=-1, keepdim=True)
 
 
 def _signs(outputs: Outputs, seed: int, draw: int) -> torch.Tensor:

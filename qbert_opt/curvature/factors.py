@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from ..errors import InputFileError
 from ..models.batches import TokenBatch, single_samples
 from ..models.outputs import Head, Outputs, answers, head_of, rows_per_sample
 from ..models.tracing import unfrozen
@@ -87,9 +88,15 @@ def factor_pass(
         modules: names of linear layers.
         plan: what is back-propagated.
         head: how the model's answers are read; by its class when None.
+
+    Raises:
+        InputFileError: no sample has a labelled position.
     """
     head = head or head_of(model)
-    scale = rows_per_sample(head.kind, batches) ** -0.5
+    rows = rows_per_sample(head.kind, batches)
+    if not rows:
+        raise InputFileError("none of these texts has a position that the model answers for. Give other texts.")
+    scale = rows**-0.5
     found: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
     waiting = deque(batches)
     with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():

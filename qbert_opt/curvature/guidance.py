@@ -13,12 +13,17 @@ import torch
 from torch import nn
 
 from ..models.batches import TokenBatch
+from ..models.outputs import Head, head_of, rows_per_sample
 from .columns import TEMPERATURE, FactorPlan
 from .factors import factor_pass
 
 
 def guided_grams(
-    model: nn.Module, batches: Sequence[TokenBatch], grams: Mapping[str, torch.Tensor], share: float
+    model: nn.Module,
+    batches: Sequence[TokenBatch],
+    grams: Mapping[str, torch.Tensor],
+    share: float,
+    head: Head | None = None,
 ) -> dict[str, torch.Tensor]:
     """Blend plain input second moments with gradient-weighted ones, each scaled to a mean diagonal of one.
 
@@ -29,17 +34,22 @@ def guided_grams(
         batches: calibration text; one at a time is back-propagated, so memory is bounded by a batch.
         grams: plain second moments by module, float32 `[columns, columns]`.
         share: of the weighted moments, 0 to 1.
+        head: how the model's answers are read; by its class when None.
 
     Returns:
         float32 `[columns, columns]` by module; the plain moments, scaled, where all gradients vanish.
     """
+    head = head or head_of(model)
     weighted = {name: torch.zeros_like(gram) for name, gram in grams.items()}
     for batch in batches:
-        numbered = TokenBatch(batch.inputs, tuple(range(len(batch.indices))))
-        for name, samples in factor_pass(model, [numbered], list(grams), FactorPlan(TEMPERATURE)).items():
+        rows = rows_per_sample(head.kind, [batch])
+        if not rows:  # texts without a word that could be masked or tagged
+            continue
+        for name, samples in factor_pass(model, [batch], list(grams), FactorPlan(TEMPERATURE), head).items():
             inputs = torch.cat([sample.inputs for sample in samples])
             weights = torch.cat([sample.gradients.square().sum((0, 2)) for sample in samples])
-            weighted[name].addmm_((inputs * weights[:, None]).T, inputs)
+            # a pass divides by its own rows; what counts here is a row, in whichever batch it stands
+            weighted[name].addmm_((inputs * (rows * weights)[:, None]).T, inputs)
     return {name: _blend(gram, weighted[name], share) for name, gram in grams.items()}
 
 

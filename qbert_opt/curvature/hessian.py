@@ -22,7 +22,7 @@ from .losses import LabelledLoss
 BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
 
 
-class HessianOperator(LinearOperator):
+class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no types
     """Hessian of a mean loss by a few parameters, `[P, P]`, over labelled batches.
 
     Attributes:

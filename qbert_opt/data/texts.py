@@ -1,27 +1,28 @@
-"""Texts and labels from the files that people have: tsv, csv, jsonl and parquet, or a folder of splits.
+"""Texts and labels from the files that people have: tables, folders of splits, and the layouts of `readers/`.
 
-Reading is pandas' work; this file decides which columns are meant and refuses what would mislead a statistic. Layouts
-of several files, or of nested JSON, are in `readers/`.
+This file decides which columns are meant. Every row of a file is read or the file is refused: no row is dropped, and no
+cell is guessed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputFileError, UsageError
 from ..runtime import plugins
+from .cells import check_tags, label_of, text_of
+from .sources import bundled_datasets, find_files, read_table
+from .tables import RowFault, Table, refuse_rows, shown_names
 
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+__all__ = ["LabeledTexts", "bundled_datasets", "read_texts", "split_disjoint"]
+
 LABEL_COLUMNS = ("label", "labels", "intent", "class", "tags", "ner_tags", "answers")
 TEXT_COLUMNS = (
     ("text",),
@@ -35,7 +36,9 @@ TEXT_COLUMNS = (
     ("question1", "question2"),
     ("question", "sentence"),
 )
-MAX_FILE_BYTES = 4 * 2**30
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars"}
+TEXT_REMEDY = "Every row needs a text; correct or remove the row."
+LABEL_REMEDY = "Label every row, or drop the column where no labels are needed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,16 @@ class LabeledTexts:
         name: what the user called the data.
         texts: one tuple of one or two strings per sample.
         labels: the label of each sample as written in the file, or None when there is no label column. Tags: one for
-            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted.
+            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted, empty where it
+            has no answer.
+        whole_labels: the labels of the whole data set that these texts were taken from, which say how labels are to be
+            read; None where this is the whole.
     """
 
     name: str
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[str, ...] | None
+    whole_labels: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -68,21 +75,8 @@ class LabeledTexts:
     def take(self, indices: Sequence[int]) -> LabeledTexts:
         """Return the samples at `indices`, in that order."""
         labels = tuple(self.labels[i] for i in indices) if self.labels else None
-        return LabeledTexts(self.name, tuple(self.texts[i] for i in indices), labels)
-
-
-def bundled_datasets() -> tuple[str, ...]:
-    """Return the names of the data sets that ship with the package, for example `snips/dev`."""
-    root = resources.files(__package__) / "bundled"
-    return tuple(
-        sorted(
-            f"{folder.name}/{Path(file.name).stem}"
-            for folder in root.iterdir()
-            if folder.is_dir()
-            for file in folder.iterdir()
-            if file.name.endswith(".tsv")
-        )
-    )
+        whole = self.labels if self.whole_labels is None else self.whole_labels
+        return LabeledTexts(self.name, tuple(self.texts[i] for i in indices), labels, whole)
 
 
 def read_texts(
@@ -101,40 +95,25 @@ def read_texts(
         split: which split of a folder to read, for example `test`.
 
     Raises:
-        InputFileError: the file is missing, unreadable, or has empty lines or missing labels.
+        InputFileError: the file is missing or unreadable, or a row has no text or, where others do, no label.
         UsageError: a named column or split does not exist.
     """
+    path = Path(source)
     for name in plugins.available("readers"):
         reader = plugins.load("readers", name)
-        if reader.reads(Path(source)):
-            found, given = reader.read(Path(source), split=split, label_column=label_column)
-            if not found:
+        if reader.reads(path):
+            if text_columns:
+                raise UsageError(f"--text-column: {source} has the layout {name!r}, whose texts have no column names.")
+            texts, labels = reader.read(path, split=split, label_column=label_column)
+            if not texts:
                 raise InputFileError(f"{source}: holds no samples. Give a file with at least one.")
-            return LabeledTexts(str(source), tuple(found), None if given is None else tuple(given))
-    path = _find(str(source), split)
-    frame = _read_frame(path)
-    names = [str(c) for c in frame.columns]
-    chosen_text = _text_columns(path, names, text_columns)
-    chosen_label = _label_column(path, names, label_column)
-    for column in chosen_text:
-        blank = _blank(frame[column])
-        if blank.any():
-            raise InputFileError(
-                f"{path}: column {column!r}: row {_row(blank)} is empty. Every row needs text; remove the empty rows."
-            )
-    texts = tuple(tuple(map(_cell, row)) for row in frame[list(chosen_text)].itertuples(index=False))
-    if not texts:
-        raise InputFileError(f"{path}: holds no rows. Give a file with at least one text.")
-    if chosen_label is None:
-        return LabeledTexts(str(source), texts, None)
-    missing = _blank(frame[chosen_label])
-    if missing.any():
-        raise InputFileError(
-            f"{path}: column {chosen_label!r}: row {_row(missing)} has no label. "
-            "Label every row, or drop the column where no labels are needed."
-        )
-    labels = tuple(_cell(value) for value in frame[chosen_label])
-    return LabeledTexts(str(source), texts, labels)
+            return LabeledTexts(str(source), tuple(texts), None if labels is None else tuple(labels))
+    parts = [_labelled(read_table(file), text_columns, label_column) for file in find_files(str(source), split)]
+    if len({labels is None for _, labels in parts}) > 1:
+        raise InputFileError(f"{source}: some files of the split have labels and some have none. Give one file.")
+    texts = [text for part, _ in parts for text in part]
+    labels = None if parts[0][1] is None else tuple(label for _, part in parts for label in part or ())
+    return LabeledTexts(str(source), tuple(texts), labels)
 
 
 def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> list[LabeledTexts]:
@@ -157,96 +136,79 @@ def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> li
     return [data.take(order[a:b].tolist()) for a, b in itertools.pairwise(starts)]
 
 
-def _find(source: str, split: str | None) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return _find_split(path, split)
-    if split is not None:
-        raise UsageError(f"--split {split}: {source} is no folder of splits. Give the folder, or leave --split out.")
-    if path.exists():
-        return path
-    bundled = Path(str(resources.files(__package__))) / "bundled" / f"{source}.tsv"
-    if source in bundled_datasets():
-        return bundled
-    raise InputFileError(
-        f"{source}: no such file. Give a {', '.join(SUFFIXES)} file, a folder of splits, "
-        f"or a bundled data set ({', '.join(bundled_datasets())})."
-    )
+def _labelled(
+    table: Table, text_columns: Sequence[str] | None, label_column: str | None
+) -> tuple[list[tuple[str, ...]], list[str] | None]:
+    """Take texts and labels out of a table; every row has a text, and a label where there is a label column."""
+    if not len(table):
+        raise InputFileError(f"{table.path}: holds no rows. Give a file with at least one text.")
+    chosen_text = _text_columns(table, text_columns)
+    chosen_label = _label_column(table, label_column)
+    text_cells = {name: table.values(name) for name in chosen_text}
+    columns = [_converted(table, name, text_cells[name], text_of, TEXT_REMEDY) for name in chosen_text]
+    texts = list(zip(*columns, strict=True))
+    if chosen_label is None:
+        return texts, None
+    cells = table.values(chosen_label)
+    labels = _converted(table, chosen_label, cells, lambda cell: label_of(cell, chosen_label), LABEL_REMEDY)
+    if len(chosen_text) == 1 and chosen_label != "answers":
+        _check_tag_lists(table, text_cells[chosen_text[0]], cells)
+    return texts, labels
 
 
-def _find_split(folder: Path, split: str | None) -> Path:
-    """Hub layouts: DIR/test.csv, DIR/test-00000-of-00001.parquet, DIR/data/test-*.parquet."""
-    files = sorted(f for f in [*folder.glob("*"), *folder.glob("data/*")] if f.suffix in SUFFIXES)
-    names = sorted({f.stem.split("-")[0] for f in files})
-    if not files:
-        raise InputFileError(f"{folder}: no {', '.join(SUFFIXES)} file in this folder. Give a data file.")
-    matching = [f for f in files if split is None or f.stem.split("-")[0] == split]
-    if len(matching) == 1:
-        return matching[0]
-    if split is None:
-        raise UsageError(f"{folder}: holds {', '.join(names)}. Say which with --split.")
-    if not matching:
-        raise UsageError(f"--split {split}: {folder} holds {', '.join(names)}.")
-    raise UsageError(f"--split {split}: {folder} holds it in {len(matching)} files; give one file.")
+def _converted(table: Table, name: str, cells: Sequence[Any], convert: Callable[[Any], str], remedy: str) -> list[str]:
+    found, faults = [], []
+    for place, cell in zip(table.places, cells, strict=True):
+        try:
+            found.append(convert(cell))
+        except ValueError as reason:
+            faults.append(RowFault(place, f"column {name!r} {reason}"))
+    refuse_rows(table.path, table.unit, faults, len(table), remedy)
+    return found
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
-    if path.suffix not in SUFFIXES:
-        raise InputFileError(f"{path}: unknown ending {path.suffix!r}. Legal: {', '.join(SUFFIXES)}.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputFileError(f"{path}: {path.stat().st_size} bytes; at most {MAX_FILE_BYTES}. Give a sample of it.")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix in (".json", ".jsonl"):
-            return pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
-        separator = "\t" if path.suffix == ".tsv" else ","
-        quoting: Literal[0, 3] = 3 if path.suffix == ".tsv" else 0  # csv.QUOTE_NONE: quotes in tsv files are text
-        return pd.read_csv(
-            path, sep=separator, quoting=quoting, dtype=str, keep_default_na=False, skip_blank_lines=False
-        )
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputFileError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+def _check_tag_lists(table: Table, texts: Sequence[Any], labels: Sequence[Any]) -> None:
+    """Words and tags that come as lists stay as many as they are when they are joined by blanks."""
+    faults = []
+    for place, tokens, tags in zip(table.places, texts, labels, strict=True):
+        if isinstance(tokens, list) and isinstance(tags, list):
+            try:
+                check_tags(tokens, tags)
+            except ValueError as reason:
+                faults.append(RowFault(place, str(reason)))
+    refuse_rows(table.path, table.unit, faults, len(table), "Words and tags come in pairs.")
 
 
-def _text_columns(path: Path, names: list[str], asked: Sequence[str] | None) -> tuple[str, ...]:
+def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
+    names = [name for name in table.columns if name]
     if asked:
-        for column in asked:
-            if column not in names:
-                raise UsageError(f"--text-column {column}: {path} has columns {', '.join(names)}.")
         if len(asked) > 2:
             raise UsageError(f"--text-column: {len(asked)} columns given; a model reads one text or a pair.")
+        for column in asked:
+            _check_column(table, "--text-column", column)
         return tuple(asked)
     for candidate in reversed(TEXT_COLUMNS):
         if all(column in names for column in candidate):
             return candidate
+    [single] = names if len(names) == 1 else [""]
+    other = next((sign for sign in SEPARATORS if sign in single), None)
+    hint = (
+        f" Its header has one column, in which {SEPARATORS[other]} separate names: is the ending right?"
+        if other
+        else ""
+    )
     raise InputFileError(
-        f"{path}: no text column among {', '.join(names)}. Name it with --text-column, or call it 'text'."
+        f"{table.path}: no text column among {shown_names(names)}. Name it with --text-column, or call it 'text'.{hint}"
     )
 
 
-def _label_column(path: Path, names: list[str], asked: str | None) -> str | None:
+def _label_column(table: Table, asked: str | None) -> str | None:
     if asked is not None:
-        if asked not in names:
-            raise UsageError(f"--label-column {asked}: {path} has columns {', '.join(names)}.")
+        _check_column(table, "--label-column", asked)
         return asked
-    return next((name for name in LABEL_COLUMNS if name in names), None)
+    return next((name for name in LABEL_COLUMNS if name in table.columns), None)
 
 
-def _cell(value: Any) -> str:
-    """A cell as text: lists of words or tags joined by blanks, answers with their places as a JSON list of texts."""
-    if isinstance(value, dict) and "text" in value:
-        return json.dumps([str(text) for text in value["text"]])
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return " ".join(map(str, value))
-    return str(value)
-
-
-def _blank(column: pd.Series) -> pd.Series:
-    return column.isna() | (column.astype(str).str.strip() == "")
-
-
-def _row(mask: pd.Series) -> int:
-    """Number of the first marked row, counted as an editor counts lines under a header."""
-    return int(np.flatnonzero(mask.to_numpy())[0]) + 2
+def _check_column(table: Table, option: str, column: str) -> None:
+    if not column or column not in table.columns:
+        raise UsageError(f"{option} {column}: {table.path} has columns {shown_names(table.columns)}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwmodels.measured import MeasuredMemory
+from hwmodels import MeasuredMemory
 
 from ..runtime.cpu_timing import Call, Timing
 

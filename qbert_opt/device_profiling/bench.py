@@ -119,3 +119,17 @@ class Bench(Protocol):
 
     def model(self, subject: Subject) -> Call:
         """One inference of a whole encoder with random weights."""
+
+
+class BenchModule(Protocol):
+    """One file of `device_profiling/benches`: how an engine is timed.
+
+    Attributes:
+        PRECISIONS: arithmetic that it can be timed in, the usual one first.
+    """
+
+    PRECISIONS: tuple[str, ...]
+
+    def bench(self, precision: str) -> Bench:
+        """Return what is timed in one precision."""
+        ...

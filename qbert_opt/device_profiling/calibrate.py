@@ -9,22 +9,21 @@ import datetime
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hwmodels.device import Device, load_device
-from hwmodels.measured import MeasuredFormat, MeasuredMemory, Measurements, device_file
+from hwmodels import Device, MeasuredFormat, MeasuredMemory, Measurements, device_file, load_device
 
 from ..runtime.cpu_timing import Call, Timing, time_calls
+from ..runtime.progress import Progress, silent
 from . import bandwidth, fitting, kernels
 from .bench import Bench, Subject
 from .fitting import Correction
 from .kernels import KernelTable, Key
 
 FASTEST_BYTES_PER_S = 500e9  # stands for far memory whose time drowns in that of the kernels
-OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,7 @@ def all_calls(bench: Bench) -> dict[Key, Call]:
     return calls
 
 
-def calibrate(
-    bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step: OnStep = lambda done, total, what: None
-) -> Calibration:
+def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step: Progress = silent) -> Calibration:
     """Time kernels, memories and small synthetic models, and fit what one says about the other.
 
     Args:

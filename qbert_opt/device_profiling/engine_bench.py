@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..engines.session import ACTIVATIONS, Activations, Session, engine
+from ..engines.session import ACTIVATIONS, Activations, Session, engine, exporting_format
 from ..formats.affine import AffineMatrix, container_bits
 from ..formats.traced_model import TracedModel, quiet_tracing
 from ..models.loading import quiet_transformers
@@ -57,7 +57,7 @@ class EngineBench:
     """An engine on one thread; its products are in the form that plans have by default, a scale and an offset."""
 
     def __init__(self, name: str, activations: Activations, held: HeldBits) -> None:
-        self._engine, self._activations = engine(name), activations
+        self._engine, self._format, self._activations = engine(name), exporting_format(name), activations
         self.label = f"{self._engine.label()}, activations {activations}, 1 thread"
         self.activation_bits = 32
         self.formats = tuple(_formats(held))
@@ -133,7 +133,7 @@ class EngineBench:
     def _written(self, traced: TracedModel, stored: tuple[StoredMatrix, ...]) -> Session:
         # an open session keeps what it has mapped; where files in use cannot go, they stay in the temporary folder
         with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder, quiet_tracing():
-            self._engine.write(traced, stored, Path(folder), self._activations)
+            self._format.write(traced, stored, Path(folder), self._activations)
             session: Session = self._engine.open_model(Path(folder), 1, self._activations)
         return session
 

@@ -19,8 +19,7 @@ from itertools import cycle
 import numpy as np
 from scipy.optimize import nnls
 
-from hwmodels.device import Device
-from hwmodels.simulate import CostReport, simulate
+from hwmodels import CostReport, Device, simulate
 
 from ..costs.operations import Storage, Workload, model_graph
 from ..spec.choices import choice

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hwmodels.measured import MeasuredGrid
+from hwmodels import MeasuredGrid
 
 from ..runtime.cpu_timing import Call, Timing
 from .bench import Bench, BenchFormat, Grid

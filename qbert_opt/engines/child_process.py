@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from ..runtime.plugins import load
+from .session import engine
 
 WARM_UP = 3
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Serve one request."""
     request = json.loads(sys.stdin.read())
     inputs = load_file(request["inputs"])
-    module = load("engines", request["engine"])
+    module = engine(request["engine"])
     floor = private_bytes()
     before = time.perf_counter()
     session = module.open_model(Path(request["folder"]), request["threads"], request["activations"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -109,26 +110,45 @@ def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
 
 
 def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
-    """Run the checks; returns the largest difference from the reference, infinite where a shape is wrong."""
+    """Run the checks.
+
+    Args:
+        session: an open engine.
+        batches: as `checks` named them.
+
+    Returns:
+        Largest difference from the reference; infinite where an output is missing or has another shape.
+    """
     pairs: dict[str, dict[str, Arrays]] = {}
     for key, array in batches.items():
         index, side, name = key.split(".", 2)
         pairs.setdefault(index, {"input": {}, "output": {}})[side][name] = array
     worst = 0.0
     for pair in pairs.values():
-        found = session.run(pair["input"])
-        worst = max(worst, *(difference(reference, found[name]) for name, reference in pair["output"].items()))
+        answers = session.run(pair["input"])
+        for name, reference in pair["output"].items():
+            worst = max(worst, difference(reference, answers[name]) if name in answers else math.inf)
     return worst
 
 
-def read_checks(folder: str | Path) -> dict[str, np.ndarray]:
+def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarray]:
     """Read the checks of an exported folder.
 
     Raises:
-        InputFileError: the file cannot be read.
+        InputFileError: the file cannot be read, or its inputs, outputs and labels are not those of the record.
     """
     path = Path(folder) / CHECKS
     try:
-        return load_file(path)
+        batches = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    names: dict[str, set[str]] = {"input": set(), "output": set()}
+    for key in batches:
+        _index, side, name = (*key.split(".", 2), "", "")[:3]
+        names.setdefault(side, set()).add(name)
+    if names != {"input": set(record.inputs), "output": set(record.outputs)} or not batches:
+        raise InputFileError(f"{path}: is not about the inputs and outputs that {RECORD} names. {REMEDY}")
+    widths = {array.shape[-1] for key, array in batches.items() if key.endswith(".output.logits")}
+    if record.labels is not None and widths - {len(record.labels)}:
+        raise InputFileError(f"{path}: has outputs of width {min(widths)}; {RECORD} has {len(record.labels)} labels.")
+    return batches

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..runtime import plugins
+from ..formats.affine import AffineMatrix
+from ..formats.format import ACTIVATIONS, Activations, Format, file_format
+from ..runtime.plugins import load_as
+from .rules import EngineRules
+
+__all__ = ["ACTIVATIONS", "Activations", "Arrays", "Engine", "Session", "difference", "engine", "exporting_format"]
 
 Arrays = dict[str, NDArray[Any]]
-
-Activations = Literal["int8", "int8-coarse", "planned", "float32"]
-"""What products do with their inputs: round them to 8 bits in fine blocks, in coarser ones (faster), in the ranges that
-the plan found on calibration text, or not at all."""
-ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 
 class Session(Protocol):
@@ -27,16 +28,63 @@ class Session(Protocol):
         ...
 
 
-def engine(name: str) -> Any:
-    """Load an engine's module.
+class Engine(Protocol):
+    """An engine, one file of `engines/backends`. Nothing but conversion may import torch.
+
+    Attributes:
+        INSTALL: the command that installs it.
+        FORMAT: the file format that it opens, a file of `formats/writers`; None runs the quantized folder itself.
+        RULES: what it can hold.
+    """
+
+    INSTALL: str
+    FORMAT: str | None
+    RULES: EngineRules
+
+    def usable(self) -> bool:
+        """Whether its package is installed."""
+        ...
+
+    def label(self) -> str:
+        """Name and version."""
+        ...
+
+    def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
+        """Open a written model, ready to run on so many threads; None leaves the number to the engine."""
+        ...
+
+    def product(
+        self,
+        matrix: AffineMatrix | NDArray[np.float32],
+        threads: int | None = None,
+        activations: Activations = "int8",
+    ) -> Session:
+        """Open one product, `{"x": [M, columns]}` to `{"y": [M, rows]}`, of a quantized matrix or a float array."""
+        ...
+
+
+def engine(name: str) -> Engine:
+    """Load an engine.
 
     Raises:
         UsageError: there is no such engine, or its package is not installed; says how to install it.
     """
-    module = plugins.load("engines", name)
+    module = load_as("engines", name, Engine)
     if not module.usable():
         raise UsageError(f"--engine {name}: the package is not installed. Install it with: {module.INSTALL}")
     return module
+
+
+def exporting_format(name: str) -> Format:
+    """Return the file format that an engine opens.
+
+    Raises:
+        UsageError: no such engine, not installed, or one that needs no export.
+    """
+    found = engine(name).FORMAT
+    if found is None:
+        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+    return file_format(found)
 
 
 def difference(reference: NDArray[np.floating], found: NDArray[np.floating]) -> float:

@@ -7,28 +7,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..data.texts import LabeledTexts
-from ..models.batches import TokenBatch, tokenize
+from ..errors import InputFileError
+from ..models.batches import num_cut, num_lost, tokenize
+from ..models.heads import KINDS
+from ..models.heads.losses import kl_divergence
+from ..models.heads.protocol import Ratio, per_text
+from ..models.labels import output_order
 from ..models.loading import LoadedModel
-from ..models.outputs import LOSS_UNITS, SOFTMAX_KINDS, OutputKind, Outputs, collect
-from ..models.targets import Targets, read_targets
-from .task_metrics import answer_f1, entity_counts, exact_match, spans_of, tags_of
+from ..models.outputs import collect
+from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
+from ..models.targets import read_targets
+from .intervals import Interval, ratio_interval
+
+__all__ = [
+    "Evaluation", "Interval", "comparable", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
+    "measure", "outputs", "reference_outputs",
+]  # fmt: skip
 
 EVALUATION_BATCH = 64
-BOOTSTRAPS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with the 95 % bootstrap interval over samples."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,9 @@ class Evaluation:
         distance: squared distance to the reference, relative to its squared length for embeddings, absolute for
             regressions.
         correlation: Pearson's, of regressions with the labels.
+        max_tokens: tokens at which texts were cut, or windows of a text ended; None where samples came ready.
+        num_cut: texts that were cut.
+        num_lost: what was cut away from them in all: words of tags, tokens otherwise.
     """
 
     num_samples: int
@@ -64,6 +66,9 @@ class Evaluation:
     answer_f1: Interval | None = None
     distance: Interval | None = None
     correlation: float | None = None
+    max_tokens: int | None = None
+    num_cut: int = 0
+    num_lost: int = 0
 
     @property
     def loss(self) -> Interval | None:
@@ -71,19 +76,72 @@ class Evaluation:
         return self.distance if self.kl is None else self.kl
 
     @property
+    def figures(self) -> tuple[tuple[str, str], ...]:
+        """The figures of quality in a report: fields of this and their titles."""
+        return KINDS[self.kind].figures
+
+    @property
+    def lost_unit(self) -> str:
+        """What `num_lost` counts."""
+        return KINDS[self.kind].lost_unit
+
+    @property
     def loss_unit(self) -> str:
         """What `loss` is in."""
-        return LOSS_UNITS[self.kind]
+        return KINDS[self.kind].loss_unit
 
 
 def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBatch]:
     """Tokenize texts as `evaluate` does."""
-    return tokenize(loaded.tokenizer, data.texts, batch_size=EVALUATION_BATCH, kind=loaded.head.kind)
+    return tokenize(
+        loaded.tokenizer,
+        data.texts,
+        batch_size=EVALUATION_BATCH,
+        max_tokens=loaded.longest,
+        kind=loaded.head.kind,
+    )
 
 
 def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
     """Answers of a model to texts, float32 `[rows, columns]`: logits `[N, C]` of a classifier; see `models.outputs`."""
     return collect(loaded.head, loaded.model, evaluation_batches(loaded, data)).values
+
+
+def comparable(loaded: LoadedModel, reference: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
+    """Return a model and its reference so that both read the same part of each text.
+
+    Raises:
+        InputFileError: they do not answer the same question.
+    """
+    if loaded.head.kind != reference.head.kind:
+        raise InputFileError(
+            f"{loaded.name}: answers with {loaded.head.kind}, its reference {reference.name} with "
+            f"{reference.head.kind}. Give a reference of the same kind."
+        )
+    if loaded.labels is not None and reference.labels is not None:
+        output_order(loaded.labels, reference.labels, loaded.name, reference.name)
+    shorter = min(loaded.longest, reference.longest)
+    return replace(loaded, max_tokens=shorter), replace(reference, max_tokens=shorter)
+
+
+def reference_outputs(reference: LoadedModel, loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
+    """Answers of a reference, its columns in the order of another model's: outputs are compared by name.
+
+    Args:
+        reference: answers.
+        loaded: the model that is compared with it; both as `comparable` returns them.
+        data: the texts.
+
+    Returns:
+        Float32 `[rows, columns]`.
+
+    Raises:
+        InputFileError: they do not answer the same question.
+    """
+    values = outputs(reference, data)
+    if loaded.labels is None or reference.labels is None:
+        return values
+    return values[:, output_order(loaded.labels, reference.labels, loaded.name, reference.name)]
 
 
 def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.Tensor | None = None) -> Evaluation:
@@ -92,11 +150,23 @@ def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.T
     Args:
         loaded: the model to measure.
         data: texts; with labels for accuracy and F1.
-        reference_outputs: `outputs` of the reference on the same texts.
+        reference_outputs: `outputs` of the reference on the same texts, see also `reference_outputs`.
+
+    Raises:
+        InputFileError: labels that the model does not know, or a reference that reads texts in other pieces.
     """
     batches = evaluation_batches(loaded, data)
     targets = read_targets(loaded, data, batches)  # first: a wrong label is said before a long run
-    return measure(collect(loaded.head, loaded.model, batches), targets, reference_outputs)
+    found = collect(loaded.head, loaded.model, batches)
+    if reference_outputs is not None and reference_outputs.shape != found.values.shape:
+        raise InputFileError(
+            f"{loaded.name}: its answers to {data.name} have shape {tuple(found.values.shape)}, the reference's "
+            f"{tuple(reference_outputs.shape)}. Give a reference with the same tokenizer and outputs."
+        )
+    measured = measure(found, targets, reference_outputs)
+    if loaded.given_head is not None:
+        return measured
+    return replace(measured, max_tokens=loaded.longest, num_cut=num_cut(batches), num_lost=num_lost(batches))
 
 
 def measure(found: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
@@ -106,103 +176,42 @@ def measure(found: Outputs, targets: Targets | None = None, reference: torch.Ten
         found: the answers.
         targets: the right ones.
         reference: values `[rows, columns]` of a reference on the same rows.
+
+    Raises:
+        ValueError: the reference has another shape.
     """
-    quality = Evaluation(found.num_samples, kind=found.kind)
+    spec = KINDS[found.kind]
+    quality = Evaluation(found.num_texts, kind=found.kind)
     if targets is not None:
-        quality = _quality(quality, found, targets)
+        right = spec.quality(found, targets)
+        quality = replace(
+            quality,
+            accuracy=_interval(right.accuracy),
+            macro_f1=right.macro_f1,
+            entity_f1=_interval(right.entity_f1),
+            exact_match=_interval(right.exact_match),
+            answer_f1=_interval(right.answer_f1),
+            correlation=right.correlation,
+        )
     if reference is None:
         return quality
     if reference.shape != found.values.shape:
         raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(found.values.shape)}")
-    if found.kind not in SOFTMAX_KINDS:
-        distance = squared_distance(found.kind, reference, found.values)
-        return replace(quality, distance=interval(distance.numpy()))
-    kl = mean_over_rows(kl_divergence(reference, found.values).numpy(), found.samples.numpy())
+    loss = mean_over_rows(found, spec.loss.of_rows(reference, found.values))
+    if not spec.loss.softmax:
+        return replace(quality, distance=loss)
     flipped, lost, won = _flips(found, targets, reference)
-    return replace(quality, kl=kl, flipped=flipped, lost=lost, won=won)
+    return replace(quality, kl=loss, flipped=flipped, lost=lost, won=won)
 
 
-def kl_divergence(reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(reference) || softmax(found)) of each row in nats, float64 `[rows]`.
-
-    In float64: in float32 small divergences drown in rounding and turn negative.
-    """
-    parts = zip(reference.split(1024), found.split(1024), strict=True)  # a vocabulary's rows are long
-    return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])
+def mean_over_rows(found: Outputs, rows: torch.Tensor) -> Interval:
+    """Mean over rows `[rows]`; its interval draws whole texts, since the rows of one are not independent."""
+    ratio = per_text(found, rows)
+    return ratio_interval(ratio.above, ratio.below)
 
 
-def squared_distance(kind: OutputKind, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Squared distance of each row, float64 `[rows]`; relative to the reference's squared length for embeddings."""
-    distance = (reference.double() - found.double()).square().sum(-1)
-    return distance / reference.double().square().sum(-1) if kind == "embeddings" else distance
-
-
-def interval(samples: NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """Mean of samples with its 95 % percentile bootstrap interval."""
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, len(samples), (BOOTSTRAPS, len(samples)))
-    means = samples[draws].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(samples.mean()), float(low), float(high))
-
-
-def ratio_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """Ratio of two sums over samples with its 95 % percentile bootstrap interval; 0 where the sum below is 0."""
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, len(above), (BOOTSTRAPS, len(above)))
-    ratios = _ratio(above[draws].sum(1), below[draws].sum(1))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(_ratio(above.sum(), below.sum())), float(low), float(high))
-
-
-def mean_over_rows(values: NDArray[np.float64], samples: NDArray[np.int64]) -> Interval:
-    """Mean over rows; its interval draws whole samples, since the rows of one are not independent."""
-    present, where = np.unique(samples, return_inverse=True)
-    if len(present) == len(values):
-        return interval(values)
-    sums, counts = np.zeros(len(present)), np.zeros(len(present))
-    np.add.at(sums, where, values)
-    np.add.at(counts, where, 1.0)
-    return ratio_interval(sums, counts)
-
-
-def macro_f1(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Unweighted mean of F1 over the classes that occur in answers or labels."""
-    scores = []
-    for index in np.union1d(answers, labels):
-        hits = int(((answers == index) & (labels == index)).sum())
-        scores.append(2 * hits / (int((answers == index).sum()) + int((labels == index).sum())))
-    return float(np.mean(scores))
-
-
-def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.zeros_like(above, dtype=np.float64), where=below > 0)
-
-
-def _quality(known: Evaluation, found: Outputs, targets: Targets) -> Evaluation:
-    """Add what can be said by the labels alone."""
-    if found.kind == "regression":
-        numbers = found.values[:, 0].double().numpy()
-        return replace(known, correlation=float(np.corrcoef(numbers, targets.rows.numpy())[0, 1]))
-    if found.kind == "spans":
-        texts = spans_of(found, targets.spans)
-        pairs = [(text, span.accepted) for text, span in zip(texts, targets.spans, strict=True)]
-        exact = np.array([exact_match(text, right) for text, right in pairs], dtype=np.float64)
-        f1 = np.array([answer_f1(text, right) for text, right in pairs])
-        return replace(known, exact_match=interval(exact), answer_f1=interval(f1))
-    answers = found.values.argmax(-1)
-    right = (answers == targets.rows).double().numpy()
-    known = replace(known, accuracy=mean_over_rows(right, found.samples.numpy()))
-    if found.kind == "classes":
-        return replace(known, macro_f1=macro_f1(answers.numpy(), targets.rows.numpy()))
-    if found.kind == "tags":
-        counts = entity_counts(tags_of(found, targets), targets.tags)
-        return replace(known, entity_f1=ratio_interval(2 * counts[:, 0], counts[:, 1] + counts[:, 2]))
-    return known
+def _interval(figure: Ratio | None) -> Interval | None:
+    return None if figure is None else ratio_interval(figure.above, figure.below)
 
 
 def _flips(found: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:

@@ -62,17 +62,17 @@ class AffineMatrix:
     @property
     def rows(self) -> int:
         """Outputs of the matrix."""
-        return self.codes.shape[0]
+        return int(self.codes.shape[0])
 
     @property
     def columns(self) -> int:
         """Inputs of the matrix."""
-        return self.codes.shape[1]
+        return int(self.codes.shape[1])
 
     @property
     def group_size(self) -> int:
         """Inputs that share a scale."""
-        return self.codes.shape[1] // self.scale.shape[1]
+        return int(self.codes.shape[1] // self.scale.shape[1])
 
     @property
     def rest(self) -> NDArray[np.float32] | None:

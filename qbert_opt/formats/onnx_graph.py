@@ -272,4 +272,5 @@ def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int
 def _lookup(width: int, zero: int, dtype: Any) -> NDArray[Any]:
     """Every byte's codes less a zero, `[256, codes per byte]`, lowest bits first."""
     shifts = np.arange(8 // width) * width
-    return ((np.arange(256)[:, None] >> shifts & (2**width - 1)) - zero).astype(dtype)
+    codes: NDArray[Any] = (np.arange(256)[:, None] >> shifts & (2**width - 1)) - zero
+    return codes.astype(dtype)

@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..errors import InputFileError
+from .heads import KINDS
+from .heads.protocol import Sample, TextReader
+from .samples import OutputKind, TokenBatch
+from .windows import longest_sample
 
-DEFAULT_MAX_TOKENS = 128
-MAX_SPAN_TOKENS = 384  # a question and its paragraph
-MASKED_SHARE = 0.15  # of a text's tokens, as in BERT's pre-training
+__all__ = [
+    "TokenBatch", "apart", "joined", "logits", "mean_tokens", "num_cut", "num_lost", "single_samples", "tokenize",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Token ids and mask of a few samples, padded to the longest of them.
-
-    Attributes:
-        inputs: what the tokenizer made for the model, each int64 `[B, T]`.
-        indices: position of each sample in the list of texts, `[B]`.
-        positions: bool `[B, T]`, True where a label belongs: first sub-words for tags, the searched text for spans,
-            masked tokens for vocabularies; None where labels belong to samples.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    indices: tuple[int, ...]
-    positions: torch.Tensor | None = None
-
-    @property
-    def mask(self) -> torch.Tensor:
-        """Bool `[B, T]`: True at real tokens. Padding must not enter any statistic."""
-        return self.inputs["attention_mask"].bool()
-
-    @property
-    def labelled(self) -> torch.Tensor:
-        """Positions that carry a label, bool `[B, T]`."""
-        if self.positions is None:
-            raise ValueError("these batches have labels per sample, not per position")
-        return self.positions
-
-    def select(self, wanted: Sequence[bool]) -> TokenBatch:
-        """Take some of the samples, padded as in this batch."""
-        rows = torch.tensor(wanted)
-        inputs = {key: value[rows] for key, value in self.inputs.items()}
-        indices = tuple(index for index, take in zip(self.indices, wanted, strict=True) if take)
-        return TokenBatch(inputs, indices, None if self.positions is None else self.positions[rows])
-
-    def split(self, size: int) -> Iterator[TokenBatch]:
-        """Cut into batches of at most `size` samples, padded as this one."""
-        for start in range(0, len(self.indices), size):
-            rows = slice(start, start + size)
-            inputs = {key: value[rows] for key, value in self.inputs.items()}
-            yield TokenBatch(inputs, self.indices[rows], None if self.positions is None else self.positions[rows])
+USUAL_TOKENS = 384  # a batch of longer samples holds fewer of them, so that no batch has more tokens than with these
 
 
 def tokenize(
@@ -64,61 +26,51 @@ def tokenize(
     *,
     batch_size: int,
     max_tokens: int | None = None,
-    kind: str = "classes",
+    kind: OutputKind = "classes",
 ) -> list[TokenBatch]:
-    """Tokenize texts into batches of similar length, shortest first; longer ones are cut.
+    """Tokenize texts into batches of similar length, shortest first.
+
+    Longer texts are cut, and batches know what was lost; a text that is searched for an answer is read in windows, each
+    a sample of its own.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the model's; its `model_max_length` is the model's window.
         texts: one tuple of one or two strings per sample; for spans a question and the text that is searched, for tags
             one string whose words are separated by blanks.
-        batch_size: samples in a batch.
-        max_tokens: longest sample; 384 for spans, else 128.
+        batch_size: samples in a batch; fewer where they are longer than 384 tokens.
+        max_tokens: where longer samples are cut; the model's window by default, for spans at most 384.
         kind: of the model's outputs; says which positions carry labels.
 
     Raises:
         InputFileError: texts that do not fit the kind of outputs.
     """
+    spec = KINDS[kind]
     if hasattr(tokenizer, "batches"):  # ready samples of a plain module
-        return list(tokenizer.batches(texts, batch_size, positions=kind in ("tags", "vocabulary")))
-    longest = longest_sample(tokenizer, kind, max_tokens)
-    encoded, positions = [], []
+        return list(tokenizer.batches(texts, batch_size, positions=spec.positions))
+    reader = TextReader("", tokenizer, longest_sample(tokenizer, spec.default_tokens, max_tokens))
+    samples: list[Sample] = []
+    owners: list[int] = []
     for index, text in enumerate(texts):
-        sample, where = _encode(tokenizer, text, index, kind, longest)
-        encoded.append(sample)
-        positions.append(where)
-    order = sorted(range(len(texts)), key=lambda i: (len(encoded[i]["input_ids"]), i))
+        found = spec.samples(reader, text, index)
+        samples += found
+        owners += [index] * len(found)
+    order = sorted(range(len(samples)), key=lambda i: (_length(samples[i]), i))
+    in_windows = len(samples) > len(texts)
     batches = []
-    for chunk in _chunks(order, batch_size):
-        padded = dict(tokenizer.pad([encoded[i] for i in chunk], return_tensors="pt"))
-        where = _pad_positions([positions[i] for i in chunk], padded["input_ids"].shape[1], tokenizer.padding_side)
-        batches.append(TokenBatch(padded, tuple(chunk), where))
+    for chunk in _chunks(order, [_length(sample) for sample in samples], batch_size):
+        batch = _padded_batch(tokenizer, [samples[i] for i in chunk], tuple(chunk))
+        batches.append(replace(batch, texts=tuple(owners[i] for i in chunk)) if in_windows else batch)
     return batches
 
 
-def longest_sample(tokenizer: Any, kind: str, max_tokens: int | None = None) -> int:
-    """Return the tokens at which texts are cut: 384 for spans, else 128, at most what the model has positions for."""
-    limit = max_tokens or (MAX_SPAN_TOKENS if kind == "spans" else DEFAULT_MAX_TOKENS)
-    return int(min(limit, tokenizer.model_max_length))
+def num_cut(batches: Sequence[TokenBatch]) -> int:
+    """Return how many samples were cut."""
+    return sum(lost > 0 for batch in batches for lost in batch.lost)
 
 
-def encode(tokenizer: Any, text: tuple[str, ...], kind: str, longest: int) -> Any:
-    """Tokenize one sample as its kind of output wants it, with everything that the tokenizer knows of each token."""
-    if kind == "tags":
-        return tokenizer(text[0].split(), truncation=True, max_length=longest, is_split_into_words=True)
-    cut = "only_second" if kind == "spans" else True
-    return tokenizer(*text, truncation=cut, max_length=longest)
-
-
-def span_positions(encoded: Any) -> list[bool]:
-    """True at the tokens of the text that is searched, the second of a pair."""
-    return [which == 1 for which in encoded.sequence_ids(0)]
-
-
-def word_positions(encoded: Any) -> list[bool]:
-    """True at the first sub-word of each word."""
-    words = encoded.word_ids(0)
-    return [word is not None and (i == 0 or words[i - 1] != word) for i, word in enumerate(words)]
+def num_lost(batches: Sequence[TokenBatch]) -> int:
+    """Return how much was cut away in all: words of tags, tokens otherwise."""
+    return sum(lost for batch in batches for lost in batch.lost)
 
 
 def mean_tokens(batches: Sequence[TokenBatch]) -> float:
@@ -131,14 +83,14 @@ def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
     """Cut batches into batches of one sample, without padding."""
     singles = []
     for batch in batches:
-        for row, index in enumerate(batch.indices):
+        for row in range(len(batch.indices)):
             keep = batch.mask[row]
             inputs = {
                 name: tensor[row : row + 1, keep] if tensor.shape[1:2] == keep.shape else tensor[row : row + 1]
                 for name, tensor in batch.inputs.items()
             }
             where = None if batch.positions is None else batch.positions[row : row + 1, keep]
-            singles.append(TokenBatch(inputs, (index,), where))
+            singles.append(replace(batch.take([row]), inputs=inputs, positions=where))
     return singles
 
 
@@ -158,7 +110,13 @@ def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
     positions = None
     if singles[0].positions is not None:
         positions = torch.cat([padded(single.labelled, single.mask.shape[1]) for single in singles])
-    return TokenBatch(inputs, tuple(index for single in singles for index in single.indices), positions)
+    return TokenBatch(
+        inputs,
+        tuple(index for single in singles for index in single.indices),
+        positions,
+        None if singles[0].texts is None else tuple(text for single in singles for text in single.texts or ()),
+        tuple(lost for single in singles for lost in single.lost),
+    )
 
 
 def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBatch]:
@@ -189,52 +147,29 @@ def logits(model: torch.nn.Module, batches: Sequence[TokenBatch]) -> torch.Tenso
     return torch.stack([rows[index] for index in range(len(rows))])
 
 
-def _encode(tokenizer: Any, text: tuple[str, ...], index: int, kind: str, longest: int) -> tuple[Any, Any]:
-    """Tokens of one sample and its labelled positions."""
-    wanted = {"tags": 1, "spans": 2, "vocabulary": 1}.get(kind)
-    if wanted is not None and len(text) != wanted:
-        need = "a question and the text that is searched" if wanted == 2 else "one text"
-        raise InputFileError(f"sample {index + 1} has {len(text)} texts; a model of {kind} reads {need}.")
-    encoded = encode(tokenizer, text, kind, longest)
-    if kind == "tags":
-        return encoded, word_positions(encoded)
-    if kind == "spans":
-        where = span_positions(encoded)
-        if not any(where):
-            raise InputFileError(f"sample {index + 1}: the question alone fills the model's {longest} tokens.")
-        return encoded, where
-    if kind == "vocabulary":
-        return encoded, _mask_tokens(tokenizer, encoded, index)
-    return encoded, None
+def _length(sample: Sample) -> int:
+    return len(sample.encoded["input_ids"])
 
 
-def _mask_tokens(tokenizer: Any, encoded: Any, index: int) -> list[bool]:
-    """Mask 15 % of a text's tokens, at least one; a text that has masks already keeps those. Changes `encoded`."""
-    if tokenizer.mask_token_id is None:
-        raise InputFileError("the model fills masks, but its tokenizer has no mask token. Save it with one.")
-    ids = np.array(encoded["input_ids"])
-    masked = ids == tokenizer.mask_token_id
-    if not masked.any():
-        special = np.array(tokenizer.get_special_tokens_mask(ids.tolist(), already_has_special_tokens=True), dtype=bool)
-        words = np.flatnonzero(~special)
-        count = min(len(words), max(1, round(MASKED_SHARE * len(words))))
-        chosen = np.random.default_rng([index, *ids.tolist()]).choice(words, count, replace=False)
-        masked[chosen] = True
-        ids[chosen] = tokenizer.mask_token_id
-        encoded["input_ids"] = ids.tolist()
-    return [bool(m) for m in masked]
+def _padded_batch(tokenizer: Any, samples: Sequence[Sample], indices: tuple[int, ...]) -> TokenBatch:
+    padded = dict(tokenizer.pad([dict(sample.encoded) for sample in samples], return_tensors="pt"))
+    positions = None
+    if samples[0].positions is not None:
+        length, left = padded["input_ids"].shape[1], tokenizer.padding_side == "left"
+        positions = torch.zeros(len(samples), length, dtype=torch.bool)
+        for row, sample in enumerate(samples):
+            marks = torch.tensor(sample.positions, dtype=torch.bool)
+            positions[row, length - len(marks) if left else 0 :][: len(marks)] = marks
+    return TokenBatch(padded, indices, positions, None, tuple(sample.lost for sample in samples))
 
 
-def _pad_positions(positions: list[list[bool] | None], length: int, side: str) -> torch.Tensor | None:
-    if positions[0] is None:
-        return None
-    rows = []
-    for where in positions:
-        blank = [False] * (length - len(where or ()))
-        rows.append(blank + (where or []) if side == "left" else (where or []) + blank)
-    return torch.tensor(rows, dtype=torch.bool)
-
-
-def _chunks(order: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _chunks(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Cut into runs of at most `size` samples, and of at most `size` usual samples' tokens when padded."""
+    chunk: list[int] = []
+    for index in order:
+        if chunk and (len(chunk) == size or (len(chunk) + 1) * lengths[index] > size * USUAL_TOKENS):
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError, UsageError
-from .batches import TokenBatch
+from .batches import tokenize
+from .heads import KINDS
+from .heads.protocol import TextReader
 from .outputs import Head, OutputKind, head_kind, head_of
+from .samples import TokenBatch
+from .windows import longest_sample, model_window
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 
-AUTO_CLASSES: dict[OutputKind, Any] = {
-    "classes": AutoModelForSequenceClassification,
-    "tags": AutoModelForTokenClassification,
-    "spans": AutoModelForQuestionAnswering,
-    "vocabulary": AutoModelForMaskedLM,
-    "embeddings": AutoModel,
-}
+AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
 
-SPARE_POSITIONS = 2  # RoBERTa-like encoders count positions from behind their padding index, 1
+
+FEWEST_TOKENS = 4  # of a text: one between its special tokens, of a pair one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +43,7 @@ class LoadedModel:
         sha256: hash of the weights.
         given_head: how its answers are read; by its class when None.
         given_example: one sample to learn its structure from; a short sentence when None.
+        max_tokens: where its texts are cut; by default the model's window, or what its kind of head usually reads.
     """
 
     name: str
@@ -60,6 +52,7 @@ class LoadedModel:
     sha256: str
     given_head: Head | None = None
     given_example: TokenBatch | None = None
+    max_tokens: int | None = None
 
     @property
     def head(self) -> Head:
@@ -76,12 +69,22 @@ class LoadedModel:
 
         The classes of a plain module are known by their numbers.
         """
-        if self.given_head is not None and self.head.kind == "classes":
+        if self.given_head is not None and self.head.spec.classifies:
             return tuple(map(str, range(self.head.columns)))
-        if self.given_head is not None or self.head.kind not in ("classes", "tags"):
+        if self.given_head is not None or not self.head.spec.named:
             return None
         config: Any = self.model.config
         return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+    @property
+    def longest(self) -> int:
+        """Tokens at which its texts are cut, or at which windows of a text end."""
+        return longest_sample(self.tokenizer, self.head.spec.default_tokens, self.max_tokens)
+
+    @property
+    def reader(self) -> TextReader:
+        """What reads its texts."""
+        return TextReader(self.name, self.tokenizer, self.longest, self.labels or (), self.given_head is not None)
 
     def example(self) -> TokenBatch:
         """One short sample without padding."""
@@ -90,12 +93,36 @@ class LoadedModel:
         return TokenBatch(dict(self.tokenizer("turn the light on", return_tensors="pt")), (0,))
 
 
-def load_model(source: str | Path) -> LoadedModel:
+def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_size: int) -> list[TokenBatch]:
+    """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`."""
+    return tokenize(loaded.tokenizer, texts, batch_size=batch_size, max_tokens=loaded.longest, kind=loaded.head.kind)
+
+
+def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
+    """Return a model that reads so many tokens of a text at most; None leaves it as it is.
+
+    Raises:
+        UsageError: fewer than a token between its special ones, or more than the model has positions for.
+    """
+    if max_tokens is None:
+        return loaded
+    window = int(loaded.tokenizer.model_max_length)
+    if not FEWEST_TOKENS <= max_tokens <= window:
+        raise UsageError(f"max_tokens {max_tokens}: {loaded.name} reads {FEWEST_TOKENS} to {window} tokens.")
+    return replace(loaded, max_tokens=max_tokens)
+
+
+def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedModel:
     """Load a fine-tuned model in float32, evaluation mode, from a folder or a named hub model.
 
     Only safetensors weights are read: other weight files can run code when they are opened.
 
+    Args:
+        source: the folder, or the name of a hub model.
+        max_tokens: where its texts are cut; by default the model's window.
+
     Raises:
+        UsageError: the model does not read so many tokens.
         InputFileError: the folder is no model, has a head of an unknown kind, lacks weights or tokenizer, or holds
             NaN or infinite weights.
     """
@@ -110,14 +137,14 @@ def load_model(source: str | Path) -> LoadedModel:
             source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     # transformers would fill in random weights; only a pooler that nobody asks for may be missing
-    missing = sorted(n for n in found["missing_keys"] if kind != "embeddings" or not n.startswith("pooler"))
+    missing = sorted(n for n in found["missing_keys"] if not n.startswith(KINDS[kind].spare_weights))
     if missing:
         raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
     tokenizer = load_tokenizer(source, config)
     check_finite(model, str(source))
     loaded = LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
     _ = loaded.head  # refused here rather than after an hour
-    return loaded
+    return cut_at(loaded, max_tokens)
 
 
 def config_kind(config: Any, source: str) -> OutputKind:
@@ -166,12 +193,9 @@ def load_tokenizer(source: str | Path, config: Any) -> Any:
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
         raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
     with refusing(source):
-        # words of a tag model are tokenized one by one, which byte-level tokenizers do only with a blank before each
-        words = {"add_prefix_space": True} if config_kind(config, str(source)) == "tags" else {}
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **words)
-    positions = getattr(config, "max_position_embeddings", 0)
-    if positions > SPARE_POSITIONS:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions - SPARE_POSITIONS)
+        options = KINDS[config_kind(config, str(source))].tokenizer_options
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **options)
+    tokenizer.model_max_length = model_window(tokenizer, config)
     return tokenizer
 
 
@@ -217,29 +241,6 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def label_index(loaded: LoadedModel, labels: tuple[str, ...], source: str) -> torch.Tensor:
-    """Return int64 `[N]`: the head's output index of each label, by name or by number.
-
-    Raises:
-        UsageError: the model's outputs are no named classes.
-        InputFileError: a label that the head does not know.
-    """
-    names = loaded.labels
-    if names is None:
-        raise UsageError(f"{loaded.name}: has no classification head, so labels mean nothing to it.")
-    known = {name: index for index, name in enumerate(names)}
-    by_number = {str(index): index for index in range(len(names))}
-    indices = []
-    for row, label in enumerate(labels):
-        index = known.get(label, by_number.get(label))
-        if index is None:
-            raise InputFileError(
-                f"{source}: sample {row + 1} has label {label!r}. {loaded.name} knows {', '.join(names)}."
-            )
-        indices.append(index)
-    return torch.tensor(indices)
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,9 +19,10 @@ from torch import nn
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from .batches import TokenBatch
+from .heads import KINDS
 from .loading import LoadedModel, check_finite, weights_sha256
-from .outputs import POSITION_KINDS, Head, OutputKind, rows
+from .outputs import Head, OutputKind, rows
+from .samples import TokenBatch
 
 Answer = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 MASK = "attention_mask"
@@ -113,19 +114,19 @@ def from_module(
         UsageError: no inputs, spans, or labels that are not one for each sample.
         InputFileError: weights that are NaN or infinite.
     """
-    if kind == "spans":
+    if KINDS[kind].reads_pairs:  # pairs are windows of a text, which a module does not have
         raise UsageError("kind 'spans': a module may answer with classes, tags, vocabulary, regression, embeddings.")
     keyed = [(_key(sample), sample) for batch in inputs for sample in _singles(batch)]
     if not keyed:
         raise UsageError("inputs: no samples. Give at least one batch.")
-    if labels is not None and (len(labels) != len(keyed) or kind in POSITION_KINDS):
+    if labels is not None and (len(labels) != len(keyed) or KINDS[kind].positions):
         raise UsageError(
             f"labels: {len(labels)} for {len(keyed)} samples of {kind}. Give one for each sample, or none."
         )
     module.eval()
     check_finite(module, name)
     feed = SampleFeed(dict(keyed))
-    [first] = feed.batches([(keyed[0][0],)], 1, positions=kind in POSITION_KINDS)
+    [first] = feed.batches([(keyed[0][0],)], 1, positions=KINDS[kind].positions)
     answering: Any = type(type(module).__name__, (AnsweringModule,), {})  # reports name the user's class
     model = answering(module, answer)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,6 @@ from ..costs.operations import Storage, Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import (
     Allocation,
-    CrossFit,
     DeviceCost,
     Limit,
     PlannedActivation,
@@ -20,12 +19,13 @@ from ..spec.allocation import (
     UniformPlan,
 )
 from ..spec.choices import Choice, Form
+from ..spec.limits import Measure
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
@@ -34,12 +34,21 @@ ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """A predicted loss with its standard error, from `folds` parts of the scoring text that did not choose the plan."""
+
+    loss: float
+    std_error: float
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What is known about a plan beside its choices; a plan made by a rule proves nothing."""
 
     status: str
     solver: str
-    objective: str = "predicted_loss"
+    objective: Measure = "sum_of_scores"
     gap: float | None = None
     lower_bound: float | None = None
     limits: tuple[Limit, ...] = ()
@@ -47,7 +56,7 @@ class Proof:
     random_loss: float | None = None
     next_mb_gain: float | None = None
     next_ms_gain: float | None = None
-    cross_fitted: CrossFit | None = None
+    judged: Judgement | None = None
 
 
 def assemble(
@@ -65,6 +74,8 @@ def assemble(
     losses = [m.predicted_loss for m in matrices] + [t.predicted_loss or 0.0 for t in scored]
     std_errors = [m.std_error for m in matrices] + [t.std_error or 0.0 for t in scored]
     encoder_bytes = sum(m.bytes for m in matrices)
+    total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
+    judged = proof.judged or Judgement(total, total_error, folds=0)
     return Allocation(
         version=code_version(),
         status=proof.status,
@@ -77,8 +88,11 @@ def assemble(
         metric=scores.metric,
         method=scores.method,
         roundings=("matrices", "tables") if scored else ("matrices",),
-        predicted_loss=math.fsum(losses),
-        predicted_std_error=math.sqrt(math.fsum(error**2 for error in std_errors)),
+        predicted_loss=judged.loss,
+        predicted_std_error=judged.std_error,
+        folds=judged.folds,
+        sum_of_scores=total,
+        sum_std_error=total_error,
         encoder_bytes=encoder_bytes,
         total_bytes=total_stored_bytes(profile, storage),
         average_bits=8 * encoder_bytes / profile.encoder_elements,
@@ -91,33 +105,47 @@ def assemble(
         random_loss=proof.random_loss,
         next_mb_gain=proof.next_mb_gain,
         next_ms_gain=proof.next_ms_gain,
-        cross_fitted=proof.cross_fitted,
         loss_scale=scores.loss_scale,
         provenance=scores.provenance,
     )
 
 
 def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
-    """Add rounded inputs to a plan without any; their loss comes to every predicted loss alike."""
+    """Add rounded inputs to a plan without any; their loss comes to every loss alike.
+
+    Args:
+        plan: a plan whose inputs stay in floats.
+        activations: how each input is rounded, with its predicted loss.
+    """
     more = math.fsum(item.predicted_loss for item in activations)
     own = [item.std_error for item in activations]
-    std_errors = [plan.predicted_std_error, *own]
-    judged = plan.cross_fitted
-    if judged is not None:
-        error = math.sqrt(math.fsum(e**2 for e in [judged.std_error, *own]))
-        judged = judged.model_copy(update={"loss": judged.loss + more, "std_error": error})
+
+    def joined(error: float) -> float:
+        return math.sqrt(math.fsum(e**2 for e in [error, *own]))
+
     return plan.model_copy(
         update={
-            "cross_fitted": judged,
             "activations": tuple(activations),
             "roundings": (*plan.roundings, "activations"),
             "predicted_loss": plan.predicted_loss + more,
-            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
+            "predicted_std_error": joined(plan.predicted_std_error),
+            "sum_of_scores": plan.sum_of_scores + more,
+            "sum_std_error": joined(plan.sum_std_error),
             "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
-            "uniform": tuple(u.model_copy(update={"predicted_loss": u.predicted_loss + more}) for u in plan.uniform),
+            "uniform": tuple(_uniform_with(plan, more, joined)),
             "random_loss": None if plan.random_loss is None else plan.random_loss + more,
         }
     )
+
+
+def _uniform_with(plan: Allocation, more: float, joined: Callable[[float], float]) -> Iterator[UniformPlan]:
+    for rival in plan.uniform:
+        error = rival.predicted_std_error
+        update = {
+            "predicted_loss": rival.predicted_loss + more,
+            "predicted_std_error": None if error is None else joined(error),
+        }
+        yield rival.model_copy(update=update)
 
 
 def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:

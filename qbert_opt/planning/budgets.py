@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hwmodels.errors import DeviceError
-from hwmodels.units import parse_bytes
+from hwmodels import DeviceError, parse_bytes
 
 from ..errors import UsageError
 

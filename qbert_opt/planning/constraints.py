@@ -1,24 +1,24 @@
-"""What a user wants of a plan beside limits: choices left out, links between matrices, and what is to be least.
-
-A wish is a name: it holds for every matrix and scored table whose module has the name in it.
-"""
+"""Constraints on a plan besides its limits: choices that are left out, links between matrices, what is minimized."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, ValidationError
 
 from ..errors import UsageError
+from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
+from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable
 
-RESOURCES = {
+RESOURCES: dict[str, Measure] = {
     "bytes": "encoder_bytes",
     "total-bytes": "total_bytes",
     "latency": "latency_bound_s",
@@ -32,53 +32,68 @@ FUSED = "qkv"
 FUSED_KINDS = ("query", "key", "value")
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is wanted of a plan; None and empty want nothing.
+class PlanConstraints(Frozen):
+    """What a plan must satisfy besides limits on its resources. Names match every module that contains them.
 
     Attributes:
-        bits: bit widths of matrices to choose from.
-        groupings: groupings of matrices to choose from.
-        table_bits: bit widths of scored tables to choose from.
-        pins: bits by name.
-        excluded: names of what is not searched: 8 bits, one range per row, as tables that nobody scored.
-        ties: names of what chooses alike, each name a tie of its own; `qkv` ties query, key and value of each layer.
-        max_formats: most different formats (bits, grouping and form) among the matrices.
-        max_loss: largest predicted loss; then `least` is what is least, a name in `RESOURCES`.
-        least: None is the predicted loss.
+        bits: bit widths that matrices may take; None allows every one that was scored.
+        groupings: groupings that matrices may take; None allows every one that was scored.
+        table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
+        pins: fixed bit width by name.
+        excluded: names of matrices kept out of the search, at 8 bits with one range per row.
+        ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.
+        max_formats: largest number of different formats (bits, grouping and form) among the matrices.
+        max_loss: largest predicted loss; requires `least`.
+        least: resource to minimize under `max_loss`, a name in `RESOURCES`; None minimizes the predicted loss.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     bits: Sequence[int] | None = None
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
-    pins: Mapping[str, int] = field(default_factory=dict)
+    pins: Mapping[str, int] = Field(default_factory=dict)
     excluded: Sequence[str] = ()
     ties: Sequence[str] = ()
-    max_formats: int | None = None
+    max_formats: int | None = Field(default=None, ge=1)
     max_loss: float | None = None
     least: str | None = None
 
+    if not TYPE_CHECKING:  # the typed constructor is pydantic's; this one names the legal fields
 
-def check_goal(wishes: Wishes, *, has_device: bool) -> None:
+        def __init__(self, **fields):
+            unknown = sorted(set(fields) - set(type(self).model_fields))
+            if unknown:
+                legal = ", ".join(type(self).model_fields)
+                raise UsageError(f"PlanConstraints has no field {unknown[0]!r}. Legal: {legal}.")
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(map(str, first["loc"]))
+                raise UsageError(f"PlanConstraints: `{where}`: {first['msg']}; found {first['input']!r}.") from None
+
+
+def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
     """Refuse half a reverse question, or one that nothing can price.
 
     Raises:
         UsageError: says what is missing.
     """
-    if (wishes.max_loss is None) != (wishes.least is None):
+    if (constraints.max_loss is None) != (constraints.least is None):
         raise UsageError("--max-loss and --least belong together, for example --max-loss 0.001 --least bytes.")
-    if wishes.least is None or wishes.max_loss is None:
+    if constraints.least is None or constraints.max_loss is None:
         return
-    if wishes.least not in RESOURCES:
-        raise UsageError(f"--least {wishes.least}: legal: {', '.join(RESOURCES)}.")
-    if wishes.least not in ("bytes", "total-bytes") and not has_device:
-        raise UsageError(f"--least {wishes.least}: needs --device to be priced on.")
-    if not math.isfinite(wishes.max_loss):
-        raise UsageError(f"--max-loss {wishes.max_loss}: must be a finite number.")
+    if constraints.least not in RESOURCES:
+        raise UsageError(f"--least {constraints.least}: legal: {', '.join(RESOURCES)}.")
+    if constraints.least not in ("bytes", "total-bytes") and not has_device:
+        raise UsageError(f"--least {constraints.least}: needs --device to be priced on.")
+    if not math.isfinite(constraints.max_loss):
+        raise UsageError(f"--max-loss {constraints.max_loss}: must be a finite number.")
 
 
-def wanted(scores: ScoreTable, choices: Sequence[Choice], wishes: Wishes) -> NDArray[np.bool_]:
-    """Return what the wishes leave to each item, bool [items, choices].
+def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: PlanConstraints) -> NDArray[np.bool_]:
+    """Return which choices the constraints leave to each item, bool `[items, choices]`.
 
     Raises:
         UsageError: a filter that leaves nothing, or a name that nothing has.
@@ -86,26 +101,27 @@ def wanted(scores: ScoreTable, choices: Sequence[Choice], wishes: Wishes) -> NDA
     legal: NDArray[np.bool_] = np.isfinite(scores.item_values())
     matrices = len(scores.profile.matrices)
     kept = [
-        (wishes.bits is None or c.bits in wishes.bits) and (wishes.groupings is None or c.grouping in wishes.groupings)
+        (constraints.bits is None or c.bits in constraints.bits)
+        and (constraints.groupings is None or c.grouping in constraints.groupings)
         for c in choices
     ]
     if not any(kept[: len(scores.choices)]):
         raise UsageError(f"--bits/--groupings: none of these was scored. Scored: {', '.join(scores.choices)}.")
     before = legal.copy()
     legal[:matrices] &= np.array(kept)
-    if wishes.table_bits is not None:
-        legal[matrices:] &= np.array([c.bits in wishes.table_bits for c in choices])
+    if constraints.table_bits is not None:
+        legal[matrices:] &= np.array([c.bits in constraints.table_bits for c in choices])
         if len(legal) == matrices or not legal[matrices:].any(axis=1).all():
             scored = scores.tables.choices if scores.tables else ("none",)
             raise UsageError(f"--table-bits: not scored for every table. Scored: {', '.join(scored)}.")
-    for name, width in wishes.pins.items():
+    for name, width in constraints.pins.items():
         rows = _named(scores, name, f"--pin {name}={width}")
         columns = np.array([c.bits == width for c in choices])
         if not (legal[rows] & columns).any(axis=1).all():
             raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
         legal[rows] &= columns
     plain = np.array([(c.bits, c.grouping) == (TABLE_BITS, EXCLUDED_GROUPING) for c in choices])
-    for name in wishes.excluded:
+    for name in constraints.excluded:
         rows = _named(scores, name, f"--exclude {name}")
         if not (before[rows] & plain).any(axis=1).all():
             raise UsageError(
@@ -116,13 +132,13 @@ def wanted(scores: ScoreTable, choices: Sequence[Choice], wishes: Wishes) -> NDA
     return legal
 
 
-def ties(scores: ScoreTable, wishes: Wishes) -> tuple[tuple[str, ...], ...]:
+def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:
     """Return the sets of modules that choose alike.
 
     Raises:
         UsageError: a name that fewer than two have.
     """
-    return tuple(tie for name in wishes.ties for tie in _ties(scores, name))
+    return tuple(tie for name in constraints.ties for tie in _ties(scores, name))
 
 
 def _ties(scores: ScoreTable, name: str) -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,8 @@ plan that all other parts would have chosen under the same limits. No forward pa
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, solve
 
-from ..spec.allocation import CrossFit
+from .assembly import Judgement
 from .program import PlanningTask
 
 RELATIVE_GAP = 1e-3  # of the stand-in plans; far below the spread between folds
@@ -43,26 +45,62 @@ def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
     return float(values[np.arange(len(chosen)), chosen].sum())
 
 
-def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> CrossFit | None:
+def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
     """Judge the plan of `problem`, a program of `task`, on text that did not choose it.
 
     Returns:
-        Mean loss over the folds with its standard error, corrected for what the folds' plans have in common (Nadeau and
-        Bengio 2003, section 4) and with that of the scores' common scale; None where the scores hold no folds, or where
-        a fold's program found no plan in its time.
+        Mean loss over the folds with its standard error; None where the scores hold no folds, or where a fold's program
+        found no plan in its time.
     """
     folds = task.scores.item_folds()
     if not len(folds):
         return None
     held_out = []
     for index, fold in enumerate(folds):
-        chosen = chosen_by(task, problem, np.delete(folds, index, axis=0).mean(axis=0), RELATIVE_GAP)
+        chosen = chosen_by(task, problem, others_mean(folds, index), RELATIVE_GAP)
         if chosen is None:
             return None
         held_out.append(loss_of(fold, chosen))
-    count = len(held_out)
-    loss = float(np.mean(held_out))
+    return judged(task, held_out)
+
+
+def others_mean(folds: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    """Scores by all folds but one, float64 [items, choices]."""
+    mean: NDArray[np.float64] = np.delete(folds, index, axis=0).mean(axis=0)
+    return mean
+
+
+def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
+    """Join what each fold said of the plan that the others chose.
+
+    The standard error is corrected for what the folds' plans have in common (Nadeau and Bengio 2003, section 4), and
+    holds that of the scores' common scale.
+
+    Args:
+        task: whose scores they are.
+        held_out: loss on each fold.
+    """
+    count, loss = len(held_out), float(np.mean(held_out))
     variance = float(np.var(held_out, ddof=1)) * (1 / count + 1 / (count - 1))
-    if task.scores.scale is not None:
-        variance += (loss * task.scores.scale.std_error / task.scores.scale.value) ** 2
-    return CrossFit(loss=loss, std_error=variance**0.5, folds=count)
+    return Judgement(loss, math.sqrt(variance + _scale_variance(task, loss)), count)
+
+
+def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -> float | None:
+    """Standard error of the sum of scores of a plan that no text chose, such as a uniform one; None without folds.
+
+    The folds judge one and the same plan, so they are independent and the mean over them is the plain sum.
+
+    Args:
+        task: whose scores they are.
+        loss: the sum of scores.
+        chosen: one choice per item.
+    """
+    losses = [loss_of(fold, chosen) for fold in task.scores.item_folds()]
+    if len(losses) < 2:
+        return None
+    return math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))
+
+
+def _scale_variance(task: PlanningTask, loss: float) -> float:
+    scale = task.scores.scale
+    return 0.0 if scale is None else (loss * scale.std_error / scale.value) ** 2

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwmodels.errors import DeviceError
+from hwmodels import DeviceError
 
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
-from .planner import SolverOptions, allocation_of, solve_task
+from .planner import allocation_of, solve_task
 from .program import PlanningTask
+from .solving import SolverOptions
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
 from solvers.solution import relative_gap
 
 from ..errors import UsageError
+from ..runtime import plain_text
+from ..runtime.frozen import Frozen
+from ..runtime.progress import Progress, silent
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
 from ..spec.scores import Provenance
+from .assembly import Judgement
 from .constraints import RESOURCES
+from .cross_fit import fixed_std_error, judged, loss_of, others_mean
 from .program import PlanningTask
+from .stand_ins import Sweep
 
-SCHEMA = "qbert-opt/frontier@1"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+SCHEMA = "qbert-opt/frontier@2"
 
 
-class TradeOffPoint(_Frozen):
+class TradeOffPoint(Frozen):
     """One plan on the frontier.
 
     Attributes:
         capacity: budget of each resource on the searched matrices.
         usage: what the plan uses of every resource, on the searched matrices.
-        predicted_loss: no plan within `capacity` has less than `lower_bound`.
+        predicted_loss: on text that did not choose the plan, see `Allocation.predicted_loss`; the sum of scores where
+            the scores hold no folds.
+        predicted_std_error: of `predicted_loss`; None where the scores hold no folds.
+        sum_of_scores: what is least; no plan within `capacity` has less than `lower_bound`.
         supported: on the convex hull.
         choices: name of each matrix' choice, in the order of the profile's matrices.
         tables: name of each scored embedding table's choice, in the order of the scores.
@@ -45,6 +48,8 @@ class TradeOffPoint(_Frozen):
     capacity: dict[str, float]
     usage: dict[str, float]
     predicted_loss: float
+    predicted_std_error: float | None
+    sum_of_scores: float
     lower_bound: float
     gap: float
     supported: bool
@@ -52,15 +57,16 @@ class TradeOffPoint(_Frozen):
     tables: tuple[str, ...] = ()
 
 
-class UniformPoint(_Frozen):
-    """A plan that gives every matrix one choice, for comparison."""
+class UniformPoint(Frozen):
+    """A plan that gives every matrix one choice, for comparison: no text chose it, so its sum of scores is unbiased."""
 
     choice: str
     usage: dict[str, float]
     predicted_loss: float
+    predicted_std_error: float | None
 
 
-class OwnLimit(_Frozen):
+class OwnLimit(Frozen):
     """A limit on a resource of the frontier itself: the frontier goes on beyond it, where the plans break it.
 
     Attributes:
@@ -74,7 +80,7 @@ class OwnLimit(_Frozen):
     source: str
 
 
-class TradeOff(_Frozen):
+class TradeOff(Frozen):
     """A frontier with what it is of.
 
     Attributes:
@@ -102,7 +108,7 @@ def trade_off(
     *,
     points: int = 200,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> TradeOff:
     """Find the least predicted loss over budgets of one or two resources, under the task's other limits.
 
@@ -148,9 +154,17 @@ def trade_off(
         complete=found.complete,
         runtime_s=found.runtime_s,
         fixed=task.tables.fixed,
-        points=tuple(_point(task, point) for point in found.points),
+        points=tuple(
+            _point(task, point, judgement)
+            for point, judgement in zip(found.points, _judgements(task, problem, rows, found.points), strict=True)
+        ),
         uniform=tuple(
-            UniformPoint(choice=plan.name.removeprefix("uniform "), usage=dict(plan.usage), predicted_loss=plan.value)
+            UniformPoint(
+                choice=plan.name.removeprefix("uniform "),
+                usage=dict(plan.usage),
+                predicted_loss=plan.value,
+                predicted_std_error=fixed_std_error(task, plan.value, np.array(plan.choice)),
+            )
             for plan in uniform_plans(_best_tables(task, problem))
             if not plan.broken
         ),
@@ -172,26 +186,51 @@ def _best_tables(task: PlanningTask, problem: ChoiceProblem) -> ChoiceProblem:
 
 
 def to_csv(found: TradeOff) -> str:
-    """Write the points as CSV: budgets, usage, loss, bound, gap."""
+    """Write the points as CSV: budgets, usage, losses, bound, gap."""
     names = sorted({name for point in found.points for name in point.usage})
     budgets = [RESOURCES[name] for name in found.resources]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header = [f"budget_{name}" for name in budgets] + names
-    writer.writerow([*header, "predicted_loss", "lower_bound", "gap", "supported"])
-    for point in found.points:
-        figures: list[Mapping[str, float]] = [point.capacity, point.usage]
-        values = [figures[0].get(name, "") for name in budgets] + [figures[1][name] for name in names]
-        writer.writerow([*values, point.predicted_loss, point.lower_bound, point.gap, point.supported])
-    return out.getvalue()
+    losses = ["predicted_loss", "predicted_std_error", "sum_of_scores", "lower_bound", "gap", "supported"]
+    rows = [
+        [
+            *(point.capacity.get(name, "") for name in budgets),
+            *(point.usage[name] for name in names),
+            *("" if (figure := getattr(point, name)) is None else figure for name in losses),
+        ]
+        for point in found.points
+    ]
+    return plain_text.to_csv([*(f"budget_{name}" for name in budgets), *names, *losses], rows)
 
 
-def _point(task: PlanningTask, point: FrontierPoint) -> TradeOffPoint:
+def _judgements(
+    task: PlanningTask, problem: ChoiceProblem, rows: tuple[str, ...], points: Sequence[FrontierPoint]
+) -> list[Judgement | None]:
+    """Cross-fit every point; None where the scores hold no folds, or a fold found no plan within a point's budget."""
+    folds = task.scores.item_folds()
+    if not len(folds) or problem.max_families is not None:
+        return [None] * len(points)
+    limited = {name: limit for name, limit in problem.capacity.items() if limit < math.inf}
+    names = tuple(dict.fromkeys((*rows, *limited)))
+    held_out: list[list[float] | None] = [[] for _ in points]
+    for index, fold in enumerate(folds):
+        sweep = Sweep(problem, np.where(task.legal, others_mean(folds, index), np.inf), names)
+        for number, point in enumerate(points):
+            chosen = sweep.choose({**limited, **point.capacity})
+            losses = held_out[number]
+            if chosen is None:
+                held_out[number] = None
+            elif losses is not None:
+                losses.append(loss_of(fold, chosen))
+    return [None if losses is None else judged(task, losses) for losses in held_out]
+
+
+def _point(task: PlanningTask, point: FrontierPoint, judgement: Judgement | None) -> TradeOffPoint:
     names = tuple(task.choices[j].name for j in point.choice)
     return TradeOffPoint(
         capacity=dict(point.capacity),
         usage=dict(point.usage),
-        predicted_loss=point.value,
+        predicted_loss=point.value if judgement is None else judgement.loss,
+        predicted_std_error=None if judgement is None else judgement.std_error,
+        sum_of_scores=point.value,
         lower_bound=point.lower_bound,
         gap=point.gap,
         supported=point.supported,

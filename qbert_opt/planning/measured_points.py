@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from ..errors import InputFileError
 from ..runtime.files import read_document
 
 SCHEMA = "qbert-opt/measured@1"
@@ -26,9 +27,17 @@ class MeasuredPoint(BaseModel):
     loss: FiniteFloat
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    encoder_bytes: int | None = None
-    latency_s: FiniteFloat | None = None
-    energy_j: FiniteFloat | None = None
+    encoder_bytes: int | None = Field(default=None, gt=0)
+    latency_s: FiniteFloat | None = Field(default=None, gt=0)
+    energy_j: FiniteFloat | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _inside(self) -> MeasuredPoint:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{self.name}: has one end of an interval; give low and high, or neither")
+        if self.low is not None and self.high is not None and not self.low <= self.loss <= self.high:
+            raise ValueError(f"{self.name}: loss {self.loss:g} is outside its interval {self.low:g} to {self.high:g}")
+        return self
 
     @property
     def usage(self) -> dict[str, float]:
@@ -50,6 +59,9 @@ def read_measured(path: str | Path) -> MeasuredPoints:
     """Read measured points.
 
     Raises:
-        InputFileError: missing, malformed, or another schema.
+        InputFileError: missing, malformed, of another schema, or without a point.
     """
-    return read_document(path, MeasuredPoints, SCHEMA)
+    found = read_document(path, MeasuredPoints, SCHEMA)
+    if not found.points:
+        raise InputFileError(f"{path}: holds no measured points. 'evaluate --reference MODEL --json' writes some.")
+    return found

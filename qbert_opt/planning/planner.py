@@ -11,11 +11,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solvers import random_plans, shadow_price, top_k
+from solvers import ChoiceProblem, ChoiceSolution, price, random_plans, shadow_price, top_k
+from solvers.diagnosis import binding_rows
 from solvers.solution import relative_gap
 
 from ..costs.operations import Workload
@@ -24,17 +25,23 @@ from ..spec.activations import ActivationChoice, input_bits, planned_activations
 from ..spec.allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.scores import ScoreTable
-from .assembly import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
-from .cross_fit import cross_fit
+from .assembly import Judgement, Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .constraints import PlanConstraints
+from .cross_fit import cross_fit, fixed_std_error
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
+GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
+"""Part of the least latency or energy that is given up for less loss: far below what a model of either is exact to.
+
+The other goals are sums of whole numbers; of equal ones the solver takes the least loss.
+"""
 
 
 def allocate(
@@ -45,7 +52,7 @@ def allocate(
     workload: Workload | None = None,
     activations: Sequence[ActivationChoice] = (),
     options: SolverOptions | None = None,
-    **wishes: Any,
+    constraints: PlanConstraints | None = None,
 ) -> Allocation:
     """Choose bits and groups for every matrix and scored table with least predicted loss under all limits.
 
@@ -56,13 +63,13 @@ def allocate(
         workload: sentences and tokens of one inference.
         activations: choices for the inputs of matrices; none leaves them as they are.
         options: solver, time limit, gap.
-        **wishes: fields of `Wishes`: bits, groupings, pins, ties, max_formats, least with max_loss and so on.
+        constraints: what the plan must satisfy besides the limits; None is nothing.
 
     Raises:
         InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
-        UsageError: a wish that leaves nothing, a name that nothing has, a limit without a device.
+        UsageError: a constraint that leaves no choice, a name that nothing has, a limit without a device.
     """
-    task = PlanningTask(scores, limits, device=device, workload=workload, **wishes)
+    task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
     task, plan, rounded = solve_rounded(task, options or SolverOptions(), activations)
     return allocation_of(task, plan, rounded)
 
@@ -109,8 +116,35 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
         raise InfeasibleError(why_infeasible(task, problem, solution, options))
-    plan = Plan(problem, solution, *task.placed(solution.choice))
+    if task.goal in GOAL_TOLERANCE:
+        solution = _least_loss(task, problem, solution, replace(options, solver="lagrangian") if quick else options)
+    plan = Plan(problem, solution, *task.placed(solution.choice or ()))
     return enforced(task, plan, options) if broken(task, plan) else plan
+
+
+def _least_loss(
+    task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution, options: SolverOptions
+) -> ChoiceSolution:
+    """Return the plan of least loss among those whose goal is as good as the least, to `GOAL_TOLERANCE`.
+
+    Args:
+        task: what was asked, with a goal.
+        problem: the program of least goal under a loss.
+        solution: its answer, whose lower bound stays the proof.
+        options: how to solve.
+    """
+    goal = str(task.goal)
+    room = GOAL_TOLERANCE[goal] * (solution.value + task.fixed(goal))
+    capacity = {**problem.capacity, goal: solution.value + room}
+    second = replace(problem, value=np.where(problem.mask(), problem.usage[LOSS], np.nan), capacity=capacity)
+    found = attempt(replace(second, tie_break=goal), options)
+    if found.choice is None:
+        return solution
+    value, usage = price(problem, found.choice)
+    answer = replace(
+        solution, choice=found.choice, value=value, usage=usage, binding=binding_rows(problem, found.choice)
+    )
+    return proven_against(answer, solution.lower_bound)
 
 
 def top_plans(
@@ -162,6 +196,7 @@ def allocation_of(
     """
     solution = plan.solution
     fixed = 0.0 if task.goal is None else task.fixed(task.goal)
+    judged = cross_fit(task, _judged_program(task, plan)) if answer else None
     proof = Proof(
         status=solution.status.value,
         objective=task.goal or LOSS,
@@ -171,22 +206,41 @@ def allocation_of(
         limits=tuple(_limit(task, plan, row) for row in task.rows),
         uniform=tuple(_uniform(task, plan)),
         random_loss=_random(task, plan),
-        next_mb_gain=_next_mb(task, plan),
-        next_ms_gain=_next_ms(task, plan) if answer else None,
-        cross_fitted=cross_fit(task, plan.problem) if answer and task.goal is None else None,
+        next_mb_gain=_next_mb(task, plan, judged) if answer else None,
+        next_ms_gain=_next_ms(task, plan, judged) if answer else None,
+        judged=judged,
     )
     plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
     plain = with_activations(plain, tuple(activations)) if activations else plain
-    if task.wishes.max_loss is None:
+    if task.constraints.max_loss is None:
         return plain
     limit = Limit(
         resource=LOSS,
-        capacity=task.wishes.max_loss,
-        used=plain.predicted_loss,
+        capacity=task.constraints.max_loss,
+        used=plain.sum_of_scores,
         source="--max-loss",
-        binds=LOSS in solution.binding,
+        binds=_loss_binds(task, plan),
     )
     return plain.model_copy(update={"limits": (limit, *plain.limits)})
+
+
+def _judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
+    """Return the program that other text is asked: the plan's own; under a goal, least loss for as much of the goal."""
+    if task.goal is None:
+        return plan.problem
+    capacity = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
+    capacity[task.goal] = plan.solution.usage[task.goal] * (1 + 1e-9)
+    return replace(plan.problem, capacity=capacity, tie_break=task.goal)
+
+
+def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
+    """Say whether the goal could be lower without the limit on loss, by more than what is given up for less loss."""
+    if task.goal is None or LOSS not in plan.solution.binding:
+        return False
+    free = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
+    solver = "lagrangian" if task.goal in RESIDENT_GOALS else "auto"
+    least = attempt(replace(plan.problem, capacity=free), SolverOptions(solver)).value + task.fixed(task.goal)
+    return least < (plan.solution.value + task.fixed(task.goal)) * (1 - GOAL_TOLERANCE.get(task.goal, 0.0)) * (1 - 1e-9)
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
@@ -216,14 +270,17 @@ def _uniform(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
     taken = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
     rows = [task.hard[name] for name in taken if name in task.hard]
     capacity = min((row.capacity - taken[row.resource] for row in rows), default=math.inf)
-    most = math.inf if task.wishes.max_loss is None else task.wishes.max_loss
+    most = math.inf if task.constraints.max_loss is None else task.constraints.max_loss
     found = []
     for j, c in enumerate(task.choices):
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
         if task.legal[matrices, j].all() and not masked and size <= capacity:
             loss = math.fsum([*task.value[matrices, j], of_tables])
-            found.append((j, UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss)))
+            chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])
+            error = fixed_std_error(task, loss, chosen)
+            rival = UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss, predicted_std_error=error)
+            found.append((j, rival))
     least = np.zeros(len(task.choices)) if task.goal is None else task.usage(task.goal)[matrices].sum(axis=0)
     kept = [(least[j], uniform.predicted_loss, uniform) for j, uniform in found if uniform.predicted_loss <= most]
     return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
@@ -242,18 +299,27 @@ def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
     return {item.module: plan.storage[item.module].choice.name for item in task.searched_tables}
 
 
-def _next_mb(task: PlanningTask, plan: Plan) -> float | None:
+def _next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
+    """Return the predicted loss that one more MB saves, solved again; in the unit of the prediction beside it."""
     limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
     if not limited or plan.tightened or task.goal is not None:
         return None  # under a scheduled limit another MB would have to be tightened anew
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
-    return shadow_price(plan.problem, plan.solution, resource, MB)
+    if judged is None:
+        return shadow_price(plan.problem, plan.solution, resource, MB)
+    capacity = {**plan.problem.capacity, resource: plan.problem.capacity[resource] + MB}
+    wider = cross_fit(task, replace(plan.problem, capacity=capacity))
+    return None if wider is None else judged.loss - wider.loss
 
 
-def _next_ms(task: PlanningTask, plan: Plan) -> float | None:
+def _next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
     """Return the predicted loss that one more millisecond saves where latency binds, solved again."""
     if "latency_s" not in plan.tightened or task.goal is not None:
         return None
     stated = next(row.stated for row in task.scheduled if row.measure == "latency_s")
-    wider = solve_task(task.under(replace(task.limits, latency_s=stated + MS)), SolverOptions())
-    return max(0.0, plan.solution.value - wider.solution.value)
+    wider_task = task.under(replace(task.limits, latency_s=stated + MS))
+    wider = solve_task(wider_task, SolverOptions())
+    if judged is None:
+        return max(0.0, plan.solution.value - wider.solution.value)
+    again = cross_fit(wider_task, wider.problem)
+    return None if again is None else judged.loss - again.loss

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,18 @@ from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
-from ..spec.limits import Limits, Row, limit_rows, shown, tightest
+from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
-from .constraints import RESOURCES, Wishes, check_goal, formats, ties, wanted
+from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> separable bound from above
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # and from below
-LOSS, BYTES = "predicted_loss", "encoder_bytes"  # rows
+LOSS: Final = "sum_of_scores"  # row of the program
+BYTES: Final = "encoder_bytes"  # likewise
 RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # what keeping weights on chip lowers
 RESIDENCY_GAP = 1e-3  # which of two equal matrices stays on chip is worth no longer proof
 
@@ -44,7 +44,7 @@ class PlanningTask:
         device: target hardware, or None.
         workload: sentences and tokens of one inference.
         items: the matrices, then the embedding tables that were scored.
-        wishes: what the user wants beside limits.
+        constraints: what the plan must satisfy besides the limits.
         choices: what the items may be stored as; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
         legal: bool [items, choices]: scored and wanted.
@@ -58,30 +58,30 @@ class PlanningTask:
         *,
         device: Device | None = None,
         workload: Workload | None = None,
-        **wishes: Any,
+        constraints: PlanConstraints | None = None,
     ) -> None:
-        """Mask what the user does not want.
+        """Mask what the constraints rule out.
 
         Args:
             scores: predicted loss of each choice.
             limits: what the user asked for.
             device: target hardware, or None.
             workload: sentences and tokens of one inference.
-            **wishes: fields of `Wishes`.
+            constraints: what the plan must satisfy besides the limits; None is nothing.
 
         Raises:
-            UsageError: a wish that leaves nothing, or a name that nothing has.
+            UsageError: a constraint that leaves no choice, or a name that nothing has.
         """
         self.scores, self.limits, self.device = scores, limits, device
-        self.wishes = Wishes(**wishes)
-        check_goal(self.wishes, has_device=device is not None)
+        self.constraints = constraints or PlanConstraints()
+        check_goal(self.constraints, has_device=device is not None)
         self.profile: ModelProfile = scores.profile
         self.workload = workload or Workload()
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.legal: NDArray[np.bool_] = wanted(scores, self.choices, self.wishes)
-        self.ties = ties(scores, self.wishes)
+        self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints)
+        self.ties = ties(scores, self.constraints)
 
     def under(self, limits: Limits) -> PlanningTask:
         """Return the same task under other limits."""
@@ -121,7 +121,7 @@ class PlanningTask:
         """All limits."""
         activations = 0
         if self.device is not None:
-            from hwmodels.simulate import peak_activation_bytes
+            from hwmodels import peak_activation_bytes
 
             activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if self.searched_tables else "encoder_bytes"
@@ -150,9 +150,9 @@ class PlanningTask:
         return [row for row in self.rows if row.resource in SCHEDULED]
 
     @property
-    def goal(self) -> str | None:
+    def goal(self) -> Measure | None:
         """The resource that is to be least; None is the predicted loss."""
-        return None if self.wishes.least is None else RESOURCES[self.wishes.least]
+        return None if self.constraints.least is None else RESOURCES[self.constraints.least]
 
     @property
     def joint(self) -> bool:
@@ -167,7 +167,7 @@ class PlanningTask:
     @cached_property
     def room_bytes(self) -> float:
         """Scratchpad bytes left for weights."""
-        from hwmodels.simulate import scratchpad_room_bytes
+        from hwmodels import scratchpad_room_bytes
 
         if self.device is None:
             return 0.0
@@ -212,15 +212,15 @@ class PlanningTask:
                 capacity=limited,
                 allowed=allowed,
                 ties=self.ties,
-                families=formats(self.scores, self.choices) * copies if self.wishes.max_formats else None,
-                max_families=self.wishes.max_formats,
+                families=formats(self.scores, self.choices) * copies if self.constraints.max_formats else None,
+                max_families=self.constraints.max_formats,
                 tie_break="total_bytes" if "total_bytes" in limited and "encoder_bytes" not in limited else BYTES,
             )
         except ProblemError as error:  # ties that have nothing in common
             raise UsageError(str(error)) from None
-        if self.goal is None or self.wishes.max_loss is None:
+        if self.goal is None or self.constraints.max_loss is None:
             return problem
-        return reverse(problem, self.goal, self.wishes.max_loss, LOSS)
+        return reverse(problem, self.goal, self.constraints.max_loss, LOSS)
 
     def usage(self, row: str) -> NDArray[np.float64]:
         """Return what every option uses of a row, float64 [items, options]."""

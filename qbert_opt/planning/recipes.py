@@ -25,7 +25,7 @@ from ..spec.scores import Provenance, ScoreTable
 from .assembly import Proof, assemble, stored_bytes, with_activations
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
 RECIPES = {"qbert-2/3": (2, 3), "qbert-2/4": (2, 4)}
 GROUPING = "rows:128"

@@ -17,7 +17,7 @@ from solvers import ChoiceSolution, Status, price
 from solvers.solution import PROVEN_GAP, relative_gap
 
 from ..errors import InfeasibleError
-from ..spec.limits import Row, measured, shown
+from ..spec.limits import Row, measured, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
@@ -40,14 +40,16 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
     """
     # A fixed effort per solve: what is left open is far below what the relaxation leaves.
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
-    below = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
+    below: dict[str, float] = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
     plan, lower_bound = _tightened(task, quick, FLOORS, below, joint=False)
     if plan is None:
         reached = [_reached(task, row, options) for row in broken(task, relaxed)]
         if lower_bound == math.inf:
             raise InfeasibleError(f"{_sources(task)}: no plan keeps all of them. Raise one of them.")
         # The sum from below knows nothing of what is streamed; the one from above decides that too.
-        above = {row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled}
+        above: dict[str, float] = {
+            row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled
+        }
         plan, _ = _tightened(task, quick, SCHEDULED, above, joint=task.has_scratchpad)
         plan = plan or next((least for least in reached if not broken(task, least)), None)
     if plan is None:
@@ -108,9 +110,10 @@ def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
     plan = Plan(problem, least, *task.placed(least.choice))
     reached = measured(plan.report, row.measure)
     if reached > row.stated:
+        stated, least_reached = shown_apart(row.measure, row.stated, reached)
         raise InfeasibleError(
-            f"no plan keeps every limit: {row.source} = {shown(row.measure, row.stated)} is below the floor: "
-            f"nearest feasible {shown(row.measure, reached)} within the other limits; "
+            f"no plan keeps every limit: {row.source} = {stated} is below the floor: "
+            f"nearest feasible {least_reached} within the other limits; "
             f"binding limit {row.measure}. Raise it."
         )
     return replace(plan, solution=replace(least, value=price(problem, least.choice)[0]))

@@ -10,11 +10,11 @@ from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
 from ..errors import UsageError
-from ..spec.limits import shown
+from ..spec.limits import shown_apart
 from .program import LOSS, PlanningTask
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 
 LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}
@@ -56,21 +56,23 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
     """Say in one line which limits stand against each other, and the nearest feasible value of each."""
     if solution.status is Status.TIME_LIMIT:
         return f"no plan found within {options.time_limit_s} s. Allow more time."
-    wishes, parts = task.wishes, []
+    constraints, parts = task.constraints, []
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
-        if resource == LOSS and wishes.max_loss is not None:
+        if resource == LOSS and constraints.max_loss is not None:
             above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
-            parts.append(f"--max-loss = {wishes.max_loss:.4g}: nearest feasible {wishes.max_loss + above:.4g}")
+            stated, least = shown_apart(LOSS, constraints.max_loss, constraints.max_loss + above)
+            parts.append(f"--max-loss = {stated}: nearest feasible {least}")
         if resource in LINKS:
-            parts.append(LINKS[resource].format(wishes.max_formats))
+            parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
         if row is None or nearest is None:
             continue  # the scratchpad and the user's pins are no limits that a number could be raised of
         unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
         taken = row.stated - row.capacity * unit
         floor, ceiling = nearest * unit + taken, task.ceiling(problem, resource) * unit + taken
+        stated, least, most = shown_apart(row.measure, row.stated, floor, ceiling)
         parts.append(
-            f"{row.source} = {shown(row.measure, row.stated)} is below the floor: nearest feasible "
-            f"{shown(row.measure, floor)}, ceiling {shown(row.measure, ceiling)}; binding limit {row.measure}"
+            f"{row.source} = {stated} is below the floor: nearest feasible {least}, ceiling {most}; "
+            f"binding limit {row.measure}"
         )
     return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ..errors import InfeasibleError, UsageError
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
+from ..runtime.progress import Progress, silent
 from .cross_fit import TIME_LIMIT_S, chosen_by, loss_of
 from .program import PlanningTask
 from .solving import Plan
@@ -26,11 +28,13 @@ RELATIVE_GAP = 1e-6  # a plan that stops earlier may differ from others by more 
 ENOUGH = 1.05  # times the loss that all text reaches
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+class _Finite(Frozen):
+    """A value without infinite or undefined numbers."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-class ChoiceStability(_Frozen):
+class ChoiceStability(_Finite):
     """What resampled text chooses for one matrix or table.
 
     Attributes:
@@ -48,7 +52,7 @@ class ChoiceStability(_Frozen):
     rivals: tuple[tuple[str, float], ...]
 
 
-class TextAmount(_Frozen):
+class TextAmount(_Finite):
     """What plans from so much text lose on text that they have not seen.
 
     Attributes:
@@ -63,7 +67,7 @@ class TextAmount(_Frozen):
     std_error: float
 
 
-class Stability(_Frozen):
+class Stability(_Finite):
     """How a plan hangs on the scoring text.
 
     Attributes:
@@ -98,7 +102,7 @@ def measure_stability(
     plan: Plan,
     *,
     resamples: int,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Stability:
     """Make a plan again from resampled and from less text.
 

@@ -16,14 +16,15 @@ from ..curvature.capture import input_grams
 from ..curvature.guidance import guided_grams
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import UsageError
-from ..models.batches import TokenBatch, tokenize
+from ..models.batches import TokenBatch
 from ..models.layers import as_matrix
-from ..models.loading import LoadedModel
-from ..runtime import plugins
+from ..models.loading import LoadedModel, tokenized
+from ..models.outputs import Head
 from ..spec.allocation import Allocation
 from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
+from .quantizer import quantizer
 
 BATCH_SIZE = 16
 GRAM_BYTES = 1 << 29  # of statistics of inputs at a time; more are made by reading the text again
@@ -61,7 +62,7 @@ def method_grid(
     Raises:
         UsageError: unknown method, or a form that it has not.
     """
-    legal: Sequence[Form] = plugins.load("quantizers", method).FORMS
+    legal: Sequence[Form] = quantizer(method).FORMS
     for form in forms or ():
         if form not in legal:
             raise UsageError(f"--forms {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
@@ -81,16 +82,24 @@ def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> l
     """
     if fit is None:
         raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
-    return tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    return tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
 
 
 def fit_grams(
-    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str]
+    model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str], head: Head
 ) -> dict[str, torch.Tensor]:
-    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each."""
+    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each.
+
+    Args:
+        model: whose modules they are.
+        method: the quantizer.
+        batches: calibration text.
+        modules: names of linear layers.
+        head: how the model's answers are read.
+    """
     grams = input_grams(model, batches, modules)
-    share: float = getattr(plugins.load("quantizers", method), "GRADIENT_SHARE", 0.0)
-    return guided_grams(model, batches, grams, share) if share else grams
+    share: float = quantizer(method).GRADIENT_SHARE
+    return guided_grams(model, batches, grams, share, head) if share else grams
 
 
 def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
@@ -99,7 +108,7 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
     Each row is rounded by itself: some rows of a table give the same codes as the whole table.
     """
     layouts = [c.layout(*rows.shape, heads=1) for c in choices]
-    found: list[QuantizedMatrix] = plugins.load("quantizers", choices[0].method).quantize(rows, layouts)
+    found: list[QuantizedMatrix] = quantizer(choices[0].method).quantize(rows, layouts)
     return found
 
 
@@ -117,10 +126,10 @@ class MatrixQuantizer:
 
     def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
         self.model, self._profile = loaded.model, profile
-        self._plugin = plugins.load("quantizers", method)
+        self._plugin = quantizer(method)
         self._method, self._grams = method, dict[str, torch.Tensor]()
         if self._plugin.NEEDS_GRAM:
-            self._batches = fit_batches(loaded, method, fit)
+            self._batches, self._head = fit_batches(loaded, method, fit), loaded.head
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
         """The matrix' weights, float32 `[rows, columns]`."""
@@ -144,7 +153,7 @@ class MatrixQuantizer:
                 if names and held > GRAM_BYTES:
                     break
                 names.append(other.module)
-            self._grams = fit_grams(self.model, self._method, self._batches, names)
+            self._grams = fit_grams(self.model, self._method, self._batches, names, self._head)
         return self._grams[matrix.module]
 
     def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel
 from ..runtime import plugins
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .calibration import fit_batches, fit_grams, quantized_tables, weight_of
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
@@ -18,7 +18,7 @@ def sequential_matrices(
     loaded: LoadedModel,
     plan: Allocation,
     fit: LabeledTexts | None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> tuple[StoredMatrix, ...]:
     """Quantize a plan's matrices in order of execution, then its tables.
 
@@ -44,7 +44,7 @@ def sequential_matrices(
     for block in sorted({matrix.block for matrix in plan.profile.matrices}):
         inside = [matrix.module for matrix in plan.profile.matrices if matrix.block == block]
         progress(len(quantized), len(layouts), inside[0])
-        grams = fit_grams(working, plan.method, batches, inside)
+        grams = fit_grams(working, plan.method, batches, inside, loaded.head)
         for module in inside:
             weight = weight_of(loaded.model, module)
             [quantized[module]] = plugin.quantize(weight, [layouts[module]], grams[module])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from hwmodels.measured import MISSED, QUIET
-from hwmodels.units import format_bandwidth, format_bytes
+from hwmodels import MISSED, QUIET, format_bandwidth, format_bytes
 
 if TYPE_CHECKING:
     from ..device_profiling.calibrate import Calibration

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
+
+from .printing import TextTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 
 def cost_lines(report: CostReport) -> list[str]:
@@ -47,11 +49,35 @@ def _verdict(report: CostReport) -> str:
     return "; 8 bits may be faster here" if report.unpack_s > report.dram_saved_s else ""
 
 
+UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("*.size", format_bytes),
+    ("*.read_bw*", format_bandwidth),
+    ("*.write_bw*", format_bandwidth),
+    ("*.latency", format_seconds),
+    ("*.launch", format_seconds),
+    ("memories.*.energy*", lambda value: f"{format_joules(value)}/bit"),
+    ("*.energy_mac.*", lambda value: f"{format_joules(value)}/MAC"),
+    ("*.energy_element*", lambda value: f"{format_joules(value)}/element"),
+    ("*.clock", lambda value: f"{value / 1e9:g} GHz"),
+    ("*.clocks.*", lambda value: f"{value / 1e9:g} GHz"),
+    ("*.data_rate", lambda value: f"{value / 1e6:g} MT/s"),
+    ("*.bus_bits", lambda value: f"{value:g} bit"),
+    ("*.static", format_watts),
+    ("*.tdp", format_watts),
+    ("*.unpack_cycles_per_*", lambda value: f"{value:g} cycles"),
+    ("*.per_cycle", lambda value: f"{value:g} /cycle"),
+)
+"""How a figure of a device file is shown, by the pattern of its path; any other is a count or a share."""
+
+
+def _with_unit(path: str, value: float) -> str:
+    show = next((show for pattern, show in UNITS if fnmatchcase(path, pattern)), None)
+    return f"{value:g}" if show is None else show(value)
+
+
 def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
     """Predicted costs side by side; a text stands for a model that the device cannot run."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking"):
-        table.add_column(column)
+    table = TextTable("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking")
     for name, found in reports.items():
         if isinstance(found, str):
             table.add_row(name, found)
@@ -70,15 +96,13 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
 
 def device_table(device: Device) -> list[str | Table]:
     """Every figure of a device file with its source, and the share that has one."""
-    from hwmodels.provenance import figures
+    from hwmodels import figures
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("figure", "SI value", "kind", "source"):
-        table.add_column(column)
+    table = TextTable("figure", "value", "kind", "source")
     found = figures(device)
     for figure in found:
         origin = figure.provenance
         kind, source = ("unknown", "") if origin is None else (origin.kind, origin.source)
-        table.add_row(figure.path, f"{figure.value:g}", kind, source)
+        table.add_row(figure.path, _with_unit(figure.path, figure.value), kind, source)
     sourced = sum(figure.is_sourced for figure in found)
     return [f"{device.id}: {device.name}", f"{sourced} of {len(found)} figures have a source", table]

@@ -7,24 +7,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .printing import TextTable
+
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Interval
-
-QUALITIES = {
-    "classes": (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1")),
-    "tags": (("entity_f1", "entity F1 [95 %]"), ("accuracy", "words [95 %]")),
-    "spans": (("exact_match", "EM [95 %]"), ("answer_f1", "F1 [95 %]")),
-    "vocabulary": (("accuracy", "masks filled [95 %]"),),
-    "regression": (("correlation", "correlation"),),
-    "embeddings": (),
-}
 
 
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
     """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    kind = rows[0][1].kind
-    qualities = QUALITIES[kind]
+    table = TextTable(title=title)
+    qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
     flips = ["flipped"] if "KL" in rows[0][1].loss_unit else []
     for column in ("model", *(title for _, title in qualities), loss, "predicted", *flips, "on disk"):
@@ -40,6 +32,24 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
             size,
         )
     return table
+
+
+def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Say how many texts were cut, once for all models that read them alike.
+
+    Args:
+        evaluations: of several models on the same texts.
+    """
+    return list(dict.fromkeys(line for line in map(_cut_line, evaluations) if line))
+
+
+def _cut_line(found: Evaluation) -> str:
+    if not found.num_cut:
+        return ""
+    return (
+        f"{found.num_cut} of {found.num_samples} texts were cut to {found.max_tokens} tokens "
+        f"({found.num_lost} {found.lost_unit} not read)"
+    )
 
 
 def _quality(figure: Interval | float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from hwmodels.units import format_bytes
+from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
@@ -24,11 +24,12 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
         f"encoder bytes    {format_bytes(export.planned_bytes)} planned, {format_bytes(export.tool_bytes)} "
         f"as the tool describes its format{f' <- {format_bytes(more)} more' if more > 0 else ''}"
     )
+    yield f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}, as planned"
     if cost is None:
-        yield "predicted loss   cost of the changes unknown without --scores"
+        yield "sum of scores    cost of the changes unknown without --scores"
     else:
         yield (
-            f"predicted loss   {cost.planned_loss:.4g} planned, {cost.carried_loss:.4g} with what the tool runs"
+            f"sum of scores    {cost.planned_loss:.4g} planned, {cost.carried_loss:.4g} with what the tool runs"
             f"{ratio(cost.carried_loss, cost.planned_loss)}; both rounded by {plan.method}, ranges as scored"
         )
         yield from stand_in_lines(cost.stand_ins)
@@ -62,8 +63,9 @@ def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
 def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
     """Our best plan beside somebody else's."""
     yield (
-        f"our best plan    {best.predicted_loss:.4g} at {format_bytes(best.encoder_bytes)}, {best.status}; "
-        f"the imported plan {plan.predicted_loss:.4g} at {format_bytes(plan.encoder_bytes)}"
+        f"our best plan    {best.predicted_loss:.4g} ± {best.predicted_std_error:.1g} at "
+        f"{format_bytes(best.encoder_bytes)}, {best.status}; the imported plan {plan.predicted_loss:.4g} ± "
+        f"{plan.predicted_std_error:.1g} at {format_bytes(plan.encoder_bytes)}"
         f"{ratio(plan.predicted_loss, best.predicted_loss)}"
     )
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hwmodels.units import format_bytes, format_joules, format_seconds
+from hwmodels import format_bytes, format_joules, format_seconds
 
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
 from ..planning.plan_grid import grid_of
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.limits import shown
-from .plan import TITLES, rounded_inputs
+from .plan import TITLES, better_uniform, rounded_inputs
 from .printing import MEASURES
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 NAMED_CELLS = 600  # more matrices than that are shown by colour, with their names on touching them
 MOST_TICKS = 40
@@ -59,6 +59,7 @@ def html_report(
         "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
         "limits": _limits(plan),
         "rivals": _rivals(plan),
+        "better_uniform": better_uniform(plan),
         "measured": [] if measured is None else _measured(plan, measured),
         "measured_what": "" if measured is None else measured.what,
         "device": None if cost is None else _device(cost),
@@ -109,13 +110,20 @@ def _proof(plan: Allocation) -> str:
     return f"{plan.status}{gap} ({plan.solver})"
 
 
+def judged_by(plan: Allocation) -> str:
+    """Where the prediction comes from, in a few words."""
+    if plan.folds:
+        return "on text that did not choose the plan"
+    return "sum of scores" if plan.status == "unproven" else "sum of the scores that chose the plan: optimistic"
+
+
 def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
     smaller = 4 * plan.profile.encoder_elements / plan.encoder_bytes
     tiles = [
         ("encoder matrices", f"{plan.encoder_bytes / 1e6:.2f} MB", f"{smaller:.1f}x smaller than float32"),
         ("whole model", f"{plan.total_bytes / 1e6:.2f} MB", "tables, biases, norms and head included"),
         ("bits per weight", f"{plan.average_bits:.3f}", "scales and offsets counted"),
-        ("predicted loss", f"{plan.expected_loss:.3g}", f"± {plan.expected_std_error:.1g}"),
+        ("predicted loss", f"{plan.predicted_loss:.3g}", f"± {plan.predicted_std_error:.1g}, {judged_by(plan)}"),
     ]
     if cost is not None:
         tiles += [
@@ -123,7 +131,7 @@ def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
             ("peak memory", format_bytes(cost.peak_memory_bytes), "weights and activations"),
             ("energy", format_joules(cost.energy_j), "per inference"),
         ]
-    if plan.next_mb_gain is not None and plan.predicted_loss > 0:
+    if plan.next_mb_gain is not None and plan.next_mb_gain > 0 and plan.predicted_loss > 0:
         share = 100 * plan.next_mb_gain / plan.predicted_loss
         tiles.append(("one more MB", f"−{share:.1f} %", "of the predicted loss"))
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
@@ -174,8 +182,9 @@ def _heat(plan: Allocation) -> dict[str, Any]:
 
 
 def _curve(plan: Allocation, found: TradeOff, measured: MeasuredPoints | None) -> dict[str, Any] | None:
-    points = sorted((p.usage["encoder_bytes"] / 1e6, p.predicted_loss) for p in found.points)
-    points = points[:: max(1, len(points) // MAX_POINTS)]
+    known = sorted(found.points, key=lambda p: p.usage["encoder_bytes"])
+    known = known[:: max(1, len(known) // MAX_POINTS)]
+    points = [(p.usage["encoder_bytes"] / 1e6, p.predicted_loss) for p in known]
     uniform = [(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.choice) for u in found.uniform]
     shown_points = [] if measured is None else [p for p in measured.points if p.encoder_bytes is not None]
     own = (plan.encoder_bytes / 1e6, plan.predicted_loss)
@@ -198,12 +207,26 @@ def _curve(plan: Allocation, found: TradeOff, measured: MeasuredPoints | None) -
 
     path = [f"M {x(points[0][0])} {y(points[0][1])}"]
     path += [f"H {x(size)} V {y(loss)}" for size, loss in points[1:]]
+    errors = [p.predicted_std_error or 0.0 for p in known]
+    upper = [f"{x(size)},{y(loss + error)}" for (size, loss), error in zip(points, errors, strict=True)]
+    lower = [f"{x(size)},{y(max(loss - error, loss / 10))}" for (size, loss), error in zip(points, errors, strict=True)]
+
+    def whisker(size: float, loss: float, error: float | None) -> dict[str, float] | None:
+        if not error:
+            return None
+        return {"x": x(size), "low": y(max(loss - error, loss / 10)), "high": y(loss + error)}
+
+    whiskers = [
+        whisker(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.predicted_std_error) for u in found.uniform
+    ] + [whisker(*own, plan.predicted_std_error)]
     step = 10 ** math.floor(math.log10((right - left) / 4))
     step = next(s for s in (step, 2 * step, 5 * step, 10 * step) if (right - left) / s <= 8)
     ticks = [i * step for i in range(math.ceil(left / step), math.floor(right / step) + 1)]
     return {
         "unit": found.loss_unit,
         "path": " ".join(path),
+        "band": " ".join([*upper, *reversed(lower)]) if any(errors) else "",
+        "whiskers": [bar for bar in whiskers if bar is not None],
         "x_ticks": [{"at": x(t), "text": f"{t:g}"} for t in ticks],
         "y_ticks": [{"at": y(10.0**e), "text": f"{10.0**e:g}"} for e in range(math.ceil(low), math.floor(high) + 1)],
         "uniform": [{"x": x(s), "y": y(loss), "title": f"{c}: {loss:.3g} at {s:.2f} MB"} for s, loss, c in uniform],
@@ -229,20 +252,20 @@ def _limits(plan: Allocation) -> list[dict[str, Any]]:
 
 
 def _rivals(plan: Allocation) -> list[dict[str, str]]:
-    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.expected_loss)]
-    if plan.cross_fitted is not None:
-        rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.predicted_loss))
+    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.predicted_loss)]
+    if plan.folds:
+        rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.sum_of_scores))
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
     if plan.random_loss is not None:
         rows.append(("random plans in the same limits, median", None, plan.random_loss))
-    if plan.lower_bound is not None and plan.objective == "predicted_loss":
+    if plan.lower_bound is not None and plan.objective == "sum_of_scores":
         rows.append(("proven lower bound of the sum of scores", None, plan.lower_bound))
     return [
         {
             "name": name,
             "bytes": "-" if size is None else format_bytes(size),
             "loss": f"{loss:.4g}",
-            "ratio": f"{loss / plan.expected_loss:.2f}x" if plan.expected_loss > 0 else "-",
+            "ratio": f"{loss / plan.predicted_loss:.2f}x" if plan.predicted_loss > 0 else "-",
         }
         for name, size, loss in rows
     ]
@@ -251,7 +274,7 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
 def _measured(plan: Allocation, measured: MeasuredPoints) -> list[dict[str, str]]:
     rows = []
     for index, point in enumerate(measured.points):
-        predicted = plan.expected_loss if index == 0 else None
+        predicted = plan.predicted_loss if index == 0 else None
         rows.append(
             {
                 "name": point.name,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwmodels.limits import REMEDIES
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
+from hwmodels import REMEDIES, format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 
 from ..errors import UsageError
+from ..runtime.plain_text import to_csv
+from .printing import TextTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hwmodels.mix import MixReport
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, MixReport
 
 FORMS = ("table", "csv", "json")
 Row = dict[str, str | int | float | bool]
@@ -64,16 +62,12 @@ def operations_text(report: CostReport, form: str) -> str | list[str | Table]:
     if form == "json":
         return json.dumps(rows, indent=1)
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue().rstrip("\n")
+        return to_csv(list(rows[0]), [list(row.values()) for row in rows]).rstrip("\n")
     return [_table(rows), *_remedies(rows)]
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = TextTable()
     table.add_column("operation", overflow="fold")
     table.add_column("runs as", no_wrap=True)
     for column in ("start", "takes", "launch", "compute", "unpack", "DRAM", "DRAM bytes"):
@@ -107,7 +101,7 @@ def _remedies(rows: list[Row]) -> list[str]:
 
 def mix_lines(mix: MixReport, lengths: Mapping[int, float]) -> list[str | Table]:
     """What inferences cost over a histogram of lengths: each length, and all together."""
-    table = Table(box=None, pad_edge=False)
+    table = TextTable()
     for column in ("tokens", "share", "latency", "DRAM bytes", "energy", "peak memory", "bound by"):
         table.add_column(column, justify="right" if column != "bound by" else "left", no_wrap=True)
     for tokens, share, report in zip(sorted(lengths), mix.shares, mix.reports, strict=True):

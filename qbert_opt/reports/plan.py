@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from hwmodels.units import format_bytes
+from hwmodels import format_bytes
 
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..runtime.plain_text import one_line
+from ..spec.allocation import Allocation, PlannedMatrix, UniformPlan
 from ..spec.limits import shown
 from ..spec.profiles import ModelProfile
 from .cost import cost_lines
-from .printing import MEASURES, WIDTH, both, origin
+from .printing import MEASURES, TextTable, both, origin, print_lines, with_error
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
     from ..checkpoint.written import WrittenModel
 
@@ -37,18 +38,28 @@ TITLES = {
 
 def print_plan(plan: Allocation, report: CostReport | None) -> None:
     """Print a plan and, with a device, its predicted cost."""
-    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
-    console.print(f"[bold]{plan.profile.name}[/bold] ({plan.profile.architecture}, {_layers(plan.profile)})")
-    console.print(f"scores: {origin(plan, plan.provenance)}\n")
-    console.print(plan_table(plan.matrices))
-    console.print("bits and grouping: r = row groups, c = inputs per column group; * stays on chip\n")
-    for lines in (_table_lines, _activation_lines, _size_lines, _loss_lines, _limit_lines):
-        for line in lines(plan):
-            console.print(line)
+    print_lines(
+        [
+            _heading(plan.profile),
+            f"scores: {origin(plan, plan.provenance)}",
+            "",
+            plan_table(plan.matrices),
+            "bits and grouping: r = row groups, c = inputs per column group; * stays on chip",
+            "",
+            *_table_lines(plan),
+            *_activation_lines(plan),
+            *_size_lines(plan),
+            *_loss_lines(plan),
+            *_limit_lines(plan),
+        ]
+    )
     if report is not None:
-        console.print()
-        for line in cost_lines(report):
-            console.print(line)
+        print_lines(["", *cost_lines(report)])
+
+
+def _heading(profile: ModelProfile) -> Text:
+    heading = Text(one_line(profile.name), style="bold")
+    return heading.append(one_line(f" ({profile.architecture}, {_layers(profile)})"), style="not bold")
 
 
 def _layers(profile: ModelProfile) -> str:
@@ -59,7 +70,7 @@ def _layers(profile: ModelProfile) -> str:
 
 def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
     """Encoder layers by matrices: bits and grouping of each."""
-    table = Table(box=None, pad_edge=False)
+    table = TextTable()
     kinds = list(dict.fromkeys(m.kind for m in matrices))
     places = [(m.block, m.kind) for m in matrices]
     plain = all(kind in TITLES for kind in kinds) and len(set(places)) == len(places)
@@ -100,7 +111,7 @@ def _size_lines(plan: Allocation) -> list[str]:
 
 def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
-    if plan.objective != "predicted_loss":
+    if plan.objective != "sum_of_scores":
         bound = "" if plan.lower_bound is None else f", at least {shown(plan.objective, plan.lower_bound)}"
         proof += f" of the least {MEASURES[plan.objective]}{bound}"
     lines = [
@@ -111,27 +122,41 @@ def _loss_lines(plan: Allocation) -> list[str]:
     for index, uniform in enumerate(plan.uniform):
         name = "best uniform    " if index == 0 else "                "
         lines.append(
-            f"{name} {uniform.choice}: {uniform.predicted_loss:.4g} at {format_bytes(uniform.encoder_bytes)}"
-            f"{_ratio(uniform.predicted_loss, plan.expected_loss) if plan.objective == 'predicted_loss' else ''}"
+            f"{name} {uniform.choice}: {with_error(uniform.predicted_loss, uniform.predicted_std_error)} at "
+            f"{format_bytes(uniform.encoder_bytes)}"
+            f"{_ratio(uniform.predicted_loss, plan.predicted_loss) if plan.objective == 'sum_of_scores' else ''}"
         )
     if plan.random_loss is not None:
-        ratio = _ratio(plan.random_loss, plan.expected_loss)
+        ratio = _ratio(plan.random_loss, plan.predicted_loss)
         lines.append(f"random plans     {plan.random_loss:.4g} in the median, filling the same limits{ratio}")
+    better = better_uniform(plan)
+    if better is not None:
+        lines.append(
+            f"warning          {better.choice} for every matrix is predicted to lose less than this plan on text that "
+            f"chose neither: {better.predicted_loss:.4g} against {plan.predicted_loss:.4g}. Score more text, or use "
+            f"--recipe uniform:{better.choice}; --verify measures both"
+        )
     return lines
+
+
+def better_uniform(plan: Allocation) -> UniformPlan | None:
+    """Return the uniform plan that is predicted to lose least, where that is less than the plan itself loses."""
+    if plan.objective != "sum_of_scores":
+        return None
+    best = min(plan.uniform, key=lambda rival: rival.predicted_loss, default=None)
+    return best if best is not None and best.predicted_loss < plan.predicted_loss else None
 
 
 def _prediction_lines(plan: Allocation) -> list[str]:
     """The loss to expect, and beside it the sum that was minimized."""
-    if plan.cross_fitted is None:
-        line = f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"
-        by_rule = plan.status == "unproven"
-        return [line] if by_rule else [line, "                 (sum of the scores that chose the plan: optimistic)"]
-    found = plan.cross_fitted
-    return [
-        f"predicted loss   {found.loss:.4g} ± {found.std_error:.1g} {plan.loss_unit}",
-        f"                 (on text that did not choose the plan; the minimized sum of scores is "
-        f"{plan.predicted_loss:.4g})",
-    ]
+    first = f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"
+    if plan.folds:
+        about = f"cross-fitted: on text that did not choose the plan; the sum of scores is {plan.sum_of_scores:.4g}"
+    elif plan.status == "unproven":
+        return [first]
+    else:
+        about = "sum of the scores that chose the plan: optimistic"
+    return [first, f"                 ({about})"]
 
 
 def _included(plan: Allocation) -> str:
@@ -178,11 +203,22 @@ def _limit_lines(plan: Allocation) -> list[str]:
             f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
             f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
+        if limit.resource == "sum_of_scores" and plan.predicted_loss > limit.capacity:
+            lines.append(
+                f"warning          {limit.source} holds for the sum of scores; on text that did not choose the plan it "
+                f"is predicted to lose {plan.predicted_loss:.4g}. Ask for less, or score more text"
+            )
     for more, gain in (("one more MB     ", plan.next_mb_gain), ("one more ms     ", plan.next_ms_gain)):
         if gain is not None:
-            share = 100 * gain / plan.predicted_loss if plan.predicted_loss else 0.0
-            lines.append(f"{more} lowers the predicted loss by {gain:.3g} ({share:.1f} %)")
+            lines.append(f"{more} {gain_text(gain, plan.predicted_loss)}")
     return lines
+
+
+def gain_text(gain: float, loss: float) -> str:
+    """What more of a limit does to the predicted loss; a gain that is not positive is noise of the scoring text."""
+    if gain <= 0:
+        return "does not lower the predicted loss"
+    return f"lowers the predicted loss by {gain:.3g}" + (f" ({100 * gain / loss:.1f} %)" if loss > 0 else "")
 
 
 def _ratio(other: float, ours: float) -> str:
@@ -199,6 +235,7 @@ def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
     if (found := written.read_back) is not None:
         lines.append(
             f"read back        bytes and hashes agree; measured loss {found.loss:.4g} {found.loss_unit} on "
-            f"{found.num_texts} texts of {found.data}, predicted {plan.predicted_loss:.4g}"
+            f"{found.num_texts} texts of {found.data}, predicted {plan.predicted_loss:.4g} ± "
+            f"{plan.predicted_std_error:.1g}"
         )
     return lines

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
 from ..spec.scores import Provenance, ScoreTable
 
@@ -20,17 +23,44 @@ MEASURES = {
     "energy_j": "energy per inference",
     "bops": "bit operations",
     "predicted_loss": "predicted loss",
+    "sum_of_scores": "sum of scores",
     "latency_bound_s": "sum of the operations' latencies",
     "energy_bound_j": "energy at that latency",
 }
 WIDTH = 132
 
 
-def print_lines(lines: Sequence[str | Table]) -> None:
-    """Print lines and tables to stdout."""
-    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+class TextTable(Table):
+    """A table whose cells and headings are text as it stands: names are no markup and hold no control characters."""
+
+    def __init__(self, *columns: str, **options: Any) -> None:
+        """Set up a table without lines.
+
+        Args:
+            *columns: headings of columns that need no more than that.
+            **options: rich's own.
+        """
+        super().__init__(**({"box": None, "pad_edge": False, "title_justify": "left"} | options))
+        if isinstance(self.title, str):
+            self.title = Text(one_line(self.title), style="italic")
+        for column in columns:
+            self.add_column(column)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row, as rich does; a string is shown character by character."""
+        super().add_row(*(Text(one_line(cell)) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+def print_lines(lines: Iterable[str | Text | Table]) -> None:
+    """Print lines and tables to stdout; every string is one line, whatever characters it holds."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True, markup=False, emoji=False)
     for line in lines:
-        console.print(line)
+        console.print(Text(one_line(line)) if isinstance(line, str) else line)
+
+
+def with_error(loss: float, std_error: float | None) -> str:
+    """A predicted loss with its standard error, where that is known."""
+    return f"{loss:.4g}" if std_error is None else f"{loss:.4g} ± {std_error:.1g}"
 
 
 def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
@@ -44,9 +74,11 @@ def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
 def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
     """Say which metric, quantizer and text scores are from."""
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
+    texts = p.num_calibration + p.num_scored
+    cut = f", {p.num_cut} of {texts} texts were cut to {p.max_tokens} tokens" if p.num_cut else ""
     return (
         f"metric {source.metric}, method {source.method}, data {p.data} ({p.num_calibration} texts to fit, "
-        f"{p.num_scored} to score, {p.mean_tokens:.1f} tokens each{accuracy}), commit {p.commit}, {p.date}"
+        f"{p.num_scored} to score, {p.mean_tokens:.1f} tokens each{accuracy}{cut}), commit {p.commit}, {p.date}"
     )
 
 

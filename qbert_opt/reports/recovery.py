@@ -19,7 +19,7 @@ def recovery_lines(found: Recovered) -> list[str]:
         f"{found.loss_unit}, on {found.num_held} held-back training texts",
         f"trained          on {found.num_texts} texts, passes over them: {epochs}; "
         f"{found.cpu_seconds / 60:.1f} processor minutes",
-        f"prediction       void: the plan's {found.plan.expected_loss:.4g} was of the codes before training",
+        f"prediction       void: the plan's {found.plan.predicted_loss:.4g} was of the codes before training",
     ]
     if found.stopped is not None:
         lines.append(f"ended early      {found.stopped}")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
-from hwmodels.units import format_bytes, format_seconds
+from hwmodels import format_bytes, format_seconds
 from solvers import ChoiceProblem, ChoiceSolution, Step, explain
 
 from ..planning.constraints import RESOURCES
@@ -15,6 +16,7 @@ from ..planning.frontier import TradeOff
 from ..planning.program import LOSS
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
+from .printing import TextTable, with_error
 
 if TYPE_CHECKING:
     from ..workflows.rerank import TimedPlan
@@ -24,31 +26,31 @@ def frontier_table(found: TradeOff, rows: int = 16) -> Table:
     """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each."""
     names = [RESOURCES[name] for name in found.resources]
     title = f"{len(found.points)} plans in {found.runtime_s:.2f} s, {found.loss_unit}"
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
-    for column in (*(f"{name} of the searched matrices" for name in found.resources), "predicted loss", "gap"):
+    table = TextTable(*(f"{name} of the searched matrices" for name in found.resources), title=title)
+    for column in ("predicted loss", "sum of scores", "gap", "best uniform plan that fits"):
         table.add_column(column)
-    table.add_column("best uniform that fits")
     if found.own_limits:
         limits = (f"{limit.source} leaves {shown(limit.resource, limit.capacity)}" for limit in found.own_limits)
-        table.caption = f"not ended by its own limits: {'; '.join(limits)} to the searched matrices"
+        table.caption = Text(f"not ended by its own limits: {'; '.join(limits)} to the searched matrices")
         table.caption_justify = "left"
-    step = max(1, len(found.points) // rows)
-    for point in found.points[::step]:
+    # Several budgets of two resources often have the same best plan.
+    plans = list({(point.choices, point.tables): point for point in found.points}.values())
+    step = max(1, len(plans) // rows)
+    for point in plans[::step]:
         fits = [u for u in found.uniform if all(u.usage[name] <= point.usage[name] for name in names)]
         best = min(fits, key=lambda u: u.predicted_loss, default=None)
         table.add_row(
             *(shown(name, point.usage[name]) for name in names),
-            f"{point.predicted_loss:.4g}",
+            with_error(point.predicted_loss, point.predicted_std_error),
+            f"{point.sum_of_scores:.4g}",
             f"{point.gap:.0e}",
-            "-" if best is None else f"{best.predicted_loss:.4g}  {best.choice}",
+            "-" if best is None else f"{with_error(best.predicted_loss, best.predicted_std_error)}  {best.choice}",
         )
     return table
 
 
-def explanation_lines(
-    problem: ChoiceProblem, solution: ChoiceSolution, objective: str = "predicted_loss"
-) -> Iterator[str]:
-    """Why each matrix got its bits: what the next better and the next worse choice would have cost."""
+def explanation_lines(problem: ChoiceProblem, solution: ChoiceSolution, objective: str = LOSS) -> Iterator[str]:
+    """Why each matrix got its bits: what the next better and the next worse choice would have cost, line by line."""
     for reason in explain(problem, solution.choice or ()):
         better = (
             "has its best choice"
@@ -60,7 +62,7 @@ def explanation_lines(
             if reason.worse is None
             else f"next worse {_step(reason.worse, 'loses', 'frees', objective)}"
         )
-        yield f"{reason.item}: {reason.option}\n    {better}\n    {worse}"
+        yield from (f"{reason.item}: {reason.option}", f"    {better}", f"    {worse}")
 
 
 def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
@@ -71,32 +73,30 @@ def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
 
 
 def shortlist_table(plans: Sequence[Allocation]) -> Table:
-    """Several plans beside the first: loss, size, latency, and in how many matrices each differs from it."""
-    table = Table(title=f"{len(plans)} plans", box=None, pad_edge=False, title_justify="left")
+    """Several plans beside the first: sum of scores, size, latency, and in how many matrices each differs from it."""
     with_device = all(plan.device is not None for plan in plans)
-    columns = ("plan", "predicted loss", "encoder", *(("latency",) if with_device else ()), "matrices that differ")
-    for column in columns:
-        table.add_column(column)
+    latencies = ("latency",) if with_device else ()
+    table = TextTable(
+        "plan", "sum of scores", "encoder", *latencies, "matrices that differ", title=f"{len(plans)} plans"
+    )
     for number, plan in enumerate(plans, 1):
         differ = sum(a.choice != b.choice for a, b in zip(plan.matrices, plans[0].matrices, strict=True))
         differ += sum(a.choice != b.choice for a, b in zip(plan.tables, plans[0].tables, strict=True))
         latency = [format_seconds(plan.device.latency_s)] if with_device and plan.device is not None else []
-        table.add_row(
-            str(number), f"{plan.predicted_loss:.6g}", format_bytes(plan.encoder_bytes), *latency, str(differ)
-        )
+        table.add_row(str(number), f"{plan.sum_of_scores:.6g}", format_bytes(plan.encoder_bytes), *latency, str(differ))
     return table
 
 
 def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
     """Plans of a shortlist in their measured order: loss, and latency as predicted and as measured."""
-    table = Table(title=f"measured in {engine}, one thread, processor time", box=None, title_justify="left")
-    for column in ("plan", "predicted loss", "encoder", "predicted on the device", "measured here", "readings spread"):
+    table = TextTable(title=f"measured in {engine}, one thread, processor time")
+    for column in ("plan", "sum of scores", "encoder", "predicted on the device", "measured here", "readings spread"):
         table.add_column(column)
     for timed in plans:
         cost = timed.allocation.device
         table.add_row(
             str(timed.number),
-            f"{timed.allocation.predicted_loss:.6g}",
+            f"{timed.allocation.sum_of_scores:.6g}",
             format_bytes(timed.allocation.encoder_bytes),
             "-" if cost is None else format_seconds(cost.latency_s),
             format_seconds(timed.latency_s),

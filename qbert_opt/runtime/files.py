@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputFileError, UsageError
+from .input_files import decode_text, parse_json, read_bytes
 from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
@@ -26,6 +29,8 @@ Document = TypeVar("Document", bound=BaseModel)
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it at the end, remove it if anything goes wrong.
 
+    What killed processes left of the same file is removed first.
+
     Raises:
         UsageError: `path` is no regular file, its folder does not exist or may not be written, or the disk is full.
     """
@@ -34,18 +39,22 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         raise UsageError(f"{target}: is a folder or a device, which a file cannot replace. Give a file name.")
     check_folder(target)
     try:
+        for left in _unfinished(target):
+            _remove_unless_in_use(left)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
         raise disk_error(target, error) from None
-    os.close(handle)
     temporary = Path(name)
     try:
+        with suppress(OSError):  # a file system without locks: what is left there stays
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the system drops it with this process: then the file is nobody's
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         raise disk_error(target, error) from None
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
@@ -59,9 +68,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
     target = Path(path)
-    check_new_folder(target)
+    check_free(target)
     with sole_writer(target):
-        for left in target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"):
+        for left in _unfinished(target):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
         try:
@@ -96,25 +105,47 @@ def read_document(path: str | Path, kind: type[Document], schema: str, *, older:
         older: schemas that it reads too.
 
     Raises:
-        InputFileError: missing, too large, no JSON, another schema, or a wrong field (names the first).
+        InputFileError: missing, too large, no strict JSON, another schema, or a wrong field (names the first).
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputFileError(f"{path}: no such file.")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise InputFileError(f"{path}: {file.stat().st_size} bytes; a {schema} document has at most {MAX_JSON_BYTES}.")
+    content = read_bytes(Path(path), MAX_JSON_BYTES, f"a {schema} document")
     try:
-        document = kind.model_validate_json(file.read_bytes())
+        text = decode_text(content, path)
+        parsed = parse_json(text, path)
+    except InputFileError as error:
+        raise InputFileError(f"{error} Expected a {schema} document.") from None
+    written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
+    if written not in (schema, *older):
+        raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
+    try:
+        return kind.model_validate_json(text, strict=True)  # strict: "5" and true are no numbers
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "document"
-        raise InputFileError(f"{path}: {where}: {first['msg']}. Expected a {schema} document.") from None
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
-    found = getattr(document, "document_schema", None)
-    if found not in (schema, *older):
-        raise InputFileError(f"{path}: schema is {found!r}; this version reads {schema!r}. Make the file anew.")
-    return document
+        raise InputFileError(f"{path}: {first_fault(error)}. Expected a {schema} document.") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Say the first thing that is wrong with a document: which field, what it should be, and what it is."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "document"
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ").rstrip(".")
+    is_scalar = first["input"] is None or isinstance(first["input"], (str, int, float, bool))
+    told = first["type"] in ("missing", "value_error") or not is_scalar
+    return f"{where}: {message}" + ("" if told else f", found {_shown(first['input'])}")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, (bool, type(None))) else repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def check_free(target: Path) -> None:
+    """Refuse a folder that cannot be written, before the work that would go into it.
+
+    Raises:
+        UsageError: it holds something already, or its parent does not exist.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
+    check_folder(target)
 
 
 def check_folder(target: Path) -> None:
@@ -127,22 +158,25 @@ def check_folder(target: Path) -> None:
         raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
 
 
-def check_new_folder(target: Path) -> None:
-    """Refuse a folder to write that holds something already, or whose own folder does not exist.
-
-    Raises:
-        UsageError: names the folder.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
-    check_folder(target)
-
-
 def disk_error(target: Path, error: OSError) -> UsageError:
     """What the system said while writing, as one line."""
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
+
+
+def _unfinished(target: Path) -> list[Path]:
+    """Temporary files and folders of the same output, of this process or of others."""
+    return list(target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"))
+
+
+def _remove_unless_in_use(left: Path) -> None:
+    """Remove a temporary file that no living process writes."""
+    if left.is_symlink() or not left.is_file():
+        return
+    with suppress(OSError), left.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left.unlink()
 
 
 def _umask() -> int:

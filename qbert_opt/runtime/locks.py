@@ -12,11 +12,12 @@ import errno
 import fcntl
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import QbertOptWarning, UsageError
 
 BUSY = (errno.EACCES, errno.EAGAIN)
 MAX_HOLDER_BYTES = 200
@@ -43,6 +44,9 @@ def sole_writer(target: str | Path) -> Iterator[None]:
 def acquire(target: str | Path) -> None:
     """Take the right to write an output until `release`, or until this process ends; it may be taken again.
 
+    Warns:
+        QbertOptWarning: the file system has no locks, so nobody is kept out.
+
     Raises:
         UsageError: another process is writing it, or its folder cannot be written.
     """
@@ -57,9 +61,14 @@ def acquire(target: str | Path) -> None:
         except OSError as error:
             holder = os.read(handle, MAX_HOLDER_BYTES).decode(errors="replace").strip()
             os.close(handle)
-            if error.errno not in BUSY:
-                raise UsageError(f"{target}: cannot be locked: {error.strerror or error}.") from None
-            raise _busy(target, holder) from None
+            if error.errno in BUSY:
+                raise _busy(target, holder) from None
+            warnings.warn(
+                f"{target}: cannot be locked ({error.strerror or error}). Start no second run with this output.",
+                QbertOptWarning,
+                stacklevel=2,
+            )
+            return
         if _is_same_file(handle, path):
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -72,9 +81,9 @@ def release(target: str | Path) -> None:
     """Give the right to write an output back; nothing happens where this process does not hold it."""
     path = lock_file(target)
     if path in _held:
-        handle, _ = _held.pop(path)
         with suppress(FileNotFoundError):
-            path.unlink()
+            path.unlink()  # first, so that an interrupt here leaves something to release again
+        handle, _ = _held.pop(path)
         os.close(handle)
 
 

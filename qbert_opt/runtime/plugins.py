@@ -10,16 +10,18 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UsageError
 
 FOLDERS: Mapping[str, str] = {
     "metrics": "scoring.metrics",
     "quantizers": "quantization.methods",
+    "formats": "formats.writers",
     "engines": "engines.backends",
     "benches": "device_profiling.benches",
     "configs": "configs.tools",
@@ -29,6 +31,8 @@ FOLDERS: Mapping[str, str] = {
     "block_errors": "training.block_errors",
 }
 """Folder of each kind of plug-in, inside this package."""
+
+Plugin = TypeVar("Plugin")
 
 _PACKAGE = __package__.rsplit(".", 1)[0]
 
@@ -86,15 +90,31 @@ def load(kind: str, name: str) -> Any:
     return importlib.import_module(f"{_PACKAGE}.{FOLDERS[kind]}.{name.replace('-', '_')}")
 
 
-def check_members(kind: str, name: str, plugin: object, members: Iterable[str]) -> None:
-    """Refuse a plug-in that lacks a member its Protocol requires.
+def load_as(kind: str, name: str, protocol: type[Plugin]) -> Plugin:
+    """Import one plug-in and check that it defines what its kind requires.
+
+    Args:
+        kind: a key of `FOLDERS`.
+        name: one of `available(kind)`.
+        protocol: the Protocol of the kind.
 
     Raises:
-        UsageError: names the members that are missing.
+        UsageError: as `load`, or a plug-in that lacks a required member; names the missing ones.
     """
-    missing = [member for member in members if not hasattr(plugin, member)]
+    plugin: Plugin = load(kind, name)
+    missing = [member for member in _members(protocol) if not hasattr(plugin, member)]
     if missing:
         raise UsageError(f"{kind}: plug-in {name!r} does not define {', '.join(missing)}. See docs/plug-ins.md.")
+    return plugin
+
+
+def _members(protocol: type) -> list[str]:
+    names: dict[str, None] = {}
+    for base in reversed(protocol.__mro__):
+        if getattr(base, "_is_protocol", False):
+            names |= dict.fromkeys(vars(base).get("__annotations__", {}))
+            names |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
+    return list(names)
 
 
 def _folder(kind: str) -> Path:
@@ -106,6 +126,7 @@ def _bundled(kind: str) -> frozenset[str]:
     return frozenset(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
 
 
+@cache  # looking through every installed package takes 20 ms
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
     """Entry points of a kind by name; the same one seen twice on the path counts once."""
     points: dict[str, list[EntryPoint]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,14 @@ from ..curvature.lanczos import least_vector, quadrature
 from ..curvature.losses import LabelledLoss
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
-from ..models.batches import tokenize
-from ..models.loading import LoadedModel
-from ..models.outputs import SOFTMAX_KINDS
+from ..models.loading import LoadedModel, tokenized
 from ..models.structure import profile_model
 from ..models.targets import read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
@@ -37,7 +36,6 @@ FORWARDS_OF_A_PRODUCT = 4  # for the estimate of what is left
 USUAL_EIGENVECTOR_PRODUCTS = 20  # likewise
 NOTABLE_SHARE = 0.2  # of the least eigenvalue in the top one
 NOTABLE_FALL_NATS = 0.05
-UNITS = {"classes": "sample", "tags": "word", "spans": "start or end", "vocabulary": "masked token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def diagnose(
     memory_limit_bytes: int,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Look at the Hessian of the training loss by the searched matrices of a model, or of one of its layers.
 
@@ -90,7 +88,7 @@ def diagnose(
         raise UsageError(
             f"--points {plan.points}: not odd and at least 3; the model itself is the point in the middle."
         )
-    if loaded.head.kind not in SOFTMAX_KINDS:
+    if not loaded.head.spec.loss.softmax:
         raise UsageError(
             f"diagnose: the loss is cross-entropy; {loaded.name} answers with {loaded.head.kind}, which has none."
         )
@@ -98,7 +96,7 @@ def diagnose(
     profile = profile_model(loaded)
     names = _modules(profile, plan.layer)
     [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed)
-    batches = tokenize(loaded.tokenizer, texts.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    batches = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
         raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
@@ -137,7 +135,7 @@ def diagnose(
         num_samples=plan.num_samples,
         layer=plan.layer,
         num_parameters=len(gradient),
-        loss_unit=f"nats of cross-entropy per {UNITS[loaded.head.kind]}",
+        loss_unit=f"nats of cross-entropy per {loaded.head.spec.row}",
         loss=surface.loss[plan.points // 2][plan.points // 2],
         gradient_norm=float(np.linalg.norm(gradient)),
         eigenvalues=(pairs[0].value, pairs[1].value),
@@ -155,7 +153,7 @@ def diagnose(
 class _Work:
     """Work done and work in all, in forward passes; a product takes as long as four."""
 
-    def __init__(self, tell: Callable[[int, int, str], None], plan: DiagnosisPlan, jobs: Jobs) -> None:
+    def __init__(self, tell: Progress, plan: DiagnosisPlan, jobs: Jobs) -> None:
         last = len(jobs.pending([DESCENT]))
         products = USUAL_EIGENVECTOR_PRODUCTS + plan.steps * (len(jobs.pending(_vectors(plan))) + 2 * last)
         points = plan.points * len(jobs.pending(line_keys(plan.points))) + DESCENT_POINTS * last

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
 
 SCHEMA = "qbert-opt/diagnosis@1"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+class _Finite(Frozen):
+    """A value without infinite or undefined numbers."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Spectrum(_Frozen):
+class Spectrum(_Finite):
     """Quadratures of the density of eigenvalues, one for each random vector (stochastic Lanczos).
 
     Attributes:
@@ -67,7 +70,7 @@ class Spectrum(_Frozen):
         return float(value), float(error)
 
 
-class Surface(_Frozen):
+class Surface(_Finite):
     """Loss of the model moved along its top two eigenvectors, all else unchanged.
 
     Attributes:
@@ -89,7 +92,7 @@ class Surface(_Frozen):
         return self
 
 
-class Descent(_Frozen):
+class Descent(_Finite):
     """Loss of the model moved along the direction of least curvature that was found.
 
     Attributes:
@@ -108,7 +111,7 @@ class Descent(_Frozen):
         return self.loss[len(self.loss) // 2] - min(self.loss)
 
 
-class Diagnosis(_Frozen):
+class Diagnosis(_Finite):
     """What the Hessian of the training loss by a model's searched matrices says on some labelled text.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -95,7 +96,7 @@ def say_negative(task: ScoringTask, quantity: str, names: Sequence[str], of: str
 
 def spread(values: Sequence[float]) -> float:
     """Standard error of the mean of independent values."""
-    return float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def omega(eigenvalues: Sequence[float]) -> float:

@@ -8,8 +8,9 @@ import torch
 
 from ..errors import InputFileError, UsageError
 from ..models.batches import TokenBatch, single_samples
+from ..models.heads import KINDS
 from ..models.loading import LoadedModel
-from ..models.outputs import SOFTMAX_KINDS, Outputs
+from ..models.outputs import Outputs
 from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .task import Estimate
 
@@ -96,7 +97,7 @@ def training_text_warnings(scored: Outputs, held_out: Outputs, names: tuple[str,
         held_out: answers to unseen text.
         names: of the two texts.
     """
-    if scored.kind not in SOFTMAX_KINDS:
+    if not KINDS[scored.kind].loss.softmax:
         return []
     doubts = [1 - found.values.double().softmax(-1).max(-1).values for found in (scored, held_out)]
     low, high = (float(doubt.mean()) for doubt in doubts)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,17 @@ from numpy.typing import NDArray
 from ..curvature.columns import carrying_samples
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import TokenBatch, apart, mean_tokens, tokenize
-from ..models.loading import LoadedModel
-from ..models.outputs import LOSS_UNITS, SOFTMAX_KINDS, Outputs, collect
+from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
+from ..models.loading import LoadedModel, tokenized
+from ..models.outputs import LOSS_UNITS, Outputs, collect
 from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
-from ..runtime import plugins
+from ..quantization.storable import check_storable, possible_layouts
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
@@ -40,7 +40,7 @@ from .readiness import (
     training_text_warnings,
 )
 from .score_rows import ScoredMatrix, common_scale
-from .task import ScoringTask
+from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
@@ -60,7 +60,7 @@ def measure_sensitivity(
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every searched matrix of a model.
 
@@ -83,16 +83,17 @@ def measure_sensitivity(
     Raises:
         UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
             half precision), a matrix without a legal choice, a memory limit that is too small.
-        InputFileError: too little data, unknown labels, non-finite activations, samples without a token.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, a weight that
+            fp16 cannot hold.
     """
-    plugin = plugins.load("metrics", metric)
+    plugin = metric_named(metric)
     method = _only_method(choices)
-    if activation_choices and not hasattr(plugin, "score_activations"):
+    if activation_choices and not isinstance(plugin, ScoresActivations):
         raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
-    if with_curvature and not hasattr(plugin, "GIVES_CURVATURE"):
+    if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
-    if plugin.NEEDS_LABELS and head.kind not in SOFTMAX_KINDS:
+    if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
         raise UsageError(
             f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
             "Use directional."
@@ -102,9 +103,10 @@ def measure_sensitivity(
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
-    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=head.kind)
-    wanted = plugin.NEEDS_LABELS or head.kind == "classes"  # else labels may be of anything
+    batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
+    wanted = plugin.NEEDS_LABELS or head.spec.classifies  # else labels may be of anything
     targets = read_targets(loaded, scored, batches) if wanted else None
     if plugin.NEEDS_LABELS and targets is None:
         raise UsageError(
@@ -114,14 +116,15 @@ def measure_sensitivity(
     check_outputs(loaded, batches)
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
-    provenance = _provenance(data, plan, batches, targets, answers)
+    fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
+    provenance = _provenance(loaded, data, plan, (fitted, batches), targets, answers)
     carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
     del answers  # those of a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
-    asked = [metric, repr(plan), str(shares), str(with_curvature)]
+    asked = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest)]
     parts = [loaded.sha256, data.sha256, *asked, *(c.name for c in choices)]
-    overlap = overlap_warnings(tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=head.kind), batches)
+    overlap = overlap_warnings(fitted, batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
     task = ScoringTask(
@@ -146,7 +149,7 @@ def measure_sensitivity(
         return _column(list(per_matrix), profile, choices, masks)
 
     num_folds = min(len(row.folds) for row in rows)
-    tables = plugin.score_tables(task, table_choices) if hasattr(plugin, "score_tables") else None
+    tables = plugin.score_tables(task, table_choices) if isinstance(plugin, ScoresTables) else None
     activations = _activations(plugin, task, loaded, fit, activation_choices)
     table = ScoreTable(
         metric=metric,
@@ -176,17 +179,16 @@ def measure_sensitivity(
 
 
 def _activations(
-    plugin: ModuleType,
+    plugin: Metric,
     task: ScoringTask,
     loaded: LoadedModel,
     fit: LabeledTexts,
     choices: Sequence[ActivationChoice],
 ) -> ActivationScores | None:
-    if not choices:
+    if not choices or not isinstance(plugin, ScoresActivations):
         return None
-    batches = tokenize(loaded.tokenizer, fit.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
-    found: ActivationScores | None = plugin.score_activations(task, batches, choices)
-    return found
+    batches = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
+    return plugin.score_activations(task, batches, choices)
 
 
 def _only_method(choices: Sequence[Choice]) -> str:
@@ -236,7 +238,7 @@ def _column(
 
 
 def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:
-    unseen = tokenize(loaded.tokenizer, held_out.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    unseen = tokenized(loaded, held_out.texts, batch_size=BATCH_SIZE)
     return training_text_warnings(answers, collect(loaded.head, loaded.model, unseen), (name, held_out.name))
 
 
@@ -269,22 +271,31 @@ def _fingerprint(parts: Sequence[str]) -> str:
 
 
 def _provenance(
-    data: LabeledTexts, plan: CalibrationPlan, batches: Sequence[TokenBatch], targets: Targets | None, outputs: Outputs
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    plan: CalibrationPlan,
+    both: tuple[Sequence[TokenBatch], Sequence[TokenBatch]],
+    targets: Targets | None,
+    outputs: Outputs,
 ) -> Provenance:
-    accuracy = None
-    if targets is not None and outputs.kind == "classes":
+    """Say where scores come from; `both` are the texts that fit the quantizer and those that score."""
+    fitted, scored = both
+    spec, accuracy, confidence = loaded.head.spec, None, None
+    if targets is not None and spec.classifies:
         accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
-    confidence = None
-    if outputs.kind in SOFTMAX_KINDS:
+    if spec.loss.softmax:
         confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())
     return Provenance(
         data=data.name,
         data_sha256=data.sha256,
         num_scored=plan.num_scored,
         num_calibration=plan.num_calibration,
-        mean_tokens=mean_tokens(batches),
+        mean_tokens=mean_tokens(scored),
         mean_confidence=confidence,
         scored_accuracy=accuracy,
+        max_tokens=loaded.longest if loaded.given_head is None else None,
+        num_cut=num_cut(fitted) + num_cut(scored),
+        num_lost=num_lost(fitted) + num_lost(scored),
         seed=plan.seed,
         commit=code_commit(),
         version=code_version(),

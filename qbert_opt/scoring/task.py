@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,9 +13,12 @@ from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of
 from ..models.targets import Targets
 from ..runtime.memory_budget import MemoryShares
+from ..runtime.plugins import load_as
 from ..runtime.resumable import Jobs
+from ..spec.activations import ActivationChoice
+from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import BlockSensitivity, MatrixCurvature
+from ..spec.scores import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
 
 NUM_FOLDS = 8
 MIN_FOLD_SAMPLES = 2
@@ -127,3 +131,57 @@ class ScoringTask:
     def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
         """‖ΔW‖² of each choice, float64 `[choices]`."""
         return torch.cat([errors.flatten(1).double().square().sum(1) for errors in self.perturbations(matrix)])
+
+
+class Metric(Protocol):
+    """An estimator of the loss that a choice costs: one file of `scoring/metrics`.
+
+    Attributes:
+        LOSS_UNIT: unit of its scores.
+        CONTAINS: which roundings its scores contain, for the report.
+        NEEDS_LABELS: whether it differentiates the labelled training loss.
+    """
+
+    LOSS_UNIT: str
+    CONTAINS: str
+    NEEDS_LABELS: bool
+
+    def score(self, task: ScoringTask, pending: Sequence[int], /) -> Iterator[tuple[int, Estimate]]:
+        """Yield (matrix index, estimate of every choice) for each pending matrix, in any order."""
+        ...
+
+
+@runtime_checkable
+class ScoresTables(Protocol):
+    """A metric that scores embedding tables too."""
+
+    def score_tables(self, task: ScoringTask, choices: Sequence[Choice], /) -> TableScores | None:
+        """Score each table under each choice; None where the model has none."""
+        ...
+
+
+@runtime_checkable
+class ScoresActivations(Protocol):
+    """A metric that scores rounded inputs of matrices too."""
+
+    def score_activations(
+        self, task: ScoringTask, batches: Sequence[TokenBatch], choices: Sequence[ActivationChoice], /
+    ) -> ActivationScores | None:
+        """Score each input under each choice, its ranges found on `batches`."""
+        ...
+
+
+@runtime_checkable
+class RecordsCurvature(Protocol):
+    """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix beside its scores."""
+
+    GIVES_CURVATURE: bool
+
+
+def metric_named(name: str) -> Metric:
+    """Load a metric by name.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    return load_as("metrics", name, Metric)

@@ -59,7 +59,13 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
             del config.quantization_config
     # whoever asks what kind of head this is looks at the class' name
     module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
-    loaded = LoadedModel(str(folder), module, load_tokenizer(root, config), allocation.profile.sha256)
+    loaded = LoadedModel(
+        str(folder),
+        module,
+        load_tokenizer(root, config),
+        allocation.profile.sha256,
+        max_tokens=predictor.max_tokens,
+    )
     return Served(loaded, predictor.folder, predictor.stored_bytes, allocation, predictor)
 
 
@@ -71,7 +77,7 @@ class _Served(nn.Module):
         self._session, self._inputs, self.config = session, inputs, config
 
     def forward(self, **arrays: torch.Tensor) -> Any:
-        from transformers.utils import ModelOutput
+        from transformers.utils.generic import ModelOutput
 
         found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
         return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})

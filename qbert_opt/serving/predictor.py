@@ -117,8 +117,9 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
     Raises:
         InputFileError: an answer is off.
     """
+    batches = read_checks(folder, record)
     session: Session = engine(record.engine).open_model(folder, threads, record.activations)
-    worst = check_session(session, read_checks(folder))
+    worst = check_session(session, batches)
     if not worst <= record.tolerance:
         raise InputFileError(
             f"{folder}: {record.engine} answers wrongly on this machine: max |difference| / max |reference| is "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
     from .allocation import PlannedActivation
     from .scores import ScoreTable

@@ -5,23 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..errors import InputFileError, UsageError
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
 from .choices import Choice, Form, Layout, choice
+from .limits import Measure
 from .profiles import Kind, ModelProfile
 from .scores import Provenance
 from .tables import TABLE_CHOICE
 
-SCHEMA = "qbert-opt/allocation@1"
+SCHEMA = "qbert-opt/allocation@2"
+FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class PlannedMatrix(_Frozen):
+class PlannedMatrix(Frozen):
     """What one matrix gets. `bytes` holds codes and ranges; `residency` is `resident` or `streamed`.
 
     `form` says what a range stores; a plan without it is of a release that knew symmetric or not.
@@ -66,7 +65,7 @@ class PlannedMatrix(_Frozen):
         return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.form)
 
 
-class PlannedTable(_Frozen):
+class PlannedTable(Frozen):
     """What one embedding table gets; a table that was not scored has 8 bits per row and no predicted loss."""
 
     module: str
@@ -92,7 +91,7 @@ class PlannedTable(_Frozen):
         return self.choice.layout(self.rows, self.columns, heads=1)
 
 
-class PlannedActivation(_Frozen):
+class PlannedActivation(Frozen):
     """How the input of some matrices is rounded: unsigned codes, a range that holds zero.
 
     Attributes:
@@ -112,7 +111,7 @@ class PlannedActivation(_Frozen):
     std_error: FiniteFloat
 
 
-class DeviceCost(_Frozen):
+class DeviceCost(Frozen):
     """What the plan is predicted to cost on the device. `confidence` says how far to trust it."""
 
     name: str
@@ -130,59 +129,66 @@ class DeviceCost(_Frozen):
     confidence: str
 
 
-class UniformPlan(_Frozen):
-    """The best plan that gives every matrix one choice at no more bytes, for comparison."""
+class UniformPlan(Frozen):
+    """A plan that gives every matrix one choice at no more bytes, for comparison.
+
+    Attributes:
+        choice: what every matrix gets.
+        encoder_bytes: bytes of the matrices.
+        predicted_loss: the sum of its scores. No text chose this plan, so the sum is unbiased: cross-fitting it
+            would give the same number.
+        predicted_std_error: of `predicted_loss`, over the scoring text; None in plans of older releases.
+    """
 
     choice: str
     encoder_bytes: int
     predicted_loss: float
+    predicted_std_error: FiniteFloat | None = None
 
 
-class Limit(_Frozen):
+class Limit(Frozen):
     """A limit the plan keeps: what was asked, what is used, whether it binds."""
 
-    resource: str
+    resource: Measure
     capacity: float
     used: float
     source: str
     binds: bool
 
 
-class CrossFit(_Frozen):
-    """Predicted loss on text that did not choose the plan, from `folds` parts of the scoring text."""
-
-    loss: FiniteFloat
-    std_error: FiniteFloat
-    folds: int
-
-
-class Allocation(_Frozen):
+class Allocation(Frozen):
     """A plan with its proof.
 
     Attributes:
         status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
-        objective: what is least: `predicted_loss`, or a resource (latency and energy: their separable bounds).
+        objective: what is least: `sum_of_scores`, or a resource (latency and energy: their separable bounds).
         gap: proven relative distance of the objective to the best plan's.
         lower_bound: no plan within the limits has less of the objective.
         loss_unit: unit of every loss here; `contains` says which roundings the losses contain.
-        predicted_loss: sum of the scores of matrices and scored tables; contains no forward pass of this plan.
-        predicted_std_error: of that sum, its terms taken as independent.
-        cross_fitted: what the plan is predicted to lose on text that did not choose it; the sum above is optimistic,
-            because the plan was chosen for it. None where the scores cannot tell.
+        predicted_loss: what the plan is predicted to lose. Cross-fitted where `folds` is not 0: each part of the
+            scoring text judges the plan that the other parts would have chosen under the same limits. Otherwise the
+            sum of scores, which is unbiased for a plan that a rule made and optimistic for one that a solver chose.
+            Contains no forward pass of this plan.
+        predicted_std_error: of `predicted_loss`, over the scoring text.
+        folds: parts of the scoring text that judged the plan; 0 where `predicted_loss` is the sum of scores.
+        sum_of_scores: sum of the scores of matrices, scored tables and rounded inputs: what the solver minimized.
+            Optimistic, because the solver picks what this text happens to favour.
+        sum_std_error: of `sum_of_scores`, its terms taken as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are rounded; an input that is not here stays in floats.
-        roundings: what is rounded in `predicted_loss`: `matrices`, `tables`, `activations`.
+        roundings: what is rounded in the losses: `matrices`, `tables`, `activations`.
         encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
         random_loss: median predicted loss of random plans that fill the same limits.
-        next_mb_gain: predicted loss saved by one more MB of budget, solved again; None without a byte budget.
-        next_ms_gain: predicted loss saved by one more ms of latency, solved again; None where latency does not bind.
+        next_mb_gain: by how much one more MB of budget lowers `predicted_loss`, solved and judged again; None without
+            a byte budget.
+        next_ms_gain: the same for one more ms of latency; None where latency does not bind.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
-    objective: str = "predicted_loss"
+    objective: Measure = "sum_of_scores"
     gap: float | None
     lower_bound: float | None
     solver: str
@@ -193,7 +199,9 @@ class Allocation(_Frozen):
     method: str
     predicted_loss: FiniteFloat
     predicted_std_error: FiniteFloat
-    cross_fitted: CrossFit | None = None
+    folds: int = Field(default=0, ge=0)
+    sum_of_scores: FiniteFloat
+    sum_std_error: FiniteFloat
     loss_scale: FiniteFloat = 1.0
     encoder_bytes: int
     total_bytes: int
@@ -210,15 +218,36 @@ class Allocation(_Frozen):
     next_ms_gain: float | None = None
     provenance: Provenance
 
-    @property
-    def expected_loss(self) -> float:
-        """What stands beside a measured loss: the cross-fitted prediction, or the sum of scores without one."""
-        return self.predicted_loss if self.cross_fitted is None else self.cross_fitted.loss
+    @model_validator(mode="before")
+    @classmethod
+    def _first_schema(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("schema") != FIRST_SCHEMA:
+            return fields
+        return _upgraded(fields)
 
-    @property
-    def expected_std_error(self) -> float:
-        """Of `expected_loss`, over the scoring text."""
-        return self.predicted_std_error if self.cross_fitted is None else self.cross_fitted.std_error
+
+def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of the first schema in today's words.
+
+    There `predicted_loss` was the sum of scores and `cross_fitted` held the prediction. What one more MB saves was
+    measured on the sum; beside a cross-fitted prediction it would be a number in another unit, so it is dropped.
+    """
+    renamed = {"predicted_loss": "sum_of_scores", "predicted_std_error": "sum_std_error"}
+    new = fields | {"schema": SCHEMA} | {name: fields[old] for old, name in renamed.items() if old in fields}
+    if fields.get("objective", "predicted_loss") == "predicted_loss":
+        new["objective"] = "sum_of_scores"
+    limits = fields.get("limits")
+    if isinstance(limits, list):
+        is_loss = [isinstance(limit, dict) and limit.get("resource") == "predicted_loss" for limit in limits]
+        new["limits"] = [
+            limit | {"resource": "sum_of_scores"} if loss else limit
+            for limit, loss in zip(limits, is_loss, strict=True)
+        ]
+    judged = new.pop("cross_fitted", None)
+    if isinstance(judged, dict):
+        new |= {"predicted_loss": judged.get("loss"), "predicted_std_error": judged.get("std_error")}
+        new |= {"folds": judged.get("folds"), "next_mb_gain": None, "next_ms_gain": None}
+    return new
 
 
 def write_allocation(allocation: Allocation, path: str | Path) -> None:
@@ -271,6 +300,11 @@ def _check_parts(allocation: Allocation) -> None:
             raise ValueError(f"activations: {strange[0]} is no matrix of the profile.")
         if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
             raise ValueError(f"activations: {item.modules[0]}: scheme tensor has a range, scheme token has none.")
+        if item.low is not None and item.high is not None and not item.low <= 0 <= item.high:
+            raise ValueError(
+                f"activations: {item.modules[0]}: low {item.low:g}, high {item.high:g}; a range holds zero: low is at "
+                "most 0, high at least 0."
+            )
     encoder_bytes = sum(m.bytes for m in allocation.matrices)
     if allocation.encoder_bytes != encoder_bytes:
         raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")

@@ -7,18 +7,32 @@ A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. L
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
-from typing import TYPE_CHECKING, Literal
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final, Literal
 
-from hwmodels.units import format_bandwidth, format_bytes, format_joules, format_seconds
+from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
-PEAK = "peak_memory_bytes"
+PEAK: Final = "peak_memory_bytes"
+Measure = Literal[
+    "sum_of_scores",
+    "predicted_loss",
+    "encoder_bytes",
+    "total_bytes",
+    "peak_memory_bytes",
+    "dram_bytes",
+    "bandwidth_bytes_per_s",
+    "bops",
+    "latency_s",
+    "latency_bound_s",
+    "energy_j",
+    "energy_bound_j",
+]
+"""What a limit is compared with, and what may be least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Row:
     """
 
     resource: str
-    measure: str
+    measure: Measure
     stated: float
     capacity: float
     source: str
@@ -93,7 +107,13 @@ def limit_rows(
     rows: list[Row] = []
 
     def add(
-        resource: str, measure: str, asked: float | None, flag: str, taken: float, of_device: float | None, field: str
+        resource: str,
+        measure: Measure,
+        asked: float | None,
+        flag: str,
+        taken: float,
+        of_device: float | None,
+        field: str,
     ) -> None:
         stated, source = (asked, flag) if asked is not None else (of_device, f"{name}: limits.{field}")
         if stated is not None:
@@ -165,10 +185,31 @@ def shown(measure: str, value: float) -> str:
     """Write a limit or what is used of it, with its unit."""
     if measure == "bops":
         return f"{value:.4g} BOPs"
-    if measure == "predicted_loss":
+    if measure in ("predicted_loss", "sum_of_scores"):
         return f"{value:.4g}"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
+
+
+def shown_apart(measure: str, *values: float) -> list[str]:
+    """Write values as `shown` does, with as many digits as it takes to tell different ones apart.
+
+    Args:
+        measure: what they are of.
+        *values: in the measure's own unit.
+    """
+    texts = [shown(measure, value) for value in values]
+    if len(set(texts)) == len(set(values)):
+        return texts
+    by_unit = {"_bytes": "bytes", "_per_s": "B/s", "_j": "J", "_s": "s"}
+    unit = next((unit for ending, unit in by_unit.items() if measure.endswith(ending)), "")
+    if unit == "bytes":
+        return [f"{ceil(value):,} bytes" for value in values]
+    for digits in range(5, 18):
+        texts = [f"{value:.{digits}g} {unit}".rstrip() for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
 
 
 def check_rate(inferences_per_s: float | None) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+
+from ..runtime.frozen import Frozen
 
 TABLE_BITS = 8  # embedding tables that were not scored: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
@@ -17,11 +19,7 @@ Kind = Literal[
 ]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class MatrixSpec(_Frozen):
+class MatrixSpec(Frozen):
     """A weight matrix whose bits are searched: `rows` outputs by `columns` inputs, in encoder layer `block`.
 
     Attributes:
@@ -49,7 +47,7 @@ class MatrixSpec(_Frozen):
         return self.rows * self.columns
 
 
-class TableSpec(_Frozen):
+class TableSpec(Frozen):
     """An embedding table: `rows` entries of `columns` values, read `reads_per_token` times for each token."""
 
     module: str
@@ -63,7 +61,7 @@ class TableSpec(_Frozen):
         return self.rows * self.columns * TABLE_BITS // 8 + self.rows * 4
 
 
-class HeadSpec(_Frozen):
+class HeadSpec(Frozen):
     """A linear layer outside the encoder's layers (pooler, classifier, projection of embeddings), kept in fp16.
 
     Attributes:
@@ -83,7 +81,7 @@ class HeadSpec(_Frozen):
     tied_to: str = ""
 
 
-class ModelProfile(_Frozen):
+class ModelProfile(Frozen):
     """Shapes and roles of a BERT-style encoder.
 
     Attributes:
@@ -109,6 +107,14 @@ class ModelProfile(_Frozen):
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_ties(self) -> ModelProfile:
+        tables = {table.module for table in self.tables}
+        for spec in self.head:
+            if spec.tied_to and spec.tied_to not in tables:
+                raise ValueError(f"head: {spec.module} is tied to {spec.tied_to!r}, which is no table of the model")
+        return self
 
     @property
     def num_layers(self) -> int:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
+from ..runtime.frozen import Frozen
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
 
@@ -19,11 +20,7 @@ Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where mask
 Folds = tuple[Rows, ...]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where scores come from.
 
     Attributes:
@@ -33,6 +30,10 @@ class Provenance(_Frozen):
         mean_confidence: mean probability of the likeliest class; over-confident text under-predicts.
             None without softmax.
         scored_accuracy: accuracy on the scoring samples, where they have labels.
+        max_tokens: tokens at which texts were cut, or windows of a text ended; None where samples came ready, and in
+            files of earlier releases.
+        num_cut: texts that were cut, of those that fit and score; None in files of earlier releases.
+        num_lost: what was cut away from them in all: words of tags, tokens otherwise.
         seed: of every draw.
         commit: of this project's code, with `+` when it had uncommitted changes; `version` its release.
         date: day of the run, ISO.
@@ -45,13 +46,16 @@ class Provenance(_Frozen):
     mean_tokens: float
     mean_confidence: float | None
     scored_accuracy: float | None
+    max_tokens: int | None = Field(default=None, gt=0)
+    num_cut: int | None = Field(default=None, ge=0)
+    num_lost: int | None = Field(default=None, ge=0)
     seed: int
     commit: str
     version: str
     date: str
 
 
-class BlockSensitivity(_Frozen):
+class BlockSensitivity(Frozen):
     """Q-BERT's sensitivity of one encoder layer: Ω = |mean λ| + std λ of the top eigenvalues over data slices."""
 
     block: int
@@ -59,7 +63,7 @@ class BlockSensitivity(_Frozen):
     eigenvalues: tuple[float, ...]
 
 
-class CommonScale(_Frozen):
+class CommonScale(Frozen):
     """One factor by which all scores of a table were multiplied to bring them to KL's scale.
 
     Attributes:
@@ -71,7 +75,7 @@ class CommonScale(_Frozen):
     std_error: FiniteFloat = Field(ge=0)
 
 
-class TableScores(_Frozen):
+class TableScores(Frozen):
     """Predicted loss increase of embedding tables under each of their choices.
 
     Attributes:
@@ -93,7 +97,7 @@ class TableScores(_Frozen):
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
     fold_value: Folds = ()
-    masks: dict[str, dict[str, str]] = {}
+    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     unseen_rows: tuple[float, ...]
     unseen_reads: tuple[float, ...]
     unseen_factor: tuple[float, ...] = ()
@@ -113,7 +117,7 @@ class TableScores(_Frozen):
         return self.model_copy(update={**update, "fold_value": folds})
 
 
-class MatrixCurvature(_Frozen):
+class MatrixCurvature(Frozen):
     """How sharply the loss bends along one matrix.
 
     Attributes:
@@ -133,7 +137,7 @@ class MatrixCurvature(_Frozen):
     products: int = 0
 
 
-class ActivationScores(_Frozen):
+class ActivationScores(Frozen):
     """Predicted loss increase of rounding each input of the matrices.
 
     Attributes:
@@ -157,6 +161,10 @@ class ActivationScores(_Frozen):
             rows = getattr(self, name)
             if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
                 raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+        for modules, ranges in zip(self.inputs, self.ranges, strict=True):
+            for low, high in filter(None, ranges):
+                if not low <= 0 <= high:
+                    raise ValueError(f"activations: {modules[0]}: low {low:g}, high {high:g}; a range holds zero")
         return self
 
     def multiplied(self, factor: float) -> ActivationScores:
@@ -166,7 +174,7 @@ class ActivationScores(_Frozen):
         )
 
 
-class ScoreTable(_Frozen):
+class ScoreTable(Frozen):
     """Predicted loss increase of each matrix under each choice.
 
     Attributes:
@@ -201,7 +209,7 @@ class ScoreTable(_Frozen):
     std_error: tuple[tuple[float | None, ...], ...]
     weight_error: tuple[tuple[float | None, ...], ...]
     fold_value: Folds = ()
-    masks: dict[str, dict[str, str]] = {}
+    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     scale: CommonScale | None = None
     samples: tuple[int, ...] = ()
     effective_samples: FiniteFloat | None = None

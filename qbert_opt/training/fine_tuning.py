@@ -15,13 +15,14 @@ from transformers import AutoConfig
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import tokenize
-from ..models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers
+from ..models.heads import KINDS
+from ..models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers, tokenized
 from ..models.outputs import OutputKind, answers, head_of
-from ..models.targets import NONE, read_targets, tag_lists
+from ..models.samples import NONE
+from ..models.targets import read_targets
 from ..runtime.files import atomic_folder, check_folder
 
-KINDS: tuple[OutputKind, ...] = ("classes", "tags", "spans")
+TRAINABLE: tuple[OutputKind, ...] = tuple(kind for kind, head in KINDS.items() if head.trainable)
 
 
 def fine_tune(
@@ -58,9 +59,9 @@ def fine_tune(
     check_folder(Path(output))  # before the work
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
-    if kind not in KINDS:
-        raise UsageError(f"kind {kind!r}: legal are {', '.join(KINDS)}.")
-    names = _names(data, kind)
+    if kind not in TRAINABLE:
+        raise UsageError(f"kind {kind!r}: legal are {', '.join(TRAINABLE)}.")
+    names = KINDS[kind].label_names(data)
     quiet_transformers()
     torch.manual_seed(seed)
     model = AUTO_CLASSES[kind].from_pretrained(
@@ -74,8 +75,9 @@ def fine_tune(
     config = AutoConfig.from_pretrained(encoder)
     config.architectures = [type(model).__name__]
     tokenizer = load_tokenizer(encoder, config)
-    batches = tokenize(tokenizer, data.texts, batch_size=batch_size, kind=kind)
-    targets = read_targets(LoadedModel(str(encoder), model, tokenizer, ""), data, batches)
+    loaded = LoadedModel(str(encoder), model, tokenizer, "")
+    batches = tokenized(loaded, data.texts, batch_size=batch_size)
+    targets = read_targets(loaded, data, batches)
     if targets is None:
         raise ValueError(f"{data.name} has nothing to learn")
     head = head_of(model)
@@ -104,10 +106,3 @@ def fine_tune(
     with atomic_folder(output) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _names(data: LabeledTexts, kind: OutputKind) -> list[str]:
-    """Names of the head's outputs, sorted."""
-    if kind == "tags":
-        return sorted({tag for tags in tag_lists(data) for tag in tags})
-    return ["start", "end"] if kind == "spans" else sorted(set(data.labels or ()))

@@ -13,9 +13,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..evaluation.evaluate import kl_divergence, squared_distance
 from ..models.batches import TokenBatch
-from ..models.outputs import SOFTMAX_KINDS, Outputs, collect
+from ..models.outputs import Outputs, collect
 from ..runtime import plugins
 from .phases import Phase
 from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
@@ -48,9 +47,7 @@ class Held:
         """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
         with product_precision("float32"):
             found = collect(teacher.head, student.plain(), self.batches).values
-        if self.wanted.kind in SOFTMAX_KINDS:
-            return float(kl_divergence(self.wanted.values, found).mean())
-        return float(squared_distance(self.wanted.kind, self.wanted.values, found).mean())
+        return float(teacher.head.spec.loss.of_rows(self.wanted.values, found).mean())
 
 
 class TrainingRun:
@@ -159,7 +156,7 @@ class TrainingRun:
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * update / updates))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             progress.updates = update + 1
             done = work_before + work * progress.updates / updates

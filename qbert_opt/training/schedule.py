@@ -46,6 +46,6 @@ def _seconds_per_pass(student: Student, teacher: Teacher, settings: RecoverySett
         for place, index in enumerate((chosen[-1], *chosen)):
             if place == 1:  # the first pass is slow
                 begun = time.monotonic()
-            end_to_end(student, teacher, index).backward()  # type: ignore[no-untyped-call]
+            end_to_end(student, teacher, index).backward()
     student.zero_grad()
     return (time.monotonic() - begun) / len(chosen) * count

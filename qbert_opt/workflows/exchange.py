@@ -7,28 +7,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..configs.offers import Carried, Offer, nearest
+from ..configs.tool import ConfigTool
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
-from ..planning.planner import SolverOptions, allocation_of, solve_task
+from ..planning.planner import allocation_of, solve_task
 from ..planning.program import PlanningTask
-from ..runtime import plugins
+from ..planning.solving import SolverOptions
 from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.input_files import decode_text, quoted, read_bytes
 from ..spec.allocation import Allocation, PlannedMatrix
 from ..spec.choices import Choice
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
+    from hwmodels import Device
 
-KIND = "configs"
 WORDS = {
     "offset": "an fp16 offset",
     "symmetric": "no offset (around zero)",
@@ -63,7 +64,7 @@ class Export:
         planned_bytes: of the encoder's matrices as planned; `tool_bytes` as the tool stores them.
     """
 
-    tool: Any
+    tool: ConfigTool
     text: str
     carried: tuple[Carried, ...]
     planned_bytes: int
@@ -75,16 +76,7 @@ class Export:
         return Counter(change for item in self.carried for change in _changes(item))
 
 
-def tool_named(name: str) -> Any:
-    """Load a tool by the name that `--to` and `--from` take; `llama.cpp` is `llama-cpp`.
-
-    Raises:
-        UsageError: unknown; names those there are.
-    """
-    return plugins.load(KIND, name.replace(".", "-"))
-
-
-def export_plan(plan: Allocation, tool: Any, suffix: str) -> Export:
+def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     """Say a plan in a tool's words, each matrix by the offer nearest to its choice.
 
     Args:
@@ -130,11 +122,17 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         if scores.choices[column] != wanted.name:
             stand_ins[(wanted.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    return Cost(plan.predicted_loss, math.fsum(loss), stand_ins)
+    loss += [table.predicted_loss or 0.0 for table in plan.tables]  # these and inputs stay as planned
+    loss += [item.predicted_loss for item in plan.activations]
+    return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
 
 
-def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None, workload: Workload) -> Allocation:
+def refit(
+    plan: Allocation, tool: ConfigTool, scores: ScoreTable, device: Device | None, workload: Workload
+) -> Allocation:
     """Solve again among the scored choices that a tool runs, within the plan's bytes.
+
+    Scored embedding tables are chosen along with the matrices: a tool's config says nothing of them.
 
     Raises:
         InputFileError: the scores are of another model.
@@ -142,16 +140,18 @@ def refit(plan: Allocation, tool: Any, scores: ScoreTable, device: Device | None
         UsageError: none of the tool's choices was scored.
     """
     _check_same_model(plan, scores)
-    task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes), device=device, workload=workload)
-    task.legal &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
-    if not task.legal.any(axis=1).all():
+    limits = Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes)
+    task = PlanningTask(scores, limits, device=device, workload=workload)
+    matrices = slice(task.num_matrices)
+    task.legal[matrices] &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
+    if not task.legal[matrices].any(axis=1).all():
         raise UsageError(f"{tool.TITLE}: none of its formats was scored. Scored: {', '.join(scores.choices)}.")
     return allocation_of(task, solve_task(task, SolverOptions()))
 
 
 def import_plan(
     path: str | Path,
-    tool: Any,
+    tool: ConfigTool,
     scores: ScoreTable,
     *,
     rest: Choice | None = None,
@@ -179,7 +179,7 @@ def import_plan(
     strange = [module for module in offers if module not in matrices]
     if strange:
         raise InputFileError(
-            f"{path}: names {strange[0]!r} and {len(strange) - 1} more that {scores.profile.name} has not. "
+            f"{path}: names {quoted(strange[0])} and {len(strange) - 1} more that {scores.profile.name} has not. "
             "The plan is for another model, or the scores are."
         )
     stand_ins, storage = Counter[tuple[str, str]](), {}
@@ -209,16 +209,13 @@ def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
     return allocation_of(task, solve_task(task, SolverOptions()))
 
 
-def _read(path: str | Path, tool: Any, scores: ScoreTable) -> dict[str, Offer]:
+def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, Offer]:
     file = Path(path)
-    if not file.is_file():
-        raise InputFileError(f"{path}: no such file.")
     if file.suffix not in tool.SUFFIXES:
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise InputFileError(f"{path}: {file.stat().st_size} bytes; a config has at most {MAX_JSON_BYTES}.")
+    text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
     try:
-        found: dict[str, Offer] = tool.read(file.read_text(encoding="utf-8"), scores.profile, file.suffix)
+        found: dict[str, Offer] = tool.read(text, scores.profile, file.suffix)
     except Exception as error:  # a foreign file can be wrong in any way; what is said is where and what
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: {reason[:200]}.") from None
@@ -268,7 +265,7 @@ def _changes(item: Carried) -> Sequence[str]:
     return found
 
 
-def _runs(tool: Any, matrix: PlannedMatrix, choice: Choice) -> bool:
+def _runs(tool: ConfigTool, matrix: PlannedMatrix, choice: Choice) -> bool:
     """Whether a tool has these bits and groups for a matrix; the kind of offset is another matter."""
     axis = choice.grouping.partition(":")[0]
     asked = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,14 @@ from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_session, checks, write_record
-from ..engines.session import ACTIVATIONS, Activations, Arrays, engine
+from ..engines.session import ACTIVATIONS, Activations, Arrays, engine, exporting_format
 from ..errors import InputFileError, UsageError
 from ..formats.traced_model import TracedModel, traceable
-from ..models.batches import DEFAULT_MAX_TOKENS
 from ..models.loading import LoadedModel, load_model
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import write_allocation
 
@@ -41,7 +40,7 @@ def export_model(
     texts: LabeledTexts | None = None,
     tolerance: float | None = None,
     activations: Activations | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> EngineRecord:
     """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
 
@@ -63,9 +62,7 @@ def export_model(
             cannot run.
         InputFileError: a broken folder, or the engine's answers are off.
     """
-    module = engine(name)
-    if not hasattr(module, "write"):
-        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+    module, writer = engine(name), exporting_format(name)
     if activations not in (None, *ACTIVATIONS):
         raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
@@ -84,7 +81,7 @@ def export_model(
     traced = traceable(loaded)
     with atomic_folder(output) as target:
         progress(1, 4, "converting")
-        module.write(traced, read_matrices(folder, allocation), target, activations, inputs)
+        writer.write(traced, read_matrices(folder, allocation), target, activations, inputs)
         exported = sorted(target.iterdir())
         exported_bytes = sum(file.stat().st_size for file in exported)
         progress(2, 4, "comparing with torch")
@@ -121,7 +118,7 @@ def export_model(
             source_sha256=allocation.profile.sha256,
             inputs=traced.inputs,
             outputs=traced.outputs,
-            max_tokens=min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length),
+            max_tokens=loaded.longest,
             labels=loaded.labels,
             files=file_hashes(target, RECORD),
             source_bytes=allocation.total_bytes,
@@ -144,7 +141,7 @@ def export_float(model: str | Path, name: str, output: str | Path) -> Path:
     """
     loaded = load_model(model)
     with atomic_folder(output) as target:
-        engine(name).write(traceable(loaded), (), target)
+        exporting_format(name).write(traceable(loaded), (), target)
     return Path(output)
 
 
@@ -152,11 +149,12 @@ def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTe
     """Inputs and torch's outputs: texts alone, a padded batch, and all texts in one as long as the model reads."""
     chosen = [text for text in texts.texts if len(text) == len(texts.texts[0])][:CHECK_TEXTS]
     whole = tuple(" ".join(text[i] for text in chosen) for i in range(len(chosen[0])))
-    longest = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
     found = []
     for group in [*([text] for text in chosen[: CHECK_TEXTS // 2]), chosen[CHECK_TEXTS // 2 :] or chosen, [whole]]:
         parts = [list(part) for part in zip(*group, strict=True)]
-        encoded = loaded.tokenizer(*parts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        encoded = loaded.tokenizer(
+            *parts, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt"
+        )
         with torch.no_grad():
             answers = traced.module(*(encoded[name] for name in traced.inputs))
         outputs = {name: answer.numpy() for name, answer in zip(traced.outputs, answers, strict=True)}

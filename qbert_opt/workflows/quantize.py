@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint.packed_modules import quantized_parts
 from ..checkpoint.record import ReadBack, check_belongs
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
@@ -14,9 +15,13 @@ from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, outputs
 from ..models.loading import LoadedModel
+from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
+from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
-from ..runtime import plugins
+from ..quantization.storable import check_storable
+from ..runtime.files import check_free
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
 
@@ -30,9 +35,9 @@ def quantize_model(
     output: str | Path,
     *,
     sequential: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> WrittenModel:
-    """Quantize a model by its plan, write the folder, read it back and ask it a few texts.
+    """Quantize a model by its plan, write the folder, open it again and run a few texts through it.
 
     Args:
         loaded: the model that the plan was made for.
@@ -44,13 +49,17 @@ def quantize_model(
         progress: called with matrices done, matrices in all, and what goes on.
 
     Raises:
-        InputFileError: another model or another data set than the plan's.
+        InputFileError: another model or another data set than the plan's, or a weight that fp16 cannot hold.
         UsageError: the method needs data and there is none, or nothing is gained in sequence.
     """
-    asked = read_back_texts(loaded, allocation, data)
+    check_free(Path(output))
+    check_belongs(allocation, loaded)
+    check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
+    loaded = as_scored(loaded, allocation)
+    texts = read_back_texts(loaded, allocation, data)
 
-    def answer(found: LoadedModel) -> ReadBack | None:
-        return None if asked is None else read_back(loaded, found, asked)
+    def answer(opened: LoadedModel) -> ReadBack | None:
+        return None if texts is None else read_back(loaded, opened, texts)
 
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
@@ -62,7 +71,7 @@ def quantize_model(
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
-    """Draw the texts that a written folder is asked: of those that scored, or bundled ones where there is no data.
+    """Draw the texts that a written folder is run on: of those that scored, or bundled ones where there is no data.
 
     None for a plain module without data: it reads no texts.
     """
@@ -72,18 +81,18 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     if data is None and loaded.given_head is not None:
         return None
     texts = _first(read_texts("snips/dev") if data is None else data)
-    if loaded.head.kind == "spans" and data is None:  # these read a question and a text
+    if loaded.head.spec.reads_pairs and data is None:
         return LabeledTexts(texts.name, tuple((text[0], text[0]) for text in texts.texts), None)
     return texts
 
 
-def read_back(loaded: LoadedModel, found: LoadedModel, texts: LabeledTexts) -> ReadBack:
-    """Ask a folder that was read back, and measure its loss against the model that it was made from.
+def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> ReadBack:
+    """Run a model that was opened from its folder, and measure its loss against the one that it was made from.
 
     Raises:
-        InputFileError: answers are no numbers.
+        InputFileError: it answers with NaN or infinite values.
     """
-    loss = evaluate(found, texts, outputs(loaded, texts)).loss
+    loss = evaluate(replace(opened, max_tokens=loaded.max_tokens), texts, outputs(loaded, texts)).loss
     if loss is None or not np.isfinite(loss.value):
         raise InputFileError(f"{loaded.name}: the quantized model answers with NaN or infinite values; not written.")
     return ReadBack(data=texts.name, num_texts=len(texts), loss=loss.value, loss_unit=loaded.head.loss_unit)
@@ -101,11 +110,21 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: another model or another data set than the plan's.
         UsageError: the method needs data and there is none.
     """
-    if not plugins.load("quantizers", allocation.method).NEEDS_GRAM:
+    loaded = as_scored(loaded, allocation)
+    if not quantizer(allocation.method).NEEDS_GRAM:
         check_belongs(allocation, loaded)
         return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
     fit, _ = plan_texts(loaded, allocation, data)
     return MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)
+
+
+def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
+    """Return a model that cuts texts where they were cut when the plan's scores were made.
+
+    Plans of earlier releases do not say where; they were made with 128 tokens, or 384 of a text that is searched.
+    """
+    default = loaded.head.spec.default_tokens or EARLIER_MAX_TOKENS
+    return replace(loaded, max_tokens=allocation.provenance.max_tokens or default)
 
 
 def plan_texts(

@@ -22,7 +22,7 @@ from ..models.loading import LoadedModel
 from ..models.outputs import collect
 from ..quantization.calibration import quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
-from ..runtime.files import check_new_folder
+from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
 from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
@@ -102,7 +102,7 @@ def recover(
     """
     settings = settings or RecoverySettings()
     _check_minutes(minutes, settings)
-    check_new_folder(Path(output))  # before the work
+    check_free(Path(output))  # before the work
     held_texts, texts = _split(data, settings)
     plan, start, others, origin = _start(loaded, source, data)
     kind = loaded.head.kind

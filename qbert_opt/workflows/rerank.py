@@ -6,19 +6,20 @@ Time in an engine depends on how weights are stored, not on their values: every 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..costs.operations import Workload
-from ..engines.session import engine
+from ..engines.session import engine, exporting_format
 from ..engines.timing import made_up_inputs
 from ..errors import UsageError
 from ..formats.traced_model import traceable
 from ..models.loading import LoadedModel
 from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..runtime.cpu_timing import Call, Timing, time_calls
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .verify import apply_plan
 
@@ -51,7 +52,7 @@ def time_plans(
     workload: Workload,
     *,
     rounds: int = ROUNDS,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[TimedPlan]:
     """Run every plan in an engine, all of them in turn in each round, one thread, inputs of products in 8 bits.
 
@@ -67,7 +68,7 @@ def time_plans(
         UsageError: an engine that is unknown, not installed, or runs every plan alike; a form that it cannot run.
         InputFileError: plans of another model.
     """
-    if not hasattr(engine(engine_name), "write"):
+    if engine(engine_name).FORMAT is None:
         raise UsageError(f"--measure {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
     total = len(plans) + rounds
     calls: dict[int, Call] = {}
@@ -90,7 +91,7 @@ def ranked(timed: Sequence[TimedPlan], limit_s: float | None = None) -> list[Tim
 
     def order(plan: TimedPlan) -> tuple[bool, int, float]:
         faster = sum(other.latency_s * (1 + TIE * spread) < plan.latency_s for other in timed)
-        return plan.latency_s > (math.inf if limit_s is None else limit_s), faster, plan.allocation.predicted_loss
+        return plan.latency_s > (math.inf if limit_s is None else limit_s), faster, plan.allocation.sum_of_scores
 
     return sorted(timed, key=order)
 
@@ -103,7 +104,7 @@ def _inference(loaded: LoadedModel, plan: Allocation, engine_name: str, workload
     stored = list(quantized_matrices(quantizer, plan))
     module = engine(engine_name)
     with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder:
-        module.write(traced, stored, Path(folder), "int8")
+        exporting_format(engine_name).write(traced, stored, Path(folder), "int8")
         session = module.open_model(Path(folder), 1, "int8")
     inputs = made_up_inputs(traced.inputs, workload.batch_size, workload.seq_len)
     return lambda: session.run(inputs)

@@ -6,7 +6,7 @@ Matrices quantized in sequence have other errors than those that the plan was sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 
@@ -14,13 +14,14 @@ from ..curvature.columns import carrying_samples, softened
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import apart, tokenize
-from ..models.loading import LoadedModel
+from ..models.batches import apart
+from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import collect
 from ..quantization.calibration import BATCH_SIZE, weight_of
 from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
-from ..spec.allocation import Allocation, CrossFit, PlannedActivation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
 
 CONTAINS = "quantized in sequence and scored again"
 
@@ -30,7 +31,7 @@ def rescored(
     allocation: Allocation,
     quantized: Mapping[str, QuantizedMatrix],
     scored: LabeledTexts,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Allocation:
     """Return the plan with the losses predicted from its matrices' own quantization errors.
 
@@ -46,7 +47,7 @@ def rescored(
     """
     if allocation.metric != "directional":
         raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
-    batches = tokenize(loaded.tokenizer, scored.texts, batch_size=BATCH_SIZE, kind=loaded.head.kind)
+    batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
     carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
     if carrying is not None:
         batches = apart(batches, carrying)
@@ -69,22 +70,16 @@ def rescored(
     parts += allocation.activations
     losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
     std_errors = [part.std_error or 0.0 for part in parts]
-    total = math.fsum(losses)
+    total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
+    # the cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same
+    moved = total / allocation.sum_of_scores if allocation.sum_of_scores > 0 else 1.0
     return allocation.model_copy(
         update={
             "matrices": tuple(matrices),
-            "predicted_loss": total,
-            "cross_fitted": _moved(allocation, total),
-            "predicted_std_error": math.sqrt(math.fsum(error**2 for error in std_errors)),
+            "predicted_loss": moved * allocation.predicted_loss if allocation.folds else total,
+            "predicted_std_error": moved * allocation.predicted_std_error if allocation.folds else total_error,
+            "sum_of_scores": total,
+            "sum_std_error": total_error,
             "contains": f"{allocation.contains}; {CONTAINS}",
         }
     )
-
-
-def _moved(allocation: Allocation, total: float) -> CrossFit | None:
-    """The cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same."""
-    found = allocation.cross_fitted
-    if found is None or allocation.predicted_loss <= 0:
-        return None
-    ratio = total / allocation.predicted_loss
-    return found.model_copy(update={"loss": ratio * found.loss, "std_error": ratio * found.std_error})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,9 +13,15 @@ from ..checkpoint.record import check_belongs
 from ..data.texts import LabeledTexts
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel
+from ..planning.assembly import with_activations
+from ..planning.recipes import uniform_allocation
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.calibration import MatrixQuantizer, quantized_matrices
+from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
+from ..spec.choices import choice
+from ..spec.scores import ScoreTable
+from .quantize import as_scored, plan_quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,57 @@ class Measured:
     name: str
     allocation: Allocation
     evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A plan measured beside its rivals.
+
+    Attributes:
+        measured: this plan first, then the rest of its shortlist, then uniform plans of no more bytes.
+        best: the one of least measured loss.
+    """
+
+    measured: tuple[Measured, ...]
+    best: Measured
+
+
+THIS_PLAN = "this plan"
+
+
+def verify(
+    scores: ScoreTable,
+    plan: Allocation,
+    loaded: LoadedModel,
+    data: LabeledTexts,
+    texts: LabeledTexts,
+    *,
+    others: Sequence[Allocation] = (),
+    progress: Progress = silent,
+) -> Verification:
+    """Measure a plan, the rest of its shortlist and the best uniform plans of no more bytes on held-out text.
+
+    Args:
+        scores: the table that the plan was made of.
+        plan: the plan.
+        loaded: the model that was scored.
+        data: the calibration set of the scores.
+        texts: held-out text, seen neither by the model's training nor by the scores.
+        others: the rest of a shortlist; named `plan 2`, `plan 3` and so on.
+        progress: told which plan is being measured.
+
+    Raises:
+        InputFileError: another model or another calibration set than the plan's.
+    """
+    loaded = as_scored(loaded, plan)
+    shortlist = [(f"plan {number}", other) for number, other in enumerate(others, 2)]
+    uniform = [(f"uniform {u.choice}", uniform_allocation(scores, choice(u.choice))) for u in plan.uniform]
+    if plan.activations:
+        uniform = [(name, with_activations(rival, plan.activations)) for name, rival in uniform]
+    measured = measure_plans(
+        loaded, [(THIS_PLAN, plan), *shortlist, *uniform], plan_quantizer(loaded, plan, data), texts, progress=progress
+    )
+    return Verification(tuple(measured), least_measured(measured))
 
 
 def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQuantizer) -> LoadedModel:
@@ -51,7 +108,7 @@ def measure_plans(
     quantizer: MatrixQuantizer,
     texts: LabeledTexts,
     *,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Measured]:
     """Measure loss against the reference, and quality where there are labels, of several plans on the same texts."""
     truth = outputs(loaded, texts)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import networkx as nx
 import pytest
 
-from hwmodels.device import Device, load_device
-from hwmodels.operation import Operation, StoredWeight
+from hwmodels import Device, load_device
+from hwmodels.cost.operation import Operation, StoredWeight
 
 
 def stored(n, k, bits, axis="rows", groups=1, size=0, resident=False):

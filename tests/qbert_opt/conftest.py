@@ -95,7 +95,7 @@ def gptq_plan(gptq_scores):
 @pytest.fixture(scope="session")
 def car_soc():
     """The device of the README's line."""
-    from hwmodels.device import load_device
+    from hwmodels import load_device
 
     return load_device("car-soc")
 

@@ -17,9 +17,9 @@ def list_() -> None:
 
     Example: `qbert-opt devices list`
     """
-    from hwmodels.device import bundled_devices, load_device, sourced_share
+    from hwmodels import device_names, load_device, sourced_share
 
-    for name in bundled_devices():
+    for name in device_names():
         device = load_device(name)
         sourced, figures = sourced_share(device)
         typer.echo(f"{name:16} {device.name} ({device.confidence}, {sourced} of {figures} figures sourced)")
@@ -34,7 +34,7 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled na
     from ...reports.cost import device_table
     from ...reports.printing import print_lines
 
-    print_lines(device_table(options.load_target(device)))
+    print_lines(device_table(options.load_device(device)))
 
 
 @app.command()
@@ -43,9 +43,9 @@ def check(file: Annotated[str, typer.Argument(help="A YAML file.")]) -> None:
 
     Example: `qbert-opt devices check my-soc.yaml`
     """
-    from hwmodels.device import sourced_share
+    from hwmodels import sourced_share
 
-    device = options.load_target(file)
+    device = options.load_device(file)
     sourced, figures = sourced_share(device)
     typer.echo(f"{file}: valid; {sourced} of {figures} figures have a source, the others are assumed")
 
@@ -58,6 +58,6 @@ def schema() -> None:
     """
     import json
 
-    from hwmodels.device import device_schema
+    from hwmodels import device_schema
 
     typer.echo(json.dumps(device_schema(), indent=1))

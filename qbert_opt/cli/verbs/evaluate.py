@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,12 +21,15 @@ def command(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
+    max_tokens: options.MaxTokens = None,
     engine: Annotated[
         str | None, typer.Option("--engine", help="torch, openvino or onnxruntime: also time the model in it.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads of the engine.")] = 1,
     seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a timed run.")] = 128,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, which --measured of report and pareto reads.")
+    ] = False,
 ) -> None:
     """Measure quality (accuracy, F1, entity F1, exact match) and loss against the reference on unseen text.
 
@@ -38,9 +42,9 @@ def command(
     from ...data.texts import read_texts
     from ...engines.record import is_exported
     from ...engines.timing import time_model
-    from ...evaluation.evaluate import evaluate, outputs
-    from ...models.loading import load_model
-    from ...reports.evaluation import evaluation_table
+    from ...evaluation.evaluate import comparable, evaluate, reference_outputs
+    from ...models.loading import cut_at, load_model
+    from ...reports.evaluation import cut_lines, evaluation_table
     from ...reports.printing import print_lines
     from ...serving.engine_model import serve, timing_rows
 
@@ -54,6 +58,7 @@ def command(
         subject, plan = load_quantized(folder)
     else:
         subject = load_model(folder)
+    subject = cut_at(subject, max_tokens)
     rows = []
     truth = None
     if reference is not None:
@@ -62,11 +67,12 @@ def command(
             from ...checkpoint.record import check_belongs
 
             check_belongs(plan, original)
-        truth = outputs(original, texts)
+        subject, original = comparable(subject, cut_at(original, max_tokens))
+        truth = reference_outputs(original, subject, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
     void = plan is None or plan.loss_unit != found.loss_unit or _is_trained(folder)
-    predicted = "-" if plan is None or void else f"{plan.expected_loss:.3g}"
+    predicted = "-" if plan is None or void else f"{plan.predicted_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
     rows.append((folder, found, f"{size:,}", predicted))
     timings = []
@@ -79,13 +85,29 @@ def command(
         from pydantic import TypeAdapter
 
         from ...evaluation.evaluate import Evaluation
+        from ...planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 
-        document = json.loads(TypeAdapter(Evaluation).dump_json(found))
+        points = []
+        if found.loss is not None:
+            point = MeasuredPoint(
+                name=Path(folder).name or folder,
+                loss=found.loss.value,
+                low=min(found.loss.low, found.loss.value),
+                high=max(found.loss.high, found.loss.value),
+                encoder_bytes=None if plan is None else plan.encoder_bytes,
+                latency_s=timings[-1][1].median_wall_s if timings else None,
+            )
+            points.append(point)
+        what = f"{found.loss_unit} against {reference} on {len(texts)} texts of {texts.name}"
+        measured = MeasuredPoints(schema=SCHEMA, what=what, points=tuple(points))
+        document = json.loads(measured.model_dump_json(by_alias=True, exclude_none=True))
+        document |= json.loads(TypeAdapter(Evaluation).dump_json(found))
         if timings:
             document["timing"] = {name: asdict(t) for name, t in timings}
         typer.echo(json.dumps(document, indent=1))
         return
-    print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}")])
+    lost = cut_lines([measured for _, measured, _, _ in rows])
+    print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}"), *lost])
     if not timings:
         return
     for line in timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s):

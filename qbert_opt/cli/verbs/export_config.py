@@ -38,16 +38,17 @@ def command(
     """
     from pathlib import Path
 
+    from ...configs.tool import config_tool
     from ...costs.operations import Workload
     from ...errors import UsageError
     from ...reports.exchange import export_lines
     from ...reports.printing import print_lines
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
-    from ...workflows.exchange import export_cost, export_plan, tool_named
+    from ...workflows.exchange import export_cost, export_plan
     from ...workflows.exchange import refit as solve_again
 
-    tool = tool_named(to)
+    tool = config_tool(to)
     allocation = read_allocation(plan)
     if refit and scores is None:
         raise UsageError("--refit: needs --scores, the scores that the plan was made of.")

@@ -35,6 +35,7 @@ def command(
 
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """
+    from ...configs.tool import config_tool
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation
     from ...reports.exchange import import_lines, stand_in_lines
@@ -42,9 +43,9 @@ def command(
     from ...reports.printing import print_lines
     from ...spec.allocation import write_allocation
     from ...spec.choices import choice
-    from ...workflows.exchange import best_within, import_plan, tool_named
+    from ...workflows.exchange import best_within, import_plan
 
-    tool = tool_named(source)
+    tool = config_tool(source)
     table = options.load_scores(scores)
     target, workload = options.load_target(device), Workload(seq_len, batch_size)
     plan, stand_ins = import_plan(

@@ -88,7 +88,7 @@ def command(
         else:
             print_lines([frontier_table(found)])
     else:
-        plans = plan_for_each(table, targets, Limits(), workload)
+        plans = plan_for_each(table, [target for target in targets if target is not None], Limits(), workload)
         if as_json:
             typer.echo(TypeAdapter(list[DevicePlan]).dump_json(plans, by_alias=True, indent=1).decode())
         else:

@@ -28,7 +28,7 @@ def command(
 
     Example: `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
     """
-    from hwmodels.errors import DeviceError
+    from hwmodels import DeviceError
 
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation
@@ -52,7 +52,7 @@ def command(
     cost = None
     if device is not None:
         try:
-            cost = simulate_allocation(allocation, options.load_target(device), Workload(seq_len, batch_size))
+            cost = simulate_allocation(allocation, options.load_device(device), Workload(seq_len, batch_size))
         except DeviceError as error:
             raise InfeasibleError(f"{plan}: {error}") from None
     write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))

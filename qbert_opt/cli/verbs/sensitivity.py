@@ -41,6 +41,7 @@ def command(
             help="Also record each matrix' Gauss-Newton trace and top eigenvalue; no output column is drawn.",
         ),
     ] = False,
+    max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
     memory_limit: Annotated[
         str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
@@ -82,7 +83,7 @@ def command(
     choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), asked)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     with (
-        on_device(load_model(model), torch_device) as loaded,
+        on_device(load_model(model, max_tokens=max_tokens), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
         progress(f"{metric} scores", quiet=quiet or team.rank > 0) as tell,
     ):
@@ -119,8 +120,9 @@ def command(
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
     """Measure, write and print how a plan hangs on the text."""
     from ...planning.budgets import parse_budget
-    from ...planning.planner import SolverOptions, solve_task
+    from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
+    from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
+
+if TYPE_CHECKING:
+    from hwmodels import Device
+
+    from ...spec.allocation import Allocation
 
 BASELINES = {"fp32": 32, "fp16": 16}
 
@@ -37,8 +42,7 @@ def command(
 
     Example: `qbert-opt simulate allocation.json --device car-soc --seq-len 128 --compare fp32,int8`
     """
-    from hwmodels.errors import DeviceError
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, DeviceError
 
     from ...costs.operations import Workload
     from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
@@ -49,7 +53,7 @@ def command(
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
 
-    target = options.load_target(device)
+    target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
     if lengths is not None:
@@ -91,12 +95,19 @@ def command(
         print_lines([comparison_table({"this plan": report, **others})])
 
 
-def _over_lengths(plan, allocation, target, histogram, batch_size, rate, as_json):  # type: ignore[no-untyped-def]
+def _over_lengths(
+    plan: str,
+    allocation: Allocation,
+    target: Device,
+    histogram: dict[int, float],
+    batch_size: int,
+    rate: float | None,
+    as_json: bool,
+) -> None:
     """Print what inferences cost over a histogram of lengths."""
     from pydantic import TypeAdapter
 
-    from hwmodels.errors import DeviceError
-    from hwmodels.mix import MixReport
+    from hwmodels import DeviceError, MixReport
 
     from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError

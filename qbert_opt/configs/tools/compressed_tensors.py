@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -83,12 +83,13 @@ def _weights(offer: Offer, matrix: PlannedMatrix) -> dict[str, Any]:
 
 
 def _offer(weights: dict[str, Any], rows: int, heads: int) -> Offer:
-    grouping = {
+    readers: dict[str, Callable[[], str]] = {
         "channel": lambda: "rows:each",
         "tensor": lambda: "rows:1",
         "group": lambda: f"columns:{weights['group_size']}",
         "block": lambda: row_ranges(rows, weights["block_structure"][0], heads),
-    }[weights["strategy"]]()
+    }
+    grouping = readers[weights["strategy"]]()
     if weights["symmetric"]:
         return Offer(weights["num_bits"], grouping, "symmetric", 16)
     return Offer(weights["num_bits"], grouping, "zero-point", 24)

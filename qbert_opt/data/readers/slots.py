@@ -8,13 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputFileError, UsageError
+from ...runtime.input_files import decode_text, read_bytes, text_lines
+from ..cells import is_blank, words
+from ..sources import MAX_TEXT_BYTES, is_folder
+from ..tables import RowFault, refuse_rows, shown_names
 
 LABELS = ("label", "seq.out")
 
 
 def reads(path: Path) -> bool:
     """Tell whether a folder, or its sub-folders, have the parallel files."""
-    return path.is_dir() and ((path / "seq.in").is_file() or any(path.glob("*/seq.in")))
+    return is_folder(path) and ((path / "seq.in").is_file() or any(path.glob("*/seq.in")))
 
 
 def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[list[tuple[str, ...]], list[str] | None]:
@@ -26,10 +30,12 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     """
     folder = path
     if not (path / "seq.in").is_file():
-        names = sorted(found.parent.name for found in path.glob("*/seq.in"))
+        names = sorted(file.parent.name for file in path.glob("*/seq.in"))
         if split not in names:
-            raise UsageError(f"--split: {path} holds {', '.join(names)}. Say which with --split.")
+            raise UsageError(f"--split: {path} holds {shown_names(names)}. Say which with --split.")
         folder = path / str(split)
+    elif split is not None:
+        raise UsageError(f"--split {split}: {path} is one split itself. Leave --split out.")
     present = [name for name in LABELS if (folder / name).is_file()]
     wanted = {"tags": "seq.out", "intent": "label"}.get(label_column or "", label_column)
     if wanted is not None and wanted not in present:
@@ -41,21 +47,20 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     labels = _lines(folder / column)
     if len(labels) != len(texts):
         raise InputFileError(f"{folder / column}: {len(labels)} lines, but seq.in has {len(texts)}. Give one for each.")
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        if column == "seq.out" and len(text.split()) != len(label.split()):
-            raise InputFileError(
-                f"{folder / column}: line {row + 1} has {len(label.split())} tags for {len(text.split())} words. "
-                "Give one for each."
-            )
+    if column == "seq.out":
+        counts = [(len(words(text)), len(words(label))) for text, label in zip(texts, labels, strict=True)]
+        faults = [
+            RowFault(number, f"has {num_tags} tags for {num_words} words")
+            for number, (num_words, num_tags) in enumerate(counts, 1)
+            if num_words != num_tags
+        ]
+        refuse_rows(folder / column, "line", faults, len(texts), "Give one tag for each word.")
     return [(text,) for text in texts], labels
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    blank = next((row for row, line in enumerate(lines) if not line), None)
-    if blank is not None:
-        raise InputFileError(f"{path}: line {blank + 1} is empty. Remove it from all three files.")
+    content = decode_text(read_bytes(path, MAX_TEXT_BYTES, "a data file"), path)
+    lines = [line.strip() for line in text_lines(content, path)]
+    faults = [RowFault(number, "is empty") for number, line in enumerate(lines, 1) if is_blank(line)]
+    refuse_rows(path, "line", faults, len(lines), "Remove the line from all three files.")
     return lines

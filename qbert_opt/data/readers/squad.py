@@ -1,7 +1,8 @@
 """Questions and paragraphs in SQuAD's JSON: pairs (question, paragraph), labelled with the accepted answers as JSON.
 
 A split takes whole articles, in the order of the file: `train` the first three fifths, `dev` the next, `test` the last.
-Questions of one article share their paragraphs, so that a split by question would not be disjoint text.
+Questions of one article share their paragraphs, so that a split by question would not be disjoint text. SQuAD 2's
+questions that the paragraph does not answer have an empty list of answers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputFileError, UsageError
+from ...runtime.input_files import decode_text, parse_json, read_bytes
+from ..cells import is_blank
 
 MAX_BYTES = 2**30
 SPLITS = {"train": (0, 3), "dev": (3, 4), "test": (4, 5)}
@@ -18,10 +21,13 @@ SPLITS = {"train": (0, 3), "dev": (3, 4), "test": (4, 5)}
 
 def reads(path: Path) -> bool:
     """Tell whether a file has SQuAD's layout, by its beginning."""
-    if path.suffix != ".json" or not path.is_file():
+    try:
+        if path.suffix != ".json" or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return b'"paragraphs"' in file.read(1 << 16)
+    except OSError:  # said by whoever reads the file
         return False
-    with path.open("rb") as file:
-        return b'"paragraphs"' in file.read(1 << 16)
 
 
 def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[list[tuple[str, ...]], list[str] | None]:
@@ -35,22 +41,36 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
         raise UsageError(f"--label-column {label_column}: {path} has answers.")
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: {path} has {', '.join(SPLITS)}, by article.")
-    if path.stat().st_size > MAX_BYTES:
-        raise InputFileError(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES}. Give a part of it.")
+    document = parse_json(decode_text(read_bytes(path, MAX_BYTES, "a SQuAD file"), path), path)
     texts: list[tuple[str, ...]] = []
     labels: list[str] = []
     try:
-        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        articles = document["data"]
         for article in articles if split is None else _part(articles, split):
             for paragraph in article["paragraphs"]:
+                context = _text(paragraph["context"], "context")
                 for question in paragraph["qas"]:
-                    texts.append((str(question["question"]), str(paragraph["context"])))
-                    labels.append(json.dumps([str(answer["text"]) for answer in question["answers"]]))
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+                    texts.append((_text(question["question"], "question"), context))
+                    labels.append(json.dumps(_accepted(question)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputFileError(
-            f"{path}: is no SQuAD file: {type(error).__name__}: {error}. Give the official layout."
+            f"{path}: is no SQuAD file: question {len(texts) + 1}: {type(error).__name__}: {error}. "
+            "Give the official layout."
         ) from None
     return texts, labels
+
+
+def _accepted(question: dict[str, Any]) -> list[str]:
+    """Accepted answers; none of a question that SQuAD 2 marks as impossible to answer from its paragraph."""
+    if question.get("is_impossible") is True:
+        return []
+    return [_text(answer["text"], "answer") for answer in question["answers"]]
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or is_blank(value):
+        raise ValueError(f"its {what} is {'empty' if isinstance(value, str) else 'no text'}")
+    return value
 
 
 def _part(articles: list[Any], split: str) -> list[Any]:

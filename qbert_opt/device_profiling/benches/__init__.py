@@ -6,8 +6,8 @@ A bench gives calls without arguments whose CPU time is what an operation or a s
 from __future__ import annotations
 
 from ...errors import UsageError
-from ...runtime.plugins import load
-from ..bench import Bench
+from ...runtime.plugins import load_as
+from ..bench import Bench, BenchModule
 
 
 def find_bench(engine: str, precision: str | None) -> Bench:
@@ -16,9 +16,8 @@ def find_bench(engine: str, precision: str | None) -> Bench:
     Raises:
         UsageError: no such engine, a precision that it does not run, or the engine is not installed.
     """
-    module = load("benches", engine)
+    module = load_as("benches", engine, BenchModule)
     precision = precision or module.PRECISIONS[0]
     if precision not in module.PRECISIONS:
         raise UsageError(f"--precision {precision}: not run by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
-    bench: Bench = module.bench(precision)
-    return bench
+    return module.bench(precision)

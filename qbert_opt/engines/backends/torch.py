@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
+from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
+FORMAT = None  # it runs the quantized folder itself
+RULES = EngineRules()
 
 
 def usable() -> bool:
@@ -46,7 +49,6 @@ class _Loaded:
 
         from ...checkpoint.reader import is_quantized, load_quantized
         from ...formats.traced_model import traceable
-        from ...models.batches import DEFAULT_MAX_TOKENS
         from ...models.loading import load_model
 
         if threads is not None:
@@ -55,7 +57,7 @@ class _Loaded:
         self._traced = traceable(loaded)
         self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
         self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
-        self.max_tokens = min(DEFAULT_MAX_TOKENS, loaded.tokenizer.model_max_length)
+        self.max_tokens = loaded.longest
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         import torch

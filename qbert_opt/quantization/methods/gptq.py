@@ -19,18 +19,21 @@ from ..lanes import Lanes
 from ..quantized_matrix import QuantizedMatrix, round_to_range
 from ..ranges import is_large, search_range
 
-__all__ = ["FORMS", "NEEDS_GRAM", "quantize"]
+__all__ = ["FORMS", "GRADIENT_SHARE", "NEEDS_GRAM", "quantize"]
 
 T = TypeVar("T")
 
 NEEDS_GRAM = True
+GRADIENT_SHARE = 0.0
 DAMPING = 0.01  # of the mean diagonal (GPTQ, section 3.3)
 BLOCK = 64  # columns per lazy update; small enough for the rank-one updates to stay in cache
 MAX_LANES_BYTES = 1 << 29
 LANE_BYTES = 16  # per weight and layout: work, scale, offset, codes and what is in between
 
 
-def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
+def quantize(
+    weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
+) -> list[QuantizedMatrix]:
     """Quantize one matrix under each layout so that `tr(ΔW · gram · ΔWᵀ)` stays small.
 
     Args:

@@ -16,7 +16,9 @@ NEEDS_GRAM = True
 GRADIENT_SHARE = 0.5  # of the gradient-weighted second moments in the gram; `benchmarks/quantizers.py` has others
 
 
-def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
+def quantize(
+    weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
+) -> list[QuantizedMatrix]:
     """Quantize one matrix under each layout as quantease does; the gram it is given is what differs.
 
     Args:

@@ -11,10 +11,13 @@ from ..codebooks import round_to_codebook, search_codebook
 from ..quantized_matrix import QuantizedMatrix
 
 NEEDS_GRAM = True
+GRADIENT_SHARE = 0.0
 FORMS: tuple[Form, ...] = ("codebook",)
 
 
-def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
+def quantize(
+    weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
+) -> list[QuantizedMatrix]:
     """Quantize one matrix under each layout so that `Σ energy · ΔW²` is least in each group.
 
     Args:

@@ -12,6 +12,7 @@ from ..ranges import search_range
 from . import rtn
 
 NEEDS_GRAM = False
+GRADIENT_SHARE = 0.0
 FORMS = rtn.FORMS
 
 

@@ -11,14 +11,17 @@ from ..descent import descend_codes, refit_ranges
 from ..quantized_matrix import QuantizedMatrix
 from . import gptq
 
-__all__ = ["FORMS", "NEEDS_GRAM", "quantize"]
+__all__ = ["FORMS", "GRADIENT_SHARE", "NEEDS_GRAM", "quantize"]
 
 NEEDS_GRAM = True
+GRADIENT_SHARE = 0.0
 ROUNDS = 3  # each loses less than the one before; the fourth gains under a percent
 WIDEST = 4  # bits; above, compensated rounding leaves nothing to gain
 
 
-def quantize(weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None) -> list[QuantizedMatrix]:
+def quantize(
+    weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
+) -> list[QuantizedMatrix]:
     """Quantize one matrix under each layout so that `tr(ΔW · gram · ΔWᵀ)` is small, never above that of gptq.
 
     Args:

@@ -10,6 +10,7 @@ from ...spec.choices import Form, Layout
 from ..quantized_matrix import QuantizedMatrix, grouped, round_to_range, stored_range
 
 NEEDS_GRAM = False
+GRADIENT_SHARE = 0.0
 FORMS: tuple[Form, ...] = ("offset", "symmetric", "zero-point")
 
 

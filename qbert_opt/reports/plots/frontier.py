@@ -23,6 +23,7 @@ AXES = {
 }
 STEPS_UP_TO = 4000  # points of one curve; more are thinned, so that a file stays small
 NAMED_UNIFORM = 4
+LEAST_SHOWN = 0.9  # of a loss: error bars reach down no further, since a logarithmic axis has no zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Mark:
 
 
 STYLES: dict[str, dict[str, Any]] = {
-    "chosen": {"marker": "*", "markersize": 15, "color": "black", "linestyle": "none"},
-    "recipe": {"marker": "X", "markersize": 8, "color": "#666666", "linestyle": "none"},
+    "chosen": {"marker": "*", "markersize": 15, "color": "black", "linestyle": "none", "capsize": 3},
+    "recipe": {"marker": "X", "markersize": 8, "color": "#666666", "linestyle": "none", "capsize": 2},
     "measured": {"marker": "o", "markersize": 6, "color": "black", "linestyle": "none", "capsize": 3, "mfc": "white"},
 }
 
@@ -56,7 +57,8 @@ STYLES: dict[str, dict[str, Any]] = {
 def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> Figure:
     """Draw loss over one resource.
 
-    Each point of a curve is the proven best plan within that budget; squares give every matrix the same choice. The
+    Each point of a curve is what the proven best plan within that budget is predicted to lose, cross-fitted, with one
+    standard error; squares give every matrix the same choice. The
     resource counts what is not searched too (operations without a searched matrix), except for bytes, which are the
     encoder's. A broken line is a limit of the device: what lies right of it does not fit.
 
@@ -109,9 +111,13 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
         axes.plot([], [], color=colour, linestyle=":", label=plain(f"{curve.label}: {reason}", 80))
         return []
     found = curve.found
-    points = sorted((total(found, p.usage, resource) / unit, p.predicted_loss) for p in found.points)
+    points = sorted(
+        (total(found, p.usage, resource) / unit, p.predicted_loss, p.predicted_std_error or 0.0) for p in found.points
+    )
     points = points[:: max(1, len(points) // STEPS_UP_TO)] if len(points) > STEPS_UP_TO else points
-    xs, ys = zip(*points, strict=True)
+    xs, ys, errors = zip(*points, strict=True)
+    if any(errors):
+        _band(axes, xs, ys, errors, colour)
     marker = MARKERS[index % len(MARKERS)]
     axes.plot(
         xs, ys, color=colour, drawstyle="steps-post", marker=marker, markevery=max(1, len(xs) // 12), markersize=4,
@@ -119,15 +125,26 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
     )  # fmt: skip
     uniform = [(total(found, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in found.uniform]
     if uniform:
-        axes.plot(
-            [x for x, _, _ in uniform], [y for _, y, _ in uniform], marker="s", linestyle="none", markersize=4,
-            markerfacecolor="none", color=colour, alpha=0.8, label=plain(f"{curve.label}: one choice for all"),
+        own = [u.predicted_std_error or 0.0 for u in found.uniform]
+        down = [min(error, LEAST_SHOWN * y) for (_, y, _), error in zip(uniform, own, strict=True)]
+        axes.errorbar(
+            [x for x, _, _ in uniform], [y for _, y, _ in uniform], yerr=[down, own] if any(own) else None, marker="s",
+            linestyle="none", markersize=4, markerfacecolor="none", color=colour, alpha=0.8, elinewidth=0.8,
+            label=plain(f"{curve.label}: one choice for all"),
         )  # fmt: skip
     if index == 0:
         for x, y, choice in _apart(_front(uniform))[:NAMED_UNIFORM]:
             name = plain("/".join(choice.split("/")[:2]))
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7, zorder=6,
+                          bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7})  # fmt: skip
     return [*ys, *(y for _, y, _ in uniform)]
+
+
+def _band(axes: Axes, xs: Sequence[float], ys: Sequence[float], errors: Sequence[float], colour: str) -> None:
+    """Shade one standard error; on a logarithmic axis its lower end stays above zero."""
+    low = [y - min(error, LEAST_SHOWN * y) for y, error in zip(ys, errors, strict=True)]
+    high = [y + error for y, error in zip(ys, errors, strict=True)]
+    axes.fill_between(xs, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
 
 
 def _merged(curves: Sequence[Curve]) -> list[Curve]:

@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from hwmodels.memory import LiveTensor
-from hwmodels.units import format_bytes
+from hwmodels import LiveTensor, format_bytes
 
 from .style import COLOURS, plain, tidy
 
 if TYPE_CHECKING:
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport
 
 ATTENTION = ("scores", "softmax", "context")
 STREAM = ("norm", "add")

@@ -40,7 +40,8 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
     left.set_ylabel("encoder layer")
     figure.suptitle(
         f"{plain(plan.profile.name)}: {plan.encoder_bytes / 1e6:.2f} MB encoder, "
-        f"{plan.average_bits:.2f} bits per weight, predicted loss {plan.predicted_loss:.3g} ({plan.status})",
+        f"{plan.average_bits:.2f} bits per weight, predicted loss {plan.predicted_loss:.3g} "
+        f"± {plan.predicted_std_error:.1g} ({plan.status})",
         fontsize=11,
     )
     return figure

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hwmodels.units import format_bandwidth
+from hwmodels import format_bandwidth
 
 from .style import COLOURS, MARKERS, plain, tidy
 
 if TYPE_CHECKING:
-    from hwmodels.device import Device
-    from hwmodels.simulate import CostReport
+    from hwmodels import CostReport, Device
 
 BOUNDS = ("compute", "unpack", "near memory", "dram", "launch")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ...evaluation.evaluate import kl_divergence
-from ...models.outputs import SOFTMAX_KINDS, Outputs, collect
+from ...models.heads import KINDS
+from ...models.outputs import Outputs, collect
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
@@ -47,13 +47,7 @@ def sample_losses(reference: Outputs, found: Outputs) -> torch.Tensor:
     KL(reference || found) of each row for softmax outputs, the squared distance for numbers, relative to the
     reference's squared length for embeddings.
     """
-    if reference.kind in SOFTMAX_KINDS:
-        rows = kl_divergence(reference.values, found.values)
-    else:
-        before = reference.values.double()
-        rows = (found.values.double() - before).square().sum(-1)
-        if reference.kind == "embeddings":
-            rows = rows / before.square().sum(-1)
+    rows = KINDS[reference.kind].loss.of_rows(reference.values, found.values)
     sums = torch.zeros(reference.num_samples, dtype=torch.float64, device=rows.device)
     _, places = reference.samples.to(rows.device).unique(return_inverse=True)
     return sums.index_add_(0, places, rows) * (reference.num_samples / len(rows))

@@ -205,6 +205,10 @@ SPOILED = {
     "codes missing": (spoil_weights(lambda t: t.pop(first(t, "query.weight"))), r"tensor .*query\.weight is missing"),
     "scale missing": (spoil_weights(lambda t: t.pop(first(t, ".scale"))), r"tensor .*\.scale is missing"),
     "bias missing": (spoil_weights(lambda t: t.pop(first(t, ".bias"))), r"tensor .*\.bias is missing"),
+    "a part of another form": (
+        spoil_weights(lambda t: t.update({first(t, "query.weight")[:-6] + "zero": torch.zeros(4, dtype=torch.uint8)})),
+        r"tensor .*query\.zero is unknown",
+    ),
     "tensor too many": (spoil_weights(lambda t: t.update(more=torch.zeros(1))), r"tensor more is unknown"),
     "codes cut": (
         spoil_weights(lambda t: t.update({first(t, "query.weight"): torch.zeros(3, dtype=torch.uint8)})),

@@ -95,7 +95,7 @@ def test_the_full_path(cli, workspace, tiny_folder, data_file, metric, method):
     assert measured["num_samples"] == 120
     assert 0 < measured["kl"]["low"] <= measured["kl"]["value"] <= measured["kl"]["high"]
     found = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder)
-    predicted = f" {allocation.expected_loss:.3g} " in found.out
+    predicted = f" {allocation.predicted_loss:.3g} " in found.out
     assert predicted == (metric == "directional"), "only nats of KL stand beside measured KL"
     assert "…" not in found.out
 

@@ -17,7 +17,7 @@ from qbert_opt.curvature.hutchinson import trace_draw
 from qbert_opt.curvature.losses import LabelledLoss
 from qbert_opt.errors import UsageError
 from qbert_opt.models.batches import TokenBatch, tokenize
-from qbert_opt.models.loading import label_index
+from qbert_opt.models.labels import label_ids
 from qbert_opt.models.outputs import Head
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import NONE, Targets
@@ -145,7 +145,11 @@ def task(tiny, sentences):
         model=tiny.model,
         profile=profile,
         batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
-        targets=Targets("classes", label_index(tiny, sample.labels, "sample"), torch.arange(len(sample))),
+        targets=Targets(
+            "classes",
+            torch.tensor(label_ids(tiny.labels, sample.labels, source="sample", model="tiny")),
+            torch.arange(len(sample)),
+        ),
         perturbations=lambda matrix: iter([quantizer.errors(matrix, choices)]),
         shares=MemoryShares(1 << 30),
         seed=0,

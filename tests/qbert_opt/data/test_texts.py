@@ -89,7 +89,7 @@ def test_folders_of_splits(tmp_path):
     with pytest.raises(UsageError, match=r"--split dev: .* holds test, train"):
         read_texts(tmp_path, split="dev")
     WRITERS["parquet"](FRAME, tmp_path / "data" / "train-00001-of-00002.parquet")
-    with pytest.raises(UsageError, match=r"holds it in 2 files; give one file"):
+    with pytest.raises(InputFileError, match=r"is one of 1 shards, and the folder has 2 files"):
         read_texts(tmp_path, split="train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputFileError, match=r"no .tsv, .csv, .* file in this folder"):
@@ -108,18 +108,22 @@ def test_bundled_data():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", "text\tlabel\nhello\tx\n\nbye\ty\n", r"a.tsv: column 'text': row 3 is empty. Every row needs text"),
-        ("a.tsv", "text\tlabel\nhello\tx\n  \ty\n", r"column 'text': row 3 is empty"),
-        ("a.csv", "text,label\nhello,x\nbye,\n", r"a.csv: column 'label': row 3 has no label. Label every row"),
-        ("a.tsv", "text\tlabel\nhello\tx\nbye\n", r"column 'label': row 3 has no label"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"column 'label': row 3 has no label"),
+        ("a.tsv", "text\tlabel\nhello\tx\n\nbye\ty\n", r"a.tsv: line 3: is empty"),
+        ("a.tsv", "text\tlabel\nhello\tx\n  \ty\n", r"line 3: column 'text' is empty. Every row needs a text"),
+        ("a.csv", "text,label\nhello,x\nbye,\n", r"a.csv: line 3: column 'label' has no label. Label every row"),
+        ("a.tsv", "text\tlabel\nhello\tx\nbye\n", r"line 3: has 1 field; the header has 2 \(text, label\)"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"line 2: column 'label' has no label"),
         ("a.csv", "words,label\nhello,x\n", r"no text column among words, label. Name it with --text-column"),
-        ("a.txt", "hello\n", r"a.txt: unknown ending '.txt'. Legal: .tsv, .csv, .jsonl, .json, .parquet"),
-        ("a.csv", "", r"a.csv: cannot be read as csv: No columns"),
+        (
+            "a.txt",
+            "hello\n",
+            r"a.txt: unknown ending '.txt'. Legal: .tsv, .csv, .jsonl, .ndjson, .json, .parquet, .arrow",
+        ),
+        ("a.csv", "", r"a.csv: is empty"),
         ("a.csv", "text,label\n", r"a.csv: holds no rows"),
-        ("a.csv", "text,label\na,b,c,d\ne,f\n,,,,,,\n", r"a.csv: cannot be read as csv: "),
-        ("a.csv", b"text,label\n\xff\xfe,x\n", r"a.csv: cannot be read as csv: .*utf-8"),
-        ("a.jsonl", '{"text": "a"\n', r"a.jsonl: cannot be read as jsonl: "),
+        ("a.csv", "text,label\na,b,c,d\ne,f\n,,,,,,\n", r"line 2: has 4 fields; .* \(2 of 3 rows are wrong"),
+        ("a.csv", b"text,label\n\xff\xfe,x\n", r"a.csv: line 2: byte 0xff is not UTF-8"),
+        ("a.jsonl", '{"text": "a"\n', r"a.jsonl: line 1: Invalid JSON: "),
         ("a.json", "3", r"a.json: cannot be read as json: "),
         ("a.parquet", "no parquet", r"a.parquet: cannot be read as parquet: "),
     ],

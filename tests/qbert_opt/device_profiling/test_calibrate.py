@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hwmodels.device import load_device
-from hwmodels.errors import DeviceError
+from hwmodels import DeviceError, load_device
 from qbert_opt.device_profiling import bandwidth, calibrate, engine_bench, fitting, kernels
 from qbert_opt.device_profiling.bench import FINE, BenchFormat, Grid, Shape, Subject
 from qbert_opt.device_profiling.benches import torch as torch_bench
@@ -234,9 +233,7 @@ def test_a_gather_does_not_run_at_the_speed_of_a_product(made_up, tmp_path):
     """A format's own speeds are those of its products; rows of a table come at the speed of gathers."""
     from dataclasses import replace
 
-    from hwmodels.cost import operation_cost
-    from hwmodels.measured import MeasuredFormat, MeasuredGrid, device_file
-    from hwmodels.operation import Operation, StoredWeight
+    from hwmodels import MeasuredFormat, MeasuredGrid, Operation, StoredWeight, device_file, operation_cost
 
     _, found = made_up(rounds=3)
     slow = MeasuredFormat("w8-rows", 8, "rows", "int8", MeasuredGrid((1,), (1,), (1,), (1e6,)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_record
@@ -25,7 +26,7 @@ from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
-from qbert_opt.runtime.manifest import OlderFolderWarning, seal
+from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
 from qbert_opt.serving.predictor import Predictor
 from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
@@ -270,6 +271,30 @@ def test_everything_that_an_exported_folder_holds_is_covered(exported, tmp_path)
     copy = shutil.copytree(exported, tmp_path / "added")
     (copy / "special_tokens_map.json").write_text("{}")
     with pytest.raises(InputFileError, match=r"special_tokens_map\.json: is not listed in engine\.json"):
+        Predictor(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": ["input_ids"]}, {"inputs": ["nonsense"]}, {"outputs": ["pooled"]}, {"labels": ["only one"]}],
+)
+def test_a_record_that_its_checks_do_not_know(exported, tmp_path, change):
+    """Inputs, outputs and labels are those that the questions and answers have; no traceback from the engine."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    record = json.loads((copy / "engine.json").read_text()) | change
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
+    with pytest.raises(InputFileError, match=r"check\.safetensors: (is not about the inputs|has outputs of width)"):
+        Predictor(copy)
+
+
+def test_an_export_without_checks_does_not_open(exported, tmp_path):
+    """No questions would be no wrong answers."""
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    save_file({}, copy / "check.safetensors")
+    record = json.loads((copy / "engine.json").read_text())
+    record["files"]["check.safetensors"] = file_sha256(copy / "check.safetensors")
+    (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
+    with pytest.raises(InputFileError, match=r"check\.safetensors: is not about"):
         Predictor(copy)
 
 

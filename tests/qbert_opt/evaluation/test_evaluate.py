@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.errors import InputFileError
-from qbert_opt.evaluation.evaluate import evaluate, interval, kl_divergence, macro_f1, outputs
-from qbert_opt.models.loading import label_index
+from qbert_opt.evaluation.evaluate import evaluate, kl_divergence, outputs
+from qbert_opt.evaluation.intervals import interval
+from qbert_opt.models.heads.classes import macro_f1
+from qbert_opt.models.labels import label_ids
 
 
 def test_kl_by_hand():
@@ -59,7 +60,7 @@ def test_a_model_against_itself(tiny, sentences):
     """KL 0, nothing flipped; accuracy is the share of right answers."""
     truth = outputs(tiny, sentences)
     found = evaluate(tiny, sentences, truth)
-    labels = label_index(tiny, sentences.labels, "s")
+    labels = torch.tensor(label_ids(tiny.labels, sentences.labels, source="s", model="tiny"))
     assert (found.kl.value, found.flipped, found.lost, found.won) == (0, 0, 0, 0)
     assert found.accuracy.value == pytest.approx((truth.argmax(-1) == labels).double().mean().item())
     assert found.num_samples == 120
@@ -69,7 +70,7 @@ def test_flips_are_counted_apart(tiny, sentences):
     """Flipped answers are those that differ; lost were right, won became right."""
     truth = outputs(tiny, sentences)
     reference = truth.roll(1, dims=-1)
-    labels = label_index(tiny, sentences.labels, "s")
+    labels = torch.tensor(label_ids(tiny.labels, sentences.labels, source="s", model="tiny"))
     found = evaluate(tiny, sentences, reference)
     right, was_right = truth.argmax(-1) == labels, reference.argmax(-1) == labels
     assert found.flipped == int((truth.argmax(-1) != reference.argmax(-1)).sum()) == 120
@@ -81,10 +82,3 @@ def test_without_labels_and_reference(tiny, sentences):
     """What cannot be measured is None."""
     found = evaluate(tiny, LabeledTexts("bare", sentences.texts, None))
     assert (found.accuracy, found.macro_f1, found.kl, found.flipped) == (None, None, None, None)
-
-
-def test_labels_by_name_or_number(tiny):
-    """Hub files hold numbers where the model holds names; anything else is refused with the row."""
-    assert label_index(tiny, ("red", "2", "green"), "s").tolist() == [0, 2, 1]
-    with pytest.raises(InputFileError, match=r"s: sample 2 has label 'mauve'. .* knows red, green, blue"):
-        label_index(tiny, ("red", "mauve"), "s")

@@ -9,22 +9,23 @@ import torch
 from families import LABELS, save, tiny_model, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qbert_opt.evaluation.evaluate.task_metrics import answer_f1, entity_counts, exact_match, normalized, spans_of
 
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import (
     evaluate,
     evaluation_batches,
-    interval,
     mean_over_rows,
     measure,
     outputs,
-    ratio_interval,
 )
+from qbert_opt.evaluation.intervals import interval, ratio_interval
+from qbert_opt.models.heads.answer_texts import answer_f1, exact_match, normalized
+from qbert_opt.models.heads.spans import answers_of
+from qbert_opt.models.heads.tags import entity_counts
 from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.outputs import IMPOSSIBLE, Outputs, collect
-from qbert_opt.models.targets import NONE, SpanText, Targets, read_targets
+from qbert_opt.models.targets import SpanWindow, Targets, read_targets
 
 TAGS = LABELS["tags"]
 
@@ -63,14 +64,15 @@ def test_the_answer_is_the_best_allowed_span():
     """Start before end, at most 30 tokens, against a search over all pairs."""
     text = " ".join(f"t{i}" for i in range(60))
     ends = np.cumsum([len(word) + 1 for word in text.split()]) - 1
-    offsets = tuple((int(e) - len(w), int(e)) for e, w in zip(ends, text.split(), strict=True))
+    offsets = np.array([(int(e) - len(w), int(e)) for e, w in zip(ends, text.split(), strict=True)], dtype=np.int32)
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(40, 60, generator=generator)
     values[0::2, 0] = IMPOSSIBLE
     values[1::2, 0] = IMPOSSIBLE
-    found = spans_of(
-        Outputs("spans", values, torch.arange(20).repeat_interleave(2), 20), [SpanText(text, offsets, ())] * 20
-    )
+    windows = tuple(SpanWindow(question, text, offsets, ()) for question in range(20))
+    samples = torch.arange(20).repeat_interleave(2)
+    targets = Targets("spans", torch.zeros(40, dtype=torch.int64), samples, spans=windows)
+    found = answers_of(Outputs("spans", values, samples, 20), targets)
     for sample in range(20):
         start, end = values[2 * sample], values[2 * sample + 1]
         pairs = [(i, j) for i in range(60) for j in range(i, min(60, i + 30))]
@@ -82,18 +84,23 @@ def test_intervals_over_words_draw_samples():
     """Rows of a sample move together: the interval of a mean over rows is as wide as that of whole samples."""
     generator = np.random.default_rng(0)
     per_sample = generator.standard_normal(400)
-    repeated = mean_over_rows(np.repeat(per_sample, 5), np.repeat(np.arange(400), 5))
-    alone = interval(per_sample)
+    samples = torch.arange(400)
+
+    def mean(times):
+        rows = torch.from_numpy(per_sample).repeat_interleave(times)
+        return mean_over_rows(Outputs("tags", rows[:, None], samples.repeat_interleave(times), 400), rows)
+
+    repeated, alone = mean(5), interval(per_sample)
     assert repeated.value == pytest.approx(alone.value)
     assert (repeated.high - repeated.low) == pytest.approx(alone.high - alone.low, rel=0.1)
-    assert mean_over_rows(per_sample, np.arange(400)) == alone
+    assert mean(1) == alone
 
 
 def test_tags_by_hand():
-    """Words that were cut away are outside of entities; a tag may be given by number."""
+    """Words that were cut away are outside of entities."""
     loaded = loaded_model("tags")
     long = " ".join(["w1"] * 60)
-    data = LabeledTexts("t", (("w1 w2",), (long,)), ("B-x I-x", " ".join(["O"] * 58 + ["B-y", "4"])))
+    data = LabeledTexts("t", (("w1 w2",), (long,)), ("B-x I-x", " ".join(["O"] * 58 + ["B-y", "I-y"])))
     targets = read_targets(loaded, data, evaluation_batches(loaded, data))
     assert targets.rows[:2].tolist() == [1, 2]
     assert len(targets.words[1]) == 36 and targets.tags[1][-2:] == ("B-y", "I-y")
@@ -109,16 +116,23 @@ def test_tags_by_hand():
 
 
 def test_spans_by_hand():
-    """The answer's first occurrence, whole tokens; an answer beyond the cut has no row; exact outputs score 1."""
+    """The answer's first occurrence, whole tokens, in the window that holds it; exact outputs score 1."""
     loaded = loaded_model("spans")
     data = LabeledTexts("s", (("w9", "w1 w2 w3 w2"), ("w9", " ".join(["w1"] * 60) + " w5")), ('["w2 w3"]', '["w5"]'))
-    targets = read_targets(loaded, data, evaluation_batches(loaded, data))
-    assert targets.rows.tolist() == [4, 5, NONE, NONE]  # [CLS] w9 [SEP] w1 w2
-    values = torch.full((4, 38), IMPOSSIBLE)
+    batches = evaluation_batches(loaded, data)
+    targets = read_targets(loaded, data, batches)
+    # [CLS] w9 [SEP] w1 w2: windows of 38 tokens hold 34 of the second text's 61, each half of them again
+    assert targets.rows.tolist() == [4, 5, 0, 0, 0, 0, 29, 29]
+    assert sorted(zip(*[sum((getattr(b, n) for b in batches), ()) for n in ("indices", "texts")], strict=True)) == [
+        (0, 0), (1, 1), (2, 1), (3, 1),
+    ]  # fmt: skip
+    values = torch.full((8, 38), IMPOSSIBLE)
     values[:, 3:37] = 0.0
-    values[0, 4] = values[1, 5] = 9.0
-    found = measure(Outputs("spans", values, targets.samples, 2), targets, values)
-    assert (found.exact_match.value, found.answer_f1.value, found.flipped) == (0.5, 0.5, 0)
+    values[0, 4] = values[1, 5] = values[6, 29] = values[7, 29] = 9.0
+    found = measure(
+        Outputs("spans", values, targets.samples, 4, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1])), targets, values
+    )
+    assert (found.num_samples, found.exact_match.value, found.answer_f1.value, found.flipped) == (2, 1, 1, 0)
 
 
 def test_masked_tokens_are_the_targets():
@@ -153,7 +167,7 @@ def test_numbers_are_correlated_and_embeddings_have_distances():
 
 WRONG = {
     "too few tags": ("tags", "w1 w2", "O", r"sample 1 has 2 words and 1 tags \('O'\)"),
-    "unknown tag": ("tags", "w1", "B-z", r"sample 1 has tag 'B-z'. tiny tags knows O, B-x"),
+    "unknown tag": ("tags", "w1", "B-z", r"d: sample 1 has tag 'B-z'. tiny tags knows O, B-x"),
     "no answers": ("spans", "w1", "w1", r"sample 1 has label 'w1'; spans want a JSON list of answers"),
     "answers that are numbers": ("spans", "w1", "[1]", r"label '\[1\]'; spans want"),
 }

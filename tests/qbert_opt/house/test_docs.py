@@ -62,7 +62,7 @@ def test_links_and_paths_lead_somewhere(path):
 
 def verbs():
     """Every verb's options by its words."""
-    from qbert_opt.cli.main import app
+    from qbert_opt.cli.app import app
 
     def walk(group, words):
         for name, command in group.commands.items():
@@ -99,7 +99,7 @@ def test_the_shell_completes(typed, word):
     environment = os.environ | {
         "_QBERT_OPT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1),
     }  # fmt: skip
-    code = "import sys; sys.argv = ['qbert-opt']; from qbert_opt.cli.main import app; app(prog_name='qbert-opt')"
+    code = "import sys; sys.argv = ['qbert-opt']; from qbert_opt.cli.app import app; app(prog_name='qbert-opt')"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )

@@ -200,11 +200,10 @@ def test_the_whole_path(wrapped, method, tmp_path, car_soc):
 def test_a_transformer_with_convolutions(tmp_path, sentences):
     """ConvBERT: its pointwise convolutions are searched, depthwise ones are not; engines say that they take none."""
     import transformers
+    from families import WORDS, tokenizer
 
     from qbert_opt.models.loading import load_model
     from qbert_opt.workflows.export import export_model
-
-    from .families import WORDS, tokenizer
 
     torch.manual_seed(0)
     config = transformers.ConvBertConfig(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import FAMILIES, HEADS, save, tiny_model, tokenizer
 
-from hwmodels.memory import operations
+from hwmodels import operations
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.operations import ATTENTION_KINDS, Storage, Workload, model_graph
 from qbert_opt.costs.pricing import option_tables

@@ -135,7 +135,8 @@ def test_batches_hold_every_text_once_and_in_order(tiny, sentences):
 def test_long_texts_are_cut_to_the_models_positions(tiny):
     """A text longer than the model's 40 positions is cut, not an index error."""
     [batch] = tokenize(tiny.tokenizer, [(" ".join(["w1"] * 300),)], batch_size=4)
-    assert batch.mask.sum() == 38
+    assert batch.mask.sum() == 40
+    assert batch.lost == (262,)
     assert logits(tiny.model, [batch]).shape == (1, 3)
 
 

@@ -137,7 +137,7 @@ def test_its_scores_are_measured_losses(sensor, wrapped):
     assert measured / predicted == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("method", ["rtn", "gptq"])
+@pytest.mark.parametrize("method", ["rtn", "gptq", "guided"])
 def test_the_whole_path(sensor, wrapped, method, tmp_path):
     """Scores, plan, quantized folder, back into the module, measured: as with a transformers model."""
     loaded, data = wrapped

@@ -170,10 +170,10 @@ def test_which_positions_count():
     assert batch.labelled[0].nonzero().flatten().tolist() == [1]
     assert batch.labelled[1].nonzero().flatten().tolist() == [1, 2, 5]  # w2 - w3 are three tokens of one word
     [batch] = tokenize(sub, [("w1 w2", "w3 w4 w5"), ("w1", "w2")], batch_size=2, kind="spans")
-    assert [row.nonzero().flatten().tolist() for row in batch.labelled] == [[3], [4, 5, 6]]
+    assert [row.nonzero().flatten().tolist() for row in batch.labelled] == [[0, 3], [0, 4, 5, 6]]
     found = answers(head_of(tiny_model("bert", "spans")), tiny_model("bert", "spans"), batch)
     assert found.samples.tolist() == [1, 1, 0, 0]
-    assert ((found.values == IMPOSSIBLE).sum(1) == torch.tensor([7, 7, 5, 5])).all()
+    assert ((found.values == IMPOSSIBLE).sum(1) == torch.tensor([6, 6, 4, 4])).all()
     [batch] = tokenize(
         sub, [(" ".join(f"w{i}" for i in range(20)),), ("w1 [MASK] w2",)], batch_size=2, kind="vocabulary"
     )
@@ -203,3 +203,13 @@ def test_what_does_not_fit_the_outputs_is_said():
     batches = batches_of("classes")
     with pytest.raises(ValueError, match="labels per sample"):
         _ = batches[0].labelled
+
+
+def test_a_span_head_with_three_outputs_is_refused():
+    """Transformers builds it, and fails on the first text with a bare ValueError."""
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    small = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    small.num_labels = 3
+    with pytest.raises(InputFileError, match=r"my model: its head has 3 outputs; one that finds spans has 2"):
+        head_of(BertForQuestionAnswering(small), "my model")

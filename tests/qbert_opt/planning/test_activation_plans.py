@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwmodels.cost import operation_cost, unsupported
-from hwmodels.device import load_device
+from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
 from qbert_opt.costs.pricing import fixed_costs, option_tables
@@ -156,6 +155,11 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
     for change, message in (
         ({"modules": ["nowhere"]}, "activations: nowhere is no matrix of the profile"),
         ({"low": None}, "scheme tensor has a range"),
+        ({"low": 5.0, "high": -5.0}, r"low 5, high -5; a range holds zero: low is at most 0, high at least 0"),
+        ({"low": 0.5}, r"low 0\.5, high 2; a range holds zero"),
+        ({"high": -0.5}, r"low -1, high -0\.5; a range holds zero"),
+        ({"low": float("-inf")}, "low"),
+        ({"high": float("nan")}, "high"),
         ({"bits": 12}, "bits"),
     ):
         broken = json.loads(plan.model_dump_json(by_alias=True))
@@ -167,6 +171,11 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
     write_scores(scores, tmp_path / "scores.json")
     assert read_scores(tmp_path / "scores.json") == scores
     broken = json.loads((tmp_path / "scores.json").read_text())
+    swapped = json.loads((tmp_path / "scores.json").read_text())
+    swapped["activations"]["ranges"][0] = [r and r[::-1] for r in swapped["activations"]["ranges"][0]]
+    (tmp_path / "swapped.json").write_text(json.dumps(swapped))
+    with pytest.raises(InputFileError, match=r"low 2, high -1; a range holds zero"):
+        read_scores(tmp_path / "swapped.json")
     broken["activations"]["ranges"].pop()
     (tmp_path / "scores.json").write_text(json.dumps(broken))
     with pytest.raises(InputFileError, match=r"activations: ranges is not \[12 inputs, 3 choices\]"):

@@ -9,14 +9,15 @@ from scipy.stats import spearmanr
 
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate, allocation_of, solve_task, top_plans
 from qbert_opt.planning.program import PlanningTask
-from qbert_opt.planning.refining import _Around, refine_plan
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.spec.allocation import Allocation, read_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import write_scores
+from qbert_opt.workflows.refine import _Around, refine_plan
 from qbert_opt.workflows.verify import apply_plan
 
 BUDGET = Limits(encoder_bytes=25_000_000)
@@ -31,8 +32,8 @@ def formats(plan):
 def test_ties_and_formats_hold_and_cost(reference):
     """Query, key and value of a layer are alike, three formats are enough, and neither comes for free."""
     free = allocate(reference, BUDGET)
-    plan = allocate(reference, BUDGET, ties=("qkv",), max_formats=3)
-    assert plan.status == "optimal" and plan.predicted_loss > free.predicted_loss
+    plan = allocate(reference, BUDGET, constraints=PlanConstraints(ties=("qkv",), max_formats=3))
+    assert plan.status == "optimal" and plan.sum_of_scores > free.sum_of_scores
     assert len(formats(plan)) <= 3 < len(formats(free))
     for block in range(12):
         assert len({m.choice for m in plan.matrices if m.block == block and m.kind in ("query", "key", "value")}) == 1
@@ -40,13 +41,15 @@ def test_ties_and_formats_hold_and_cost(reference):
 
 def test_a_tie_by_name(reference):
     """All matrices with the name in theirs choose alike; the others are free."""
-    plan = allocate(reference, BUDGET, ties=("layer.3.",))
+    plan = allocate(reference, BUDGET, constraints=PlanConstraints(ties=("layer.3.",)))
     assert len({m.choice for m in plan.matrices if m.block == 3}) == 1 < len(formats(plan))
 
 
 def test_what_is_excluded_is_kept_at_8_bits_and_paid(reference):
     """Like a table that nobody searched: one range per row; the budget counts it."""
-    plan = allocate(reference, Limits(encoder_bytes=30_000_000), excluded=("layer.0.",), bits=(2, 3))
+    plan = allocate(
+        reference, Limits(encoder_bytes=30_000_000), constraints=PlanConstraints(excluded=("layer.0.",), bits=(2, 3))
+    )
     for m in plan.matrices:
         assert ((m.bits, m.grouping) == (8, "rows:each")) == (m.block == 0)
     assert sum(m.bytes for m in plan.matrices) <= 30_000_000
@@ -55,9 +58,11 @@ def test_what_is_excluded_is_kept_at_8_bits_and_paid(reference):
 @pytest.mark.parametrize("least", ["bytes", "latency", "energy", "dram"])
 def test_the_reverse_question_is_the_question_turned(reference, car_soc, least):
     """Least of a resource within a loss: no plan with less of it is found when its use becomes the limit."""
-    few = {"device": car_soc, "bits": (2, 3, 4), "groupings": ("rows:1", "columns:128")}
-    plan = allocate(reference, Limits(), max_loss=0.002, least=least, **few)
-    assert plan.predicted_loss <= 0.002 * (1 + 1e-9)
+    few = {"bits": (2, 3, 4), "groupings": ("rows:1", "columns:128")}
+    plan = allocate(
+        reference, Limits(), device=car_soc, constraints=PlanConstraints(max_loss=0.002, least=least, **few)
+    )
+    assert plan.sum_of_scores <= 0.002 * (1 + 1e-9)
     assert plan.limits[0].source == "--max-loss" and plan.limits[0].binds
     used = {"bytes": plan.encoder_bytes, "dram": plan.device.dram_bytes, "energy": plan.device.energy_j}.get(
         least, plan.device.latency_bound_s
@@ -69,7 +74,9 @@ def test_the_reverse_question_is_the_question_turned(reference, car_soc, least):
     assert plan.gap == pytest.approx(1 - plan.lower_bound / used, abs=1e-9) and plan.gap < 2e-3
     if least == "bytes":
         assert plan.status == "optimal"
-        back = allocate(reference, Limits(encoder_bytes=plan.encoder_bytes - 1), **few)
+        back = allocate(
+            reference, Limits(encoder_bytes=plan.encoder_bytes - 1), device=car_soc, constraints=PlanConstraints(**few)
+        )
         assert back.lower_bound > 0.002
 
 
@@ -77,11 +84,12 @@ def test_a_loss_below_the_floor_names_the_nearest(reference):
     """The named loss is feasible, one a little smaller is not."""
     few = {"bits": (2,), "groupings": ("rows:1", "columns:128"), "least": "bytes"}
     with pytest.raises(InfeasibleError, match=r"--max-loss = 1e-09: nearest feasible (\S+)\.") as refused:
-        allocate(reference, Limits(), max_loss=1e-9, **few)
+        allocate(reference, Limits(), constraints=PlanConstraints(max_loss=1e-9, **few))
     nearest = float(str(refused.value).split("nearest feasible ")[1].split(". ")[0])
-    assert allocate(reference, Limits(), max_loss=nearest * 1.001, **few).predicted_loss <= nearest * 1.001
+    again = allocate(reference, Limits(), constraints=PlanConstraints(max_loss=nearest * 1.001, **few))
+    assert again.sum_of_scores <= nearest * 1.001
     with pytest.raises(InfeasibleError):
-        allocate(reference, Limits(), max_loss=nearest * 0.999, **few)
+        allocate(reference, Limits(), constraints=PlanConstraints(max_loss=nearest * 0.999, **few))
 
 
 def test_a_shortlist_is_different_ordered_and_near(reference):
@@ -89,7 +97,7 @@ def test_a_shortlist_is_different_ordered_and_near(reference):
     task = PlanningTask(reference, BUDGET)
     best = solve_task(task, SolverOptions())
     plans = [allocation_of(task, plan) for plan in top_plans(task, best, SolverOptions(), 5, 0.05)]
-    losses = [plan.predicted_loss for plan in plans]
+    losses = [plan.sum_of_scores for plan in plans]
     assert len(plans) == 5 and losses == sorted(losses) and losses[-1] <= 1.05 * losses[0]
     chosen = [[m.choice for m in plan.matrices] for plan in plans]
     for index, one in enumerate(chosen):
@@ -114,13 +122,16 @@ def test_a_shortlist_is_different_ordered_and_near(reference):
         (("--budget", "25MB", "--top-k", "2", "--within", "-1%"), "--within -1%: not a share"),
         (("--budget", "25MB", "--top-k", "2", "--apart", "73"), "there are 72 matrices"),
         (("--budget", "25MB", "--refine", "3"), "--refine: needs --model and --data"),
-        (("--budget", "25MB", "--refine", "3", "--top-k", "2", "--model", "m", "--data", "d"), "not with --top-k"),
-        (("--budget", "25MB", "--recipe", "qbert-2/3", "--tie", "qkv"), "--recipe: is a rule of its own"),
+        (
+            ("--budget", "25MB", "--refine", "3", "--top-k", "2", "--model", "m", "--data", "d"),
+            "Remove --top-k",
+        ),
+        (("--budget", "25MB", "--recipe", "qbert-2/3", "--tie", "qkv"), "--recipe: is a fixed rule"),
         (("--budget", "25MB", "--tie", "qkv", "--pin", "attn.q=2", "--pin", "attn.k=8"), "no option in common"),
     ],
 )
 def test_mistakes_in_one_line(cli, arguments, message):
-    """Misuse of each wish."""
+    """Misuse of each constraint."""
     found = cli("solve", *arguments)
     assert message in found.complaint
     assert found.code == 2
@@ -140,8 +151,8 @@ def test_the_command_line_writes_a_shortlist(cli, tmp_path):
     assert found.code == 0 and "3 plans" in found.out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.2.json", "p.3.json", "p.json"]
     printed = [Allocation.model_validate(plan) for plan in json.loads(cli(*line, "--json").out)]
-    assert [p.predicted_loss for p in printed] == [
-        read_allocation(tmp_path / name).predicted_loss for name in ("p.json", "p.2.json", "p.3.json")
+    assert [p.sum_of_scores for p in printed] == [
+        read_allocation(tmp_path / name).sum_of_scores for name in ("p.json", "p.2.json", "p.3.json")
     ]
 
 
@@ -221,4 +232,14 @@ def test_excluded_needs_its_form(reference):
         }
     )
     with pytest.raises(UsageError, match=r"--exclude layer\.0\.: is kept at 8 bits, rows:each, which was not scored"):
-        allocate(narrow, Limits(encoder_bytes=30_000_000), excluded=("layer.0.",))
+        allocate(narrow, Limits(encoder_bytes=30_000_000), constraints=PlanConstraints(excluded=("layer.0.",)))
+
+
+def test_a_misspelt_constraint_names_the_legal_ones():
+    """A wrong field or value is one line in Python's words."""
+    with pytest.raises(UsageError, match=r"has no field 'pinz'. Legal: bits, groupings, table_bits, pins, excluded"):
+        PlanConstraints(pinz={"layer.0.": 8})
+    with pytest.raises(UsageError, match=r"`pins\.query`: .*integer.*found 'eight'"):
+        PlanConstraints(pins={"query": "eight"})
+    with pytest.raises(UsageError, match=r"`max_formats`: .*greater than or equal to 1; found 0"):
+        PlanConstraints(max_formats=0)

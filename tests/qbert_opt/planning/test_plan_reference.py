@@ -9,6 +9,7 @@ from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import SolverOptions, allocate
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
@@ -44,7 +45,7 @@ def test_the_readmes_plan(reference_plan):
     plan = reference_plan
     assert plan.status == "optimal"
     assert 0 <= plan.gap <= 1e-6
-    assert plan.lower_bound <= plan.predicted_loss * (1 + 1e-12)
+    assert plan.lower_bound <= plan.sum_of_scores * (1 + 1e-12)
     assert 24_500_000 <= plan.encoder_bytes <= 25_000_000
     assert plan.encoder_bytes == sum(m.choice.bytes(m.rows, m.columns, heads=12) for m in plan.matrices)
     assert plan.total_bytes == plan.encoder_bytes + plan.profile.fixed_bytes
@@ -58,7 +59,7 @@ def test_losses_are_those_of_the_scores(reference, reference_plan):
     value = reference.values()
     for i, m in enumerate(reference_plan.matrices):
         assert m.predicted_loss == value[i, reference.choices.index(m.choice.name)]
-    assert reference_plan.predicted_loss == math.fsum(m.predicted_loss for m in reference_plan.matrices)
+    assert reference_plan.sum_of_scores == math.fsum(m.predicted_loss for m in reference_plan.matrices)
 
 
 def test_the_plan_beats_every_uniform_one(reference, reference_plan):
@@ -105,7 +106,7 @@ def test_scheduled_values_keep_their_bounds(reference, car_soc, budget):
 def test_more_bytes_never_cost_more(reference):
     """A larger budget never gives a larger predicted loss, and one more MB gains what the plan says."""
     budgets = np.linspace(22_000_000, 85_000_000, 8).astype(int).tolist()
-    losses = [allocate(reference, Limits(encoder_bytes=b)).predicted_loss for b in budgets]
+    losses = [allocate(reference, Limits(encoder_bytes=b)).sum_of_scores for b in budgets]
     assert losses == sorted(losses, reverse=True)
     plan = allocate(reference, Limits(encoder_bytes=25_000_000))
     after = allocate(reference, Limits(encoder_bytes=26_000_000))
@@ -119,7 +120,7 @@ def test_the_unit_of_the_scores_does_not_matter(reference, factor):
     expected, found = (allocate(t, limits) for t in (reference, scaled(reference, factor)))
     assert found.status == "optimal"
     assert [m.choice for m in found.matrices] == [m.choice for m in expected.matrices]
-    assert found.predicted_loss == pytest.approx(expected.predicted_loss * factor)
+    assert found.sum_of_scores == pytest.approx(expected.sum_of_scores * factor)
 
 
 def test_below_the_floor(reference, car_soc):
@@ -153,8 +154,8 @@ def test_a_latency_limit_is_kept(reference, car_soc):
     plan = allocate(reference, Limits(encoder_bytes=30_000_000, latency_s=limit), device=car_soc)
     assert simulate_allocation(plan, car_soc, Workload()).latency_s <= limit
     assert plan.device.latency_s <= limit
-    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
-    assert plan.lower_bound <= plan.predicted_loss
+    assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
+    assert plan.lower_bound <= plan.sum_of_scores
     found = {row.resource: row for row in plan.limits}
     assert found["latency_s"].used <= found["latency_s"].capacity == limit
 
@@ -162,12 +163,12 @@ def test_a_latency_limit_is_kept(reference, car_soc):
 @pytest.mark.parametrize("which", ["energy_j", "bops"])
 def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
     """Limits below what the unlimited plan uses are kept by what the simulator says."""
-    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
     relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
     used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
     plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
     assert getattr(simulate_allocation(plan, car_soc, Workload()), which) <= 0.98 * used
-    assert plan.predicted_loss >= relaxed.predicted_loss * (1 - 1e-6)
+    assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
 
 
 def test_impossible_limits(reference, car_soc):
@@ -182,7 +183,7 @@ def test_impossible_limits(reference, car_soc):
 
 def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
     """DRAM bytes are a hard limit of the program, residency included."""
-    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("columns:64",)}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
     relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
     limit = int(0.8 * relaxed.device.dram_bytes)
     plan = allocate(reference, Limits(encoder_bytes=40_000_000, dram_bytes=limit), **few)
@@ -192,17 +193,26 @@ def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
 
 def test_pins_and_filters(reference):
     """Pins hold for every matrix with the name in its own; filters leave only what was asked for."""
-    plan = allocate(reference, Limits(encoder_bytes=40_000_000), pins={"layer.0.": 8}, groupings=("columns:64",))
+    plan = allocate(
+        reference,
+        Limits(encoder_bytes=40_000_000),
+        constraints=PlanConstraints(pins={"layer.0.": 8}, groupings=("columns:64",)),
+    )
     assert {m.bits for m in plan.matrices if m.block == 0} == {8}
     assert {m.grouping for m in plan.matrices} == {"columns:64"}
-    assert {m.bits for m in allocate(reference, Limits(encoder_bytes=60_000_000), bits=(2, 4)).matrices} <= {2, 4}
+    assert {
+        m.bits
+        for m in allocate(
+            reference, Limits(encoder_bytes=60_000_000), constraints=PlanConstraints(bits=(2, 4))
+        ).matrices
+    } <= {2, 4}
     name = reference.profile.matrices[0].module
     with pytest.raises(UsageError, match=r"--pin nothing=8: no matrix of .* has 'nothing' in its name"):
-        allocate(reference, Limits(), pins={"nothing": 8})
+        allocate(reference, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
     with pytest.raises(UsageError, match=r"--pin .*=5: 5 bits were not scored or are masked"):
-        allocate(reference, Limits(), pins={name: 5})
+        allocate(reference, Limits(), constraints=PlanConstraints(pins={name: 5}))
     with pytest.raises(UsageError, match=r"--bits/--groupings: none of these was scored. Scored: 2bit/rows:1/gptq"):
-        allocate(reference, Limits(), bits=(7,))
+        allocate(reference, Limits(), constraints=PlanConstraints(bits=(7,)))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from hwmodels.device import load_device
+from hwmodels import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
 from qbert_opt.errors import InfeasibleError
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
 from qbert_opt.spec.limits import Limits
@@ -37,14 +38,14 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
 
 def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(reference, car_soc):
     """From the unlimited latency down: loss and bound rise, every plan keeps its limit."""
-    few = {"device": car_soc, "bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("rows:1", "columns:64"))}
     relaxed = allocate(reference, Limits(encoder_bytes=25_000_000), **few)
     before = relaxed.lower_bound
     for share in (0.995, 0.98):
         limit = share * relaxed.device.latency_s
         plan = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=limit), **few)
         assert plan.device.latency_s <= limit
-        assert before * (1 - 1e-9) <= plan.lower_bound <= plan.predicted_loss
+        assert before * (1 - 1e-9) <= plan.lower_bound <= plan.sum_of_scores
         before = plan.lower_bound
         wider = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=limit + 1e-3), **few)
         assert plan.next_ms_gain == max(0.0, plan.predicted_loss - wider.predicted_loss) > 0
@@ -53,7 +54,7 @@ def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(referenc
 
 def test_the_least_latency_that_the_refusal_names_is_reached(reference, car_soc):
     """A limit just above what a refused limit is told to be nearest gives a plan."""
-    few = {"device": car_soc, "bits": (2, 8), "groupings": ("rows:1",)}
+    few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 8), groupings=("rows:1",))}
     with pytest.raises(InfeasibleError, match=r"nearest feasible \d+\.\d+ ms within") as refused:
         allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=0.01), **few)
     named_s = float(str(refused.value).split("nearest feasible ")[1].split(" ms")[0]) / 1e3

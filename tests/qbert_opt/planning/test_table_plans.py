@@ -10,6 +10,7 @@ from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
@@ -55,7 +56,7 @@ def test_without_a_limit_on_the_whole_model_tables_keep_their_best(rtn_scores, s
     assert found.total_bytes == plain.total_bytes == found.encoder_bytes + found.profile.fixed_bytes
     assert found.next_mb_gain == pytest.approx(plain.next_mb_gain)
     losses = [m.predicted_loss for m in found.matrices] + [t.predicted_loss for t in found.tables]
-    assert found.predicted_loss == math.fsum(losses) > plain.predicted_loss
+    assert found.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
     assert (plain.roundings, found.roundings) == (("matrices",), ("matrices", "tables"))
     assert all(t.predicted_loss is None for t in plain.tables)
 
@@ -76,24 +77,24 @@ def test_tables_and_matrices_share_a_total_budget_best(rtn_scores, scores, share
         picked = [choice(CHOICES[j]) for j in combination]
         taken = sum(c.bytes(t.rows, t.columns, heads=1) for c, t in zip(picked, profile.tables, strict=True))
         try:
-            rest = allocate(rtn_scores, Limits(encoder_bytes=total - taken - profile.other_bytes)).predicted_loss
+            rest = allocate(rtn_scores, Limits(encoder_bytes=total - taken - profile.other_bytes)).sum_of_scores
         except InfeasibleError:
             continue
         best = min(best, rest + math.fsum(scores.tables.value[i][j] for i, j in enumerate(combination)))
-    assert found.predicted_loss == pytest.approx(best, rel=1e-6)
+    assert found.sum_of_scores == pytest.approx(best, rel=1e-6)
     assert found.limits[0].binds
 
 
 def test_pins_and_filters_reach_tables(scores):
     """`--pin` and `--table-bits` hold for tables; a width that was not scored is refused."""
     limits = Limits(encoder_bytes=scores.profile.encoder_elements // 2)
-    found = allocate(scores, limits, pins={"word_embeddings": 4})
+    found = allocate(scores, limits, constraints=PlanConstraints(pins={"word_embeddings": 4}))
     assert {t.module.rsplit(".", 1)[-1]: t.bits for t in found.tables}["word_embeddings"] == 4
-    assert {t.bits for t in allocate(scores, limits, table_bits=(2, 4)).tables} == {4}
+    assert {t.bits for t in allocate(scores, limits, constraints=PlanConstraints(table_bits=(2, 4))).tables} == {4}
     with pytest.raises(UsageError, match=r"--table-bits: not scored .* 2bit/rows:each/rtn"):
-        allocate(scores, limits, table_bits=(3,))
+        allocate(scores, limits, constraints=PlanConstraints(table_bits=(3,)))
     with pytest.raises(UsageError, match=r"--pin word=3"):
-        allocate(scores, limits, pins={"word": 3})
+        allocate(scores, limits, constraints=PlanConstraints(pins={"word": 3}))
 
 
 def test_a_total_budget_below_every_plan(scores):
@@ -109,7 +110,7 @@ def test_program_and_simulator_agree_on_tables(reference, car_soc):
     first, *_ = [t.module for t in scores.profile.tables]
     workload = Workload(64, 2)
     limits = Limits(encoder_bytes=25_000_000)
-    plan = allocate(scores, limits, device=car_soc, workload=workload, pins={first: 3})
+    plan = allocate(scores, limits, device=car_soc, workload=workload, constraints=PlanConstraints(pins={first: 3}))
     assert {t.bits for t in plan.tables} == {3, 8}
     report = simulate_allocation(plan, car_soc, workload)
     assert report.weight_bytes == plan.total_bytes
@@ -132,7 +133,12 @@ def test_fewer_table_bits_move_fewer_bytes(reference, car_soc):
     word = scores.profile.tables[0]
     moved = {}
     for bits in (3, 8):
-        plan = allocate(scores, Limits(encoder_bytes=25_000_000), device=car_soc, pins={word.module: bits})
+        plan = allocate(
+            scores,
+            Limits(encoder_bytes=25_000_000),
+            device=car_soc,
+            constraints=PlanConstraints(pins={word.module: bits}),
+        )
         report = simulate_allocation(plan, car_soc, Workload())
         moved[bits] = next(o.cost.dram_bytes for o in report.operations if o.cost.name == word.module)
     assert moved[8] - moved[3] >= 128 * word.columns * 5 / 8 * 0.9

@@ -25,7 +25,7 @@ def frontier():
 
 def test_a_larger_budget_is_never_worse(frontier):
     """Along the frontier bytes rise and the predicted loss falls, each point with a proven gap."""
-    losses = [p.predicted_loss for p in frontier.points]
+    losses = [p.sum_of_scores for p in frontier.points]
     budgets = [p.capacity["encoder_bytes"] for p in frontier.points]
     assert budgets == sorted(budgets)
     assert all(later <= before * (1 + 1e-9) for before, later in itertools.pairwise(losses))
@@ -38,7 +38,7 @@ def test_a_point_is_the_plan_that_solve_finds(frontier):
     for point in frontier.points[5::60]:
         budget = math.floor(point.capacity["encoder_bytes"])
         plan = allocate(scores, Limits(encoder_bytes=budget))
-        assert plan.predicted_loss == pytest.approx(point.predicted_loss, rel=2e-6)
+        assert plan.sum_of_scores == pytest.approx(point.sum_of_scores, rel=2e-6)
 
 
 def test_pareto_writes_json_and_csv(cli, tmp_path):

@@ -41,7 +41,7 @@ def test_every_matrix_and_every_figure_is_in_it(page, reference_plan):
     assert len(re.findall(r'<rect class="b\d" x=', page)) == 72
     assert page.count('id="chosen"') == 1
     assert "1e-03" not in page and "0.001 to 0.003" in page
-    ratio = 2e-3 / reference_plan.expected_loss
+    ratio = 2e-3 / reference_plan.predicted_loss
     assert f"{ratio:.2f}x" in page
     for part in (
         reference_plan.profile.sha256,

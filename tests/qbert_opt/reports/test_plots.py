@@ -148,7 +148,7 @@ def test_several_matrices_of_a_kind_have_cells_of_their_own():
 
 def test_devices_that_cannot_are_rows_too(reference, car_soc):
     """A device whose memory is too small has a reason, not a gap in the list."""
-    from hwmodels.device import load_device
+    from hwmodels import load_device
 
     both = plan_for_each(reference, [car_soc, load_device("imx93-u65")], Limits(), Workload(128))
     assert both[0].plan is not None and both[0].plan.device.name == "car-soc"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hwmodels.limits import REMEDIES
+from hwmodels import REMEDIES
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.reports.operations import operation_rows
@@ -81,7 +81,7 @@ def test_no_product_lies_above_its_roof(report, car_soc):
 
 
 def test_two_units_make_a_timeline_in_seconds(reference_plan):
-    from hwmodels.device import load_device
+    from hwmodels import load_device
     from qbert_opt.costs.operations import Storage
     from qbert_opt.costs.simulate import simulate_storage
     from qbert_opt.reports.plots.memory import draw

@@ -1,6 +1,7 @@
 """Scores and plans as files: nothing lost on the way, and nothing wrong accepted."""
 
 import json
+import os
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_what_is_no_document(tmp_path, kind, content):
     """Whatever is in the file, the refusal is one line that names the file."""
     file = tmp_path / "x.json"
     file.write_text(content)
-    with pytest.raises(InputFileError, match=r"x\.json: .* Expected a qbert-opt/") as caught:
+    with pytest.raises(InputFileError, match=r"x\.json: .*(Expected a qbert-opt/|this version reads)") as caught:
         READERS[kind](file)
     assert "\n" not in str(caught.value)
 
@@ -182,3 +183,78 @@ def test_the_bundled_table_says_what_it_is(reference):
     made = reference.provenance
     assert made.data == "snips/dev" and made.commit and made.date >= "2025"
     assert reference_path().stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"schema": ', '"metric": "x", "schema": ', r"key 'metric' occurs twice"),
+        ('"metric": "directional"', '"metric": NaN', r"metric: is nan; every number must be finite"),
+        ('"heads": 4', '"heads": 4' + "0" * 5000, r"an integer of 5001 digits"),
+        ('"heads": 4', '"heads": 1e999', r"profile.heads: is inf; every number must be finite"),
+        ('"heads": 4', '"heads": ' + "[" * 100_000, r"nested deeper than 64 levels"),
+        ('"heads": 4', '"heads": "4"', r"profile.heads: Input should be a valid integer, found '4'"),
+        ('"heads": 4', '"heads": true', r"profile.heads: Input should be a valid integer, found true"),
+        ('"heads": 4', '"heads": null', r"profile.heads: Input should be a valid integer, found null"),
+        ('"metric": "directional"', '"metric": "\\ud83d"', r"half of a surrogate pair"),
+    ],
+)
+def test_kind_7_json_that_parsers_let_pass(edited, kind, old, new, message):
+    """Repeated keys, NaN, numbers without end, deep nesting and wrong types are one line that names the field."""
+    file = edited(kind, "extra", 1)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputFileError, match=message) as caught:
+        READERS[kind](file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_kind_5_documents_with_a_byte_order_mark(edited, kind, gptq_scores, gptq_plan):
+    """An editor's mark at the beginning changes nothing; UTF-16 is refused by name."""
+    file = edited(kind, "extra", 1)
+    text = file.read_text()
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert READERS[kind](file) == (gptq_scores if kind == "scores" else gptq_plan)
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(InputFileError, match=r"is UTF-16 text. Save it as UTF-8"):
+        READERS[kind](file)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_no_file(tmp_path, kind):
+    """Folders, pipes and devices are not read, and a name that is too long is said to be."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (
+        (tmp_path, r"is a folder, not a file"),
+        (tmp_path / "pipe", r"is a pipe or a device, not a file"),
+        ("/dev/zero", r"is a pipe or a device, not a file"),
+        (tmp_path / ("x" * 300), r"cannot be read: File name too long"),
+    ):
+        with pytest.raises(InputFileError, match=message):
+            READERS[kind](path)
+
+
+def test_kind_7_plans_with_unknown_names_are_refused(edited, gptq_plan):
+    """A limit on a resource, or a head tied to a table, that this version does not know would fail in the report."""
+    limit = json.loads(gptq_plan.limits[0].model_dump_json()) | {"resource": "watts"}
+    with pytest.raises(InputFileError, match=r"limits.0.resource: Input should be .*'encoder_bytes'.*, found 'watts'"):
+        read_allocation(edited("plan", "limits", [limit]))
+    head = [{"module": "decoder", "rows": 9, "columns": 32, "tied_to": "nowhere"}]
+    with pytest.raises(InputFileError, match=r"profile: head: decoder is tied to 'nowhere', which is no table"):
+        read_allocation(edited("plan", "profile", "head", head))
+    with pytest.raises(InputFileError, match=r"objective: Input should be .*, found 'beauty'"):
+        read_allocation(edited("plan", "objective", "beauty"))
+
+
+def test_every_measure_has_a_name_in_reports():
+    """What a plan may be limited by, a report can print."""
+    from typing import get_args
+
+    from qbert_opt.reports.printing import MEASURES
+    from qbert_opt.spec.limits import Measure, shown
+
+    assert set(get_args(Measure)) == set(MEASURES)
+    assert all(shown(measure, 1.5) for measure in MEASURES)

@@ -115,3 +115,16 @@ def test_success_replaces_with_the_usual_rights(tmp_path):
     for found, usual in (("a.json", "plain.txt"), ("out", "plain")):
         assert stat.S_IMODE((tmp_path / found).stat().st_mode) == stat.S_IMODE((tmp_path / usual).stat().st_mode)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "out", "plain", "plain.txt"]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path):
+    """The unfinished file of a dead process is removed, that of a living one is not, nor that of another output."""
+    left, other = tmp_path / ".plan.json.abcdefgh.part", tmp_path / ".plan.json.b.abcdefgh.part"
+    left.write_text("half")
+    other.write_text("half")
+    with atomic_file(tmp_path / "plan.json") as living:
+        assert not left.exists()
+        write_text(tmp_path / "plan.json", "second")
+        living.write_text("first")
+    assert (tmp_path / "plan.json").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "plan.json"]

@@ -1,5 +1,6 @@
 """One writer for each output, whatever becomes of the process that holds the lock."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qbert_opt.errors import UsageError
+from qbert_opt.errors import QbertOptWarning, UsageError
 from qbert_opt.runtime import locks
 from qbert_opt.runtime.files import atomic_folder
 
@@ -86,3 +87,15 @@ def test_folders_of_similar_names_keep_their_unfinished_parts(tmp_path):
     left.mkdir()
     with atomic_folder(tmp_path / "out.b") as part, atomic_folder(tmp_path / "out") as other:
         assert part.is_dir() and other.is_dir() and not left.exists()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    """The work goes on, with a warning; nothing is left."""
+
+    def unsupported(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
+    with pytest.warns(QbertOptWarning, match=r"out: cannot be locked \(No locks available\)\. Start no second run"):
+        locks.acquire(tmp_path / "out")
+    locks.release(tmp_path / "out")

@@ -9,7 +9,7 @@ import torch
 from qbert_opt.curvature.factors import EXACT, factor_pass
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import logits, tokenize
-from qbert_opt.models.loading import label_index
+from qbert_opt.models.labels import label_ids
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import Targets
 from qbert_opt.quantization.calibration import MatrixQuantizer
@@ -38,7 +38,11 @@ def make_task(tiny, sentences):
             model=tiny.model,
             profile=profile,
             batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
-            targets=Targets("classes", label_index(tiny, sample.labels, "sample"), torch.arange(len(sample))),
+            targets=Targets(
+                "classes",
+                torch.tensor(label_ids(tiny.labels, sample.labels, source="sample", model="tiny")),
+                torch.arange(len(sample)),
+            ),
             perturbations=lambda matrix: iter(quantizer.errors(matrix, choices).split(at_a_time)),
             shares=MemoryShares(limit),
             seed=0,

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import yaml
 
+from qbert_opt.configs.tool import config_tool
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.planning.assembly import Proof, assemble
+from qbert_opt.planning.planner import allocate
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
-from qbert_opt.workflows.exchange import export_cost, export_plan, import_plan, refit, tool_named
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable
+from qbert_opt.workflows.exchange import export_cost, export_plan, import_plan, refit
 
 TOOLS = plugins.available("configs")
-ENDINGS = [(name, suffix) for name in TOOLS for suffix in tool_named(name).SUFFIXES]
+ENDINGS = [(name, suffix) for name in TOOLS for suffix in config_tool(name).SUFFIXES]
 
 
 def plan_of(scores, columns):
@@ -42,14 +46,14 @@ def test_every_tool_of_the_issue_is_there():
         "nncf",
         "torchao",
     }
-    assert tool_named("llama.cpp").TITLE == "llama.cpp"
+    assert config_tool("llama.cpp").TITLE == "llama.cpp"
 
 
 @pytest.mark.parametrize(("name", "suffix"), ENDINGS)
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_exported_comes_back(reference, tmp_path, name, suffix, seed):
     """Import reads what export wrote: bits and groups of every matrix, as far as the scores know them."""
-    tool, plan = tool_named(name), random_plan(reference, seed)
+    tool, plan = config_tool(name), random_plan(reference, seed)
     export = export_plan(plan, tool, suffix)
     path = tmp_path / f"config{suffix}"
     path.write_text(export.text)
@@ -69,7 +73,7 @@ def test_what_is_exported_comes_back(reference, tmp_path, name, suffix, seed):
 @pytest.mark.parametrize("name", TOOLS)
 def test_what_changes_is_said_and_priced(reference, reference_plan, name):
     """The price of what the tool runs is the sum of its choices' scores; every difference is among the changes."""
-    tool = tool_named(name)
+    tool = config_tool(name)
     export = export_plan(reference_plan, tool, tool.SUFFIXES[0])
     cost = export_cost(export, reference_plan, reference)
     inexact = [item for item in export.carried if not item.is_exact]
@@ -82,37 +86,73 @@ def test_what_changes_is_said_and_priced(reference, reference_plan, name):
         by_hand += row[reference.choices.index(taken)]
     assert cost.carried_loss == pytest.approx(by_hand)
     if not inexact:
-        assert cost.carried_loss == pytest.approx(reference_plan.predicted_loss)
+        assert cost.carried_loss == pytest.approx(reference_plan.sum_of_scores)
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "modelopt"])
 def test_tools_with_blocks_carry_row_groups(reference_plan, name):
     """Row groups survive where a tool knows blocks over both axes."""
-    tool = tool_named(name)
+    tool = config_tool(name)
     assert all(item.is_exact for item in export_plan(reference_plan, tool, tool.SUFFIXES[-1]).carried)
 
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_refitted_plan_is_carried_whole(reference, reference_plan, name):
     """Solved again among what the tool runs, bits and groups survive, within the bytes, and no better than before."""
-    tool = tool_named(name)
+    tool = config_tool(name)
     if name == "llama-cpp":  # its blocks of 16 were not scored, its blocks of 32 start at 4 bits
         return
     again = refit(reference_plan, tool, reference, None, Workload())
     assert again.encoder_bytes <= reference_plan.encoder_bytes
     assert all(item.is_exact for item in export_plan(again, tool, tool.SUFFIXES[0]).carried)
-    assert again.predicted_loss >= reference_plan.predicted_loss * (1 - 1e-9)
+    assert again.sum_of_scores >= reference_plan.sum_of_scores * (1 - 1e-9)
     nearest = export_plan(reference_plan, tool, tool.SUFFIXES[0])
     ours = [dataclasses.replace(item.offer.as_choice("gptq"), form="offset") for item in nearest.carried]
     sizes = [c.bytes(m.rows, m.columns, heads=12) for c, m in zip(ours, reference_plan.matrices, strict=True)]
     if sum(sizes) <= reference_plan.encoder_bytes and all(c.name in reference.choices for c in ours):
         carried = export_cost(nearest, reference_plan, reference).carried_loss
-        assert again.predicted_loss <= carried * (1 + 1e-6)
+        assert again.sum_of_scores <= carried * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_refitting_with_scored_tables(rtn_scores, scored):
+    """Tables are items of the program and no business of the tool: they keep to the plan's bytes and get their best."""
+    scores = with_scored_tables(rtn_scores)
+    half = scores.profile.encoder_elements // 2
+    plan = allocate(scores if scored else rtn_scores, Limits(encoder_bytes=half))
+    tool = config_tool("compressed-tensors")
+    again = refit(plan, tool, scores, None, Workload())
+    assert again.encoder_bytes <= plan.encoder_bytes and again.total_bytes <= plan.total_bytes
+    assert all(item.is_exact for item in export_plan(again, tool, ".json").carried)
+    assert {table.choice.name for table in again.tables} == {"8bit/rows:each/rtn"}
+
+
+def test_what_is_carried_is_priced_with_tables_as_planned(rtn_scores):
+    """Where the tool carries every matrix, planned and carried loss are the same sum, tables included."""
+    scores = with_scored_tables(rtn_scores)
+    plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
+    export = export_plan(plan, config_tool("compressed-tensors"), ".json")
+    assert all(item.is_exact for item in export.carried) and plan.tables[0].predicted_loss > 0
+    cost = export_cost(export, plan, scores)
+    assert cost.carried_loss == pytest.approx(cost.planned_loss) == plan.predicted_loss
+
+
+def with_scored_tables(scores):
+    """The same scores with made-up ones of every table."""
+    tables, choices = scores.profile.tables, ("2bit/rows:each/rtn", "8bit/rows:each/rtn")
+    value = [[0.01, 0.0001]] * len(tables)
+    document = scores.model_dump(by_alias=True)
+    document["tables"] = {
+        "modules": [t.module for t in tables], "choices": choices, "value": value, "std_error": value,
+        "weight_error": value, "unseen_rows": [0.5] * len(tables), "unseen_reads": [0.1] * len(tables),
+        "contains": "made up",
+    }  # fmt: skip
+    return ScoreTable.model_validate(document)
 
 
 def test_bytes_of_a_tool_are_its_block_bytes(reference):
     """llama.cpp's published block sizes: q2_k 84, q3_k 110, q6_k 210 bytes for 256 weights; q4_0 18, q8_0 34 for 32."""
-    tool = tool_named("llama.cpp")
+    tool = config_tool("llama.cpp")
     matrix = random_plan(reference, 0).matrices[0]
     per_weight = {o.name: o.bytes(matrix, 12) / (matrix.rows * matrix.columns) for o in tool.offers(matrix)}
     blocks = {"q2_k": 84 / 256, "q3_k": 110 / 256, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32, "q5_1": 24 / 32,
@@ -122,7 +162,7 @@ def test_bytes_of_a_tool_are_its_block_bytes(reference):
 
 def test_widths_that_super_blocks_do_not_divide_get_plain_blocks(gptq_plan):
     """A hidden width of 32 has no 2-bit type in llama.cpp; the nearest has more bits."""
-    tool = tool_named("llama.cpp")
+    tool = config_tool("llama.cpp")
     assert {item.offer.name for item in export_plan(gptq_plan, tool, ".txt").carried} <= {"q4_0", "q4_1", "q5_0",
                                                                                          "q5_1", "q8_0"}  # fmt: skip
 
@@ -173,7 +213,7 @@ def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):
 def test_a_wrong_import_is_one_line(cli, tmp_path, reference_plan, name, suffix, edit, code, message):
     """What is cut off, of another model, not scored or not to be run is refused by name."""
     path = tmp_path / f"config{suffix}"
-    path.write_text(edit(export_plan(reference_plan, tool_named(name), suffix).text))
+    path.write_text(edit(export_plan(reference_plan, config_tool(name), suffix).text))
     found = cli("import-config", path, "--from", name, "-s", "reference")
     assert found.code == code
     assert message in found.complaint
@@ -181,7 +221,7 @@ def test_a_wrong_import_is_one_line(cli, tmp_path, reference_plan, name, suffix,
 
 def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
     """Matrices that a foreign plan leaves in floats get the choice that `--rest` names."""
-    text = "\n".join(export_plan(reference_plan, tool_named("llama.cpp"), ".txt").text.split()[2:])
+    text = "\n".join(export_plan(reference_plan, config_tool("llama.cpp"), ".txt").text.split()[2:])
     (tmp_path / "types.txt").write_text(text)
     options = ("--from", "llama.cpp", "-s", "reference", "--rest", "8bit/rows:each/gptq", "-o", tmp_path / "plan.json")
     assert cli("import-config", tmp_path / "types.txt", *options).code == 0
@@ -192,7 +232,7 @@ def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "quark", "-o", "x.json"], "exporters: unknown 'quark'. Available: autoround"),
+        (["--to", "quark", "-o", "x.json"], "configs: unknown 'quark'. Available: autoround"),
         (["--to", "modelopt", "-o", "x.json"], "writes .yaml; found the ending '.json'"),
     ],
 )
@@ -224,7 +264,7 @@ def test_odd_module_names_survive(reference, tmp_path):
         update={"matrices": matrices, "profile": plan.profile.model_copy(update={"matrices": specs})}
     )
     for name, suffix in ENDINGS:
-        tool = tool_named(name)
+        tool = config_tool(name)
         export = export_plan(plan, tool, suffix)
         back = tool.read(export.text, plan.profile, suffix)
         assert {m: (o.bits, o.grouping) for m, o in back.items()} == {

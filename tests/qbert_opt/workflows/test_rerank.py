@@ -79,7 +79,7 @@ def test_the_shortlist_is_measured_from_the_command_line(cli, tmp_path, tiny_fol
     line = ("solve", "--scores", scores, "--model", tiny_folder, "--budget", "4bit", "--seq-len", 9, "-q")
     found = cli(*line, "--top-k", 2, "--measure", "onnxruntime", "-o", tmp_path / "p.json")
     assert found.code == 0 and "measured in onnxruntime, one thread" in found.out
-    first = re.search(r"(this plan|plan 2) comes first by measuring", found.out)
+    first = re.search(r"(this plan|plan 2) is the fastest measured", found.out)
     assert first and (first[1] == "this plan" or f"use {tmp_path}/p.2.json" in found.out.replace("\n", ""))
     assert (tmp_path / "p.2.json").is_file()
 

@@ -1,0 +1,78 @@
+"""Damaged files in great numbers through every reader of the command line: how many are answered, how many refused.
+
+    python benchmarks/robustness.py --seconds 3600 -o benchmarks/robustness_results.json
+    python benchmarks/robustness.py --mutations 1000000 -o benchmarks/robustness_results.json
+
+The mutations and readers are those of `tests/robustness`. Readers take turns with as many cases as fit into the same
+time, so that quick ones are tried oftener. Anything but an answer or one clear line is a failure; its seed repeats it:
+`attempt(reader, seed)`. Seeds go on where a results file ends.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "robustness"), str(ROOT / "tests" / "qbert_opt")]
+
+from damaged_readers import attempt, readers  # noqa: E402
+
+from qbert_opt.runtime.files import write_text  # noqa: E402
+from qbert_opt.runtime.provenance import code_commit, today  # noqa: E402
+
+TURN_S = 2.0
+KEPT_FAILURES = 5  # of each reader
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--mutations", type=int, default=10**6)
+    parser.add_argument("--only", default="", help="beginning of the names of the readers to try")
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    before = json.loads(options.output.read_text())["readers"] if options.output and options.output.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [reader for reader in readers(Path(folder)) if reader.name.startswith(options.only)]
+        counts = {r.name: before.get(r.name, {"answer": 0, "refusal": 0, "failure": 0, "failures": []}) for r in chosen}
+        seeds = {name: sum(row[kind] for kind in ("answer", "refusal", "failure")) for name, row in counts.items()}
+        start = time.monotonic()
+        while time.monotonic() - start < options.seconds and sum(seeds.values()) < options.mutations:
+            for reader in chosen:
+                end = min(time.monotonic() + TURN_S, start + options.seconds)
+                while time.monotonic() < end:
+                    outcome = attempt(reader, seeds[reader.name])
+                    row = counts[reader.name]
+                    row[outcome.kind] += 1
+                    if outcome.kind == "failure" and len(row["failures"]) < KEPT_FAILURES:
+                        row["failures"].append({"seed": seeds[reader.name], "words": outcome.words})
+                        print(reader.name, seeds[reader.name], outcome.words, flush=True)
+                    seeds[reader.name] += 1
+            _write(options, counts)
+    print(
+        json.dumps({name: {k: v for k, v in row.items() if k != "failures"} for name, row in counts.items()}, indent=1)
+    )
+
+
+def _write(options: argparse.Namespace, counts: dict[str, dict]) -> None:
+    if options.output is None:
+        return
+    total = {kind: sum(row[kind] for row in counts.values()) for kind in ("answer", "refusal", "failure")}
+    document = {
+        "command": "python benchmarks/robustness.py -o benchmarks/robustness_results.json",
+        "commit": code_commit(),
+        "date": today(),
+        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "mutations": sum(total.values()),
+        "total": total,
+        "readers": counts,
+    }
+    write_text(options.output, json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

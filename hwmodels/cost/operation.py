@@ -1,0 +1,121 @@
+"""The work: one operation of a network and how its weights are stored, independent of any device.
+
+An operator graph is a `networkx.DiGraph` whose nodes are operation names with the attribute `op`; an edge
+is an activation tensor that the first operation makes and the second reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..device.errors import DeviceError
+from ..device.units import shown
+from ..device.vocabulary import AXES, OPERATION_KINDS
+
+MOST_ROWS = 10**12  # of one size; what follows from larger ones is no longer a number that a double holds exactly
+MOST_ELEMENTS = 10**18
+_TOO_LARGE = "legal are sizes up to 1e12 and counts up to 1e18; use a smaller batch or a shorter sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """How a weight matrix [n, k] (n outputs = rows, k inputs = columns) is stored.
+
+    Attributes:
+        bits: bits of one code.
+        axis: what a group spans: "rows" (consecutive rows), "columns" (consecutive inputs of one row) or "none"
+            (floats without groups).
+        num_groups: groups in the whole matrix, each with its own scale and offset; 0 for "none".
+        group_size: rows per group for "rows", inputs per group for "columns", 0 for "none".
+        code_bytes: bytes of the packed codes.
+        metadata_bytes: bytes of scales and offsets.
+        resident: kept in on-chip scratchpad between inferences; otherwise streamed in every inference.
+        stored_elsewhere: the bytes are shared with another operation, which counts them as stored; here they are only
+            loaded (a vocabulary head tied to its embedding table).
+    """
+
+    bits: int
+    axis: str
+    num_groups: int
+    group_size: int
+    code_bytes: int
+    metadata_bytes: int
+    resident: bool = False
+    stored_elsewhere: bool = False
+
+    def __post_init__(self) -> None:
+        if self.axis not in AXES:
+            raise DeviceError(f"stored weight: found axis {self.axis!r}; legal are {', '.join(AXES)}; correct it")
+        counts = (self.num_groups, self.group_size, self.code_bytes, self.metadata_bytes)
+        if not 1 <= self.bits <= 64 or min(counts) < 0 or self.group_size < (self.axis != "none"):
+            raise DeviceError(
+                f"stored weight: found {shown(self.bits)} bits, {shown(self.num_groups)} groups of "
+                f"{shown(self.group_size)}, {shown(self.code_bytes)} + {shown(self.metadata_bytes)} bytes; legal are "
+                "1 to 64 bits, groups of at least 1 where there is an axis, and no negative size; correct it"
+            )
+        if max(counts) > MOST_ELEMENTS:
+            raise DeviceError(f"stored weight: found {shown(max(counts))} groups or bytes; {_TOO_LARGE}")
+
+    @property
+    def bytes(self) -> int:
+        """Codes and metadata together."""
+        return self.code_bytes + self.metadata_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this weight adds to the stored model."""
+        return 0 if self.stored_elsewhere else self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: `batch` independent copies of an [m, k] x [k, n] product, or of m x n elements.
+
+    Attributes:
+        name: its node in the operator graph.
+        kind: "gemm" (activation [m, k] times weight [n, k] transposed), "matmul" (two activations, attention),
+            "gather" (m rows of n values out of a table of k rows), or a pointwise kind over m x n elements (k = 1).
+        input_elements: activation elements read, all copies together.
+        output_elements: activation elements written, all copies together.
+        batch: independent copies (batch size x heads for attention).
+        weight: how the weights are stored; None without weights.
+        input_bits: width of the integers that a "gemm" reads; None for the device's own activation width.
+        repeats: how many times one inference runs it, with the same weights (layers that share them).
+    """
+
+    name: str
+    kind: str
+    m: int
+    k: int
+    n: int
+    input_elements: int
+    output_elements: int
+    batch: int = 1
+    weight: StoredWeight | None = None
+    repeats: int = 1
+    input_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in OPERATION_KINDS:
+            raise DeviceError(
+                f"{self.name}: found kind {self.kind!r}; legal are {', '.join(OPERATION_KINDS)}; correct it"
+            )
+        sizes = (self.m, self.k, self.n, self.batch, self.repeats)
+        if self.input_bits not in (None, 8, 16):
+            raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")
+        elements = (self.input_elements, self.output_elements)
+        if min(sizes) < 1 or min(elements) < 0:
+            raise DeviceError(
+                f"{self.name}: found m, k, n, batch {', '.join(map(shown, sizes[:4]))}, {shown(self.repeats)} repeats "
+                f"and {shown(self.input_elements)} to {shown(self.output_elements)} elements; "
+                "legal are sizes of at least 1 and no negative count; correct it"
+            )
+        if max(sizes) > MOST_ROWS or max(elements) > MOST_ELEMENTS:
+            raise DeviceError(f"{self.name}: found {shown(max(*sizes, *elements))} rows or elements; {_TOO_LARGE}")
+
+    @property
+    def weights(self) -> int:
+        """Number of weights: n x k of a matrix or table, m x n never counts."""
+        if self.weight is None:
+            return 0
+        return self.n * self.k if self.kind in ("gemm", "gather") else self.weight.code_bytes * 8 // self.weight.bits

@@ -1,0 +1,277 @@
+"""The latency model of one operation: what it costs on a device, independent of its neighbours.
+
+    latency_bound = launch + max(compute + unpack, near memory, DRAM)      with double buffering
+    latency_bound = launch + max(compute + unpack, near memory) + DRAM     without
+
+This is a roofline (Williams et al. 2009) per memory boundary plus launch overhead and the unpacking of stored codes,
+as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the operation and the device only, so a
+linear program can sum it over operations. What operations gain from each other (prefetch, fusion, units that run in
+parallel) is left to `simulate` and only ever lowers the sum.
+
+Activations stay on chip if an operation's inputs and outputs fit in the farthest on-chip memory of its unit and the
+other units that an encoder needs can reach that memory; otherwise they cross the DRAM boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..device.efficiency import efficiency_at
+from ..device.errors import DeviceError
+from .operation import Operation
+from .placement import Placement, place
+from .tiling import Passes, best_passes
+
+if TYPE_CHECKING:
+    from ..device.description import Device
+    from ..device.parts import Memory
+
+TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class OperationCost:
+    """What one operation costs on the unit that runs it.
+
+    Attributes:
+        name: the operation.
+        unit: the compute unit.
+        format: the stored format of its weights, or the type it computes in where it has none.
+        compute_s: arithmetic, including padding to the unit's tile.
+        unpack_s: converting stored codes to the compute type.
+        near_s: the slowest transfer between on-chip memories.
+        dram_s: transfers from and to the farthest memory.
+        launch_s: launch overhead.
+        latency_bound_s: latency if nothing overlaps with its neighbours; an upper bound.
+        latency_floor_s: latency on the device's first unit with its weights prefetched and, where operations of its
+            kind can be fused, without launch; 0 on other units. One unit runs one operation at a time, so the sum over
+            all operations is a lower bound of every schedule.
+        dram_bytes: bytes from and to the farthest memory.
+        weight_bytes: stored bytes of its weights, resident or streamed; counted once, however often it repeats.
+        held_bytes: bytes of its weights in memory while the engine runs; the stored bytes unless the engine unpacks
+            weights when it loads them.
+        dynamic_energy_j: arithmetic, unpacking and transfers; without static power.
+        scratchpad_bytes: bytes of its weights that are resident in the scratchpad.
+        macs: multiply-accumulates without padding.
+        bops: macs x weight bits x activation bits (Baskin et al. 2021).
+        bound: the term that dominates: "compute", "unpack", "near memory", "dram" or "launch".
+        weight_dram_s: the part of `dram_s` that loads weights, which a prefetch can hide.
+    """
+
+    name: str
+    unit: str
+    format: str
+    compute_s: float
+    unpack_s: float
+    near_s: float
+    dram_s: float
+    launch_s: float
+    latency_bound_s: float
+    latency_floor_s: float
+    dram_bytes: int
+    weight_bytes: int
+    held_bytes: int
+    dynamic_energy_j: float
+    scratchpad_bytes: int
+    macs: int
+    bops: int
+    bound: str
+    weight_dram_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Bytes that cross the boundary below one memory; `weight_bytes` of the read ones are weights."""
+
+    memory: Memory
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int
+    passes: int
+
+
+def unsupported(op: Operation, device: Device) -> str | None:
+    """Return why the device cannot run the operation.
+
+    Args:
+        op: the operation with its stored weight.
+        device: the hardware.
+
+    Returns:
+        The rule that forbids it, in words; None if some unit runs it.
+    """
+    placement = place(op, device)
+    return placement if isinstance(placement, str) else None
+
+
+def operation_cost(op: Operation, device: Device) -> OperationCost:
+    """Return what one operation costs on the first unit that can run it.
+
+    Args:
+        op: the operation with its stored weight.
+        device: the hardware.
+
+    Returns:
+        Seconds, bytes and joules of all its repeats.
+
+    Raises:
+        DeviceError: no unit of the device runs it.
+    """
+    placement = place(op, device)
+    if isinstance(placement, str):
+        raise DeviceError(f"{device.id}: {op.name}: {placement}")
+    crossings = list(_crossings(op, placement, device))
+    far = crossings[-1]
+    compute_s, busy_energy_j, macs = _arithmetic(op, placement)
+    unpack_s, unpack_energy_j = _unpack(op, placement, crossings[0].passes)
+    near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossings[:-1]), default=0.0)
+    dram_s = far.memory.transfer_s(far.read_bytes, far.written_bytes)
+    unit = placement.unit
+    launch_s = unit.launch_s if placement.rate.launch_s is None else placement.rate.launch_s
+    busy_s = max(compute_s + unpack_s, near_s)
+    body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
+    moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossings)
+    stored = op.weight.stored_bytes if op.weight else 0
+    times = op.repeats
+    held_bytes = _held_bytes(op, placement)
+    weight_dram_s = min(dram_s, far.memory.transfer_s(far.weight_bytes, 0))
+    stays_s = dram_s - weight_dram_s
+    fuses = any(op.kind == second for _, second in unit.fuses)
+    floor_s = (max(busy_s, stays_s) if unit.double_buffer else busy_s + stays_s) + (0.0 if fuses else launch_s)
+    return OperationCost(
+        name=op.name,
+        unit=unit.id,
+        format=placement.label,
+        compute_s=times * compute_s,
+        unpack_s=times * unpack_s,
+        near_s=times * near_s,
+        dram_s=times * dram_s,
+        launch_s=times * launch_s,
+        latency_bound_s=times * (launch_s + body_s),
+        latency_floor_s=times * floor_s if unit.id == device.units[0].id else 0.0,
+        dram_bytes=times * (far.read_bytes + far.written_bytes),
+        weight_bytes=stored,
+        held_bytes=held_bytes if stored else 0,
+        dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
+        scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
+        macs=times * macs,
+        bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * _input_bits(op, device),
+        bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
+        weight_dram_s=times * weight_dram_s,
+    )
+
+
+def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dram_s: float) -> str:
+    work = "unpack" if unpack_s > compute_s else "compute"
+    terms = {work: compute_s + unpack_s, "near memory": near_s, "dram": dram_s, "launch": launch_s}
+    return max(terms, key=lambda name: terms[name])
+
+
+def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]:
+    """Return compute seconds, joules and multiply-accumulates; a product is padded to the unit's tile."""
+    unit, rate = placement.unit, placement.rate
+    per_s = rate.per_cycle * unit.cores * unit.clock_hz * _efficiency(op, placement)
+    if op.kind not in ("gemm", "matmul"):
+        elements = op.batch * op.m * op.n
+        return elements / per_s, elements * unit.energy_element_j, 0
+    m, n, k = (math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True))
+    padded = op.batch * m * n * k
+    energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
+    return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k
+
+
+def _efficiency(op: Operation, placement: Placement) -> float:
+    """Return the share of the peak rate; figures measured for the stored format take precedence over the unit's."""
+    form, rate = placement.format, placement.rate
+    for table in (form if op.kind == "gemm" else None, rate):
+        if table is None:
+            continue
+        if table.efficiency_by_shape is not None:
+            return table.efficiency_by_shape.at(op.m, op.k, op.n)
+        if table.efficiency_by_rows:
+            return efficiency_at(op.m, table.efficiency_by_rows, rate.efficiency)
+    return rate.efficiency
+
+
+def _unpack(op: Operation, placement: Placement, passes: int) -> tuple[float, float]:
+    """Return seconds and joules of unpacking; a code costs the energy of one pointwise element."""
+    form, weight, unit = placement.format, op.weight, placement.unit
+    if form is None or weight is None or form.how == "native":
+        return 0.0, 0.0
+    share = min(1.0, op.m / op.k) if op.kind == "gather" else float(passes)
+    cycles = form.unpack_cycles_per_weight * op.weights + form.unpack_cycles_per_group * weight.num_groups
+    return share * cycles / (unit.cores * unit.clock_hz), share * op.weights * unit.energy_element_j
+
+
+def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[Crossing]:
+    """Yield what crosses each boundary of the unit's path, nearest first; the last one is the DRAM boundary."""
+    path = placement.path
+    act = device.activation_bits // 8
+    inputs, outputs = op.input_elements * _read_bytes(op, device), op.output_elements * act
+    home = _home(op, path, device)
+    for level in range(1, len(path)):
+        near, far = path[level - 1], path[level]
+        is_last = level == len(path) - 1
+        passes = _passes(op, placement, _read_bytes(op, device), near.usable_bytes)
+        loaded = _read_weight_bytes(op, placement) * passes.weight if level <= home else 0
+        on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
+        moved = 0 if on_chip else _activation_bytes(op, passes, _read_bytes(op, device))
+        yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
+    if len(path) == 1:
+        loaded = _read_weight_bytes(op, placement)
+        yield Crossing(path[0], loaded + inputs, outputs, loaded, 1)
+
+
+def _home(op: Operation, path: tuple[Memory, ...], device: Device) -> int:
+    """Level of the memory that the weights come from: the device's scratchpad if resident, else the last."""
+    if op.weight is None or not op.weight.resident or device.scratchpad is None:
+        return len(path) - 1
+    return path.index(device.scratchpad)
+
+
+def _input_bits(op: Operation, device: Device) -> int:
+    return device.activation_bits if op.input_bits is None else op.input_bits
+
+
+def _read_bytes(op: Operation, device: Device) -> int:
+    """Bytes of an input element: what the device keeps, or the wider integers that the operation reads."""
+    return max(device.activation_bits, _input_bits(op, device)) // 8
+
+
+def _passes(op: Operation, placement: Placement, act: int, capacity_bytes: int) -> Passes:
+    if op.kind not in ("gemm", "matmul"):
+        return Passes(1, 1)
+    return best_passes(
+        op.m,
+        op.k,
+        op.n,
+        activation_bytes=act,
+        weight_bytes=TYPE_BYTES[placement.type] if op.kind == "gemm" and placement.type else act,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
+    """Return activation bytes read: each operand of a product as often as it passes."""
+    if op.kind == "gemm":
+        return op.batch * op.m * op.k * act * passes.activation
+    if op.kind == "matmul":
+        return op.batch * (op.m * op.k * passes.activation + op.k * op.n * passes.weight) * act
+    return op.input_elements * act
+
+
+def _held_bytes(op: Operation, placement: Placement) -> int:
+    if op.weight is None:
+        return 0
+    if placement.format is None or placement.format.loaded_bits is None:
+        return op.weight.bytes
+    return math.ceil(op.weights * placement.format.loaded_bits / 8)
+
+
+def _read_weight_bytes(op: Operation, placement: Placement) -> int:
+    """Return bytes that one pass reads: the whole matrix, or the m rows that a gather takes of k."""
+    held_bytes = _held_bytes(op, placement)
+    return math.ceil(held_bytes * op.m / op.k) if op.kind == "gather" else held_bytes

@@ -1,0 +1,12 @@
+"""The words that a device file and an operator graph share: kinds of operations, number types, axes."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+OperationKind = Literal["gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise"]
+NumberType = Literal["int4", "int8", "int16", "fp8", "fp16", "bf16", "fp32"]
+Axis = Literal["rows", "columns", "none"]
+
+OPERATION_KINDS: tuple[str, ...] = get_args(OperationKind)
+AXES: tuple[str, ...] = get_args(Axis)

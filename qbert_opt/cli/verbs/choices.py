@@ -1,0 +1,35 @@
+"""`qbert-opt choices`: what a matrix can be stored as."""
+
+from __future__ import annotations
+
+import typer
+
+from .metrics import list_plugins
+
+FORM_SUMMARIES = {
+    "offset": "fp16 scale and fp16 offset (the default)",
+    "symmetric": "fp16 scale; levels are symmetric around zero",
+    "zero-point": "fp16 scale and an integer zero point as wide as a code",
+    "codebook": "2^bits arbitrary fp16 values (the default of kmeans)",
+}
+
+
+def command() -> None:
+    """List the quantizers, bit widths, forms and groupings that a matrix can be stored with, and their cost.
+
+    Example: `qbert-opt choices`
+    """
+    from ...spec.choices import DEFAULT_GROUPINGS, FORMS, LEGAL_BITS, Choice
+
+    typer.echo("methods:")
+    list_plugins("quantizers")
+    typer.echo(f"\nbits: {', '.join(map(str, LEGAL_BITS))}")
+    typer.echo("\nforms, what each range stores (kmeans has codebooks only; rtn and mse have none):")
+    for form in FORMS:
+        typer.echo(f"{form:14} {FORM_SUMMARIES[form]}")
+    typer.echo("\ngroupings, for a 768 × 768 matrix with 12 heads and form offset:")
+    for grouping in DEFAULT_GROUPINGS:
+        c = Choice(2, grouping, "gptq")
+        layout = c.layout(768, 768, heads=12)
+        extra = 8 * c.metadata_bytes(768, 768, heads=12) / 768**2
+        typer.echo(f"{grouping:14} {layout.num_groups:6} ranges  {extra:.4f} bits per weight")

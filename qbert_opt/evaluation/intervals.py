@@ -1,0 +1,54 @@
+"""Means and ratios with their 95 % bootstrap intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOOTSTRAPS = 2000
+DRAWN_TOGETHER = 1 << 22  # samples, which bounds the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with the 95 % bootstrap interval over samples."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interval(samples: NDArray[np.float64], *, seed: int = 0) -> Interval:
+    """Return the mean of samples with its 95 % percentile bootstrap interval.
+
+    Args:
+        samples: `[N]`.
+        seed: of the draws.
+    """
+    return ratio_interval(samples, np.ones(len(samples)), seed=seed)
+
+
+def ratio_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, seed: int = 0) -> Interval:
+    """Return the ratio of two sums over samples with its 95 % percentile bootstrap interval.
+
+    A ratio is 0 where the sum below is 0.
+
+    Args:
+        above: each sample's part of the upper sum, `[N]`.
+        below: each sample's part of the lower sum, `[N]`.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    together = max(1, DRAWN_TOGETHER // len(above))
+    ratios = []
+    for start in range(0, BOOTSTRAPS, together):
+        draws = generator.integers(0, len(above), (min(together, BOOTSTRAPS - start), len(above)))
+        ratios.append(_ratio(above[draws].sum(1), below[draws].sum(1)))
+    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
+    return Interval(float(_ratio(above.sum(), below.sum())), float(low), float(high))
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros_like(above, dtype=np.float64), where=below > 0)

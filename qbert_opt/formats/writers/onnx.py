@@ -1,0 +1,126 @@
+"""ONNX: blocks of 2, 4 and 8-bit weights for ONNX Runtime's operators, standard operators for the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputFileError
+from ..affine import AffineMatrix, affine, with_planned_input
+from ..format import Activations
+
+if TYPE_CHECKING:
+    from ...quantization.quantized_matrix import StoredMatrix
+    from ...spec.allocation import PlannedActivation
+    from ..traced_model import TracedModel
+
+TITLE = "ONNX"
+GRAPH = "model.onnx"
+FILES = (GRAPH,)
+OPSET = 17
+SMALLEST_HALVED = 16  # elements; smaller constants are shapes and indices
+
+
+def write(
+    traced: TracedModel,
+    stored: Iterable[StoredMatrix],
+    folder: Path,
+    activations: Activations = "int8",
+    inputs: Mapping[str, PlannedActivation] | None = None,
+) -> None:
+    """Convert the traced model and replace every quantized weight by its codes; writes `model.onnx`.
+
+    Raises:
+        InputFileError: a stored matrix is not in the graph, or used as something else than matrix or table.
+        UsageError: a matrix is stored in a form that the engine cannot run.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    from ..onnx_graph import Builder, model_of
+
+    model = _converted(traced)
+    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    names = _names_by_content(arrays)
+    matrices: dict[str, tuple[str, AffineMatrix]] = {}
+    for matrix in stored:
+        quantized = affine(matrix.module, matrix.quantized)
+        if matrix.module in (inputs or {}):
+            quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
+        weight = matrix.quantized.dequantize().numpy()
+        found = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
+        if not found:
+            raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
+        matrices |= dict.fromkeys(found, (matrix.module, quantized))
+    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
+    readers = {name for node in model.graph.node for name in node.input} - set(matrices)
+    for name in sorted(readers & set(arrays)):
+        _store(builder, name, arrays[name])
+    for node in model.graph.node:
+        replaced = [name for name in node.input if name in matrices]
+        if replaced:
+            _replace(builder, node, *matrices[replaced[0]], arrays)
+        else:
+            builder.nodes.append(node)
+    onnx.save(model_of(builder, list(model.graph.input), list(model.graph.output), OPSET), folder / GRAPH)
+
+
+def _converted(traced: TracedModel) -> Any:
+    import onnx
+    import torch
+
+    from ..traced_model import quiet_tracing
+
+    axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "tokens"} for name in traced.inputs}
+    for name, rank in zip(traced.outputs, traced.output_ranks, strict=True):
+        varying = rank > 2 or name in ("start_logits", "end_logits")
+        axes[name] = {0: "batch", 1: "tokens"} if varying else {0: "batch"}
+    with tempfile.TemporaryDirectory() as scratch, quiet_tracing():
+        path = Path(scratch) / GRAPH
+        torch.onnx.export(
+            traced.module, traced.example, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
+            input_names=list(traced.inputs), output_names=list(traced.outputs), verbose=False,
+        )  # fmt: skip
+        return onnx.load(path)
+
+
+def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
+    """Float initializers of two axes by the hash of their values: exporters rename and transpose them."""
+    found: dict[str, list[str]] = {}
+    for name, array in arrays.items():
+        if array.ndim == 2 and array.dtype == np.float32:
+            found.setdefault(_digest(array), []).append(name)
+    return found
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return f"{array.shape}{hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+
+
+def _store(builder: Any, name: str, array: NDArray[Any]) -> None:
+    """Keep a constant, in float16 where that holds it exactly, as the quantized folder does."""
+    from onnx import TensorProto
+
+    half = array.astype(np.float16) if array.dtype == np.float32 and array.size >= SMALLEST_HALVED else None
+    if half is not None and np.array_equal(half.astype(np.float32), array):
+        builder.node("Cast", [builder.constant(half, f"{name}.half")], [name], to=TensorProto.FLOAT)
+    else:
+        builder.constant(array, name)
+
+
+def _replace(builder: Any, node: Any, module: str, matrix: AffineMatrix, arrays: Mapping[str, NDArray[Any]]) -> None:
+    attributes = {a.name: a for a in node.attribute}
+    if node.op_type == "MatMul" and arrays.get(node.input[1], np.empty(0)).shape == (matrix.columns, matrix.rows):
+        builder.linear(node.input[0], module, matrix, node.output[0])
+    elif (
+        node.op_type == "Gather" and node.input[0] in arrays and ("axis" not in attributes or not attributes["axis"].i)
+    ):
+        builder.rows(node.input[1], module, matrix, node.output[0])
+    else:
+        raise InputFileError(f"{module}: the converted graph reads it by {node.op_type}, which is no product or table.")

@@ -1,0 +1,37 @@
+"""Everything that is particular to one kind of head stands in its file here."""
+
+from __future__ import annotations
+
+from ...errors import InputFileError
+from ..samples import OutputKind
+from .classes import Classes
+from .embeddings import Embeddings
+from .protocol import HeadKind
+from .regression import Regression
+from .spans import Spans
+from .tags import Tags
+from .vocabulary import Vocabulary
+
+KINDS: dict[OutputKind, HeadKind] = {
+    head.kind: head for head in (Classes(), Tags(), Spans(), Vocabulary(), Regression(), Embeddings())
+}
+ENDINGS: dict[str, HeadKind] = {head.ending: head for head in KINDS.values() if head.ending}
+
+
+def kind_of(architecture: str, source: str = "") -> HeadKind:
+    """Return the kind of head by the name of a model's class, as `architectures` in its `config.json` has it.
+
+    Args:
+        architecture: the name.
+        source: what the user called the model.
+
+    Raises:
+        InputFileError: a class with another kind of head; names those that are known.
+    """
+    for ending, head in ENDINGS.items():
+        if architecture.endswith(ending):
+            return head
+    known = ", ".join(f"…{ending}" for ending in ENDINGS)
+    raise InputFileError(
+        f"{source or architecture}: is a {architecture}. Legal: {known}. Give a model with such a head."
+    )

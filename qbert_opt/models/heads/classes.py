@@ -1,0 +1,76 @@
+"""Classifiers: one row per text or pair, logits over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification
+
+from ...data.texts import LabeledTexts
+from ...errors import InputFileError
+from ..labels import label_ids, sorted_names
+from ..samples import OutputKind, Outputs, Targets, TokenBatch
+from .losses import KL
+from .protocol import HeadKind, Quality, TextReader, right_rows
+
+
+class Classes(HeadKind):
+    """A classifier of texts."""
+
+    kind = "classes"
+    ending = "ForSequenceClassification"
+    auto_class = AutoModelForSequenceClassification
+    row = "sample"
+    loss = KL()
+    loss_unit = "nats of KL(reference || quantized) per sample"
+    classifies = True
+    named = True
+    trainable = True
+    figures = (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1"))
+
+    def by_config(self, config: Any) -> OutputKind:
+        """Transformers has a regression as a classifier, of one class or by its problem type."""
+        return "regression" if config.num_labels == 1 or config.problem_type == "regression" else self.kind
+
+    def check(self, config: Any, name: str) -> None:
+        """Refuse several labels at once."""
+        if config.problem_type == "multi_label_classification":
+            raise InputFileError(f"{name}: answers with several labels at once, which is not supported.")
+
+    def exact_columns(self, columns: int) -> int:
+        """The probabilities sum to 1: one column less than classes."""
+        return columns - 1
+
+    def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
+        """Return the class of each text."""
+        if data.labels is None:
+            return None
+        ids = label_ids(reader.names, data.labels, whole=data.whole_labels, source=data.name, model=reader.name)
+        return Targets(self.kind, torch.tensor(ids), torch.arange(len(data)), names=reader.names)
+
+    def quality(self, found: Outputs, targets: Targets) -> Quality:
+        """Accuracy, and the unweighted mean of the classes' F1."""
+        answers = found.values.argmax(-1).numpy()
+        return Quality(accuracy=right_rows(found, targets), macro_f1=macro_f1(answers, targets.rows.numpy()))
+
+    def label_names(self, data: LabeledTexts) -> list[str]:
+        """Return the labels that occur."""
+        return sorted_names(data.labels or ())
+
+
+def macro_f1(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Return the unweighted mean of F1 over the classes that occur in answers or labels.
+
+    Args:
+        answers: `[N]`.
+        labels: `[N]`.
+    """
+    scores = []
+    for index in np.union1d(answers, labels):
+        hits = int(((answers == index) & (labels == index)).sum())
+        scores.append(2 * hits / (int((answers == index).sum()) + int((labels == index).sum())))
+    return float(np.mean(scores))

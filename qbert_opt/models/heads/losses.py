@@ -1,0 +1,79 @@
+"""How far the answers of a model are from a reference's, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+ROWS_TOGETHER = 1024  # a vocabulary's rows are long
+
+
+class RowLoss(Protocol):
+    """A loss between two rows of answers."""
+
+    @property
+    def softmax(self) -> bool:
+        """Whether rows are logits of a softmax."""
+        ...
+
+    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row, float64 `[rows]`; both arguments are `[rows, columns]`."""
+        ...
+
+
+class KL:
+    """KL(softmax(reference) || softmax(found)) in nats."""
+
+    softmax = True
+
+    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """Return the divergence of each row, float64 `[rows]`."""
+        return kl_divergence(reference, found)
+
+
+@dataclass(frozen=True, slots=True)
+class SquaredDistance:
+    """Squared distance of two rows.
+
+    Attributes:
+        relative: to the squared length of the reference's row.
+    """
+
+    relative: bool
+    softmax: bool = False
+
+    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """Return the distance of each row, float64 `[rows]`."""
+        before = reference.double()
+        distance: torch.Tensor = (found.double() - before).square().sum(-1)
+        return distance / before.square().sum(-1) if self.relative else distance
+
+    def scale(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the root of the loss' curvature, float64 `[rows, 1]`: √2, or √2 over the length of each row.
+
+        Args:
+            values: the reference's rows, `[rows, columns]`.
+        """
+        if not self.relative:
+            return torch.full((len(values), 1), 2**0.5, dtype=torch.float64, device=values.device)
+        length: torch.Tensor = values.detach().double().norm(dim=-1, keepdim=True)
+        return 2**0.5 / length
+
+
+def kl_divergence(reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Return KL(softmax(reference) || softmax(found)) of each row in nats, float64 `[rows]`.
+
+    In float64: in float32 small divergences drown in rounding and turn negative.
+
+    Args:
+        reference: logits `[rows, columns]`.
+        found: likewise.
+    """
+    parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(found, ROWS_TOGETHER), strict=True)
+    return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])
+
+
+def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    return (log_p.exp() * (log_p - log_q)).sum(-1)

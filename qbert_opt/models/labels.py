@@ -1,0 +1,202 @@
+"""Labels of a data set to outputs of a head: all by name or all by id, decided once for the whole set.
+
+    by name     every label is a name in `id2label`, as written or but for case and outer blanks
+    by id       every label is an id, `0` to `C - 1`, as written, as a float (`1.0`), or as `LABEL_1`
+
+Labels that can be read both ways, with different results, are refused: a guess would be a wrong accuracy that looks
+right. `LABEL_k` always means id k unless it is a name, so that any label can be written without doubt.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..errors import InputFileError
+
+Reading = dict[str, int]  # output of each label
+
+_ID = re.compile(r"(0|[1-9][0-9]*)(?:\.0+)?")
+_PLACEHOLDER = re.compile(r"label_(0|[1-9][0-9]*)", re.IGNORECASE)
+SHOWN_NAMES = 8
+
+
+def label_reading(
+    names: Sequence[str], labels: Sequence[Sequence[str]], *, source: str, model: str, what: str = "label"
+) -> Reading:
+    """Decide how the labels of a data set are read.
+
+    Args:
+        names: of the head's outputs, in their order.
+        labels: those of each sample of the whole data set, not only of the samples that are used.
+        source: the data set.
+        model: the model.
+        what: label or tag.
+
+    Returns:
+        The output of each distinct label.
+
+    Raises:
+        InputFileError: a label that the model does not know, names mixed with ids, a name that several outputs share,
+            or labels that mean something else by name than by id.
+    """
+    distinct = tuple(dict.fromkeys(label for sample in labels for label in sample))
+    by_name = _by_name(names, distinct, source, model, what)
+    by_id = _by_id(len(names), distinct, _ID)
+    if by_name is not None and by_id is not None and by_name != by_id:
+        label = next(label for label in distinct if by_name[label] != by_id[label])
+        raise InputFileError(
+            f"{source}: {what} {label!r} is the name of output {by_name[label]} of {model} and also the id of output "
+            f"{names[by_id[label]]!r}. Write ids as LABEL_{by_id[label]}, or names that are no numbers."
+        )
+    reading = by_name or by_id or _by_id(len(names), distinct, _PLACEHOLDER)
+    if reading is None:
+        raise InputFileError(_unreadable(names, labels, distinct, source, model, what))
+    return reading
+
+
+def label_ids(
+    names: Sequence[str],
+    labels: Sequence[str],
+    *,
+    whole: Sequence[str] | None = None,
+    source: str,
+    model: str,
+) -> list[int]:
+    """Return the head's output of each label.
+
+    Args:
+        names: of the head's outputs, in their order.
+        labels: those to be read.
+        whole: the labels of the whole data set that these are from; these by default.
+        source: the data set.
+        model: the model.
+
+    Raises:
+        InputFileError: see `label_reading`; names the first such sample.
+    """
+    every = [(label,) for label in (labels if whole is None else whole)]
+    reading = label_reading(names, every, source=source, model=model)
+    return [reading[label] for label in labels]
+
+
+def numbers(labels: Sequence[str], source: str) -> list[float]:
+    """Return the labels of a regression.
+
+    Raises:
+        InputFileError: one is no finite number.
+    """
+    values = []
+    for row, label in enumerate(labels):
+        try:
+            value = float(label)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputFileError(
+                f"{source}: sample {row + 1} has label {label!r}. This model answers with numbers; give finite numbers "
+                "such as 2.5 as labels."
+            )
+        values.append(value)
+    return values
+
+
+def output_order(names: Sequence[str], reference: Sequence[str], model: str, reference_model: str) -> list[int]:
+    """Return where each output of a model is among a reference's, by name.
+
+    Args:
+        names: of the model's outputs, in their order.
+        reference: of the reference's.
+        model: the model.
+        reference_model: the reference.
+
+    Returns:
+        For each output of the model the reference's output of that name.
+
+    Raises:
+        InputFileError: the names differ, or are in another order although several outputs share one.
+    """
+    if tuple(names) == tuple(reference):
+        return list(range(len(names)))
+    different = sorted(set(names) ^ set(reference))
+    if different or len(set(names)) < len(names) or len(names) != len(reference):
+        reason = f"{different[0]!r} is the name of an output of only one" if different else "a name occurs twice"
+        raise InputFileError(
+            f"{model} answers with {_shown(names)}, its reference {reference_model} with {_shown(reference)}: "
+            f"{reason}. Give both the same names in id2label."
+        )
+    places = {name: index for index, name in enumerate(reference)}
+    return [places[name] for name in names]
+
+
+def sorted_names(labels: Iterable[str]) -> list[str]:
+    """Return the names of a new head's outputs: sorted, ids by number, so that id k is output k where all occur."""
+    distinct = set(labels)
+    if all(_ID.fullmatch(label) for label in distinct):
+        return sorted(distinct, key=lambda label: (float(label), label))
+    return sorted(distinct)
+
+
+def _by_name(names: Sequence[str], labels: Sequence[str], source: str, model: str, what: str) -> Reading | None:
+    """Read labels as names, as written or else but for case and outer blanks; None where one is no name."""
+    for plain in (str, _plain):
+        known: dict[str, int] = {plain(name): index for index, name in enumerate(names)}
+        if not all(plain(label) in known for label in labels):
+            continue
+        count = Counter(map(plain, names))
+        for label in labels:
+            if count[plain(label)] > 1:
+                outputs = [str(index) for index, name in enumerate(names) if plain(name) == plain(label)]
+                raise InputFileError(
+                    f"{source}: {what} {label!r} is the name of outputs {' and '.join(outputs)} of {model}. "
+                    "Give its outputs different names in id2label, or label by id."
+                )
+        return {label: known[plain(label)] for label in labels}
+    return None
+
+
+def _by_id(outputs: int, labels: Sequence[str], form: re.Pattern[str]) -> Reading | None:
+    """Read labels as ids; None where one is none."""
+    reading: Reading = {}
+    for label in labels:
+        match = form.fullmatch(label.strip())
+        if match is None or len(match[1]) > len(str(outputs)) or int(match[1]) >= outputs:
+            return None
+        reading[label] = int(match[1])
+    return reading
+
+
+def _unreadable(
+    names: Sequence[str], samples: Sequence[Sequence[str]], labels: Sequence[str], source: str, model: str, what: str
+) -> str:
+    """Say why labels are neither all names nor all ids."""
+    by_name = _known(lambda label: _by_name(names, [label], source, model, what), labels)
+    by_id = _known(lambda label: _by_id(len(names), [label], _ID), labels)
+
+    def first(label: str) -> str:
+        number = next(index for index, mine in enumerate(samples, 1) if label in mine)
+        return f"sample {number} has {what} {label!r}"
+
+    unknown = next((label for label in labels if not by_name[label] and not by_id[label]), None)
+    if unknown is not None:
+        return (
+            f"{source}: {first(unknown)}. {model} knows {_shown(names)}, or ids 0 to {len(names) - 1}. "
+            "Correct it, or give the model that these labels belong to."
+        )
+    name = next(label for label in labels if not by_id[label])
+    number = next(label for label in labels if not by_name[label])
+    return f"{source}: {first(name)}, a name, and {first(number)}, an id of {model}. Label all by name or all by id."
+
+
+def _known(read: Callable[[str], Reading | None], labels: Sequence[str]) -> Mapping[str, bool]:
+    return {label: read(label) is not None for label in labels}
+
+
+def _plain(label: str) -> str:
+    return label.strip().casefold()
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (" …" if len(names) > SHOWN_NAMES else "")

@@ -1,0 +1,162 @@
+"""What goes into a model, what comes out of it, and what would be right: the nouns that all heads share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+OutputKind = Literal["classes", "tags", "spans", "vocabulary", "regression", "embeddings"]
+IMPOSSIBLE = -1e30  # logit of a position that cannot be the answer; finite, so that 0 * difference stays 0
+NONE = -100  # a row whose answer is not among its columns; what torch's losses ignore
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Token ids and mask of a few samples, padded to the longest of them.
+
+    A sample is one text or pair; a long text that is searched for an answer is several samples, its windows.
+
+    Attributes:
+        inputs: what the tokenizer made for the model, each int64 `[B, T]`.
+        indices: number of each sample, `[B]`; its position in the list of texts, unless `texts` says otherwise.
+        positions: bool `[B, T]`, True where a label belongs: first sub-words for tags, the searched text and [CLS] for
+            spans, masked tokens for vocabularies; None where labels belong to samples.
+        texts: position of each sample's text in the list of texts, `[B]`; None where samples and texts are the same.
+        lost: what of each sample was cut away, `[B]`: words of tags, tokens otherwise; empty where nothing can be cut.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    indices: tuple[int, ...]
+    positions: torch.Tensor | None = None
+    texts: tuple[int, ...] | None = None
+    lost: tuple[int, ...] = ()
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """Bool `[B, T]`: True at real tokens. Padding must not enter any statistic."""
+        return self.inputs["attention_mask"].bool()
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """Positions that carry a label, bool `[B, T]`.
+
+        Raises:
+            ValueError: labels belong to samples.
+        """
+        if self.positions is None:
+            raise ValueError("these batches have labels per sample, not per position")
+        return self.positions
+
+    def take(self, rows: Sequence[int]) -> TokenBatch:
+        """Return some of the samples, padded as in this batch.
+
+        Args:
+            rows: places of the samples in this batch.
+        """
+        where = torch.tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            inputs={name: tensor[where] for name, tensor in self.inputs.items()},
+            indices=tuple(self.indices[row] for row in rows),
+            positions=None if self.positions is None else self.positions[where],
+            texts=None if self.texts is None else tuple(self.texts[row] for row in rows),
+            lost=tuple(self.lost[row] for row in rows) if self.lost else (),
+        )
+
+    def select(self, wanted: Sequence[bool]) -> TokenBatch:
+        """Return the samples that are marked, padded as in this batch."""
+        return self.take([row for row, take in enumerate(wanted) if take])
+
+    def split(self, size: int) -> Iterator[TokenBatch]:
+        """Yield batches of at most `size` samples, padded as this one."""
+        for start in range(0, len(self.indices), size):
+            yield self.take(range(start, min(start + size, len(self.indices))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """Answers of a model to some samples.
+
+    Attributes:
+        kind: what the rows are.
+        values: float `[rows, columns]`.
+        samples: int64 `[rows]`, the sample that each row belongs to, ascending; a sample without labelled positions
+            has no row.
+        num_samples: samples in all, those without rows included.
+        texts: int64 `[rows]`, the text that each row belongs to; None where samples and texts are the same.
+    """
+
+    kind: OutputKind
+    values: torch.Tensor
+    samples: torch.Tensor
+    num_samples: int
+    texts: torch.Tensor | None = None
+
+    @property
+    def by_text(self) -> torch.Tensor:
+        """The text that each row belongs to, int64 `[rows]`."""
+        return self.samples if self.texts is None else self.texts
+
+    @property
+    def num_texts(self) -> int:
+        """Texts that these are answers to."""
+        return self.num_samples if self.texts is None else len(set(self.texts.tolist()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanWindow:
+    """One window of a text that is searched.
+
+    Attributes:
+        question: number of the question among the texts.
+        text: all characters of the text.
+        offsets: int32 `[T, 2]`, the characters `[start, end)` of each token; (0, 0) outside of the text.
+        accepted: the accepted answers; none where the text does not answer the question.
+        none: place of the token whose score stands for "no answer"; None without one.
+    """
+
+    question: int
+    text: str
+    offsets: NDArray[np.int32]
+    accepted: tuple[str, ...]
+    none: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """Right answers.
+
+    Attributes:
+        kind: of the outputs.
+        rows: the right column of each row, int64; the number itself for regressions, float64; `NONE` where the answer
+            is not among the columns.
+        samples: the sample that each row belongs to, int64, ascending.
+        names: names of the columns of classes and tags.
+        words: for tags: which words of each sample have a row.
+        tags: for tags: the tags of all words of each sample, those that were cut away included.
+        spans: for spans: each window.
+        answerable: for spans: whether every question of the data set has an answer, so that none is no answer.
+    """
+
+    kind: OutputKind
+    rows: torch.Tensor
+    samples: torch.Tensor
+    names: tuple[str, ...] = ()
+    words: tuple[tuple[int, ...], ...] = ()
+    tags: tuple[tuple[str, ...], ...] = ()
+    spans: tuple[SpanWindow, ...] = ()
+    answerable: bool = True
+
+    def of(self, found: Outputs) -> torch.Tensor:
+        """Return the right answers of some rows, those of one batch for example, in their order."""
+        given = found.samples.cpu().numpy()
+        firsts = np.flatnonzero(np.diff(given, prepend=-1))
+        counts = np.diff(firsts, append=len(given))
+        starts = np.searchsorted(self.samples.numpy(), given[firsts])
+        parts = [self.rows[a : a + n] for a, n in zip(starts.tolist(), counts.tolist(), strict=True)]
+        return torch.cat(parts) if parts else self.rows[:0]

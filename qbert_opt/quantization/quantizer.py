@@ -1,0 +1,50 @@
+"""What a quantizer must define: one file of `quantization/methods`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from ..runtime.plugins import load_as
+from ..spec.choices import Form, Layout
+from .quantized_matrix import QuantizedMatrix
+
+
+class Quantizer(Protocol):
+    """Rounds a matrix under every layout of a plan or a grid.
+
+    Attributes:
+        NEEDS_GRAM: whether it wants second moments of the matrix's inputs on calibration text.
+        FORMS: what its ranges can store, the usual form first.
+        GRADIENT_SHARE: how strongly those moments weight tokens by their squared gradient, 0 (not) to 1.
+    """
+
+    NEEDS_GRAM: bool
+    FORMS: tuple[Form, ...]
+    GRADIENT_SHARE: float
+
+    def quantize(
+        self, weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
+    ) -> list[QuantizedMatrix]:
+        """Quantize one matrix.
+
+        Args:
+            weight: float32 `[rows, columns]`.
+            layouts: bits, groups and form of each result.
+            gram: second moments of the inputs, float32 `[columns, columns]`, where `NEEDS_GRAM`.
+
+        Returns:
+            One result per layout, in their order.
+        """
+        ...
+
+
+def quantizer(name: str) -> Quantizer:
+    """Load a quantizer by name.
+
+    Raises:
+        UsageError: there is no such quantizer.
+    """
+    return load_as("quantizers", name, Quantizer)

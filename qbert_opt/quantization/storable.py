@@ -1,0 +1,93 @@
+"""Weights that fp16 cannot hold, found before anything is scored or quantized.
+
+Scales, offsets and codebooks are stored in fp16, and so is every tensor that is not quantized. Beyond ±65504 they would
+be infinite, and a model with one infinite row of a table answers NaN as soon as a text reads that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from ..errors import InputFileError, UsageError
+from ..models.layers import as_matrix
+from ..spec.choices import Choice, Layout
+from ..spec.profiles import ModelProfile
+from ..spec.tables import TABLE_CHOICE
+from .quantized_matrix import grouped, stored_range
+
+FP16_MAX = 65504.0
+
+
+def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) -> None:
+    """Refuse a model with a weight that cannot be stored.
+
+    Args:
+        model: float weights.
+        layouts: every way in which a matrix or embedding table may be stored, by module; every parameter that is no
+            such weight is stored in fp16.
+
+    Raises:
+        InputFileError: names the tensor, its largest value and the limit.
+    """
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach()
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputFileError(f"{name}: holds NaN or infinite values. Repair or retrain the model.")
+        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        module = name.removesuffix(".weight") if name.endswith(".weight") else ""
+        if module not in layouts:
+            if not fits_fp16(tensor):
+                raise InputFileError(
+                    f"{name}: holds a value of size {largest:.6g}; it is stored in fp16, whose limit is "
+                    f"{FP16_MAX:g}. Rescale or retrain the model."
+                )
+        elif largest > FP16_MAX / 2:  # below, even the widest range has a scale and an offset within the limit
+            for layout in layouts[module]:
+                if not _range_fits(as_matrix(tensor), layout):
+                    raise InputFileError(
+                        f"{name}: holds a value of size {largest:.6g}; at {layout.bits} bits and form {layout.form} a "
+                        f"scale or offset would be beyond fp16's limit of {FP16_MAX:g}. Rescale or retrain the model."
+                    )
+
+
+def possible_layouts(
+    profile: ModelProfile, choices: Sequence[Choice], table_choices: Sequence[Choice] = ()
+) -> dict[str, list[Layout]]:
+    """Return every way in which a plan may store each matrix and embedding table of a model, by module.
+
+    Args:
+        profile: of the model.
+        choices: of the matrices; those that do not divide a matrix are left out.
+        table_choices: of the tables; without any they are stored as tables that nobody scored.
+    """
+    layouts: dict[str, list[Layout]] = {}
+    for matrix in profile.matrices:
+        layouts[matrix.module] = []
+        for choice in choices:
+            with suppress(UsageError):
+                layouts[matrix.module].append(choice.layout(matrix.rows, matrix.columns, heads=profile.heads))
+    for table in profile.tables:
+        layouts[table.module] = []
+        for choice in table_choices or (TABLE_CHOICE,):
+            with suppress(UsageError):
+                layouts[table.module].append(choice.layout(table.rows, table.columns, heads=1))
+    return layouts
+
+
+def fits_fp16(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is finite once it is rounded to fp16."""
+    return bool(torch.isfinite(tensor.half()).all())
+
+
+def _range_fits(weight: torch.Tensor, layout: Layout) -> bool:
+    """Tell whether the range from the least to the greatest weight of each group can be stored."""
+    groups = grouped(weight.float(), layout)
+    low, high = groups.amin(1), groups.amax(1)
+    if layout.form == "codebook":
+        return fits_fp16(low) and fits_fp16(high)
+    scale, offset = stored_range(low, high, layout)
+    return bool(torch.isfinite(scale).all() and torch.isfinite(offset).all())

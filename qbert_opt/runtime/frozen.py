@@ -1,0 +1,11 @@
+"""The base of every value that is written as JSON."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """An immutable value; fields that this version does not know are ignored, so that newer files can be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

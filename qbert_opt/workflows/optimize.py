@@ -1,0 +1,144 @@
+"""The whole path in one call: score, plan, quantize, measure, and export to an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoint.reader import load_quantized
+from ..costs.devices import load_device
+from ..costs.operations import Workload
+from ..data.texts import LabeledTexts, read_texts
+from ..engines.record import EngineRecord
+from ..evaluation.evaluate import Evaluation, evaluate, outputs
+from ..models.loading import LoadedModel, load_model
+from ..planning.budgets import parse_budget
+from ..planning.constraints import PlanConstraints
+from ..quantization.calibration import CalibrationPlan
+from ..runtime.files import check_free
+from ..runtime.progress import Progress, silent
+from ..spec.allocation import Allocation, write_allocation
+from ..spec.limits import Limits
+from ..spec.scores import ScoreTable, write_scores
+from .export import export_model
+from .quantize import plan_texts, quantize_model
+from .score import score_model
+from .solve import check_limits, solve_plans
+
+if TYPE_CHECKING:
+    from hwmodels import CostReport, Device
+
+SCORES, PLAN, QUANTIZED = "scores.json", "allocation.json", "quantized"
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """A quantized model with its plan, what was predicted of it and what was measured.
+
+    Attributes:
+        plan: the plan, with its proof and predicted loss.
+        predicted: cost on the device; None without a device.
+        measured: quality and loss of the quantized model against the float model, on `measured_on`.
+        measured_on: name of the text.
+        folder: where everything lies: `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
+        exported: how the exported files were checked; None where nothing was exported.
+    """
+
+    plan: Allocation
+    predicted: CostReport | None
+    measured: Evaluation
+    measured_on: str
+    folder: Path
+    exported: EngineRecord | None
+
+    @property
+    def quantized(self) -> Path:
+        """The quantized folder."""
+        return self.folder / QUANTIZED
+
+    def __str__(self) -> str:
+        """The result in a few lines."""
+        loss = self.measured.loss
+        lines = [
+            f"{self.folder}: {self.plan.total_bytes:,} bytes, {self.plan.average_bits:.2f} bits per encoder weight",
+            f"predicted loss {self.plan.predicted_loss:.4g} {self.plan.loss_unit}",
+        ]
+        if loss is not None:
+            lines.append(f"measured loss  {loss.value:.4g} [{loss.low:.4g}, {loss.high:.4g}] on {self.measured_on}")
+        if self.predicted is not None:
+            lines.append(f"predicted latency {1e3 * self.predicted.latency_s:.3g} ms on {self.predicted.device}")
+        if self.exported is not None:
+            lines.append(
+                f"exported to {self.exported.engine_label}, difference to PyTorch {self.exported.difference:.2g}"
+            )
+        return "\n".join(lines)
+
+
+def optimize(
+    model: str | Path | LoadedModel,
+    data: str | Path | LabeledTexts,
+    output: str | Path,
+    *,
+    budget: str | None = None,
+    device: str | Device | None = None,
+    engine: str | None = None,
+    test_data: str | Path | LabeledTexts | None = None,
+    limits: Limits | None = None,
+    constraints: PlanConstraints | None = None,
+    workload: Workload | None = None,
+    metric: str = "directional",
+    method: str = "gptq",
+    calibration: CalibrationPlan | None = None,
+    scores: ScoreTable | None = None,
+    progress: Progress = silent,
+) -> Optimized:
+    """Score a model, plan it, write the quantized model, measure it, and export it where an engine is named.
+
+    Args:
+        model: model folder, or a loaded model.
+        data: calibration text, unlike the text that the model was trained on; labels are not needed.
+        output: folder to make; must not exist, or be empty.
+        budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
+        device: target hardware: a name, a YAML file or a loaded device. Its own limits count.
+        engine: where to export to, for example `onnxruntime`; None exports nothing.
+        test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
+        limits: further limits; `budget` overrides its `encoder_bytes`.
+        constraints: what the plan must satisfy besides the limits.
+        workload: sentences and tokens of one inference.
+        metric: estimator of the loss.
+        method: quantizer.
+        calibration: how many texts fit the quantizer and how many score.
+        scores: a table that was made of this model and text before; None scores now.
+        progress: told what goes on.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        InputFileError: model, data or device cannot be read, or do not fit each other.
+        UsageError: nothing limits the plan, or an unknown name.
+    """
+    folder = Path(output)
+    check_free(folder)
+    target = load_device(device) if isinstance(device, str) else device
+    check_limits(limits or Limits(encoder_bytes=0 if budget else None), target, constraints or PlanConstraints())
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    texts = data if isinstance(data, LabeledTexts) else read_texts(data)
+    table = scores or score_model(
+        loaded, texts, metric=metric, method=method, calibration=calibration, progress=progress
+    )
+    limits = limits or Limits()
+    if budget is not None:
+        limits = replace(limits, encoder_bytes=parse_budget(budget, table.profile.encoder_elements, "`budget`"))
+    solved = solve_plans(table, limits, device=target, workload=workload, constraints=constraints)
+    folder.mkdir(exist_ok=True)
+    write_scores(table, folder / SCORES)
+    write_allocation(solved.plan, folder / PLAN)
+    quantize_model(loaded, solved.plan, texts, folder / QUANTIZED, progress=progress)
+    unseen = plan_texts(loaded, solved.plan, texts)[1] if test_data is None else test_data
+    held_out = unseen if isinstance(unseen, LabeledTexts) else read_texts(unseen)
+    reopened, _ = load_quantized(folder / QUANTIZED)
+    measured = evaluate(reopened, held_out, outputs(loaded, held_out))
+    exported = None
+    if engine is not None:
+        exported = export_model(folder / QUANTIZED, engine, folder / engine, texts=held_out, progress=progress)
+    return Optimized(solved.plan, solved.report, measured, held_out.name, folder, exported)

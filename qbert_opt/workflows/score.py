@@ -1,0 +1,57 @@
+"""Model folder and calibration text to a table of scores, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.texts import LabeledTexts, read_texts
+from ..models.loading import LoadedModel, load_model
+from ..quantization.calibration import CalibrationPlan, method_grid
+from ..runtime.progress import Progress, silent
+from ..scoring.sensitivity import measure_sensitivity
+from ..spec.activations import activation_grid
+from ..spec.scores import ScoreTable
+from ..spec.tables import table_grid
+
+
+def score_model(
+    model: str | Path | LoadedModel,
+    data: str | Path | LabeledTexts,
+    *,
+    metric: str = "directional",
+    method: str = "gptq",
+    calibration: CalibrationPlan | None = None,
+    activation_bits: Sequence[int] = (),
+    max_tokens: int | None = None,
+    progress: Progress = silent,
+) -> ScoreTable:
+    """Score every choice of every matrix and embedding table on the default grid of a quantizer.
+
+    Args:
+        model: model folder, or a loaded model.
+        data: calibration text, unlike the text that the model was trained on.
+        metric: estimator of the loss, a file in `scoring/metrics`.
+        method: quantizer, a file in `quantization/methods`.
+        calibration: how many texts fit the quantizer and how many score; by default 256 each.
+        activation_bits: widths of rounded inputs to score too, of 8 and 16.
+        max_tokens: where longer texts are cut, for a model folder; None is the model's own window.
+        progress: told which matrix is being scored.
+
+    Returns:
+        One score for each matrix and choice, in the table's `loss_unit`.
+
+    Raises:
+        InputFileError: model or data cannot be read, or do not fit each other.
+        UsageError: unknown metric or method, or too little text.
+    """
+    return measure_sensitivity(
+        model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens),
+        data if isinstance(data, LabeledTexts) else read_texts(data),
+        method_grid(method),
+        metric=metric,
+        plan=calibration or CalibrationPlan(256, 256, 0),
+        table_choices=table_grid(),
+        activation_choices=activation_grid(activation_bits),
+        progress=progress,
+    )

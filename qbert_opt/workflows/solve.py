@@ -1,0 +1,151 @@
+"""Scores, limits and a device to a plan, or to several, and what is needed to explain them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..costs.operations import Workload
+from ..costs.simulate import simulate_allocation
+from ..errors import UsageError
+from ..planning.constraints import PlanConstraints
+from ..planning.planner import allocation_of, solve_rounded, top_plans
+from ..planning.program import PlanningTask
+from ..planning.recipes import recipe_allocation
+from ..planning.solving import Plan, SolverOptions
+from ..spec.activations import ActivationChoice
+from ..spec.allocation import Allocation
+from ..spec.limits import Limits
+from ..spec.scores import ScoreTable
+
+if TYPE_CHECKING:
+    from hwmodels import CostReport, Device
+    from solvers import Refinement
+
+Refine = Callable[[PlanningTask, Plan], "tuple[Plan, Refinement]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """How many diverse plans are returned.
+
+    Attributes:
+        count: plans at most, the best first.
+        within: largest distance from the best value, as a share of it.
+        apart: matrices in which two plans differ at least; None is a tenth of them.
+    """
+
+    count: int
+    within: float = math.inf
+    apart: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A plan with what it was made of.
+
+    Attributes:
+        plan: the best plan.
+        others: the rest of the shortlist, best first.
+        report: what the plan costs on the device; None without a device.
+        program: the solved program; None for a recipe, which is a rule.
+        refinement: what local search measured; None where nothing was refined.
+    """
+
+    plan: Allocation
+    others: tuple[Allocation, ...]
+    report: CostReport | None
+    program: Plan | None
+    refinement: Refinement | None
+
+    @property
+    def plans(self) -> tuple[Allocation, ...]:
+        """The whole shortlist, best first."""
+        return (self.plan, *self.others)
+
+
+def solve_plans(
+    scores: ScoreTable,
+    limits: Limits,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    constraints: PlanConstraints | None = None,
+    activations: Sequence[ActivationChoice] = (),
+    options: SolverOptions | None = None,
+    shortlist: Shortlist | None = None,
+    refine: Refine | None = None,
+) -> Solved:
+    """Solve for the best plan, a shortlist of diverse plans, or a plan improved by measuring.
+
+    Args:
+        scores: predicted loss of each choice.
+        limits: limits on bytes, latency, memory, energy and traffic; the device's own limits count too.
+        device: target hardware, or None.
+        workload: sentences and tokens of one inference.
+        constraints: what the plan must satisfy besides the limits.
+        activations: choices for the inputs of matrices; none leaves them in floating point.
+        options: solver, time limit and gap.
+        shortlist: asks for several plans.
+        refine: local search on measured loss, applied to the best plan.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
+        UsageError: constraints that leave no choice, or limits that need a device.
+    """
+    task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
+    options = options or SolverOptions()
+    task, program, inputs = solve_rounded(task, options, activations)
+    rivals: list[Plan] = []
+    if shortlist is not None:
+        rivals = top_plans(task, program, options, shortlist.count, shortlist.within, shortlist.apart)[1:]
+    refinement = None
+    if refine is not None:
+        program, refinement = refine(task, program)
+    refined = refinement is not None and bool(refinement.accepted)
+    plan = allocation_of(task, program, inputs, answer=not refined)
+    others = tuple(allocation_of(task, rival, inputs, answer=False) for rival in rivals)
+    return Solved(plan, others, program.report, program, refinement)
+
+
+def solve_recipe(
+    scores: ScoreTable,
+    recipe: str,
+    limits: Limits,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    activations: Sequence[ActivationChoice] = (),
+) -> Solved:
+    """Make a plan by a published rule instead of the program.
+
+    Args:
+        scores: predicted loss of each choice.
+        recipe: `qbert-2/3`, `qbert-2/4` or `uniform:CHOICE`.
+        limits: only byte limits are used.
+        device: target hardware, or None.
+        workload: sentences and tokens of one inference.
+        activations: choices for the inputs of matrices.
+
+    Raises:
+        InfeasibleError: the rule's smallest plan is too large.
+        UsageError: unknown recipe, or scores that it cannot use.
+    """
+    plan = recipe_allocation(scores, recipe, limits, device=device, workload=workload, activations=activations)
+    report = None
+    if device is not None:
+        report = simulate_allocation(plan, device, workload or Workload(), inferences_per_s=limits.inferences_per_s)
+    return Solved(plan, (), report, None, None)
+
+
+def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:
+    """Refuse a question that nothing limits: its answer would be the largest choice everywhere.
+
+    Raises:
+        UsageError: neither a limit, nor a device, nor a largest loss.
+    """
+    unlimited = limits == Limits(inferences_per_s=limits.inferences_per_s)
+    if unlimited and device is None and constraints.max_loss is None and constraints.least is None:
+        raise UsageError("solve: no limit given. Give `budget`, for example 25MB, or `device`.")

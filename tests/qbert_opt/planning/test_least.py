@@ -1,0 +1,45 @@
+"""The reverse question: least latency or bytes under a loss, and what its limit says."""
+
+import pytest
+
+from qbert_opt.data.reference import reference_scores
+from qbert_opt.errors import InfeasibleError
+from qbert_opt.planning.planner import allocate
+from qbert_opt.spec.limits import Limits, shown_apart
+
+
+@pytest.fixture(scope="module")
+def fastest():
+    """Least latency on the bundled device with much loss allowed."""
+    from hwmodels.device import load_device
+
+    few = {"bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
+    return [
+        allocate(reference_scores(), Limits(), device=load_device("car-soc"), least="latency", max_loss=most, **few)
+        for most in (0.0005, 0.02, 0.2)
+    ]
+
+
+def test_of_equal_latencies_the_least_loss_is_taken(fastest):
+    """A loss that is allowed is not spent on a thousandth of the latency."""
+    _, some, much = fastest
+    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.005
+    for plan in fastest:
+        assert plan.device.latency_bound_s <= plan.lower_bound * (1 + 2.1e-3)
+        assert plan.status == ("optimal" if plan.gap <= 1e-6 else "feasible")
+
+
+def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
+    """At a few per cent of what is allowed nothing binds; under a tight limit it does."""
+    binds = [plan.limits[0].binds for plan in fastest]
+    assert binds == [fastest[0].lower_bound > 1.001 * fastest[2].lower_bound, False, False]
+
+
+def test_the_nearest_feasible_value_differs_from_the_limit():
+    """Two figures that a message tells apart have digits that differ, and what it advises works."""
+    with pytest.raises(InfeasibleError) as stop:
+        allocate(reference_scores(), Limits(encoder_bytes=21_230_000))
+    assert "21,230,000 bytes is below the floor: nearest feasible 21,233,952 bytes" in str(stop.value)
+    assert allocate(reference_scores(), Limits(encoder_bytes=21_233_952)).encoder_bytes == 21_233_952
+    assert shown_apart("latency_s", 0.0100001, 0.0100002) == ["0.0100001 s", "0.0100002 s"]
+    assert shown_apart("encoder_bytes", 2e6, 3e6) == ["2.00 MB", "3.00 MB"]
