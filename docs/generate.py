@@ -34,7 +34,7 @@ DOCUMENTS = {
     "measured.json": (
         "qbert_opt.planning.measured_points",
         "MeasuredPoints",
-        "you, for `pareto --measured`, `report --measured`",
+        "`evaluate --json`, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
@@ -54,8 +54,9 @@ PLUGINS = {
 
 COMMANDS = """# Commands
 
-`qbert-opt VERB --help` says the same. Exit codes: 0 done, 2 usage, 3 infeasible, 4 bad input file, 1 a bug of ours,
-130 interrupted.
+`qbert-opt VERB --help` says the same. Exit codes: 0 done (also where the reader of a pipe, such as `head`, has
+enough), 2 usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug of ours, 130
+interrupted (Ctrl-C), 143 terminated.
 """
 FILES = """# File formats
 

@@ -83,7 +83,7 @@ def read_record(folder: str | Path) -> EngineRecord:
         InputFileError: malformed, of an unknown schema, or a file is missing, differs or is not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=(OLD_SCHEMA,))
+    record = read_document(root / RECORD, EngineRecord, SCHEMA, older={OLD_SCHEMA: dict})
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
             f"{folder}: is of the older schema {OLD_SCHEMA}; changes of its config and tokenizer would not be noticed. "

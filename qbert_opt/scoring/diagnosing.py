@@ -15,6 +15,7 @@ from ..curvature.lanczos import least_vector, quadrature
 from ..curvature.losses import LabelledLoss
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
+from ..models.batches import num_cut
 from ..models.loading import LoadedModel, tokenized
 from ..models.structure import profile_model
 from ..models.targets import read_targets
@@ -97,6 +98,7 @@ def diagnose(
     names = _modules(profile, plan.layer)
     [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed)
     batches = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
+    cut = num_cut(batches)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
         raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
@@ -142,7 +144,7 @@ def diagnose(
         spectrum=spectrum,
         surface=surface,
         descent=descent,
-        warnings=tuple(_warnings(pairs[0].value, descent)),
+        warnings=(*_cut(loaded, cut, plan), *_warnings(pairs[0].value, descent)),
         seed=plan.seed,
         commit=code_commit(),
         version=code_version(),
@@ -225,6 +227,11 @@ def _downward(operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum
         return None
     vector = least_vector(operator, plan.steps, plan.seed + 1 + leasts.index(min(leasts)))
     return EigenPair(float(vector @ (operator @ vector)), vector)
+
+
+def _cut(loaded: LoadedModel, cut: int, plan: DiagnosisPlan) -> list[str]:
+    """Say how many texts were cut."""
+    return [f"{cut} of {plan.num_samples} texts were cut to {loaded.longest} tokens."] if cut else []
 
 
 def _warnings(top: float, descent: Descent | None) -> Iterator[str]:

@@ -96,7 +96,7 @@ def fine_tune(
             found = answers(head, model, batch)
             loss = torch.nn.functional.cross_entropy(found.values, targets.of(found), ignore_index=NONE)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

@@ -35,6 +35,7 @@ def command(
     from ...device_profiling.benches import find_bench
     from ...device_profiling.calibrate import calibrate
     from ...reports.calibration import calibration_lines
+    from ...reports.printing import print_lines
     from ...runtime.files import atomic_file, check_folder
     from ..progress import progress
 
@@ -44,5 +45,4 @@ def command(
         found = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
     with atomic_file(out) as temporary:
         temporary.write_text(found.text, encoding="utf-8")
-    for line in calibration_lines(found, str(out)):
-        typer.echo(line)
+    print_lines(calibration_lines(found, str(out)))
