@@ -10,9 +10,9 @@ from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.outputs import collect
 from qbert_opt.runtime import plugins
+from qbert_opt.training.arithmetic import exact_arithmetic, training_arithmetic
 from qbert_opt.training.block_errors import plain, sensitivity
 from qbert_opt.training.blocks import block_names
-from qbert_opt.training.arithmetic import exact_arithmetic, training_arithmetic
 from qbert_opt.training.loop import Held, TrainingRun
 from qbert_opt.training.losses import answer_loss, relative_error
 from qbert_opt.training.run_state import read_state
