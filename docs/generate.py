@@ -47,6 +47,9 @@ PLUGINS = {
     "engines": "qbert_opt/engines/backends",
     "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
+    "training_steps": "qbert_opt/training/steps",
+    "training_quantizers": "qbert_opt/training/quantizers",
+    "block_errors": "qbert_opt/training/block_errors",
 }
 
 COMMANDS = """# Commands

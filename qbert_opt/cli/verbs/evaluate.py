@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
+
+if TYPE_CHECKING:
+    from ...data.texts import LabeledTexts
 
 
 def command(
@@ -71,7 +74,9 @@ def command(
         truth = reference_outputs(original, subject, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
     found = evaluate(subject, texts, truth)
-    predicted = "-" if plan is None or plan.loss_unit != found.loss_unit else f"{plan.predicted_loss:.3g}"
+    trained = _trained_on(folder, texts)
+    void = plan is None or plan.loss_unit != found.loss_unit or trained
+    predicted = "-" if plan is None or void else f"{plan.predicted_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
     rows.append((folder, found, f"{size:,}", predicted))
     timings = []
@@ -110,3 +115,25 @@ def command(
     if not timings:
         return
     print_lines(timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s))
+
+
+def _trained_on(folder: str, texts: LabeledTexts) -> bool:
+    """Tell whether training changed a folder's codes, so that the plan's prediction is of other ones.
+
+    Warns:
+        QbertOptWarning: it was trained on the very texts that it is measured on.
+    """
+    import warnings
+
+    from ...checkpoint.reader import is_quantized
+    from ...checkpoint.record import read_record
+    from ...errors import QbertOptWarning
+
+    training = read_record(Path(folder)).training if is_quantized(folder) else None
+    if training is not None and texts.sha256 in training.drawn_from:
+        warnings.warn(
+            f"{texts.name}: is text that {folder} was trained on; what is measured on it is too good. Give other text.",
+            QbertOptWarning,
+            stacklevel=2,
+        )
+    return training is not None

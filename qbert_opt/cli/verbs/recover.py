@@ -52,6 +52,7 @@ def command(
     """
     from ...data.texts import read_texts
     from ...models.loading import load_model
+    from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
     from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
@@ -70,8 +71,7 @@ def command(
     texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
     with progress("training", quiet=quiet) as tell:
         found = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
-    for line in recovery_lines(found):
-        typer.echo(line)
+    print_lines(recovery_lines(found))
 
 
 def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:
