@@ -1,6 +1,6 @@
 """A fresh process that opens and runs one model and reports time and memory.
 
-Run as `python -m qbert_opt.engines.child_process`. Reads one JSON request from stdin and writes one JSON line to stdout.
+Run as `python -m qbert_opt.engines.child_process`. Reads a JSON request from stdin and writes one JSON line to stdout.
 It imports only what serving needs, since memory and load time would mean nothing in a process that has imported torch
 for another purpose.
 """

@@ -117,9 +117,7 @@ class Builder:
         repeats = matrix.group_size // block
         codes = matrix.codes
         shift = 2 ** (width - 1) - matrix.zero if isinstance(matrix.zero, int) else 2**width
-        own_zero = (
-            int(codes.max()) + shift < 2**width
-        )  # shifted to the kernels' default zero point, so that none is stored
+        own_zero = int(codes.max()) + shift < 2**width  # shift to the kernels' default zero, stored nowhere
         if own_zero:
             codes = codes + np.uint8(shift)
         blocks = matrix.columns // block

@@ -78,9 +78,7 @@ class _Compiled:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        if (
-            activations != "int8"
-        ):  # planned: inputs with a range are rounded in the graph, all others stay in floating point
+        if activations != "int8":  # planned: the graph rounds inputs that have a range, others stay float
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = COARSE if activations == "int8-coarse" else 0
         self._alive = alive
         compiled = ov.Core().compile_model(model, "CPU", settings)

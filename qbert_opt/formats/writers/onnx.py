@@ -34,7 +34,9 @@ def write(
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
 ) -> None:
-    """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`; see `Format.write`.
+    """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`.
+
+    See `Format.write`.
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
@@ -124,5 +126,5 @@ def _replace(builder: Any, node: Any, module: str, matrix: AffineMatrix, arrays:
         builder.rows(node.input[1], module, matrix, node.output[0])
     else:
         raise InputFileError(
-            f"{module}: the converted graph uses it in {node.op_type}, which is neither a product nor a table."
+            f"{module}: the converted graph uses it in {node.op_type}; only products and tables are supported."
         )

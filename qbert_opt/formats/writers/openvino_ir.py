@@ -95,7 +95,7 @@ def _large_constants(model: Any) -> dict[str, list[Any]]:
 
 
 def _halve(model: Any, weights: Weights) -> None:
-    """Store constants in float16 if that represents them exactly, as in the quantized folder; the compiler widens them."""
+    """Store constants in float16 if that is exact, as in the quantized folder; the compiler widens them again."""
     from openvino import opset13 as op
 
     for node in model.get_ordered_ops():
@@ -140,7 +140,7 @@ def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str) -> 
             new = weights.rows(node.input_value(1), matrix)
         else:
             raise InputFileError(
-                f"{module}: the converted graph uses it in {kind}, which is neither a product nor a table."
+                f"{module}: the converted graph uses it in {kind}; only products and tables are supported."
             )
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(new)
