@@ -119,7 +119,7 @@ def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
 
 
 def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; others are flattened."""
+    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`."""
     if _is_per_token(tensor, mask):
         return tensor.reshape(-1, tensor.shape[-1])[mask.flatten()]
     return tensor.reshape(-1, tensor.shape[-1])

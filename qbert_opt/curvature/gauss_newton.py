@@ -43,8 +43,8 @@ def gram_matrix(parts: Sequence[Callable[[], Sequence[SampleFactors]]], buffer_b
 def top_eigenvalue(gram: torch.Tensor, num_samples: int) -> Curvature:
     """Return the largest eigenvalue of the Gauss-Newton matrix.
 
-    Its standard error is that of the mean over samples of (J_n · u)² for a fixed eigenvector u, which is the first-order
-    change of the eigenvalue with the samples.
+    Its standard error is that of the mean over samples of (J_n · u)² for a fixed eigenvector u: the first-order change
+    of the eigenvalue with the samples.
 
     Args:
         gram: float64 `[N * F, N * F]`, see `gram_matrix`.

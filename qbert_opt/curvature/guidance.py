@@ -1,6 +1,6 @@
 """Second moments of inputs in which each token is weighted by its influence on the model's output.
 
-A quantization error ΔW changes the output by `Σ_t g_tᵀ ΔW a_t`. Plain second moments `Σ a aᵀ` weight all tokens equally;
+A quantization error ΔW changes the output by `Σ_t g_tᵀ ΔW a_t`. Plain second moments `Σ a aᵀ` weight all tokens alike;
 here token t has the weight `‖g_t‖²`, with the Gauss-Newton gradient g at the matrix's output (GuidedQuant, Kim et al.
 2025, with one group of outputs). No labels are needed.
 """

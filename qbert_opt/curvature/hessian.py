@@ -57,7 +57,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
 
     def gradient(self, batch: TokenBatch) -> tuple[torch.Tensor, ...]:
-        """Gradient of the summed loss of one batch, in the graph; zero for parameters that the loss does not depend on."""
+        """Gradient of the summed loss of one batch, in the graph; zero where the loss ignores a parameter."""
         return torch.autograd.grad(
             self._loss.summed(batch), self._parameters, create_graph=True, materialize_grads=True
         )
