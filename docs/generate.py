@@ -34,7 +34,7 @@ DOCUMENTS = {
     "measured.json": (
         "qbert_opt.planning.measured_points",
         "MeasuredPoints",
-        "you, for `pareto --measured`, `report --measured`",
+        "`evaluate --json`, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
@@ -51,8 +51,9 @@ PLUGINS = {
 
 COMMANDS = """# Commands
 
-`qbert-opt VERB --help` prints the same. Exit codes: 0 done, 2 usage, 3 infeasible, 4 bad input file, 1 a bug in
-qbert-opt, 130 interrupted, 143 terminated.
+`qbert-opt VERB --help` prints the same. Exit codes: 0 done (also when a pipe's reader, such as `head`, has enough), 2
+usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug in qbert-opt, 130
+interrupted (Ctrl-C), 143 terminated.
 """
 FILES = """# File formats
 

@@ -7,6 +7,8 @@ model. Without `register`, `from_pretrained` stops: the packed tensors have othe
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,34 @@ class FolderConfig(QuantizationConfigMixin):
 class FolderQuantizer(HfQuantizer):
     """Lets transformers fill packed modules from a quantized folder."""
 
+    _packed: Sequence[str] = ()
+
     def _process_model_before_weight_loading(
         self, model: nn.Module, checkpoint_files: list[str] | None = None, **_others: Any
     ) -> None:
         from ..spec.allocation import read_allocation
-        from .packed_modules import pack_modules
+        from .packed_modules import CODES_BUFFER, pack_modules, quantized_parts
         from .record import read_record
 
         if not checkpoint_files:
             raise InputFileError("from_pretrained: a quantized model is opened from its folder only.")
         folder = Path(checkpoint_files[0]).parent
         record = read_record(folder)
-        pack_modules(model, read_allocation(folder / record.plan), record.codes_name)
+        plan = read_allocation(folder / record.plan)
+        pack_modules(model, plan)
+        if record.codes_name != CODES_BUFFER:
+            self._packed = [part.module for part in quantized_parts(plan)]
+
+    def get_weight_conversions(self) -> list[Any]:
+        """Say which buffer a file's packed codes belong in: they have the name of the weight that they replace."""
+        from transformers.core_model_loading import WeightRenaming
+
+        from .packed_modules import CODES_BUFFER
+
+        if not self._packed:
+            return []
+        modules = "|".join(re.escape(module) for module in self._packed)
+        return [WeightRenaming(rf"^({modules})\.weight$", rf"\1.{CODES_BUFFER}")]
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """Codes and ranges stay as they are; what is in fp16 only to be small takes the model's type."""

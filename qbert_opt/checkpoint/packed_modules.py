@@ -13,15 +13,20 @@ from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
 from ..spec.choices import Layout
 from .stored_tensors import CODES, part_shapes, restored
 
+CODES_BUFFER = "codes"
+
 
 class Packed(nn.Module):
-    """A weight `[rows, columns]` as its file holds it; the buffers have the file's names, shapes and types."""
+    """A weight `[rows, columns]` as its file holds it: buffers of the file's shapes and types.
 
-    def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype, codes_name: str = CODES) -> None:
+    The codes are in the buffer `codes`; `weight` is what models expect under that name.
+    """
+
+    def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.layout, self.rows, self.columns, self.dtype = layout, rows, columns, dtype
         shapes = part_shapes(layout, rows, columns)
-        self.names = {part: codes_name if part == CODES else part for part in shapes}
+        self.names = {part: CODES_BUFFER if part == CODES else part for part in shapes}
         for part, (shape, kind) in shapes.items():
             self.register_buffer(self.names[part], torch.empty(shape, dtype=kind))
 
@@ -29,7 +34,8 @@ class Packed(nn.Module):
         """The packed tensors by part."""
         return {part: self.get_buffer(name) for part, name in self.names.items()}
 
-    def unpacked(self) -> torch.Tensor:
+    @property
+    def weight(self) -> torch.Tensor:
         """The weights `[rows, columns]` that the codes stand for; made anew at each call."""
         parts = self.held()
         matrix = restored(self.layout, self.rows, self.columns, {name: part.cpu() for name, part in parts.items()})
@@ -44,20 +50,20 @@ class PackedLinear(Packed):
 
     rounder: Rounder | None = None
 
-    def __init__(self, layout: Layout, original: nn.Linear, codes_name: str = CODES) -> None:
-        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype, codes_name)
+    def __init__(self, layout: Layout, original: nn.Linear) -> None:
+        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype)
         self.in_features, self.out_features, self.bias = original.in_features, original.out_features, original.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[..., rows]`."""
         if self.rounder is not None:
             (x,) = self.rounder(self, (x,))
-        return functional.linear(x, self.unpacked(), self.bias)
+        return functional.linear(x, self.weight, self.bias)
 
     def plain(self) -> nn.Linear:
         """The layer with float weights."""
         layer = nn.Linear(self.columns, self.rows, bias=self.bias is not None, device="meta", dtype=self.dtype)
-        layer.weight, layer.bias = nn.Parameter(self.unpacked(), requires_grad=False), self.bias
+        layer.weight, layer.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
         if self.rounder is not None:
             layer.register_forward_pre_hook(self.rounder)
         return layer
@@ -66,14 +72,14 @@ class PackedLinear(Packed):
 class PackedConv1d(Packed):
     """A convolution that keeps its positions, unpacked at each call; a row of its matrix holds an output's weights."""
 
-    def __init__(self, layout: Layout, original: nn.Conv1d, codes_name: str = CODES) -> None:
+    def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
         rows, columns = as_matrix(original.weight).shape
-        super().__init__(layout, rows, columns, original.weight.dtype, codes_name)
+        super().__init__(layout, rows, columns, original.weight.dtype)
         self.bias, self.shape, [self.dilation] = original.bias, tuple(original.weight.shape), original.dilation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[B, rows, T]` of `[B, channels, T]`."""
-        weight = self.unpacked().view(self.shape)
+        weight = self.weight.view(self.shape)
         return functional.conv1d(x, weight, self.bias, padding="same", dilation=self.dilation)
 
     def plain(self) -> nn.Conv1d:
@@ -83,22 +89,22 @@ class PackedConv1d(Packed):
             channels, rows, kernel, padding="same", dilation=self.dilation, bias=self.bias is not None,
             device="meta", dtype=self.dtype,
         )  # fmt: skip
-        layer.weight, layer.bias = nn.Parameter(self.unpacked().view(self.shape), requires_grad=False), self.bias
+        layer.weight, layer.bias = nn.Parameter(self.weight.view(self.shape), requires_grad=False), self.bias
         return layer
 
 
 class PackedEmbedding(Packed):
     """Rows of a packed table; only those that are read are unpacked, where rows start at whole bytes."""
 
-    def __init__(self, layout: Layout, original: nn.Embedding, codes_name: str = CODES) -> None:
-        super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype, codes_name)
+    def __init__(self, layout: Layout, original: nn.Embedding) -> None:
+        super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype)
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
         self.padding_idx = original.padding_idx
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""
         if self.layout.form == "zero-point" or self.columns * self.layout.bits % 8:
-            return functional.embedding(ids, self.unpacked())
+            return functional.embedding(ids, self.weight)
         used, places = torch.unique(ids, return_inverse=True)
         layout, held = self.layout, self.held()
         codes = held.pop(CODES).reshape(self.rows, -1)[used].reshape(-1)
@@ -116,7 +122,7 @@ class PackedEmbedding(Packed):
     def plain(self) -> nn.Embedding:
         """The table with float weights."""
         table = nn.Embedding(self.rows, self.columns, self.padding_idx, device="meta", dtype=self.dtype)
-        table.weight = nn.Parameter(self.unpacked(), requires_grad=False)
+        table.weight = nn.Parameter(self.weight, requires_grad=False)
         return table
 
 
@@ -131,7 +137,7 @@ class TiedLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The table's weights."""
-        return self.table[0].unpacked()
+        return self.table[0].weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[..., rows]`."""
@@ -148,13 +154,12 @@ def quantized_parts(allocation: Allocation) -> list[PlannedMatrix | PlannedTable
     return [*allocation.matrices, *allocation.tables]
 
 
-def pack_modules(model: nn.Module, allocation: Allocation, codes_name: str = CODES) -> None:
+def pack_modules(model: nn.Module, allocation: Allocation) -> None:
     """Replace what a plan quantized by modules that hold packed codes, still to be filled in.
 
     Args:
         model: a float model; changed.
         allocation: the plan.
-        codes_name: what the file calls the codes of a module.
 
     Raises:
         InputFileError: the model has no such module, or one of another shape.
@@ -176,7 +181,7 @@ def pack_modules(model: nn.Module, allocation: Allocation, codes_name: str = COD
                 f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
                 "Quantize the model anew."
             )
-        replace_module(model, original, kind(planned.layout, original, codes_name))  # type: ignore[arg-type]
+        replace_module(model, original, kind(planned.layout, original))  # type: ignore[arg-type]
     for item in allocation.activations:
         for name in item.modules:
             layer = model.get_submodule(name)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ..runtime.input_files import quoted
 from ..spec.allocation import Allocation, PlannedMatrix
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice, Form, parse_groupings
 
 FP16_BITS = 16
 COLUMN_SIZES = (16, 32, 64, 128, 256)
@@ -86,6 +87,21 @@ def ranges(
         for grouping in dict.fromkeys((*planned, *rows, *sizes)):
             for form in forms:
                 yield Offer(width, grouping, form, group_bits(width, form))
+
+
+def checked(offers: Mapping[str, Offer]) -> dict[str, Offer]:
+    """Refuse what a tool's reader took over from a file as it stands: names, bits and groupings of any type.
+
+    Raises:
+        ValueError: a module that is no name, or bits or a grouping that no matrix can have.
+    """
+    for module, offer in offers.items():
+        if not isinstance(module, str):
+            raise ValueError(f"module {quoted(str(module))} is no name")
+        if type(offer.bits) is not int or not 0 < offer.bits <= FP16_BITS:
+            raise ValueError(f"{quoted(module)}: {quoted(str(offer.bits))} is no number of bits")
+        parse_groupings(str(offer.grouping))
+    return dict(offers)
 
 
 def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer | None:

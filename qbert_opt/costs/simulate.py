@@ -126,6 +126,6 @@ def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Stora
     bits = name.removeprefix("int")
     if not name.startswith("int") or not bits.isdigit() or int(bits) not in LEGAL_BITS:
         legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
-        raise UsageError(f"--compare {name}: legal: {legal}.")
+        raise UsageError(f"`compare` {name}: legal: {legal}.")
     storage = Storage(Choice(int(bits), "rows:each", allocation.method))
     return {m.module: storage for m in allocation.matrices}, 16

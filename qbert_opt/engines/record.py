@@ -89,7 +89,7 @@ def read_record(folder: str | Path) -> EngineRecord:
         InputFileError: the record is malformed or of an unknown schema, or a file is missing, changed or not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=(OLD_SCHEMA,))
+    record = read_document(root / RECORD, EngineRecord, SCHEMA, older={OLD_SCHEMA: dict})
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
             f"{folder}: has the older schema {OLD_SCHEMA}; changes to its config and tokenizer would not be noticed. "

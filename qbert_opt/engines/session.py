@@ -71,7 +71,7 @@ def engine(name: str) -> Engine:
     """
     module = load_as("engines", name, Engine)
     if not module.usable():
-        raise UsageError(f"--engine {name}: the package is not installed. Install it with: {module.INSTALL}")
+        raise UsageError(f"`engine` {name}: the package is not installed. Install it with: {module.INSTALL}")
     return module
 
 
@@ -83,7 +83,7 @@ def exporting_format(name: str) -> Format:
     """
     format_name = engine(name).FORMAT
     if format_name is None:
-        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
+        raise UsageError(f"`engine` {name}: needs no export; it runs the quantized folder itself.")
     return file_format(format_name)
 
 

@@ -107,7 +107,7 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
     if matrix.codebook is not None:
         raise UsageError(
             f"{name}: is stored with form {layout.form}, whose values are arbitrary: integer kernels cannot run it. "
-            "Run it with --engine torch, or plan with --forms offset,symmetric,zero-point."
+            "Run it with `engine` torch, or plan with `forms` offset,symmetric,zero-point."
         )
     scale, offset, zero = matrix.scale.numpy(), matrix.offset.numpy(), matrix.zero.numpy()
     if layout.axis == "rows":
@@ -133,7 +133,7 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     Raises:
         UsageError: integer kernels cannot round its inputs in this way; names the matrix.
     """
-    alternative = "Use --activations int8 to let the engine round the inputs in its own way."
+    alternative = "Use `activations` int8 to let the engine round the inputs in its own way."
     if planned.low is None or planned.high is None:
         raise UsageError(
             f"{name}: its inputs are rounded per token, which no engine supports with packed weights. {alternative}"
@@ -143,7 +143,7 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     if matrix.scale.shape[1] > 1:
         raise UsageError(
             f"{name}: columns:{matrix.group_size} has several ranges per output row; static input ranges need one. "
-            f"Plan with --groupings rows:1,rows:heads,rows:128,rows:each. {alternative}"
+            f"Plan with `groupings` rows:1,rows:heads,rows:128,rows:each. {alternative}"
         )
     low, high = min(planned.low, 0.0), max(planned.high, 0.0)
     scale = max((high - low) / 255, SMALLEST_INPUT_SCALE)

@@ -74,31 +74,32 @@ def html_report(
 HEADINGS = (
     ("layer", True),
     ("matrix", False),
-    ("module", False),
-    ("rows × inputs", True),
     ("bits", True),
     ("groups", False),
-    ("method", False),
+    ("score", True),
+    ("± std error", True),
     ("bytes", True),
     ("kept", False),
-    ("predicted loss", True),
-    ("± std error", True),
+    ("method", False),
+    ("rows × inputs", True),
+    ("module", False),
 )
+"""What matters first: on a narrow screen the last columns are the ones to scroll to."""
 
 
 def _row(m: PlannedMatrix) -> list[dict[str, Any]]:
     cells: Sequence[tuple[object, object]] = (
         (m.block + 1, m.block + 1),
         (TITLES.get(m.kind, m.kind),) * 2,
-        (m.module,) * 2,
-        (f"{m.rows} × {m.columns}", m.rows * m.columns),
         (m.bits, m.bits),
         (m.grouping,) * 2,
-        (m.method + ("" if m.form == "offset" else f"/{m.form}"),) * 2,
-        (f"{m.bytes:,}", m.bytes),
-        ("on chip" if m.residency == "resident" else "streamed",) * 2,
         (f"{m.predicted_loss:.3g}", m.predicted_loss),
         (f"{m.std_error:.1g}", m.std_error),
+        (f"{m.bytes:,}", m.bytes),
+        ("on chip" if m.residency == "resident" else "streamed",) * 2,
+        (m.method + ("" if m.form == "offset" else f"/{m.form}"),) * 2,
+        (f"{m.rows} × {m.columns}", m.rows * m.columns),
+        (m.module,) * 2,
     )
     return [
         {"text": text, "key": key, "number": number} for (text, key), (_, number) in zip(cells, HEADINGS, strict=True)

@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,8 @@ from .locks import sole_writer
 MAX_JSON_BYTES = 256 * 2**20
 RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""What turns a document of an earlier schema into one of today's."""
 
 
 @contextmanager
@@ -95,14 +97,20 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_document(path: str | Path, kind: type[Document], schema: str, *, older: tuple[str, ...] = ()) -> Document:
+def read_document(
+    path: str | Path,
+    kind: type[Document],
+    schema: str,
+    *,
+    older: Mapping[str, Upgrade] | None = None,
+) -> Document:
     """Read a JSON document of a known schema.
 
     Args:
         path: file to read.
         kind: what the document holds.
         schema: that this version writes.
-        older: schemas that it reads too.
+        older: earlier schemas, each with what turns such a document into one of `schema`.
 
     Raises:
         InputFileError: missing, too large, no strict JSON, another schema, or a wrong field (names the first).
@@ -114,8 +122,11 @@ def read_document(path: str | Path, kind: type[Document], schema: str, *, older:
     except InputFileError as error:
         raise InputFileError(f"{error} Expected a {schema} document.") from None
     written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
-    if written not in (schema, *older):
+    upgrades = older or {}
+    if written not in (schema, *upgrades):
         raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
+    if written in upgrades:
+        text = json.dumps(upgrades[written](parsed))
     try:
         return kind.model_validate_json(text, strict=True)  # strict: "5" and true are no numbers
     except ValidationError as error:

@@ -15,6 +15,7 @@ from ..curvature.lanczos import least_vector, quadrature
 from ..curvature.losses import LabelledLoss
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
+from ..models.batches import num_cut
 from ..models.loading import LoadedModel, tokenized
 from ..models.structure import profile_model
 from ..models.targets import read_targets
@@ -89,7 +90,7 @@ def diagnose(
     """
     if plan.points < 3 or plan.points % 2 == 0:
         raise UsageError(
-            f"--points {plan.points}: must be odd and at least 3; the model itself is the point in the middle."
+            f"`points` {plan.points}: must be odd and at least 3; the model itself is the point in the middle."
         )
     if not loaded.head.spec.loss.softmax:
         raise UsageError(
@@ -100,9 +101,10 @@ def diagnose(
     names = _modules(profile, plan.layer)
     [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed)
     batches = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
+    cut = num_cut(batches)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
-        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
+        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with `label_column`.")
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
     shares = MemoryShares(memory_limit_bytes)
@@ -145,7 +147,7 @@ def diagnose(
         spectrum=spectrum,
         surface=surface,
         descent=descent,
-        warnings=tuple(_warnings(pairs[0].value, descent)),
+        warnings=(*_cut(loaded, cut, plan), *_warnings(pairs[0].value, descent)),
         seed=plan.seed,
         commit=code_commit(),
         version=code_version(),
@@ -188,7 +190,7 @@ def _modules(profile: ModelProfile, layer: int | None) -> list[str]:
         UsageError: no such layer.
     """
     if layer is not None and not 1 <= layer <= profile.num_blocks:
-        raise UsageError(f"--layer {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
+        raise UsageError(f"`layer` {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
     return [matrix.module for matrix in profile.matrices if layer is None or matrix.block == layer - 1]
 
 
@@ -201,7 +203,7 @@ def _top_two(
     except ArpackNoConvergence:
         raise UsageError(
             f"diagnose: the top two eigenvectors did not converge within {operator.num_products} Hessian products. "
-            "Raise --memory-limit, or diagnose one --layer."
+            "Raise `memory_limit_bytes`, or diagnose one `layer`."
         ) from None
     first, second = (EigenPair(p.value, -p.vector if p.vector @ gradient > 0 else p.vector) for p in pairs)
     return first, second
@@ -228,6 +230,11 @@ def _downward(operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum
         return None
     vector = least_vector(operator, plan.steps, plan.seed + 1 + smallest.index(min(smallest)))
     return EigenPair(float(vector @ (operator @ vector)), vector)
+
+
+def _cut(loaded: LoadedModel, cut: int, plan: DiagnosisPlan) -> list[str]:
+    """Say how many texts were cut."""
+    return [f"{cut} of {plan.num_samples} texts were cut to {loaded.longest} tokens."] if cut else []
 
 
 def _warnings(top: float, descent: Descent | None) -> Iterator[str]:

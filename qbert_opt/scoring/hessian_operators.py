@@ -33,8 +33,8 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
     singles = single_samples(task.batches)
     if len(singles) < count:
         raise UsageError(
-            f"--metric {metric}: {len(singles)} samples cannot be split into {count} slices. "
-            f"Score at least {count}, --scoring-samples."
+            f"`metric` {metric}: {len(singles)} samples cannot be split into {count} slices. "
+            f"Score at least {count}, `num_scored`."
         )
     return [joined(singles[start::count]) for start in range(count)]
 
@@ -60,7 +60,7 @@ def settled_eigenpair(task: ScoringTask, operator: HessianOperator, what: str, s
     except ArpackNoConvergence:
         raise UsageError(
             f"{what}: its top eigenvalue did not converge within {operator.num_products} Hessian products: others are "
-            "as large. Raise --memory-limit, or use --metric gauss-newton-eigenvalue, which does not iterate."
+            "as large. Raise `memory_limit_bytes`, or use `metric` gauss-newton-eigenvalue, which does not iterate."
         ) from None
 
 

@@ -218,12 +218,23 @@ class Allocation(Frozen):
     next_ms_gain: float | None = None
     provenance: Provenance
 
-    @model_validator(mode="before")
-    @classmethod
-    def _first_schema(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("schema") != FIRST_SCHEMA:
-            return fields
-        return _upgraded(fields)
+    def __str__(self) -> str:
+        """Return the plan in two lines; `qbert_opt.print_plan` prints the full report."""
+        cost = self.device
+        latency = "" if cost is None else f", {1e3 * cost.latency_s:.4g} ms on {cost.name}"
+        return (
+            f"{self.profile.name}: {self.encoder_bytes / 1e6:.2f} MB encoder, {self.total_bytes / 1e6:.2f} MB in all, "
+            f"{self.average_bits:.3f} bits per weight\n"
+            f"predicted loss {self.predicted_loss:.4g} ± {self.predicted_std_error:.1g} {self.loss_unit}, "
+            f"{self.status}{latency}"
+        )
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"Allocation({self.profile.name!r}, encoder_bytes={self.encoder_bytes}, "
+            f"average_bits={self.average_bits:.3f}, predicted_loss={self.predicted_loss:.4g}, status={self.status!r})"
+        )
 
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +272,7 @@ def read_allocation(path: str | Path) -> Allocation:
     Raises:
         InputFileError: missing, malformed, or parts and sums that are not those of its profile and choices.
     """
-    allocation = read_document(path, Allocation, SCHEMA)
+    allocation = read_document(path, Allocation, SCHEMA, older={FIRST_SCHEMA: _upgraded})
     try:
         _check_parts(allocation)
     except (UsageError, ValueError) as error:

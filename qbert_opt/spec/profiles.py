@@ -116,6 +116,20 @@ class ModelProfile(Frozen):
                 raise ValueError(f"head: {spec.module} is tied to {spec.tied_to!r}, which is no table of the model")
         return self
 
+    def __str__(self) -> str:
+        """Return the model in one line."""
+        return (
+            f"{self.name}: {self.architecture}, {self.num_layers} layers, {len(self.matrices)} matrices of "
+            f"{self.encoder_elements:,} weights, {len(self.tables)} embedding tables, {self.float_bytes / 1e6:.2f} MB "
+            "in float32"
+        )
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"ModelProfile({self.name!r}, {self.architecture!r}, matrices={len(self.matrices)}, hidden={self.hidden})"
+        )
+
     @property
     def num_layers(self) -> int:
         """Encoder layers that run; more than `num_blocks` where layers share weights."""

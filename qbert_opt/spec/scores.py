@@ -231,6 +231,21 @@ class ScoreTable(Frozen):
             raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self
 
+    def __str__(self) -> str:
+        """Return the table in one line."""
+        p = self.provenance
+        return (
+            f"{len(self.items)} matrices and tables × {len(self.choices)} choices of {self.profile.name}: metric "
+            f"{self.metric}, method {self.method}, {p.num_scored} texts of {p.data}, in {self.loss_unit}"
+        )
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"ScoreTable({self.profile.name!r}, metric={self.metric!r}, method={self.method!r}, "
+            f"items={len(self.items)}, choices={len(self.choices)})"
+        )
+
     @property
     def loss_scale(self) -> float:
         """The factor in every score: 1 without a common scale."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..configs.offers import Carried, Offer, nearest
+from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
@@ -191,7 +191,7 @@ def import_plan(
         else:
             raise InputFileError(
                 f"{path}: says nothing about {matrix.module}, which stays in floats there. "
-                f"Give the rest a choice with --rest, for example --rest {scores.choices[-1]}."
+                f"Give the rest a choice with `rest`, for example `rest` {scores.choices[-1]}."
             )
         column = _scored(scores, row, wanted, f"{path}: {matrix.module}")
         if scores.choices[column] != wanted.name:
@@ -215,7 +215,7 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
     text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
     try:
-        found: dict[str, Offer] = tool.read(text, scores.profile, file.suffix)
+        found = checked(tool.read(text, scores.profile, file.suffix))
     except Exception as error:  # a foreign file can be wrong in any way; what is said is where and what
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: {reason[:200]}.") from None
@@ -234,7 +234,7 @@ def _scored(scores: ScoreTable, row: int, wanted: Choice, where: str) -> int:
         scored = sorted({c.bits for c in grid})
         raise InputFileError(
             f"{where}: {wanted.bits} bits were not scored; scored are {', '.join(map(str, scored))}. "
-            f"Score again with --bits {','.join(map(str, sorted({*scored, wanted.bits})))}."
+            f"Score again with `bits` {','.join(map(str, sorted({*scored, wanted.bits})))}."
         )
 
     def groups(c: Choice) -> int:

@@ -37,6 +37,7 @@ def command(
     from ...device_profiling.benches import find_bench
     from ...device_profiling.calibrate import calibrate
     from ...reports.calibration import calibration_lines
+    from ...reports.printing import print_lines
     from ...runtime.files import atomic_file, check_folder
     from ..progress import progress
 
@@ -46,5 +47,4 @@ def command(
         calibration = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
     with atomic_file(out) as temporary:
         temporary.write_text(calibration.text, encoding="utf-8")
-    for line in calibration_lines(calibration, str(out)):
-        typer.echo(line)
+    print_lines(calibration_lines(calibration, str(out)))

@@ -45,9 +45,11 @@ def check(file: Annotated[str, typer.Argument(help="Device file (YAML).")]) -> N
     """
     from hwmodels import sourced_share
 
+    from ...runtime.plain_text import one_line
+
     device = options.load_device(file)
     sourced, figures = sourced_share(device)
-    typer.echo(f"{file}: valid; {sourced} of {figures} figures have a source, the others are assumed")
+    typer.echo(f"{one_line(file)}: valid; {sourced} of {figures} figures have a source, the others are assumed")
 
 
 @app.command()

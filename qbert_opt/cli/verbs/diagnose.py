@@ -58,7 +58,7 @@ def command(
     with (
         on_device(load_model(model), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
-        progress("diagnose", quiet=quiet or team.rank > 0) as tell,
+        progress("diagnose", quiet=quiet or team.rank > 0, resume=f"{output}.partial") as tell,
     ):
         peak = PeakMemory()
         diagnosis = diagnose(
@@ -78,10 +78,9 @@ def command(
         from ...reports.plots.plan import save
 
         save(draw(diagnosis), plot)
-    from ...reports.printing import memory_line
+    from ...reports.printing import memory_line, print_lines
+    from ...runtime.plain_text import one_line
 
     for warning in diagnosis.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    for line in diagnosis_lines(diagnosis, output):
-        typer.echo(line)
-    typer.echo(memory_line(peak.bytes, limit_bytes, team.count))
+        typer.echo(f"warning: {one_line(warning)}", err=True)
+    print_lines([*diagnosis_lines(diagnosis, output), memory_line(peak.bytes, limit_bytes, team.count)])

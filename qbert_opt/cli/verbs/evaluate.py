@@ -109,5 +109,4 @@ def command(
     print_lines([evaluation_table(rows, f"{len(texts)} texts of {texts.name}"), *lost])
     if not timings:
         return
-    for line in timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s):
-        typer.echo(line)
+    print_lines(timing_rows(timings, None if plan is None or plan.device is None else plan.device.latency_s))

@@ -63,4 +63,4 @@ def command(
     if refit:
         print_lines([f"solved again with the formats of {tool.TITLE}: predicted loss {allocation.predicted_loss:.4g}"])
     print_lines([*export_lines(export, cost, allocation)])
-    typer.echo(f"wrote {output}")
+    print_lines([f"wrote {output}"])

@@ -33,6 +33,7 @@ def command(
     """
     from ...data.texts import read_texts
     from ...errors import InputFileError
+    from ...runtime.plain_text import one_line
     from ...training.fine_tuning import fine_tune
 
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
@@ -50,4 +51,4 @@ def command(
             seed=seed,
             progress=lambda done, total, loss: tell(done, total, f"loss {loss:.3f}"),
         )
-    typer.echo(f"{output}: fine-tuned on {len(texts)} texts of {texts.name}")
+    typer.echo(f"{one_line(output)}: fine-tuned on {len(texts)} texts of {one_line(texts.name)}")

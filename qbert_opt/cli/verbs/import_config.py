@@ -58,4 +58,4 @@ def command(
     print_plan(plan, None if target is None else simulate_allocation(plan, target, workload))
     print_lines([*stand_in_lines(stand_ins), *import_lines(plan, best_within(plan, table))])
     if output is not None:
-        typer.echo(f"wrote {output}")
+        print_lines([f"wrote {output}"])

@@ -89,7 +89,7 @@ def command(
         targets = [options.load_target(device)]
         task = PlanningTask(table, Limits(), device=targets[0], workload=workload)
         checkpoint = None if output is None else f"{output}.partial"
-        with progress("frontier", quiet=quiet or checkpoint is None) as tell:
+        with progress("frontier", quiet=quiet or checkpoint is None, resume=checkpoint) as tell:
             frontier = trade_off(task, resources, points=points, checkpoint=checkpoint, progress=tell)
         if output is not None:
             write_text(
@@ -111,4 +111,4 @@ def command(
     if not as_json:
         for path in (output, plot):
             if path is not None:
-                typer.echo(f"wrote {path}")
+                print_lines([f"wrote {path}"])

@@ -34,6 +34,7 @@ def command(
     from ...data.texts import read_texts
     from ...models.loading import load_model
     from ...reports.plan import written_lines
+    from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
     from ...workflows.quantize import quantize_model
 
@@ -48,5 +49,4 @@ def command(
         typer.echo(
             f"predicted loss   {allocation.predicted_loss:.4g} in the plan, {again.predicted_loss:.4g} scored again"
         )
-    for line in written_lines(written, allocation):
-        typer.echo(line)
+    print_lines(written_lines(written, allocation))

@@ -37,6 +37,7 @@ def command(
     from ...planning.measured_points import read_measured
     from ...planning.program import PlanningTask
     from ...reports.html import html_report
+    from ...reports.printing import print_lines
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
     from ...spec.limits import Limits
@@ -56,4 +57,4 @@ def command(
         except DeviceError as error:
             raise InfeasibleError(f"{plan}: {error}") from None
     write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))
-    typer.echo(f"wrote {output}")
+    print_lines([f"wrote {output}"])

@@ -28,6 +28,7 @@ def command(
     """
     from ...data.texts import read_texts
     from ...errors import UsageError
+    from ...runtime.plain_text import one_line
     from ...serving.predictor import Predictor
 
     if bool(text) == (data is not None):
@@ -46,4 +47,4 @@ def command(
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     for one, p in zip(texts, predictions, strict=True):
-        typer.echo(f"{p.label}\t{p.probability:.4f}\t{' | '.join(one)}")
+        typer.echo("\t".join(map(one_line, (p.label, f"{p.probability:.4f}", " | ".join(one)))))

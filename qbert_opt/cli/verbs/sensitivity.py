@@ -90,7 +90,7 @@ def command(
     with (
         on_device(load_model(model, max_tokens=max_tokens), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
-        progress(f"{metric} scores", quiet=quiet or team.rank > 0) as tell,
+        progress(f"{metric} scores", quiet=quiet or team.rank > 0, resume=f"{output}.partial") as tell,
     ):
         peak = PeakMemory()
         table = measure_sensitivity(
@@ -111,13 +111,13 @@ def command(
     if team.rank:
         return
     write_scores(table, output)
-    from ...reports.printing import memory_line
+    from ...reports.printing import memory_line, print_lines
     from ...reports.scores import scores_summary
+    from ...runtime.plain_text import one_line
 
     for warning in table.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{output}: {scores_summary(table)}")
-    typer.echo(memory_line(peak.bytes, limit_bytes, team.count))
+        typer.echo(f"warning: {one_line(warning)}", err=True)
+    print_lines([f"{output}: {scores_summary(table)}", memory_line(peak.bytes, limit_bytes, team.count)])
     if stability:
         _stability(table, budget, stability, output, quiet)
 
@@ -129,6 +129,7 @@ def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quie
     from ...planning.program import PlanningTask
     from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
+    from ...reports.printing import print_lines
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits
 
@@ -137,5 +138,4 @@ def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quie
     with progress("stability", quiet=quiet) as tell:
         result = measure_stability(task, solve_task(task, SolverOptions()), resamples=resamples, progress=tell)
     write_stability(result, Path(output).parent / "stability.json")
-    for line in stability_lines(result):
-        typer.echo(line)
+    print_lines(stability_lines(result))

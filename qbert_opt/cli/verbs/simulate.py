@@ -9,7 +9,9 @@ import typer
 from .. import options
 
 if TYPE_CHECKING:
-    from hwmodels import Device
+    from collections.abc import Sequence
+
+    from hwmodels import CostReport, Device
 
     from ...spec.allocation import Allocation
 
@@ -51,8 +53,8 @@ def command(
 
     from ...costs.operations import Workload
     from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
-    from ...errors import InfeasibleError
-    from ...reports.cost import comparison_table, cost_lines
+    from ...errors import InfeasibleError, UsageError
+    from ...reports.cost import cost_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
@@ -62,6 +64,9 @@ def command(
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
     if lengths is not None:
+        idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
+        if given := [flag for flag, value in idle.items() if value]:
+            raise UsageError(f"{given[0]}: belongs to one --seq-len, not to --lengths. Leave one of them out.")
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, as_json)
         return
     try:
@@ -89,6 +94,8 @@ def command(
     if per_op:
         text = operations_text(report, per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
+        if per_op == "table":
+            _print_rest(report, others, (roofline, timeline))
         return
     if as_json:
         from pydantic import TypeAdapter
@@ -96,8 +103,17 @@ def command(
         typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
     print_lines(cost_lines(report))
+    _print_rest(report, others, (roofline, timeline))
+
+
+def _print_rest(report: CostReport, others: dict[str, CostReport | str], drawn: Sequence[str | None]) -> None:
+    """Print the comparison, where there is one, and which pictures were written."""
+    from ...reports.cost import comparison_table
+    from ...reports.printing import print_lines
+
     if others:
-        print_lines([comparison_table({"this plan": report, **others})])
+        print_lines(["", comparison_table({"this plan": report, **others})])
+    print_lines([f"wrote {path}" for path in drawn if path])
 
 
 def _over_lengths(

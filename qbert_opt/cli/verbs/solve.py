@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from .. import options
 
 DEFAULT_SHORTLIST = 5
@@ -70,6 +68,7 @@ def command(
     """
     from ...costs.operations import Workload
     from ...planning.solving import SolverOptions
+    from ...reports.printing import print_lines
     from ...spec.activations import wanted_activations
     from ...workflows.solve import Shortlist, check_limits, solve_plans, solve_recipe
     from .. import solving
@@ -122,5 +121,4 @@ def command(
         solving.print_verification(table, solved, str(model), str(data), verify, output, quiet=quiet)
     if measure is not None:
         solving.print_timings(solved, str(model), measure, workload, output, quiet=quiet)
-    for path in wrote:
-        typer.echo(f"wrote {path}")
+    print_lines([f"wrote {path}" for path in wrote])

@@ -135,7 +135,7 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
     if index == 0:
         for x, y, choice in _apart(_front(uniform))[:NAMED_UNIFORM]:
             name = plain("/".join(choice.split("/")[:2]))
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7, zorder=6,
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7, zorder=2.5,
                           bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7})  # fmt: skip
     return [*ys, *(y for _, y, _ in uniform)]
 

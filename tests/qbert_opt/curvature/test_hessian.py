@@ -258,7 +258,7 @@ def test_fewer_samples_than_slices_are_refused(task, tiny, sentences):
     few = sentences.take(range(9))
     batches = tokenize(tiny.tokenizer, few.texts, batch_size=16)
     task = dataclasses.replace(task, batches=batches)
-    with pytest.raises(UsageError, match=r"9 samples cannot be cut into 10 slices"):
+    with pytest.raises(UsageError, match=r"9 samples cannot be split into 10 slices"):
         list(qbert.score(task, [0]))
 
 

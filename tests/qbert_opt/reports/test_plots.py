@@ -81,8 +81,19 @@ def test_marks_stand_where_they_were_measured(found):
     ]
     figure = frontier.draw([frontier.Curve("ours", found)], "bytes", marks)
     assert "measured: x" in texts(figure) and "elsewhere" not in texts(figure)
-    [bar] = figure.axes[0].collections
+    *_, bar = figure.axes[0].collections
     assert np.allclose(bar.get_segments()[0], [[30, 5e-4], [30, 2e-3]])
+
+
+def test_losses_have_their_standard_error(found):
+    """A band along the curve and a bar at each uniform plan; on a logarithmic axis no end reaches zero."""
+    figure = frontier.draw([frontier.Curve("ours", found)], "bytes")
+    band, bars = figure.axes[0].collections
+    lowest = min(p.predicted_loss - p.predicted_std_error for p in found.points if p.predicted_std_error)
+    assert band.get_paths()[0].vertices[:, 1].min() > 0 and lowest < found.points[0].predicted_loss
+    for segment, rival in zip(bars.get_segments(), found.uniform, strict=True):
+        assert segment[1][1] == pytest.approx(rival.predicted_loss + rival.predicted_std_error)
+        assert segment[0][1] > 0
 
 
 def test_a_surface_has_a_dot_for_each_plan(reference, car_soc):

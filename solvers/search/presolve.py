@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .program import NO_FAMILY, FloatArray, IntArray, Program
+from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
 
 _BLOCK = 2_000_000  # comparisons held in memory at once
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .pricing import capacity_with_rounding, price
-from .problem import ChoiceProblem
+from ..model.pricing import capacity_with_rounding, price
+from ..model.problem import ChoiceProblem
 
 
 @dataclass(frozen=True, slots=True, eq=False)

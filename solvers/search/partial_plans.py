@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..model.program import FloatArray, IntArray, Program
 from .outcome import Limits, Outcome, tie_cutoff
-from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
 MOST_STATES = 3_000_000
@@ -67,10 +67,9 @@ def close(
         that too much had to be left out, or that the clock stopped it.
     """
     multipliers = _around(program, relaxation.multipliers)
-    rounding = 1e-12 * float(np.abs(program.cost).sum() / len(program.starts) + abs(relaxation.bound))
     bound, settled = relaxation.bound, False
     for width in _WIDTHS:
-        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + rounding)
+        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + 4 * program.rounding(cost))
         if search is None:
             return Outcome(plan, cost, finished=True)
         found = search.run(width, limits, most_states)
@@ -136,6 +135,9 @@ class _Search:
         least_rows = self.rest(program.rows, choices)
         least_adjusted = self.rest(program.cost + self.multipliers @ program.rows, choices)
         least_adjusted -= (self.multipliers @ program.rhs)[:, None]
+        # Priced usage and limits cancel; what their rounding may add must not rule out the best plan.
+        most_used = np.abs(program.rhs) + np.maximum.reduceat(np.abs(program.rows), program.starts, axis=1).sum(axis=1)
+        least_adjusted -= (len(choices) + 32) * 2.0**-52 * (self.multipliers @ most_used)[:, None]
         layers: list[_Layer] = []
         total, left_out = 0, np.inf
         for depth, columns in enumerate(choices, start=1):

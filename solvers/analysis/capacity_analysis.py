@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import least_of
-from .errors import SolverError
-from .pricing import price
-from .problem import ChoiceProblem
-from .solution import ChoiceSolution
-from .solving import solve
+from ..diagnosis import least_of
+from ..model.errors import SolverError
+from ..model.pricing import price
+from ..model.problem import ChoiceProblem
+from ..model.solution import ChoiceSolution
+from ..solving import solve
 
 
 def shadow_price(

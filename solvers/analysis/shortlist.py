@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SolverError
-from .problem import ChoiceProblem
-from .solution import ChoiceSolution
-from .solving import solve
+from ..model.errors import SolverError
+from ..model.problem import ChoiceProblem
+from ..model.solution import ChoiceSolution
+from ..solving import solve
 
 
 def top_k(

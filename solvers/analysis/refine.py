@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import SolverError
-from .pricing import violations
-from .problem import ChoiceProblem
+from ..model.errors import SolverError
+from ..model.pricing import violations
+from ..model.problem import ChoiceProblem
 
 _MOST_STEPS = 200  # single steps of least predicted change that are also tried in pairs
 

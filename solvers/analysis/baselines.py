@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import SolverError
-from .incumbent import repair
-from .presolve import drop_unfitting
-from .pricing import price, violations
-from .problem import ChoiceProblem
-from .program import IntArray, Program, lift, program_of
+from ..model.errors import SolverError
+from ..model.pricing import price, violations
+from ..model.problem import ChoiceProblem
+from ..model.program import IntArray, Program, lift, program_of
+from ..search.incumbent import repair
+from ..search.presolve import drop_unfitting
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,13 +26,21 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
             f"choice: needs {len(problem.items)} option indices from 0 to {count - 1}. One for each item."
         )
     rows = range(len(problem.items))
-    usage = {name: math.fsum(map(float, table[rows, choice])) for name, table in problem.usage.items()}
-    return math.fsum(map(float, problem.value[rows, choice])), usage
+    usage = {name: total(table[rows, choice].tolist()) for name, table in problem.usage.items()}
+    return total(problem.value[rows, choice].tolist()), usage
+
+
+def total(amounts: Sequence[float]) -> float:
+    """Return the correctly rounded sum; of entries that are masked, and may be anything, infinity or NaN."""
+    try:
+        return math.fsum(amounts)
+    except (OverflowError, ValueError):
+        return sum(amounts)
 
 
 def capacity_with_rounding(limit: float) -> float:
     """Return the capacity with room for the rounding of float sums."""
-    return limit + ROUNDING * abs(limit)
+    return limit + ROUNDING * abs(limit) if math.isfinite(limit) else limit
 
 
 def violations(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
