@@ -202,7 +202,7 @@ def test_the_command_line_refuses_in_one_line(cli, tiny_folder, start, data_file
     found = cli(*begin, "--minutes", "0")
     assert (found.code, "minutes: 0.0; give a number above 0" in found.complaint) == (2, True)
     found = cli(*begin, "--epochs", "many")
-    assert (found.code, "--epochs many: 'many' is no number" in found.complaint) == (2, True)
+    assert (found.code, "--epochs many: 'many' is not a number" in found.complaint) == (2, True)
     found = cli(*begin, "--steps", "blocks,magic")
     assert (found.code, "unknown 'magic'" in found.complaint) == (2, True)
     write_allocation(gptq_plan, tmp_path / "plan.json")
