@@ -97,8 +97,8 @@ def export_model(
             hint = "This is a fault of the export; report it."
             if graph_error <= EXACT_TOLERANCE:
                 hint = (
-                    f"Rounding activations ({activations}) is felt by this model: --activations float32 leaves them as "
-                    "they are, --tolerance accepts more."
+                    f"Rounding activations ({activations}) is felt by this model: `activations` float32 leaves them as "
+                    "they are, `tolerance` accepts more."
                 )
             raise InputFileError(
                 f"{folder}: {module.label()} answers otherwise than torch: max |difference| / max |reference| is "

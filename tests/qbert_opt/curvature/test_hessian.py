@@ -269,7 +269,7 @@ def test_qbert_needs_labels(tiny, sentences):
     from qbert_opt.scoring.sensitivity import measure_sensitivity
 
     bare = LabeledTexts("bare.tsv", sentences.texts, None)
-    with pytest.raises(UsageError, match=r"--metric qbert: needs labels, and bare.tsv has none. Use directional"):
+    with pytest.raises(UsageError, match=r"`metric` qbert: needs labels, and bare.tsv has none. Use directional"):
         measure_sensitivity(tiny, bare, grid((2,), ("rows:1",), "rtn"), metric="qbert", plan=CalibrationPlan(9, 20, 0))
 
 

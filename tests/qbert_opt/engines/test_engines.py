@@ -117,7 +117,7 @@ def test_planned_inputs_that_no_engine_carries_are_refused_by_name(which, change
     [quantized] = rtn.quantize(torch.randn(32, 64), [choice(which).layout(32, 64, heads=4)])
     fields = {"modules": ("m",), "bits": 8, "scheme": "tensor", "low": -1.0, "high": 1.0}
     planned = PlannedActivation(**(fields | change), predicted_loss=0, std_error=0)
-    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*--activations int8"):
+    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*`activations` int8"):
         with_planned_input("encoder.3.query", affine("encoder.3.query", quantized), planned)
 
 
@@ -210,7 +210,7 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--activations float32"):
+    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*`activations` float32"):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9)
     assert not list(tmp_path.iterdir())
 

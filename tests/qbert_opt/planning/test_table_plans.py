@@ -91,9 +91,9 @@ def test_pins_and_filters_reach_tables(scores):
     found = allocate(scores, limits, constraints=PlanConstraints(pins={"word_embeddings": 4}))
     assert {t.module.rsplit(".", 1)[-1]: t.bits for t in found.tables}["word_embeddings"] == 4
     assert {t.bits for t in allocate(scores, limits, constraints=PlanConstraints(table_bits=(2, 4))).tables} == {4}
-    with pytest.raises(UsageError, match=r"--table-bits: not scored .* 2bit/rows:each/rtn"):
+    with pytest.raises(UsageError, match=r"`table_bits`: not scored .* 2bit/rows:each/rtn"):
         allocate(scores, limits, constraints=PlanConstraints(table_bits=(3,)))
-    with pytest.raises(UsageError, match=r"--pin word=3"):
+    with pytest.raises(UsageError, match=r"`pins` word=3"):
         allocate(scores, limits, constraints=PlanConstraints(pins={"word": 3}))
 
 

@@ -200,7 +200,7 @@ def test_what_cannot_be_diagnosed(tiny, sentences, change, message):
 
 def test_too_little_memory_is_said_with_what_would_do(tiny, sentences):
     """The vectors of all layers need more than a megabyte; the hint names --layer."""
-    with pytest.raises(UsageError, match=r"--memory-limit 1MiB: .*one --layer.* Give at least \d+MiB"):
+    with pytest.raises(UsageError, match=r"`memory_limit_bytes` 1MiB: .*one `layer`.* Give at least \d+MiB"):
         diagnose(tiny, sentences, dataclasses.replace(QUICK, layer=None), memory_limit_bytes=1 << 20)
 
 

@@ -78,7 +78,7 @@ def test_shares_fit_together():
 )
 def test_unknown_torch_devices(name, what):
     """One line that names what there is."""
-    with pytest.raises(UsageError, match=rf"--torch-device {name}: .*{what}"):
+    with pytest.raises(UsageError, match=rf"`torch_device` {name}: .*{what}"):
         pick_device(name)
 
 
@@ -158,7 +158,7 @@ def test_one_pass_gives_scores_and_curvature(tiny, sentences):
     drawn = scores(tiny, sentences)
     assert not drawn.curvature
     np.testing.assert_allclose(np.log(drawn.values() / found.values()), 0, atol=1)  # one column drawn of most texts
-    with pytest.raises(UsageError, match=r"--curvature: metric weight-error has no factors to take it from"):
+    with pytest.raises(UsageError, match=r"`curvature`: metric weight-error has no factors to take it from"):
         measure_sensitivity(tiny, sentences, CHOICES, metric="weight-error", plan=PLAN, with_curvature=True)
 
 
