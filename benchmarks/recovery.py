@@ -1,7 +1,8 @@
 """What training brings back at 2 bits: KL and accuracy on unseen text against processor minutes, step by step.
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
-        [--epochs blocks:2,distill:2,ranges:1] [--seeds 0] [--precision float32] [--work FOLDER]
+        [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0] [--precision float32]
+        [--work FOLDER]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder. Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of
@@ -107,9 +108,11 @@ class Study:
     def run(self, name: str, seed: int) -> None:
         """Train once; a row after each phase, and one of the folder that is written."""
         recipe = RUNS[name]
-        epochs = {step: value for step, value in _epochs(self.options.epochs).items() if step in recipe["steps"]}
-        key = {"run": name, "seed": seed, "epochs": epochs, "precision": self.options.precision}
-        slug = "-".join(map(str, (name, seed, *epochs.values(), self.options.precision)))
+        epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe["steps"]}
+        rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe["steps"]}
+        key = {"run": name, "seed": seed, "epochs": epochs, "rates": rates, "precision": self.options.precision}
+        given = (*epochs.values(), *(rate for pair in rates.values() for rate in pair))
+        slug = "-".join(map(str, (name, seed, *given, self.options.precision)))
 
         def over(record: PhaseRecord, model: LoadedModel) -> None:
             more = {"updates": record.updates, "kept": record.kept, "held_back_kl": round(record.held_loss, 5)}
@@ -126,7 +129,7 @@ class Study:
 
         if (self.work / slug).exists():
             return
-        settings = RecoverySettings(epochs=epochs, precision=self.options.precision, seed=seed, **recipe)
+        settings = RecoverySettings(epochs=epochs, rates=rates, precision=self.options.precision, seed=seed, **recipe)
         found = recover(
             self.loaded, self.start, [self.train, self.calibration], self.work / slug, settings=settings,
             progress=tell, phase_over=over,
@@ -142,8 +145,10 @@ class Study:
         )  # fmt: skip
 
 
-def _epochs(text: str) -> dict[str, float]:
-    return {step: float(value) for step, value in (part.split(":") for part in text.split(","))}
+def _by_step(text: str) -> dict[str, list[float]]:
+    """Read `blocks:2,distill:2` or `blocks:1e-4:2e-4,distill:2e-5:4e-5`."""
+    parts = [part.split(":") for part in text.split(",") if part]
+    return {step: [float(value) for value in values] for step, *values in parts}
 
 
 def main() -> None:
@@ -153,6 +158,7 @@ def main() -> None:
     parser.add_argument("--bits", default="2.05")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
+    parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--work", help="folder of scores, start and results; OUT.jsonl.work by default")

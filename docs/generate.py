@@ -47,12 +47,15 @@ PLUGINS = {
     "engines": "qbert_opt/engines/backends",
     "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
+    "training_steps": "qbert_opt/training/steps",
+    "training_quantizers": "qbert_opt/training/quantizers",
+    "block_errors": "qbert_opt/training/block_errors",
 }
 
 COMMANDS = """# Commands
 
-`qbert-opt VERB --help` prints the same. Exit codes: 0 done (also when the reader of a pipe, such as `head`, has enough),
-2 usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug in qbert-opt, 130
+`qbert-opt VERB --help` prints the same. Exit codes: 0 done (also when a pipe's reader, such as `head`, has enough), 2
+usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug in qbert-opt, 130
 interrupted (Ctrl-C), 143 terminated.
 """
 FILES = """# File formats

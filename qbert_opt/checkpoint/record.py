@@ -48,6 +48,7 @@ class Training(BaseModel):
     Attributes:
         method: what trained, by name.
         data: the training texts' name; `data_sha256` their hash; `num_texts` how many.
+        drawn_from: hashes of the data sets that they were drawn from.
         steps: optimizer steps.
         seed: of the order of texts.
     """
@@ -58,6 +59,7 @@ class Training(BaseModel):
     data: str
     data_sha256: str
     num_texts: int
+    drawn_from: tuple[str, ...] = ()
     steps: int
     seed: int
 

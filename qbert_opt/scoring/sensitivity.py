@@ -89,13 +89,13 @@ def measure_sensitivity(
     plugin = metric_named(metric)
     method = _only_method(choices)
     if activation_choices and not isinstance(plugin, ScoresActivations):
-        raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
+        raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
     if with_curvature and not isinstance(plugin, RecordsCurvature):
-        raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
+        raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
     if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
         raise UsageError(
-            f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
+            f"`metric` {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
             "Use directional."
         )
     check_ready(loaded)
@@ -110,7 +110,7 @@ def measure_sensitivity(
     targets = read_targets(loaded, scored, batches) if wanted else None
     if plugin.NEEDS_LABELS and targets is None:
         raise UsageError(
-            f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
+            f"`metric` {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ import torch
 from ..models.batches import TokenBatch
 from ..models.outputs import Outputs, collect
 from ..runtime import plugins
+from .arithmetic import exact_arithmetic, training_arithmetic
 from .phases import Phase
 from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
 from .settings import RecoverySettings
@@ -45,7 +45,7 @@ class Held:
 
     def loss(self, student: Student, teacher: Teacher) -> float:
         """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
-        with product_precision("float32"):
+        with exact_arithmetic():
             found = collect(teacher.head, student.plain(), self.batches).values
         return float(teacher.head.spec.loss.of_rows(self.wanted.values, found).mean())
 
@@ -125,7 +125,7 @@ class TrainingRun:
         done = sum(self._work[before] for before in self.state.progress.finished_steps)
         count = step.num_phases(self._teacher)
         self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's answers")
-        with product_precision(settings.precision):
+        with training_arithmetic(settings.precision, self._teacher.batches):
             for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings.block_error)):
                 if phase.name not in known:
                     share = self._work[name] / count
@@ -215,17 +215,6 @@ class TrainingRun:
         self.state.progress.cpu_seconds = time.process_time() - self._clock
         write_state(self.state, self._file)
         self._written = time.monotonic()
-
-
-@contextmanager
-def product_precision(precision: Literal["float32", "bfloat16"]) -> Iterator[None]:
-    """Compute float32 matrix products from inputs rounded to bfloat16 inside, where the processor can, or exactly."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _state_of(optimizer: torch.optim.Optimizer) -> Tensors:

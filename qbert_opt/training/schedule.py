@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..runtime import plugins
-from .loop import product_precision
+from .arithmetic import training_arithmetic
 from .settings import RecoverySettings
 from .steps.distill import end_to_end
 from .student import Student
@@ -42,7 +42,7 @@ def _seconds_per_pass(student: Student, teacher: Teacher, settings: RecoverySett
     for index in chosen:
         teacher.answer(index)  # its time is not the student's
     begun = time.monotonic()
-    with product_precision(settings.precision):
+    with training_arithmetic(settings.precision, teacher.batches):
         for place, index in enumerate((chosen[-1], *chosen)):
             if place == 1:  # the first pass is slow
                 begun = time.monotonic()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..errors import UsageError
 from ..runtime import plugins
+from .arithmetic import Precision
 
 DEFAULT_STEPS = ("blocks", "distill")
 DEFAULT_EPOCHS = 2.0
@@ -37,7 +37,7 @@ class RecoverySettings:
     batch_size: int = 32
     held_back: int = 512
     tables: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:

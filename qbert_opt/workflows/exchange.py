@@ -191,7 +191,7 @@ def import_plan(
         else:
             raise InputFileError(
                 f"{path}: says nothing about {matrix.module}, which stays in floats there. "
-                f"Give the rest a choice with --rest, for example --rest {scores.choices[-1]}."
+                f"Give the rest a choice with `rest`, for example `rest` {scores.choices[-1]}."
             )
         column = _scored(scores, row, wanted, f"{path}: {matrix.module}")
         if scores.choices[column] != wanted.name:
@@ -234,7 +234,7 @@ def _scored(scores: ScoreTable, row: int, wanted: Choice, where: str) -> int:
         scored = sorted({c.bits for c in grid})
         raise InputFileError(
             f"{where}: {wanted.bits} bits were not scored; scored are {', '.join(map(str, scored))}. "
-            f"Score again with --bits {','.join(map(str, sorted({*scored, wanted.bits})))}."
+            f"Score again with `bits` {','.join(map(str, sorted({*scored, wanted.bits})))}."
         )
 
     def groups(c: Choice) -> int:

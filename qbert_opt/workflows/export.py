@@ -64,16 +64,16 @@ def export_model(
     """
     module, writer = engine(name), exporting_format(name)
     if activations not in (None, *ACTIVATIONS):
-        raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
+        raise UsageError(f"`activations` {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
     for matrix in allocation.matrices:
         if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
-            raise UsageError(f"--engine {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
+            raise UsageError(f"`engine` {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
     if activations is None:
         activations = "planned" if allocation.activations else "int8"
     if activations == "planned" and not allocation.activations:
-        raise UsageError("--activations planned: the plan rounds no inputs. Plan with --activation-bits 8.")
+        raise UsageError("`activations` planned: the plan rounds no inputs. Plan with `activation_bits` 8.")
     planned = {name: item for item in allocation.activations for name in item.modules}
     inputs = planned if activations == "planned" else {}
     if tolerance is None:

@@ -11,6 +11,7 @@ from ..costs.devices import load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
+from ..engines.session import Activations
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel, load_model
 from ..planning.budgets import parse_budget
@@ -83,6 +84,7 @@ def optimize(
     budget: str | None = None,
     device: str | Device | None = None,
     engine: str | None = None,
+    activations: Activations | None = None,
     test_data: str | Path | LabeledTexts | None = None,
     limits: Limits | None = None,
     constraints: PlanConstraints | None = None,
@@ -102,6 +104,7 @@ def optimize(
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
         device: target hardware: a name, a YAML file or a loaded device. Its own limits count.
         engine: where to export to, for example `onnxruntime`; None exports nothing.
+        activations: how the engine rounds the inputs of products, as in `export_model`.
         test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
         limits: further limits; `budget` overrides its `encoder_bytes`.
         constraints: what the plan must satisfy besides the limits.
@@ -140,5 +143,7 @@ def optimize(
     measured = evaluate(reopened, held_out, outputs(loaded, held_out))
     exported = None
     if engine is not None:
-        exported = export_model(folder / QUANTIZED, engine, folder / engine, texts=held_out, progress=progress)
+        exported = export_model(
+            folder / QUANTIZED, engine, folder / engine, texts=held_out, activations=activations, progress=progress
+        )
     return Optimized(solved.plan, solved.report, measured, held_out.name, folder, exported)

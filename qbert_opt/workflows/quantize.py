@@ -138,7 +138,7 @@ def plan_texts(
     """
     check_belongs(allocation, loaded)
     if data is None:
-        raise UsageError(f"quantize: method {allocation.method} needs --data, the text the scores were made with.")
+        raise UsageError(f"quantize: method {allocation.method} needs `data`, the text the scores were made with.")
     made = allocation.provenance
     if data.sha256 != made.data_sha256:
         raise InputFileError(

@@ -129,6 +129,7 @@ def recover(
             data=texts.name,
             data_sha256=texts.sha256,
             num_texts=len(texts),
+            drawn_from=tuple(part.sha256 for part in data),
             steps=sum(record.updates for record in found.finished) + found.updates,
             seed=settings.seed,
         )

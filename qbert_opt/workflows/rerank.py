@@ -69,7 +69,7 @@ def time_plans(
         InputFileError: plans of another model.
     """
     if engine(engine_name).FORMAT is None:
-        raise UsageError(f"--measure {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
+        raise UsageError(f"`measure` {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
     total = len(plans) + rounds
     calls: dict[int, Call] = {}
     for index, plan in enumerate(plans):

@@ -19,5 +19,5 @@ def find_bench(engine: str, precision: str | None) -> Bench:
     module = load_as("benches", engine, BenchModule)
     precision = precision or module.PRECISIONS[0]
     if precision not in module.PRECISIONS:
-        raise UsageError(f"--precision {precision}: not run by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
+        raise UsageError(f"`precision` {precision}: not run by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
     return module.bench(precision)

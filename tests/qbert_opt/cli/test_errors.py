@@ -58,6 +58,7 @@ def plan_file(tmp_path, gptq_plan):
         (("--budget", "25MB", "--pin", "elsewhere=8"), 2, "no matrix of"),
         (("--budget", "25MB", "--solver", "oracle"), 2, "'oracle' is unknown"),
         (("--budget", "25MB", "--time-limit", "60"), 2, "--time-limit 60: "),
+        (("--budget", "25MB", "--time-limit", "0.000001s"), 2, "ended before any plan was found"),
         (("--budget", "25MB", "--recipe", "qbert-2/5"), 2, "legal: qbert-2/3, qbert-2/4, uniform:CHOICE"),
         (("--budget", "25MB", "--recipe", "qbert-2/3"), 2, "needs scores of --metric qbert"),
         (("--budget", "25MB", "--scores", "nowhere.json"), 4, "nowhere.json: no such file"),

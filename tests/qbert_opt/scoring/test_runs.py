@@ -198,7 +198,7 @@ def test_one_token_is_enough(tiny, sentences):
 def test_a_sample_of_padding_is_refused():
     """Nothing to score: the sample is named."""
     mask = torch.tensor([[1, 1], [0, 0]])
-    with pytest.raises(InputFileError, match=r"my texts: sample 8 has no token but padding"):
+    with pytest.raises(InputFileError, match=r"my texts: sample 8 consists of padding only"):
         check_samples([TokenBatch({"input_ids": mask, "attention_mask": mask}, (3, 7))], "my texts")
 
 
@@ -213,7 +213,7 @@ def test_scoring_text_that_fits_the_quantizer_too_is_said(tiny, sentences):
     )
     assert fit == scored
     [warning] = table.warnings
-    assert 0 < int(warning.split()[0]) <= 25 and "read the same to the model as texts that fit" in warning
+    assert 0 < int(warning.split()[0]) <= 25 and "have the same tokens as calibration texts" in warning
     assert not measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN).warnings
 
 

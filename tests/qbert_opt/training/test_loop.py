@@ -10,15 +10,14 @@ from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.outputs import collect
 from qbert_opt.runtime import plugins
-from qbert_opt.training import loop
+from qbert_opt.training.arithmetic import exact_arithmetic, training_arithmetic
 from qbert_opt.training.block_errors import plain, sensitivity
 from qbert_opt.training.blocks import block_names
-from qbert_opt.training.loop import Held, TrainingRun, product_precision
+from qbert_opt.training.loop import Held, TrainingRun
 from qbert_opt.training.losses import answer_loss, relative_error
 from qbert_opt.training.run_state import read_state
 from qbert_opt.training.schedule import epochs_for
 from qbert_opt.training.settings import RecoverySettings
-from qbert_opt.training.steps.distill import end_to_end
 from qbert_opt.training.student import Student
 from qbert_opt.training.teacher import Teacher
 
@@ -276,10 +275,16 @@ def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_products_in_bfloat16_are_only_inside():
-    """The setting is put back; the end-to-end loss is finite either way."""
+def test_training_computes_fast_and_is_measured_exactly(tiny, sentences):
+    """Products in bfloat16 and plain attention are only inside; what is measured inside is as outside."""
+    batches = tokenize(tiny.tokenizer, sentences.texts, batch_size=8)
     before = torch.get_float32_matmul_precision()
-    with product_precision("bfloat16"):
+    outside = collect(tiny.head, tiny.model, batches).values
+    with training_arithmetic("bfloat16", batches):
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        with exact_arithmetic():
+            assert torch.equal(collect(tiny.head, tiny.model, batches).values, outside)
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == before
-    assert callable(end_to_end) and loop.UNITS == 1000
+    assert torch.backends.cuda.flash_sdp_enabled()

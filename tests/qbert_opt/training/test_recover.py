@@ -109,6 +109,19 @@ def test_python_and_command_line_agree(cli, tiny_folder, start, data_file, recov
     assert read_record(tmp_path / "out").training.seed == 3
 
 
+def test_what_it_was_trained_on_is_no_measure(cli, tiny_folder, recovered, data_file, tmp_path):
+    """`evaluate` on training text warns, and a trained folder has no prediction beside what is measured."""
+    output, _, _ = recovered
+    found = cli("evaluate", output, "--data", data_file, "--reference", tiny_folder)
+    assert found.code == 0 and "is text that" in found.err and "was trained on" in found.err
+    other = tmp_path / "other.tsv"
+    other.write_text("text\nw1 w2\nw3\n")
+    found = cli("evaluate", output, "--data", other, "--reference", tiny_folder)
+    assert (found.code, found.err) == (0, "")
+    [row] = [line for line in found.out.splitlines() if line.startswith(str(output)[:20]) and "[" in line][-1:]
+    assert row.split("]")[1].split()[0] == "-"
+
+
 def test_killed_for_good_and_started_again(tiny_folder, start, data_file, tmp_path):
     """`kill -9` in the middle of training, the same command again: the very folder of an uninterrupted run."""
     program = [sys.executable, "-c", "import torch; torch.set_num_threads(1);"
@@ -189,7 +202,7 @@ def test_the_command_line_refuses_in_one_line(cli, tiny_folder, start, data_file
     found = cli(*begin, "--minutes", "0")
     assert (found.code, "minutes: 0.0; give a number above 0" in found.complaint) == (2, True)
     found = cli(*begin, "--epochs", "many")
-    assert (found.code, "--epochs many: 'many' is no number" in found.complaint) == (2, True)
+    assert (found.code, "--epochs many: 'many' is not a number" in found.complaint) == (2, True)
     found = cli(*begin, "--steps", "blocks,magic")
     assert (found.code, "unknown 'magic'" in found.complaint) == (2, True)
     write_allocation(gptq_plan, tmp_path / "plan.json")

@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
+from ..model.program import NO_FAMILY, FloatArray, IntArray, Program, columns_in
 from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import drop_unfitting
-from .program import NO_FAMILY, FloatArray, IntArray, Program
-from .relaxation import relax
+from .relaxation import relax, sum_rounding
 
 MOST_SETS = 20_000
 """More sets than this are left to the engine, with one switch per family."""
@@ -64,7 +64,7 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
         outcome = close(part, best_cost)
         lowest, finished = min(lowest, max(outcome.bound, float(bounds[index]))), finished and outcome.finished
         if outcome.columns is not None:
-            best = _columns_in(program, part, outcome.columns)
+            best = columns_in(program, part, outcome.columns)
             best_cost = float(program.cost[best].sum())
     if best is not None and finished and tie is not None:
         equal = bounds <= tie_cutoff(program, best_cost)
@@ -81,19 +81,13 @@ def _restrict(program: Program, members: IntArray) -> Program | None:
     return None if part is None else drop_unfitting(part)
 
 
-def _columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
-    width = int(program.option.max()) + 1
-    wanted = part.group[columns] * width + part.option[columns]
-    return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)
-
-
 def _least_tie(program: Program, best: IntArray, sets: IntArray, tie: TieBreaker) -> IntArray:
     for members in sets:
         part = _restrict(program, members)
         elsewhere = not set(program.family[best].tolist()) <= {*members.tolist(), NO_FAMILY}
-        found = None if part is None else tie(part, float(program.cost[best].sum()), elsewhere)
-        if part is not None and found is not None and part.tie[found].sum() < program.tie[best].sum():
-            best = _columns_in(program, part, found)
+        plan = None if part is None else tie(part, float(program.cost[best].sum()), elsewhere)
+        if part is not None and plan is not None and part.tie[plan].sum() < program.tie[best].sum():
+            best = columns_in(program, part, plan)
     return best
 
 
@@ -118,8 +112,8 @@ class _FamilyTable:
     @classmethod
     def of(cls, program: Program) -> "_FamilyTable":
         kinds = _kinds(program)
-        assert program.max_families is not None  # only called under a limit
-        positions = np.array(list(combinations(range(len(kinds)), program.max_families)), dtype=np.int64)
+        most = len(kinds) if program.max_families is None else program.max_families
+        positions = np.array(list(combinations(range(len(kinds)), most)), dtype=np.int64)
         position = np.searchsorted(kinds, program.family)
         position[program.family == NO_FAMILY] = len(kinds)
         slot = program.group * (len(kinds) + 1) + position
@@ -155,4 +149,7 @@ class _FamilyTable:
 
     def bounds(self, program: Program, multipliers: FloatArray, which: IntArray | slice = _ALL) -> FloatArray:
         """Return the Lagrangian bound of each set, or of some sets, at the same multipliers, float [S]."""
-        return self.totals(program.cost + multipliers @ program.rows, which) - float(multipliers @ program.rhs)
+        totals = self.totals(program.cost + multipliers @ program.rows, which)
+        most_used = np.maximum.reduceat(program.rows, program.starts, axis=1).sum(axis=1)
+        size = program.magnitude() + float(multipliers @ (most_used + np.abs(program.rhs)))
+        return totals - float(multipliers @ program.rhs) - sum_rounding(len(multipliers)) * size

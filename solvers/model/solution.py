@@ -1,20 +1,24 @@
 """The answer, and how far it can be trusted."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 PROVEN_GAP = 1e-6
 """Largest relative gap that may be called optimal."""
+NOISE = 1e-9
+"""Part of Σ |chosen values| below which a difference of value and bound is float rounding."""
 
 
 class Status(StrEnum):
     """What was proven; never better than the proof."""
 
-    OPTIMAL = "optimal"  # a plan, and no plan is better by more than 1e-6 of its value
+    OPTIMAL = "optimal"  # a plan, and no plan is better by more than 1e-6 × Σ |its values|
     FEASIBLE = "feasible"  # a plan, with the gap that it carries
     INFEASIBLE = "infeasible"  # proven: no plan keeps every row
-    TIME_LIMIT = "time_limit"  # stopped by the clock, or given up, perhaps before any plan was found
+    TIME_LIMIT = "time_limit"  # a plan, with its gap, from a search that the clock stopped
+    NO_PLAN_FOUND = "no_plan_found"  # neither a plan nor a proof that there is none: the search ended too early
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +31,7 @@ class ChoiceSolution:
         value: Sum over the items (`math.fsum`); NaN when there is no plan.
         usage: The same for every resource of the problem; empty when there is no plan.
         lower_bound: No plan has a smaller value; infinity when infeasible.
-        gap: (value − lower_bound) / |value|, infinity when there is no plan.
+        gap: (value − lower_bound) / Σ |chosen values|, infinity when there is no plan.
         binding: Resources of which a larger capacity would, alone, let some item take a better option.
         nearest_capacity: Only when infeasible: least feasible capacity of each limited resource with the
             other rows as they are, or, where none of it alone would do, without the other capacities; empty
@@ -52,6 +56,11 @@ class ChoiceSolution:
 
     def __str__(self) -> str:
         """Return the report in one short paragraph."""
+        if self.status is Status.NO_PLAN_FOUND:
+            return (
+                f"{self.status.value}: the search ended before any plan was found, and there may be one; "
+                f"no plan is below {self.lower_bound:.6g}. Allow more time ({self.solver}, {self.runtime_s:.3f} s)"
+            )
         if self.choice is None:
             nearest = ", ".join(f"{name} ≥ {limit:.10g}" for name, limit in self.nearest_capacity.items())
             reason = f"; in conflict: {', '.join(self.conflicts)}; least feasible: {nearest}" if self.conflicts else ""
@@ -64,6 +73,15 @@ class ChoiceSolution:
         )
 
 
-def relative_gap(value: float, lower_bound: float) -> float:
-    """Return (value − lower_bound) / |value|, 0 when they are equal."""
-    return 0.0 if value <= lower_bound else (value - lower_bound) / max(abs(value), 1e-300)
+def relative_gap(value: float, lower_bound: float, magnitude: float | None = None) -> float:
+    """Return (value − lower_bound) / magnitude, 0 when they are equal, infinity for a magnitude of 0.
+
+    Args:
+        value: Of a plan.
+        lower_bound: No plan has a smaller value.
+        magnitude: Σ |chosen values| of the plan; None: |value|, which is the same where no value is negative.
+    """
+    if value <= lower_bound:
+        return 0.0
+    size = abs(value) if magnitude is None else magnitude
+    return (value - lower_bound) / size if size > 0 else math.inf

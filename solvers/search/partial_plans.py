@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..model.program import FloatArray, IntArray, Program
 from .outcome import Limits, Outcome, tie_cutoff
-from .program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
 MOST_STATES = 3_000_000
@@ -67,21 +67,20 @@ def close(
         that too much had to be left out, or that the clock stopped it.
     """
     multipliers = _around(program, relaxation.multipliers)
-    rounding = 1e-12 * float(np.abs(program.cost).sum() / len(program.starts) + abs(relaxation.bound))
     bound, settled = relaxation.bound, False
     for width in _WIDTHS:
-        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + rounding)
+        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + 4 * program.rounding(cost))
         if search is None:
             return Outcome(plan, cost, finished=True)
-        found = search.run(width, limits, most_states)
-        if found.plan is not None:
-            found_cost = float(program.cost[found.plan].sum())
-            if found_cost <= tie_cutoff(program, cost):
-                plan, cost = found.plan, min(cost, found_cost)
+        searched = search.run(width, limits, most_states)
+        if searched.plan is not None:
+            its_cost = float(program.cost[searched.plan].sum())
+            if its_cost <= tie_cutoff(program, cost):
+                plan, cost = searched.plan, min(cost, its_cost)
                 settled = any(np.array_equal(row, program.tie) for row in program.rows)
-        if found.left_out == np.inf:
+        if searched.left_out == np.inf:
             return Outcome(plan, cost, finished=True, tie_settled=settled)
-        bound = max(bound, min(found.left_out, cost))
+        bound = max(bound, min(searched.left_out, cost))
         if limits.expired():
             break
         if plan is not None and cost - bound <= limits.engine_gap() * abs(cost):
@@ -136,6 +135,9 @@ class _Search:
         least_rows = self.rest(program.rows, choices)
         least_adjusted = self.rest(program.cost + self.multipliers @ program.rows, choices)
         least_adjusted -= (self.multipliers @ program.rhs)[:, None]
+        # Priced usage and limits cancel; what their rounding may add must not rule out the best plan.
+        most_used = np.abs(program.rhs) + np.maximum.reduceat(np.abs(program.rows), program.starts, axis=1).sum(axis=1)
+        least_adjusted -= (len(choices) + 32) * 2.0**-52 * (self.multipliers @ most_used)[:, None]
         layers: list[_Layer] = []
         total, left_out = 0, np.inf
         for depth, columns in enumerate(choices, start=1):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .program import FloatArray, IntArray, Program
-from .relaxation import Relaxation
+from ..model.program import FloatArray, IntArray, Program
+from .relaxation import Relaxation, sum_rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,8 @@ class Hull:
             multiplier = float((self.cost[index] - self.cost[index + 1]) / (self.usage[index + 1] - self.usage[index]))
         adjusted = program.cost + multiplier * program.rows[0]
         least = program.least(adjusted)
-        bound = float(least.sum()) - multiplier * limit
+        magnitude = float(np.abs(program.cost[plan]).sum()) + multiplier * (float(program.rows[0][plan].sum()) + limit)
+        bound = float(least.sum()) - multiplier * limit - sum_rounding(1) * magnitude
         return Relaxation(
             np.array([multiplier]), bound, adjusted - least[program.group], plans=(plan,), infeasible=False
         )

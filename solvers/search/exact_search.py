@@ -1,9 +1,9 @@
 """Exact answers: a bound, a good plan, and a search among the few columns that are left between them.
 
 A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
-leaves a core of some hundred columns for the states or for an engine. Engines have absolute tolerances (about 1e-6),
-so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is rescaled before, and every plan
-is priced exactly after.
+leaves a core of some hundred columns for the search over partial plans or for an engine. Engines have absolute
+tolerances (about 1e-6), so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is
+rescaled before, and every plan is priced exactly after.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from . import families, states
-from .errors import SolverError
+from ..model.errors import SolverError
+from ..model.program import IntArray, Program, columns_in
+from . import families, partial_plans
 from .incumbent import incumbent
 from .outcome import Limits, Outcome, tie_cutoff
 from .presolve import cheapest, drop_unfitting
-from .program import IntArray, Program
 from .relaxation import Relaxation, relax
 
 COST_SPAN = 1e6
@@ -26,7 +26,7 @@ ROW_SPAN = 1e4
 _MOST_REJECTED = 50
 _SMALL = 100  # columns whose second search costs next to nothing
 _MOST_DIFFERENCES = 200_000
-_QUICK_STATES = 50_000
+_QUICK_PLANS = 50_000
 """Partial plans (some 0.2 s) after which an engine is the better choice."""
 
 
@@ -61,7 +61,7 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
     cost = program.cost - least_cost[program.group]
     span = float(cost.max())
     # With everything at its least there is nothing to scale.
-    factor = COST_SPAN / span if span > 0 else 1.0
+    factor = COST_SPAN / max(span, 1e-290) if span > 0 else 1.0
     least = program.least(program.rows)
     rows = program.rows - least[:, program.group]
     room = np.maximum(program.rhs - least.sum(axis=1), 0.0)
@@ -135,13 +135,13 @@ class ByEngine:
         bound = max(relaxation.bound, min(outcome.bound, cost))
         if outcome.columns is None:
             return Outcome(plan, bound, outcome.finished)
-        found = find(program, core, outcome.columns)
-        return Outcome(found if program.cost[found].sum() < cost else plan, bound, outcome.finished)
+        better = columns_in(program, core, outcome.columns)
+        return Outcome(better if program.cost[better].sum() < cost else plan, bound, outcome.finished)
 
 
 @dataclass(slots=True)
-class StatesFirst:
-    """The closer that tries the states, and an engine where there are too many; `used_engine` says whether it was."""
+class PartialPlansFirst:
+    """The closer that tries partial plans first, and an engine where there are too many; `used_engine` says which."""
 
     engine: Engine
     used_engine: bool = False
@@ -152,7 +152,7 @@ class StatesFirst:
         """Search for a plan below `cost`."""
         bound = relaxation.bound
         if program.max_families is None:
-            quick = states.close(program, relaxation, plan, cost, limits, _QUICK_STATES)
+            quick = partial_plans.close(program, relaxation, plan, cost, limits, _QUICK_PLANS)
             if quick.finished or limits.expired():
                 return quick
             bound = quick.bound
@@ -165,8 +165,8 @@ def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | 
     """Return the columns that a plan of at most this cost can use."""
     if cost == np.inf:
         return program
-    rounding = 1e-12 * float(np.abs(program.cost).max() + abs(cost))
-    core = program.keep(relaxation.reduced <= (cost - relaxation.bound) * (1 + 1e-9) + rounding)
+    ceiling = cost + program.rounding(cost)
+    core = program.keep(relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9))
     return None if core is None else drop_unfitting(core)
 
 
@@ -207,7 +207,7 @@ def least_tie(
     if second is None:
         return None
     outcome = best_plan(second, limits, closer)
-    return None if outcome.columns is None else find(program, second, outcome.columns)
+    return None if outcome.columns is None else columns_in(program, second, outcome.columns)
 
 
 def _could_tie(program: Program, rounding: float) -> bool:
@@ -225,10 +225,3 @@ def _could_tie(program: Program, rounding: float) -> bool:
     steps = [np.abs(part[:, None] - part)[np.triu_indices(len(part), 1)] for part in parts]
     ordered = np.sort(np.concatenate(steps))
     return bool((np.diff(ordered, prepend=0.0) <= rounding).any())
-
-
-def find(program: Program, part: Program, columns: IntArray) -> IntArray:
-    """Return the columns of `program` that have group and option of these columns of a part of it."""
-    width = int(program.option.max()) + 1
-    wanted = part.group[columns] * width + part.option[columns]
-    return np.searchsorted(program.group * width + program.option, wanted).astype(np.int64)

@@ -3,6 +3,7 @@
 Tied items have become one group, masked options are gone, resources without a limit are gone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -50,12 +51,33 @@ class Program:
         """Return the least entry of each group: [..., N] -> [..., G]."""
         return np.minimum.reduceat(table, self.starts, axis=-1)
 
+    def magnitude(self, cost: float = math.inf) -> float:
+        """Return Σ_g max_j |c_j| over the columns that a plan of at most this cost can take.
+
+        Rounding errors of sums are parts of it. A column that no such plan can afford does not count: one absurd
+        score must not blur the others.
+        """
+        size = np.abs(self.cost)
+        if cost < math.inf:
+            least = self.least(self.cost)
+            room = (cost - float(least.sum())) * (1 + 1e-9) + 1e-13 * float(np.abs(least).sum())
+            size = np.where(self.cost - least[self.group] <= room, size, 0.0)
+        return float(np.maximum.reduceat(size, self.starts).sum())
+
+    def rounding(self, cost: float = math.inf) -> float:
+        """Return the most by which float sums of plans of at most this cost are off, added up in any order."""
+        return (len(self.starts) + 32) * 2.0**-53 * self.magnitude(cost)
+
     def keep(self, mask: NDArray[np.bool_]) -> "Program | None":
         """Return the program with only these columns, or None when a group has none left."""
         if mask.all():
             return self
         if not np.logical_or.reduceat(mask, self.starts).all():
             return None
+        return self.take(mask)
+
+    def take(self, mask: NDArray[np.bool_]) -> "Program":
+        """Return the program with only these columns, at least one of each group."""
         return replace(
             self,
             group=self.group[mask],
@@ -84,9 +106,14 @@ def program_of(problem: ChoiceProblem) -> Program:
     group, option = np.nonzero(allowed)
 
     def columns(table: FloatArray) -> FloatArray:
-        with np.errstate(invalid="ignore"):  # masked entries may be anything
-            joined: FloatArray = np.add.reduceat(table[order], starts, axis=0)[group, option]
-        return joined
+        with np.errstate(invalid="ignore", over="ignore"):  # masked entries may be anything
+            joined: FloatArray = np.add.reduceat(table[order], starts, axis=0)
+        for index, members in enumerate(groups):
+            if len(members) > 1:  # large values of either sign must not swallow a small one
+                options = option[group == index]
+                joined[index, options] = [math.fsum(column) for column in table[list(members)][:, options].T.tolist()]
+        kept: FloatArray = joined[group, option]
+        return kept
 
     limited = [name for name, limit in problem.capacity.items() if limit != np.inf]
     rows = np.array([columns(problem.usage[name]) for name in limited]).reshape(len(limited), len(group))
@@ -108,6 +135,13 @@ def _families(problem: ChoiceProblem) -> IntArray:
         return np.full(len(problem.options), NO_FAMILY)
     names = sorted({name for name in problem.families if name is not None})
     return np.array([NO_FAMILY if name is None else names.index(name) for name in problem.families])
+
+
+def columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
+    """Return the columns of `program` that have group and option of these columns of a part of it."""
+    width = int(program.option.max()) + 1
+    keys = part.group[columns] * width + part.option[columns]
+    return np.searchsorted(program.group * width + program.option, keys).astype(np.int64)
 
 
 def lift(problem: ChoiceProblem, program: Program, columns: Sequence[int] | IntArray) -> tuple[int, ...]:

@@ -17,6 +17,9 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
         problem: The tables.
         choice: Option index of each item.
 
+    Returns:
+        The value, in the unit of the table, and the usage of every resource, in its own unit.
+
     Raises:
         SolverError: The plan has not one known option per item.
     """
@@ -26,17 +29,36 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
             f"choice: needs {len(problem.items)} option indices from 0 to {count - 1}. One for each item."
         )
     rows = range(len(problem.items))
-    usage = {name: math.fsum(map(float, table[rows, choice])) for name, table in problem.usage.items()}
-    return math.fsum(map(float, problem.value[rows, choice])), usage
+    usage = {name: total(table[rows, choice].tolist()) for name, table in problem.usage.items()}
+    return total(problem.value[rows, choice].tolist()), usage
+
+
+def total(amounts: Sequence[float]) -> float:
+    """Return the correctly rounded sum; of entries that are masked, and may be anything, infinity or NaN."""
+    try:
+        return math.fsum(amounts)
+    except (OverflowError, ValueError):
+        return sum(amounts)
 
 
 def capacity_with_rounding(limit: float) -> float:
     """Return the capacity with room for the rounding of float sums."""
-    return limit + ROUNDING * abs(limit)
+    return limit + ROUNDING * abs(limit) if math.isfinite(limit) else limit
 
 
 def violations(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
-    """Return the rows that a plan breaks: resource names, "allowed", "pins", "ties", "max_families"."""
+    """Return the rows that a plan breaks: resource names, "allowed", "pins", "ties", "max_families".
+
+    Args:
+        problem: The rows.
+        choice: Option index of each item.
+
+    Returns:
+        Empty when the plan keeps every row; a capacity may be exceeded by `ROUNDING` of it.
+
+    Raises:
+        SolverError: The plan has not one known option per item.
+    """
     _, usage = price(problem, choice)
     broken = [name for name, limit in problem.capacity.items() if usage[name] > capacity_with_rounding(limit)]
     if problem.allowed is not None and not problem.allowed[range(len(choice)), choice].all():

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import SolverError
-from .pricing import violations
-from .problem import ChoiceProblem
+from ..model.errors import SolverError
+from ..model.pricing import violations
+from ..model.problem import ChoiceProblem
 
 _MOST_STEPS = 200  # single steps of least predicted change that are also tried in pairs
 
@@ -54,6 +54,9 @@ def refine(
         measure: Plan -> measured loss.
         max_measurements: Calls of `measure` at most, the start included.
 
+    Returns:
+        The plan of least measured loss, with every plan that was measured.
+
     Raises:
         SolverError: The plan breaks a row, `max_measurements` is below 1 or `propose` gives another shape.
     """
@@ -74,10 +77,10 @@ def refine(
             if len(history) >= max_measurements:
                 return Refinement(current, loss, start, tuple(history), accepted, exhausted=False)
             tried.add(plan)
-            found = measure(plan)
-            history.append((plan, found))
-            if found < loss:
-                current, loss, accepted, improved = plan, found, accepted + 1, True
+            measured = measure(plan)
+            history.append((plan, measured))
+            if measured < loss:
+                current, loss, accepted, improved = plan, measured, accepted + 1, True
                 break
         if not improved:
             return Refinement(current, loss, start, tuple(history), accepted, exhausted=True)

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import ProblemError
 
+MOST_SUM = 2.0**1021
+"""A quarter of the largest float: no sum of values or usages, nor a difference of two, may overflow."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChoiceProblem:
@@ -127,9 +130,18 @@ def _check_tables(problem: ChoiceProblem) -> None:
     if empty.size:
         raise ProblemError(f"item {problem.items[empty[0]]!r}: every option is masked. Allow at least one.")
     _refuse(problem, "value", problem.value, allowed & ~np.isfinite(problem.value), "Mask the option or score it.")
+    _check_sum(problem, "value", problem.value, allowed)
     for name, table in problem.usage.items():
         bad = allowed & ~(np.isfinite(table) & (table >= 0))
         _refuse(problem, f"usage of {name!r}", table, bad, "Usage is finite and not negative; mask the option.")
+        _check_sum(problem, f"usage of {name!r}", table, allowed)
+
+
+def _check_sum(problem: ChoiceProblem, what: str, table: NDArray[np.float64], allowed: NDArray[np.bool_]) -> None:
+    """Refuse entries of which a sum over the items, or the difference of two sums, overflows."""
+    most = MOST_SUM / len(problem.items)
+    too_large = allowed & (np.abs(table) > most)
+    _refuse(problem, what, table, too_large, f"Sums would overflow: give at most {most:.3g}, or mask the option.")
 
 
 def _refuse(problem: ChoiceProblem, what: str, table: NDArray[np.float64], bad: NDArray[np.bool_], advice: str) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import SolverError
-from .incumbent import repair
-from .presolve import drop_unfitting
-from .pricing import price, violations
-from .problem import ChoiceProblem
-from .program import IntArray, Program, lift, program_of
+from ..model.errors import SolverError
+from ..model.pricing import price, violations
+from ..model.problem import ChoiceProblem
+from ..model.program import IntArray, Program, lift, program_of
+from ..search.incumbent import repair
+from ..search.presolve import drop_unfitting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +37,12 @@ def uniform_plans(problem: ChoiceProblem) -> tuple[Baseline, ...]:
 
     Where an option is masked for an item or the item is pinned, the item takes the allowed option that is nearest
     in usage (of the resource that decides ties), so that one special matrix does not rule the rival out.
+
+    Args:
+        problem: Rows and tables.
+
+    Returns:
+        One plan per option that some group of items may take; `broken` names the rows that a plan breaks.
     """
     mask = problem.mask()
     plans = [
@@ -54,6 +60,14 @@ def random_plans(problem: ChoiceProblem, count: int = 20, seed: int = 0) -> tupl
     rising usage in random order. Fewer than `count` come back when repair fails; none under `max_families`,
     unless the plan happens to keep it.
 
+    Args:
+        problem: Rows and tables.
+        count: How many plans to draw.
+        seed: The same seed gives the same plans.
+
+    Returns:
+        Plans that keep every row, by rising value.
+
     Raises:
         SolverError: `count` is negative.
     """
@@ -63,12 +77,12 @@ def random_plans(problem: ChoiceProblem, count: int = 20, seed: int = 0) -> tupl
     if program is None:
         return ()
     rng = np.random.default_rng(seed)
-    found = []
+    plans = []
     for number in range(count):
         plan = _random_plan(program, rng)
         if plan is not None and program.fits(plan):
-            found.append(_baseline(problem, f"random {number}", lift(problem, program, plan)))
-    return tuple(sorted(found, key=lambda plan: plan.value))
+            plans.append(_baseline(problem, f"random {number}", lift(problem, program, plan)))
+    return tuple(sorted(plans, key=lambda plan: plan.value))
 
 
 def _baseline(problem: ChoiceProblem, name: str, choice: tuple[int, ...]) -> Baseline:
@@ -83,8 +97,8 @@ def _nearest(problem: ChoiceProblem, mask: np.ndarray, option: int) -> tuple[int
     for members in problem.groups():
         rows = list(members)
         allowed = np.flatnonzero(mask[rows].all(axis=0))
-        wanted = np.where(np.isfinite(table[rows, option]), table[rows, option], 0.0).sum()
-        distance = np.abs(table[rows][:, allowed].sum(axis=0) - wanted)
+        target = np.where(np.isfinite(table[rows, option]), table[rows, option], 0.0).sum()
+        distance = np.abs(table[rows][:, allowed].sum(axis=0) - target)
         pick = option if option in allowed else int(allowed[distance.argmin()])
         choice.extend((item, pick) for item in members)
     return tuple(pick for _, pick in sorted(choice))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .program import NO_FAMILY, FloatArray, IntArray, Program
+from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
 
 _BLOCK = 2_000_000  # comparisons held in memory at once
 
@@ -73,8 +73,8 @@ def _dominated(program: Program) -> NDArray[np.bool_]:
             kind = family[block]
             beats &= (kind[:, :, None] == kind[:, None, :]) | (kind[:, :, None] == NO_FAMILY)
         dominated[block] = beats.any(axis=1)
-    found: NDArray[np.bool_] = dominated[program.group, program.option]
-    return found
+    of_columns: NDArray[np.bool_] = dominated[program.group, program.option]
+    return of_columns
 
 
 def _precedes(cost: FloatArray, tie: FloatArray, earlier: NDArray[np.bool_]) -> NDArray[np.bool_]:

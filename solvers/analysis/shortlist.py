@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SolverError
-from .problem import ChoiceProblem
-from .solution import ChoiceSolution
-from .solving import solve
+from ..model.errors import SolverError
+from ..model.problem import ChoiceProblem
+from ..model.solution import ChoiceSolution
+from ..solving import solve
 
 
 def top_k(
@@ -27,6 +27,9 @@ def top_k(
         distance: In how many items two plans differ at least.
         **solve_options: Passed to `solve` (the solver must take several capacities).
 
+    Returns:
+        Plans by rising value; fewer than `n` where there are no more.
+
     Raises:
         SolverError: `n`, `within` or `distance` is out of range.
     """
@@ -37,15 +40,15 @@ def top_k(
     if not 1 <= distance <= len(problem.items):
         raise SolverError(f"top_k: distance is {distance}. Give 1 to {len(problem.items)}, the number of items.")
     plans: list[ChoiceSolution] = []
-    asked = replace(problem, tie_break=problem.tie_resource())
+    remaining = replace(problem, tie_break=problem.tie_resource())
     while len(plans) < n:
-        answer = _without_agreement(problem, solve(asked, **solve_options))
+        answer = _without_agreement(problem, solve(remaining, **solve_options))
         if answer.choice is None:
             break
         if plans and answer.value > plans[0].value + within * abs(plans[0].value):
             break
         plans.append(answer)
-        asked = _differing(asked, answer.choice, distance, len(plans))
+        remaining = _differing(remaining, answer.choice, distance, len(plans))
     return tuple(plans)
 
 

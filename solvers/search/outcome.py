@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .program import IntArray, Program
+from ..model.program import IntArray, Program
 
 TIE_TOLERANCE = 1e-9
 """Plans whose values differ by less than this part of the value (above its least) count as equal."""
@@ -13,9 +13,10 @@ TIE_TOLERANCE = 1e-9
 
 def tie_cutoff(program: Program, cost: float) -> float:
     """Return the cost up to which a plan counts as equal to one of this cost."""
+    if cost == np.inf:
+        return cost
     above = max(cost - float(program.least(program.cost).sum()), 0.0)
-    rounding = 1e-13 * float(np.abs(program.cost).max())
-    return cost + TIE_TOLERANCE * above + rounding
+    return cost + TIE_TOLERANCE * above + program.rounding(cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Limits:
     most_nodes: int | None = None  # of the tree of `milp`: an effort that does not depend on the machine
 
     def engine_gap(self) -> float:
-        """Return the gap for an engine: well inside the proof that is asked for, since costs are shifted."""
+        """Return the gap for an engine: well inside the required one, since costs are shifted."""
         return self.relative_gap * 1e-3 if self.relative_gap <= 1e-6 else self.relative_gap
 
     def remaining_s(self) -> float:

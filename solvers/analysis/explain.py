@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .pricing import capacity_with_rounding, price
-from .problem import ChoiceProblem
+from ..model.pricing import capacity_with_rounding, price
+from ..model.problem import ChoiceProblem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +49,13 @@ def explain(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[Reason, ...]
     """Return the reason for each item of a plan, in the order of the items.
 
     Options that are worse in value and use at least as much of everything say nothing and are passed over.
+
+    Args:
+        problem: Rows and tables.
+        choice: Option index of each item.
+
+    Returns:
+        One reason per item; changes in the units of the tables.
 
     Raises:
         SolverError: The plan has not one known option per item.

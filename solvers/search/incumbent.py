@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .program import FloatArray, IntArray, Program
+from ..model.program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
 _PAIR_COLUMNS = 300  # columns of least reduced cost that are tried in pairs
@@ -43,7 +43,8 @@ def repair(program: Program, reduced: FloatArray, plan: IntArray) -> IntArray | 
         price = np.maximum(reduced - reduced[plan][program.group], 0.0)
         # A free step would tie with every other free step: prefer the one that removes most.
         price += 1e-9 * price.max(initial=0.0) + 1e-300
-        rate = np.divide(removed, price, out=np.full_like(price, -np.inf), where=removed > 0)
+        with np.errstate(over="ignore"):  # next to free: infinite is right
+            rate = np.divide(removed, price, out=np.full_like(price, -np.inf), where=removed > 0)
         column = int(rate.argmax())
         if not removed[column] > 0:
             return None
@@ -73,7 +74,7 @@ def swap_pairs(program: Program, reduced: FloatArray, plan: IntArray) -> IntArra
     """Change two groups at once, among the columns of least reduced cost, while that lowers the cost."""
     near = np.argsort(reduced, kind="stable")[:_PAIR_COLUMNS]
     group = program.group[near]
-    least_gain = 1e-12 * float(np.abs(program.cost).max())  # smaller ones are rounding and could go in circles
+    least_gain = program.rounding(float(program.cost[plan].sum()))  # smaller ones could go in circles
     while True:
         slack = program.rhs - program.rows[:, plan].sum(axis=1)
         step = program.rows[:, near] - program.rows[:, plan][:, group]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import least_of
-from .errors import SolverError
-from .pricing import price
-from .problem import ChoiceProblem
-from .solution import ChoiceSolution
-from .solving import solve
+from ..diagnosis import least_of
+from ..model.errors import SolverError
+from ..model.pricing import price
+from ..model.problem import ChoiceProblem
+from ..model.solution import ChoiceSolution
+from ..solving import solve
 
 
 def shadow_price(
@@ -25,6 +25,9 @@ def shadow_price(
         resource: One with a finite capacity.
         step: How much more, in the resource's unit.
         **solve_options: Passed to `solve`.
+
+    Returns:
+        How much the value falls, in its own unit; at least 0.
 
     Raises:
         SolverError: There is no plan or no such capacity, or the step is not positive.
@@ -46,6 +49,13 @@ def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]
 
     Floor: the least usage of any plan under masks, pins, ties and families. Ceiling: the usage of the
     best-valued plan without any capacity (of equal values, the one that uses least).
+
+    Args:
+        problem: Rows and tables; its capacities are ignored.
+        resource: One with a usage table.
+
+    Returns:
+        Floor and ceiling, in the unit of the resource.
 
     Raises:
         SolverError: The resource has no usage table, or masks and links leave no plan.
@@ -98,6 +108,9 @@ def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = 
         resource: What to spare; its own capacity is ignored.
         max_value: Largest value that a plan may have.
         row: Name of the value as a resource; the first of the capacities.
+
+    Returns:
+        A problem whose value is the usage of `resource`.
 
     Raises:
         SolverError: The resource has no usage table, or `max_value` is NaN.
