@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.loading import LoadedModel
+from ..models.loading import EXAMPLE_TOKENS, LoadedModel
 
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 EXAMPLE = ["turn the light on in the kitchen please", "play a song"]  # two lengths: padding must be traced
@@ -48,9 +48,8 @@ class TracedModel:
 
 def traceable(loaded: LoadedModel) -> TracedModel:
     """Wrap a loaded model; a run on two texts determines which outputs it has."""
-    encoded: dict[str, Any] = dict(
-        loaded.tokenizer(EXAMPLE, padding=True, truncation=True, max_length=loaded.longest, return_tensors="pt")
-    )
+    short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
+    encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
     with torch.no_grad():
         result = loaded.model(**encoded, return_dict=True)
     outputs = tuple(name for name in OUTPUTS if name in result)

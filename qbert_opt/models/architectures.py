@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from .outputs import OutputKind, head_kind
 from .sentence_embeddings import embedding_fields, read_sentence_embedding
 
 AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
+logger = logging.getLogger(__name__)
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 MAX_LAYERS = 1000  # modules are built one by one, so a count is checked before they are
 
@@ -77,7 +79,18 @@ def read_config(files: ModelFiles) -> Any:
     if len(named) > 1:
         raise InputFileError(f"{files.name}: config.json names several architectures ({', '.join(named)}). Keep one.")
     check_labels(files.config, config_kind(config, files.name), files.name)
+    activation = _activation(files.config)
+    if activation is not None:
+        logger.warning("warning: %s: answers are taken before its activation, %s", files.name, activation)
     return config
+
+
+def _activation(config: Mapping[str, Any]) -> str | None:
+    """Return what a sentence-transformers cross-encoder puts behind its logits; None for nothing."""
+    settings = config.get("sentence_transformers")
+    newer = settings.get("activation_fn") if isinstance(settings, dict) else None
+    name = str(newer or config.get("sbert_ce_default_activation_function") or "Identity").rsplit(".", 1)[-1]
+    return None if name == "Identity" else name
 
 
 def config_kind(config: Any, source: str) -> OutputKind:

@@ -297,6 +297,15 @@ def test_kind_1_a_pooler_that_is_missing_is_not_made_up(encoder):
     assert load_model(encoder).sha256 == load_model(encoder).sha256
 
 
+@pytest.mark.parametrize(("activation", "said"), [("torch.nn.modules.activation.Sigmoid", 1), ("torch.nn.Identity", 0)])
+def test_kind_1_an_activation_behind_the_answers_is_said(folder, caplog, activation, said):
+    """What is compared are the numbers before it."""
+    patch(folder, sentence_transformers={"activation_fn": activation})
+    load_model(folder)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"warning: {folder}: answers are taken before its activation, Sigmoid"][:said]
+
+
 # sentence embeddings
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}

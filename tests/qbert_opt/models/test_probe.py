@@ -11,9 +11,11 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 
 from qbert_opt.errors import InputFileError
 from qbert_opt.models import probe as probing
-from qbert_opt.models.batches import logits, tokenize
+from qbert_opt.models.batches import logits, single_samples, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.modules import from_module
+from qbert_opt.models.outputs import Head
+from qbert_opt.models.samples import TokenBatch
 
 TEXTS = [("w1 w2",), ("w3 w4 w5 w6 w7 w8 w9",)]
 
@@ -197,3 +199,27 @@ def test_the_longest_text_goes_no_farther_than_the_first_block(folder, monkeypat
     second.register_forward_pre_hook(lambda _m, args: lengths.append(args[0].shape[1]))
     probing.probe(loaded.model, loaded.tokenizer, loaded.head, "tiny")
     assert max(lengths) <= probing.NUM_WORDS + 3
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0005, 0), (0.02, 1), (0.2, None)])
+def test_small_differences_are_said_and_large_ones_refused(caplog, share, said):
+    """A model that adds a share of its answer for each padded position, by hand."""
+
+    class Leaky(nn.Module):
+        def forward(self, input_ids, attention_mask):
+            padded = (attention_mask == 0).any(1, keepdim=True).float()
+            return torch.tensor([[2.0, -1.0]]) * (1 + share * padded)
+
+    head = Head("classes", 2, lambda model, batch: model(**batch.inputs))
+    ids = torch.ones(2, 4, dtype=torch.int64)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    together = [TokenBatch({"input_ids": ids, "attention_mask": mask}, (0, 1))]
+    alone = single_samples(together)
+    if said is None:
+        with pytest.raises(InputFileError, match=r"leaky: a sample answers differently .* \(by 0.4; answers reach 2\)"):
+            probing.check_batching(head, Leaky(), together, alone, "leaky")
+        return
+    probing.check_batching(head, Leaky(), together, alone, "leaky")
+    assert [record.getMessage() for record in caplog.records] == [
+        "warning: leaky: padding changes its answers by 2.0 %, as convolutions do"
+    ][:said]
