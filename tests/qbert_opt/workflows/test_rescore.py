@@ -65,7 +65,7 @@ def test_from_the_command_line(cli, low_plan, tiny_folder, data_file, tmp_path):
 
 def test_scores_of_other_metrics_are_refused(tiny, low_plan, in_sequence, file_texts):
     """Other metrics have other units."""
-    with pytest.raises(UsageError, match="sequential: scores of metric qbert cannot be made again"):
+    with pytest.raises(UsageError, match="sequential: scores of metric qbert cannot be recomputed"):
         rescored(tiny, low_plan.model_copy(update={"metric": "qbert"}), dict(in_sequence), file_texts)
 
 
