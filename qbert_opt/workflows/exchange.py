@@ -196,7 +196,7 @@ def import_plan(
     unknown = [module for module in offers if module not in matrices]
     if unknown:
         raise InputFileError(
-            f"{path}: names {quoted(unknown[0])} and {len(unknown) - 1} more, which {scores.profile.name} does not have. "
+            f"{path}: names {quoted(unknown[0])} and {len(unknown) - 1} more, not found in {scores.profile.name}. "
             "The plan is for another model, or the scores are."
         )
     stand_ins, storage = Counter[tuple[str, str]](), {}
