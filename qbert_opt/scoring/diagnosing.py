@@ -112,7 +112,7 @@ def diagnose(
     parameters = [loaded.model.get_parameter(f"{name}.weight") for name in names]
     basis = shares.factors // (VECTOR_BYTES * sum(p.numel() for p in parameters))
     needed = FEWEST_VECTORS * VECTOR_BYTES * sum(p.numel() for p in parameters)
-    shares.refuse_less(shares.factors, needed, f"{FEWEST_VECTORS} vectors of {len(names)} matrices (or one --layer)")
+    shares.refuse_less(shares.factors, needed, f"{FEWEST_VECTORS} vectors of {len(names)} matrices (or one `layer`)")
     parts = [loaded.sha256, texts.sha256, repr(plan), str(shares), code_version(), code_commit()]
     jobs = Jobs(checkpoint, hashlib.sha256("\n".join(parts).encode()).hexdigest(), processes)
     work = _Work(progress, plan, jobs)

@@ -35,15 +35,15 @@ SCORES, PLAN, QUANTIZED = "scores.json", "allocation.json", "quantized"
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """A quantized model with its plan, what was predicted of it and what was measured.
+    """A quantized model with its plan, predicted cost and measured quality.
 
     Attributes:
         plan: the plan, with its proof and predicted loss.
         predicted: cost on the device; None without a device.
-        measured: quality and loss of the quantized model against the float model, on `measured_on`.
+        measured: quality of the quantized model, and its loss relative to the float model, on `measured_on`.
         measured_on: name of the text.
-        folder: where everything lies: `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
-        exported: how the exported files were checked; None where nothing was exported.
+        folder: contains `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
+        exported: record of the export; None if nothing was exported.
     """
 
     plan: Allocation
@@ -95,15 +95,15 @@ def optimize(
     scores: ScoreTable | None = None,
     progress: Progress = silent,
 ) -> Optimized:
-    """Score a model, plan it, write the quantized model, measure it, and export it where an engine is named.
+    """Score a model, solve for a plan, write and measure the quantized model, and export it if an engine is given.
 
     Args:
         model: model folder, or a loaded model.
-        data: calibration text, unlike the text that the model was trained on; labels are not needed.
-        output: folder to make; must not exist, or be empty.
+        data: calibration text that the model was not trained on; labels are not needed.
+        output: folder to create; must not exist, or be empty.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
-        device: target hardware: a name, a YAML file or a loaded device. Its own limits count.
-        engine: where to export to, for example `onnxruntime`; None exports nothing.
+        device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
+        engine: engine to export to, for example `onnxruntime`; None exports nothing.
         activations: how the engine rounds the inputs of products, as in `export_model`.
         test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
         limits: further limits; `budget` overrides its `encoder_bytes`.
@@ -111,14 +111,17 @@ def optimize(
         workload: sentences and tokens of one inference.
         metric: estimator of the loss.
         method: quantizer.
-        calibration: how many texts fit the quantizer and how many score.
-        scores: a table that was made of this model and text before; None scores now.
-        progress: told what goes on.
+        calibration: sizes of the calibration set and of the scoring texts.
+        scores: an existing table for this model and text; None computes one.
+        progress: called with the current step.
+
+    Returns:
+        Plan, predicted cost and measured quality.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
-        InputFileError: model, data or device cannot be read, or do not fit each other.
-        UsageError: nothing limits the plan, or an unknown name.
+        InfeasibleError: no plan meets every limit.
+        InputFileError: model, data or device cannot be read, or do not match each other.
+        UsageError: no limit is given, or a name is unknown.
     """
     folder = Path(output)
     check_free(folder)

@@ -229,7 +229,7 @@ def test_text_that_trained_the_model_is_said():
     """Half the doubt of unseen text is no chance; the same doubt is, in nearly all of 200 pairs."""
     names = ("train", "validation")
     [warning] = training_text_warnings(answers(0.02, 0), answers(0.05, 1), names)
-    assert "surer of train" in warning and "than of validation" in warning
+    assert "more confident on train" in warning and "than on validation" in warning
     assert training_text_warnings(answers(0.05, 0), answers(0.02, 1), names) == []
     false = [training_text_warnings(answers(0.05, 2 * i), answers(0.05, 2 * i + 1), names) for i in range(200)]
     assert sum(map(len, false)) <= 6
@@ -240,7 +240,7 @@ def test_held_out_text_is_compared(cli, tmp_path, tiny_folder, data_file):
     options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
     start = ("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
     found = cli(*start, "--held-out", data_file)
-    assert found.code == 0 and "surer" not in found.err
+    assert found.code == 0 and "more confident" not in found.err
     assert cli(*start, "--held-out", tmp_path / "nowhere.tsv").code == 4
 
 

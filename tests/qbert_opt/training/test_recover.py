@@ -162,7 +162,7 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
     refused(UsageError, r"data: no texts", tiny, start, [], out)
     single = LabeledTexts("one", (("w1",), ("w1",)), None)
     refused(InputFileError, r"one: 1 distinct text", tiny, start, [single], out)
-    refused(InputFileError, r"is no quantized folder", tiny, tmp_path, [file_texts], out)
+    refused(InputFileError, r"is not a quantized folder", tiny, tmp_path, [file_texts], out)
     refused(
         InputFileError,
         r"is not the data the scores were made with",
@@ -234,7 +234,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
     other = RecoverySettings(seed=1, batch_size=8)
     refused(
         UsageError,
-        r"is the state of a run with another plan, text or settings",
+        r"belongs to a run with another plan, text or settings",
         tiny,
         start,
         [file_texts],
