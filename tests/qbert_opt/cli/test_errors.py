@@ -196,7 +196,7 @@ def test_simulate(cli, tmp_path, plan_file, scores_file):
     """Wrong plans, devices and comparisons."""
     for arguments, code, message in (
         ((tmp_path / "nowhere.json", *DEVICE), 4, "no such file"),
-        ((scores_file, *DEVICE), 4, "this version reads 'qbert-opt/allocation@1'"),
+        ((scores_file, *DEVICE), 4, "this version reads 'qbert-opt/allocation@2'"),
         ((plan_file, "--device", "toaster"), 2, "legal names are"),
         ((plan_file, *DEVICE, "--compare", "int1"), 2, "--compare int1: legal: fp32, fp16, int2"),
         ((plan_file, *DEVICE, "--rate", "0"), 2, "--rate 0"),
