@@ -141,7 +141,7 @@ def test_infeasible_links_are_named(cli):
     """One format for all, at a size that no format has."""
     limits = ("--budget", "3bit", "--max-formats", "1", "--pin", "layer.0.=8")
     found = cli("solve", *limits)
-    assert found.code == 3 and "--max-formats 1 stands against them" in found.complaint
+    assert found.code == 3 and "--max-formats 1 conflicts with them" in found.complaint
 
 
 def test_the_command_line_writes_a_shortlist(cli, tmp_path):
@@ -161,7 +161,7 @@ def test_the_command_line_answers_the_reverse_question(cli):
     found = cli("solve", "--max-loss", "0.001", "--least", "bytes", "--tie", "qkv", "--explain")
     assert found.code == 0, found.err
     assert "of the least encoder bytes, at least" in found.out
-    assert "limit            --max-loss: predicted loss 0.0009" in found.out
+    assert "limit            --max-loss: sum of scores 0.0009" in found.out
 
 
 @pytest.fixture(scope="module")

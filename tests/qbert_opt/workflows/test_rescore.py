@@ -48,7 +48,7 @@ def test_what_is_written_is_what_was_scored_again(tiny, low_plan, in_sequence, f
     for module, expected in in_sequence:
         assert torch.equal(loaded.model.get_parameter(f"{module}.weight"), expected.dequantize())
     assert plan.predicted_loss != low_plan.predicted_loss
-    assert plan.predicted_loss == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
+    assert plan.sum_of_scores == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
 
 
 def test_from_the_command_line(cli, low_plan, tiny_folder, data_file, tmp_path):
