@@ -185,7 +185,7 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
         if len(asked) > 2:
             raise UsageError(f"`text_columns`: {len(asked)} columns given; a model reads one text or a pair.")
         for column in asked:
-            _check_column(table, "--text-column", column)
+            _check_column(table, "`text_columns`", column)
         return tuple(asked)
     for candidate in reversed(TEXT_COLUMNS):
         if all(column in names for column in candidate):
@@ -205,7 +205,7 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
 
 def _label_column(table: Table, asked: str | None) -> str | None:
     if asked is not None:
-        _check_column(table, "--label-column", asked)
+        _check_column(table, "`label_column`", asked)
         return asked
     return next((name for name in LABEL_COLUMNS if name in table.columns), None)
 
