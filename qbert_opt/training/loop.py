@@ -23,6 +23,7 @@ from .student import Student
 from .teacher import Teacher
 
 SECONDS_BETWEEN_WRITES = 60.0
+WARM_UP = 0.1  # of a phase's updates
 UNITS = 1000  # of progress in a pass of the student over one batch
 Tell = Callable[[int, int, str], None]
 
@@ -154,7 +155,7 @@ class TrainingRun:
             if not math.isfinite(losses[-1]):
                 raise Stopped(f"loss is {losses[-1]} in update {update + 1} of {phase.name}; the best state is kept")
             for group in optimizer.param_groups:
-                group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * update / updates))
+                group["lr"] = group["rate"] * _pace(update, updates)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -215,6 +216,16 @@ class TrainingRun:
         self.state.progress.cpu_seconds = time.process_time() - self._clock
         write_state(self.state, self._file)
         self._written = time.monotonic()
+
+
+def _pace(update: int, updates: int) -> float:
+    """Share of the learning rate: linear warm-up, then half a cosine down to zero.
+
+    Without warm-up Adam's first updates move every weight by the whole rate at once; end to end that throws the model
+    out of the minimum that the blocks found.
+    """
+    warm = min(1.0, (update + 1) / max(1.0, WARM_UP * updates))
+    return warm * 0.5 * (1 + math.cos(math.pi * update / updates))
 
 
 def _state_of(optimizer: torch.optim.Optimizer) -> Tensors:

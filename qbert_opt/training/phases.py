@@ -14,12 +14,12 @@ from .teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One optimization, from its own learning rate down to zero.
+    """One optimization, up to its own learning rate and down to zero.
 
     Attributes:
         name: unique in a run, for example `blocks 3/6`.
         learned: what is learned; all else stays as it is.
-        rates: learning rates of weights and of ranges, at the start.
+        rates: learning rates of weights and of ranges, at their highest.
         loss: of the batch of that number, in the graph.
         whole: it trains the whole model, so that its state is worth measuring after each pass over the text.
     """

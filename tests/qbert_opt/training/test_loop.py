@@ -1,5 +1,6 @@
 """The loop: what moves and what does not, interrupted and resumed as uninterrupted, the best state kept."""
 
+import itertools
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from qbert_opt.runtime import plugins
 from qbert_opt.training.arithmetic import exact_arithmetic, training_arithmetic
 from qbert_opt.training.block_errors import plain, sensitivity
 from qbert_opt.training.blocks import block_names
-from qbert_opt.training.loop import Held, TrainingRun
+from qbert_opt.training.loop import Held, TrainingRun, _pace
 from qbert_opt.training.losses import answer_loss, relative_error
 from qbert_opt.training.run_state import read_state
 from qbert_opt.training.schedule import epochs_for
@@ -288,3 +289,12 @@ def test_training_computes_fast_and_is_measured_exactly(tiny, sentences):
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == before
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_the_rate_warms_up_and_falls():
+    """A tenth of the updates up, half a cosine down, never above the given rate, nearly nothing at the end."""
+    paces = [_pace(update, 100) for update in range(100)]
+    assert paces[0] == pytest.approx(0.1) and paces.index(max(paces)) == 9
+    assert max(paces) <= 1 and paces[50] == pytest.approx(0.5) and paces[-1] < 1e-3
+    assert all(a >= b for a, b in itertools.pairwise(paces[9:]))
+    assert _pace(0, 1) == 1.0
