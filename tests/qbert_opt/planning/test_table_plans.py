@@ -54,7 +54,9 @@ def test_without_a_limit_on_the_whole_model_tables_keep_their_best(rtn_scores, s
     assert [m.choice for m in found.matrices] == [m.choice for m in plain.matrices]
     assert {t.choice.name for t in found.tables} == {TABLE_CHOICE.name}
     assert found.total_bytes == plain.total_bytes == found.encoder_bytes + found.profile.fixed_bytes
-    assert found.next_mb_gain == pytest.approx(plain.next_mb_gain)
+    assert (plain.folds, found.folds) == (8, 0)  # these tables were scored without folds
+    without_folds = allocate(rtn_scores.model_copy(update={"fold_value": ()}), limits)
+    assert found.next_mb_gain == pytest.approx(without_folds.next_mb_gain)
     losses = [m.predicted_loss for m in found.matrices] + [t.predicted_loss for t in found.tables]
     assert found.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
     assert (plain.roundings, found.roundings) == (("matrices",), ("matrices", "tables"))
