@@ -2,7 +2,7 @@
 
     make docs     # or: python docs/generate.py
 
-`tests/qbert_opt/house/test_docs.py` fails where a page is not what this writes.
+`tests/qbert_opt/house/test_docs.py` fails if a page differs from what this writes.
 """
 
 from __future__ import annotations
@@ -54,29 +54,30 @@ PLUGINS = {
 
 COMMANDS = """# Commands
 
-`qbert-opt VERB --help` says the same. Exit codes: 0 done (also where the reader of a pipe, such as `head`, has
-enough), 2 usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug of ours, 130
+`qbert-opt VERB --help` prints the same. Exit codes: 0 done (also when a pipe's reader, such as `head`, has enough), 2
+usage or an output that cannot be written (full disk), 3 infeasible, 4 bad input file, 1 a bug in qbert-opt, 130
 interrupted (Ctrl-C), 143 terminated.
 """
 FILES = """# File formats
 
-JSON, UTF-8, written whole or not at all. `schema` names kind and version; another one is refused. Readers ignore fields
-that they do not know. What the quantized folder holds is in [concepts/artifact.md](concepts/artifact.md); devices are
-in [device-files.md](device-files.md).
+JSON in UTF-8, written completely or not at all. `schema` names the kind and version of the document; any other is
+rejected. Readers ignore unknown fields. The quantized folder is described in
+[concepts/artifact.md](concepts/artifact.md), device files in [device-files.md](device-files.md).
 """
 DEVICE_FILES = """# Device files
 
 One YAML file describes one device. Quantities are strings with their unit; shares, counts and cycles are plain numbers.
-`inherit: NAME` takes every field that is absent from that device. Files are YAML 1.2 without tags, anchors and merge
-keys: `010` is ten, and `yes`, `1:30` and dates are text. Other packages bring devices by an entry point of the group
-`qbert_opt.devices`.
+`inherit: NAME` copies every missing field from that device. Files are YAML 1.2 without tags, anchors and merge
+keys: `010` is ten, and `yes`, `1:30` and dates are text. Other packages can provide devices through an entry point in
+the group `qbert_opt.devices`.
 
-`qbert-opt devices check FILE` says what is wrong, or what is assumed; `qbert-opt devices schema` prints the JSON schema
-for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
+`qbert-opt devices check FILE` reports errors and counts assumed figures; `qbert-opt devices schema` prints the JSON
+schema for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
 """
 PLUG_INS = """# Plug-ins
 
-A file in one of these folders is found by its name; see [CONTRIBUTING](../CONTRIBUTING.md).
+A plug-in is a file in one of these folders, and its name is the file's name. How to add one:
+[CONTRIBUTING](../CONTRIBUTING.md).
 """
 
 
@@ -100,7 +101,7 @@ def commands() -> str:
         lines += [f"## qbert-opt {' '.join(words)}", "", inspect.cleandoc(command.help or "").replace("\f", ""), ""]
         rows = [_parameter(p) for p in command.params if p.name != "help"]
         if rows:
-            lines += ["| argument | takes | default | what |", "|---|---|---|---|", *rows, ""]
+            lines += ["| argument | type | default | description |", "|---|---|---|---|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -153,7 +154,7 @@ def plug_ins() -> str:
     """Every file of the folders that are registries."""
     lines = [PLUG_INS.rstrip()]
     for title, folder in PLUGINS.items():
-        lines += ["", f"## {title} (`{folder}/`)", "", "| name | what |", "|---|---|"]
+        lines += ["", f"## {title} (`{folder}/`)", "", "| name | description |", "|---|---|"]
         for path in sorted((ROOT / folder).iterdir()):
             if path.suffix == ".py" and not path.name.startswith("_"):
                 about = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
@@ -165,8 +166,8 @@ def plug_ins() -> str:
 
 
 def results() -> str:
-    """What was measured, every figure out of a result file with its command."""
-    found = {
+    """Measured results: every figure comes from a result file, with its command."""
+    documents = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "benchmarks").glob("*.json"))
     }
     environment = jinja2.Environment(
@@ -176,7 +177,7 @@ def results() -> str:
     environment.filters["g"] = lambda value, digits=3: f"{value:.{digits}g}"
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
     environment.filters["mb"] = lambda value: f"{value / 1e6:.2f}"
-    return environment.get_template("how-good-is-it.md").render(results=found)
+    return environment.get_template("how-good-is-it.md").render(results=documents)
 
 
 def _models(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -201,7 +202,7 @@ def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _model_lines(model: type[BaseModel], *, by_alias: bool = False) -> list[str]:
     about, attributes = _docstring(model)
-    lines = [f"### {model.__name__}", "", about, "", "| field | type | default | what |", "|---|---|---|---|"]
+    lines = [f"### {model.__name__}", "", about, "", "| field | type | default | description |", "|---|---|---|---|"]
     schema = model.model_json_schema(by_alias=True).get("properties", {}) if by_alias else {}
     for name, field in model.model_fields.items():
         key = field.alias or name
@@ -221,7 +222,7 @@ def _default(field: Any) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """A type in words that a reader of JSON knows."""
+    """A type in the terms of JSON."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{a}`" for a in arguments)
@@ -240,7 +241,7 @@ def _kind(annotation: Any) -> str:
 
 
 def _docstring(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
-    """What a class says of itself, and of its attributes."""
+    """A class's description, and those of its attributes."""
     text = inspect.getdoc(model) or ""
     about, _, listed = text.partition("Attributes:\n")
     attributes: dict[str, str] = {}
@@ -260,7 +261,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages and say which changed."""
+    """Write the pages and print which changed."""
     for name, text in pages().items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -6,36 +6,49 @@
 Residency and the like need no notion of their own: "4 bits, kept on chip" and "4 bits, streamed" are two options,
 and the scratchpad is one more resource.
 
-Pure mathematics: no torch, no hardware. Solvers are the files in `methods/`.
+Pure mathematics: no torch, no hardware. Each room imports only from those before it: `model/` (problem, prices,
+reduced program, solution), `search/` (bounds, partial plans, engines, proof), `methods/` (one solver per file; other
+packages add theirs by an entry point of the group `qbert_opt.solvers`), `solving.py`, `analysis/` (frontier,
+capacities, reasons, rivals).
 """
 
-from .baselines import Baseline, random_plans, uniform_plans
-from .errors import ProblemError, SolverError
-from .explain import Reason, Step, explain
-from .frontier import Frontier, FrontierPoint, pareto
-from .interactions import price_interactions, solve_interactions
-from .pricing import price, violations
-from .problem import ChoiceProblem
-from .questions import capacity_range, least_usage, least_value, reverse, shadow_price
-from .refine import Refinement, refine
+from .analysis.baselines import Baseline, random_plans, uniform_plans
+from .analysis.capacity_analysis import capacity_range, least_usage, least_value, reverse, shadow_price
+from .analysis.explain import Reason, Step, explain
+from .analysis.frontier import Frontier, pareto
+from .analysis.frontier_points import FrontierPoint
+from .analysis.refine import Refinement, refine
+from .analysis.shortlist import top_k
+from .diagnosis import binding_rows
+from .methods import SolverMethod
+from .model.errors import ProblemError, SolverError
+from .model.pricing import price, violations
+from .model.problem import ChoiceProblem
+from .model.program import Program
+from .model.solution import PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import available, describe
-from .shortlist import top_k
-from .solution import ChoiceSolution, Status
+from .search.outcome import Limits, Outcome
 from .solving import solve
 
 __all__ = [
+    "PROVEN_GAP",
     "Baseline",
     "ChoiceProblem",
     "ChoiceSolution",
     "Frontier",
     "FrontierPoint",
+    "Limits",
+    "Outcome",
     "ProblemError",
+    "Program",
     "Reason",
     "Refinement",
     "SolverError",
+    "SolverMethod",
     "Status",
     "Step",
     "available",
+    "binding_rows",
     "capacity_range",
     "describe",
     "explain",
@@ -43,13 +56,12 @@ __all__ = [
     "least_value",
     "pareto",
     "price",
-    "price_interactions",
     "random_plans",
     "refine",
+    "relative_gap",
     "reverse",
     "shadow_price",
     "solve",
-    "solve_interactions",
     "top_k",
     "uniform_plans",
     "violations",

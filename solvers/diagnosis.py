@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import branch
-from .engines import preferred
-from .errors import SolverError
-from .outcome import Limits
-from .presolve import presolve
-from .pricing import capacity_with_rounding, price
-from .problem import ChoiceProblem
-from .program import lift, program_of
+from .model.errors import SolverError
+from .model.pricing import capacity_with_rounding, price
+from .model.problem import ChoiceProblem
+from .model.program import Program, lift, program_of
+from .search import exact_search, proof
+from .search.default_engine import preferred
+from .search.outcome import Limits, Outcome
+from .search.presolve import presolve
 
 
 def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def least_of(problem: ChoiceProblem, resource: str) -> float:
     others = {name: limit for name, limit in problem.capacity.items() if name != resource}
     turned = replace(problem, value=problem.usage[resource], capacity=others, tie_break=resource)
     reduced = presolve(program_of(turned))
-    outcome = None if reduced is None else branch.prove(reduced, Limits(), preferred())
+    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
     if reduced is None or outcome is None or outcome.columns is None:
         return math.inf
     return price(problem, lift(problem, reduced, outcome.columns))[1][resource]
@@ -118,5 +118,9 @@ def _any_plan(problem: ChoiceProblem) -> float:
     """Return 0 when masks, pins, ties and families alone leave a plan, else infinity."""
     free = replace(problem, value=np.zeros_like(problem.value), capacity={})
     reduced = presolve(program_of(free))
-    outcome = None if reduced is None else branch.prove(reduced, Limits(), preferred())
+    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
     return math.inf if outcome is None or outcome.columns is None else 0.0
+
+
+def _by_default(program: Program, limits: Limits) -> Outcome:
+    return exact_search.prove(program, limits, preferred())

@@ -1,56 +1,94 @@
-"""Solvers by name: each file in `methods/` is one."""
+"""Solvers by name: the files in `methods/`, and entry points of other packages."""
 
-import ast
-import importlib
 import pkgutil
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol, cast
 
-from .errors import SolverError
-from .outcome import Limits, Outcome
-from .program import Program
+from .methods import SolverMethod
+from .model.errors import SolverError
 
+ENTRY_POINTS = "qbert_opt.solvers"
+"""Group of the entry points by which another package adds solvers: `name = "package.module:METHOD"`."""
 _FOLDER = Path(__file__).parent / "methods"
-
-
-class Method(Protocol):
-    """What a file in `methods/` gives."""
-
-    def usable(self) -> bool:
-        """Say whether the packages that it needs are installed."""
-
-    def label(self) -> str:
-        """Return name and version."""
-
-    def run(self, program: Program, limits: Limits) -> Outcome:
-        """Solve a presolved program."""
 
 
 def available() -> tuple[str, ...]:
     """Return the names of all solvers, sorted; imports none of them.
 
+    Raises:
+        SolverError: Two solvers have the same name.
+
     >>> "ilp" in available()
     True
     """
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(_FOLDER)])))
+    return tuple(sorted(_known()))
 
 
 def describe() -> dict[str, tuple[str, bool]]:
-    """Return for each solver its one-line description and whether it can be used here."""
-    return {name: (_first_line(name), method(name).usable()) for name in available()}
+    """Return for each solver one line about it, and whether it can be used here.
 
-
-def method(name: str) -> Method:
-    """Return the solver of this name.
+    A solver that cannot be loaded is listed with the reason.
 
     Raises:
-        SolverError: There is none.
+        SolverError: Two solvers have the same name.
     """
-    if name not in available():
-        raise SolverError(f"solver: {name!r} is unknown. Choose one of {', '.join(available())}.")
-    return cast(Method, importlib.import_module(f".methods.{name}", __package__))
+    lines = {}
+    for name in available():
+        try:
+            loaded = method(name)
+        except SolverError as error:
+            lines[name] = (str(error), False)
+        else:
+            lines[name] = (loaded.about, loaded.usable())
+    return lines
 
 
-def _first_line(name: str) -> str:
-    docstring = ast.get_docstring(ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0]
+def method(name: str) -> SolverMethod:
+    """Return the solver of this name.
+
+    Args:
+        name: One of `available()`.
+
+    Raises:
+        SolverError: There is none, it cannot be loaded, or what was loaded is no `SolverMethod`.
+    """
+    known = _known()
+    if name not in known:
+        raise SolverError(f"solver: {name!r} is unknown. Choose one of {', '.join(sorted(known))}.")
+    point = known[name]
+    try:
+        loaded = point.load()
+    except Exception as error:  # somebody else's module may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise SolverError(f"solver {name!r}: {_origin(point)} cannot be loaded. {reason}") from error
+    if not isinstance(loaded, SolverMethod):
+        raise SolverError(
+            f"solver {name!r}: {_origin(point)} is a {type(loaded).__name__} without about, usable, label and run. "
+            "Give an object that has them."
+        )
+    return loaded
+
+
+def _known() -> dict[str, EntryPoint]:
+    """Return all solvers; ours in the form of entry points too.
+
+    Raises:
+        SolverError: Two solvers have the same name.
+    """
+    package = f"{__package__}.methods"
+    ours = [
+        EntryPoint(module.name, f"{package}.{module.name}:METHOD", ENTRY_POINTS)
+        for module in pkgutil.iter_modules([str(_FOLDER)])
+    ]
+    known: dict[str, EntryPoint] = {}
+    for point in [*ours, *entry_points(group=ENTRY_POINTS)]:
+        if point.name in known and known[point.name].value != point.value:
+            both = f"{_origin(known[point.name])} and {_origin(point)}"
+            raise SolverError(f"solver {point.name!r}: is the name of {both}. Uninstall one of the two packages.")
+        known[point.name] = point
+    return known
+
+
+def _origin(point: EntryPoint) -> str:
+    """Return where a solver comes from: object and distribution."""
+    return point.value if point.dist is None else f"{point.value} of {point.dist.name}"

@@ -7,17 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from .diagnosis import binding_rows, conflicting_rows, nearest_capacities
-from .errors import SolverError
-from .outcome import Limits, Outcome
-from .presolve import presolve
-from .pricing import price
-from .problem import ChoiceProblem
-from .program import lift, program_of
+from .model.errors import SolverError
+from .model.pricing import price
+from .model.problem import ChoiceProblem
+from .model.program import lift, program_of
+from .model.solution import NOISE, PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import method
-from .solution import PROVEN_GAP, ChoiceSolution, Status, relative_gap
-
-NOISE = 1e-12
-"""Part of the summed magnitudes below which a difference of value and bound is float rounding."""
+from .search import proof
+from .search.outcome import Limits, Outcome
+from .search.presolve import presolve
 
 
 def solve(
@@ -37,9 +35,14 @@ def solve(
     Args:
         problem: What to choose.
         solver: A name from `available()`.
-        time_limit_s: Stop after this many seconds with the best plan so far; never called "optimal".
+        time_limit_s: Stop after this many seconds with the best plan so far, status `TIME_LIMIT`, or
+            `NO_PLAN_FOUND` where there is none yet.
         relative_gap: The search may stop at this proven gap; above 1e-6 the answer is "feasible".
-        seed: Of those solvers that draw numbers.
+        seed: For solvers that draw random numbers.
+
+    Returns:
+        The plan, priced from the tables, with status, bound and gap; without a plan, why there is none: proven
+        infeasible (with conflicting rows and the nearest feasible capacities), or not found before the search ended.
 
     Raises:
         SolverError: The solver is unknown, unusable here or not made for this problem, or an option is out of
@@ -60,9 +63,9 @@ def solve(
     if reduced is None:
         outcome = Outcome(None, math.inf, finished=True)
     elif limits.expired():
-        outcome = Outcome(None, float(reduced.least(reduced.cost).sum()), finished=False)
+        outcome = Outcome(None, math.fsum(reduced.least(reduced.cost).tolist()), finished=False)
     else:
-        outcome = chosen.run(reduced, limits)
+        outcome = proof.prove(reduced, limits, chosen.run)
     if outcome.columns is None or reduced is None:
         answer = _without_plan(problem, outcome)
     else:
@@ -71,7 +74,7 @@ def solve(
 
 
 def _without_plan(problem: ChoiceProblem, outcome: Outcome) -> ChoiceSolution:
-    status = Status.INFEASIBLE if outcome.finished else Status.TIME_LIMIT
+    status = Status.INFEASIBLE if outcome.finished else Status.NO_PLAN_FOUND
     infeasible = status is Status.INFEASIBLE
     return ChoiceSolution(
         status=status,
@@ -88,10 +91,10 @@ def _without_plan(problem: ChoiceProblem, outcome: Outcome) -> ChoiceSolution:
 def _with_plan(problem: ChoiceProblem, choice: tuple[int, ...], outcome: Outcome) -> ChoiceSolution:
     value, usage = price(problem, choice)
     bound = min(outcome.bound, value)
-    magnitude = float(np.abs(np.where(problem.mask(), problem.value, 0.0)).max(axis=1).sum())
-    if value - bound <= NOISE * magnitude:
+    worth = math.fsum(np.abs(problem.value[range(len(choice)), choice]).tolist())
+    if value - bound <= NOISE * worth:
         bound = value
-    gap = relative_gap(value, bound)
+    gap = relative_gap(value, bound, worth)
     status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
     status = status if outcome.finished else Status.TIME_LIMIT
     return ChoiceSolution(

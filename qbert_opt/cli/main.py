@@ -109,9 +109,10 @@ def _said(error: BaseException) -> int | None:
     """Say in one line what went wrong and return its exit code; None where that is a bug of ours."""
     from ..errors import QbertOptError
     from ..runtime.plain_text import one_line
+    from .flags import in_flags
 
     if isinstance(error, QbertOptError):
-        _complain(one_line(str(error)))
+        _complain(one_line(in_flags(str(error))))
         return error.exit_code
     if isinstance(error, SystemExit) and any(isinstance(cause, BrokenPipeError) for cause in _causes(error)):
         _discard(sys.stdout)  # what typer and rich make of a closed pipe

@@ -1,1 +1,1 @@
-"""A plan in another tool's words."""
+"""Configs: plans in the formats of other quantization tools."""

@@ -1,4 +1,4 @@
-"""What a tool can store, in this project's words, and which of its ways lies nearest to a planned choice."""
+"""The formats that a tool can store, in terms of choices, and which of them is nearest to a planned choice."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FORMS: tuple[Form, ...] = ("zero-point", "offset", "codebook", "symmetric")  # n
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One way in which a tool stores a matrix.
+    """One format in which a tool can store a matrix.
 
     Attributes:
-        bits: bits of one code.
+        bits: width of a code.
         grouping: `rows:N`, `rows:each` or `columns:G`, as in a choice.
-        form: what a range stores, as in a choice.
-        group_bits: bits of scales, zero points and codebooks that the tool stores for one group.
-        name: the tool's own name of it, where it has one.
+        form: parameters of a range, as in a choice.
+        group_bits: bits of scale, zero point and codebook that the tool stores per group.
+        name: the tool's name for the format, if it has one.
     """
 
     bits: int
@@ -34,29 +34,33 @@ class Offer:
     name: str = ""
 
     def as_choice(self, method: str) -> Choice:
-        """The choice that this amounts to, rounded by `method`."""
+        """Return the equivalent choice with a quantizer."""
         return Choice(self.bits, self.grouping, method, self.form)
 
     def num_groups(self, matrix: PlannedMatrix, heads: int) -> int:
-        """Groups of a matrix; raises UsageError where they do not divide it."""
+        """Return the number of groups of a matrix.
+
+        Raises:
+            UsageError: the grouping does not divide the matrix.
+        """
         return Choice(self.bits, self.grouping, "").layout(matrix.rows, matrix.columns, heads=heads).num_groups
 
     def bytes(self, matrix: PlannedMatrix, heads: int) -> int:
-        """Bytes of a matrix as the tool stores it."""
+        """Return the bytes of a matrix as the tool stores it."""
         bits = matrix.rows * matrix.columns * self.bits + self.num_groups(matrix, heads) * self.group_bits
         return -(-bits // 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What becomes of one planned matrix in another tool."""
+    """A planned matrix and the format that another tool stores it in."""
 
     matrix: PlannedMatrix
     offer: Offer
 
     @property
     def is_exact(self) -> bool:
-        """Whether bits and groups are those of the plan; the kind of offset is another matter."""
+        """Whether bits and grouping are those of the plan; the form is not compared."""
         return (self.offer.bits, self.offer.grouping) == (self.matrix.bits, self.matrix.grouping)
 
 
@@ -76,10 +80,10 @@ def ranges(
         matrix: the matrix.
         bits: legal bit widths.
         rows: legal row groupings.
-        any_rows: any number of row groups is legal, so the planned one is.
-        columns: legal inputs per group; those that do not divide are left out.
-        forms: what a range may store.
-        group_bits: bits stored for one group; an fp16 scale and an integer zero point unless said otherwise.
+        any_rows: whether any number of row groups is legal, and therefore the planned one.
+        columns: legal inputs per group; sizes that do not divide the columns are left out.
+        forms: legal forms.
+        group_bits: bits stored per group; by default an fp16 scale and an integer zero point.
     """
     planned = (matrix.grouping,) if any_rows and matrix.axis == "rows" else ()
     sizes = tuple(f"columns:{size}" for size in columns if matrix.columns % size == 0)
@@ -105,10 +109,15 @@ def checked(offers: Mapping[str, Offer]) -> dict[str, Offer]:
 
 
 def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer | None:
-    """Return the offer nearest to what was planned; None if there is none.
+    """Return the offer that is nearest to the planned choice; None if there are no offers.
 
-    First as many bits, else the next more, else the next fewer; then the same groups, else more of them, else fewer;
-    then the same form, else one with an offset of its own, else around zero.
+    Preferred are, in this order: the same bits, else more, else fewer; the same grouping, else more groups, else fewer;
+    the same form, else one with an offset, else symmetric.
+
+    Args:
+        offers: of the tool.
+        matrix: with its planned choice.
+        heads: attention heads of the model, for `rows:heads`.
     """
 
     def distance(offer: Offer) -> tuple[bool, int, bool, float, int]:
@@ -125,11 +134,11 @@ def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer
 
 
 def by_offer(carried: Iterable[Carried]) -> Mapping[Offer, list[str]]:
-    """Group modules that get the same, in the order of the model."""
-    found: dict[Offer, list[str]] = {}
+    """Return modules by their offer, in the order of the model."""
+    modules: dict[Offer, list[str]] = {}
     for item in carried:
-        found.setdefault(item.offer, []).append(item.matrix.module)
-    return found
+        modules.setdefault(item.offer, []).append(item.matrix.module)
+    return modules
 
 
 def of_matrix(plan: Allocation, module: str) -> PlannedMatrix:
@@ -138,7 +147,7 @@ def of_matrix(plan: Allocation, module: str) -> PlannedMatrix:
 
 
 def row_ranges(matrix_rows: int, rows_per_range: int, heads: int) -> str:
-    """The grouping of ranges of so many rows each."""
+    """Return the row grouping for ranges of `rows_per_range` rows each."""
     if rows_per_range == matrix_rows:
         return "rows:1"
     if rows_per_range == 1:

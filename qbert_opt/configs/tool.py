@@ -1,4 +1,4 @@
-"""What a config writer must define: a plan in another tool's words, and back."""
+"""What a config writer must define: how to convert a plan to another tool's config, and back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class ConfigTool(Protocol):
     """Another tool's config, one file of `configs/tools`.
 
     Attributes:
-        TITLE: the tool's name as its owners write it.
-        SUFFIXES: endings of its files, the usual one first.
-        ROUNDING: how the tool will round the weights, in a few words.
-        NOTES: how its user loads the file, and what to mind.
+        TITLE: official name of the tool.
+        SUFFIXES: file extensions of its configs, the default first.
+        ROUNDING: how the tool rounds weights, in a few words.
+        NOTES: how to load the file, and what to be aware of.
     """
 
     TITLE: str
@@ -27,15 +27,15 @@ class ConfigTool(Protocol):
     NOTES: tuple[str, ...]
 
     def offers(self, matrix: PlannedMatrix) -> Iterable[Offer]:
-        """Return every way in which the tool can store a matrix."""
+        """Return every format in which the tool can store a matrix."""
         ...
 
     def write(self, plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-        """Return the config's text."""
+        """Return the text of the config for a plan."""
         ...
 
     def read(self, text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-        """Read a config back: what it stores each named module as."""
+        """Read a config: the format of each module that it names."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""What a choice costs: operations, the program's prices, the simulator's report."""
+"""The cost of a plan on a device: its operations, the price of every option, and the simulator's report."""

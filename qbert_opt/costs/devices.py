@@ -1,4 +1,4 @@
-"""Devices by name or file, with errors of this package."""
+"""Load devices by name or file; errors are this package's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_device(name: str) -> Device:
         name: path of a YAML file, or the name of a bundled or installed device, for example `car-soc`.
 
     Raises:
-        DeviceError: no such device, or a description that is wrong; names file, field, value and what is legal.
+        DeviceError: there is no such device, or its description is invalid; names file, field, value and what is legal.
     """
     with device_errors():
         return hwmodels.load_device(name)
@@ -29,7 +29,7 @@ def load_device(name: str) -> Device:
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Raise what a device description is refused for as this package's `DeviceError`."""
+    """Convert an error of `hwmodels` to this package's `DeviceError`."""
     try:
         yield
     except DeviceError:

@@ -1,7 +1,7 @@
-"""A model's profile and its choices as a graph of operations that a device can be asked to price.
+"""A model's profile and its choices as a graph of operations that the hardware model can price.
 
-The only place where what BERT computes meets what hardware runs. A block of layers that share their weights is in the
-graph once; its operations repeat.
+This is the only place that knows both BERT and the hardware model. A block whose weights are shared by several layers
+is in the graph once, and its operations repeat.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What one inference is: `batch_size` sentences of `seq_len` tokens.
+    """One inference: `batch_size` sentences of `seq_len` tokens.
 
-    `input_bits` are the integers that matrices read, by module; others read what the device keeps activations in.
+    Attributes:
+        seq_len: tokens per sentence.
+        batch_size: sentences per inference.
+        input_bits: width of the rounded inputs of matrices, by module; other inputs have the device's
+            `activation_bits`.
     """
 
     seq_len: int = 128
@@ -33,7 +37,7 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one inference."""
+        """Tokens per inference."""
         return self.seq_len * self.batch_size
 
 
@@ -46,7 +50,13 @@ class Storage:
 
 
 def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) -> StoredWeight:
-    """Describe a stored matrix or table to the hardware model; its bytes are the choice's price."""
+    """Return a stored matrix or table as the hardware model describes it.
+
+    Args:
+        matrix: shape and role.
+        storage: its choice, and whether it is resident on chip.
+        heads: attention heads of the model, for `rows:heads`.
+    """
     layout = storage.choice.layout(matrix.rows, matrix.columns, heads=heads)
     return StoredWeight(
         bits=layout.bits,
@@ -60,14 +70,14 @@ def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) 
 
 
 def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
-    """The product of one searched matrix with all tokens, and with whatever else it is applied to."""
+    """Return the product of one searched matrix with all tokens, and with relative positions if it reads them."""
     positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
     product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
     return replace(product, input_bits=workload.input_bits.get(matrix.module))
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
-    """The gather of a table's rows for all tokens; a table that is no row gather (relative positions) is read whole."""
+    """Return the gather of a table's rows for all tokens; a table of relative positions is read as a whole."""
     rows = round(workload.tokens * table.reads_per_token) or table.rows
     return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
 
@@ -79,9 +89,9 @@ def model_graph(
 
     Args:
         profile: the model.
-        storage: how each searched matrix and table is stored, by module; None stores everything in floats.
+        storage: how each searched matrix and table is stored, by module; None stores everything in floating point.
         workload: sentences and tokens.
-        float_bits: width of the floats where `storage` is None; tables and the rest have it too.
+        float_bits: width of all weights if `storage` is None.
 
     Returns:
         A graph whose nodes carry `op`; the weights of all nodes together are the whole stored model.
@@ -90,7 +100,7 @@ def model_graph(
 
 
 class _Builder:
-    """Adds operations one after the other; each method returns the name of the tensor it made."""
+    """Adds operations one after another; each method returns the name of the resulting tensor."""
 
     def __init__(
         self, profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, float_bits: int
@@ -105,9 +115,9 @@ class _Builder:
         profile = self.profile
         head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
         rest = profile.other_elements - head
-        # how the small tensors are spread over the graph decides nothing; together they are the model's
+        # the distribution of small tensors over the graph does not matter, as long as they add up to the model's
         self.norm = min(2 * profile.hidden, max(0, rest) // (1 + 2 * profile.num_blocks))
-        loose = rest - self.norm * (1 + 2 * profile.num_blocks)  # biases and whatever else is small
+        loose = rest - self.norm * (1 + 2 * profile.num_blocks)  # biases and other small tensors
         per_block, extra = divmod(max(0, loose), profile.num_blocks)
         current = self._embeddings(min(0, loose))
         for spec in profile.head:
@@ -212,7 +222,7 @@ class _Builder:
 
 
 class _Block:
-    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role says which."""
+    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role determines the tensor."""
 
     def __init__(self, builder: _Builder, prefix: str, current: str, biases: int) -> None:
         self.builder, self.prefix = builder, prefix
@@ -250,21 +260,21 @@ class _Block:
             self.latest[matrix.rows] = self.last
 
     def finish(self) -> str:
-        """Return the block's result; what ends in a layer without a role, or lacks a norm, gets one."""
+        """Return the block's result; a block that lacks a norm, or ends in a layer without a role, gets a norm."""
         if not self.unread and not self.norms_left and not self.biases:
             return self.last
         weight = self.biases + self.norms_left * self.builder.norm
-        # what comes back to the full width ends in a residual sum too
+        # layers that return to the full width end in a residual sum too
         inputs = dict.fromkeys((*self.unread, *self.wide, self.last, *([self.stream] if self.pairs else [])))
         return self.builder.pointwise(f"{self.prefix}.norm", "layernorm", *inputs, weight=weight)
 
     def _source(self, width: int) -> str:
-        found = self.latest.get(width, self.last)
-        self.unread.pop(found, None)
-        return found
+        tensor = self.latest.get(width, self.last)
+        self.unread.pop(tensor, None)
+        return tensor
 
     def _context(self, width: int) -> str:
-        """Attention over what was made for it; query, key and value may be one fused tensor."""
+        """Add attention over query, key and value, which may be one fused tensor."""
         fused = self.heads.get("query_key_value")
         query, key, value = (self.heads.get(kind, fused) for kind in ATTENTION_KINDS[:3])
         if query is None or key is None or value is None:

@@ -1,7 +1,7 @@
-"""What every option of every matrix and embedding table costs on a device: the tables that the program adds up.
+"""The cost of every option of every matrix and embedding table on a device: the coefficients of the program.
 
-An option is a choice, streamed or resident; embedding tables are always streamed. The same `operation_cost` prices it
-here and in the simulator.
+An option is a choice, streamed or resident; embedding tables are always streamed. The simulator uses the same
+`operation_cost`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class OptionTables:
     """Prices of all options.
 
     Attributes:
-        options: what an option is, in column order.
-        usage: by resource, float64 [items, options]; the device's rows are absent without a device.
-        fixed: by resource, what everything that is not searched uses.
+        options: choice and residency of each option, in column order.
+        usage: by resource, float64 [items, options], in bytes, seconds, joules or bit operations; without a device only
+            bytes.
+        fixed: by resource, usage of all operations that are not searched.
         masks: why an option is not allowed, by (item index, option index).
     """
 
@@ -54,7 +55,7 @@ class OptionTables:
 def byte_table(
     items: Sequence[MatrixSpec | TableSpec], options: Sequence[Storage], legal: NDArray[np.bool_], heads: int
 ) -> NDArray[np.float64]:
-    """Return stored bytes of each legal option, float64 [items, options]; 0 elsewhere."""
+    """Return the stored bytes of each legal option, float64 [items, options]; 0 for other options."""
     table = np.zeros(legal.shape)
     for i, item in enumerate(items):
         for j in np.flatnonzero(legal[i]).tolist():
@@ -79,6 +80,9 @@ def option_tables(
         device: the hardware; None prices bytes only.
         workload: sentences and tokens of one inference.
         tables: the embedding tables that are searched.
+
+    Returns:
+        Usage of every option, usage of the fixed parts, and reasons why options are masked.
     """
     items: tuple[MatrixSpec | TableSpec, ...] = (*profile.matrices, *tables)
     has_pad = device is not None and device.scratchpad is not None
@@ -116,7 +120,15 @@ def fixed_costs(
     workload: Workload,
     tables: Sequence[TableSpec] = (),
 ) -> list[OperationCost]:
-    """Prices of all operations that are no searched matrix or table; `storage` only has to be complete."""
+    """Return the costs of all operations other than searched matrices and tables.
+
+    Args:
+        profile: the model.
+        storage: any choice for every matrix; it does not affect the result.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        tables: the embedding tables that are searched.
+    """
     searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
     graph = model_graph(profile, storage, workload)
     return [operation_cost(op, device) for name, op in graph.nodes(data="op") if name not in searched]
@@ -143,8 +155,8 @@ def _fixed(
     tables: Sequence[TableSpec],
 ) -> dict[str, float]:
     searched = {table.module for table in tables}
-    kept = sum(table.bytes for table in profile.tables if table.module not in searched)
-    fixed = {"encoder_bytes": 0.0, "total_bytes": float(profile.other_bytes + kept)}
+    table_bytes = sum(table.bytes for table in profile.tables if table.module not in searched)
+    fixed = {"encoder_bytes": 0.0, "total_bytes": float(profile.other_bytes + table_bytes)}
     if device is None:
         return fixed
     by_bytes = replace(choices[0], grouping="rows:1")

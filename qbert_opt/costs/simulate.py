@@ -1,4 +1,4 @@
-"""What a plan costs on a device: the simulator on a model's operator graph."""
+"""The cost of a plan on a device: the simulator applied to a model's operator graph."""
 
 from __future__ import annotations
 
@@ -28,11 +28,22 @@ def simulate_storage(
     float_bits: int = 16,
     inferences_per_s: float | None = None,
 ) -> CostReport:
-    """Simulate one inference of a model whose matrices are stored as given (None: floats).
+    """Simulate one inference of a model whose matrices are stored as given.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module; None stores everything in floating point.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        float_bits: width of all weights if `storage` is None.
+        inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
+
+    Returns:
+        Predicted latency, memory, traffic and energy.
 
     Raises:
-        DeviceError: the device cannot run it.
-        UsageError: a rate of zero or less.
+        DeviceError: the device cannot run the model.
+        UsageError: the rate is zero or less.
     """
     from hwmodels import simulate
 
@@ -45,7 +56,17 @@ def simulate_storage(
 def simulate_allocation(
     allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
 ) -> CostReport:
-    """Simulate a plan. What it keeps on chip was decided for its own device; elsewhere everything is streamed."""
+    """Simulate a plan; its resident matrices count as resident on the plan's own device only.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
+
+    Returns:
+        Predicted latency, memory, traffic and energy.
+    """
     workload = replace(workload, input_bits=input_bits(allocation.activations))
     storage = _planned_storage(allocation, device)
     return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
@@ -59,18 +80,18 @@ def simulate_lengths(
     batch_size: int = 1,
     inferences_per_s: float | None = None,
 ) -> MixReport:
-    """Simulate a plan under a histogram of sequence lengths.
+    """Simulate a plan over a histogram of sequence lengths.
 
     Args:
         allocation: the plan.
         device: the hardware.
-        lengths: tokens of a sentence -> how often.
-        batch_size: sentences of one inference, all of one length.
-        inferences_per_s: how often an inference is asked for.
+        lengths: tokens of a sentence -> frequency.
+        batch_size: sentences per inference, all of the same length.
+        inferences_per_s: rate of inferences; None leaves out power and bandwidth.
 
     Raises:
-        DeviceError: the device cannot run it at some length.
-        UsageError: a rate of zero or less.
+        DeviceError: the device cannot run the model at one of the lengths.
+        UsageError: the rate is zero or less.
     """
     from hwmodels import simulate_mix
 
@@ -91,18 +112,20 @@ def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storag
 
 
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
-    """Return what to compare a plan with: (storage, bits of floats) for `fp32`, `fp16` or `int2` … `int8`.
+    """Return (storage, bits of floating-point weights) of a baseline to compare a plan with.
 
-    Integer baselines give every matrix the same bits with one range per row.
+    Args:
+        allocation: the plan.
+        name: `fp32`, `fp16`, or `int2` to `int8`: the same bits for all matrices, one range per row.
 
     Raises:
-        UsageError: another name.
+        UsageError: the name is unknown.
     """
     if name in ("fp32", "fp16"):
         return None, int(name[2:])
     bits = name.removeprefix("int")
     if not name.startswith("int") or not bits.isdigit() or int(bits) not in LEGAL_BITS:
         legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
-        raise UsageError(f"--compare {name}: legal: {legal}.")
+        raise UsageError(f"`compare` {name}: legal: {legal}.")
     storage = Storage(Choice(int(bits), "rows:each", allocation.method))
     return {m.module: storage for m in allocation.matrices}, 16

@@ -1,1 +1,1 @@
-"""Second-order information: Gauss-Newton factors, Hessian-vector products, input statistics."""
+"""Second-order information: Gauss-Newton factors, Hessian-vector products and input statistics."""

@@ -1,4 +1,4 @@
-"""What flows through linear layers in one forward pass, real tokens only."""
+"""Capture inputs and outputs of linear layers in a forward pass, without padding."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Call:
     """One call of a module.
 
     Attributes:
-        inputs: what its matrix was multiplied with, detached, `[B, T, columns]` or as a linear layer takes it.
-        shape: of what it made.
-        edge: where in the graph it was made; None without a graph.
-        channels_first: what it made is `[B, rows, T]`, a convolution's.
+        inputs: the input of the matrix, detached, `[B, T, columns]` or any shape that a linear layer accepts.
+        shape: shape of the output.
+        edge: the output's place in the autograd graph; None without a graph.
+        channels_first: whether the output is `[B, rows, T]`, as for a convolution.
     """
 
     inputs: torch.Tensor
@@ -31,9 +31,9 @@ class Call:
     edge: GradientEdge | None
     channels_first: bool = False
 
-    def gradient(self, found: torch.Tensor | None) -> torch.Tensor:
-        """Lay a gradient by what was made as `[B, T, rows]`; None, where nothing depends on it, is zero."""
-        gradient = self.inputs.new_zeros(self.shape) if found is None else found
+    def gradient(self, raw: torch.Tensor | None) -> torch.Tensor:
+        """Return the gradient at the output as `[B, T, rows]`; zero for None, if nothing depends on the output."""
+        gradient = self.inputs.new_zeros(self.shape) if raw is None else raw
         return gradient.transpose(1, 2) if self.channels_first else gradient
 
 
@@ -42,12 +42,18 @@ Calls = list[Call]
 
 @contextmanager
 def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Calls]]:
-    """Collect input and place in the graph of each call of each named module at a forward pass inside.
+    """Record every call of the named modules during forward passes inside the context.
 
     Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
-    is its windows, `[B, T, columns]`; that of an embedding table the rows it reads, `[B, T, 1]`. Positions that all
-    samples share are read once for the whole batch; they are spread over it, so that each sample has a gradient of its
-    own.
+    is its windows, `[B, T, columns]`, and the input of an embedding table is the row numbers, `[B, T, 1]`. Positions
+    that all samples share are looked up once per batch; they are expanded so that each sample has its own gradient.
+
+    Args:
+        model: contains the modules.
+        modules: their names.
+
+    Yields:
+        Calls by module name, filled during each forward pass; clear it between batches.
     """
     store: dict[str, Calls] = {}
     samples = 0
@@ -58,15 +64,15 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         def keep(module, args, output):  # type: ignore[no-untyped-def]
-            given, calls = args[0].detach(), store.setdefault(name, [])
+            inputs, calls = args[0].detach(), store.setdefault(name, [])
             if isinstance(module, nn.Embedding):
                 output = output.expand(samples, -1, -1)
-                calls.append(Call(given.expand(samples, -1).unsqueeze(-1), output.shape, _edge(output)))
+                calls.append(Call(inputs.expand(samples, -1).unsqueeze(-1), output.shape, _edge(output)))
             elif isinstance(module, nn.Conv1d):
-                calls.append(Call(windows(module, given), output.shape, _edge(output), channels_first=True))
+                calls.append(Call(windows(module, inputs), output.shape, _edge(output), channels_first=True))
             else:
-                calls.append(Call(given, output.shape, _edge(output)))
-            # the model goes on with a copy: what it writes in place into a view would lead past the edge
+                calls.append(Call(inputs, output.shape, _edge(output)))
+            # the model continues with a copy: an in-place write to a view would bypass the recorded edge
             return output.clone() if output.requires_grad else output
 
         return keep
@@ -86,8 +92,8 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
             handle.remove()
 
 
-def _edge(made: torch.Tensor) -> GradientEdge | None:
-    return get_gradient_edge(made) if made.requires_grad else None
+def _edge(output: torch.Tensor) -> GradientEdge | None:
+    return get_gradient_edge(output) if output.requires_grad else None
 
 
 def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Module]]:
@@ -95,14 +101,16 @@ def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Modul
 
 
 def is_per_sample(tensor: torch.Tensor, mask: torch.Tensor) -> bool:
-    """Tell whether the rows of `[..., d]` belong to samples: relative positions, for example, are shared by a batch."""
+    """Return whether the rows of `[..., d]` belong to samples; relative positions, for example, belong to the batch."""
     return _is_per_token(tensor, mask) or len(tensor) == len(mask)
 
 
 def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
-    """Cut `[B, T, d]`, `[B * T, d]`, `[B, d]`, or with one sample whatever it is, to rows `[T, d]` of each sample.
+    """Split a tensor into the rows `[T, d]` of each sample, without padding.
 
-    Padding is dropped.
+    Args:
+        tensor: `[B, T, d]`, `[B * T, d]` or `[B, d]`; with one sample, any `[..., d]`.
+        mask: bool `[B, T]`, True at real tokens.
     """
     width = tensor.shape[-1]
     if _is_per_token(tensor, mask):
@@ -111,7 +119,7 @@ def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
 
 
 def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Drop padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; others stay."""
+    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`."""
     if _is_per_token(tensor, mask):
         return tensor.reshape(-1, tensor.shape[-1])[mask.flatten()]
     return tensor.reshape(-1, tensor.shape[-1])
@@ -119,7 +127,15 @@ def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Mean of `x xᵀ` over real tokens for the input x of each module: float32 `[columns, columns]`.
+    """Return the mean of `x xᵀ` over real tokens for the input x of each module.
+
+    Args:
+        model: in evaluation mode.
+        batches: calibration texts.
+        modules: names of linear layers.
+
+    Returns:
+        float32 `[columns, columns]` by module.
 
     Raises:
         InputFileError: an activation is NaN or infinite; names the module.

@@ -1,19 +1,18 @@
-"""What is back-propagated: columns B of a square root of the outputs' Hessian, all of them, one drawn, or signs' sums.
+"""What is back-propagated: the columns of a square root B of the output Hessian, a sampled one, or random ±1 sums.
 
 For softmax outputs with probabilities p the output Hessian of cross-entropy, and of KL to the unperturbed model, is
 `diag(p) - p pᵀ = B Bᵀ`. Back-propagating each column of B once gives every Gauss-Newton quadratic form of every matrix
 (Schraudolph 2002, section 4).
 
-**One column drawn.** Among several classes a sample's columns cost a back-propagation each, though a few uncertain
-samples carry most of the curvature. Those get all columns (`carrying_samples`). Of each other sample one column k is
-drawn with probability q_k and divided by √q_k, which stands for all of them: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². The
-columns are those in which the Hessians at the pass' temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and
-`Σ λ_k b_k b_kᵀ`, so that the same back-propagation estimates both without bias; q is the mean of their shares in the
-two traces.
+**One sampled column.** With several classes each column of a sample costs a back-propagation, although a few uncertain
+samples carry most of the curvature. Those get all columns (`carrying_samples`). For every other sample one column k is
+sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In the basis
+of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and `Σ λ_k b_k b_kᵀ`,
+so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in the two traces.
 
-**Sums by signs.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
-A few random combinations B s with signs s = ±1 stand for them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace (1989). All
-matrices of a sample see the same draws.
+**Random sign sums.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
+A few random combinations B s with s = ±1 replace them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace estimator (1989).
+All matrices use the same draws for a sample.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from ..models.heads.losses import SquaredDistance
 from ..models.outputs import Head, Outputs
 
 MAX_EXACT_FACTORS = 8
-CARRYING_SHARE = 1 / 16  # of the samples, those with all columns
-TEMPERATURE = 2.0  # of the softmax, where one is to make all samples count
+CARRYING_SHARE = 1 / 16  # share of the samples that get all columns
+TEMPERATURE = 2.0  # of the softmax, at which all samples contribute
 SIGN_DRAWS = 4
 GOLDEN = (5**0.5 - 1) / 2  # numbers n·GOLDEN mod 1 fill the unit interval evenly
 
 
 @dataclass(frozen=True, slots=True)
 class FactorPlan:
-    """How the outputs' Hessian is taken apart.
+    """How the output Hessian is factored.
 
     Attributes:
         temperature: of the softmax; see `output_factors`.
-        carrying: samples of a classifier that get all columns, the others one that is drawn; None: all get all.
-        draws: sign combinations, where columns are many.
-        seed: of what is drawn.
+        carrying: samples of a classifier that get all columns; the others get one sampled column. None: all get all.
+        draws: number of random sign sums, if there are many columns.
+        seed: of all random draws.
     """
 
     temperature: float = 1.0
@@ -54,18 +53,18 @@ class FactorPlan:
     seed: int = 0
 
     def count(self, head: Head, sample: int) -> int:
-        """Back-propagations of one sample."""
+        """Number of back-propagations of one sample."""
         exact = exact_factors(head)
         if exact is None:
             return self.draws
         return 1 if self.draws_one(sample) and draws_columns(head) else exact
 
     def most(self, head: Head) -> int:
-        """Back-propagations of the sample that has most."""
+        """Largest number of back-propagations of any sample."""
         return exact_factors(head) or self.draws
 
     def draws_one(self, sample: int) -> bool:
-        """Whether one column stands for all of this sample's."""
+        """Whether one sampled column replaces all columns of this sample."""
         return self.carrying is not None and sample not in self.carrying
 
 
@@ -76,8 +75,7 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
 
     Args:
         logits: `[N, C]`.
-        temperature: 1 is the curvature of KL at these samples; above 1 it is spread from the few uncertain samples to
-            all of them.
+        temperature: at 1 the result is the curvature of KL; above 1 more of it comes from confident samples.
     """
     roots, vectors = _roots(logits, temperature)
     return (vectors * roots[:, None, :]).to(logits.dtype)
@@ -86,24 +84,24 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
 def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return float32 `[N, C - 1, C - 1]`: A with `B₁ = B A`, for B at `temperature` and B₁ at 1.
 
-    Both span the same space. With A one set of back-propagations gives the quadratic form of KL itself beside the
-    softened one. Directions whose softened curvature is below rounding are left out.
+    Both span the same space. With A, one set of back-propagations gives the quadratic form of KL itself in addition to
+    the softened one. Directions whose softened curvature is below rounding error are left out.
     """
     roots, vectors = _roots(logits, temperature)
     sharp_roots, sharp_vectors = _roots(logits, 1.0)
-    kept = roots > 1e-9 * roots[:, -1:]
-    inverse = torch.where(kept, 1 / roots.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    is_significant = roots > 1e-9 * roots[:, -1:]
+    inverse = torch.where(is_significant, 1 / roots.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     return (inverse[:, :, None] * (vectors.mT @ sharp_vectors) * sharp_roots[:, None, :]).float()
 
 
 def _shares(power: torch.Tensor) -> torch.Tensor:
-    """Each row's parts of its sum; even parts of a row of zeros."""
+    """Each row divided by its sum; equal shares for a row of zeros."""
     total = power.sum(1, keepdim=True)
     return torch.where(total > 0, power / total, 1 / power.shape[1])
 
 
 def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Square roots of the eigenvalues of the output Hessian but the smallest, `[N, C - 1]`, and their vectors."""
+    """Square roots of all but the smallest eigenvalue of the output Hessian, `[N, C - 1]`, and their eigenvectors."""
     p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     values, vectors = torch.linalg.eigh(hessian)
@@ -111,20 +109,20 @@ def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torc
 
 
 def softened(head: Head, carrying: frozenset[int] | None) -> FactorPlan:
-    """Return the plan of softened curvature; at temperature 1 where sums by signs cannot tell both."""
+    """Return the plan for softened curvature; at temperature 1 for random sign sums, which give only one of the two."""
     return FactorPlan() if exact_factors(head) is None else FactorPlan(TEMPERATURE, carrying)
 
 
 def draws_columns(head: Head) -> bool:
-    """Whether there are several columns to draw from; two classes have but one."""
+    """Whether there are several columns to sample from; two classes have only one."""
     return head.spec.classifies and (exact_factors(head) or 0) > 1
 
 
 def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
-    """Return the samples that hold most of the output Hessians' traces, softened and not; None where no draw is made.
+    """Return the samples with the largest output Hessians, softened and not; None if no columns are sampled.
 
     Args:
-        head: how the answers are read.
+        head: how the outputs are read.
         outputs: of all samples.
     """
     if not draws_columns(head):
@@ -137,14 +135,17 @@ def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
 def drawn_factors(
     logits: torch.Tensor, temperature: float, samples: torch.Tensor, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float32 `[N, C]`, a column drawn for each sample, and what its square is worth at temperature 1, `[N]`.
+    """Sample one column for each sample.
 
     Args:
         logits: `[N, C]`.
         temperature: of the columns.
-        samples: int64 `[N]`, numbers of the samples; a sample's draw does not depend on its batch. Draws of samples
-            that follow one another fill the unit interval evenly, which averages out sooner than chance.
+        samples: int64 `[N]`, numbers of the samples; a sample's draw does not depend on its batch. Draws of
+            consecutive samples fill the unit interval evenly, which reduces the variance.
         seed: of all draws.
+
+    Returns:
+        The scaled columns, float32 `[N, C]`, and the factor that converts their squares to temperature 1, `[N]`.
     """
     mixing = sharpening(logits, temperature).double()
     rotation, sharp_roots, _ = torch.linalg.svd(mixing)
@@ -161,16 +162,16 @@ def drawn_factors(
 
 
 def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int) -> torch.Tensor:
-    """Return `[rows, columns]`: B s for the random signs of one draw, each sample's by its own number.
+    """Return B s, `[rows, columns]`, for the random signs of one draw; a sample's signs depend on its number only.
 
-    Squared distances of embeddings are relative to the output's own squared length: B = √2 / ‖y‖; of regressions they
-    are absolute: B = √2 (the loss is half the quadratic form).
+    For embeddings the loss is the squared distance relative to the output's squared length, so B = √2 / ‖y‖; for
+    regression it is absolute, so B = √2 (the loss is half the quadratic form).
 
     Args:
-        outputs: what the model answered.
-        temperature: of the softmax; means nothing to squared distances.
+        outputs: of the model.
+        temperature: of the softmax; not used for squared distances.
         seed: of all draws.
-        draw: which of them.
+        draw: number of this draw.
     """
     values = outputs.values.detach().double()
     signs = _signs(outputs, seed, draw).to(values.device)
@@ -185,10 +186,16 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
 def output_columns(
     head: Head, outputs: Outputs, plan: FactorPlan
 ) -> tuple[Iterator[torch.Tensor], torch.Tensor | None]:
-    """Return what is back-propagated, a few `[rows, columns]`, and the samples' sharpening `[N, F, F]`.
+    """Return the tensors to back-propagate, `[rows, columns]` each, and the samples' sharpening `[N, F, F]`.
 
-    All of these samples get all columns, or all one. The sharpening combines softened factors to those at temperature
-    1; None where they are at 1, or sums by signs, which cannot tell.
+    Args:
+        head: how the outputs are read.
+        outputs: of samples that all get all columns, or all get one.
+        plan: how the output Hessian is factored.
+
+    Returns:
+        The tensors, and the matrices that convert softened factors to temperature 1; None if the factors are at 1
+        already or are random sign sums, which cannot be converted.
     """
     if draws_columns(head) and plan.draws_one(int(outputs.samples[0])):
         column, worth = drawn_factors(outputs.values, plan.temperature, outputs.samples, plan.seed)
@@ -200,7 +207,7 @@ def output_columns(
 
 
 def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torch.Tensor]:
-    """Yield each column of B, or scaled sign combinations of them."""
+    """Yield each column of B, or scaled random sign sums of them."""
     loss = head.spec.loss
     if exact_factors(head) is None:
         for draw in range(plan.draws):
@@ -214,13 +221,13 @@ def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torc
 
 
 def exact_factors(head: Head) -> int | None:
-    """Number of all columns of B, or None where signs stand for them."""
+    """Return the number of columns of B, or None if random sign sums replace them."""
     columns = head.spec.exact_columns(head.columns)
     return columns if 0 < columns <= MAX_EXACT_FACTORS else None
 
 
 def _signs(outputs: Outputs, seed: int, draw: int) -> torch.Tensor:
-    """Random ±1 `[rows, columns]`; a sample's do not depend on its batch, nor on how far its columns are padded."""
+    """Random ±1 `[rows, columns]`; a sample's signs depend neither on its batch nor on padding of its columns."""
     samples, counts = outputs.samples.unique_consecutive(return_counts=True)
     parts = [
         np.random.default_rng((seed, draw, sample)).integers(0, 2, (outputs.values.shape[1], count), dtype=np.int8).T

@@ -1,7 +1,7 @@
 """Gauss-Newton factors of the loss, back-propagated to the outputs of linear layers.
 
-What is back-propagated is in `columns`. Per-sample gradients of a matrix are J_n = Σ_t g aᵀ, so it is enough to keep g
-and a.
+`columns` defines what is back-propagated. The gradient of a matrix for one sample is J_n = Σ_t g aᵀ, so it suffices to
+keep g and a.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class SampleFactors:
 
     Attributes:
         index: the sample's number.
-        inputs: float32 `[T, columns]`, the matrix' input at real tokens; of all calls one after the other where a
-            pass uses the matrix more than once.
-        gradients: float32 `[F, T, rows]`, gradient at the matrix' output for each output factor.
-        sharpening: float32 `[F, F]`; column f combines the factors into those at temperature 1. None where these are at
-            temperature 1 already, or are sign combinations, which cannot tell.
+        inputs: float32 `[T, columns]`, the matrix's input at real tokens; all calls concatenated if a forward pass
+            uses the matrix more than once.
+        gradients: float32 `[F, T, rows]`, gradient at the matrix's output for each output factor.
+        sharpening: float32 `[F, F]`; column f combines the factors into one at temperature 1. None if the factors are
+            at temperature 1 already, or are random sign sums, which cannot be converted.
     """
 
     index: int
@@ -48,11 +48,11 @@ class SampleFactors:
         return replace(self, gradients=torch.einsum("fg,ftr->gtr", self.sharpening, self.gradients), sharpening=None)
 
     def jacobian(self, out: torch.Tensor | None = None, rows: slice = slice(None)) -> torch.Tensor:
-        """Return float32 `[F, rows, columns]`: `Σ_t g aᵀ`, the gradient of each factor by the weights.
+        """Return `Σ_t g aᵀ`, the gradient of each factor with respect to the weights, float32 `[F, rows, columns]`.
 
         Args:
             out: contiguous memory for the result.
-            rows: of the weights; all by default.
+            rows: rows of the weights; all by default.
         """
         gradients = self.gradients[:, :, rows]
         factors, tokens, height = gradients.shape
@@ -65,7 +65,7 @@ class SampleFactors:
 
     @property
     def bytes(self) -> int:
-        """Memory that the sample takes."""
+        """Memory of the sample in bytes."""
         return 4 * (self.inputs.numel() + self.gradients.numel())
 
 
@@ -76,18 +76,21 @@ def factor_pass(
     plan: FactorPlan = EXACT,
     head: Head | None = None,
 ) -> dict[str, list[SampleFactors]]:
-    """Run one forward and F backward passes per batch; returns each matrix' samples in order of the texts.
+    """Run one forward and F backward passes per batch.
 
-    Half the mean over samples of the squared products of these factors with ΔW is the second order of the loss: mean
-    over labelled positions, where a sample has several. F is `plan.count(head, sample)`. The
-    result takes `4 * tokens * (columns + F * rows)` bytes per matrix; ask for fewer modules to bound it.
+    The second-order loss of ΔW is half the mean over samples of the squared products of these factors with ΔW; if
+    samples have several labelled positions, it is the mean over positions. F is `plan.count(head, sample)`. The result
+    takes `4 * tokens * (columns + F * rows)` bytes per matrix; pass fewer modules to limit it.
 
     Args:
         model: in evaluation mode.
         batches: the samples; indices may be any distinct numbers.
         modules: names of linear layers.
-        plan: what is back-propagated.
-        head: how the model's answers are read; by its class when None.
+        plan: how the output Hessian is factored.
+        head: how the model's outputs are read; determined by the model's class if None.
+
+    Returns:
+        The factors of each matrix by module, one entry per sample, in order of their indices.
 
     Raises:
         InputFileError: no sample has a labelled position.
@@ -95,26 +98,26 @@ def factor_pass(
     head = head or head_of(model)
     rows = rows_per_sample(head.kind, batches)
     if not rows:
-        raise InputFileError("none of these texts has a position that the model answers for. Give other texts.")
+        raise InputFileError("none of these texts has a position for which the model has an output. Give other texts.")
     scale = rows**-0.5
-    found: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
+    factors: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
     waiting = deque(batches)
     with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():
         while waiting:
             batch = waiting.popleft()
             drawn = [plan.draws_one(index) for index in batch.indices]
             if any(drawn) and not all(drawn):
-                waiting.extendleft(batch.select([d is asked for d in drawn]) for asked in (True, False))
+                waiting.extendleft(batch.select([d is sampled for d in drawn]) for sampled in (True, False))
                 continue
             seen.clear()
             outputs = answers(head, model, batch)
             if len(batch.indices) > 1 and not _all_per_sample(seen, batch.mask):
-                # what all samples of a batch share has no gradient of its own for each: take them one by one
+                # tensors shared by all samples of a batch have no per-sample gradient: take the samples one by one
                 waiting = deque(single_samples([batch, *waiting]))
                 continue
             for name, samples in _batch_factors(seen, outputs, batch, modules, head, plan, scale):
-                found[name] |= samples
-    return {name: [samples[i] for i in sorted(samples)] for name, samples in found.items()}
+                factors[name] |= samples
+    return {name: [samples[i] for i in sorted(samples)] for name, samples in factors.items()}
 
 
 def _batch_factors(
@@ -136,10 +139,10 @@ def _batch_factors(
         grads = torch.autograd.grad(
             outputs.values, edges, grad_outputs=scale * cotangent, retain_graph=f + 1 < count, allow_unused=True
         )
-        found = iter(grads)
-        for kept, call in zip(gradients, targets, strict=True):
-            gradient = call.gradient(None if call.edge is None else next(found))
-            kept.append(sample_rows(gradient, batch.mask))
+        remaining = iter(grads)
+        for per_call, call in zip(gradients, targets, strict=True):
+            gradient = call.gradient(None if call.edge is None else next(remaining))
+            per_call.append(sample_rows(gradient, batch.mask))
     position = 0
     for name in modules:
         calls = seen[name]

@@ -1,7 +1,7 @@
-"""Eigenvalue and trace of each matrix' Gauss-Newton matrix from the Gram matrix of its per-sample gradients.
+"""Eigenvalue and trace of each matrix's Gauss-Newton matrix from the Gram matrix of its per-sample gradients.
 
-The Gauss-Newton matrix of N samples is `G = 1/N Σ_n Σ_f J_nf J_nfᵀ`, as large as the weights squared; the Gram matrix
-`K = [⟨J_nf, J_mf'⟩] / N` has the same eigenvalues above zero and is only as large as samples times factors
+The Gauss-Newton matrix of N samples, `G = 1/N Σ_n Σ_f J_nf J_nfᵀ`, has one row per weight. The Gram matrix
+`K = [⟨J_nf, J_mf'⟩] / N` has the same nonzero eigenvalues and only one row per sample and factor
 (Dangel et al. 2022, "ViViT: curvature access through the generalized Gauss-Newton's low-rank structure").
 """
 
@@ -17,7 +17,7 @@ from .factors import SampleFactors
 
 @dataclass(frozen=True, slots=True)
 class Curvature:
-    """A figure with its standard error over samples."""
+    """A value with its standard error over samples."""
 
     value: float
     std_error: float
@@ -27,8 +27,9 @@ def gram_matrix(parts: Sequence[Callable[[], Sequence[SampleFactors]]], buffer_b
     """Return float64 `[N * F, N * F]`: inner products of the gradients of all samples and factors.
 
     Args:
-        parts: give the factors of N samples of one matrix, in one or several parts; two are held at a time.
-        buffer_bytes: of gradients formed at a time; at least one output row of all samples is.
+        parts: functions that return the factors of N samples of one matrix, in one or several parts; two parts are in
+            memory at a time.
+        buffer_bytes: memory for gradients; at least one output row of all samples is formed at a time.
     """
     blocks: list[list[torch.Tensor]] = [[] for _ in parts]
     for i, part in enumerate(parts):
@@ -42,8 +43,12 @@ def gram_matrix(parts: Sequence[Callable[[], Sequence[SampleFactors]]], buffer_b
 def top_eigenvalue(gram: torch.Tensor, num_samples: int) -> Curvature:
     """Return the largest eigenvalue of the Gauss-Newton matrix.
 
-    Its standard error is that of the mean over samples of (J_n · u)² with the eigenvector u held fixed, which is the
-    first order of how the eigenvalue moves with the samples.
+    Its standard error is that of the mean over samples of (J_n · u)² for a fixed eigenvector u: the first-order change
+    of the eigenvalue with the samples.
+
+    Args:
+        gram: float64 `[N * F, N * F]`, see `gram_matrix`.
+        num_samples: N.
     """
     values, vectors = torch.linalg.eigh(gram / num_samples)
     top = float(values[-1].clamp_min(0))
@@ -57,7 +62,7 @@ def trace(squared: torch.Tensor) -> Curvature:
 
 
 def squared_norms(samples: Sequence[SampleFactors]) -> torch.Tensor:
-    """Return Σ_f ‖J_nf‖² of each sample, float64 `[N]`, without forming a gradient.
+    """Return Σ_f ‖J_nf‖² of each sample, float64 `[N]`, without forming gradients.
 
     ‖Σ_t g_t a_tᵀ‖² = Σ_{t,s} (g_t · g_s)(a_t · a_s), cheap for short texts.
     """
@@ -70,7 +75,7 @@ def squared_norms(samples: Sequence[SampleFactors]) -> torch.Tensor:
 
 
 def _block(left: Sequence[SampleFactors], right: Sequence[SampleFactors], buffer_bytes: int) -> torch.Tensor:
-    """Inner products of two lists' gradients, formed for a range of output rows at a time."""
+    """Inner products of the gradients of two lists of samples, for a range of output rows at a time."""
     factors, _, rows = left[0].gradients.shape
     counts = [len(left) * factors, len(right) * factors]
     step = min(rows, max(1, buffer_bytes // (4 * sum(counts) * left[0].inputs.shape[1])))

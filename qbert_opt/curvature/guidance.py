@@ -1,8 +1,8 @@
-"""Input statistics that know which tokens the answer hangs on: second moments weighted by the squared gradient.
+"""Second moments of inputs in which each token is weighted by its influence on the model's output.
 
-A rounding error ΔW moves the answer by `Σ_t g_tᵀ ΔW a_t`. Plain second moments `Σ a aᵀ` count every token alike; here
-a token counts by `‖g_t‖²`, the Gauss-Newton gradient at the matrix' output (GuidedQuant, Kim et al. 2025, with one
-group of outputs). No labels are needed.
+A quantization error ΔW changes the output by `Σ_t g_tᵀ ΔW a_t`. Plain second moments `Σ a aᵀ` weight all tokens alike;
+here token t has the weight `‖g_t‖²`, with the Gauss-Newton gradient g at the matrix's output (GuidedQuant, Kim et al.
+2025, with one group of outputs). No labels are needed.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ def guided_grams(
 ) -> dict[str, torch.Tensor]:
     """Blend plain input second moments with gradient-weighted ones, each scaled to a mean diagonal of one.
 
-    Few tokens hold most of the weighted moments, which are noisy for that; the plain ones steady them.
+    A few tokens dominate the weighted moments and make them noisy; the plain moments stabilize them.
 
     Args:
         model: in evaluation mode.
-        batches: calibration text; one at a time is back-propagated, so memory is bounded by a batch.
+        batches: calibration texts; one batch at a time is back-propagated, which bounds the memory.
         grams: plain second moments by module, float32 `[columns, columns]`.
-        share: of the weighted moments, 0 to 1.
-        head: how the model's answers are read; by its class when None.
+        share: weight of the gradient-weighted moments, 0 to 1.
+        head: how the model's outputs are read; determined by the model's class if None.
 
     Returns:
-        float32 `[columns, columns]` by module; the plain moments, scaled, where all gradients vanish.
+        float32 `[columns, columns]` by module; the scaled plain moments if all gradients vanish.
     """
     head = head or head_of(model)
     weighted = {name: torch.zeros_like(gram) for name, gram in grams.items()}
     for batch in batches:
         rows = rows_per_sample(head.kind, [batch])
-        if not rows:  # texts without a word that could be masked or tagged
+        if not rows:  # no word in these texts can be masked or tagged
             continue
         for name, samples in factor_pass(model, [batch], list(grams), FactorPlan(TEMPERATURE), head).items():
             inputs = torch.cat([sample.inputs for sample in samples])
             weights = torch.cat([sample.gradients.square().sum((0, 2)) for sample in samples])
-            # a pass divides by its own rows; what counts here is a row, in whichever batch it stands
+            # a pass divides by the rows of its batch; here every row has the same weight
             weighted[name].addmm_((inputs * (rows * weights)[:, None]).T, inputs)
     return {name: _blend(gram, weighted[name], share) for name, gram in grams.items()}
 

@@ -1,7 +1,7 @@
 """The true Hessian of the loss as an operator, and its top eigenvalue.
 
-Never formed: one product is a double backward (Pearlmutter 1994). Operators know only products; estimators take any
-operator.
+The Hessian is never formed: one product is a double backward pass (Pearlmutter 1994). Operators only provide products,
+and estimators accept any operator.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..models.batches import TokenBatch
 from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .losses import LabelledLoss
 
-BASES = (8, 24, 64)  # Krylov vectors: few for the usual gap, more where two eigenvalues are close
+BASES = (8, 24, 64)  # Krylov vectors: few for a typical spectral gap, more if two eigenvalues are close
 
 
 class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no types
-    """Hessian of a mean loss by a few parameters, `[P, P]`, over labelled batches.
+    """Hessian of a mean loss with respect to some parameters, `[P, P]`, over labelled batches.
 
     Attributes:
-        num_products: Hessian-vector products made so far.
+        num_products: Hessian-vector products so far.
         batch_rows: labelled rows of each batch: its weight in the mean.
         on_product: called after each product.
     """
@@ -39,13 +39,13 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         *,
         keep_graphs: bool = True,
     ) -> None:
-        """Build the gradient's graph of each batch, so that a product is one backward pass through it.
+        """Build the graph of each batch's gradient, so that a product is one backward pass through it.
 
         Args:
-            loss: what is derived twice.
-            parameters: by which it is.
+            loss: the loss.
+            parameters: the parameters, P elements in total.
             batches: samples of the loss.
-            keep_graphs: False builds the graphs anew for each product: slower, and one batch's memory is enough.
+            keep_graphs: False rebuilds the graphs for each product: slower, but needs the memory of one batch only.
         """
         self._loss = loss
         self._parameters, self._batches = list(parameters), list(batches)
@@ -57,7 +57,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
 
     def gradient(self, batch: TokenBatch) -> tuple[torch.Tensor, ...]:
-        """Gradient of the summed loss of one batch, in the graph; None-free: what the loss ignores is zero."""
+        """Gradient of the summed loss of one batch, in the graph; zero where the loss ignores a parameter."""
         return torch.autograd.grad(
             self._loss.summed(batch), self._parameters, create_graph=True, materialize_grads=True
         )
@@ -71,7 +71,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         return total / max(1, sum(self.batch_rows))
 
     def products(self, vector: NDArray[np.float64]) -> Iterator[torch.Tensor]:
-        """H_b v for each batch's mean loss: float tensors `[P]`, one after the other."""
+        """Yield H_b v for each batch's mean loss, float tensors `[P]`."""
         first = self._parameters[0]
         direction = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(first.device, first.dtype)
         parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
@@ -87,20 +87,20 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         pairs = [(g, part) for g, part in zip(gradient, parts, strict=True) if g.requires_grad]
         if not pairs:  # the loss does not depend on these parameters
             return [torch.zeros_like(part).reshape(-1) for part in parts]
-        found = torch.autograd.grad(
+        products = torch.autograd.grad(
             [g for g, _ in pairs], self._parameters, grad_outputs=[part for _, part in pairs],
             retain_graph=self._kept is not None, materialize_grads=True,
         )  # fmt: skip
-        return [p.reshape(-1) for p in found]
+        return [p.reshape(-1) for p in products]
 
     def _matvec(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         total = torch.zeros(self.shape[0], dtype=self._parameters[0].dtype, device=self._parameters[0].device)
         for rows, product in zip(self.batch_rows, self.products(vector), strict=True):
             total.add_(product, alpha=rows)
-        found: NDArray[np.float64] = (total / max(1, sum(self.batch_rows))).double().cpu().numpy()
+        mean: NDArray[np.float64] = (total / max(1, sum(self.batch_rows))).double().cpu().numpy()
         self.num_products += 1
         self.on_product()
-        return found
+        return mean
 
     _rmatvec = _matvec  # symmetric
 
@@ -108,10 +108,18 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
 def hessian_within(
     shares: MemoryShares, loss: LabelledLoss, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
 ) -> tuple[HessianOperator, list[int]]:
-    """Hessian over batches, cut smaller where a graph would not fit; graphs are kept between products if all fit.
+    """Return the Hessian over batches within a memory limit.
+
+    Batches whose graph would not fit are split; graphs are kept between products if all of them fit.
+
+    Args:
+        shares: the memory limit.
+        loss: the loss.
+        parameters: the parameters, P elements in total.
+        batches: samples of the loss.
 
     Returns:
-        the operator, and for each of its batches the position in `batches` that it is of.
+        The operator, and for each of its batches the index of the batch in `batches` that it is part of.
 
     Raises:
         UsageError: the graph of one sample does not fit.
@@ -152,18 +160,18 @@ def top_eigenpairs(
         count: how many, below the operator's side.
         seed: of the starting vector.
         tolerance: relative accuracy; Q-BERT's power iteration stops at 1e-2.
-        max_products: bound on operator products.
-        max_basis: vectors of the Krylov basis that there is memory for.
+        max_products: largest number of operator products.
+        max_basis: largest number of Krylov vectors that fit into memory.
 
     Raises:
-        ArpackNoConvergence: not converged with the largest basis.
+        ArpackNoConvergence: no convergence with the largest basis.
     """
     if operator.shape[0] <= count + 1:  # too small for ARPACK
         dense = np.linalg.eigh(operator @ np.eye(operator.shape[0]))
         order = np.argsort(-np.abs(dense.eigenvalues))[:count]
         return [EigenPair(float(dense.eigenvalues[i]), dense.eigenvectors[:, i]) for i in order]
     start = operator @ np.random.default_rng(seed).standard_normal(operator.shape[0])
-    if not start.any():  # a loss that does not depend on these parameters has no Krylov space
+    if not start.any():  # the loss does not depend on these parameters: there is no Krylov space
         return [EigenPair(0.0, start) for _ in range(count)]
     bases = [basis for basis in BASES if basis <= max(max_basis, BASES[0])]
     for basis in bases:

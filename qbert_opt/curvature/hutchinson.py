@@ -1,7 +1,7 @@
 """Traces of all diagonal blocks of a symmetric operator at once (Hutchinson 1990).
 
-For z of independent ±1, E[z_bᵀ (H z)_b] is the trace of block b: what the other blocks add is zero on average, so one
-product over all parameters gives an unbiased draw for every matrix.
+For z of independent ±1, E[z_bᵀ (H z)_b] is the trace of block b: the contributions of other blocks are zero on average,
+so one product over all parameters gives an unbiased estimate for every matrix.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 
 
 def trace_draw(operator: LinearOperator, sizes: Sequence[int], seed: Sequence[int]) -> NDArray[np.float64]:
-    """Return one draw of the trace of each block, float64 `[blocks]`.
+    """Return one unbiased estimate of the trace of each block, float64 `[blocks]`.
 
     Args:
         operator: symmetric, `[P, P]`.

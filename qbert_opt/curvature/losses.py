@@ -1,4 +1,4 @@
-"""The loss that a labelled model was trained with: what the true Hessian is of."""
+"""The loss that a model was trained with; the true Hessian is that of this loss."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..models.targets import NONE, Targets
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledLoss:
-    """Cross-entropy in nats over labelled rows: samples, words, masked tokens, or starts and ends of answers.
+    """Cross-entropy in nats over labelled rows: samples, words, masked tokens, or starts and ends of spans.
 
     Attributes:
         model: in evaluation mode.
-        head: how its answers are read; a softmax kind.
-        targets: the right answers.
+        head: how its outputs are read; a softmax kind.
+        targets: the labels.
     """
 
     model: nn.Module
@@ -28,13 +28,13 @@ class LabelledLoss:
     targets: Targets
 
     def summed(self, batch: TokenBatch) -> torch.Tensor:
-        """Loss of a batch, summed over its rows, in the graph and twice differentiable."""
+        """Return the loss of a batch, summed over its rows, in the graph and twice differentiable."""
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative on a CPU
-            found = answers(self.head, self.model, batch)
-            target = self.targets.of(found).to(found.values.device)
-            return nn.functional.cross_entropy(found.values, target, reduction="sum", ignore_index=NONE)
+            outputs = answers(self.head, self.model, batch)
+            target = self.targets.of(outputs).to(outputs.values.device)
+            return nn.functional.cross_entropy(outputs.values, target, reduction="sum", ignore_index=NONE)
 
     def num_rows(self, batch: TokenBatch) -> int:
-        """Rows of a batch that have a right answer."""
+        """Return the number of labelled rows of a batch."""
         mine = torch.isin(self.targets.samples, torch.tensor(batch.indices))
         return int((self.targets.rows[mine] != NONE).sum())

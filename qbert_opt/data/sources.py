@@ -58,7 +58,7 @@ def find_files(source: str, split: str | None) -> list[Path]:
     if is_folder(path):
         return _find_split(path, split)
     if split is not None:
-        raise UsageError(f"--split {split}: {source} is no folder of splits. Give the folder, or leave --split out.")
+        raise UsageError(f"`split` {split}: {source} is no folder of splits. Give the folder, or leave `split` out.")
     if source in bundled_datasets() and not path.exists():
         return [Path(str(resources.files(__package__))) / "bundled" / f"{source}.tsv"]
     try:
@@ -135,7 +135,7 @@ def _find_split(folder: Path, split: str | None) -> list[Path]:
     """
     if (folder / "state.json").is_file():
         if split is not None:
-            raise UsageError(f"--split {split}: {folder} is one saved split. Leave --split out, or give its parent.")
+            raise UsageError(f"`split` {split}: {folder} is one saved split. Leave `split` out, or give its parent.")
         return _saved(folder)
     splits: dict[str, list[Path]] = {}
     for file in sorted(f for f in [*folder.glob("*"), *folder.glob("data/*")] if _is_data(f)):
@@ -150,9 +150,9 @@ def _find_split(folder: Path, split: str | None) -> list[Path]:
         raise InputFileError(f"{folder}: no {', '.join(SUFFIXES)} file in this folder. Give a data file.")
     names = shown_names(sorted(splits))
     if split is None and len(splits) > 1:
-        raise UsageError(f"{folder}: holds {names}. Say which with --split.")
+        raise UsageError(f"{folder}: holds {names}. Say which with `split`.")
     if split is not None and split not in splits:
-        raise UsageError(f"--split {split}: {folder} holds {names}.")
+        raise UsageError(f"`split` {split}: {folder} holds {names}.")
     files = splits[next(iter(splits)) if split is None else split]
     _check_shards(files)
     return files

@@ -103,7 +103,7 @@ def read_texts(
         reader = plugins.load("readers", name)
         if reader.reads(path):
             if text_columns:
-                raise UsageError(f"--text-column: {source} has the layout {name!r}, whose texts have no column names.")
+                raise UsageError(f"`text_columns`: {source} has the layout {name!r}, whose texts have no column names.")
             texts, labels = reader.read(path, split=split, label_column=label_column)
             if not texts:
                 raise InputFileError(f"{source}: holds no samples. Give a file with at least one.")
@@ -183,9 +183,9 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
     names = [name for name in table.columns if name]
     if asked:
         if len(asked) > 2:
-            raise UsageError(f"--text-column: {len(asked)} columns given; a model reads one text or a pair.")
+            raise UsageError(f"`text_columns`: {len(asked)} columns given; a model reads one text or a pair.")
         for column in asked:
-            _check_column(table, "--text-column", column)
+            _check_column(table, "`text_columns`", column)
         return tuple(asked)
     for candidate in reversed(TEXT_COLUMNS):
         if all(column in names for column in candidate):
@@ -198,13 +198,14 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
         else ""
     )
     raise InputFileError(
-        f"{table.path}: no text column among {shown_names(names)}. Name it with --text-column, or call it 'text'.{hint}"
+        f"{table.path}: no text column among {shown_names(names)}. "
+        f"Name it with `text_columns`, or call it 'text'.{hint}"
     )
 
 
 def _label_column(table: Table, asked: str | None) -> str | None:
     if asked is not None:
-        _check_column(table, "--label-column", asked)
+        _check_column(table, "`label_column`", asked)
         return asked
     return next((name for name in LABEL_COLUMNS if name in table.columns), None)
 

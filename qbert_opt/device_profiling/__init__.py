@@ -1,5 +1,5 @@
-"""Measuring this machine: kernels and small synthetic models of an engine become a device file.
+"""Measure this machine with an engine, by timing kernels and small synthetic models, and write a device file.
 
-`benches/` holds one file per engine; `timing` the clock, `bandwidth` the memories, `kernels` what is timed,
-`fitting` how whole models correct the sum of kernels, `calibrate` all of it in order.
+`benches/` has one file per engine. `bandwidth` measures memories, `kernels` defines what is timed, `fitting` fits the
+correction from kernels to whole models, and `calibrate` runs everything in order.
 """

@@ -1,4 +1,4 @@
-"""What a bench of an engine must offer, and the work that it is asked to time."""
+"""The interface of an engine's bench, and the work that it times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A BERT-style encoder without a classifier."""
+    """The shape of a BERT-style encoder without a classifier."""
 
     name: str
     layers: int
@@ -24,7 +24,7 @@ class Shape:
     positions: int = 512
 
     def config(self) -> BertConfig:
-        """The same as transformers' configuration."""
+        """Return the shape as a configuration of transformers."""
         from transformers import BertConfig
 
         return BertConfig(
@@ -43,8 +43,8 @@ class Subject:
 
     Attributes:
         shape: of the encoder.
-        seq_len: tokens of its one sentence.
-        choices: names of choices, dealt to the matrices in turn; none for a model of floats.
+        seq_len: tokens of its single sentence.
+        choices: names of choices, assigned to the matrices in turn; empty for a float model.
     """
 
     shape: Shape
@@ -54,7 +54,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Sizes at which products are timed: rows m, and inputs k and outputs n as far as k n is at most `largest`."""
+    """Sizes at which matrix products are timed: rows m, inputs k and outputs n with k·n at most `largest`."""
 
     rows: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -67,16 +67,16 @@ COARSE = Grid((1, 16, 32, 64, 128, 256), (256, 1024, 4096), 4096 * 1024)
 
 @dataclass(frozen=True, slots=True)
 class BenchFormat:
-    """A way in which weights are stored, and what the engine makes of it.
+    """A format of stored weights, and how the engine runs it.
 
     Attributes:
         id: name in the device file.
-        bits: bits of one stored code.
+        bits: width of a stored code.
         axis: "rows", "columns" or "none", as in `StoredWeight`.
         compute: type of the arithmetic.
-        kernel: formats of one kernel run alike and are timed once.
-        group_sizes: legal inputs per range for "columns".
-        loaded_bits: bits of one weight in memory while the engine runs; None where it keeps what is stored.
+        kernel: name of the kernel; formats with the same kernel are timed once.
+        group_sizes: legal inputs per group for "columns".
+        loaded_bits: bits per weight in memory while the engine runs; None if weights stay as stored.
     """
 
     id: str
@@ -89,14 +89,14 @@ class BenchFormat:
 
 
 class Bench(Protocol):
-    """One engine on one thread. Every method returns a call whose CPU time is what the work costs.
+    """One engine on one thread. Every method returns a call, whose CPU time is measured.
 
     Attributes:
         label: engine, version and precision.
-        activation_bits: width of what operations hand on.
-        formats: how weights may be stored.
-        grid: where products are timed.
-        subjects: small models whose time says what a sum of kernels does not.
+        activation_bits: width of activations between operations.
+        formats: formats of stored weights.
+        grid: sizes at which matrix products are timed.
+        subjects: small models that are timed to correct the sum of kernels.
     """
 
     label: str
@@ -106,30 +106,30 @@ class Bench(Protocol):
     subjects: tuple[Subject, ...]
 
     def nothing(self) -> Call:
-        """A call of next to no work: what every other call of one operation pays for being a call."""
+        """Return a call with almost no work, to measure the overhead that is part of every other call."""
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """A product with bias; its weights change from call to call, walking round a pool of so many bytes."""
+        """Return a matrix product with bias, whose weights cycle through a pool of this many bytes."""
 
     def pointwise(self, kind: str, rows: int, width: int) -> Call:
-        """`layernorm`, `gelu`, `elementwise` (a sum of two) or `gather` over [rows, width]."""
+        """Return `layernorm`, `gelu`, `elementwise` (a sum of two) or `gather` over [rows, width]."""
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Scores, softmax and context of one sentence, with whatever moves heads to and fro."""
+        """Return scores, softmax and context of one sentence, including splitting and joining heads."""
 
     def model(self, subject: Subject) -> Call:
-        """One inference of a whole encoder with random weights."""
+        """Return one inference of a whole encoder with random weights."""
 
 
 class BenchModule(Protocol):
     """One file of `device_profiling/benches`: how an engine is timed.
 
     Attributes:
-        PRECISIONS: arithmetic that it can be timed in, the usual one first.
+        PRECISIONS: supported arithmetic, the default first.
     """
 
     PRECISIONS: tuple[str, ...]
 
     def bench(self, precision: str) -> Bench:
-        """Return what is timed in one precision."""
+        """Return the bench for one precision."""
         ...

@@ -1,6 +1,6 @@
-"""Measure this machine under one engine and describe it as a device.
+"""Measure this machine with one engine and describe it as a device.
 
-Everything is timed in rounds, each call once a round, so that a slow minute of the machine falls on all calls alike.
+All calls are timed in rounds, each call once per round, so that a temporary slowdown affects all of them equally.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .bench import Bench, Subject
 from .fitting import Correction
 from .kernels import KernelTable, Key
 
-FASTEST_BYTES_PER_S = 500e9  # stands for far memory whose time drowns in that of the kernels
+FASTEST_BYTES_PER_S = 500e9  # used if the time of far memory is negligible next to that of the kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Calibration:
     """A measured machine.
 
     Attributes:
-        measurements: what was found.
-        correction: what whole models add to the sum of kernels.
-        ratios: measured / predicted of the synthetic models, each left out of the fit that predicts it.
+        measurements: the measured figures.
+        correction: from the sum of kernels to the time of whole models.
+        ratios: measured / predicted latency of the synthetic models, each predicted by a fit without its shape.
         stolen: share of the wall-clock time in which this process did not run.
-        elapsed_s: wall-clock time that it took.
+        elapsed_s: wall-clock time of the calibration.
     """
 
     measurements: Measurements
@@ -51,7 +51,7 @@ class Calibration:
 
 
 def all_calls(bench: Bench) -> dict[Key, Call]:
-    """Return everything that a calibration times, in the order of a round."""
+    """Return all calls that a calibration times, in the order of a round."""
     calls: dict[Key, Call] = dict(kernels.kernel_calls(bench))
     calls |= {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
     calls |= {("model", subject): bench.model(subject) for subject in bench.subjects}
@@ -59,13 +59,16 @@ def all_calls(bench: Bench) -> dict[Key, Call]:
 
 
 def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step: Progress = silent) -> Calibration:
-    """Time kernels, memories and small synthetic models, and fit what one says about the other.
+    """Time kernels, memories and small synthetic models, and fit the latency model.
 
     Args:
         bench: the engine.
-        rounds: readings of each call, at most.
-        limit_s: wall-clock time, that of making the calls included, after which no further round begins.
-        on_step: told about rounds done, rounds in all and what goes on.
+        rounds: maximum number of timings per call.
+        limit_s: wall-clock time, including preparation, after which no further round starts.
+        on_step: called with rounds done, number of rounds, and the current step.
+
+    Returns:
+        The measured machine.
     """
     started, cpu_started = time.monotonic(), time.process_time()
     calls = all_calls(bench)
@@ -76,7 +79,14 @@ def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step
 
 
 def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, stolen: float) -> Calibration:
-    """Turn readings into a description: grids, memories, the correction, and what models left out of it say."""
+    """Convert timings to a description: grids, memories, correction, and its error on held-out models.
+
+    Args:
+        bench: the engine that was timed.
+        timings: of all calls.
+        elapsed_s: wall-clock time of the measurement.
+        stolen: share of it in which this process did not run.
+    """
     table = kernels.kernel_table(timings, bench.grid)
     ladder = {int(str(key[1])): timing for key, timing in timings.items() if key[0] == "ladder"}
     memories = bandwidth.memories_of(ladder)
@@ -87,13 +97,13 @@ def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, s
     correction = fitting.fit(work, measured_s)
     ratios = fitting.left_out(work, measured_s)
     final = _measurements(bench, table, memories, correction, noise)
-    # the interval leaves out the most extreme one on either side: it is where nine of ten measurements lie
+    # without the most extreme ratio on either side, the interval contains nine of ten measurements
     lowest, *_, highest = sorted(ratios.values())[1:-1]
     return Calibration(replace(final, held_out=(lowest, highest)), correction, ratios, stolen, elapsed_s)
 
 
 def as_device(measurements: Measurements) -> Device:
-    """Read measurements back as the device that their file describes."""
+    """Return measurements as a device, read back from their file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "measured.yaml"
         path.write_text(device_file(measurements), encoding="utf-8")
@@ -110,7 +120,7 @@ def _measurements(
     slowed = table.slower(correction.scale, correction.others)
     softmax, gather = slowed.elements["softmax"], slowed.elements["gather"]
     elements = dict(slowed.elements)
-    # the fixed part of an inference is its start: three tables are read at the beginning of every one
+    # the start of an inference is attributed to the gathers, since each inference begins with three table lookups
     elements["gather"] = replace(gather, launch_s=correction.launch_s + correction.start_s / 3)
     elements["softmax"] = replace(softmax, launch_s=(softmax.launch_s or 0.0) + correction.launch_s)
     elements["matmul"] = replace(elements["matmul"], launch_s=correction.launch_s)
@@ -126,14 +136,14 @@ def _measurements(
         )
         for form in bench.formats
     )
-    # of the caches the second, or the only one, is a core's own: what exceeds it streams, at the speed found in models
+    # the second cache, or the only one, is private to a core: what exceeds it streams, at the fitted bandwidth
     near = memories[min(1, len(memories) - 2)]
     stream = 1 / max(correction.stream_s_per_byte, 1 / FASTEST_BYTES_PER_S)
     return Measurements(
         id="host",
         name=f"{processor_name()}, {bench.label}",
         cores=1,
-        clock_hz=1e9,  # nominal: what is measured is work per second, and a clock is not
+        clock_hz=1e9,  # nominal: only work per second is measured
         activation_bits=bench.activation_bits,
         memories=(*memories[:-1], replace(memories[-1], read_bytes_per_s=stream)),
         path=(near.id, memories[-1].id),
@@ -146,7 +156,7 @@ def _measurements(
 
 
 def processor_name() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the processor's name as reported by the system."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

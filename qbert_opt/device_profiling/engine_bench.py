@@ -1,4 +1,4 @@
-"""What benches of engines that compile graphs have in common: single operations and whole encoders as their models."""
+"""Shared by benches of engines that compile graphs: single operations and whole encoders as models of the engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .shapes import profile_of
 
 PRECISIONS = ACTIVATIONS
 HeldBits = Callable[[int, int | None], int | None]
-"""Bits of a code and inputs per group (None: whole rows) -> bits of a weight in memory; None is as stored."""
+"""Bits of a code and inputs per group (None: per-row ranges) -> bits per weight in memory; None means as stored."""
 GROUP_SIZES = (16, 32, 64, 128)
 SHAPES = (
     Shape("slim", 2, 320, 5, 1280, 5000, 256),
@@ -54,7 +54,7 @@ TABLE_CHOICE = "8bit/rows:each/rtn"
 
 
 class EngineBench:
-    """An engine on one thread; its products are in the form that plans have by default, a scale and an offset."""
+    """An engine on one thread; weights have the default form, a scale and an offset."""
 
     def __init__(self, name: str, activations: Activations, held: HeldBits) -> None:
         self._engine, self._format, self._activations = engine(name), exporting_format(name), activations
@@ -70,11 +70,11 @@ class EngineBench:
         torch.manual_seed(0)
 
     def nothing(self) -> Call:
-        """A sum of two short rows."""
+        """Return the sum of two short rows."""
         return self.pointwise("elementwise", 1, 16)
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """A product alone; its weights stay the same, since models say what streaming them costs."""
+        """Return a single product; its weights stay in cache, because streaming is measured on whole models."""
         key = (form.kernel, inputs, outputs)
         if key not in self._sessions:
             self._sessions[key] = self._engine.product(self._weight(form, inputs, outputs), 1, self._activations)
@@ -82,7 +82,7 @@ class EngineBench:
         return self._run(self._sessions[key], x=x)
 
     def pointwise(self, kind: str, rows: int, width: int) -> Call:
-        """One operation as a model of its own."""
+        """Return one operation as a model of its own."""
         x = self._random.standard_normal((1, rows, width), dtype=np.float32)
         if kind == "elementwise":
             return self._run(self._alone(_Sum(), (kind, width), ("x", "y"), width), x=x, y=x)
@@ -93,13 +93,13 @@ class EngineBench:
         return self._run(self._alone(module, (kind, width), ("x",), width), x=x)
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Scaled dot-product attention with what splits and joins heads."""
+        """Return scaled dot-product attention, including splitting and joining heads."""
         width = heads * depth
         parts = {name: self._random.standard_normal((1, seq_len, width), dtype=np.float32) for name in "qkv"}
         return self._run(self._alone(_Attention(heads), ("attention", heads, depth), tuple(parts), width), **parts)
 
     def model(self, subject: Subject) -> Call:
-        """A `BertModel` of that shape with its pooler, quantized by plain rounding where it has choices."""
+        """Return a `BertModel` of this shape with its pooler, quantized by `rtn` if the subject has choices."""
         key = (subject.shape, subject.choices)
         if key not in self._sessions:
             network, stored = _encoder(subject)
@@ -131,7 +131,7 @@ class EngineBench:
         return self._sessions[key]
 
     def _written(self, traced: TracedModel, stored: tuple[StoredMatrix, ...]) -> Session:
-        # an open session keeps what it has mapped; where files in use cannot go, they stay in the temporary folder
+        # an open session keeps its mapped files; where such files cannot be removed, they stay in the temporary folder
         with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder, quiet_tracing():
             self._format.write(traced, stored, Path(folder), self._activations)
             session: Session = self._engine.open_model(Path(folder), 1, self._activations)
@@ -143,7 +143,7 @@ class EngineBench:
 
 
 def _formats(held: HeldBits) -> Iterator[BenchFormat]:
-    """Every stored format; codes of an odd width run in the next container."""
+    """Yield every stored format; codes of other widths than 2, 4 and 8 bits run in the next larger container."""
     for width in (32, 16):
         yield BenchFormat(f"f{width}", width, "none", "fp32", "fp32", (), 32)
     for bits in LEGAL_BITS:
@@ -155,13 +155,13 @@ def _formats(held: HeldBits) -> Iterator[BenchFormat]:
 
 
 def container(bits: int, group_size: int | None) -> int | None:
-    """What is stored is held, but for codes that are widened when they are loaded."""
+    """Return the width of codes that are widened when they are loaded; None if they stay as stored."""
     wide = container_bits(bits)
     return None if wide == bits else wide
 
 
 def _encoder(subject: Subject) -> tuple[nn.Module, tuple[StoredMatrix, ...]]:
-    """Make a random encoder whose weights are what its choices store."""
+    """Return a random encoder with dequantized weights, and the matrices as stored."""
     from transformers import BertModel
 
     shape = subject.shape
@@ -169,13 +169,13 @@ def _encoder(subject: Subject) -> tuple[nn.Module, tuple[StoredMatrix, ...]]:
     network = BertModel(subject.shape.config()).eval().requires_grad_(False)
     if not subject.choices:
         return network, ()
-    dealt = zip(profile_of(shape).matrices, cycle(subject.choices), strict=False)
-    chosen = {f"encoder.layer.{matrix.block}.{MODULES[matrix.kind]}": name for matrix, name in dealt}
+    assigned = zip(profile_of(shape).matrices, cycle(subject.choices), strict=False)
+    chosen = {f"encoder.layer.{matrix.block}.{MODULES[matrix.kind]}": name for matrix, name in assigned}
     chosen |= {f"embeddings.{table}": TABLE_CHOICE for table in TABLES.values()}
     stored = []
     for module, name in chosen.items():
         weight = network.get_parameter(f"{module}.weight")
-        weight.add_(torch.randn_like(weight) * 1e-3)  # tables of two rows and padding rows would be all alike
+        weight.add_(torch.randn_like(weight) * 1e-3)  # otherwise padding rows would be constant
         (quantized,) = rtn.quantize(weight, [choice(name).layout(*weight.shape, heads=shape.heads)])
         weight.copy_(quantized.dequantize())
         stored.append(StoredMatrix(module, quantized))
@@ -203,5 +203,5 @@ class _Encoder(nn.Module):
         self.network = network
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.network(**dict(zip(INPUTS, arrays, strict=True)))
-        return found.last_hidden_state, found.pooler_output
+        outputs = self.network(**dict(zip(INPUTS, arrays, strict=True)))
+        return outputs.last_hidden_state, outputs.pooler_output

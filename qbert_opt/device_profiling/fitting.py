@@ -1,12 +1,12 @@
-"""What whole models add to the sum of their kernels, fitted on small synthetic models.
+"""The correction from the sum of kernels to the latency of a whole model, fitted on small synthetic models.
 
-A kernel timed alone finds its inputs in the nearest cache and its caller's code warm; inside a model neither holds, and
-an engine may run it inside another one. So whole inferences of a few synthetic encoders are timed too, and
+A kernel that is timed alone finds its inputs in the nearest cache and its code warm. Inside a model neither holds, and
+the engine may fuse it with another kernel. Whole inferences of a few synthetic encoders are therefore timed too, and
 
     time = scale × products + others × other kernels + launch × operations + start + streamed bytes / stream
 
-is fitted to them with non-negative terms and least squared relative error. Streamed are the weights of a model that
-the near cache does not hold, and activations of operations that it does not hold.
+is fitted to them by least squares on the relative error with non-negative terms. Weights of a model, and activations of
+an operation, are streamed if they do not fit into the near cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .shapes import profile_of
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a simulated inference consists of: seconds of kernels timed alone, operations, bytes from far memory."""
+    """The terms of a simulated inference: seconds of kernels timed alone, operations, bytes from far memory."""
 
     products_s: float
     others_s: float
@@ -38,13 +38,13 @@ class Work:
 
     @property
     def terms(self) -> list[float]:
-        """What the terms of a `Correction` are multiplied with."""
+        """Amounts that the terms of a `Correction` are multiplied by."""
         return [self.products_s, self.others_s, self.operations, 1.0, self.streamed_bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What turns a sum of kernels into the time of a model; `stream_s_per_byte` is 1 / the speed of far memory."""
+    """Coefficients from kernels to the latency of a model; `stream_s_per_byte` is 1 / bandwidth of far memory."""
 
     scale: float = 1.0
     others: float = 1.0
@@ -53,21 +53,27 @@ class Correction:
     stream_s_per_byte: float = 0.0
 
     def seconds(self, work: Work) -> float:
-        """Return the time of an inference."""
+        """Return the predicted time of an inference, in seconds."""
         terms = (self.scale, self.others, self.launch_s, self.start_s, self.stream_s_per_byte)
         return sum(term * amount for term, amount in zip(terms, work.terms, strict=True))
 
 
 def simulated(device: Device, subject: Subject, float_bits: int) -> CostReport:
-    """Simulate one inference of a synthetic model; floats of `float_bits` where it has no choices."""
+    """Simulate one inference of a synthetic model; its weights have `float_bits` if it has no choices."""
     profile = profile_of(subject.shape)
-    dealt = zip(profile.matrices, cycle(subject.choices), strict=False)
-    storage = {matrix.module: Storage(choice(name)) for matrix, name in dealt} or None
+    assigned = zip(profile.matrices, cycle(subject.choices), strict=False)
+    storage = {matrix.module: Storage(choice(name)) for matrix, name in assigned} or None
     return simulate(model_graph(profile, storage, Workload(subject.seq_len), float_bits=float_bits), device)
 
 
 def work_of(device: Device, subject: Subject, float_bits: int) -> Work:
-    """Return what an inference consists of on a device that knows its kernels only."""
+    """Return the terms of an inference on a device without a correction.
+
+    Args:
+        device: with measured kernels.
+        subject: the synthetic model.
+        float_bits: width of its weights if it has no choices.
+    """
     report = simulated(device, subject, float_bits)
     times = [(row.cost.weight_bytes > 0 and row.cost.macs > 0, row.cost) for row in report.operations]
     products_s = math.fsum(cost.compute_s + cost.launch_s for is_product, cost in times if is_product)
@@ -76,23 +82,23 @@ def work_of(device: Device, subject: Subject, float_bits: int) -> Work:
 
 
 def fit(work: Mapping[Subject, Work], measured_s: Mapping[Subject, float]) -> Correction:
-    """Fit the terms to the models that were measured.
+    """Fit the correction to measured models.
 
     Args:
-        work: of at least these cells.
-        measured_s: time of whole inferences.
+        work: terms of at least the measured models.
+        measured_s: time of whole inferences, in seconds.
     """
     times = np.array(list(measured_s.values()))
     rows = np.array([work[subject].terms for subject in measured_s]) / times[:, None]
-    # columns of like size keep the search well conditioned; a product inside a model never takes less than half
+    # scaled columns keep the problem well conditioned; a product inside a model takes at least half its time alone
     sizes = np.array([1.0, 1.0, 1e-6, 1e-6, 1e-10])
-    least = np.array([0.5, 0.1, 0.0, 0.0, 0.0])
-    above, _ = nnls(rows * sizes, 1.0 - rows @ (least * sizes))
-    return Correction(*(float(term) for term in (least + above) * sizes))
+    minimum = np.array([0.5, 0.1, 0.0, 0.0, 0.0])
+    above, _ = nnls(rows * sizes, 1.0 - rows @ (minimum * sizes))
+    return Correction(*(float(term) for term in (minimum + above) * sizes))
 
 
 def left_out(work: Mapping[Subject, Work], measured_s: Mapping[Subject, float]) -> dict[Subject, float]:
-    """Return measured / predicted of every model, predicted with all models of its shape left out of the fit."""
+    """Return measured / predicted latency of every model, with all models of its shape left out of the fit."""
     ratios: dict[Subject, float] = {}
     for shape in dict.fromkeys(subject.shape for subject in measured_s):
         terms = fit(work, {subject: time_s for subject, time_s in measured_s.items() if subject.shape != shape})

@@ -1,4 +1,4 @@
-"""The kernels of an encoder over a grid of sizes: what is timed, and the grids that come of it."""
+"""The kernels of an encoder over a grid of sizes: the calls to time, and the resulting tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..runtime.cpu_timing import Call, Timing
 from .bench import Bench, BenchFormat, Grid
 
 MB = 2**20
-POOL = 64 * MB  # weights that a call may walk round
+POOL = 64 * MB  # weights that calls cycle through
 POINT_ROWS = (1, 8, 32, 128, 512)
 WIDTHS = (128, 512, 2048)
 POINTWISE = ("layernorm", "gelu", "elementwise", "gather")
@@ -22,7 +22,7 @@ Key = tuple[object, ...]
 
 
 def kernel_calls(bench: Bench) -> dict[Key, Call]:
-    """Return what to time, by what it is."""
+    """Return the calls to time, by kind and size."""
     calls: dict[Key, Call] = {("nothing",): bench.nothing()}
     grid = bench.grid
     for form in one_of_each_kernel(bench):
@@ -56,13 +56,13 @@ def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
 
 @dataclass(frozen=True, slots=True)
 class KernelTable:
-    """Measured speeds, each with the start of its call inside."""
+    """Measured speeds, including the launch of each call."""
 
     products: Mapping[str, MeasuredGrid]
     elements: Mapping[str, MeasuredGrid]
 
     def slower(self, products: float, others: float) -> KernelTable:
-        """Return the table with products and all other kernels taking so many times as long."""
+        """Return the table with the times of products and of all other kernels multiplied by these factors."""
         return KernelTable(
             {name: _slower(grid, products) for name, grid in self.products.items()},
             {name: _slower(grid, others) for name, grid in self.elements.items()},
@@ -70,9 +70,9 @@ class KernelTable:
 
 
 def kernel_table(timings: Mapping[Key, Timing], grid: Grid) -> KernelTable:
-    """Put the medians, less what a call costs by itself, into grids."""
+    """Return the median times, minus the overhead of a call, as grids of speeds."""
     empty_s = timings["nothing",].median_s
-    # where nearly all is the call itself, the difference of two readings would be noise
+    # if overhead dominates, the difference of two timings would be noise
     seconds = {key: max(timing.median_s - empty_s, 0.1 * timing.median_s) for key, timing in timings.items()}
     kernels = dict.fromkeys(str(key[1]) for key in seconds if key[0] == "product")
     products = {kernel: _products(seconds, kernel, grid) for kernel in kernels}
@@ -92,17 +92,17 @@ def _products(seconds: Mapping[Key, float], kernel: str, grid: Grid) -> Measured
     def per_s(m: int, k: int, n: int) -> float:
         if k * n <= grid.largest:
             return m * k * n / seconds["product", kernel, m, k, n]
-        return per_s(m, k, grid.largest // k)  # the largest corner runs like its neighbour
+        return per_s(m, k, grid.largest // k)  # sizes that are too large run at the speed of their neighbour
 
     speeds = tuple(per_s(m, k, n) for m in grid.rows for k in grid.sizes for n in grid.sizes)
     return MeasuredGrid(grid.rows, grid.sizes, grid.sizes, speeds)
 
 
 def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:
-    """Divide attention between its products and its softmax.
+    """Split the time of attention between its products and its softmax.
 
-    One call was timed. What does not depend on the number of heads is its start; what does, for each length, is
-    2 S² d products and S² exponentials per head, told apart by two depths d.
+    Attention is timed as one call. The part that does not depend on the number of heads is the launch. The part per
+    head consists of 2 S² d multiplications and S² exponentials for length S, which two depths d tell apart.
     """
     few, many = HEADS
     starts, products, softmaxes = [], [], []
@@ -112,10 +112,10 @@ def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:
         }
         starts += [seconds["attention", s, few, d] - few * per_head[d] for d in DEPTHS if s <= 64]
         narrow, wide = DEPTHS
-        least = 0.02 * max(per_head[wide], seconds["attention", s, many, wide] / (2 * many))
-        by_depth = max(least, per_head[wide] - per_head[narrow]) / (wide - narrow)
+        minimum = 0.02 * max(per_head[wide], seconds["attention", s, many, wide] / (2 * many))
+        by_depth = max(minimum, per_head[wide] - per_head[narrow]) / (wide - narrow)
         products.append(2 * s * s / by_depth)
-        softmaxes.append(s * s / max(least, per_head[wide] - wide * by_depth))
+        softmaxes.append(s * s / max(minimum, per_head[wide] - wide * by_depth))
     start_s = max(0.0, statistics.median(starts))
     return {
         "matmul": MeasuredGrid(LENGTHS, (1,), (1,), tuple(products), launch_s=0.0),

@@ -1,4 +1,4 @@
-"""The profile of an encoder that exists as a shape only, for the simulator."""
+"""The profile of an encoder from its shape alone, for the simulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .bench import Shape
 
 
 def profile_of(shape: Shape) -> ModelProfile:
-    """Return what `profile_model` would find in a `BertModel` of that shape."""
+    """Return the same profile as `profile_model` for a `BertModel` of this shape."""
     h, inner = shape.hidden, shape.inner
     matrices: list[MatrixSpec] = []
     for block in range(shape.layers):

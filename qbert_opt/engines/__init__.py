@@ -1,1 +1,1 @@
-"""Engines that open and run a file format; one file each in `backends`. What one must define is `session.Engine`."""
+"""Engines that open and run a file format; one file each in `backends`. An engine must define `session.Engine`."""

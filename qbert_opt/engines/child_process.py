@@ -1,7 +1,8 @@
-"""A fresh process that opens one model, runs it, and says what that took: `python -m qbert_opt.engines.child_process`.
+"""A fresh process that opens and runs one model and reports time and memory.
 
-Reads one JSON request on stdin, writes one JSON line on stdout. Nothing else is loaded than what serving needs: memory
-and load time of a process that has imported torch for another purpose would say nothing.
+Run as `python -m qbert_opt.engines.child_process`. Reads a JSON request from stdin and writes one JSON line to stdout.
+It imports only what serving needs, since memory and load time would mean nothing in a process that has imported torch
+for another purpose.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ WARM_UP = 3
 
 
 def main() -> None:
-    """Serve one request."""
+    """Answer one request."""
     request = json.loads(sys.stdin.read())
     inputs = load_file(request["inputs"])
     module = engine(request["engine"])
@@ -53,19 +54,19 @@ def main() -> None:
 
 
 def private_bytes() -> int | None:
-    """Memory that only this process has: anonymous pages. None where the system does not say (not Linux)."""
+    """Return this process's private memory (anonymous pages) in bytes; None if the system does not report it."""
     path = Path("/proc/self/smaps_rollup")
     if not path.exists():
         return None
-    found = re.search(r"^Anonymous:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    return None if found is None else int(found[1]) * 1024
+    line = re.search(r"^Anonymous:\s+(\d+) kB", path.read_text(), re.MULTILINE)
+    return None if line is None else int(line[1]) * 1024
 
 
 def peak_bytes() -> int | None:
-    """Largest resident size so far, file pages included; None where the system does not say."""
+    """Return the peak resident size in bytes, mapped files included; None if the system does not report it."""
     path = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
-    return None if found is None else int(found[1]) * 1024
+    line = re.search(r"^VmHWM:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
+    return None if line is None else int(line[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`engine.json`: what an exported folder is, what it was made from, and how it was checked."""
+"""`engine.json`: what an exported folder contains, what it was exported from, and how it was checked."""
 
 from __future__ import annotations
 
@@ -18,26 +18,32 @@ from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_f
 from .session import Activations, Arrays, Session, difference
 
 SCHEMA = "qbert-opt/engine@2"
-OLD_SCHEMA = "qbert-opt/engine@1"  # hashes of the engine's files and the checks only
-REMEDY = "Export the model anew."
+OLD_SCHEMA = "qbert-opt/engine@1"  # has hashes of the engine's files and of the checks only
+REMEDY = "Export the model again."
 RECORD = "engine.json"
 CHECKS = "check.safetensors"
 
 
 class EngineRecord(BaseModel):
-    """What an exported folder holds.
+    """Description of an exported folder.
 
     Attributes:
-        engine: name of the engine, with the version that wrote and checked it.
-        inputs: names of the token arrays; `outputs` of the answers.
-        max_tokens: longest text in tokens.
-        labels: of a classifier, by index.
-        files: sha256 of every other file of the folder; in the older schema of the engine's own and the checks.
-        source_bytes: tensors of the quantized folder; `exported_bytes` all files of the engine.
-        activations: what products do with their inputs.
-        difference: max |answer - reference| / max |reference| over the checks, as exported; `tolerance` its bound;
-            `graph_difference` the same in float32.
-        sha256: of this record; empty in the older schema.
+        version: of qbert-opt.
+        engine: name of the engine.
+        engine_label: name and version of the engine that checked the export.
+        source_sha256: hash of the model that was quantized.
+        inputs: names of the token arrays.
+        outputs: names of the output arrays.
+        max_tokens: length of the longest text, in tokens.
+        labels: class names by index; none for other models.
+        files: sha256 of every other file of the folder; in the older schema, of the engine's files and the checks only.
+        source_bytes: size of the tensors in the quantized folder.
+        exported_bytes: size of all files of the engine.
+        activations: how matrix products round their inputs.
+        difference: max |output - reference| / max |reference| over the checks, as exported.
+        graph_difference: the same with activations in float32.
+        tolerance: largest accepted `difference`.
+        sha256: hash of this record; empty in the older schema.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -62,45 +68,45 @@ class EngineRecord(BaseModel):
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Tell whether a folder holds a model exported to an engine."""
+    """Return whether a folder holds a model exported to an engine."""
     return (Path(folder) / RECORD).is_file()
 
 
 def write_record(record: EngineRecord, folder: Path) -> None:
-    """Write `engine.json`, sealed."""
+    """Write `engine.json` with its own hash."""
     document = record.model_dump(mode="json", by_alias=True, exclude={SEAL})
     document[SEAL] = seal(document)
     (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_record(folder: str | Path) -> EngineRecord:
-    """Read `engine.json`, and compare it and every file with their hashes.
+    """Read `engine.json` and check it and every file against their hashes.
 
     Warns:
-        OlderFolderWarning: the folder is of the older schema, which covers the engine's own files only.
+        OlderFolderWarning: the folder has the older schema, which covers the engine's own files only.
 
     Raises:
-        InputFileError: malformed, of an unknown schema, or a file is missing, differs or is not listed.
+        InputFileError: the record is malformed or of an unknown schema, or a file is missing, changed or not listed.
     """
     root = Path(folder)
     record = read_document(root / RECORD, EngineRecord, SCHEMA, older={OLD_SCHEMA: dict})
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
-            f"{folder}: is of the older schema {OLD_SCHEMA}; changes of its config and tokenizer would not be noticed. "
+            f"{folder}: has the older schema {OLD_SCHEMA}; changes to its config and tokenizer would not be noticed. "
             f"{REMEDY}",
             OlderFolderWarning,
             stacklevel=2,
         )
     else:
         if record.sha256 != seal(json.loads((root / RECORD).read_bytes())):
-            raise InputFileError(f"{root / RECORD}: is not what was written (sha256). {REMEDY}")
+            raise InputFileError(f"{root / RECORD}: has changed since it was written (sha256). {REMEDY}")
         check_complete(root, record.files, RECORD, (CHECKS,), REMEDY)
     check_files(root, record.files, REMEDY)
     return record
 
 
 def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
-    """Name batches of (inputs, reference outputs) for one safetensors file."""
+    """Return batches of (inputs, reference outputs) as one dictionary of arrays, named for a safetensors file."""
     return {
         f"{index}.{side}.{name}": np.ascontiguousarray(array)
         for index, pair in enumerate(batches)
@@ -110,14 +116,14 @@ def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
 
 
 def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
-    """Run the checks.
+    """Run the checks in an engine and compare its outputs with the reference.
 
     Args:
         session: an open engine.
-        batches: as `checks` named them.
+        batches: inputs and reference outputs, as named by `checks`.
 
     Returns:
-        Largest difference from the reference; infinite where an output is missing or has another shape.
+        Largest max |output - reference| / max |reference|; infinite if an output is missing or has another shape.
     """
     pairs: dict[str, dict[str, Arrays]] = {}
     for key, array in batches.items():
@@ -135,7 +141,7 @@ def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarra
     """Read the checks of an exported folder.
 
     Raises:
-        InputFileError: the file cannot be read, or its inputs, outputs and labels are not those of the record.
+        InputFileError: the file cannot be read, or its inputs, outputs and labels do not match the record.
     """
     path = Path(folder) / CHECKS
     try:
@@ -147,7 +153,7 @@ def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarra
         _index, side, name = (*key.split(".", 2), "", "")[:3]
         names.setdefault(side, set()).add(name)
     if names != {"input": set(record.inputs), "output": set(record.outputs)} or not batches:
-        raise InputFileError(f"{path}: is not about the inputs and outputs that {RECORD} names. {REMEDY}")
+        raise InputFileError(f"{path}: does not match the inputs and outputs in {RECORD}. {REMEDY}")
     widths = {array.shape[-1] for key, array in batches.items() if key.endswith(".output.logits")}
     if record.labels is not None and widths - {len(record.labels)}:
         raise InputFileError(f"{path}: has outputs of width {min(widths)}; {RECORD} has {len(record.labels)} labels.")

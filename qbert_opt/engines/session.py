@@ -1,4 +1,4 @@
-"""What every engine gives: a model that takes token ids and answers with arrays."""
+"""The interface of an engine: a model that takes token ids and returns arrays."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Session(Protocol):
     """A compiled model."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Return the outputs by name, float32, of inputs by name."""
+        """Return the float32 outputs by name, for inputs by name."""
         ...
 
 
 class Engine(Protocol):
-    """An engine, one file of `engines/backends`. Nothing but conversion may import torch.
+    """An engine, one file of `engines/backends`. Only the conversion may import torch.
 
     Attributes:
         INSTALL: the command that installs it.
         FORMAT: the file format that it opens, a file of `formats/writers`; None runs the quantized folder itself.
-        RULES: what it can hold.
+        RULES: which choices it can run.
     """
 
     INSTALL: str
@@ -50,7 +50,7 @@ class Engine(Protocol):
         ...
 
     def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
-        """Open a written model, ready to run on so many threads; None leaves the number to the engine."""
+        """Open a written model on this number of threads; None lets the engine choose."""
         ...
 
     def product(
@@ -59,7 +59,7 @@ class Engine(Protocol):
         threads: int | None = None,
         activations: Activations = "int8",
     ) -> Session:
-        """Open one product, `{"x": [M, columns]}` to `{"y": [M, rows]}`, of a quantized matrix or a float array."""
+        """Open a single matrix product that maps `{"x": [M, columns]}` to `{"y": [M, rows]}`."""
         ...
 
 
@@ -71,7 +71,7 @@ def engine(name: str) -> Engine:
     """
     module = load_as("engines", name, Engine)
     if not module.usable():
-        raise UsageError(f"--engine {name}: the package is not installed. Install it with: {module.INSTALL}")
+        raise UsageError(f"`engine` {name}: the package is not installed. Install it with: {module.INSTALL}")
     return module
 
 
@@ -79,16 +79,16 @@ def exporting_format(name: str) -> Format:
     """Return the file format that an engine opens.
 
     Raises:
-        UsageError: no such engine, not installed, or one that needs no export.
+        UsageError: there is no such engine, it is not installed, or it needs no export.
     """
-    found = engine(name).FORMAT
-    if found is None:
-        raise UsageError(f"--engine {name}: needs no export; it runs the quantized folder itself.")
-    return file_format(found)
+    format_name = engine(name).FORMAT
+    if format_name is None:
+        raise UsageError(f"`engine` {name}: needs no export; it runs the quantized folder itself.")
+    return file_format(format_name)
 
 
-def difference(reference: NDArray[np.floating], found: NDArray[np.floating]) -> float:
-    """Max |found - reference| / max |reference|; infinite where shapes differ or something is not finite."""
-    if found.shape != reference.shape or not np.isfinite(found).all():
+def difference(reference: NDArray[np.floating], output: NDArray[np.floating]) -> float:
+    """Return max |output - reference| / max |reference|; infinite if shapes differ or a value is not finite."""
+    if output.shape != reference.shape or not np.isfinite(output).all():
         return float("inf")
-    return float(np.abs(found - reference).max() / max(float(np.abs(reference).max()), 1e-30))
+    return float(np.abs(output - reference).max() / max(float(np.abs(reference).max()), 1e-30))

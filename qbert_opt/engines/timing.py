@@ -1,4 +1,4 @@
-"""How long a model takes in an engine, and what memory it holds. What is here is *measured*."""
+"""Measured latency and memory of a model in an engine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Times of repeated runs in a fresh process, and its memory.
+    """Times of repeated runs in a fresh process, and the memory of that process.
 
     Attributes:
         engine_label: engine and version.
-        threads: processor threads; None for the engine's own choice.
+        threads: processor threads; None if the engine chose.
         shape: samples and tokens of one run.
-        load_s: from files to a session that is ready.
-        cpu_s: processor time of each run; on an idle machine with one thread that is the latency.
-        wall_s: time of each run by the clock; other work on the machine is in it.
-        private_bytes: memory of this process alone after the runs; None where the system does not say.
+        load_s: time to open the model, seconds.
+        cpu_s: CPU time of each run, seconds; with one thread on an idle machine this is the latency.
+        wall_s: wall-clock time of each run, seconds; includes the effect of other work on the machine.
+        private_bytes: private memory of the process after the runs; None if the system does not report it.
         floor_bytes: the same before the model was opened: interpreter and imports.
-        peak_bytes: largest resident size, mapped files included.
+        peak_bytes: peak resident size, mapped files included.
     """
 
     engine_label: str
@@ -51,17 +51,17 @@ class Timing:
 
     @property
     def median_cpu_s(self) -> float:
-        """Median processor time of a run."""
+        """Median CPU time of a run, seconds."""
         return float(np.median(self.cpu_s))
 
     @property
     def median_wall_s(self) -> float:
-        """Median time of a run by the clock."""
+        """Median wall-clock time of a run, seconds."""
         return float(np.median(self.wall_s))
 
     @property
     def spread(self) -> float:
-        """Distance of the quartiles of processor time over their median."""
+        """Interquartile range of the CPU time divided by its median."""
         low, high = np.quantile(self.cpu_s, [0.25, 0.75])
         return float((high - low) / self.median_cpu_s)
 
@@ -76,16 +76,19 @@ def time_model(
     runs: int = RUNS,
     inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> Timing:
-    """Run a folder in a fresh process: an exported one in its engine, a quantized or float one in torch.
+    """Time a folder in a fresh process: an exported folder in its engine, a quantized or float one in torch.
 
     Args:
-        folder: exported, quantized, or a model folder.
-        engine_name: only needed to say that an exported folder is this engine's.
+        folder: an exported, quantized or float model folder.
+        engine_name: if given, the engine that the folder must be for.
         seq_len: tokens per sample, none of them padding.
         batch_size: samples per run.
         threads: processor threads.
-        runs: timed runs, after a few that warm up.
-        inputs: token arrays to run instead of made-up ones.
+        runs: number of timed runs, after a few warm-up runs.
+        inputs: token arrays `[batch_size, seq_len]`; random ones by default.
+
+    Returns:
+        Times in seconds and memory in bytes.
 
     Raises:
         InputFileError: the folder is broken, or the process that opens it dies.
@@ -114,7 +117,15 @@ def time_files(
     runs: int,
     activations: Activations,
 ) -> Timing:
-    """Run an engine's files in a fresh process, without looking at any record.
+    """Time an engine's files in a fresh process, without reading `engine.json`.
+
+    Args:
+        name: the engine.
+        folder: holds the files.
+        inputs: token arrays `[B, T]` by name.
+        threads: processor threads; None lets the engine choose.
+        runs: number of timed runs.
+        activations: how matrix products round their inputs.
 
     Raises:
         InputFileError: the process dies or takes too long.
@@ -136,19 +147,19 @@ def time_files(
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise InputFileError(f"{folder}: {name} died while running it: {last[0]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    if not found["finite"]:
-        raise InputFileError(f"{folder}: {name} returned nothing or no numbers. Use another engine here.")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if not answer["finite"]:
+        raise InputFileError(f"{folder}: {name} returned no output, or NaN or infinite values. Use another engine.")
     shape = next(iter(inputs.values())).shape
     return Timing(
-        found["engine_label"], threads, (shape[0], shape[1]), found["load_s"], tuple(found["cpu_s"]),
-        tuple(found["wall_s"]), found["private_bytes"], found["floor_bytes"], found["peak_bytes"],
+        answer["engine_label"], threads, (shape[0], shape[1]), answer["load_s"], tuple(answer["cpu_s"]),
+        tuple(answer["wall_s"]), answer["private_bytes"], answer["floor_bytes"], answer["peak_bytes"],
     )  # fmt: skip
 
 
 def made_up_inputs(names: tuple[str, ...], batch_size: int, seq_len: int) -> dict[str, NDArray[np.int64]]:
-    """Token arrays without padding; the ids are small, which every vocabulary has."""
+    """Return random token arrays `[batch_size, seq_len]` without padding; ids are small enough for any vocabulary."""
     ids = np.random.default_rng(0).integers(5, 30, (batch_size, seq_len), dtype=np.int64)
     ones, zeros = np.ones_like(ids), np.zeros_like(ids)
-    known = {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros}
-    return {name: known[name] for name in names}
+    arrays = {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros}
+    return {name: arrays[name] for name in names}

@@ -1,1 +1,1 @@
-"""A quantized model's codes as another tool's model file."""
+"""File formats: the codes of a quantized model as a model file of another tool."""

@@ -1,12 +1,12 @@
-"""A quantized matrix as integer engines take it: codes, an integer zero, scales per group, and what that leaves over.
+"""A quantized matrix in the form that integer kernels use: codes, an integer zero point, scales, and a remainder.
 
-We store `weight = scale * code + offset` with a float offset. Integer kernels want `scale * (code - zero)` with an
-integer zero; a float zero is run in float32 by OpenVINO and ONNX Runtime alike. The exact identity
+We store `weight = scale * code + offset` with a float offset. Integer kernels compute `scale * (code - zero)` with an
+integer zero point; with a float zero point both OpenVINO and ONNX Runtime fall back to float32. The exact identity
 
     scale * code + offset = scale * (code - zero) + rest,    rest = offset + scale * zero
 
 has the same `rest` for every weight of a group, so `x @ weight.T` is the integer product plus the group sums of x times
-`rest`: a product with `columns / group_size` inputs, in float32. It vanishes where the offset is on the grid.
+`rest`: a float32 product with `columns / group_size` inputs. It vanishes where the offset is a multiple of the scale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..quantization.methods import QuantizedMatrix  # brings torch along, which serving does without
+    from ..quantization.methods import QuantizedMatrix  # imports torch, which serving does not need
     from ..spec.allocation import PlannedActivation
 
 SMALLEST_INPUT_SCALE = 1e-12
@@ -28,28 +28,28 @@ SMALLEST_INPUT_SCALE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """One range for all inputs of a product, found before it runs: `scale * (code - zero)`, codes of 8 bits."""
+    """A static range for all inputs of a product: `scale * (code - zero)`, with 8-bit codes."""
 
     scale: float
     zero: int
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Values of the lowest and the highest code."""
+        """Values of the lowest and of the highest code."""
         return -self.zero * self.scale, (255 - self.zero) * self.scale
 
 
 @dataclass(frozen=True, slots=True)
 class AffineMatrix:
-    """Codes with ranges per output row and group of inputs.
+    """Codes with one range per output row and group of inputs.
 
     Attributes:
-        bits: of one code as stored; codes are below `2**bits`.
+        bits: width of a stored code; codes are below `2**bits`.
         codes: uint8 `[rows, columns]`.
-        scale: float16 `[rows, groups]`; one group where a range spans whole rows.
-        zero: integer that is subtracted from codes: a number, or uint8 `[rows, groups]`.
-        offset: float16 as stored (or float32) `[rows, groups]`, value of code 0; None where it is `-scale * zero`.
-        input: how its inputs are rounded where a plan says it; None leaves that to the engine.
+        scale: float16 `[rows, groups]`; one group if a range spans whole rows.
+        zero: integer zero point, subtracted from the codes: one number, or uint8 `[rows, groups]`.
+        offset: value of code 0, `[rows, groups]`, float16 as stored or float32; None if it equals `-scale * zero`.
+        input: planned range of its inputs; None leaves activations to the engine.
     """
 
     bits: int
@@ -76,13 +76,13 @@ class AffineMatrix:
 
     @property
     def rest(self) -> NDArray[np.float32] | None:
-        """What the integer zero leaves of each group's offset, float32 `[rows, groups]`; None where nothing."""
+        """Part of each group's offset that the integer zero point misses, float32 `[rows, groups]`; None if none."""
         if self.offset is None:
             return None
         return self.offset.astype(np.float32) + self.scale.astype(np.float32) * np.float32(self.zero)
 
     def dequantize(self) -> NDArray[np.float32]:
-        """Return float32 `[rows, columns]`."""
+        """Return the weights, float32 `[rows, columns]`."""
         groups = self.codes.reshape(self.rows, -1, self.group_size).astype(np.float32)
         zero = self.zero if isinstance(self.zero, int) else self.zero[..., None].astype(np.float32)
         weight = (groups - zero) * self.scale.astype(np.float32)[..., None]
@@ -91,16 +91,23 @@ class AffineMatrix:
 
 
 def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
-    """Bring a quantized matrix to the form of integer engines.
+    """Convert a quantized matrix to the form of integer kernels.
+
+    Args:
+        name: of the matrix, for messages.
+        matrix: as it is stored.
+
+    Returns:
+        The same weights, exactly; row groups become one range per row.
 
     Raises:
-        UsageError: it is stored in a form that is not affine; names it.
+        UsageError: the matrix is stored with a codebook; names it.
     """
     layout = matrix.layout
     if matrix.codebook is not None:
         raise UsageError(
-            f"{name}: has form {layout.form}, whose levels lie anywhere: integer engines cannot run it. "
-            "Run it with --engine torch, or plan with --forms offset,symmetric,zero-point."
+            f"{name}: is stored with form {layout.form}, whose values are arbitrary: integer kernels cannot run it. "
+            "Run it with `engine` torch, or plan with `forms` offset,symmetric,zero-point."
         )
     scale, offset, zero = matrix.scale.numpy(), matrix.offset.numpy(), matrix.zero.numpy()
     if layout.axis == "rows":
@@ -113,34 +120,42 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
 
 
 def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivation) -> AffineMatrix:
-    """Give a matrix the input range of its plan; its codes less their zero then fit signed bytes.
+    """Add the planned range of its inputs to a matrix, and make its codes minus the zero point fit into signed bytes.
+
+    Args:
+        name: of the matrix, for messages.
+        matrix: with one range per output row or coarser.
+        planned: how the plan rounds its inputs; 8 bits with a static range.
+
+    Returns:
+        The matrix with `input` set.
 
     Raises:
-        UsageError: integer products cannot round its inputs in this way; names it.
+        UsageError: integer kernels cannot round its inputs in this way; names the matrix.
     """
-    own = "--activations int8 rounds inputs in the engine's own way instead."
+    alternative = "Use `activations` int8 to let the engine round the inputs in its own way."
     if planned.low is None or planned.high is None:
         raise UsageError(
-            f"{name}: its inputs are rounded per token, which no engine here does with packed weights. {own}"
+            f"{name}: its inputs are rounded per token, which no engine supports with packed weights. {alternative}"
         )
     if planned.bits != 8:
-        raise UsageError(f"{name}: its inputs have {planned.bits} bits; integer products here take 8. {own}")
+        raise UsageError(f"{name}: its inputs have {planned.bits} bits; integer kernels here need 8. {alternative}")
     if matrix.scale.shape[1] > 1:
         raise UsageError(
-            f"{name}: columns:{matrix.group_size} has several ranges per output; products with one range of inputs "
-            f"take one. Plan with --groupings rows:1,rows:heads,rows:128,rows:each. {own}"
+            f"{name}: columns:{matrix.group_size} has several ranges per output row; static input ranges need one. "
+            f"Plan with `groupings` rows:1,rows:heads,rows:128,rows:each. {alternative}"
         )
     low, high = min(planned.low, 0.0), max(planned.high, 0.0)
     scale = max((high - low) / 255, SMALLEST_INPUT_SCALE)
-    found = InputRange(scale, round(-low / scale))
+    input_range = InputRange(scale, round(-low / scale))
     zero = matrix.zero
     signed = isinstance(zero, int) and zero <= 128 and int(matrix.codes.max()) - zero <= 127
-    if matrix.bits == 8 and not signed:  # zero points of 8 bits: the rest carries them
+    if matrix.bits == 8 and not signed:  # 8-bit zero points do not fit: `rest` takes them
         wide = -matrix.scale.astype(np.float32) * np.asarray(matrix.zero, np.float32)
-        return replace(matrix, zero=128, offset=wide, input=found)
-    return replace(matrix, input=found)
+        return replace(matrix, zero=128, offset=wide, input=input_range)
+    return replace(matrix, input=input_range)
 
 
 def container_bits(bits: int) -> int:
-    """Bits of the narrowest container of engines: 2, 4 or 8; 3 bits take 4."""
+    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4."""
     return next(width for width in (2, 4, 8) if width >= bits)

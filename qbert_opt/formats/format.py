@@ -1,4 +1,4 @@
-"""What a file format must define: our very codes as another tool's model file."""
+"""What a file format must define: how to write our codes, unchanged, as a model file of another tool."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .traced_model import TracedModel
 
 Activations = Literal["int8", "int8-coarse", "planned", "float32"]
-"""How products round their inputs: to 8 bits in small blocks, to 8 bits in larger blocks (faster), in the ranges that
-the plan found on calibration text, or not at all."""
+"""How matrix products round their inputs: to 8 bits in small blocks, to 8 bits in larger blocks (faster), in the static
+ranges of the plan, or not at all."""
 ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 
@@ -23,8 +23,8 @@ class Format(Protocol):
     """A file format, one file of `formats/writers`.
 
     Attributes:
-        TITLE: its name as its owners write it.
-        FILES: files that it consists of.
+        TITLE: its official name.
+        FILES: names of the files that it consists of.
     """
 
     TITLE: str
@@ -38,17 +38,17 @@ class Format(Protocol):
         activations: Activations = "int8",
         inputs: Mapping[str, PlannedActivation] | None = None,
     ) -> None:
-        """Convert a traced model and replace every quantized weight by its codes.
+        """Convert a traced model, with every quantized weight replaced by its codes.
 
         Args:
             traced: the model with dequantized weights.
             stored: quantized matrices and tables by module, one at a time.
-            folder: an existing folder that gets the files.
-            activations: how products round their inputs.
+            folder: an existing folder that the files are written to.
+            activations: how matrix products round their inputs.
             inputs: planned input ranges by module, for `planned`.
 
         Raises:
-            InputFileError: a stored matrix is not in the converted graph.
+            InputFileError: a stored matrix is missing from the converted graph.
             UsageError: a matrix is stored in a form that the format cannot hold.
         """
         ...

@@ -1,12 +1,13 @@
-"""ONNX graphs of quantized matrices, for ONNX Runtime's processor kernels. Only numpy and onnx.
+"""ONNX graphs of quantized matrices for ONNX Runtime's CPU kernels. Needs only numpy and onnx.
 
-- Products run in `MatMulNBits` with `accuracy_level` 4, the integer kernels, in blocks that they are made for; inputs
-  are rounded to 8 bits per block.
-- Or, `coarse` and where ranges span whole rows, as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses:
-  about twice as fast, but one range for all inputs. Packed codes are looked up in a table of bytes at the start.
-- Where the plan has a range for the inputs, `QuantizeLinear` takes the place of `DynamicQuantizeLinear`.
+- Products run in `MatMulNBits` with `accuracy_level` 4 (integer kernels), in block sizes that these kernels support;
+  inputs are rounded to 8 bits per block.
+- With `coarse`, and if ranges span whole rows, they run as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime
+  fuses: about twice as fast, but with one range for all inputs. Packed codes are expanded to bytes when a session
+  starts.
+- With a planned range for the inputs, `QuantizeLinear` replaces `DynamicQuantizeLinear`.
 - Embedding rows are gathered as bytes and then unpacked.
-What is float16 in the quantized folder is float16 in the file; the session widens it when it starts.
+Tensors that are float16 in the quantized folder stay float16 in the file; the session widens them when it starts.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from ..checkpoint.bits import pack
 from ..errors import UsageError
 from .affine import AffineMatrix, InputRange, container_bits
 
-BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # with integer kernels
+BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # block sizes of the integer kernels
 
 
 class Builder:
-    """Collects nodes and initializers; names are unique, initializers of one matrix are written once."""
+    """Collects nodes and initializers. Names are unique, and initializers with the same name are written once."""
 
     def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
         self._coarse, self._integers = coarse, integers
@@ -36,7 +37,7 @@ class Builder:
         self._count = 0
 
     def node(self, kind: str, inputs: list[str], outputs: int | list[str] = 1, **attributes: Any) -> str:
-        """Add a node; returns its first output."""
+        """Add a node and return the name of its first output."""
         self._count += 1
         if isinstance(outputs, int):
             outputs = [f"q{self._count}_{index}" for index in range(outputs)]
@@ -46,7 +47,7 @@ class Builder:
         return outputs[0]
 
     def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
-        """Add an initializer."""
+        """Add an initializer and return its name."""
         if name is None:
             self._count += 1
             name = f"q{self._count}_value"
@@ -55,21 +56,21 @@ class Builder:
         return name
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
-        """`output = x @ weight.T` of a quantized matrix."""
+        """Add `output = x @ weight.T` for a quantized matrix."""
         by_rows = matrix.input is not None or (self._coarse and matrix.scale.shape[1] == 1)
         if (
             by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None
-        ):  # zero points need not fit signed bytes; these do
+        ):  # stored zero points may not fit into signed bytes; these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
         rest = self._rest(x if matrix.input is None else self._rounded(x, matrix.input), module, matrix)
         product = None if rest else output
-        found = self._integer(x, module, matrix, product) if by_rows else self._blocks(x, module, matrix, product)
+        result = self._integer(x, module, matrix, product) if by_rows else self._blocks(x, module, matrix, product)
         if rest:
-            self.node("Add", [found, rest], [output])
+            self.node("Add", [result, rest], [output])
 
     def rows(self, ids: str, module: str, table: AffineMatrix, output: str) -> None:
-        """`output` = rows of a quantized table by ids."""
+        """Add `output` = the rows of a quantized table with these ids."""
         width, (_, columns) = container_bits(table.bits), table.codes.shape
         per_byte, groups = 8 // width, table.scale.shape[1]
         if columns % per_byte:
@@ -88,16 +89,16 @@ class Builder:
             offset = -(table.scale.astype(np.float32) * np.float32(table.zero))
         ranges = []
         for part, array in (("scale", table.scale), ("offset", offset)):
-            found = self.node("Gather", [self.constant(array, f"{module}.{part}"), ids], axis=0)
-            wide = self.node("Cast", [found], to=TensorProto.FLOAT)
+            gathered = self.node("Gather", [self.constant(array, f"{module}.{part}"), ids], axis=0)
+            wide = self.node("Cast", [gathered], to=TensorProto.FLOAT)
             ranges.append(self.node("Reshape", [wide, self.constant(np.array([-1, groups, 1]))]))
         shaped = self.node("Reshape", [values, self.constant(np.array([-1, groups, table.group_size]))])
-        found = self.node("Add", [self.node("Mul", [shaped, ranges[0]]), ranges[1]])
+        weights = self.node("Add", [self.node("Mul", [shaped, ranges[0]]), ranges[1]])
         shape = self.node("Concat", [self.node("Shape", [ids]), self.constant(np.array([columns]))], axis=0)
-        self.node("Reshape", [found, shape], [output])
+        self.node("Reshape", [weights, shape], [output])
 
     def widened(self, array: NDArray[np.float16], name: str) -> str:
-        """A float16 initializer as float32; the session does it once."""
+        """Return a float16 initializer as float32; the session converts it once."""
         key = ("widened", name)
         if key not in self._shared:
             self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)
@@ -110,17 +111,17 @@ class Builder:
             width, block = 4, 16
         if block is None:
             raise UsageError(
-                f"{module}: columns:{matrix.group_size} is no multiple of 16, the smallest block of ONNX Runtime's "
-                "kernels. Plan with columns:16, 32, 64 or 128."
+                f"{module}: columns:{matrix.group_size} is not a multiple of 16, the smallest block size of ONNX "
+                "Runtime's kernels. Plan with columns:16, 32, 64 or 128."
             )
         repeats = matrix.group_size // block
         codes = matrix.codes
         shift = 2 ** (width - 1) - matrix.zero if isinstance(matrix.zero, int) else 2**width
-        own_zero = int(codes.max()) + shift < 2**width  # moved to the kernels' own zero, there is none to store
+        own_zero = int(codes.max()) + shift < 2**width  # shift to the kernels' default zero, stored nowhere
         if own_zero:
             codes = codes + np.uint8(shift)
         blocks = matrix.columns // block
-        if matrix.scale.shape[1] == 1:  # a range of whole rows: its scale is spread over the blocks at the start
+        if matrix.scale.shape[1] == 1:  # one range per row: its scale is copied to all blocks when the session starts
             column = self.node("Unsqueeze", [self._row_scale(module, matrix), self.constant(np.array([1]))])
             spread = self.node("Expand", [column, self.constant(np.array([matrix.rows, blocks]))])
             scale = self.node("Reshape", [spread, self.constant(np.array([-1]))])
@@ -158,30 +159,30 @@ class Builder:
         wide = self.node("Cast", [product], to=TensorProto.FLOAT)
         return self.node("Mul", [wide, scales], 1 if output is None else [output])
 
-    def _planned_range(self, found: InputRange) -> tuple[str, str]:
-        name = f"input{found.scale!r}_{found.zero}"
-        scale = self.constant(np.float32(found.scale), f"{name}.scale")
-        return scale, self.constant(np.uint8(found.zero), f"{name}.zero")
+    def _planned_range(self, planned: InputRange) -> tuple[str, str]:
+        name = f"input{planned.scale!r}_{planned.zero}"
+        scale = self.constant(np.float32(planned.scale), f"{name}.scale")
+        return scale, self.constant(np.uint8(planned.zero), f"{name}.zero")
 
-    def _planned_codes(self, x: str, found: InputRange) -> str:
-        key = ("planned", x, repr(found))
+    def _planned_codes(self, x: str, planned: InputRange) -> str:
+        key = ("planned", x, repr(planned))
         if key not in self._shared:
-            self._shared[key] = self.node("QuantizeLinear", [x, *self._planned_range(found)])
+            self._shared[key] = self.node("QuantizeLinear", [x, *self._planned_range(planned)])
         return self._shared[key]
 
-    def _rounded(self, x: str, found: InputRange) -> str:
-        """Inputs at their 256 levels."""
-        key = ("rounded", x, repr(found))
+    def _rounded(self, x: str, planned: InputRange) -> str:
+        """Inputs rounded to their 256 levels."""
+        key = ("rounded", x, repr(planned))
         if key not in self._shared:
-            codes = self._planned_codes(x, found)
-            self._shared[key] = self.node("DequantizeLinear", [codes, *self._planned_range(found)])
+            codes = self._planned_codes(x, planned)
+            self._shared[key] = self.node("DequantizeLinear", [codes, *self._planned_range(planned)])
         return self._shared[key]
 
     def _row_scale(self, module: str, matrix: AffineMatrix) -> str:
         return self.widened(matrix.scale.reshape(-1), f"{module}.scale")
 
     def _signed(self, module: str, matrix: AffineMatrix) -> str:
-        """Codes less their zero, int8 `[columns, rows]`: stored packed, looked up when the session starts."""
+        """Codes minus their zero point, int8 `[columns, rows]`: stored packed, expanded when the session starts."""
         key = ("signed", module)
         if key in self._shared:
             return self._shared[key]
@@ -189,18 +190,18 @@ class Builder:
         signed = matrix.codes.T.astype(np.int16) - (zero if isinstance(zero, int) else zero.T.astype(np.int16))
         per_byte = 8 // width
         if width == 8 or not isinstance(zero, int) or matrix.rows % per_byte:
-            found = self.constant(signed.astype(np.int8), f"{module}.codes")
+            weights = self.constant(signed.astype(np.int8), f"{module}.codes")
         else:
             packed = pack(np.ascontiguousarray(matrix.codes.T), width).reshape(matrix.columns, -1)
             index = self.node("Cast", [self.constant(packed, f"{module}.codes")], to=TensorProto.INT32)
             table = self.constant(_lookup(width, zero, np.int8), f"codes{width}_{zero}")
             shape = self.constant(np.array([matrix.columns, matrix.rows]))
-            found = self.node("Reshape", [self.node("Gather", [table, index], axis=0), shape])
-        self._shared[key] = found
-        return found
+            weights = self.node("Reshape", [self.node("Gather", [table, index], axis=0), shape])
+        self._shared[key] = weights
+        return weights
 
     def _rest(self, x: str, module: str, matrix: AffineMatrix) -> str | None:
-        """Group sums of x times what the integer zero leaves over of each group's offset; None where nothing."""
+        """Group sums of x times `AffineMatrix.rest`; None if there is no rest."""
         if matrix.offset is None:
             return None
         groups = matrix.scale.shape[1]
@@ -222,13 +223,13 @@ class Builder:
             stored = matrix.offset.reshape(-1) if groups == 1 else matrix.offset
             half = stored.dtype == np.float16
             offset = self.widened(stored, f"{module}.offset") if half else self.constant(stored)
-            found = self.node("Add", [offset, scaled])
-            self._shared[left] = found if groups == 1 else self.node("Transpose", [found], perm=[1, 0])
+            rest = self.node("Add", [offset, scaled])
+            self._shared[left] = rest if groups == 1 else self.node("Transpose", [rest], perm=[1, 0])
         return self.node("Mul" if groups == 1 else "MatMul", [self._shared[key], self._shared[left]])
 
 
 def in_float(model: Any) -> Any:
-    """The same graph without integer products: activations stay float32. For comparison, or where accuracy is all."""
+    """Return the same graph without integer products: activations stay in float32."""
     unit = numpy_helper.from_array(np.ones((), np.float32), "q_unit")
     model.graph.initializer.append(unit)
     quantized: dict[str, str] = {}
@@ -263,14 +264,21 @@ def in_float(model: Any) -> Any:
 
 
 def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int) -> Any:
-    """Put a graph together."""
+    """Return the ONNX model of a builder's nodes.
+
+    Args:
+        builder: holds nodes and initializers.
+        inputs: value infos of the graph's inputs.
+        outputs: value infos of its outputs.
+        opset: version of the default operator set.
+    """
     graph = helper.make_graph(builder.nodes, "qbert_opt", inputs, outputs, list(builder.initializers.values()))
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qbert-opt")
 
 
 def _lookup(width: int, zero: int, dtype: Any) -> NDArray[Any]:
-    """Every byte's codes less a zero, `[256, codes per byte]`, lowest bits first."""
+    """Codes of every byte minus a zero point, `[256, codes per byte]`, lowest bits first."""
     shifts = np.arange(8 // width) * width
     codes: NDArray[Any] = (np.arange(256)[:, None] >> shifts & (2**width - 1)) - zero
     return codes.astype(dtype)

@@ -1,11 +1,12 @@
-"""OpenVINO graphs of quantized matrices. Imports OpenVINO, so only the engine's functions import this file.
+"""OpenVINO graphs of quantized matrices. Imports OpenVINO, so this module is imported inside functions only.
 
-The pattern that the CPU plugin keeps packed in memory and runs with integer kernels:
+The CPU plugin keeps this pattern packed in memory and runs it with integer kernels:
 Constant(u2|u4|u8) → Convert(f16) → Subtract(zero) → Multiply(scale) → Reshape → Convert(f32) → MatMul.
-Row ranges become one scale per output row: a scale per range of rows is misread by the plugin.
+Row groups become one scale per output row, because the plugin misreads a scale per group of rows.
 
-Inputs with a planned range: FakeQuantize before, and Constant(u2|u4) → Convert(i8) → Subtract(zero) → Convert(f32) →
-Multiply(scale) as weight, which the compiler folds to bytes and multiplies as 8-bit integers: the fastest here.
+For inputs with a planned range: FakeQuantize on the input, and Constant(u2|u4) → Convert(i8) → Subtract(zero) →
+Convert(f32) → Multiply(scale) as the weight. The compiler folds it to bytes and multiplies 8-bit integers; this is the
+fastest variant.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
 
 
 class Weights:
-    """Makes constants and keeps the arrays they share alive: OpenVINO does not copy them."""
+    """Creates constants and keeps their arrays alive, because OpenVINO does not copy them."""
 
     def __init__(self) -> None:
         self._alive: list[Any] = []
@@ -33,20 +34,20 @@ class Weights:
         self._rounded_inputs: dict[tuple[int, str, InputRange], Any] = {}
 
     def packed(self, codes: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> Any:
-        """A constant of packed codes, u2, u4 or u8."""
+        """Return a constant of packed codes, u2, u4 or u8."""
         width = container_bits(bits)
         array = pack(codes, width)
         self._alive.append(array)
         return op.constant(ov.Tensor(array, ov.Shape(list(shape)), TYPES[width]))
 
     def plain(self, array: NDArray[Any]) -> Any:
-        """A constant of a numpy array."""
+        """Return a constant of a numpy array."""
         array = np.ascontiguousarray(array)
         self._alive.append(array)
         return op.constant(array)
 
     def linear(self, x: Any, matrix: AffineMatrix) -> Any:
-        """`x @ weight.T` of a quantized matrix, as an output of the graph; x is `[..., columns]`."""
+        """Return `x @ weight.T` for a quantized matrix, as an output of the graph; x is `[..., columns]`."""
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
         weight = self._weight(matrix) if matrix.input is None else self._signed_weight(matrix)
@@ -61,11 +62,11 @@ class Weights:
             op.convert(offset, "f32"), op.multiply(op.convert(scale, "f32"), op.constant(np.float32(matrix.zero)))
         )
         sums = self._group_sums(x, matrix)
-        # a product with one input is slower than it looks; this one is fused with the addition
+        # a matrix product with one column is slow; this multiplication is fused with the addition
         return op.add(product, op.multiply(sums, left) if by_rows else op.matmul(sums, left, False, True)).output(0)
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
-        """Rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
+        """Return rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
         width = container_bits(table.bits)
         per_byte, (rows, columns) = 8 // width, table.codes.shape
         packed = self.plain(pack(table.codes, width).reshape(rows, columns // per_byte))
@@ -84,8 +85,8 @@ class Weights:
             op.unsqueeze(op.convert(op.gather(self.plain(part), ids, axis), "f32"), op.constant(np.int64(-1)))
             for part in (scale, offset)
         )
-        found = op.add(op.multiply(values, scales), offsets)
-        return op.reshape(found, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
+        weights = op.add(op.multiply(values, scales), offsets)
+        return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
 
     def _weight(self, matrix: AffineMatrix) -> Any:
         rows, columns, groups = matrix.rows, matrix.columns, matrix.scale.shape[1]
@@ -105,23 +106,23 @@ class Weights:
     def _signed_weight(self, matrix: AffineMatrix) -> Any:
         shape, width = (matrix.rows, matrix.columns), container_bits(matrix.bits)
         if width == 8:
-            signed = op.constant(self._kept((matrix.codes.astype(np.int16) - matrix.zero).astype(np.int8)))
+            signed = op.constant(self._held((matrix.codes.astype(np.int16) - matrix.zero).astype(np.int8)))
         else:
             zero = np.asarray(matrix.zero, np.int8)
             codes = op.convert(self.packed(matrix.codes, matrix.bits, shape), "i8")
-            signed = op.subtract(codes, op.constant(self._kept(zero)))
+            signed = op.subtract(codes, op.constant(self._held(zero)))
         scale = op.convert(self.plain(matrix.scale.reshape(-1, 1)), "f32")
         return op.multiply(op.convert(signed, "f32"), scale)
 
-    def _rounded(self, x: Any, found: InputRange) -> Any:
-        """Inputs at their 256 levels, once for all matrices that read the same x."""
-        key = (x.get_index(), x.get_node().get_friendly_name(), found)
+    def _rounded(self, x: Any, planned: InputRange) -> Any:
+        """Inputs rounded to their 256 levels, once for all matrices that read the same x."""
+        key = (x.get_index(), x.get_node().get_friendly_name(), planned)
         if key not in self._rounded_inputs:
-            low, high = (op.constant(np.float32(end)) for end in found.ends)
+            low, high = (op.constant(np.float32(end)) for end in planned.ends)
             self._rounded_inputs[key] = op.fake_quantize(x, low, high, low, high, 256).output(0)
         return self._rounded_inputs[key]
 
-    def _kept(self, array: NDArray[Any]) -> NDArray[Any]:
+    def _held(self, array: NDArray[Any]) -> NDArray[Any]:
         self._alive.append(array)
         return array
 

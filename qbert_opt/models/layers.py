@@ -23,6 +23,18 @@ def is_matrix(module: nn.Module) -> bool:
     return bool(same and module.groups == 1 and module.stride == (1,) and module.padding_mode == "zeros")
 
 
+def largest_module_list(model: nn.Module) -> list[str]:
+    """Return the names of the modules in the list that holds most linear weights: an encoder's blocks; [] for none."""
+    best: tuple[int, list[str]] = (0, [])
+    for list_name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList):
+            continue
+        weight = sum(m.get_parameter("weight").numel() for m in module.modules() if is_matrix(m))
+        if weight > best[0]:
+            best = (weight, [f"{list_name}.{index}" for index in range(len(module))])
+    return best[1]
+
+
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
     """View a weight as its matrix `[rows, columns]`."""
     return weight.flatten(1)

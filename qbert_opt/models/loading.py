@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError, UsageError
+from .architectures import (
+    AUTO_CLASSES,
+    blank_model,
+    build_model,
+    check_class,
+    config_kind,
+    quiet_transformers,
+    read_config,
+    refusing,
+)
 from .batches import tokenize
-from .heads import KINDS
+from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads.protocol import TextReader
-from .outputs import Head, OutputKind, head_kind, head_of
+from .outputs import Head, head_of
+from .probe import probe
 from .samples import TokenBatch
-from .windows import longest_sample, model_window
+from .sentence_embeddings import MODULES
+from .tokenizers import load_tokenizer
+from .weight_names import check_names, check_sizes, wrapper_prefix
+from .windows import longest_sample
 
-VOCABULARIES = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-)  # fmt: skip
+__all__ = [
+    "AUTO_CLASSES", "LoadedModel", "build_model", "check_finite", "config_kind", "cut_at", "find_folder", "load_model",
+    "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256",
+]  # fmt: skip
 
-AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
+logger = logging.getLogger(__name__)
 
-
+EXAMPLE_TOKENS = 64  # a model with a window shorter than an example reads its beginning
 FEWEST_TOKENS = 4  # of a text: one between its special tokens, of a pair one more
 
 
@@ -44,6 +58,7 @@ class LoadedModel:
         given_head: how its answers are read; by its class when None.
         given_example: one sample to learn its structure from; a short sentence when None.
         max_tokens: where its texts are cut; by default the model's window, or what its kind of head usually reads.
+        folder: where its files are on this machine; None for a plain module.
     """
 
     name: str
@@ -53,6 +68,7 @@ class LoadedModel:
     given_head: Head | None = None
     given_example: TokenBatch | None = None
     max_tokens: int | None = None
+    folder: Path | None = None
 
     @property
     def head(self) -> Head:
@@ -90,7 +106,8 @@ class LoadedModel:
         """One short sample without padding."""
         if self.given_example is not None:
             return self.given_example
-        return TokenBatch(dict(self.tokenizer("turn the light on", return_tensors="pt")), (0,))
+        short = {"truncation": True, "max_length": min(self.longest, EXAMPLE_TOKENS), "return_tensors": "pt"}
+        return TokenBatch(dict(self.tokenizer("turn the light on", **short)), (0,))
 
 
 def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_size: int) -> list[TokenBatch]:
@@ -123,104 +140,43 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
 
     Raises:
         UsageError: the model does not read so many tokens.
-        InputFileError: the folder is no model, has a head of an unknown kind, lacks weights or tokenizer, or holds
-            NaN or infinite weights.
+        InputFileError: the folder is no model, asks for what would not be done, holds weights that would not be used,
+            lacks weights or tokenizer, holds NaN or infinite weights, or answers wrongly in a dry run.
     """
-    check_is_model(source)
     quiet_transformers()
-    local = Path(source).is_dir()
-    with refusing(source):
-        config = AutoConfig.from_pretrained(source, local_files_only=local)
-    kind = config_kind(config, str(source))
-    with refusing(source):
-        model, found = AUTO_CLASSES[kind].from_pretrained(
-            source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    # transformers would fill in random weights; only a pooler that nobody asks for may be missing
-    missing = sorted(n for n in found["missing_keys"] if not n.startswith(KINDS[kind].spare_weights))
-    if missing:
-        raise InputFileError(f"{source}: weight {missing[0]} is missing ({len(missing)} in all). Save the model anew.")
-    tokenizer = load_tokenizer(source, config)
-    check_finite(model, str(source))
-    loaded = LoadedModel(str(source), model.eval(), tokenizer, weights_sha256(model))
-    _ = loaded.head  # refused here rather than after an hour
+    files = read_model_files(source)
+    config = read_config(files)
+    blank = blank_model(config, files.name)
+    check_class(config, blank, files.name)
+    check_sizes(files, blank)
+    tokenizer = load_tokenizer(files.folder, config, blank, name=files.name)
+    model = _filled(files, config, blank.base_model_prefix)
+    check_finite(model, files.name)
+    loaded = LoadedModel(files.name, model.eval(), tokenizer, weights_sha256(model), folder=files.folder)
+    probe(model, tokenizer, loaded.head, files.name)
     return cut_at(loaded, max_tokens)
 
 
-def config_kind(config: Any, source: str) -> OutputKind:
-    """Return the kind of outputs that a model's `config.json` names.
-
-    Raises:
-        InputFileError: none of the known kinds.
-    """
-    architecture = (config.architectures or ["Model"])[0]  # encoders saved by other tools name none
-    return head_kind(architecture, source)
-
-
-def build_model(config: Any, source: str) -> Any:
-    """Return a model of the class that its config names, in float32, with weights still to be filled in.
-
-    Raises:
-        InputFileError: a head of an unknown kind, or a config that makes no model.
-    """
-    kind = config_kind(config, source)
-    with refusing(source):
-        return AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
-
-
-@contextmanager
-def refusing(source: str | Path) -> Iterator[None]:
-    """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
-
-    Raises:
-        InputFileError: anything went wrong inside.
-    """
-    try:
-        yield
-    except InputFileError:
-        raise
-    except Exception as error:
-        raise InputFileError(f"{source}: cannot be loaded as a model: {_first_line(error)}") from None
-
-
-def load_tokenizer(source: str | Path, config: Any) -> Any:
-    """Load the tokenizer of a model folder or hub model; it cuts texts where the model has no more positions.
-
-    Raises:
-        InputFileError: there is none; transformers would go on with an empty vocabulary.
-    """
-    folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARIES):
-        raise InputFileError(f"{source}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
-    with refusing(source):
-        options = KINDS[config_kind(config, str(source))].tokenizer_options
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir(), **options)
-    tokenizer.model_max_length = model_window(tokenizer, config)
-    return tokenizer
-
-
-def quiet_transformers() -> None:
-    """Keep transformers' own reports and bars off the screen: ours say what matters."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def check_is_model(source: str | Path) -> None:
-    """Refuse what is neither a model folder nor the name of a hub model.
-
-    Raises:
-        InputFileError: a missing folder, a file, or a folder without `config.json`.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise InputFileError(
-                f"{source}: is no model folder: it has no config.json. Give a transformers model folder."
-            )
-    elif folder.exists():
-        raise InputFileError(f"{source}: is a file. Give the folder that holds config.json and model.safetensors.")
-    elif str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
-        raise InputFileError(f"{source}: no such folder. Give a model folder, or a hub model as owner/name.")
+def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
+    """Load the weights; every tensor of the files gets its place, or is named."""
+    kind = config_kind(config, files.name)
+    prefix = wrapper_prefix(files.tensors, base_prefix)
+    renaming = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
+    with refusing(files.name):
+        model, report = AUTO_CLASSES[kind].from_pretrained(
+            files.folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True, ignore_mismatched_sizes=True, **renaming,
+        )  # fmt: skip
+    unused = check_names(files, model, report, kind, prefix, encoder_only=(files.folder / MODULES).exists())
+    if unused is not None:
+        logger.warning("warning: %s", unused)
+    with (
+        torch.no_grad()
+    ):  # transformers fills what is missing with random weights: other ones, and another hash, each time
+        for name in report["missing_keys"]:
+            model.get_parameter(name).zero_()
+    model.config.architectures = [type(model).__name__]
+    return model
 
 
 def check_finite(model: nn.Module, source: str) -> None:
@@ -241,8 +197,3 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

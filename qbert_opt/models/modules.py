@@ -22,11 +22,13 @@ from ..errors import UsageError
 from .heads import KINDS
 from .loading import LoadedModel, check_finite, weights_sha256
 from .outputs import Head, OutputKind, rows
+from .probe import check_batching
 from .samples import TokenBatch
 
 Answer = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 MASK = "attention_mask"
 LABELLED = "labelled"
+PROBED = 64  # samples of which the shortest and the longest are tried beside each other
 
 
 class AnsweringModule(nn.Module):
@@ -112,7 +114,7 @@ def from_module(
 
     Raises:
         UsageError: no inputs, spans, or labels that are not one for each sample.
-        InputFileError: weights that are NaN or infinite.
+        InputFileError: weights that are NaN or infinite, or a sample that answers differently beside a longer one.
     """
     if KINDS[kind].reads_pairs:  # pairs are windows of a text, which a module does not have
         raise UsageError("kind 'spans': a module may answer with classes, tags, vocabulary, regression, embeddings.")
@@ -131,7 +133,12 @@ def from_module(
     model = answering(module, answer)
     with torch.no_grad():
         columns = rows(kind, _read(model, first), first).values.shape[-1]
-    loaded = LoadedModel(name, model, feed, weights_sha256(model), Head(kind, columns, _read), first)
+    head = Head(kind, columns, _read)
+    few = sorted(keyed[:PROBED], key=lambda entry: _length(entry[1]))
+    ends = [(few[0][0],), (few[-1][0],)]
+    together, alone = (list(feed.batches(ends, size, positions=KINDS[kind].positions)) for size in (2, 1))
+    check_batching(head, model, together, alone, name)
+    loaded = LoadedModel(name, model, feed, weights_sha256(model), head, first)
     data = LabeledTexts(name, tuple((key,) for key, _ in keyed), None if labels is None else tuple(map(str, labels)))
     return loaded, data
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
-from .layers import as_matrix, is_matrix, width_made, width_read
+from .layers import as_matrix, largest_module_list, width_made, width_read
 from .loading import LoadedModel
 from .tracing import LinearCall, Trace, trace
 
@@ -53,17 +53,10 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
 
 
 def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
-    """Names of the blocks in the module list that holds most linear weights."""
-    best: tuple[int, list[str]] = (0, [])
-    for list_name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList):
-            continue
-        weight = sum(m.get_parameter("weight").numel() for m in module.modules() if is_matrix(m))
-        if weight > best[0]:
-            best = (weight, [f"{list_name}.{index}" for index in range(len(module))])
-    if not best[1]:
+    blocks = largest_module_list(model)
+    if not blocks:
         raise InputFileError(f"{name}: no list of encoder blocks with linear layers found in {type(model).__name__}.")
-    return best[1]
+    return blocks
 
 
 def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: int) -> tuple[MatrixSpec, ...]:

@@ -28,9 +28,9 @@ def pick_device(asked: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"--torch-device {asked}: {reason} Legal: auto, cpu, cuda, cuda:N.") from None
+        raise UsageError(f"`torch_device` {asked}: {reason} Legal: auto, cpu, cuda, cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--torch-device {asked}: is neither a CPU nor a CUDA GPU. Legal: auto, cpu, cuda, cuda:N.")
+        raise UsageError(f"`torch_device` {asked}: is neither a CPU nor a CUDA GPU. Legal: auto, cpu, cuda, cuda:N.")
     return device
 
 

@@ -81,15 +81,15 @@ def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
         UsageError: says what is missing.
     """
     if (constraints.max_loss is None) != (constraints.least is None):
-        raise UsageError("--max-loss and --least belong together, for example --max-loss 0.001 --least bytes.")
+        raise UsageError("`max_loss` and `least` belong together, for example `max_loss` 0.001 `least` bytes.")
     if constraints.least is None or constraints.max_loss is None:
         return
     if constraints.least not in RESOURCES:
-        raise UsageError(f"--least {constraints.least}: legal: {', '.join(RESOURCES)}.")
+        raise UsageError(f"`least` {constraints.least}: legal: {', '.join(RESOURCES)}.")
     if constraints.least not in ("bytes", "total-bytes") and not has_device:
-        raise UsageError(f"--least {constraints.least}: needs --device to be priced on.")
+        raise UsageError(f"`least` {constraints.least}: needs `device` to be priced on.")
     if not math.isfinite(constraints.max_loss):
-        raise UsageError(f"--max-loss {constraints.max_loss}: must be a finite number.")
+        raise UsageError(f"`max_loss` {constraints.max_loss}: must be a finite number.")
 
 
 def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: PlanConstraints) -> NDArray[np.bool_]:
@@ -106,27 +106,27 @@ def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: 
         for c in choices
     ]
     if not any(kept[: len(scores.choices)]):
-        raise UsageError(f"--bits/--groupings: none of these was scored. Scored: {', '.join(scores.choices)}.")
+        raise UsageError(f"`bits`/`groupings`: none of these was scored. Scored: {', '.join(scores.choices)}.")
     before = legal.copy()
     legal[:matrices] &= np.array(kept)
     if constraints.table_bits is not None:
         legal[matrices:] &= np.array([c.bits in constraints.table_bits for c in choices])
         if len(legal) == matrices or not legal[matrices:].any(axis=1).all():
             scored = scores.tables.choices if scores.tables else ("none",)
-            raise UsageError(f"--table-bits: not scored for every table. Scored: {', '.join(scored)}.")
+            raise UsageError(f"`table_bits`: not scored for every table. Scored: {', '.join(scored)}.")
     for name, width in constraints.pins.items():
-        rows = _named(scores, name, f"--pin {name}={width}")
+        rows = _named(scores, name, f"`pins` {name}={width}")
         columns = np.array([c.bits == width for c in choices])
         if not (legal[rows] & columns).any(axis=1).all():
-            raise UsageError(f"--pin {name}={width}: {width} bits were not scored or are masked for it.")
+            raise UsageError(f"`pins` {name}={width}: {width} bits were not scored or are masked for it.")
         legal[rows] &= columns
     plain = np.array([(c.bits, c.grouping) == (TABLE_BITS, EXCLUDED_GROUPING) for c in choices])
     for name in constraints.excluded:
-        rows = _named(scores, name, f"--exclude {name}")
+        rows = _named(scores, name, f"`excluded` {name}")
         if not (before[rows] & plain).any(axis=1).all():
             raise UsageError(
-                f"--exclude {name}: is kept at {TABLE_BITS} bits, {EXCLUDED_GROUPING}, which was not scored for it. "
-                f"Score that too, or use --pin {name}=BITS."
+                f"`excluded` {name}: is kept at {TABLE_BITS} bits, {EXCLUDED_GROUPING}, which was not scored for it. "
+                f"Score that too, or use `pins` {name}=BITS."
             )
         legal[rows] = before[rows] & plain
     return legal
@@ -143,14 +143,14 @@ def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, .
 
 def _ties(scores: ScoreTable, name: str) -> Iterator[tuple[str, ...]]:
     if name != FUSED:
-        rows = _named(scores, name, f"--tie {name}")
+        rows = _named(scores, name, f"`ties` {name}")
         if len(rows) < 2:
-            raise UsageError(f"--tie {name}: only {scores.items[rows[0]].module} has that name. A tie needs two.")
+            raise UsageError(f"`ties` {name}: only {scores.items[rows[0]].module} has that name. A tie needs two.")
         yield tuple(scores.items[i].module for i in rows)
         return
     inside = [m for m in scores.profile.matrices if m.kind in FUSED_KINDS]
     if not inside:
-        raise UsageError(f"--tie {FUSED}: {scores.profile.name} has no separate query, key and value.")
+        raise UsageError(f"`ties` {FUSED}: {scores.profile.name} has no separate query, key and value.")
     for _, block in groupby(sorted(inside, key=_block), key=_block):
         yield tuple(m.module for m in block)
 

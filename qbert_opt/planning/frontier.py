@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, uniform_plans
-from solvers.solution import relative_gap
+from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, relative_gap, uniform_plans
 
 from ..errors import UsageError
 from ..runtime import plain_text
@@ -126,9 +125,9 @@ def trade_off(
     """
     for name in resources:
         if name not in RESOURCES:
-            raise UsageError(f"--resource {name}: legal: {', '.join(RESOURCES)}.")
+            raise UsageError(f"`resources` {name}: legal: {', '.join(RESOURCES)}.")
         if name not in ("bytes", "total-bytes") and task.device is None:
-            raise UsageError(f"--resource {name}: needs --device to be priced on.")
+            raise UsageError(f"`resources` {name}: needs `device` to be priced on.")
     rows = tuple(RESOURCES[name] for name in resources)
     capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
     problem = task.problem(capacity)

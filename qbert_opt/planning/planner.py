@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solvers import ChoiceProblem, ChoiceSolution, price, random_plans, shadow_price, top_k
-from solvers.diagnosis import binding_rows
-from solvers.solution import relative_gap
+from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price, random_plans, relative_gap, shadow_price, top_k
 
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
@@ -115,7 +113,7 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
     solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
-        raise InfeasibleError(why_infeasible(task, problem, solution, options))
+        raise InfeasibleError(why_infeasible(task, problem, solution))
     if task.goal in GOAL_TOLERANCE:
         solution = _least_loss(task, problem, solution, replace(options, solver="lagrangian") if quick else options)
     plan = Plan(problem, solution, *task.placed(solution.choice or ()))
@@ -171,7 +169,7 @@ def top_plans(
     """
     apart = max(1, len(task.items) // 10) if apart is None else apart
     if apart > len(task.items):
-        raise UsageError(f"--apart {apart}: there are {len(task.items)} matrices and scored tables.")
+        raise UsageError(f"`apart` {apart}: there are {len(task.items)} matrices and scored tables.")
     rivals = top_k(
         best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
         relative_gap=options.relative_gap,

@@ -63,13 +63,13 @@ def recipe_allocation(
     if recipe.startswith(UNIFORM):
         return uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
     if recipe not in RECIPES:
-        raise UsageError(f"--recipe {recipe}: legal: {', '.join(RECIPES)}, {UNIFORM}CHOICE.")
+        raise UsageError(f"`recipe` {recipe}: legal: {', '.join(RECIPES)}, {UNIFORM}CHOICE.")
     if not scores.block_sensitivity:
-        raise UsageError(f"--recipe {recipe}: needs scores of --metric qbert; these are of metric {scores.metric}.")
+        raise UsageError(f"`recipe` {recipe}: needs scores of `metric` qbert; these are of metric {scores.metric}.")
     low, high = (Choice(bits, GROUPING, scores.method) for bits in RECIPES[recipe])
     for c in (low, high):
         if c.name not in scores.choices:
-            raise UsageError(f"--recipe {recipe}: {c.name} was not scored. Score bits {c.bits} with {GROUPING}.")
+            raise UsageError(f"`recipe` {recipe}: {c.name} was not scored. Score bits {c.bits} with {GROUPING}.")
     order = [s.block for s in sorted(scores.block_sensitivity, key=lambda s: -s.omega)]
     capacity = min(
         math.inf if limits.encoder_bytes is None else limits.encoder_bytes,
@@ -82,7 +82,7 @@ def recipe_allocation(
             return _unproven(scores, storage, device, workload, f"recipe {recipe}")
     least = stored_bytes(scores.profile, _storage(scores, set(), low, high))
     raise InfeasibleError(
-        f"--recipe {recipe}: needs at least {least} bytes for the encoder, the budget is {capacity:.0f}."
+        f"`recipe` {recipe}: needs at least {least} bytes for the encoder, the budget is {capacity:.0f}."
     )
 
 

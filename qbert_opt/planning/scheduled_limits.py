@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers import ChoiceSolution, Status, price
-from solvers.solution import PROVEN_GAP, relative_gap
+from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
 from ..errors import InfeasibleError
 from ..spec.limits import Row, measured, shown_apart
@@ -106,7 +105,7 @@ def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
     bound = problem.usage[SCHEDULED[row.resource]]
     least = attempt(replace(problem, value=np.where(problem.mask(), bound, np.nan)), options)
     if least.choice is None:
-        raise InfeasibleError(why_infeasible(task, problem, least, options))
+        raise InfeasibleError(why_infeasible(task, problem, least))
     plan = Plan(problem, least, *task.placed(least.choice))
     reached = measured(plan.report, row.measure)
     if reached > row.stated:

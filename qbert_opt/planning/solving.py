@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwmodels import CostReport
 
 
-LINKS = {"ties": "--tie stands against them", "max_families": "--max-formats {} stands against them"}
+LINKS = {"ties": "`ties` conflicts with them", "max_families": "`max_formats` {} conflicts with them"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +44,26 @@ def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
     """Solve.
 
     Raises:
-        UsageError: the solver does not take this problem.
+        UsageError: the solver does not take this problem, or the time limit ended the search before any plan.
     """
     try:
-        return solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
+        answer = solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
     except SolverError as error:
         raise UsageError(str(error)) from None
+    if answer.status is Status.NO_PLAN_FOUND:
+        limit = "the search" if options.time_limit_s is None else f"time_limit_s = {options.time_limit_s:g}: the search"
+        raise UsageError(f"{limit} ended before any plan was found, and there may be one. Allow more time.")
+    return answer
 
 
-def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution, options: SolverOptions) -> str:
+def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution) -> str:
     """Say in one line which limits stand against each other, and the nearest feasible value of each."""
-    if solution.status is Status.TIME_LIMIT:
-        return f"no plan found within {options.time_limit_s} s. Allow more time."
     constraints, parts = task.constraints, []
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
         if resource == LOSS and constraints.max_loss is not None:
             above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
             stated, least = shown_apart(LOSS, constraints.max_loss, constraints.max_loss + above)
-            parts.append(f"--max-loss = {stated}: nearest feasible {least}")
+            parts.append(f"`max_loss` = {stated}: nearest feasible {least}")
         if resource in LINKS:
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)

@@ -119,8 +119,8 @@ def measure_stability(
     folds = task.scores.item_folds()
     if not len(folds):
         raise UsageError(
-            f"--stability: {task.scores.metric} scores of {task.scores.provenance.num_scored} samples hold no parts to "
-            "resample. Use --metric directional and at least 16 --scoring-samples."
+            f"`stability`: {task.scores.metric} scores of {task.scores.provenance.num_scored} samples hold no parts to "
+            "resample. Use `metric` directional and at least 16 `num_scored`."
         )
     count = len(folds)
     total = resamples + count * (count - 1)
@@ -130,7 +130,7 @@ def measure_stability(
         nonlocal done
         found = chosen_by(task, plan.problem, values, RELATIVE_GAP)
         if found is None:
-            raise InfeasibleError(f"--stability: no plan found within {TIME_LIMIT_S:.0f} s.")
+            raise InfeasibleError(f"`stability`: no plan found within {TIME_LIMIT_S:.0f} s.")
         done += 1
         progress(done, total, what)
         return found

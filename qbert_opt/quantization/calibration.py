@@ -65,7 +65,7 @@ def method_grid(
     legal: Sequence[Form] = quantizer(method).FORMS
     for form in forms or ():
         if form not in legal:
-            raise UsageError(f"--forms {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
+            raise UsageError(f"`forms` {form}: {method} has no such form. Legal with it: {', '.join(legal)}.")
     return grid(bits, groupings, method, forms or legal[:1])
 
 
@@ -81,7 +81,7 @@ def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> l
         UsageError: there is none.
     """
     if fit is None:
-        raise UsageError(f"--method {method}: needs calibration text. Give --data FILE.")
+        raise UsageError(f"`method` {method}: needs calibration text. Give `data` FILE.")
     return tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
 
 

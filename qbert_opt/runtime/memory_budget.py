@@ -66,7 +66,7 @@ class MemoryShares:
         if needed > part:
             whole = -(-needed * self.limit // part)
             raise UsageError(
-                f"--memory-limit {self.limit / 2**20:.0f}MiB: {what} alone needs {needed / 2**20:.0f} MiB of it. "
+                f"`memory_limit_bytes` {self.limit / 2**20:.0f}MiB: {what} alone needs {needed / 2**20:.0f} MiB of it. "
                 f"Give at least {-(-whole // 2**20)}MiB."
             )
 

@@ -117,6 +117,11 @@ def _members(protocol: type) -> list[str]:
     return list(names)
 
 
+def forget_installed() -> None:
+    """Look for installed plug-ins anew: a package was installed while this process runs."""
+    _installed.cache_clear()
+
+
 def _folder(kind: str) -> Path:
     return Path(__file__).parent.parent.joinpath(*FOLDERS[kind].split("."))
 

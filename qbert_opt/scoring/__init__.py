@@ -1,1 +1,1 @@
-"""Model and text to a table of scores."""
+"""Scores: from a model and calibration text to a table of predicted losses."""

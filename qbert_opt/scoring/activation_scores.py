@@ -1,9 +1,9 @@
-"""The directional form for rounded inputs: ΔW a becomes W Δa.
+"""The directional metric for rounded inputs: ΔW a becomes W Δa.
 
     Ω = 1/(2N) Σ_n Σ_f (Σ_t Σ_m g_{m,t}ᵀ W_m Δa_t)²
 
-with m over the matrices that read the input. The rounding error of an input has no fixed sign, so most of it cancels
-over its columns and tokens; the form keeps what does not.
+where m runs over the matrices that read the input. Errors of an input have varying signs, so most of them cancel over
+columns and tokens; the formula accounts for that.
 """
 
 from __future__ import annotations
@@ -31,29 +31,34 @@ CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own pro
 def activation_scores(
     task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], plan: FactorPlan
 ) -> ActivationScores | None:
-    """Score every choice of every input of the searched matrices; one factor pass, as much at a time as memory holds.
+    """Score every choice of every input of the searched matrices in one factor pass, in parts that fit into memory.
 
-    Inputs of convolutions stay in floats.
+    Inputs of convolutions stay in floating point.
 
     Args:
-        task: model and texts that score.
-        fit: texts that place static ranges, disjoint from them.
-        choices: what to score.
-        plan: what is back-propagated; its seed is the task's.
+        task: model and scoring texts.
+        fit: calibration texts for static ranges, disjoint from the scoring texts.
+        choices: to score.
+        plan: how the output Hessian is factored; its seed is replaced by the task's.
+
+    Returns:
+        Scores of shape [inputs, choices]; None if there is nothing to score.
     """
     modules = [m.module for m in task.profile.matrices if isinstance(task.model.get_submodule(m.module), nn.Linear)]
     if not choices or not modules:
         return None
     inputs = shared_inputs(task.model, fit[0], modules)
     task.note(f"ranges of {len(inputs)} inputs")
-    found = calibrated_ranges(task.model, fit, [names[0] for names in inputs], seed=task.seed)
-    ranges = [[None if c.range is None else found[names[0]][c.range](c.bits) for c in choices] for names in inputs]
+    static_ranges = calibrated_ranges(task.model, fit, [names[0] for names in inputs], seed=task.seed)
+    ranges = [
+        [None if c.range is None else static_ranges[names[0]][c.range](c.bits) for c in choices] for names in inputs
+    ]
     task.note(f"factor pass over {len(inputs)} inputs")
     num_samples = sum(len(batch.indices) for batch in task.batches)
     losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
     for batch in _pieces(task, modules, plan):
         factors = factor_pass(task.model, [batch], modules, replace(plan, seed=task.seed), task.head)
-        # a pass divides by the labelled rows of its own batch; what counts is their mean over all texts
+        # a pass divides by the labelled rows of its own batch; the mean is over those of all texts
         share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
         for i, names in enumerate(inputs):
             weights = [weight_of(task.model, name) for name in names]

@@ -1,4 +1,4 @@
-"""Model and labelled text to a diagnosis of its Hessian: has it converged, and how does its loss look nearby?"""
+"""Diagnose a model's Hessian on labelled text: has training converged, and what does the loss look like nearby?"""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from .readiness import check_outputs, check_ready, check_samples, fitting_batche
 
 VECTOR_BYTES = 8  # Krylov vectors are float64
 FEWEST_VECTORS = 8
-FORWARDS_OF_A_PRODUCT = 4  # for the estimate of what is left
+FORWARDS_OF_A_PRODUCT = 4  # forward passes that a product takes, for the progress estimate
 USUAL_EIGENVECTOR_PRODUCTS = 20  # likewise
-NOTABLE_SHARE = 0.2  # of the least eigenvalue in the top one
+NOTABLE_SHARE = 0.2  # size of the smallest eigenvalue relative to the top one
 NOTABLE_FALL_NATS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisPlan:
-    """How much is looked at.
+    """The extent of a diagnosis.
 
     Attributes:
-        num_samples: texts that the loss is over.
-        vectors: random vectors of the density, at least 2.
-        steps: Hessian products for each.
-        points: of the surface in each direction, odd, so that the model itself is one.
-        layer: encoder layer from 1; all when None.
-        seed: of every draw.
+        num_samples: number of texts for the loss.
+        vectors: random vectors for the spectral density, at least 2.
+        steps: Hessian-vector products per random vector.
+        points: points of the loss surface per direction; odd, so that the model itself is one of them.
+        layer: encoder layer, counting from 1; None takes all.
+        seed: of all random draws.
     """
 
     num_samples: int = 64
@@ -70,16 +70,19 @@ def diagnose(
     processes: Processes | None = None,
     progress: Progress = silent,
 ) -> Diagnosis:
-    """Look at the Hessian of the training loss by the searched matrices of a model, or of one of its layers.
+    """Analyse the Hessian of the training loss with respect to the searched matrices of a model or of one layer.
 
     Args:
-        loaded: a model whose answers are softmax outputs.
-        data: labelled text. Text that it was trained on says whether training has converged.
-        plan: how much is looked at.
-        memory_limit_bytes: bound on what is held above the model itself.
-        checkpoint: file for what is finished; an interrupted run goes on from it.
-        processes: those that share the work; every one of them gets the whole diagnosis.
-        progress: called with work done and work in all, in forward passes, and what goes on.
+        loaded: a model with softmax outputs.
+        data: labelled text; use the training text to see whether training has converged.
+        plan: the extent of the diagnosis.
+        memory_limit_bytes: memory to use in addition to the model itself.
+        checkpoint: progress file, from which an interrupted run resumes.
+        processes: the processes that share the work; each returns the whole diagnosis.
+        progress: called with work done and total work, in forward passes, and the current step.
+
+    Returns:
+        Eigenvalues, spectral density, loss surface and warnings.
 
     Raises:
         UsageError: no labels, another head, no such layer, a model that is not ready, too small a memory limit.
@@ -87,11 +90,11 @@ def diagnose(
     """
     if plan.points < 3 or plan.points % 2 == 0:
         raise UsageError(
-            f"--points {plan.points}: not odd and at least 3; the model itself is the point in the middle."
+            f"`points` {plan.points}: must be odd and at least 3; the model itself is the point in the middle."
         )
     if not loaded.head.spec.loss.softmax:
         raise UsageError(
-            f"diagnose: the loss is cross-entropy; {loaded.name} answers with {loaded.head.kind}, which has none."
+            f"diagnose: the loss is cross-entropy, which is not defined for the {loaded.head.kind} of {loaded.name}."
         )
     check_ready(loaded)
     profile = profile_model(loaded)
@@ -101,7 +104,7 @@ def diagnose(
     cut = num_cut(batches)
     targets = read_targets(loaded, texts, batches)
     if targets is None:
-        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with --label-column.")
+        raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with `label_column`.")
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
     shares = MemoryShares(memory_limit_bytes)
@@ -109,7 +112,7 @@ def diagnose(
     parameters = [loaded.model.get_parameter(f"{name}.weight") for name in names]
     basis = shares.factors // (VECTOR_BYTES * sum(p.numel() for p in parameters))
     needed = FEWEST_VECTORS * VECTOR_BYTES * sum(p.numel() for p in parameters)
-    shares.refuse_less(shares.factors, needed, f"{FEWEST_VECTORS} vectors of {len(names)} matrices (or one --layer)")
+    shares.refuse_less(shares.factors, needed, f"{FEWEST_VECTORS} vectors of {len(names)} matrices (or one `layer`)")
     parts = [loaded.sha256, texts.sha256, repr(plan), str(shares), code_version(), code_commit()]
     jobs = Jobs(checkpoint, hashlib.sha256("\n".join(parts).encode()).hexdigest(), processes)
     work = _Work(progress, plan, jobs)
@@ -117,7 +120,7 @@ def diagnose(
     with unfrozen(loaded.model):
         operator, _ = hessian_within(shares, loss, parameters, batches)
         if not sum(operator.batch_rows):
-            raise InputFileError(f"{data.name}: no sample has an answer that the model could give.")
+            raise InputFileError(f"{data.name}: no sample has a label that the model can predict.")
         operator.on_product = work.product
         gradient = operator.mean_gradient()
         pairs = _top_two(operator, gradient, plan.seed, basis)
@@ -153,7 +156,7 @@ def diagnose(
 
 
 class _Work:
-    """Work done and work in all, in forward passes; a product takes as long as four."""
+    """Counts work done and total work in forward passes; a Hessian product takes as long as four."""
 
     def __init__(self, tell: Progress, plan: DiagnosisPlan, jobs: Jobs) -> None:
         last = len(jobs.pending([DESCENT]))
@@ -168,7 +171,7 @@ class _Work:
         self._advance(FORWARDS_OF_A_PRODUCT, f"Hessian product {self._products}")
 
     def point(self) -> None:
-        """Count a loss nearby."""
+        """Count a loss evaluation near the model."""
         self._advance(1, "losses nearby")
 
     def _advance(self, forwards: int, what: str) -> None:
@@ -187,31 +190,31 @@ def _modules(profile: ModelProfile, layer: int | None) -> list[str]:
         UsageError: no such layer.
     """
     if layer is not None and not 1 <= layer <= profile.num_blocks:
-        raise UsageError(f"--layer {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
+        raise UsageError(f"`layer` {layer}: {profile.name} has layers 1 to {profile.num_blocks}.")
     return [matrix.module for matrix in profile.matrices if layer is None or matrix.block == layer - 1]
 
 
 def _top_two(
     operator: HessianOperator, gradient: NDArray[np.float64], seed: int, basis: int
 ) -> tuple[EigenPair, EigenPair]:
-    """The two eigenpairs of largest magnitude, each vector turned so that the loss falls along it."""
+    """Return the two eigenpairs of largest magnitude, with each vector oriented so that the loss decreases along it."""
     try:
         pairs = top_eigenpairs(operator, 2, seed=seed, max_basis=basis)
     except ArpackNoConvergence:
         raise UsageError(
-            f"diagnose: the top two eigenvectors did not settle within {operator.num_products} Hessian products. "
-            "Raise --memory-limit, or diagnose one --layer."
+            f"diagnose: the top two eigenvectors did not converge within {operator.num_products} Hessian products. "
+            "Raise `memory_limit_bytes`, or diagnose one `layer`."
         ) from None
     first, second = (EigenPair(p.value, -p.vector if p.vector @ gradient > 0 else p.vector) for p in pairs)
     return first, second
 
 
 def _spectrum(operator: HessianOperator, plan: DiagnosisPlan, jobs: Jobs) -> Spectrum:
-    """Density of the eigenvalues; each random vector is a job."""
+    """Return the density of the eigenvalues; each random vector is a job."""
 
     def run(key: str) -> list[float]:
-        found = quadrature(operator, plan.steps, plan.seed + 1 + int(key.split()[1]))
-        return [*found.nodes.tolist(), *found.weights.tolist()]
+        spectrum = quadrature(operator, plan.steps, plan.seed + 1 + int(key.split()[1]))
+        return [*spectrum.nodes.tolist(), *spectrum.weights.tolist()]
 
     halves = [np.split(np.array(row), 2) for row in jobs.run(_vectors(plan), run).values()]
     return Spectrum(
@@ -221,11 +224,11 @@ def _spectrum(operator: HessianOperator, plan: DiagnosisPlan, jobs: Jobs) -> Spe
 
 
 def _downward(operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum) -> EigenPair | None:
-    """The direction of least curvature among those that the random vectors saw, if it is negative."""
-    leasts = [min(nodes) for nodes in spectrum.nodes]
-    if min(leasts) >= 0:
+    """Return the direction of most negative curvature seen by any random vector; None if there is none."""
+    smallest = [min(nodes) for nodes in spectrum.nodes]
+    if min(smallest) >= 0:
         return None
-    vector = least_vector(operator, plan.steps, plan.seed + 1 + leasts.index(min(leasts)))
+    vector = least_vector(operator, plan.steps, plan.seed + 1 + smallest.index(min(smallest)))
     return EigenPair(float(vector @ (operator @ vector)), vector)
 
 
@@ -235,11 +238,12 @@ def _cut(loaded: LoadedModel, cut: int, plan: DiagnosisPlan) -> list[str]:
 
 
 def _warnings(top: float, descent: Descent | None) -> Iterator[str]:
-    """Say it where the loss curves downward notably: Q-BERT's finding on SQuAD, whose Hessian had negative eigenvalues.
+    """Warn of notable negative curvature, as Q-BERT found on SQuAD.
 
-    On one layer of MiniLM-L6 and SNIPS the least eigenvalue was 0.63 to 0.68 of the top one after 10 steps of
-    fine-tuning, 0.18 to 0.22 after 50, and 0.11 to 0.16 after two epochs. It never vanishes: curvature up and down both
-    shrink with the residuals. So a fall of the loss itself counts too.
+    On one layer of MiniLM-L6 on SNIPS, the magnitude of the smallest eigenvalue relative to the top one was 0.63 to
+    0.68 after 10 steps of fine-tuning, 0.18 to 0.22 after 50, and 0.11 to 0.16 after two epochs. It never vanishes,
+    because positive and negative curvature both shrink with the residuals. A decrease of the loss itself therefore
+    counts too.
     """
     if descent is None:
         return
@@ -251,6 +255,7 @@ def _warnings(top: float, descent: Descent | None) -> Iterator[str]:
     if share > NOTABLE_SHARE or descent.fall > NOTABLE_FALL_NATS:
         yield (
             "the model has not converged on this text: the Hessian has an eigenvalue of "
-            f"{descent.curvature:.3g} or less, {share:.0%} of the top one's size, and along it the loss falls from "
+            f"{descent.curvature:.3g} or less, {share:.0%} of the top "
+            f"one in size, and along it the loss decreases from "
             f"{before:.4g} to {after:.4g}. Train longer, or diagnose text that the model was trained on."
         )

@@ -1,4 +1,4 @@
-"""What the true Hessian says about a model: how its eigenvalues lie, and how the loss looks along the top two."""
+"""The diagnosis of a model from its true Hessian: spectral density, and loss along the top two eigenvectors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _Finite(Frozen):
 
 
 class Spectrum(_Finite):
-    """Quadratures of the density of eigenvalues, one for each random vector (stochastic Lanczos).
+    """Quadratures of the spectral density, one for each random vector (stochastic Lanczos quadrature).
 
     Attributes:
-        nodes: where each vector sees eigenvalues, ascending `[vectors][steps]`.
-        weights: what share of all eigenvalues it sees there, `[vectors][steps]`; each vector's sum to 1.
+        nodes: approximate eigenvalues, ascending, `[vectors][steps]`.
+        weights: share of all eigenvalues at each node, `[vectors][steps]`; the sum over a vector is 1.
     """
 
     nodes: tuple[tuple[float, ...], ...]
@@ -34,21 +34,21 @@ class Spectrum(_Finite):
     @model_validator(mode="after")
     def _consistent(self) -> Spectrum:
         if len(self.nodes) < 2 or [len(n) for n in self.nodes] != [len(w) for w in self.weights]:
-            raise ValueError("nodes and weights are not of the same two or more vectors, and steps")
+            raise ValueError("nodes and weights must have the same shape, with at least two vectors")
         return self
 
     @property
     def least(self) -> float:
-        """The least eigenvalue is this or less: it is a Rayleigh quotient, right but for rounding."""
+        """An upper bound on the smallest eigenvalue: a Rayleigh quotient, exact up to rounding."""
         return min(node for row in self.nodes for node in row)
 
     @property
     def negative_share(self) -> float:
-        """The negative eigenvalues' share of the sum of all squares: 0 at a minimum, ½ where up and down are alike."""
+        """Share of negative eigenvalues in the sum of squares: 0 at a minimum, ½ if the spectrum is symmetric."""
         return self.moment(2, only_negative=True)[0] / max(self.moment(2)[0], 1e-300)
 
     def density(self, at: NDArray[np.float64], width: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Share of eigenvalues per unit of λ, each spread as a Gaussian, and its standard error over the vectors.
+        """Return the density of eigenvalues, smoothed by a Gaussian, and its standard error over the vectors.
 
         Args:
             at: eigenvalues λ, `[L]`.
@@ -61,7 +61,7 @@ class Spectrum(_Finite):
         return _mean(np.array(rows) / (width * (2 * np.pi) ** 0.5))
 
     def moment(self, power: int, *, only_negative: bool = False) -> tuple[float, float]:
-        """Mean of λ^power over all eigenvalues, or with positive ones counted 0, and its standard error."""
+        """Return the mean of λ^power and its standard error; `only_negative` sets positive λ to 0."""
         rows = []
         for nodes, weights in zip(self.nodes, self.weights, strict=True):
             values = np.minimum(nodes, 0.0) if only_negative else np.array(nodes)
@@ -71,13 +71,13 @@ class Spectrum(_Finite):
 
 
 class Surface(_Finite):
-    """Loss of the model moved along its top two eigenvectors, all else unchanged.
+    """Loss when the model is moved along its top two eigenvectors.
 
     Attributes:
-        first: distances moved along the unit eigenvector of the top eigenvalue, in weights, ascending; 0 is there.
-        second: along that of the second.
+        first: distances along the unit eigenvector of the top eigenvalue, ascending, with 0 among them.
+        second: distances along that of the second eigenvalue.
         loss: loss `[first][second]`.
-        slopes: derivative of the loss along each at the model itself.
+        slopes: directional derivatives of the loss at the model itself.
     """
 
     first: tuple[float, ...]
@@ -93,12 +93,12 @@ class Surface(_Finite):
 
 
 class Descent(_Finite):
-    """Loss of the model moved along the direction of least curvature that was found.
+    """Loss when the model is moved along the direction of most negative curvature that was found.
 
     Attributes:
         curvature: vᵀ H v of that unit direction, negative.
-        steps: distances moved, ascending; 0 is there.
-        loss: loss at each.
+        steps: distances, ascending, with 0 among them.
+        loss: loss at each distance.
     """
 
     curvature: float
@@ -107,30 +107,34 @@ class Descent(_Finite):
 
     @property
     def fall(self) -> float:
-        """How far the loss falls along it."""
+        """Largest decrease of the loss along the direction."""
         return self.loss[len(self.loss) // 2] - min(self.loss)
 
 
 class Diagnosis(_Finite):
-    """What the Hessian of the training loss by a model's searched matrices says on some labelled text.
+    """Diagnosis of the Hessian of the training loss with respect to a model's searched matrices.
 
     Attributes:
-        document_schema: which kind of document this is.
-        model: its name; `model_sha256` its weights' hash.
-        data: name of the text; `data_sha256` its hash.
-        num_samples: texts that the loss is over.
-        layer: the encoder layer whose matrices are diagnosed, from 1; None is all layers together.
-        num_parameters: weights in these matrices: the Hessian's side.
-        loss_unit: what losses are in.
-        loss: of the model itself on this text.
-        gradient_norm: length of its gradient by these weights.
-        eigenvalues: the two of largest magnitude, largest first, signs kept.
+        document_schema: kind and version of the document.
+        model: name of the model.
+        model_sha256: hash of its weights.
+        data: name of the text.
+        data_sha256: its hash.
+        num_samples: number of texts for the loss.
+        layer: the encoder layer that was diagnosed, counting from 1; None for all layers together.
+        num_parameters: number of weights, the side of the Hessian.
+        loss_unit: unit of all losses.
+        loss: loss of the model itself on this text.
+        gradient_norm: norm of the gradient with respect to these weights.
+        eigenvalues: the two of largest magnitude, largest first, with signs.
         spectrum: density of all eigenvalues.
-        surface: loss along the two eigenvectors.
-        descent: loss along the direction of least curvature; None where no negative curvature was found.
-        warnings: what the user should know; the first says so where the model has not converged.
-        seed: of every draw.
-        commit: of this project's code; `version` its release; `date` of the run.
+        surface: loss along the top two eigenvectors.
+        descent: loss along the direction of most negative curvature; None if no negative curvature was found.
+        warnings: for the user, for example that the model has not converged.
+        seed: of all random draws.
+        commit: of qbert-opt's code.
+        version: of qbert-opt.
+        date: of the run.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -161,9 +165,11 @@ class Diagnosis(_Finite):
         return value * self.num_parameters, error * self.num_parameters
 
 
-def write_diagnosis(found: Diagnosis, path: str | Path) -> None:
-    """Write `diagnosis.json`, whole or not at all."""
-    write_text(path, found.model_dump_json(by_alias=True, indent=1).replace("\n    ", "").replace("\n   ", " ") + "\n")
+def write_diagnosis(diagnosis: Diagnosis, path: str | Path) -> None:
+    """Write `diagnosis.json`, completely or not at all."""
+    write_text(
+        path, diagnosis.model_dump_json(by_alias=True, indent=1).replace("\n    ", "").replace("\n   ", " ") + "\n"
+    )
 
 
 def read_diagnosis(path: str | Path) -> Diagnosis:

@@ -1,4 +1,4 @@
-"""What the metrics of the true Hessian share: slices of the text, operators that fit into memory, their price."""
+"""Shared by the metrics of the true Hessian: slices of the text, operators that fit into memory, and scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ VECTOR_BYTES = 8  # ARPACK works in float64
 
 
 def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list[TokenBatch]:
-    """Cut the samples into disjoint slices that mix all lengths, so that their spread is that of the text.
+    """Split the samples into disjoint slices of mixed lengths, so that their spread reflects that of the text.
+
+    Args:
+        task: model and scoring texts.
+        metric: name of the metric, for the message.
+        count: number of slices.
 
     Raises:
         UsageError: fewer samples than slices.
@@ -28,8 +33,8 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
     singles = single_samples(task.batches)
     if len(singles) < count:
         raise UsageError(
-            f"--metric {metric}: {len(singles)} samples cannot be cut into {count} slices. "
-            f"Score at least {count}, --scoring-samples."
+            f"`metric` {metric}: {len(singles)} samples cannot be split into {count} slices. "
+            f"Score at least {count}, `num_scored`."
         )
     return [joined(singles[start::count]) for start in range(count)]
 
@@ -43,10 +48,10 @@ def hessian_operator(
 
 
 def settled_eigenpair(task: ScoringTask, operator: HessianOperator, what: str, seed: int) -> EigenPair:
-    """Top eigenpair with as many Krylov vectors as there is memory for.
+    """Return the top eigenpair, computed with as many Krylov vectors as fit into memory.
 
     Raises:
-        UsageError: too little memory for the fewest vectors, or no convergence.
+        UsageError: the minimum number of vectors does not fit into memory, or there is no convergence.
     """
     size = VECTOR_BYTES * operator.shape[0]
     task.shares.refuse_less(task.shares.factors, BASES[0] * size, f"{what}: {BASES[0]} vectors of its size")
@@ -54,22 +59,28 @@ def settled_eigenpair(task: ScoringTask, operator: HessianOperator, what: str, s
         return top_eigenpair(operator, seed=seed, max_basis=task.shares.factors // size)
     except ArpackNoConvergence:
         raise UsageError(
-            f"{what}: its top eigenvalue did not settle within {operator.num_products} Hessian products: others are as "
-            "large. Raise --memory-limit, or use --metric gauss-newton-eigenvalue, which does not iterate."
+            f"{what}: its top eigenvalue did not converge within {operator.num_products} Hessian products: others are "
+            "as large. Raise `memory_limit_bytes`, or use `metric` gauss-newton-eigenvalue, which does not iterate."
         ) from None
 
 
 def priced_by(
-    task: ScoringTask, pending: Sequence[int], found: Mapping[int, MatrixCurvature], half: float = 0.5
+    task: ScoringTask, pending: Sequence[int], curvatures: Mapping[int, MatrixCurvature], half: float = 0.5
 ) -> Iterator[tuple[int, Estimate]]:
-    """Score by |curvature| × ‖ΔW‖²: half of it where the curvature is that of a loss.
+    """Score by |curvature| × ‖ΔW‖², times ½ if the curvature is that of a loss.
 
-    The sign is kept in the record, not in the price: a negative score would reward errors.
+    The sign is recorded but not used in the score, since a negative score would reward errors.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+        curvatures: curvature of every matrix, by index.
+        half: factor on the scores.
     """
-    task.curvature.extend(found[index] for index in sorted(found))
-    warn_of_negative(task, found)
+    task.curvature.extend(curvatures[index] for index in sorted(curvatures))
+    warn_of_negative(task, curvatures)
     for index in pending:
-        curvature = found[index]
+        curvature = curvatures[index]
         squared = task.squared_errors(task.profile.matrices[index])
         scale = half / (task.profile.matrices[index].elements if curvature.quantity.startswith("trace") else 1)
         yield (
@@ -78,34 +89,34 @@ def priced_by(
         )
 
 
-def warn_of_negative(task: ScoringTask, found: Mapping[int, MatrixCurvature]) -> None:
-    """Say which matrices' curvature is negative beyond its standard error: Q-BERT's finding on SQuAD."""
-    names = [c.module for c in found.values() if c.value < -2 * c.std_error]
+def warn_of_negative(task: ScoringTask, curvatures: Mapping[int, MatrixCurvature]) -> None:
+    """Warn of matrices whose curvature is negative beyond its standard error, as Q-BERT found on SQuAD."""
+    names = [c.module for c in curvatures.values() if c.value < -2 * c.std_error]
     if names:
-        say_negative(task, next(iter(found.values())).quantity, names, f"{len(found)} matrices")
+        say_negative(task, next(iter(curvatures.values())).quantity, names, f"{len(curvatures)} matrices")
 
 
 def say_negative(task: ScoringTask, quantity: str, names: Sequence[str], of: str) -> None:
-    """Warn that a curvature is negative at some parts of the model."""
+    """Add a warning that the curvature is negative in some parts of the model."""
     task.warnings.append(
         f"negative {quantity} at {len(names)} of {of} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): the "
-        "model has not converged on this loss; their size is used, their sign is kept in the table. See 'qbert-opt "
+        "model has not converged on this loss. Scores use the magnitude; the sign is kept in the table. See 'qbert-opt "
         "diagnose'."
     )
 
 
 def spread(values: Sequence[float]) -> float:
-    """Standard error of the mean of independent values."""
+    """Return the standard error of the mean of independent values."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def omega(eigenvalues: Sequence[float]) -> float:
-    """Q-BERT's Ω of eigenvalues over slices: |mean| + standard deviation."""
+    """Return Q-BERT's Ω of eigenvalues over slices: |mean| + standard deviation."""
     return abs(float(np.mean(eigenvalues))) + float(np.std(eigenvalues))
 
 
 def omega_error(eigenvalues: Sequence[float]) -> float:
-    """Standard error of Ω over independent slices, by the jackknife."""
+    """Return the jackknife standard error of Ω over independent slices."""
     count = len(eigenvalues)
     without = [omega([*eigenvalues[:k], *eigenvalues[k + 1 :]]) for k in range(count)]
     return float(((count - 1) * np.var(without)) ** 0.5)

@@ -1,4 +1,4 @@
-"""The loss near a model: along two eigenvectors, and along the direction in which it curves downward most."""
+"""The loss near a model: along two eigenvectors, and along the direction of most negative curvature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..curvature.hessian import EigenPair
 from ..runtime.resumable import Jobs
 from .diagnosis import Descent, Surface
 
-RISE_NATS = 1.0  # points reach as far as second order says that the loss changes by this much
+RISE_NATS = 1.0  # points extend to where the second-order change of the loss is this large
 DESCENT, DESCENT_POINTS = "descent", 17
 
 
@@ -23,13 +23,13 @@ def line_keys(points: int) -> list[str]:
 
 
 class Walk:
-    """Moves the weights to other places, asks for the loss there, and goes back."""
+    """Moves the weights, evaluates the loss there, and restores them."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], loss: Callable[[], float], tell: Callable[[], None]) -> None:
         self.parameters, self._loss, self._tell = parameters, loss, tell
 
     def loss_at(self, distances: Sequence[float], pairs: Sequence[EigenPair]) -> float:
-        """Loss of the model moved by these distances along these directions; its weights come back bit by bit."""
+        """Return the loss at these distances along these directions; the weights are restored exactly."""
         step = sum(distance * pair.vector for distance, pair in zip(distances, pairs, strict=True))
         parts = torch.from_numpy(step).split([p.numel() for p in self.parameters])
         before = [p.detach().clone() for p in self.parameters]
@@ -44,7 +44,7 @@ class Walk:
             self._tell()
 
     def distances(self, curvature: float, points: int) -> tuple[float, ...]:
-        """Up to where second order changes the loss by `RISE_NATS`, at most the weights' own length."""
+        """Return distances up to a second-order change of `RISE_NATS`, at most the norm of the weights."""
         length = float(sum(p.detach().double().square().sum() for p in self.parameters)) ** 0.5
         reach = min(length, (2 * RISE_NATS / max(abs(curvature), 1e-300)) ** 0.5)
         half = points // 2
@@ -54,7 +54,7 @@ class Walk:
 def surface_of(
     jobs: Jobs, walk: Walk, pairs: tuple[EigenPair, EigenPair], gradient: NDArray[np.float64], points: int
 ) -> Surface:
-    """Loss at points along two eigenvectors; each line of points is a job."""
+    """Return the loss on a grid along two eigenvectors; each line of the grid is a job."""
     first, second = (walk.distances(pair.value, points) for pair in pairs)
 
     def line(key: str) -> list[float]:
@@ -69,7 +69,7 @@ def surface_of(
 
 
 def descent_of(jobs: Jobs, walk: Walk, down: EigenPair | None) -> Descent | None:
-    """Loss along the direction of least curvature."""
+    """Return the loss along the direction of most negative curvature; None without such a direction."""
 
     def line(_key: str) -> list[float]:
         if down is None:

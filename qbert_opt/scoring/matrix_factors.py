@@ -1,4 +1,4 @@
-"""Gauss-Newton factors of every matrix within the memory limit: one pass where there is room, several where not."""
+"""Gauss-Newton factors of every matrix within the memory limit, in one pass or several."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EIGENVALUE = "top eigenvalue of the Gauss-Newton matrix"
 
 
 def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[tuple[int, list[Part]]]:
-    """Give each pending matrix its samples, in parts that fit into memory.
+    """Yield the factors of each pending matrix, in parts that fit into memory.
 
-    Matrices are taken in groups whose factors fit together; each group costs one pass over the text. A matrix that
-    does not fit alone comes in several parts, and each part is computed anew when it is called for.
+    Matrices are processed in groups whose factors fit together; each group costs one pass over the text. A matrix whose
+    factors do not fit on their own is split into parts, and each part is recomputed whenever it is called.
     """
     if not pending:
         return
@@ -41,8 +41,8 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
         task.note(f"factor pass over {len(group)} matrices")
         factors = _pass(task, task.batches, names, plan)
         for index, name in zip(group, names, strict=True):
-            kept = factors.pop(name)
-            yield index, [lambda kept=kept: kept]  # type: ignore[misc]
+            samples = factors.pop(name)
+            yield index, [lambda samples=samples: samples]  # type: ignore[misc]
 
 
 def sampled_estimates(
@@ -52,15 +52,15 @@ def sampled_estimates(
     losses: Callable[[Sequence[SampleFactors], torch.Tensor, int], list[torch.Tensor]],
     watched: Mapping[str, Figure] = {},
 ) -> Iterator[tuple[int, Estimate]]:
-    """Score each pending matrix by the mean over samples of a loss that is known per sample.
+    """Score each pending matrix by the mean of a per-sample loss.
 
     Args:
-        task: what to score.
-        pending: indices of matrices.
-        plan: what is back-propagated; its seed is the task's.
-        losses: from samples, ΔW `[choices, rows, columns]` and the bytes it may use, float64 `[samples, choices]`; a
-            second one where the first is softened, see `Estimate`.
-        watched: some of `figures`, to be measured of the same factors.
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+        plan: how the output Hessian is factored; its seed is replaced by the task's.
+        losses: function of samples, ΔW `[choices, rows, columns]` and the bytes it may use; returns float64 `[samples,
+            choices]`, and a second array if the first is softened, see `Estimate`.
+        watched: some of `figures`, to be computed from the same factors.
     """
     for index, parts in factor_parts(task, pending, plan):
         columns: list[list[torch.Tensor]] = []
@@ -68,20 +68,20 @@ def sampled_estimates(
             value = measure([_sharpened(part) for part in parts])
             task.jobs.add(f"{quantity} {index}", [value.value, value.std_error])
         for errors in task.perturbations(task.profile.matrices[index]):
-            found: list[list[torch.Tensor]] = []
+            losses_of_parts: list[list[torch.Tensor]] = []
             numbers: list[int] = []
             for part in parts:
                 samples = part()
                 numbers.extend(sample.index for sample in samples)
-                found.append(losses(samples, errors, task.shares.jacobians))
+                losses_of_parts.append(losses(samples, errors, task.shares.jacobians))
                 del samples
             order = torch.tensor(numbers).argsort()
-            columns.append([torch.cat(kind).cpu()[order] for kind in zip(*found, strict=True)])
+            columns.append([torch.cat(kind).cpu()[order] for kind in zip(*losses_of_parts, strict=True)])
         yield index, Estimate.over(*(torch.cat(kind, 1) for kind in zip(*columns, strict=True)))
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:
-    """What factors at temperature 1 say of a matrix, exact for these texts where all columns are back-propagated."""
+    """Return curvatures from factors at temperature 1, exact for these texts if all columns are back-propagated."""
     return {
         TRACE: lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
         EIGENVALUE: lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
@@ -89,23 +89,23 @@ def figures(task: ScoringTask) -> dict[str, Figure]:
 
 
 def curvature_of_factors(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
-    """Measure a figure of every matrix from its factors at temperature 1, by index of the matrix.
+    """Compute a curvature of every matrix from its factors at temperature 1, by index of the matrix.
 
     Args:
-        task: what to score.
-        quantity: which of `figures`.
+        task: model and scoring texts.
+        quantity: a key of `figures`.
     """
     keys = _keys(task, quantity)
     costs = [float(matrix.elements) for matrix in task.profile.matrices]
     mine = [int(key.split()[-1]) for key in task.jobs.pending(keys, costs)]
     for index, parts in factor_parts(task, mine, EXACT):
-        found = figures(task)[quantity](parts)
-        task.jobs.add(keys[index], [found.value, found.std_error])
+        curvature = figures(task)[quantity](parts)
+        task.jobs.add(keys[index], [curvature.value, curvature.std_error])
     return gathered(task, quantity)
 
 
 def gathered(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
-    """Return a figure of every matrix, whichever process measured it."""
+    """Return a curvature of every matrix, whichever process computed it."""
     rows = zip(task.profile.matrices, task.jobs.gather(_keys(task, quantity)).values(), strict=True)
     return {
         index: MatrixCurvature(module=matrix.module, quantity=quantity, value=row[0], std_error=row[1])
@@ -137,7 +137,7 @@ def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iter
 
 
 def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
-    """Cut the batches so that one matrix' factors of each part fit."""
+    """Split the batches so that one matrix's factors fit into memory for each part."""
     matrix = task.profile.matrices[group[0]]
     chunks: list[list[TokenBatch]] = [[]]
     used = 0
@@ -162,12 +162,12 @@ def _pass(
 
 
 def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, plan: FactorPlan) -> Part:
-    """A part of the samples, weighted as in the whole: losses are means over labelled positions of all texts."""
+    """Return a part of the samples, weighted for a mean over labelled positions of all texts."""
     weight = (rows_per_sample(task.head.kind, chunk) / rows_per_sample(task.head.kind, task.batches)) ** 0.5
 
     def compute() -> Sequence[SampleFactors]:
-        found = _pass(task, chunk, [name], plan)[name]
-        return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in found]
+        samples = _pass(task, chunk, [name], plan)[name]
+        return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in samples]
 
     return compute
 
@@ -177,7 +177,7 @@ def _tokens(batches: Sequence[TokenBatch]) -> int:
 
 
 def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBatch]) -> int:
-    """Tokens of all samples, each as often as it is back-propagated."""
+    """Return the tokens of all samples, counted once per back-propagation."""
     return sum(
         tokens * plan.count(task.head, index)
         for batch in batches
@@ -186,5 +186,5 @@ def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBa
 
 
 def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
-    """Bytes of the inputs of so many tokens and of the gradients of so many, see `factor_tokens`."""
+    """Return the bytes of inputs for `tokens` and of gradients for `back_propagated` tokens, see `factor_tokens`."""
     return 4 * max(1, matrix.uses) * (tokens * matrix.columns + back_propagated * matrix.rows)

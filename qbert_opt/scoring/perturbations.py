@@ -1,4 +1,4 @@
-"""Rounding errors of a model's matrices, as metrics ask for them: one matrix after the other, within a memory limit."""
+"""Quantization errors of a model's matrices, one matrix after another, within a memory limit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from ..runtime.memory_budget import MemoryShares
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
 
-ROUNDING_BYTES = 40  # of each weight and choice: codes, the quantizer's working copies, a second try, the error twice
+ROUNDING_BYTES = 40  # per weight and choice: codes, the quantizer's working copies, a second attempt, the error twice
 
 
 class Perturbations:
-    """Rounding errors of one matrix after the other, a few choices at a time; remembers their squared norms.
+    """Quantization errors of one matrix after another, a few choices at a time; stores their squared norms.
 
-    The quantizer's statistics are made for as many of the wanted matrices as fit into memory.
+    The quantizer's statistics are computed for as many of the expected matrices as fit into memory.
+
+    Attributes:
+        norms: ‖ΔW‖² of each choice, by module.
     """
 
     def __init__(
@@ -34,16 +37,16 @@ class Perturbations:
         self.norms: dict[str, list[float]] = {}
         self._loaded, self._profile, self._method, self._fit = loaded, profile, method, fit
         self._choices, self._shares = choices, shares
-        self._wanted: list[MatrixSpec] = []
+        self._expected: list[MatrixSpec] = []
         self._group: list[MatrixSpec] = []
         self._quantizer: MatrixQuantizer | None = None
 
     def expect(self, matrices: Sequence[MatrixSpec]) -> None:
-        """Say which matrices will be asked for, in which order."""
-        self._wanted = list(matrices)
+        """Announce which matrices will be requested, in which order."""
+        self._expected = list(matrices)
 
     def __call__(self, matrix: MatrixSpec) -> Iterator[torch.Tensor]:
-        """ΔW of one matrix, float32 `[some choices, rows, columns]` at a time."""
+        """Yield ΔW of one matrix, float32 `[some choices, rows, columns]` at a time."""
         quantizer = self._quantizer_of(matrix)
         choices = self._choices[matrix.module]
         needed = ROUNDING_BYTES * matrix.elements
@@ -58,10 +61,10 @@ class Perturbations:
 
     def _quantizer_of(self, matrix: MatrixSpec) -> MatrixQuantizer:
         if self._quantizer is None or matrix not in self._group:
-            self._quantizer = None  # its statistics go before new ones come
-            start = self._wanted.index(matrix)
+            self._quantizer = None  # free its statistics before computing new ones
+            start = self._expected.index(matrix)
             self._group, used = [], 0
-            for following in self._wanted[start:]:
+            for following in self._expected[start:]:
                 used += 4 * following.columns**2
                 if self._group and used > self._shares.statistics:
                     break

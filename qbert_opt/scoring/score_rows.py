@@ -1,4 +1,4 @@
-"""What is kept of a matrix that was scored: one row of numbers, as a finished job; and the scale common to all rows."""
+"""The scores of one matrix as a row of numbers (a finished job), and the scale that is common to all rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..spec.scores import CommonScale
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds
-PRIOR_SPREAD = 0.1  # of the common scale around 1, where the text says nothing
+PRIOR_SPREAD = 0.1  # prior standard deviation of the common scale around 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,13 @@ class ScoredMatrix:
     """Scores of one matrix under its legal choices, float64.
 
     Attributes:
-        value: `[choices]`; `std_error` and `weight_error` alike.
-        folds: `[folds, choices]`; `sharp_folds` alike, or without a fold: see `metrics._task.Estimate`.
-        samples: texts that they are from.
-        effective_samples: texts that carry them.
+        value: scores, `[choices]`.
+        std_error: their standard errors, `[choices]`.
+        weight_error: ‖ΔW‖², `[choices]`.
+        folds: scores on each fold, `[folds, choices]`.
+        sharp_folds: the same at temperature 1, or empty; see `task.Estimate`.
+        samples: number of scored texts.
+        effective_samples: effective sample size.
     """
 
     value: NDArray[np.float64]
@@ -36,7 +39,7 @@ class ScoredMatrix:
 
     @staticmethod
     def of(estimate: Estimate, weight_error: Sequence[float]) -> ScoredMatrix:
-        """Put an estimate beside the squared norms of the rounding errors."""
+        """Combine an estimate with the squared norms of the quantization errors."""
         return ScoredMatrix(
             estimate.value.numpy(),
             estimate.std_error.numpy(),
@@ -48,7 +51,7 @@ class ScoredMatrix:
         )
 
     def row(self) -> list[float]:
-        """One list of numbers; `from_row` reads it back."""
+        """Return everything as one list of numbers; `from_row` reads it back."""
         parts = [self.value, self.std_error, self.weight_error, *self.folds, *self.sharp_folds]
         return [float(self.samples), self.effective_samples, float(len(self.folds)), *np.concatenate(parts).tolist()]
 
@@ -61,37 +64,38 @@ class ScoredMatrix:
 
 
 def common_scale(rows: Sequence[ScoredMatrix]) -> CommonScale | None:
-    """Return the factor that brings softened scores to KL's scale, shrunk towards 1 where the text hardly knows it.
+    """Return the factor that converts softened scores to the scale of KL, shrunk towards 1 if it is uncertain.
 
-    A factor carried by a handful of texts comes out too low more often than not: those that would raise it are rare.
-    Measured plans lie near the softened scores themselves there, so 1 is what it is shrunk towards, by its own variance
-    against `PRIOR_SPREAD` (James and Stein 1961). The stated error holds the whole way that it was shrunk.
+    With a small effective sample size the factor is usually too low, because texts that would raise it are rare. The
+    measured loss of plans is then close to the softened scores themselves, so the factor is shrunk towards 1, by its
+    variance relative to `PRIOR_SPREAD` (James and Stein 1961). The standard error includes the full shrinkage.
 
-    None where the scores are by KL's own curvature already, or all 0.
+    Returns:
+        The factor; None if the scores are at temperature 1 already, or all 0.
     """
-    found = sharp_ratio(rows)
-    if found is None:
+    estimate = sharp_ratio(rows)
+    if estimate is None:
         return None
-    ratio, error = found
+    ratio, error = estimate
     weight = PRIOR_SPREAD**2 / (PRIOR_SPREAD**2 + error**2)
     shrunk = 1 + weight * (ratio - 1)
     return CommonScale(value=shrunk, std_error=((weight * error) ** 2 + (shrunk - ratio) ** 2) ** 0.5)
 
 
 def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
-    """Mean over matrices and choices of the score by KL's own curvature over the softened one; jackknife over folds."""
+    """Return the mean ratio of scores at temperature 1 to softened scores, and its jackknife standard error."""
     if not rows or not all(len(row.sharp_folds) for row in rows):
         return None
-    given = np.concatenate([row.folds for row in rows], axis=1)
+    softened = np.concatenate([row.folds for row in rows], axis=1)
     sharp = np.concatenate([row.sharp_folds for row in rows], axis=1)
-    legal = given.mean(0) > 0
+    legal = softened.mean(0) > 0
     if not legal.any():
         return None
-    given, sharp = given[:, legal], sharp[:, legal]
-    count = len(given)
+    softened, sharp = softened[:, legal], sharp[:, legal]
+    count = len(softened)
     without = [
-        float((np.delete(sharp, k, 0).sum(0) / np.delete(given, k, 0).sum(0).clip(np.finfo(float).tiny)).mean())
+        float((np.delete(sharp, k, 0).sum(0) / np.delete(softened, k, 0).sum(0).clip(np.finfo(float).tiny)).mean())
         for k in range(count)
     ]
     spread = float(np.var(without)) * (count - 1)
-    return float((sharp.mean(0) / given.mean(0)).mean()), spread**0.5
+    return float((sharp.mean(0) / softened.mean(0)).mean()), spread**0.5

@@ -1,4 +1,4 @@
-"""Model and calibration text to a table of scores: every matrix, every choice."""
+"""Score every choice of every matrix of a model on calibration text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .score_rows import ScoredMatrix, common_scale
 from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
-FEW_TEXTS = 20  # fewer carry a mean whose own error is above about a quarter
+FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 
 
 def measure_sensitivity(
@@ -66,36 +66,38 @@ def measure_sensitivity(
 
     Args:
         loaded: the fine-tuned model.
-        data: text like the deployment's that the model was not trained on; labels only where the metric needs them.
-        choices: what to score; all of one quantizer method.
+        data: text like the deployment's that the model was not trained on; labels only if the metric needs them.
+        choices: choices of matrices to score, all of one quantizer.
         metric: name of a file in `metrics/`.
-        plan: sizes and seed of the two disjoint samples of `data`.
-        table_choices: what to score of embedding tables; without any they keep 8 bits.
-        activation_choices: what to score of the matrices' inputs; without any they stay in floats.
-        held_out: text that the model has certainly not seen; with it a warning says whether `data` looks like training
-            text beside it.
-        with_curvature: also give each matrix' trace and top eigenvalue, of the factors that score.
-        memory_limit_bytes: bound on what is held above the model itself.
-        checkpoint: file for finished matrices; an interrupted run goes on from it.
-        processes: those that share the work; every one of them gets the whole table.
-        progress: called with matrices done, matrices in all, and what goes on.
+        plan: sizes and seed of the calibration set and the scoring texts, two disjoint samples of `data`.
+        table_choices: choices of embedding tables to score; if empty, tables keep 8 bits.
+        activation_choices: choices of the matrices' inputs to score; if empty, inputs stay in floating point.
+        held_out: text that the model has certainly not seen; used to warn if `data` looks like training text.
+        with_curvature: also record the trace and top eigenvalue of each matrix's Gauss-Newton matrix.
+        memory_limit_bytes: memory to use in addition to the model itself.
+        checkpoint: progress file, from which an interrupted run resumes.
+        processes: the processes that share the work; each returns the whole table.
+        progress: called with matrices done, number of matrices, and the current step.
+
+    Returns:
+        One score for each matrix and choice, in the table's `loss_unit`.
 
     Raises:
-        UsageError: unknown metric, mixed methods, labels or head missing, a model that is not ready (training mode,
-            half precision), a matrix without a legal choice, a memory limit that is too small.
-        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, a weight that
-            fp16 cannot hold.
+        UsageError: unknown metric, choices of several quantizers, missing labels or head, a model in training mode or
+            half precision, a matrix without a legal choice, or too small a memory limit.
+        InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
+            that exceeds the range of fp16.
     """
     plugin = metric_named(metric)
     method = _only_method(choices)
     if activation_choices and not isinstance(plugin, ScoresActivations):
-        raise UsageError(f"--activation-bits: metric {metric} does not score inputs; directional does.")
+        raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
     if with_curvature and not isinstance(plugin, RecordsCurvature):
-        raise UsageError(f"--curvature: metric {metric} has no factors to take it from; directional has.")
+        raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
     head = loaded.head
     if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
         raise UsageError(
-            f"--metric {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
+            f"`metric` {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
             "Use directional."
         )
     check_ready(loaded)
@@ -106,11 +108,11 @@ def measure_sensitivity(
     check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
-    wanted = plugin.NEEDS_LABELS or head.spec.classifies  # else labels may be of anything
-    targets = read_targets(loaded, scored, batches) if wanted else None
+    uses_labels = plugin.NEEDS_LABELS or head.spec.classifies  # other labels may be of any kind
+    targets = read_targets(loaded, scored, batches) if uses_labels else None
     if plugin.NEEDS_LABELS and targets is None:
         raise UsageError(
-            f"--metric {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
+            f"`metric` {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
@@ -119,11 +121,11 @@ def measure_sensitivity(
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
     provenance = _provenance(loaded, data, plan, (fitted, batches), targets, answers)
     carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
-    del answers  # those of a vocabulary are large
+    del answers  # outputs over a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
-    asked = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest)]
-    parts = [loaded.sha256, data.sha256, *asked, *(c.name for c in choices)]
+    settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest)]
+    parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = overlap_warnings(fitted, batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
@@ -136,7 +138,9 @@ def measure_sensitivity(
     pending = [i for i, name in enumerate(names) if name in mine]
     rounding.expect([profile.matrices[i] for i in pending])
     with unfrozen(loaded.model):
-        for index, estimate in plugin.score(task, pending):  # also when none is pending: it may score whole layers
+        for index, estimate in plugin.score(
+            task, pending
+        ):  # even if none is pending, since a metric may score whole layers
             name = names[index]
             check_estimate(name, estimate)
             jobs.add(name, ScoredMatrix.of(estimate, rounding.norms[name]).row())
@@ -194,7 +198,7 @@ def _activations(
 def _only_method(choices: Sequence[Choice]) -> str:
     methods = sorted({c.method for c in choices})
     if len(methods) != 1:
-        raise UsageError(f"choices mix the quantizer methods {', '.join(methods) or 'none'}; score one at a time.")
+        raise UsageError(f"choices of several quantizers: {', '.join(methods) or 'none'}; score one at a time.")
     return methods[0]
 
 
@@ -211,27 +215,27 @@ def _masks(matrix: MatrixSpec, choices: Sequence[Choice], heads: int) -> dict[st
 def _allowed(
     profile: ModelProfile, choices: Sequence[Choice], masks: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[Choice]]:
-    """Choices of each matrix that are not masked.
+    """Return the choices of each matrix that are not masked.
 
     Raises:
         UsageError: a matrix has none.
     """
-    found = {m.module: [c for c in choices if c.name not in masks[m.module]] for m in profile.matrices}
-    for module, left in found.items():
+    allowed = {m.module: [c for c in choices if c.name not in masks[m.module]] for m in profile.matrices}
+    for module, left in allowed.items():
         if not left:
             raise UsageError(f"{module}: no choice is left: {next(iter(masks[module].values()))}")
-    return found
+    return allowed
 
 
 def _column(
-    found: Sequence[np.ndarray],
+    arrays: Sequence[np.ndarray],
     profile: ModelProfile,
     choices: Sequence[Choice],
     masks: Mapping[str, Mapping[str, str]],
 ) -> Rows:
-    """One array of the table: None where a choice is masked."""
+    """Return one array of the table, with None for masked choices."""
     table = []
-    for row, matrix in zip(found, profile.matrices, strict=True):
+    for row, matrix in zip(arrays, profile.matrices, strict=True):
         values = iter(row.tolist())
         table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
     return tuple(table)
@@ -243,25 +247,25 @@ def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: Labele
 
 
 def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
-    """Matrices on which the loss does not depend: every choice scores 0 although it has an error."""
+    """Warn of matrices that the loss does not depend on: every choice scores 0 although it has an error."""
     still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
     return [
-        f"{name}: gets no gradient: the outputs do not depend on it on this text; it is scored 0." for name in still
+        f"{name}: gets no gradient: the outputs on this text do not depend on it; its scores are 0." for name in still
     ]
 
 
 def _effective(rows: Sequence[ScoredMatrix]) -> float | None:
-    found = [row.effective_samples for row in rows if row.effective_samples > 0]
-    return float(np.median(found)) if found else None
+    sizes = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(sizes)) if sizes else None
 
 
 def _carried(rows: Sequence[ScoredMatrix]) -> list[str]:
-    """Say when a handful of texts carry the scores: a confident model loses next to nothing on most texts."""
+    """Warn of a small effective sample size: on most texts a confident model has almost no loss."""
     effective, samples = _effective(rows), max(row.samples for row in rows)
     if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
         return []
     return [
-        f"{effective:.0f} of {samples} scoring texts carry these scores (the model is sure of the others): "
+        f"effective sample size {effective:.0f} of {samples} scoring texts (the model is confident on the others): "
         "predicted losses are rough. Score more text."
     ]
 
@@ -278,7 +282,7 @@ def _provenance(
     targets: Targets | None,
     outputs: Outputs,
 ) -> Provenance:
-    """Say where scores come from; `both` are the texts that fit the quantizer and those that score."""
+    """Return the origin of the scores; `both` are the calibration set and the scoring texts."""
     fitted, scored = both
     spec, accuracy, confidence = loaded.head.spec, None, None
     if targets is not None and spec.classifies:

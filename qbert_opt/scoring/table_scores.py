@@ -1,14 +1,13 @@
-"""The directional form for embedding tables: the input is a row number, so that Σ_t gᵀ ΔW a becomes Σ_t g_tᵀ Δ[id_t].
+"""The directional metric for embedding tables: the input is a row number, so Σ_t gᵀ ΔW a becomes Σ_t g_tᵀ Δ[id_t].
 
-Only rows that a text reads move its loss, and nothing as large as a table is formed: the rounding errors of the rows
-read are gathered, one choice at a time.
+Only rows that occur in a text affect its loss. Their quantization errors are gathered, one choice at a time, so that
+nothing as large as a table is formed.
 
-**Rows that the scoring text never reads.** ΔW does not depend on the scoring text and a table gets one choice as a
-whole, so the mean over texts like the deployment's is unbiased for deployment: words that are rare there are as rare
-here, and whether the very same ones come makes it scatter, not lean. That holds no longer when the deployment's words
-differ. So the same texts are scored a second time with each row that was read once replaced by a random row that was
-never read (by Good-Turing these reads are as frequent as new rows in new text); `unseen_factor` is how much the score
-changes by it.
+**Rows that never occur in the scoring texts.** ΔW does not depend on the scoring texts, and a table has one choice as a
+whole, so the mean over texts like the deployment's is unbiased: rare words are equally rare in both, and which of them
+occur adds variance but no bias. This does not hold if the deployment's vocabulary differs. The same texts are therefore
+scored a second time with each row that occurs once replaced by a random row that never occurs (by Good-Turing, these
+are as frequent as new rows in new text); `unseen_factor` is the resulting ratio of scores.
 """
 
 from __future__ import annotations
@@ -29,19 +28,22 @@ from .matrix_factors import factor_tokens
 from .task import Estimate, ScoringTask
 
 CONTAINS = "rounding embedding tables, each alone"
-MAX_ERROR_ROWS = 1 << 11  # rows whose rounding error is measured at a time: a few tens of MiB, in cache
+MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens of MiB
 
 
 def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan) -> TableScores | None:
-    """Score every choice of every table that is read row by row; None where there is none.
+    """Score every choice of every table that is read row by row.
 
-    Tables read otherwise (relative positions, once per pair of tokens) are small and keep 8 bits; so do tables that an
-    output layer shares, whose rounding acts on the outputs in a second way that this form does not have.
+    Other tables (relative positions, read once per pair of tokens) are small and keep 8 bits. So do tables shared with
+    an output layer, whose rounding also affects the outputs directly, which this metric does not include.
 
     Args:
-        task: model and texts.
-        choices: of the tables, all of one method.
-        plan: what is back-propagated; its seed is the task's.
+        task: model and scoring texts.
+        choices: choices of the tables, all of one quantizer.
+        plan: how the output Hessian is factored; its seed is replaced by the task's.
+
+    Returns:
+        Scores of shape [tables, choices]; None if there is nothing to score.
     """
     tied = {spec.tied_to for spec in task.profile.head}
     tables = [table for table in task.profile.tables if table.reads_per_token > 0 and table.module not in tied]
@@ -54,11 +56,11 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     for group in _groups(task, tables, plan):
         task.note(f"factor pass over {len(group)} embedding tables")
         names = [table.module for table in group]
-        found = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
+        factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
         for table in group:
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
-            losses, share, reads, factor = row_losses(found.pop(table.module), weight, legal, generator)
+            losses, share, reads, factor = row_losses(factors.pop(table.module), weight, legal, generator)
             estimate = Estimate.over(losses.cpu())
             arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
             columns = [c.name not in masks[table.module] for c in choices]
@@ -83,13 +85,17 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
 def row_losses(
     samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice], generator: torch.Generator
 ) -> tuple[torch.Tensor, float, float, float]:
-    """Return losses float64 `[N, choices]`, share of rows unread, share of reads of rows read once, unseen factor.
+    """Compute the loss of each text under each choice of a table, and how much unseen rows matter.
 
     Args:
-        samples: factors of N texts; `inputs` are the rows read, `[T, 1]`.
+        samples: factors of N texts; `inputs` are row numbers, `[T, 1]`.
         weight: the table, float32 `[rows, columns]`.
-        choices: what to score.
-        generator: draws the rows that stand for unseen ones.
+        choices: to score.
+        generator: draws the rows that replace rows occurring once.
+
+    Returns:
+        Losses, float64 `[N, choices]`; share of the table's rows that never occur; share of reads whose row occurs
+        once; and the ratio of scores with such rows replaced by unseen ones.
     """
     ids = torch.cat([sample.inputs[:, 0].long() for sample in samples])
     counts = torch.bincount(ids, minlength=len(weight))
@@ -110,7 +116,7 @@ def _losses(
 ) -> torch.Tensor:
     """½ Σ_f (Σ_t g_tᵀ Δ[id_t])² of each text and choice, float64 `[N, choices]`."""
     read, place = ids.unique(return_inverse=True)
-    kept = weight[read]
+    rows = weight[read]
     lengths = [len(sample.inputs) for sample in samples]
     gradients = torch.cat([sample.gradients.flatten(0, 1) for sample in samples])  # [ΣFT, columns]
     factors = [len(sample.gradients) for sample in samples]
@@ -120,8 +126,8 @@ def _losses(
     spans = [length for length, f in zip(lengths, factors, strict=True) for _ in range(f)]
     factor_of = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(spans)).to(ids.device)
     columns = []
-    for quantized in quantize_rows(kept, choices):
-        error = (quantized.dequantize() - kept)[place[token_of]]
+    for quantized in quantize_rows(rows, choices):
+        error = (quantized.dequantize() - rows)[place[token_of]]
         per_token = (gradients * error).sum(-1, dtype=torch.float64)
         sums = per_token.new_zeros(len(spans)).index_add_(0, factor_of, per_token)
         columns.append(sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2)
@@ -138,13 +144,13 @@ def _squared_errors(weight: torch.Tensor, choices: Sequence[Choice]) -> list[flo
 
 
 def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:
-    """One row of the table: None where a choice is masked."""
-    found = iter(values)
-    return tuple(float(next(found)) if is_legal else None for is_legal in legal)
+    """Return one row of the table, with None for masked choices."""
+    remaining = iter(values)
+    return tuple(float(next(remaining)) if is_legal else None for is_legal in legal)
 
 
 def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) -> list[list[TableSpec]]:
-    """All tables in one factor pass where their factors fit, else one after the other."""
+    """Group all tables into one factor pass if their factors fit into memory, else take one at a time."""
     size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
     return [list(tables)] if size <= task.shares.factors else [[table] for table in tables]
 

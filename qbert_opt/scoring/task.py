@@ -1,4 +1,4 @@
-"""What every metric is given, and what it gives back."""
+"""The interface of metrics: the scoring task that they are given and the estimates that they return."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Estimate:
     """Scores of one matrix under its choices.
 
     Attributes:
-        value: float64 `[choices]`.
-        std_error: float64 `[choices]`, over samples or slices.
-        samples: texts that the estimate is from; 0 when it looks at no text.
-        folds: float64 `[folds, choices]`, the value on each of a few equal parts of the text; no fold where there are
-            too few samples, or where the value is no mean over samples.
-        sharp_folds: the same for KL's own curvature, where `value` is of a softened one; else no fold.
-        effective_samples: Kish's (Σ loss)² / Σ loss², in the median of the choices: how many texts carry the value.
+        value: scores, float64 `[choices]`.
+        std_error: their standard errors over samples or slices, float64 `[choices]`.
+        samples: number of scored texts; 0 for data-free scores.
+        folds: scores on each of a few equal folds of the texts, float64 `[folds, choices]`; empty if there are too few
+            samples, or if the score is not a mean over samples.
+        sharp_folds: the same at temperature 1, if `value` is softened; else empty.
+        effective_samples: Kish's effective sample size (Σ loss)² / Σ loss², median over choices.
     """
 
     value: torch.Tensor
@@ -47,15 +47,15 @@ class Estimate:
 
     @staticmethod
     def over(losses: torch.Tensor, sharp: torch.Tensor | None = None) -> Estimate:
-        """Mean and standard error of independent samples, and the mean of every eighth.
+        """Return mean and standard error over independent samples, and the means of eight folds.
 
         Args:
             losses: float64 `[N, choices]`, in order of the samples.
-            sharp: the same by KL's own curvature, where `losses` are by a softened one.
+            sharp: the same at temperature 1, if `losses` are softened.
         """
-        carried = losses if sharp is None else sharp
-        squares = carried.square().sum(0)
-        effective = torch.where(squares > 0, carried.sum(0).square() / squares, 0.0)
+        unsoftened = losses if sharp is None else sharp
+        squares = unsoftened.square().sum(0)
+        effective = torch.where(squares > 0, unsoftened.sum(0).square() / squares, 0.0)
         return Estimate(
             losses.mean(0),
             losses.std(0) / len(losses) ** 0.5,
@@ -67,7 +67,7 @@ class Estimate:
 
 
 def fold_means(losses: torch.Tensor) -> torch.Tensor:
-    """Mean over every eighth sample from each start, `[8, choices]`; no row where a fold would have under two."""
+    """Return the means of eight interleaved folds, `[8, choices]`; empty if a fold has fewer than two samples."""
     if len(losses) < NUM_FOLDS * MIN_FOLD_SAMPLES or not losses.shape[1]:
         return losses[:0]
     return torch.stack([losses[start::NUM_FOLDS].mean(0) for start in range(NUM_FOLDS)])
@@ -75,25 +75,25 @@ def fold_means(losses: torch.Tensor) -> torch.Tensor:
 
 @dataclass(slots=True)
 class ScoringTask:
-    """A model, the text that scores, and the rounding errors to be scored.
+    """A model, the scoring texts, and the quantization errors to score.
 
     Attributes:
         model: in evaluation mode.
         profile: its shapes.
-        batches: scoring samples.
-        targets: the right answers, or None when the data has none.
-        perturbations: gives ΔW of one matrix under its choices, a few choices at a time, float32 `[choices, rows,
-            columns]`; the parts together are all choices in order.
-        shares: what a metric may keep at a time.
-        seed: of every random draw.
-        jobs: work to be shared between processes and not repeated after an interruption.
-        note: called with what goes on.
+        batches: scoring texts.
+        targets: their labels; None if the data has none.
+        perturbations: yields ΔW of one matrix under its choices, a few choices at a time, float32 `[choices, rows,
+            columns]`; together these are all choices in order.
+        shares: memory that a metric may use.
+        seed: of all random draws.
+        jobs: work that is shared between processes and not repeated after an interruption.
+        note: called with the current step.
         block_sensitivity: filled by metrics that score encoder layers.
-        carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all.
-        with_curvature: the metric shall also fill `curvature`, if it can.
-        given_head: how the model's answers are read; by its class when None.
-        curvature: filled by metrics that know a curvature of each matrix.
-        warnings: filled with what the user should know about the scores.
+        curvature: filled by metrics that compute a curvature of each matrix.
+        warnings: filled with warnings for the user of the scores.
+        given_head: how the model's outputs are read; determined by the model's class if None.
+        carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all samples.
+        with_curvature: whether the metric should also fill `curvature`.
     """
 
     model: nn.Module
@@ -114,32 +114,36 @@ class ScoringTask:
 
     @property
     def head(self) -> Head:
-        """How the model's answers are read."""
+        """How the model's outputs are read."""
         return self.given_head or head_of(self.model)
 
     @property
     def num_samples(self) -> int:
-        """Texts that score."""
+        """Number of scoring texts."""
         return sum(len(batch.indices) for batch in self.batches)
 
     def right_answers(self) -> Targets:
-        """The right answers, for metrics whose loss is the training loss."""
+        """Return the labels, for metrics whose loss is the training loss.
+
+        Raises:
+            ValueError: there are none.
+        """
         if self.targets is None:
             raise ValueError("this metric needs labels: its Hessian is that of the training loss")
         return self.targets
 
     def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
-        """‖ΔW‖² of each choice, float64 `[choices]`."""
+        """Return ‖ΔW‖² of each choice, float64 `[choices]`."""
         return torch.cat([errors.flatten(1).double().square().sum(1) for errors in self.perturbations(matrix)])
 
 
 class Metric(Protocol):
-    """An estimator of the loss that a choice costs: one file of `scoring/metrics`.
+    """An estimator of the loss of a choice: one file of `scoring/metrics`.
 
     Attributes:
         LOSS_UNIT: unit of its scores.
-        CONTAINS: which roundings its scores contain, for the report.
-        NEEDS_LABELS: whether it differentiates the labelled training loss.
+        CONTAINS: what its scores include, for the report.
+        NEEDS_LABELS: whether it needs the labelled training loss.
     """
 
     LOSS_UNIT: str
@@ -153,27 +157,27 @@ class Metric(Protocol):
 
 @runtime_checkable
 class ScoresTables(Protocol):
-    """A metric that scores embedding tables too."""
+    """A metric that can also score embedding tables."""
 
     def score_tables(self, task: ScoringTask, choices: Sequence[Choice], /) -> TableScores | None:
-        """Score each table under each choice; None where the model has none."""
+        """Score each table under each choice; None if the model has no table to score."""
         ...
 
 
 @runtime_checkable
 class ScoresActivations(Protocol):
-    """A metric that scores rounded inputs of matrices too."""
+    """A metric that can also score rounded inputs of matrices."""
 
     def score_activations(
         self, task: ScoringTask, batches: Sequence[TokenBatch], choices: Sequence[ActivationChoice], /
     ) -> ActivationScores | None:
-        """Score each input under each choice, its ranges found on `batches`."""
+        """Score each input under each choice, with static ranges from `batches`."""
         ...
 
 
 @runtime_checkable
 class RecordsCurvature(Protocol):
-    """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix beside its scores."""
+    """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix along with its scores."""
 
     GIVES_CURVATURE: bool
 

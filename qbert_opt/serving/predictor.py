@@ -103,7 +103,7 @@ class Predictor:
     def _open_exported(self, folder: Path, name: str | None, threads: int | None) -> None:
         record = read_record(folder)
         if name is not None and name != record.engine:
-            raise UsageError(f"--engine {name}: {folder} was exported to {record.engine}. Export it for {name} too.")
+            raise UsageError(f"`engine` {name}: {folder} was exported to {record.engine}. Export it for {name} too.")
         self.session = open_exported(folder, record, threads)
         self.folder, self.stored_bytes = folder, record.exported_bytes
         self._tokenizer = _tokenizer(folder)

@@ -100,7 +100,7 @@ def wanted_activations(
         UsageError: another width or scheme, or nothing of it was scored.
     """
     if ranges not in (None, "token", "tensor"):
-        raise UsageError(f"--activation-ranges {ranges}: legal: token, tensor.")
+        raise UsageError(f"`activation_ranges` {ranges}: legal: token, tensor.")
     asked = None if bits is None else parse_activation_bits(bits)
     if asked == ():
         return ()
@@ -109,7 +109,7 @@ def wanted_activations(
     found = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
     if not found and (asked or ranges):
         names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
-        raise UsageError(f"{'--activation-bits' if asked else '--activation-ranges'}: not scored. Scored: {names}.")
+        raise UsageError(f"{'`activation_bits`' if asked else '`activation_ranges`'}: not scored. Scored: {names}.")
     return found
 
 

@@ -175,7 +175,7 @@ def parse_groupings(text: str) -> tuple[str, ...]:
         named = size in ("heads", "each") and axis == "rows"
         if axis not in ("rows", "columns") or not (named or (size.isdigit() and int(size) > 0)):
             raise UsageError(
-                f"--groupings {text}: {part!r} is no grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
+                f"`groupings` {text}: {part!r} is no grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
             )
         groupings.append(part)
     return tuple(dict.fromkeys(groupings))
@@ -190,7 +190,7 @@ def parse_forms(text: str) -> tuple[Form, ...]:
     parts = [p.strip() for p in text.split(",")]
     for part in parts:
         if part not in FORMS:
-            raise UsageError(f"--forms {text}: {part!r} is no form. Legal: {', '.join(FORMS)}.")
+            raise UsageError(f"`forms` {text}: {part!r} is no form. Legal: {', '.join(FORMS)}.")
     return tuple(f for f in FORMS if f in parts)
 
 

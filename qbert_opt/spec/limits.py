@@ -176,7 +176,7 @@ def measured(report: CostReport | None, measure: str) -> float:
         UsageError: there is no report, because there is no device.
     """
     if report is None:
-        raise UsageError(f"a limit on {measure} needs --device.")
+        raise UsageError(f"a limit on {measure} needs `device`.")
     names = {"bandwidth_bytes_per_s": "dram_bandwidth_bytes_per_s"}
     return float(getattr(report, names.get(measure, measure)))
 
@@ -219,22 +219,24 @@ def check_rate(inferences_per_s: float | None) -> None:
         UsageError: zero or less.
     """
     if inferences_per_s is not None and inferences_per_s <= 0:
-        raise UsageError(f"--rate {inferences_per_s:g}: must be more than 0 inferences per second.")
+        raise UsageError(f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 inferences per second.")
 
 
 def _check_needs(limits: Limits, device: Device | None) -> None:
     check_rate(limits.inferences_per_s)
     needs_device = {
-        "--max-latency": limits.latency_s,
-        "--max-memory": limits.memory_bytes,
-        "--max-dram-bytes": limits.dram_bytes,
-        "--max-bandwidth": limits.bandwidth_bytes_per_s,
-        "--max-energy": limits.energy_j,
-        "--max-scratchpad": limits.scratchpad_bytes,
-        "--max-bops": limits.bops,
+        "`latency_s`": limits.latency_s,
+        "`memory_bytes`": limits.memory_bytes,
+        "`dram_bytes`": limits.dram_bytes,
+        "`bandwidth_bytes_per_s`": limits.bandwidth_bytes_per_s,
+        "`energy_j`": limits.energy_j,
+        "`scratchpad_bytes`": limits.scratchpad_bytes,
+        "`bops`": limits.bops,
     }
     for flag, value in needs_device.items():
         if value is not None and device is None:
-            raise UsageError(f"{flag}: needs --device to be priced on. Give one, for example --device car-soc.")
+            raise UsageError(f"{flag}: needs `device` to be priced on. Give one, for example `device` car-soc.")
     if limits.bandwidth_bytes_per_s is not None and limits.inferences_per_s is None:
-        raise UsageError("--max-bandwidth: needs --rate, the inferences per second that the bandwidth is for.")
+        raise UsageError(
+            "`bandwidth_bytes_per_s`: needs `inferences_per_s`, the inferences per second that the bandwidth is for."
+        )

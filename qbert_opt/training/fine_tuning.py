@@ -15,8 +15,9 @@ from transformers import AutoConfig
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
+from ..models.folder_files import read_model_files
 from ..models.heads import KINDS
-from ..models.loading import AUTO_CLASSES, LoadedModel, check_is_model, load_tokenizer, quiet_transformers, tokenized
+from ..models.loading import AUTO_CLASSES, LoadedModel, load_tokenizer, quiet_transformers, tokenized
 from ..models.outputs import OutputKind, answers, head_of
 from ..models.samples import NONE
 from ..models.targets import read_targets
@@ -55,7 +56,7 @@ def fine_tune(
         UsageError: another kind.
         ValueError: `data` has no labels.
     """
-    check_is_model(encoder)
+    source = read_model_files(encoder).folder
     check_folder(Path(output))  # before the work
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
@@ -65,16 +66,17 @@ def fine_tune(
     quiet_transformers()
     torch.manual_seed(seed)
     model = AUTO_CLASSES[kind].from_pretrained(
-        encoder,
+        source,
+        local_files_only=True,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
         use_safetensors=True,
         dtype=torch.float32,
     )
-    config = AutoConfig.from_pretrained(encoder)
+    config = AutoConfig.from_pretrained(source, local_files_only=True)
     config.architectures = [type(model).__name__]
-    tokenizer = load_tokenizer(encoder, config)
+    tokenizer = load_tokenizer(source, config)
     loaded = LoadedModel(str(encoder), model, tokenizer, "")
     batches = tokenized(loaded, data.texts, batch_size=batch_size)
     targets = read_targets(loaded, data, batches)

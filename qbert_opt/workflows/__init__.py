@@ -1,1 +1,1 @@
-"""A plan and a model to a quantized model that is written, exported, run and measured."""
+"""Workflows: score, solve, quantize, recover, export, verify and refine, for Python and the command line alike."""

@@ -1,4 +1,4 @@
-"""Plans to other tools and back: what cannot be carried over is named and priced, never dropped in silence."""
+"""Convert plans to other tools' configs and back; what a tool cannot represent is reported with its cost."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a plan costs as another tool stores it, by our scores.
+    """Predicted loss of a plan as another tool stores it.
 
     Attributes:
-        planned_loss: of the plan as it was made.
-        carried_loss: of the nearest choices that the tool runs, still rounded by our method.
-        stand_ins: choices that were not scored -> the scored choice whose loss was taken, with how often.
+        planned_loss: sum of scores of the plan.
+        carried_loss: the same with the tool's nearest choices, rounded by our quantizer.
+        stand_ins: (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
     """
 
     planned_loss: float
@@ -55,13 +55,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A plan in another tool's words.
+    """A plan as another tool's config.
 
     Attributes:
         tool: the tool's module.
         text: the config.
-        carried: what became of each matrix.
-        planned_bytes: of the encoder's matrices as planned; `tool_bytes` as the tool stores them.
+        carried: how the tool stores each matrix.
+        planned_bytes: size of the encoder's matrices as planned.
+        tool_bytes: their size as the tool stores them.
     """
 
     tool: ConfigTool
@@ -72,23 +73,26 @@ class Export:
 
     @property
     def changes(self) -> Counter[str]:
-        """What was not carried over, in words, with how many matrices each concerns."""
+        """Descriptions of the differences to the plan, with the number of matrices affected."""
         return Counter(change for item in self.carried for change in _changes(item))
 
 
 def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
-    """Say a plan in a tool's words, each matrix by the offer nearest to its choice.
+    """Convert a plan to a tool's config, with the tool's nearest format for each matrix.
 
     Args:
         plan: the plan.
-        tool: a module of `exporters/`.
-        suffix: ending of the file to be; decides between a tool's formats.
+        tool: a module of `configs/tools`.
+        suffix: file extension, which selects one of the tool's formats.
+
+    Returns:
+        The config, and how the tool stores each matrix.
 
     Raises:
-        UsageError: an ending that the tool does not read, or a matrix that it cannot store at all.
+        UsageError: the tool does not read this file extension, or cannot store a matrix at all.
     """
     if suffix not in tool.SUFFIXES:
-        raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the ending {suffix!r}.")
+        raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
     heads = plan.profile.heads
     carried = []
     for matrix in plan.matrices:
@@ -109,20 +113,25 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
 
 
 def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
-    """Price what a tool will run by our scores.
+    """Return the predicted loss of a plan as a tool stores it.
+
+    Args:
+        export: the converted plan.
+        plan: the plan.
+        scores: the table that the plan was solved from.
 
     Raises:
-        InputFileError: the scores are of another model.
+        InputFileError: the scores are for another model.
     """
     _check_same_model(plan, scores)
     values, stand_ins, loss = scores.values(), Counter[tuple[str, str]](), []
     for row, item in enumerate(export.carried):
-        wanted = item.offer.as_choice(item.matrix.method)
-        column = _scored(scores, row, wanted, item.matrix.module)
-        if scores.choices[column] != wanted.name:
-            stand_ins[(wanted.name, scores.choices[column])] += 1
+        choice = item.offer.as_choice(item.matrix.method)
+        column = _scored(scores, row, choice, item.matrix.module)
+        if scores.choices[column] != choice.name:
+            stand_ins[(choice.name, scores.choices[column])] += 1
         loss.append(float(values[row, column]))
-    loss += [table.predicted_loss or 0.0 for table in plan.tables]  # these and inputs stay as planned
+    loss += [table.predicted_loss or 0.0 for table in plan.tables]  # tables and inputs stay as planned
     loss += [item.predicted_loss for item in plan.activations]
     return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
 
@@ -130,13 +139,20 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
 def refit(
     plan: Allocation, tool: ConfigTool, scores: ScoreTable, device: Device | None, workload: Workload
 ) -> Allocation:
-    """Solve again among the scored choices that a tool runs, within the plan's bytes.
+    """Solve again with only the scored choices that a tool can run, within the plan's bytes.
 
-    Scored embedding tables are chosen along with the matrices: a tool's config says nothing of them.
+    Scored embedding tables are searched too, since a tool's config does not cover them.
+
+    Args:
+        plan: the plan, whose bytes are the limits.
+        tool: a module of `configs/tools`.
+        scores: the table that the plan was solved from.
+        device: target hardware, or None.
+        workload: sentences and tokens of one inference.
 
     Raises:
-        InputFileError: the scores are of another model.
-        InfeasibleError: none fits into the plan's bytes.
+        InfeasibleError: no plan fits into the bytes.
+        InputFileError: the scores are for another model.
         UsageError: none of the tool's choices was scored.
     """
     _check_same_model(plan, scores)
@@ -158,44 +174,45 @@ def import_plan(
     device: Device | None = None,
     workload: Workload | None = None,
 ) -> tuple[Allocation, Mapping[tuple[str, str], int]]:
-    """Price somebody else's plan with our scores and simulator.
+    """Evaluate another tool's plan with our scores and simulator.
 
     Args:
         path: the tool's config.
-        tool: a module of `exporters/`.
-        scores: a table of the same model.
-        rest: choice of the matrices that the plan leaves alone; without it they must all be named.
-        device: where to predict its cost.
+        tool: a module of `configs/tools`.
+        scores: a table for the same model.
+        rest: choice for matrices that the config does not name; without it the config must name all of them.
+        device: hardware for which to predict the cost.
         workload: sentences and tokens of one inference.
 
     Returns:
-        The plan, and which choices were priced as which scored ones because they were not scored.
+        The plan, and (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
 
     Raises:
-        InputFileError: unreadable, no plan of that tool, of another model, or with bits that were not scored.
+        InputFileError: the file cannot be read, is not a config of this tool, is for another model, or has bit widths
+            that were not scored.
     """
     offers = _read(path, tool, scores)
     matrices = {m.module: m for m in scores.profile.matrices}
-    strange = [module for module in offers if module not in matrices]
-    if strange:
+    unknown = [module for module in offers if module not in matrices]
+    if unknown:
         raise InputFileError(
-            f"{path}: names {quoted(strange[0])} and {len(strange) - 1} more that {scores.profile.name} has not. "
+            f"{path}: names {quoted(unknown[0])} and {len(unknown) - 1} more, not found in {scores.profile.name}. "
             "The plan is for another model, or the scores are."
         )
     stand_ins, storage = Counter[tuple[str, str]](), {}
     for row, matrix in enumerate(scores.profile.matrices):
         if matrix.module in offers:
-            wanted = offers[matrix.module].as_choice(scores.method)
+            choice = offers[matrix.module].as_choice(scores.method)
         elif rest is not None:
-            wanted = rest
+            choice = rest
         else:
             raise InputFileError(
-                f"{path}: says nothing about {matrix.module}, which stays in floats there. "
-                f"Give the rest a choice with --rest, for example --rest {scores.choices[-1]}."
+                f"{path}: does not name {matrix.module}, which therefore stays in floating point. "
+                f"Give the rest a choice with `rest`, for example `rest` {scores.choices[-1]}."
             )
-        column = _scored(scores, row, wanted, f"{path}: {matrix.module}")
-        if scores.choices[column] != wanted.name:
-            stand_ins[(wanted.name, scores.choices[column])] += 1
+        column = _scored(scores, row, choice, f"{path}: {matrix.module}")
+        if scores.choices[column] != choice.name:
+            stand_ins[(choice.name, scores.choices[column])] += 1
         storage[matrix.module] = Storage(scores.grid()[column])
     workload = workload or Workload()
     report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
@@ -204,7 +221,7 @@ def import_plan(
 
 
 def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
-    """Our best plan that takes no more bytes for the encoder than another."""
+    """Return our best plan with at most as many encoder bytes as another plan."""
     task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes))
     return allocation_of(task, solve_task(task, SolverOptions()))
 
@@ -215,26 +232,26 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
     text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
     try:
-        found = checked(tool.read(text, scores.profile, file.suffix))
-    except Exception as error:  # a foreign file can be wrong in any way; what is said is where and what
+        offers = checked(tool.read(text, scores.profile, file.suffix))
+    except Exception as error:  # a foreign file can be malformed in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: {reason[:200]}.") from None
-    if not found:
+    if not offers:
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: it names no matrix of {scores.profile.name}.")
-    return found
+    return offers
 
 
-def _scored(scores: ScoreTable, row: int, wanted: Choice, where: str) -> int:
-    """Column of the scored choice that stands for a wanted one: the same bits, the nearest number of groups."""
+def _scored(scores: ScoreTable, row: int, choice: Choice, where: str) -> int:
+    """Return the column of a choice, or of the nearest scored one: the same bits, the nearest number of groups."""
     grid, matrix, legal = scores.grid(), scores.profile.matrices[row], np.isfinite(scores.values()[row])
-    if wanted.name in scores.choices and legal[scores.choices.index(wanted.name)]:
-        return scores.choices.index(wanted.name)
-    columns = [j for j, c in enumerate(grid) if c.bits == wanted.bits and legal[j]]
+    if choice.name in scores.choices and legal[scores.choices.index(choice.name)]:
+        return scores.choices.index(choice.name)
+    columns = [j for j, c in enumerate(grid) if c.bits == choice.bits and legal[j]]
     if not columns:
         scored = sorted({c.bits for c in grid})
         raise InputFileError(
-            f"{where}: {wanted.bits} bits were not scored; scored are {', '.join(map(str, scored))}. "
-            f"Score again with --bits {','.join(map(str, sorted({*scored, wanted.bits})))}."
+            f"{where}: {choice.bits} bits were not scored. Scored: {', '.join(map(str, scored))}. "
+            f"Score again with `bits` {','.join(map(str, sorted({*scored, choice.bits})))}."
         )
 
     def groups(c: Choice) -> int:
@@ -242,8 +259,8 @@ def _scored(scores: ScoreTable, row: int, wanted: Choice, where: str) -> int:
 
     def distance(column: int) -> tuple[bool, float, bool]:
         other = grid[column]
-        same_axis = other.grouping.partition(":")[0] == wanted.grouping.partition(":")[0]
-        return not same_axis, abs(math.log2(groups(other) / groups(wanted))), other.form != wanted.form
+        same_axis = other.grouping.partition(":")[0] == choice.grouping.partition(":")[0]
+        return not same_axis, abs(math.log2(groups(other) / groups(choice))), other.form != choice.form
 
     try:
         return min(columns, key=distance)
@@ -253,28 +270,28 @@ def _scored(scores: ScoreTable, row: int, wanted: Choice, where: str) -> int:
 
 def _changes(item: Carried) -> Sequence[str]:
     matrix, offer = item.matrix, item.offer
-    found = []
+    changes = []
     if offer.bits != matrix.bits:
-        found.append(f"{matrix.bits} bits become {offer.bits}")
+        changes.append(f"{matrix.bits} bits become {offer.bits}")
     if offer.grouping != matrix.grouping:
-        found.append(f"groups {matrix.grouping} become {offer.grouping}")
+        changes.append(f"groups {matrix.grouping} become {offer.grouping}")
     if offer.form != matrix.form:
-        found.append(f"ranges with {WORDS[matrix.form]} become ranges with {WORDS[offer.form]}")
+        changes.append(f"ranges with {WORDS[matrix.form]} become ranges with {WORDS[offer.form]}")
     if matrix.residency == "resident":
-        found.append("kept on chip: the tool has no word for it")
-    return found
+        changes.append("residency on chip cannot be expressed in the tool")
+    return changes
 
 
 def _runs(tool: ConfigTool, matrix: PlannedMatrix, choice: Choice) -> bool:
-    """Whether a tool has these bits and groups for a matrix; the kind of offset is another matter."""
+    """Return whether a tool supports these bits and this grouping for a matrix; the form is not compared."""
     axis = choice.grouping.partition(":")[0]
-    asked = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})
-    return any((offer.bits, offer.grouping) == (choice.bits, choice.grouping) for offer in tool.offers(asked))
+    with_choice = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})
+    return any((offer.bits, offer.grouping) == (choice.bits, choice.grouping) for offer in tool.offers(with_choice))
 
 
 def _check_same_model(plan: Allocation, scores: ScoreTable) -> None:
     if plan.profile.sha256 != scores.profile.sha256:
         raise InputFileError(
             f"the plan is of {plan.profile.name} (sha256 {plan.profile.sha256[:12]}…), the scores are of "
-            f"{scores.profile.name} ({scores.profile.sha256[:12]}…). Give the scores that the plan was made of."
+            f"{scores.profile.name} ({scores.profile.sha256[:12]}…). Give the scores that the plan was solved from."
         )

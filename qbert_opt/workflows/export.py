@@ -1,4 +1,4 @@
-"""A quantized folder to an engine's own files, compared with the torch model before they are called done."""
+"""Export a quantized folder to an engine's files, accepted only if the outputs agree with PyTorch's."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import write_allocation
 
-TOLERANCE = 2e-2  # max |answer - reference| / max |reference|: integer products round their inputs to 8 bits
-# one range for all inputs has wide steps: torch itself differs by as much when padding changes the order of its sums
+TOLERANCE = 2e-2  # max |output - reference| / max |reference|: integer products round their inputs to 8 bits
+# static ranges have coarse steps: torch itself differs by this much when padding changes the order of its sums
 PLANNED_TOLERANCE = 5e-2
-EXACT_TOLERANCE = 1e-3  # in float32 nothing but the order of sums may differ: more is a wrong graph
+EXACT_TOLERANCE = 1e-3  # in float32 only the order of sums may differ; a larger difference means a wrong graph
 CHECK_TEXTS = 16
 
 
@@ -42,38 +42,40 @@ def export_model(
     activations: Activations | None = None,
     progress: Progress = silent,
 ) -> EngineRecord:
-    """Write a quantized folder as an engine's files, run them, and compare them with torch on real texts.
+    """Export a quantized folder to an engine's files, run them, and compare the outputs with PyTorch's on real texts.
 
     Args:
         folder: a quantized folder.
         name: the engine.
-        output: folder to write, whole or not at all.
-        texts: to compare on; by default a few of the bundled sentences.
-        tolerance: largest accepted max |answer - reference| / max |reference|; by default 0.05 where inputs are rounded
-            as planned, else 0.02.
-        activations: what products do with their inputs: `planned` rounds them in the ranges of the plan, which is the
-            fastest, `int8` in fine blocks of the engine's own, `int8-coarse` in larger ones, which is faster,
-            `float32` leaves them, which is as slow as a float model. By default `planned` where the plan rounds inputs,
-            else `int8`.
-        progress: called with steps done, steps in all, and what goes on.
+        output: folder to write, completely or not at all.
+        texts: for the comparison; by default a few of the bundled texts.
+        tolerance: largest accepted max |output - reference| / max |reference|; by default 0.05 for `planned`
+            activations, else 0.02.
+        activations: how matrix products round their inputs: `planned` in the static ranges of the plan (the fastest),
+            `int8` in small blocks, `int8-coarse` in larger blocks (faster), `float32` not at all (as slow as a float
+            model). By default `planned` if the plan rounds inputs, else `int8`.
+        progress: called with steps done, number of steps, and the current step.
+
+    Returns:
+        The record that is written to `engine.json`.
 
     Raises:
-        UsageError: unknown engine or activations, engine not installed, or a matrix or its planned inputs that it
+        UsageError: unknown engine or activations, engine not installed, or a matrix or planned inputs that the engine
             cannot run.
-        InputFileError: a broken folder, or the engine's answers are off.
+        InputFileError: a damaged folder, or outputs that differ from PyTorch's by more than the tolerance.
     """
     module, writer = engine(name), exporting_format(name)
     if activations not in (None, *ACTIVATIONS):
-        raise UsageError(f"--activations {activations}: legal: {', '.join(ACTIVATIONS)}.")
+        raise UsageError(f"`activations` {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
-    loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs in their own ways
+    loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs themselves
     for matrix in allocation.matrices:
         if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
-            raise UsageError(f"--engine {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
+            raise UsageError(f"`engine` {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
     if activations is None:
         activations = "planned" if allocation.activations else "int8"
     if activations == "planned" and not allocation.activations:
-        raise UsageError("--activations planned: the plan rounds no inputs. Plan with --activation-bits 8.")
+        raise UsageError("`activations` planned: the plan rounds no inputs. Plan with `activation_bits` 8.")
     planned = {name: item for item in allocation.activations for name in item.modules}
     inputs = planned if activations == "planned" else {}
     if tolerance is None:
@@ -94,11 +96,11 @@ def export_model(
             batches = checks(reference_batches(loaded, traced, texts))
         worst = check_session(module.open_model(target, activations=activations), batches)
         if not graph_error <= EXACT_TOLERANCE or not worst <= tolerance:
-            hint = "This is a fault of the export; report it."
+            hint = "This is a bug in the export; please report it."
             if graph_error <= EXACT_TOLERANCE:
                 hint = (
-                    f"Rounding activations ({activations}) is felt by this model: --activations float32 leaves them as "
-                    "they are, --tolerance accepts more."
+                    f"Rounding activations ({activations}) is felt by this model: `activations` float32 leaves them as "
+                    "they are, `tolerance` accepts more."
                 )
             raise InputFileError(
                 f"{folder}: {module.label()} answers otherwise than torch: max |difference| / max |reference| is "
@@ -133,11 +135,19 @@ def export_model(
 
 
 def export_float(model: str | Path, name: str, output: str | Path) -> Path:
-    """Write a float model as an engine's files, for comparison; no record, no checks, no tokenizer.
+    """Export a float model to an engine's files, for comparison; without record, checks and tokenizer.
+
+    Args:
+        model: model folder.
+        name: the engine.
+        output: folder to write.
+
+    Returns:
+        The folder.
 
     Raises:
         UsageError: unknown engine, or it is not installed.
-        InputFileError: a broken model folder.
+        InputFileError: a damaged model folder.
     """
     loaded = load_model(model)
     with atomic_folder(output) as target:
@@ -146,10 +156,16 @@ def export_float(model: str | Path, name: str, output: str | Path) -> Path:
 
 
 def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTexts) -> list[tuple[Arrays, Arrays]]:
-    """Inputs and torch's outputs: texts alone, a padded batch, and all texts in one as long as the model reads."""
+    """Return inputs and PyTorch's outputs: single texts, a padded batch, and one text of the model's full length.
+
+    Args:
+        loaded: the model.
+        traced: the same model as converters take it.
+        texts: real texts.
+    """
     chosen = [text for text in texts.texts if len(text) == len(texts.texts[0])][:CHECK_TEXTS]
     whole = tuple(" ".join(text[i] for text in chosen) for i in range(len(chosen[0])))
-    found = []
+    batches = []
     for group in [*([text] for text in chosen[: CHECK_TEXTS // 2]), chosen[CHECK_TEXTS // 2 :] or chosen, [whole]]:
         parts = [list(part) for part in zip(*group, strict=True)]
         encoded = loaded.tokenizer(
@@ -158,5 +174,5 @@ def reference_batches(loaded: LoadedModel, traced: TracedModel, texts: LabeledTe
         with torch.no_grad():
             answers = traced.module(*(encoded[name] for name in traced.inputs))
         outputs = {name: answer.numpy() for name, answer in zip(traced.outputs, answers, strict=True)}
-        found.append(({name: np.asarray(encoded[name]) for name in traced.inputs}, outputs))
-    return found
+        batches.append(({name: np.asarray(encoded[name]) for name in traced.inputs}, outputs))
+    return batches

@@ -11,6 +11,7 @@ from ..costs.devices import load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
+from ..engines.session import Activations
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel, load_model
 from ..planning.budgets import parse_budget
@@ -34,15 +35,15 @@ SCORES, PLAN, QUANTIZED = "scores.json", "allocation.json", "quantized"
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """A quantized model with its plan, what was predicted of it and what was measured.
+    """A quantized model with its plan, predicted cost and measured quality.
 
     Attributes:
         plan: the plan, with its proof and predicted loss.
         predicted: cost on the device; None without a device.
-        measured: quality and loss of the quantized model against the float model, on `measured_on`.
+        measured: quality of the quantized model, and its loss relative to the float model, on `measured_on`.
         measured_on: name of the text.
-        folder: where everything lies: `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
-        exported: how the exported files were checked; None where nothing was exported.
+        folder: contains `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
+        exported: record of the export; None if nothing was exported.
     """
 
     plan: Allocation
@@ -83,6 +84,7 @@ def optimize(
     budget: str | None = None,
     device: str | Device | None = None,
     engine: str | None = None,
+    activations: Activations | None = None,
     test_data: str | Path | LabeledTexts | None = None,
     limits: Limits | None = None,
     constraints: PlanConstraints | None = None,
@@ -93,29 +95,33 @@ def optimize(
     scores: ScoreTable | None = None,
     progress: Progress = silent,
 ) -> Optimized:
-    """Score a model, plan it, write the quantized model, measure it, and export it where an engine is named.
+    """Score a model, solve for a plan, write and measure the quantized model, and export it if an engine is given.
 
     Args:
         model: model folder, or a loaded model.
-        data: calibration text, unlike the text that the model was trained on; labels are not needed.
-        output: folder to make; must not exist, or be empty.
+        data: calibration text that the model was not trained on; labels are not needed.
+        output: folder to create; must not exist, or be empty.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
-        device: target hardware: a name, a YAML file or a loaded device. Its own limits count.
-        engine: where to export to, for example `onnxruntime`; None exports nothing.
+        device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
+        engine: engine to export to, for example `onnxruntime`; None exports nothing.
+        activations: how the engine rounds the inputs of products, as in `export_model`.
         test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
         limits: further limits; `budget` overrides its `encoder_bytes`.
         constraints: what the plan must satisfy besides the limits.
         workload: sentences and tokens of one inference.
         metric: estimator of the loss.
         method: quantizer.
-        calibration: how many texts fit the quantizer and how many score.
-        scores: a table that was made of this model and text before; None scores now.
-        progress: told what goes on.
+        calibration: sizes of the calibration set and of the scoring texts.
+        scores: an existing table for this model and text; None computes one.
+        progress: called with the current step.
+
+    Returns:
+        Plan, predicted cost and measured quality.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
-        InputFileError: model, data or device cannot be read, or do not fit each other.
-        UsageError: nothing limits the plan, or an unknown name.
+        InfeasibleError: no plan meets every limit.
+        InputFileError: model, data or device cannot be read, or do not match each other.
+        UsageError: no limit is given, or a name is unknown.
     """
     folder = Path(output)
     check_free(folder)
@@ -140,5 +146,7 @@ def optimize(
     measured = evaluate(reopened, held_out, outputs(loaded, held_out))
     exported = None
     if engine is not None:
-        exported = export_model(folder / QUANTIZED, engine, folder / engine, texts=held_out, progress=progress)
+        exported = export_model(
+            folder / QUANTIZED, engine, folder / engine, texts=held_out, activations=activations, progress=progress
+        )
     return Optimized(solved.plan, solved.report, measured, held_out.name, folder, exported)

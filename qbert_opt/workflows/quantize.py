@@ -1,4 +1,4 @@
-"""Plan and model to the quantized folder, with the very calibration that the scores were made with."""
+"""Quantize a model by a plan, with the same calibration as the scores, and write the folder."""
 
 from __future__ import annotations
 
@@ -37,20 +37,23 @@ def quantize_model(
     sequential: bool = False,
     progress: Progress = silent,
 ) -> WrittenModel:
-    """Quantize a model by its plan, write the folder, open it again and run a few texts through it.
+    """Quantize a model by its plan, write the folder, read it back and run a few texts through it.
 
     Args:
-        loaded: the model that the plan was made for.
+        loaded: the model that the plan belongs to.
         allocation: the plan.
-        data: the data set that the scores were made with; the plan knows its hash, sizes and seed.
+        data: the data set that was scored; the plan records its hash, sample counts and seed.
         output: folder to write.
-        sequential: quantize block after block, each on inputs that carry the errors of those before; the plan in the
-            folder then holds the losses scored again.
-        progress: called with matrices done, matrices in all, and what goes on.
+        sequential: calibrate each block on inputs that contain the quantization errors of the preceding blocks; the
+            plan in the folder then has the losses scored again.
+        progress: called with matrices done, number of matrices, and the current step.
+
+    Returns:
+        The written folder with its size.
 
     Raises:
-        InputFileError: another model or another data set than the plan's, or a weight that fp16 cannot hold.
-        UsageError: the method needs data and there is none, or nothing is gained in sequence.
+        InputFileError: the model or data set is not the plan's, or a weight exceeds the range of fp16.
+        UsageError: the quantizer needs data and there is none, or it does not benefit from `sequential`.
     """
     check_free(Path(output))
     check_belongs(allocation, loaded)
@@ -71,9 +74,9 @@ def quantize_model(
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
-    """Draw the texts that a written folder is run on: of those that scored, or bundled ones where there is no data.
+    """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones without data.
 
-    None for a plain module without data: it reads no texts.
+    None for a plain module without data, which reads no texts.
     """
     if data is not None and data.sha256 == allocation.provenance.data_sha256:
         _, scored = plan_texts(loaded, allocation, data)
@@ -87,14 +90,21 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
 
 
 def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> ReadBack:
-    """Run a model that was opened from its folder, and measure its loss against the one that it was made from.
+    """Run a model that was read back from its folder, and measure its loss relative to the float model.
+
+    Args:
+        loaded: the float model.
+        opened: the quantized model.
+        texts: to run.
 
     Raises:
-        InputFileError: it answers with NaN or infinite values.
+        InputFileError: its outputs are NaN or infinite.
     """
     loss = evaluate(replace(opened, max_tokens=loaded.max_tokens), texts, outputs(loaded, texts)).loss
     if loss is None or not np.isfinite(loss.value):
-        raise InputFileError(f"{loaded.name}: the quantized model answers with NaN or infinite values; not written.")
+        raise InputFileError(
+            f"{loaded.name}: the outputs of the quantized model are NaN or infinite; nothing was written."
+        )
     return ReadBack(data=texts.name, num_texts=len(texts), loss=loss.value, loss_unit=loaded.head.loss_unit)
 
 
@@ -104,11 +114,16 @@ def _first(texts: LabeledTexts) -> LabeledTexts:
 
 
 def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> MatrixQuantizer:
-    """Set up the very quantizer that the plan's scores were made with.
+    """Return the same quantizer as the one that the plan's scores were computed with.
+
+    Args:
+        loaded: the model that the plan belongs to.
+        allocation: the plan.
+        data: the data set that was scored.
 
     Raises:
-        InputFileError: another model or another data set than the plan's.
-        UsageError: the method needs data and there is none.
+        InputFileError: the model or data set is not the plan's.
+        UsageError: the quantizer needs data and there is none.
     """
     loaded = as_scored(loaded, allocation)
     if not quantizer(allocation.method).NEEDS_GRAM:
@@ -119,9 +134,9 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
 
 
 def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
-    """Return a model that cuts texts where they were cut when the plan's scores were made.
+    """Return a model that truncates texts at the same length as when the plan's scores were computed.
 
-    Plans of earlier releases do not say where; they were made with 128 tokens, or 384 of a text that is searched.
+    Plans of earlier releases do not record it; they used 128 tokens, or 384 for span extraction.
     """
     default = loaded.head.spec.default_tokens or EARLIER_MAX_TOKENS
     return replace(loaded, max_tokens=allocation.provenance.max_tokens or default)
@@ -130,19 +145,24 @@ def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
 def plan_texts(
     loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None
 ) -> tuple[LabeledTexts, LabeledTexts]:
-    """Draw the texts that fitted and those that scored when the plan's scores were made.
+    """Return the calibration set and the scoring texts of the plan's scores.
+
+    Args:
+        loaded: the model that the plan belongs to.
+        allocation: the plan.
+        data: the data set that was scored.
 
     Raises:
-        InputFileError: another model or another data set than the plan's.
+        InputFileError: the model or data set is not the plan's.
         UsageError: there is no data.
     """
     check_belongs(allocation, loaded)
     if data is None:
-        raise UsageError(f"quantize: method {allocation.method} needs --data, the text the scores were made with.")
-    made = allocation.provenance
-    if data.sha256 != made.data_sha256:
+        raise UsageError(f"quantize: method {allocation.method} needs `data`, the text the scores were made with.")
+    origin = allocation.provenance
+    if data.sha256 != origin.data_sha256:
         raise InputFileError(
-            f"{data.name}: is not the data the scores were made with ({made.data}, sha256 "
-            f"{made.data_sha256[:12]}…; here {data.sha256[:12]}…). Give that data, or score again with this one."
+            f"{data.name}: is not the data the scores were made with ({origin.data}, sha256 "
+            f"{origin.data_sha256[:12]}…; here {data.sha256[:12]}…). Give that data, or score again with this one."
         )
-    return calibration_texts(data, CalibrationPlan(made.num_calibration, made.num_scored, made.seed))
+    return calibration_texts(data, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))

@@ -1,4 +1,4 @@
-"""From a plan or a quantized folder to a quantized folder of the same bytes whose codes and ranges are trained."""
+"""Train the codes and ranges of a plan or a quantized folder, and write a quantized folder of the same size."""
 
 from __future__ import annotations
 
@@ -35,25 +35,27 @@ from ..training.student import Student
 from ..training.teacher import Teacher
 from .quantize import READ_BACK_TEXTS, plan_quantizer, read_back
 
-HELD_SHARE = 1 / 8  # of few texts, that are held back at most
+HELD_SHARE = 1 / 8  # largest share of the texts that is held out
 STATE_SUFFIX = ".training.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a recovery made. Losses are measured on held-back training text, in `loss_unit`.
+    """Result of recovery training. Losses are measured on held-out training text, in `loss_unit`.
 
     Attributes:
-        written: the folder.
-        plan: that it was made by.
+        written: the written folder.
+        plan: its plan.
         phases: how each phase of training ended.
-        start_loss: of the quantizer's codes.
-        best_loss: of what was written, reached in `best_phase`.
-        loss_unit: of both.
-        num_texts: texts that trained; `num_held` others chose the best state.
-        epochs: passes over them by step: with these, a second run gives the same result.
-        cpu_seconds: processor time of training.
-        stopped: why it ended early; None if it did not.
+        start_loss: loss of the quantizer's codes.
+        best_loss: loss of the written model.
+        best_phase: phase in which it was reached.
+        loss_unit: unit of both losses.
+        num_texts: number of training texts.
+        num_held: number of held-out texts, which choose the best state.
+        epochs: passes over the training texts by step; a second run with these gives the same result.
+        cpu_seconds: CPU time of training.
+        stopped: why training ended early; None if it did not.
     """
 
     written: WrittenModel
@@ -81,28 +83,31 @@ def recover(
     progress: Tell = lambda done, total, what: None,
     phase_over: Callable[[PhaseRecord, LoadedModel], None] = lambda record, student: None,
 ) -> Recovered:
-    """Train a plan's codes and ranges to answer as the float model does, and write the folder; no labels are needed.
+    """Train a plan's codes and ranges to match the float model, and write the folder; labels are not needed.
 
-    A run that was killed goes on where its state file beside `output` says, and ends with the same result. Ctrl-C and
-    a loss that is no number end the training; the best state so far is written.
+    A run that was killed resumes from its state file next to `output` and ends with the same result. Ctrl-C and a loss
+    that is not finite end the training; the best state so far is written.
 
     Args:
-        loaded: the float model that the plan was made for; it is the teacher.
+        loaded: the float model that the plan belongs to; it is the teacher.
         source: a quantized folder to start from, or a plan, whose matrices are quantized first.
-        data: training texts, taken together; where a plan's quantizer needs text, the text of its scores among them.
+        data: training texts, used together; if a plan's quantizer needs text, they include the text of its scores.
         output: folder to write.
         settings: steps, passes, learning rates, seed.
-        minutes: of training, about, in place of the settings' epochs.
-        progress: called with work done, work in all, and what goes on.
+        minutes: approximate training time, instead of the settings' epochs.
+        progress: called with work done, total work, and the current step.
         phase_over: called after each phase of training with the student's best state so far.
 
+    Returns:
+        The written folder, with losses before and after training.
+
     Raises:
-        InputFileError: a plan or folder of another model, too few texts, or a damaged state file.
-        UsageError: minutes that are no time, a state file of another run, or steps that the model does not allow.
+        InputFileError: the plan or folder is for another model, there are too few texts, or the state file is damaged.
+        UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
     """
     settings = settings or RecoverySettings()
     _check_minutes(minutes, settings)
-    check_free(Path(output))  # before the work
+    check_free(Path(output))  # before the work starts
     held_texts, texts = _split(data, settings)
     plan, start, others, origin = _start(loaded, source, data)
     kind = loaded.head.kind
@@ -123,27 +128,27 @@ def recover(
             phase_over=lambda record: phase_over(record, replace(loaded, model=student.plain())),
         )  # fmt: skip
         run.go()
-        found = run.state.progress
+        state = run.state.progress
         training = Training(
             method=f"{', '.join(settings.steps)} ({settings.block_error} block errors), distilled from the float model",
             data=texts.name,
             data_sha256=texts.sha256,
             num_texts=len(texts),
             drawn_from=tuple(part.sha256 for part in data),
-            steps=sum(record.updates for record in found.finished) + found.updates,
+            steps=sum(record.updates for record in state.finished) + state.updates,
             seed=settings.seed,
         )
-        asked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
+        checked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
         written = write_checkpoint(
             loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
-            answer=lambda opened: read_back(loaded, opened, asked), progress=progress,
+            answer=lambda opened: read_back(loaded, opened, checked), progress=progress,
         )  # fmt: skip
         file.unlink(missing_ok=True)
     return Recovered(
-        written, plan, tuple(found.finished), found.start_loss, found.best_loss, found.best_phase,
+        written, plan, tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
         loaded.head.loss_unit, len(texts), len(held_texts),
-        {step: found.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
-        found.cpu_seconds, run.stopped,
+        {step: state.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
+        state.cpu_seconds, run.stopped,
     )  # fmt: skip
 
 
@@ -157,13 +162,13 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
 
 
 def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
-    """Draw the texts that are held back, and those that train; each distinct text is in one of them, once."""
+    """Split the texts into held-out and training texts, without duplicates."""
     if not data:
         raise UsageError("data: no texts. Give at least one file of training text.")
     texts = tuple(dict.fromkeys(text for part in data for text in part.texts))
     name = " and ".join(part.name for part in data)
     if len(texts) < 2:
-        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold back and one to learn.")
+        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold out and one to train on.")
     count = max(1, min(settings.held_back, int(HELD_SHARE * len(texts))))
     held, rest = split_disjoint(LabeledTexts(name, texts, None), [count, len(texts) - count], seed=settings.seed)
     return held, rest
@@ -172,7 +177,7 @@ def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[La
 def _start(
     loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts]
 ) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
-    """The plan, its codes, what a folder stores in fp16, and a hash of where all that comes from."""
+    """Return the plan, its codes, the tensors that a folder stores in fp16, and a hash of their origin."""
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
         check_belongs(plan, loaded)
@@ -181,7 +186,9 @@ def _start(
         return plan, quantized_matrices(quantizer, plan), {}, "plan"
     folder = Path(source)
     if not is_quantized(folder):
-        raise InputFileError(f"{folder}: is no quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan.")
+        raise InputFileError(
+            f"{folder}: is not a quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan."
+        )
     opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
     others = dict(opened.model.named_parameters())
     return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
@@ -195,13 +202,13 @@ def _fingerprint(
 
 
 def _check_same_run(file: Path, fingerprint: str) -> None:
-    """Refuse the state of another run.
+    """Check that a state file belongs to this run.
 
     Raises:
-        UsageError: names the file.
+        UsageError: it does not; names the file.
     """
     if read_state(file).progress.fingerprint != fingerprint:
         raise UsageError(
-            f"{file}: is the state of a run with another plan, text or settings. Give those, another output, or remove "
-            "the file to train from the start."
+            f"{file}: belongs to a run with another plan, text or settings. Use those, choose another output, or "
+            "remove the file to start from the beginning."
         )

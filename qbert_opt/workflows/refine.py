@@ -1,9 +1,9 @@
-"""A plan improved by measuring: scores taken anew around it propose swaps, and only a lower measured loss keeps one.
+"""Local search on measured loss: scores recomputed around a plan propose swaps, and measurements accept them.
 
-Scores are local: at 2 to 3 bits whole plans leave their range. Around the plan's own weights W, changed by δ, the
-measured loss is L(W) + ⟨∇L, δ⟩ + Ω(δ) to second order: the gradient of the very loss that is measured, and the
-directional form with the factors of the quantized model. Both are taken on the text that scored, which neither the
-quantizer nor the model saw; a plan refined on it is to be judged on other text.
+Scores are a local approximation, which whole plans at 2 to 3 bits exceed. Around the plan's own weights W, for a change
+δ, the measured loss is L(W) + ⟨∇L, δ⟩ + Ω(δ) to second order: the gradient of the measured loss, and the directional
+metric with the factors of the quantized model. Both are computed on the scoring texts, which neither the quantizer nor
+the model has seen; a refined plan must therefore be evaluated on other text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .quantize import as_scored, plan_quantizer, plan_texts
 
 CURVATURE_TEXTS = 64
 """Texts of Ω(δ); the gradient and the measurements use all of them."""
-CHOICES_TOGETHER = 7  # rounding errors of one matrix held at a time
+CHOICES_TOGETHER = 7  # choices of one matrix whose errors are in memory at a time
 
 
 def refine(
@@ -52,18 +52,21 @@ def refine(
     max_measurements: int,
     progress: Progress = silent,
 ) -> tuple[Plan, Refinement]:
-    """Improve a plan by local search on the measured loss of the text that its scores were made on.
+    """Improve a plan by local search on the loss measured on the scoring texts.
 
     Args:
-        task: what `plan` answers; the predicted loss is minimized.
-        plan: where to start.
+        task: the task that `plan` solves; it minimizes the predicted loss.
+        plan: the starting point.
         loaded: the model that was scored.
-        data: the calibration set of the scores.
-        max_measurements: plans measured at most.
-        progress: told how many are done.
+        data: the data set that was scored.
+        max_measurements: largest number of plans to measure.
+        progress: called with the number of measurements.
+
+    Returns:
+        The best measured plan, and what was measured.
 
     Raises:
-        InputFileError: another model or another calibration set than the scores'.
+        InputFileError: the model or data set is not that of the scores.
     """
     allocation = allocation_of(task, plan, answer=False)
     loaded = as_scored(loaded, allocation)
@@ -81,16 +84,16 @@ def refine_plan(
     max_measurements: int,
     progress: Progress = silent,
 ) -> tuple[Plan, Refinement]:
-    """Return the best plan that was measured, under the same limits and constraints, and what was measured on the way.
+    """Return the best measured plan under the same limits and constraints, and what was measured.
 
     Args:
-        task: what `plan` answers; the predicted loss is least.
-        plan: where to start.
+        task: the task that `plan` solves; it minimizes the predicted loss.
+        plan: the starting point.
         loaded: the model, in float32.
-        quantizer: the one that the scores were made with.
-        scored: the text that the scores were made on.
-        max_measurements: plans really measured at most, the first included.
-        progress: called with measurements done, measurements at most, and what goes on.
+        quantizer: the one that the scores were computed with.
+        scored: the scoring texts.
+        max_measurements: largest number of plans to measure, including the first.
+        progress: called with measurements done, the largest number, and the current step.
     """
     around = _Around(task, loaded, quantizer, scored)
     done = 0
@@ -107,18 +110,18 @@ def refine_plan(
         return around.propose(choice, len(plan.problem.options) // len(task.choices))
 
     start = plan.solution.choice or ()
-    found = local_search(plan.problem, start, propose, measure, max_measurements)
-    if found.choice == start:
-        return plan, found
-    value, usage = price(plan.problem, found.choice)
-    solution = replace(plan.solution, choice=found.choice, value=value, usage=usage, binding=())
+    refinement = local_search(plan.problem, start, propose, measure, max_measurements)
+    if refinement.choice == start:
+        return plan, refinement
+    value, usage = price(plan.problem, refinement.choice)
+    solution = replace(plan.solution, choice=refinement.choice, value=value, usage=usage, binding=())
     solution = proven_against(solution, plan.solution.lower_bound)
-    solution = replace(solution, solver=f"{plan.solution.solver}, then {found.accepted} measured swaps")
-    return Plan(plan.problem, solution, *task.placed(found.choice), plan.tightened), found
+    solution = replace(solution, solver=f"{plan.solution.solver}, then {refinement.accepted} measured swaps")
+    return Plan(plan.problem, solution, *task.placed(refinement.choice), plan.tightened), refinement
 
 
 class _Around:
-    """A copy of the model that holds the weights of one plan after the other."""
+    """A copy of the model that takes the weights of one plan after another."""
 
     def __init__(
         self, task: PlanningTask, loaded: LoadedModel, quantizer: MatrixQuantizer, scored: LabeledTexts
@@ -131,16 +134,16 @@ class _Around:
         self.rows = sum(len(part.values) for part in self.truth)
         self.model = copy.deepcopy(loaded.model)
         self.held: list[Choice | None] = [None] * len(task.items)
-        self.known: dict[tuple[int, Choice], torch.Tensor] = {}
+        self.quantized: dict[tuple[int, Choice], torch.Tensor] = {}
         with torch.no_grad():
-            for parameter in self.model.parameters():  # what is not searched is stored in fp16, or in 8 bits
+            for parameter in self.model.parameters():  # fixed parts are stored in fp16, tables in 8 bits
                 parameter.copy_(parameter.half().float())
             for table in set(task.profile.tables) - set(task.searched_tables):
                 [stored] = quantize_table(loaded.model, table.module, [TABLE_CHOICE])
                 weight_of(self.model, table.module).copy_(stored.dequantize())
 
     def measure(self, choice: Sequence[int]) -> float:
-        """Mean loss over all rows of the text, float64."""
+        """Return the mean loss over all rows of the texts."""
         self._hold(choice)
         with torch.no_grad():
             return self._total(lambda loss: None) / self.rows
@@ -148,16 +151,20 @@ class _Around:
     def propose(self, choice: Sequence[int], copies: int) -> NDArray[np.float64]:
         """Return the predicted change of the loss for each option of each matrix, float64 [items, options].
 
-        NaN for embedding tables, which keep their choice, and for what is not allowed. `copies` of the choices are
-        the options: streamed, and resident where the program decides that too.
+        Args:
+            choice: option of each item in the current plan.
+            copies: options per choice: 1, or 2 if the program also decides residency.
+
+        Returns:
+            NaN for embedding tables, which keep their choice, and for options that are not allowed.
         """
         self._hold(choice)
-        found = np.full((len(self.task.items), len(self.task.choices)), np.nan)
+        changes = np.full((len(self.task.items), len(self.task.choices)), np.nan)
         head, gradient = self.loaded.head, self._gradient()
         for _, inside in groupby(enumerate(self.task.profile.matrices), key=lambda pair: pair[1].block):
             block = list(inside)
             names = [matrix.module for _, matrix in block]
-            factors = factor_pass(self.model, self.few, names, head=head)  # at temperature 1: the measured loss's own
+            factors = factor_pass(self.model, self.few, names, head=head)  # at temperature 1, like the measured loss
             for i, matrix in block:
                 legal = np.flatnonzero(self.task.legal[i])
                 weight = weight_of(self.model, matrix.module)
@@ -166,11 +173,11 @@ class _Around:
                     change = errors + (self.quantizer.weight(matrix) - weight)
                     curved = directional.quadratic_forms(factors[matrix.module], change).value
                     straight = change.flatten(1).double() @ gradient[matrix.module].flatten().double()
-                    found[i, part] = (straight + torch.as_tensor(curved)).numpy()
-        return np.tile(found, (1, copies))
+                    changes[i, part] = (straight + torch.as_tensor(curved)).numpy()
+        return np.tile(changes, (1, copies))
 
     def _gradient(self) -> dict[str, torch.Tensor]:
-        """Gradient of the measured loss by each matrix at the held weights."""
+        """Return the gradient of the measured loss with respect to each matrix at the current weights."""
         names = [matrix.module for matrix in self.task.profile.matrices]
         with unfrozen(self.model), torch.enable_grad():
             self.model.zero_grad(set_to_none=True)
@@ -180,7 +187,7 @@ class _Around:
         return {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
 
     def _total(self, use: Callable[[torch.Tensor], None]) -> float:
-        """Sum the loss over all rows, batch by batch; `use` gets each batch's while it is in the graph."""
+        """Return the loss summed over all rows; `use` is called with each batch's loss while it is in the graph."""
         total = 0.0
         for batch, before in zip(self.batches, self.truth, strict=True):
             now = answers(self.loaded.head, self.model, batch)
@@ -194,17 +201,17 @@ class _Around:
     def _hold(self, choice: Sequence[int]) -> None:
         """Put the weights of a plan into the model."""
         for i, (item, j) in enumerate(zip(self.task.items, choice, strict=True)):
-            wanted = self.task.tables.options[j].choice
-            if self.held[i] == wanted:
+            choice_of_item = self.task.tables.options[j].choice
+            if self.held[i] == choice_of_item:
                 continue
-            if (i, wanted) not in self.known:
-                self.known[i, wanted] = self._quantized(item, wanted)
-            weight_of(self.model, item.module).copy_(self.known[i, wanted])
-            self.held[i] = wanted
+            if (i, choice_of_item) not in self.quantized:
+                self.quantized[i, choice_of_item] = self._quantized(item, choice_of_item)
+            weight_of(self.model, item.module).copy_(self.quantized[i, choice_of_item])
+            self.held[i] = choice_of_item
 
-    def _quantized(self, item: MatrixSpec | TableSpec, wanted: Choice) -> torch.Tensor:
+    def _quantized(self, item: MatrixSpec | TableSpec, choice: Choice) -> torch.Tensor:
         if isinstance(item, TableSpec):
-            [found] = quantize_table(self.loaded.model, item.module, [wanted])
+            [stored] = quantize_table(self.loaded.model, item.module, [choice])
         else:
-            [found] = self.quantizer.quantize(item, [wanted])
-        return found.dequantize()
+            [stored] = self.quantizer.quantize(item, [choice])
+        return stored.dequantize()

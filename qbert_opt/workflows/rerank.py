@@ -1,6 +1,6 @@
-"""The plans of a shortlist really timed in an engine on this machine, and put in order by what was measured.
+"""Time the plans of a shortlist in an engine on this machine, and rank them by measured latency.
 
-Time in an engine depends on how weights are stored, not on their values: every plan is rounded plainly for this.
+Latency depends on how weights are stored, not on their values, so every plan is rounded by `rtn` for this.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .verify import apply_plan
 
 ROUNDS = 15
 LIMIT_S = 120.0
-TIE = 3.0  # spreads within which two times are the same
+TIE = 3.0  # two times within this many spreads count as equal
 
 
 @dataclass(frozen=True, slots=True)
 class TimedPlan:
-    """A plan with what its inference took.
+    """A plan with its measured latency.
 
     Attributes:
-        number: place in the shortlist, from 1.
+        number: position in the shortlist, counting from 1.
         allocation: the plan.
-        latency_s: median processor time of an inference on one thread.
-        spread: standard deviation of a reading as a share of that.
+        latency_s: median CPU time of an inference on one thread, seconds.
+        spread: relative standard deviation of a timing.
     """
 
     number: int
@@ -54,22 +54,22 @@ def time_plans(
     rounds: int = ROUNDS,
     progress: Progress = silent,
 ) -> list[TimedPlan]:
-    """Run every plan in an engine, all of them in turn in each round, one thread, inputs of products in 8 bits.
+    """Time every plan in an engine, interleaved in rounds, on one thread with 8-bit inputs.
 
     Args:
-        loaded: the model that the plans are of.
-        plans: a shortlist, of least predicted loss first.
-        engine_name: a file in `engines`.
+        loaded: the model that the plans belong to.
+        plans: a shortlist, smallest predicted loss first.
+        engine_name: a file in `engines/backends`.
         workload: sentences and tokens of one inference.
-        rounds: readings of each.
-        progress: called with steps done, steps in all, and what goes on.
+        rounds: timings per plan.
+        progress: called with steps done, number of steps, and the current step.
 
     Raises:
-        UsageError: an engine that is unknown, not installed, or runs every plan alike; a form that it cannot run.
-        InputFileError: plans of another model.
+        UsageError: the engine is unknown, not installed, runs all plans at the same speed, or cannot run a form.
+        InputFileError: the plans belong to another model.
     """
     if engine(engine_name).FORMAT is None:
-        raise UsageError(f"--measure {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
+        raise UsageError(f"`measure` {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
     total = len(plans) + rounds
     calls: dict[int, Call] = {}
     for index, plan in enumerate(plans):
@@ -86,7 +86,12 @@ def time_plans(
 
 
 def ranked(timed: Sequence[TimedPlan], limit_s: float | None = None) -> list[TimedPlan]:
-    """Put plans in order: those within the limit, then by time, and where times are as good as equal, by loss."""
+    """Rank plans: those within the limit first, then by latency, and by loss if latencies are equal within the spread.
+
+    Args:
+        timed: the measured plans.
+        limit_s: latency limit in seconds; None for no limit.
+    """
     spread = max(plan.spread for plan in timed)
 
     def order(plan: TimedPlan) -> tuple[bool, int, float]:
@@ -99,7 +104,7 @@ def ranked(timed: Sequence[TimedPlan], limit_s: float | None = None) -> list[Tim
 def _inference(loaded: LoadedModel, plan: Allocation, engine_name: str, workload: Workload) -> Call:
     plan = plan.model_copy(update={"activations": ()})
     quantizer = MatrixQuantizer(loaded, plan.profile, "rtn", None)
-    # the model holds what is stored, since engines find a matrix in the converted graph by its values
+    # the model needs the dequantized weights, because a matrix is found in the converted graph by its values
     traced = traceable(apply_plan(loaded, plan, quantizer))
     stored = list(quantized_matrices(quantizer, plan))
     module = engine(engine_name)

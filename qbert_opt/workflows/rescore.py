@@ -1,6 +1,6 @@
-"""The predicted losses of a plan, scored again from the quantization errors that its matrices really have.
+"""Score a plan again from the actual quantization errors of its matrices.
 
-Matrices quantized in sequence have other errors than those that the plan was scored with.
+Matrices that are quantized sequentially have other errors than those that were scored.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def rescored(
         loaded: the reference model.
         allocation: a plan from `directional` scores.
         quantized: the plan's matrices by module, as they will be written.
-        scored: the text that the plan's scores were made on.
-        progress: called with matrices done, matrices in all, and what goes on.
+        scored: the scoring texts of the plan's scores.
+        progress: called with matrices done, number of matrices, and the current step.
 
     Raises:
-        UsageError: the plan is from another metric, whose unit this is not.
+        UsageError: the plan's scores are from another metric than `directional`.
     """
     if allocation.metric != "directional":
-        raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be made again; use directional.")
+        raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be recomputed; use directional.")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
     carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
     if carrying is not None:
@@ -68,10 +68,10 @@ def rescored(
             matrices.append(planned.model_copy(update=update))
     parts: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*matrices, *allocation.tables]
     parts += allocation.activations
-    losses = [part.predicted_loss or 0.0 for part in parts]  # a table that was not scored has none
+    losses = [part.predicted_loss or 0.0 for part in parts]  # tables that were not scored have none
     std_errors = [part.std_error or 0.0 for part in parts]
     total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
-    # the cross-fitted loss moves as the sum of scores does: the plan, and what was chosen by chance, stay the same
+    # the cross-fitted loss is scaled like the sum of scores, because the plan and its selection bias stay the same
     moved = total / allocation.sum_of_scores if allocation.sum_of_scores > 0 else 1.0
     return allocation.model_copy(
         update={

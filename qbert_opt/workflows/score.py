@@ -1,4 +1,4 @@
-"""Model folder and calibration text to a table of scores, in one call."""
+"""Score a model folder on calibration text, in one call."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def score_model(
 
     Args:
         model: model folder, or a loaded model.
-        data: calibration text, unlike the text that the model was trained on.
+        data: calibration text that the model was not trained on.
         metric: estimator of the loss, a file in `scoring/metrics`.
         method: quantizer, a file in `quantization/methods`.
-        calibration: how many texts fit the quantizer and how many score; by default 256 each.
-        activation_bits: widths of rounded inputs to score too, of 8 and 16.
-        max_tokens: where longer texts are cut, for a model folder; None is the model's own window.
-        progress: told which matrix is being scored.
+        calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
+        activation_bits: widths of rounded inputs to score too: 8, 16.
+        max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
+        progress: called with the matrix that is being scored.
 
     Returns:
         One score for each matrix and choice, in the table's `loss_unit`.
 
     Raises:
-        InputFileError: model or data cannot be read, or do not fit each other.
+        InputFileError: model or data cannot be read, or do not match each other.
         UsageError: unknown metric or method, or too little text.
     """
     return measure_sensitivity(

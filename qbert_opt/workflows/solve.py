@@ -1,4 +1,4 @@
-"""Scores, limits and a device to a plan, or to several, and what is needed to explain them."""
+"""Solve for one or several plans from scores, limits and a device."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Refine = Callable[[PlanningTask, Plan], "tuple[Plan, Refinement]"]
 
 @dataclass(frozen=True, slots=True)
 class Shortlist:
-    """How many diverse plans are returned.
+    """A request for several diverse plans.
 
     Attributes:
-        count: plans at most, the best first.
-        within: largest distance from the best value, as a share of it.
-        apart: matrices in which two plans differ at least; None is a tenth of them.
+        count: largest number of plans, the best first.
+        within: largest distance from the best value, relative to it.
+        apart: minimum number of matrices in which two plans differ; None is a tenth of them.
     """
 
     count: int
@@ -44,14 +44,14 @@ class Shortlist:
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A plan with what it was made of.
+    """A plan with its program and cost.
 
     Attributes:
         plan: the best plan.
         others: the rest of the shortlist, best first.
-        report: what the plan costs on the device; None without a device.
-        program: the solved program; None for a recipe, which is a rule.
-        refinement: what local search measured; None where nothing was refined.
+        report: predicted cost on the device; None without a device.
+        program: the solved program; None for a recipe.
+        refinement: what local search measured; None without refinement.
     """
 
     plan: Allocation
@@ -88,12 +88,12 @@ def solve_plans(
         constraints: what the plan must satisfy besides the limits.
         activations: choices for the inputs of matrices; none leaves them in floating point.
         options: solver, time limit and gap.
-        shortlist: asks for several plans.
+        shortlist: requests several plans.
         refine: local search on measured loss, applied to the best plan.
 
     Raises:
-        InfeasibleError: no plan keeps every limit; the message holds the nearest feasible value.
-        UsageError: constraints that leave no choice, or limits that need a device.
+        InfeasibleError: no plan meets every limit; the message states the nearest feasible value.
+        UsageError: the constraints leave no choice, or a limit needs a device.
     """
     task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
     options = options or SolverOptions()
@@ -119,7 +119,7 @@ def solve_recipe(
     workload: Workload | None = None,
     activations: Sequence[ActivationChoice] = (),
 ) -> Solved:
-    """Make a plan by a published rule instead of the program.
+    """Make a plan by a published rule instead of solving.
 
     Args:
         scores: predicted loss of each choice.
@@ -141,10 +141,10 @@ def solve_recipe(
 
 
 def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:
-    """Refuse a question that nothing limits: its answer would be the largest choice everywhere.
+    """Reject a request without any limit, for which every matrix would take its largest choice.
 
     Raises:
-        UsageError: neither a limit, nor a device, nor a largest loss.
+        UsageError: there is neither a limit, nor a device, nor a largest loss.
     """
     unlimited = limits == Limits(inferences_per_s=limits.inferences_per_s)
     if unlimited and device is None and constraints.max_loss is None and constraints.least is None:

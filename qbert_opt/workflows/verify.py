@@ -1,4 +1,4 @@
-"""Plans really measured against each other: an optimum beats uniform plans by construction only on predicted loss."""
+"""Measure plans against each other: an optimal plan is guaranteed to beat uniform plans on predicted loss only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .quantize import as_scored, plan_quantizer
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan with what was measured of it; a uniform plan carries its choice's name."""
+    """A plan with its measured quality; a uniform plan is named after its choice."""
 
     name: str
     allocation: Allocation
@@ -35,11 +35,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A plan measured beside its rivals.
+    """A plan measured next to its alternatives.
 
     Attributes:
-        measured: this plan first, then the rest of its shortlist, then uniform plans of no more bytes.
-        best: the one of least measured loss.
+        measured: this plan first, then the rest of its shortlist, then uniform plans of at most the same size.
+        best: the plan with the smallest measured loss.
     """
 
     measured: tuple[Measured, ...]
@@ -59,19 +59,19 @@ def verify(
     others: Sequence[Allocation] = (),
     progress: Progress = silent,
 ) -> Verification:
-    """Measure a plan, the rest of its shortlist and the best uniform plans of no more bytes on held-out text.
+    """Measure a plan, the rest of its shortlist and the best uniform plans of at most the same size on held-out text.
 
     Args:
-        scores: the table that the plan was made of.
+        scores: the table that the plan was solved from.
         plan: the plan.
         loaded: the model that was scored.
-        data: the calibration set of the scores.
-        texts: held-out text, seen neither by the model's training nor by the scores.
+        data: the data set that was scored.
+        texts: held-out text, used neither for training nor for the scores.
         others: the rest of a shortlist; named `plan 2`, `plan 3` and so on.
-        progress: told which plan is being measured.
+        progress: called with the plan that is being measured.
 
     Raises:
-        InputFileError: another model or another calibration set than the plan's.
+        InputFileError: the model or data set is not the plan's.
     """
     loaded = as_scored(loaded, plan)
     shortlist = [(f"plan {number}", other) for number, other in enumerate(others, 2)]
@@ -85,7 +85,12 @@ def verify(
 
 
 def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQuantizer) -> LoadedModel:
-    """Return a copy of a model with the weights that the plan's file would hold, in float32.
+    """Return a copy of a model with the weights of the plan's quantized folder, in float32.
+
+    Args:
+        loaded: the float model.
+        allocation: the plan.
+        quantizer: the one that the plan's scores were computed with.
 
     Raises:
         InputFileError: the plan belongs to another model.
@@ -110,15 +115,23 @@ def measure_plans(
     *,
     progress: Progress = silent,
 ) -> list[Measured]:
-    """Measure loss against the reference, and quality where there are labels, of several plans on the same texts."""
+    """Measure several plans on the same texts: loss relative to the float model, and quality if there are labels.
+
+    Args:
+        loaded: the float model.
+        plans: name and plan.
+        quantizer: the one that the plans' scores were computed with.
+        texts: held-out text.
+        progress: called with plans done, number of plans, and the current plan.
+    """
     truth = outputs(loaded, texts)
-    found = []
+    measured = []
     for index, (name, allocation) in enumerate(plans):
         progress(index, len(plans), name)
-        found.append(Measured(name, allocation, evaluate(apply_plan(loaded, allocation, quantizer), texts, truth)))
-    return found
+        measured.append(Measured(name, allocation, evaluate(apply_plan(loaded, allocation, quantizer), texts, truth)))
+    return measured
 
 
-def least_measured(found: Sequence[Measured]) -> Measured:
-    """Return the plan of least measured loss."""
-    return min(found, key=lambda m: float("inf") if m.evaluation.loss is None else m.evaluation.loss.value)
+def least_measured(measured: Sequence[Measured]) -> Measured:
+    """Return the plan with the smallest measured loss."""
+    return min(measured, key=lambda m: float("inf") if m.evaluation.loss is None else m.evaluation.loss.value)

@@ -1,6 +1,38 @@
-"""One solver per file, found by its name.
+"""One solver per file, found by its name: each defines `METHOD`, a `SolverMethod`.
 
-A file gives `usable() -> bool`, `label() -> str` (name and version) and
-`run(program: Program, limits: Limits) -> Outcome` for a presolved program; its docstring's first line is its
-description.
+The first line of a file's docstring says what the solver is good for. Another package adds one by an entry point of
+the group `qbert_opt.solvers` that names such an object.
 """
+
+from typing import Protocol, runtime_checkable
+
+from ..model.program import Program
+from ..search.outcome import Limits, Outcome
+
+
+@runtime_checkable
+class SolverMethod(Protocol):
+    """A way to solve a program.
+
+    Attributes:
+        about: One line: how it works and what it is good for.
+    """
+
+    about: str
+
+    def usable(self) -> bool:
+        """Return whether the packages that it needs are installed."""
+
+    def label(self) -> str:
+        """Return name and version, starting with the name of the solver."""
+
+    def run(self, program: Program, limits: Limits) -> Outcome:
+        """Return the best plan that was found and a bound on the cost of every plan.
+
+        Args:
+            program: Presolved and scaled: costs and rows are at most 1.
+            limits: Clock, gap and seed.
+
+        Raises:
+            SolverError: The program is too large, or of a kind that the method does not take.
+        """

@@ -2,33 +2,42 @@
 
 from dataclasses import replace
 
-from .. import branch, families
-from ..outcome import Limits, Outcome
-from ..program import Program
+from ..model.program import Program
+from ..search import exact_search, families
+from ..search.default_engine import preferred
+from ..search.outcome import Limits, Outcome
+from ..search.pulp_engine import highs_present
 from . import dp, ilp, lagrangian, milp
 
+ABOUT = (__doc__ or "").partition("\n")[0]
 MOST_EXACT_GROUPS = 150
 """Items (tied ones count as one) up to which several capacities are solved to the proof."""
 
 
-def usable() -> bool:
-    """Needs only scipy."""
-    return True
+class Auto:
+    """What `solver="auto"` runs."""
+
+    about = ABOUT
+
+    def usable(self) -> bool:
+        """Needs only scipy."""
+        return True
+
+    def label(self) -> str:
+        """Return the name; the answer names the method that was used."""
+        return "auto"
+
+    def run(self, program: Program, limits: Limits) -> Outcome:
+        """Return the answer of the method that suits the size."""
+        large = len(program.starts) > MOST_EXACT_GROUPS
+        if large and len(program.rhs) <= 1 and program.max_families is None:
+            return replace(dp.METHOD.run(program, limits), solver=f"auto: {dp.METHOD.label()}")
+        if large and (program.max_families is None or families.countable(program)):
+            return replace(lagrangian.METHOD.run(program, limits), solver=f"auto: {lagrangian.METHOD.label()}")
+        closer = preferred()
+        outcome = exact_search.prove(program, limits, closer)
+        by_engine = ilp.METHOD if highs_present() else milp.METHOD
+        return replace(outcome, solver=f"auto: {by_engine.label() if closer.used_engine else dp.METHOD.label()}")
 
 
-def label() -> str:
-    """Return the name; the answer names the method that was used."""
-    return "auto"
-
-
-def run(program: Program, limits: Limits) -> Outcome:
-    """Return the answer of the method that suits the size."""
-    large = len(program.starts) > MOST_EXACT_GROUPS
-    if large and len(program.rhs) <= 1 and program.max_families is None:
-        return replace(dp.run(program, limits), solver=f"auto: {dp.label()}")
-    if large and (program.max_families is None or families.countable(program)):
-        return replace(lagrangian.run(program, limits), solver=f"auto: {lagrangian.label()}")
-    exact, engine = (ilp, ilp.engine()) if ilp.usable() else (milp, milp.minimise)
-    closer = branch.StatesFirst(engine)
-    outcome = branch.prove(program, limits, closer)
-    return replace(outcome, solver=f"auto: {exact.label() if closer.used_engine else dp.label()}")
+METHOD = Auto()

@@ -2,22 +2,30 @@
 
 from importlib.metadata import version
 
-from .. import branch
-from ..outcome import Limits, Outcome
-from ..program import Program
-from . import ilp
+from ..model.program import Program
+from ..search import exact_search
+from ..search.outcome import Limits, Outcome
+from ..search.pulp_engine import cbc_present, minimise_by_cbc
+
+ABOUT = (__doc__ or "").partition("\n")[0]
 
 
-def usable() -> bool:
-    """Needs PuLP with its own CBC (PuLP 4 has none)."""
-    return ilp.cbc_present()
+class Cbc:
+    """What `solver="cbc"` runs."""
+
+    about = ABOUT
+
+    def usable(self) -> bool:
+        """Needs PuLP with its own CBC (PuLP 4 has none)."""
+        return cbc_present()
+
+    def label(self) -> str:
+        """Return name and version."""
+        return f"cbc (PuLP {version('pulp')}, CBC)"
+
+    def run(self, program: Program, limits: Limits) -> Outcome:
+        """Return the proven best plan."""
+        return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_cbc))
 
 
-def label() -> str:
-    """Return name and version."""
-    return f"cbc (PuLP {version('pulp')}, CBC)"
-
-
-def run(program: Program, limits: Limits) -> Outcome:
-    """Return the proven best plan."""
-    return branch.prove(program, limits, branch.ByEngine(ilp.minimise_by_cbc))
+METHOD = Cbc()

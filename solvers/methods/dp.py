@@ -4,33 +4,41 @@ from dataclasses import replace
 
 import numpy as np
 
-from .. import branch, families, states
-from ..errors import SolverError
-from ..outcome import Limits, Outcome
-from ..program import Program
+from ..model.errors import SolverError
+from ..model.program import Program
+from ..search import exact_search, families, partial_plans
+from ..search.outcome import Limits, Outcome
+
+ABOUT = (__doc__ or "").partition("\n")[0]
 
 
-def usable() -> bool:
-    """Needs only scipy."""
-    return True
+class DynamicProgramming:
+    """What `solver="dp"` runs."""
+
+    about = ABOUT
+
+    def usable(self) -> bool:
+        """Needs only scipy."""
+        return True
+
+    def label(self) -> str:
+        """Return name and version."""
+        return f"dp (numpy {np.__version__})"
+
+    def run(self, program: Program, limits: Limits) -> Outcome:
+        """Return the proven best plan, or a good one and a bound where too many partial plans would be kept.
+
+        Raises:
+            SolverError: Too many partial plans before the first that fits, or too many sets of families.
+        """
+        if program.max_families is not None and not families.countable(program):
+            raise SolverError("dp: too many sets of families. Use the solver 'ilp' or fewer families.")
+        outcome = exact_search.prove(program, limits, partial_plans.close)
+        if outcome.finished or limits.expired():
+            return outcome
+        if outcome.columns is None:
+            raise SolverError("dp: too many partial plans before the first that fits. Use the solver 'ilp'.")
+        return replace(outcome, finished=True)
 
 
-def label() -> str:
-    """Return name and version."""
-    return f"dp (numpy {np.__version__})"
-
-
-def run(program: Program, limits: Limits) -> Outcome:
-    """Return the proven best plan, or a good one and the bound that was reached where too many states would be kept.
-
-    Raises:
-        SolverError: Too many states before any plan was found, or too many sets of families.
-    """
-    if program.max_families is not None and not families.countable(program):
-        raise SolverError("dp: too many sets of families. Use the solver 'ilp' or fewer families.")
-    outcome = branch.prove(program, limits, states.close)
-    if outcome.finished or limits.expired():
-        return outcome
-    if outcome.columns is None:
-        raise SolverError("dp: too many partial plans before the first that fits. Use the solver 'ilp'.")
-    return replace(outcome, finished=True)
+METHOD = DynamicProgramming()

@@ -1,18 +1,20 @@
 """Multipliers for every capacity, with a bound and exact repair of what is left: the one for thousands of items."""
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 
-from .. import branch, families, states
-from ..errors import SolverError
-from ..incumbent import incumbent
-from ..outcome import Limits, Outcome
-from ..presolve import cheapest
-from ..program import IntArray, Program
-from ..relaxation import Relaxation, relax
-from . import milp
+from ..model.errors import SolverError
+from ..model.program import IntArray, Program, columns_in
+from ..search import exact_search, families, partial_plans
+from ..search.incumbent import incumbent
+from ..search.outcome import Limits, Outcome
+from ..search.presolve import cheapest
+from ..search.relaxation import Relaxation, relax
+from ..search.scipy_engine import minimise_by_scipy
 
+ABOUT = (__doc__ or "").partition("\n")[0]
 CORE_COLUMNS = 4000
 """Largest core that is handed to the engine whole; of a larger one only a window is improved."""
 WINDOW_COLUMNS = 600
@@ -22,29 +24,33 @@ MOST_STATES = 100_000
 ENGINE_GAP = 1e-5
 
 
-def usable() -> bool:
-    """Needs only scipy."""
-    return True
+class Lagrangian:
+    """What `solver="lagrangian"` runs."""
+
+    about = ABOUT
+
+    def usable(self) -> bool:
+        """Needs only scipy."""
+        return True
+
+    def label(self) -> str:
+        """Return name and version."""
+        return f"lagrangian (SciPy {version('scipy')})"
+
+    def run(self, program: Program, limits: Limits) -> Outcome:
+        """Return a plan and a bound; a proof only where the gap closes within a fixed effort.
+
+        Raises:
+            SolverError: `max_families` leaves more sets of families than can be bounded one by one.
+        """
+        if families.countable(program):
+            return families.prove_by_sets(program, limits, lambda part, cutoff: settle(part, limits, cutoff))
+        if program.max_families is not None:
+            raise SolverError("lagrangian: too many sets of families. Use the solver 'ilp' or fewer families.")
+        return settle(program, limits, np.inf)
 
 
-def label() -> str:
-    """Return name and version."""
-    import scipy
-
-    return f"lagrangian (SciPy {scipy.__version__})"
-
-
-def run(program: Program, limits: Limits) -> Outcome:
-    """Return a plan and a bound; a proof only where the gap closes within a fixed effort.
-
-    Raises:
-        SolverError: `max_families` leaves more sets of families than can be bounded one by one.
-    """
-    if families.countable(program):
-        return families.prove_by_sets(program, limits, lambda part, cutoff: settle(part, limits, cutoff))
-    if program.max_families is not None:
-        raise SolverError("lagrangian: too many sets of families. Use the solver 'ilp' or fewer families.")
-    return settle(program, limits, np.inf)
+METHOD = Lagrangian()
 
 
 def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
@@ -58,7 +64,7 @@ def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
         return Outcome(None, np.inf if relaxation.infeasible else relaxation.bound, finished=True)
     plan = incumbent(program, relaxation)
     if plan is None:  # no repair worked: a search has to find the first plan, or that there is none
-        closer = branch.StatesFirst(milp.minimise)
+        closer = exact_search.PartialPlansFirst(minimise_by_scipy)
         return closer(program, relaxation, None, cutoff, replace(limits, most_nodes=MOST_NODES_TO_FIRST))
     outcome = _improve(program, relaxation, plan, limits)
     if outcome.columns is not None and program.cost[outcome.columns].sum() >= cutoff:
@@ -71,19 +77,19 @@ def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: L
     cost = float(program.cost[plan].sum())
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
-    core = branch.core_of(program, relaxation, cost)
+    core = exact_search.core_of(program, relaxation, cost)
     if core is None:
         return Outcome(plan, cost, finished=True)
     if len(program.rhs) == 1 or len(core.group) <= CORE_COLUMNS:
-        closed = states.close(program, relaxation, plan, cost, limits, MOST_STATES)
+        closed = partial_plans.close(program, relaxation, plan, cost, limits, MOST_STATES)
         if closed.finished or limits.expired() or len(program.rhs) == 1:
             return replace(closed, finished=not limits.expired())
     if len(core.group) > CORE_COLUMNS:
-        found = _search(program, _window(program, relaxation, plan), limits)
-        return Outcome(_cheaper(program, found.columns, plan), relaxation.bound, not limits.expired())
-    found = _search(program, core, limits)
-    bound = max(relaxation.bound, min(found.bound, cost))
-    return Outcome(_cheaper(program, found.columns, plan), bound, finished=not limits.expired())
+        searched = _search(program, _window(program, relaxation, plan), limits)
+        return Outcome(_cheaper(program, searched.columns, plan), relaxation.bound, not limits.expired())
+    searched = _search(program, core, limits)
+    bound = max(relaxation.bound, min(searched.bound, cost))
+    return Outcome(_cheaper(program, searched.columns, plan), bound, finished=not limits.expired())
 
 
 def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program:
@@ -91,18 +97,16 @@ def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program
     mask = np.zeros(len(program.group), dtype=bool)
     mask[np.argsort(relaxation.reduced, kind="stable")[: len(plan) + WINDOW_COLUMNS]] = True
     mask[plan] = True
-    part = program.keep(mask)
-    assert part is not None  # every group has at least its planned column
-    return part
+    return program.take(mask)
 
 
 def _search(program: Program, part: Program, limits: Limits) -> Outcome:
     effort = replace(limits, relative_gap=max(limits.relative_gap, ENGINE_GAP), most_nodes=MOST_NODES)
-    outcome = branch.search(part, effort, milp.minimise)
+    outcome = exact_search.search(part, effort, minimise_by_scipy)
     if outcome.columns is None:
         return outcome
-    return replace(outcome, columns=branch.find(program, part, outcome.columns))
+    return replace(outcome, columns=columns_in(program, part, outcome.columns))
 
 
-def _cheaper(program: Program, found: IntArray | None, plan: IntArray) -> IntArray:
-    return plan if found is None or program.cost[found].sum() >= program.cost[plan].sum() else found
+def _cheaper(program: Program, other: IntArray | None, plan: IntArray) -> IntArray:
+    return plan if other is None or program.cost[other].sum() >= program.cost[plan].sum() else other

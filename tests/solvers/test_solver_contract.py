@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, states, violations
-from solvers.methods import exhaustive, ilp, milp
-from solvers.outcome import Limits
-from solvers.presolve import presolve
-from solvers.program import program_of
-from solvers.relaxation import relax
+from solvers import ChoiceProblem, SolverError, Status, available, describe, price, solve, violations
+from solvers.methods import exhaustive, ilp, lagrangian
+from solvers.model.program import program_of
+from solvers.search import partial_plans
+from solvers.search.outcome import Limits
+from solvers.search.presolve import presolve
+from solvers.search.pulp_engine import minimise_by_cbc, minimise_by_highs
+from solvers.search.relaxation import relax
+from solvers.search.scipy_engine import minimise_by_scipy
 
 USABLE = [name for name, (_, usable) in describe().items() if usable]
 EXACT = [name for name in USABLE if name not in ("exhaustive", "lagrangian")]
@@ -69,6 +72,24 @@ def test_lagrangian_brackets_the_best_value(choice_problems, data):
         assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
 
 
+@pytest.mark.parametrize("core_columns", [0, 10_000])
+def test_lagrangian_with_a_core_too_large_for_partial_plans(core_columns, monkeypatch):
+    """A window of the core, or the whole core with a limited effort: still a plan that fits, and a true bound."""
+    monkeypatch.setattr(lagrangian, "CORE_COLUMNS", core_columns)
+    monkeypatch.setattr(lagrangian, "WINDOW_COLUMNS", 20)
+    monkeypatch.setattr(lagrangian, "MOST_STATES", 1)
+    monkeypatch.setattr(partial_plans, "_WIDTHS", (2,))
+    rng = np.random.default_rng(11)
+    for _ in range(5):
+        value = 10.0 ** rng.uniform(-3, 0, (25, 6))
+        usage = {name: rng.uniform(1, 9, (25, 6)) / value**0.3 for name in "ab"}
+        capacity = {name: 0.8 * table.mean(axis=1).sum() for name, table in usage.items()}
+        problem = ChoiceProblem(tuple(map(str, range(25))), tuple("uvwxyz"), value, usage, capacity)
+        answer, exact = solve(problem, "lagrangian"), solve(problem, "ilp")
+        assert exact.status is Status.OPTIMAL and violations(problem, answer.choice) == ()
+        assert answer.lower_bound <= exact.value * (1 + 1e-6) <= answer.value * (1 + 2e-6)
+
+
 @MANY
 @given(data=st.data())
 def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems, data):
@@ -79,9 +100,9 @@ def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems,
         return
     relaxation = relax(program)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(states, "_WIDTHS", (1, 2))
-        found = states.close(program, relaxation, None, math.inf, Limits())
-    best = exhaustive.run(program, Limits())
+        patched.setattr(partial_plans, "_WIDTHS", (1, 2))
+        found = partial_plans.close(program, relaxation, None, math.inf, Limits())
+    best = exhaustive.METHOD.run(program, Limits())
     rounding = 1e-9 * float(np.abs(program.cost).sum()) + 1e-300
     assert found.bound <= best.bound + rounding
     if found.columns is not None:
@@ -104,7 +125,7 @@ def test_sets_of_families_without_any_plan_end_the_search(solver):
     assert solve(problem, solver).status is solve(problem, "exhaustive").status is Status.INFEASIBLE
 
 
-@pytest.mark.parametrize("engine", [ilp.minimise, ilp.minimise_by_cbc, milp.minimise])
+@pytest.mark.parametrize("engine", [minimise_by_highs, minimise_by_cbc, minimise_by_scipy])
 def test_an_engine_that_finds_no_plan_says_so_with_its_bound(engine, ladder):
     """What is left below a known plan may hold none: a bound of infinity, or the known plan looks unproven."""
     found = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), Limits())
@@ -260,20 +281,29 @@ def test_a_time_limit_never_yields_optimal(solver, hard):
     for seconds in (1e-6, 0.3):
         start = time.process_time()
         solution = solve(hard, solver, time_limit_s=seconds)
-        assert solution.status is Status.TIME_LIMIT
+        assert solution.status is (Status.NO_PLAN_FOUND if solution.choice is None else Status.TIME_LIMIT)
         assert solution.choice is None or violations(hard, solution.choice) == ()
         assert solution.lower_bound > -math.inf and time.process_time() - start < seconds + 1.5
+
+
+@pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
+def test_a_search_that_ends_before_any_plan_is_not_infeasible(solver, hard):
+    """Nothing found and nothing proven has a status of its own, with a bound and what to do."""
+    solution = solve(hard, solver, time_limit_s=1e-6)
+    assert solution.status is Status.NO_PLAN_FOUND and solution.choice is None and math.isnan(solution.value)
+    assert solution.conflicts == () and solution.nearest_capacity == {} and math.isfinite(solution.lower_bound)
+    assert "may be one" in str(solution) and "Allow more time" in str(solution)
 
 
 HARD_BY_HIGHS = """
 import signal, time
 import numpy as np
 from solvers import ChoiceProblem
-from solvers.branch import scaled
-from solvers.methods import ilp
-from solvers.outcome import Limits
-from solvers.presolve import presolve
-from solvers.program import program_of
+from solvers.model.program import program_of
+from solvers.search.exact_search import scaled
+from solvers.search.outcome import Limits
+from solvers.search.presolve import presolve
+from solvers.search.pulp_engine import minimise_by_highs
 
 rng = np.random.default_rng(1)
 usage = {name: rng.uniform(1, 100, (60, 20)) for name in "abcd"}
@@ -283,7 +313,7 @@ core = scaled(presolve(program_of(ChoiceProblem(names, names[:20], value, usage,
 before = signal.getsignal(signal.SIGINT)
 print("running", flush=True)
 try:
-    ilp.minimise(core, (), Limits(deadline=time.perf_counter() + 60))
+    minimise_by_highs(core, (), Limits(deadline=time.perf_counter() + 60))
 except KeyboardInterrupt:
     print("interrupted" if signal.getsignal(signal.SIGINT) is before else "handler lost", flush=True)
 """
@@ -344,7 +374,7 @@ def test_requests_that_no_solver_can_answer(ladder):
 
 
 def test_a_solver_without_its_package_says_so(ladder, monkeypatch):
-    monkeypatch.setattr(ilp, "usable", lambda: False)
+    monkeypatch.setattr(ilp.METHOD, "usable", lambda: False)
     with pytest.raises(SolverError, match="solver 'ilp': a package that it needs is missing"):
         solve(ladder, "ilp")
 

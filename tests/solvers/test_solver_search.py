@@ -15,10 +15,8 @@ from solvers import (
     Status,
     least_usage,
     price,
-    price_interactions,
     refine,
     solve,
-    solve_interactions,
     top_k,
     violations,
 )  # fmt: skip
@@ -85,10 +83,14 @@ def test_a_shortlist_within_a_distance_of_value_and_items(ladder):
 
 
 def _pairwise(problem, seed):
-    """A loss with interactions, which a table of single scores cannot see."""
-    rng = np.random.default_rng(seed)
-    factors = rng.normal(size=(*problem.value.shape, 3))
-    return lambda plan: price_interactions(problem, factors, plan), factors
+    """Return a loss with interactions, ½‖Σ s‖² + Σ v, which a table of single scores cannot see."""
+    factors = np.random.default_rng(seed).normal(size=(*problem.value.shape, 3))
+
+    def loss(plan):
+        total = factors[range(len(plan)), plan].sum(axis=0)
+        return 0.5 * float(total @ total) + price(problem, plan)[0]
+
+    return loss
 
 
 def test_refinement_only_accepts_what_was_measured_to_be_better():
@@ -97,7 +99,7 @@ def test_refinement_only_accepts_what_was_measured_to_be_better():
     problem = ChoiceProblem(
         tuple("abcde"), tuple("xyz"), rng.random((5, 3)), usage, {"bytes": 24.0}, ties=(("a", "b"),)
     )
-    loss, _ = _pairwise(problem, 1)
+    loss = _pairwise(problem, 1)
 
     def around(plan):
         return [[loss((*plan[:i], o, *plan[i + 1 :])) for o in range(3)] for i in range(5)]
@@ -121,51 +123,3 @@ def test_refinement_stops_at_its_measurements_and_refuses_nonsense(ladder):
         refine(ladder, (0, 0), lambda p: ladder.value, lambda p: 0.0, 0)
     with pytest.raises(SolverError, match=r"propose gave shape \[2\]"):
         refine(ladder, (0, 0), lambda p: [1.0, 2.0], lambda p: 0.0, 5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), scale=st.sampled_from([1e-6, 1.0, 1e6]))
-def test_interactions_bracket_the_best_quadratic_value(choice_problems, data, scale):
-    """Bound ≤ best ≤ found for every problem, and the local search finds the best of nearly all small ones."""
-    problem = data.draw(choice_problems(most_items=4, most_options=3, families=False))
-    factors = _pairwise(problem, 7)[1] * scale
-    answer = solve_interactions(problem, factors, rounds=25)
-    plans = feasible_plans(problem)
-    if not plans:
-        assert answer.status is Status.INFEASIBLE
-        return
-    best = min(price_interactions(problem, factors, plan) for plan in plans)
-    assert violations(problem, answer.choice) == ()
-    assert answer.value == price_interactions(problem, factors, answer.choice)
-    magnitude = abs(answer.value) + scale**2 + np.abs(problem.value[problem.allowed]).sum()
-    assert answer.lower_bound - 1e-9 * magnitude <= best <= answer.value + 1e-9 * magnitude
-
-
-def test_interactions_find_errors_that_cancel():
-    """Opposite rounding errors: single errors prefer the dear option, their sum does not."""
-    factors = np.array([[[1.0], [0.3]], [[-1.0], [0.3]]])
-    problem = ChoiceProblem(("a", "b"), ("cheap", "dear"), np.zeros((2, 2)), {"r": np.array([[1.0, 2]] * 2)}, {"r": 4})
-    answer = solve_interactions(problem, factors)
-    assert answer.choice == (0, 0) and answer.value == 0.0
-
-
-def test_interactions_are_never_worse_than_the_plan_of_single_errors():
-    """The plan of least summed ½‖s‖² is where the local search starts."""
-    rng = np.random.default_rng(3)
-    usage = np.sort(rng.integers(1, 50, (12, 6)), axis=1).astype(float)
-    factors = rng.normal(size=(12, 6, 20)) / usage[:, :, None]
-    problem = ChoiceProblem(
-        tuple(map(str, range(12))), tuple("abcdef"), np.zeros((12, 6)), {"bytes": usage}, {"bytes": 260.0}
-    )
-    single = solve(replace(problem, value=0.5 * (factors**2).sum(axis=2)))
-    answer = solve_interactions(problem, factors)
-    assert answer.lower_bound <= answer.value < price_interactions(problem, factors, single.choice)
-
-
-def test_interactions_refuse_bad_factors(ladder):
-    with pytest.raises(SolverError, match=r"factors: shape is \[2, 2\]. Give \[2, 3, K\]"):
-        solve_interactions(ladder, np.zeros((2, 2)))
-    with pytest.raises(SolverError, match="item 'a', option '2' is not finite"):
-        solve_interactions(ladder, np.full((2, 3, 1), np.nan))
-    with pytest.raises(SolverError, match="max_families is not supported"):
-        solve_interactions(replace(ladder, families=("x", "y", "z"), max_families=1), np.zeros((2, 3, 1)))

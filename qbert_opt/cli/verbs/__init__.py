@@ -1,4 +1,4 @@
-"""One file per verb. A file defines `command`, a function whose parameters are the verb's options.
+"""One file per verb. A file defines `command`, whose parameters are the verb's options.
 
-Heavy imports belong inside the function: `--help` must not load torch.
+Heavy imports belong inside the function, because `--help` must not load torch.
 """

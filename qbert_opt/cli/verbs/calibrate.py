@@ -1,4 +1,4 @@
-"""`qbert-opt calibrate`: this machine under one engine as a device file."""
+"""`qbert-opt calibrate`: measure this machine with one engine and write a device file."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from .. import options
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The device file to write.")] = Path("host.yaml"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Device file to write.")] = Path("host.yaml"),
     engine: Annotated[
-        str, typer.Option("--engine", help="What runs the model: torch, openvino, onnxruntime.")
+        str, typer.Option("--engine", help="Engine to measure: torch, openvino or onnxruntime.")
     ] = "torch",
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="Torch: fp32 or bf16. Engines: activations int8, int8-coarse or float32."),
+        typer.Option(
+            "--precision", help="torch: fp32 or bf16. Other engines: activations int8, int8-coarse or float32."
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Readings of every call, at most.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Maximum number of timings per kernel.")] = 15,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1.0, help="After so long no further round begins.")
+        float, typer.Option("--seconds", min=1.0, help="Start no further round of timings after this time.")
     ] = 150.0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure this machine: kernels, memories and small synthetic models under one engine, on one thread.
+    """Measure this machine with one engine on one thread: kernels, memories and small synthetic models.
 
     Examples:
     `qbert-opt calibrate -o host.yaml`, then `qbert-opt simulate allocation.json --device host.yaml`
@@ -42,7 +44,7 @@ def command(
     check_folder(out)
     bench = find_bench(engine, precision)
     with progress("calibrate", quiet=quiet) as on_step:
-        found = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
+        calibration = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
     with atomic_file(out) as temporary:
-        temporary.write_text(found.text, encoding="utf-8")
-    print_lines(calibration_lines(found, str(out)))
+        temporary.write_text(calibration.text, encoding="utf-8")
+    print_lines(calibration_lines(calibration, str(out)))

@@ -1,4 +1,4 @@
-"""`qbert-opt choices`: what a matrix can be stored as."""
+"""`qbert-opt choices`: how a matrix can be stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .metrics import list_plugins
 FORM_SUMMARIES = {
     "offset": "fp16 scale and fp16 offset (the default)",
     "symmetric": "fp16 scale; levels are symmetric around zero",
-    "zero-point": "fp16 scale and an integer zero point as wide as a code",
+    "zero-point": "fp16 scale and an integer zero point of as many bits as a code",
     "codebook": "2^bits arbitrary fp16 values (the default of kmeans)",
 }
 
 
 def command() -> None:
-    """List the quantizers, bit widths, forms and groupings that a matrix can be stored with, and their cost.
+    """List the quantizers, bit widths, forms and groupings for storing a matrix, and their overhead.
 
     Example: `qbert-opt choices`
     """
@@ -24,7 +24,7 @@ def command() -> None:
     typer.echo("methods:")
     list_plugins("quantizers")
     typer.echo(f"\nbits: {', '.join(map(str, LEGAL_BITS))}")
-    typer.echo("\nforms, what each range stores (kmeans has codebooks only; rtn and mse have none):")
+    typer.echo("\nforms, the parameters of each range (kmeans supports codebook only; rtn and mse do not support it):")
     for form in FORMS:
         typer.echo(f"{form:14} {FORM_SUMMARIES[form]}")
     typer.echo("\ngroupings, for a 768 × 768 matrix with 12 heads and form offset:")

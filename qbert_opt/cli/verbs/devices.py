@@ -1,4 +1,4 @@
-"""`qbert-opt devices`: what hardware is known, and how a device file is written."""
+"""`qbert-opt devices`: the bundled devices, and checks for device files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def list_() -> None:
 
 
 @app.command()
-def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled name.")]) -> None:
-    """Show a device: every figure with where it comes from.
+def show(device: Annotated[str, typer.Argument(help="A YAML file or the name of a bundled device.")]) -> None:
+    """Show every figure of a device with its source.
 
     Example: `qbert-opt devices show car-soc`
     """
@@ -38,8 +38,8 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or a bundled na
 
 
 @app.command()
-def check(file: Annotated[str, typer.Argument(help="A YAML file.")]) -> None:
-    """Check a device file and say what is assumed in it.
+def check(file: Annotated[str, typer.Argument(help="Device file (YAML).")]) -> None:
+    """Check a device file and count the figures that are assumed.
 
     Example: `qbert-opt devices check my-soc.yaml`
     """

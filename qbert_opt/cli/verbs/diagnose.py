@@ -1,4 +1,4 @@
-"""`qbert-opt diagnose`: has the model converged, and how does its loss look nearby?"""
+"""`qbert-opt diagnose`: has the model converged, and what does the loss look like around it?"""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ def command(
     model: options.Model,
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="File to write.")] = "diagnosis.json",
-    plot: Annotated[str | None, typer.Option("--plot", help="Draw density and surface to this PNG or SVG.")] = None,
-    layer: Annotated[
-        int | None, typer.Option("--layer", help="Only the matrices of this encoder layer, from 1.")
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Draw the spectral density and the loss surface to this PNG or SVG.")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Labelled texts that the loss is over.")] = 64,
-    vectors: Annotated[int, typer.Option("--vectors", min=2, help="Random vectors of the density.")] = 4,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Hessian products for each of them.")] = 30,
-    points: Annotated[int, typer.Option("--points", min=3, help="Of the surface in each direction; odd.")] = 11,
+    layer: Annotated[
+        int | None, typer.Option("--layer", help="Diagnose this encoder layer only, counting from 1.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Number of labelled texts for the loss.")] = 64,
+    vectors: Annotated[int, typer.Option("--vectors", min=2, help="Random vectors for the spectral density.")] = 4,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Hessian-vector products per random vector.")] = 30,
+    points: Annotated[int, typer.Option("--points", min=3, help="Points of the loss surface per direction; odd.")] = 11,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     seed: options.Seed = 0,
     memory_limit: Annotated[
-        str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
+        str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
     ] = "4GiB",
     torch_device: options.TorchDevice = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Look at the true Hessian: density of its eigenvalues, negative ones, loss along the top two eigenvectors.
+    """Analyse the true Hessian: spectral density, negative eigenvalues, loss along the top two eigenvectors.
 
     Example: `qbert-opt diagnose --model models/minilm-snips --data snips/train -o diagnosis.json --plot diagnosis.png`
 
-    The loss is the cross-entropy that the model was trained with; on its training text a converged model has no
-    negative eigenvalues of notable size. An interrupted run goes on where it stopped.
+    The loss is the cross-entropy that the model was trained with. On its training text, a converged model has no
+    large negative eigenvalues. An interrupted run resumes where it stopped.
     """
     from ...data.texts import read_texts
     from ...models.loading import load_model
@@ -59,7 +61,7 @@ def command(
         progress("diagnose", quiet=quiet or team.rank > 0, resume=f"{output}.partial") as tell,
     ):
         peak = PeakMemory()
-        found = diagnose(
+        diagnosis = diagnose(
             loaded,
             texts,
             DiagnosisPlan(samples, vectors, steps, points, layer, seed),
@@ -70,15 +72,15 @@ def command(
         )
     if team.rank:
         return
-    write_diagnosis(found, output)
+    write_diagnosis(diagnosis, output)
     if plot is not None:
         from ...reports.plots.diagnosis import draw
         from ...reports.plots.plan import save
 
-        save(draw(found), plot)
+        save(draw(diagnosis), plot)
     from ...reports.printing import memory_line, print_lines
     from ...runtime.plain_text import one_line
 
-    for warning in found.warnings:
+    for warning in diagnosis.warnings:
         typer.echo(f"warning: {one_line(warning)}", err=True)
-    print_lines([*diagnosis_lines(found, output), memory_line(peak.bytes, limit_bytes, team.count)])
+    print_lines([*diagnosis_lines(diagnosis, output), memory_line(peak.bytes, limit_bytes, team.count)])

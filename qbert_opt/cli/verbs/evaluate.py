@@ -1,4 +1,4 @@
-"""`qbert-opt evaluate`: measured quality of a model or a quantized folder."""
+"""`qbert-opt evaluate`: measure the quality of a model or a quantized folder."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def command(
     folder: Annotated[str, typer.Argument(help="A quantized folder, or a model folder.")],
     data: options.Data,
     reference: Annotated[
-        str | None, typer.Option("--reference", help="Model folder that the answers are compared with.")
+        str | None, typer.Option("--reference", help="Float model folder to compare outputs with.")
     ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     max_tokens: options.MaxTokens = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="torch, openvino or onnxruntime: also time the model in it.")
+        str | None, typer.Option("--engine", help="Also time the model in this engine: torch, openvino or onnxruntime.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads of the engine.")] = 1,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a timed run.")] = 128,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")] = 1,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per timed run.")] = 128,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, which --measured of report and pareto reads.")
+        bool, typer.Option("--json", help="Print JSON, as read by --measured of report and pareto.")
     ] = False,
 ) -> None:
-    """Measure quality (accuracy, F1, entity F1, exact match) and loss against the reference on unseen text.
+    """Measure quality (accuracy, F1, entity F1, exact match) and loss relative to a reference on held-out text.
 
     Examples:
     `qbert-opt evaluate out --data snips/test --reference models/minilm-snips`
@@ -73,12 +73,12 @@ def command(
         subject, original = comparable(subject, cut_at(original, max_tokens))
         truth = reference_outputs(original, subject, texts)
         rows.append((reference, evaluate(original, texts), f"{folder_bytes(reference):,}", "-"))
-    found = evaluate(subject, texts, truth)
+    evaluation = evaluate(subject, texts, truth)
     trained = _trained_on(folder, texts)
-    void = plan is None or plan.loss_unit != found.loss_unit or trained
+    void = plan is None or plan.loss_unit != evaluation.loss_unit or trained
     predicted = "-" if plan is None or void else f"{plan.predicted_loss:.3g}"
     size = folder_bytes(folder) if served is None else served.stored_bytes
-    rows.append((folder, found, f"{size:,}", predicted))
+    rows.append((folder, evaluation, f"{size:,}", predicted))
     timings = []
     if served is not None:
         shape = {"seq_len": min(seq_len, subject.tokenizer.model_max_length), "threads": threads}
@@ -92,20 +92,20 @@ def command(
         from ...planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 
         points = []
-        if found.loss is not None:
+        if evaluation.loss is not None:
             point = MeasuredPoint(
                 name=Path(folder).name or folder,
-                loss=found.loss.value,
-                low=min(found.loss.low, found.loss.value),
-                high=max(found.loss.high, found.loss.value),
+                loss=evaluation.loss.value,
+                low=min(evaluation.loss.low, evaluation.loss.value),
+                high=max(evaluation.loss.high, evaluation.loss.value),
                 encoder_bytes=None if plan is None else plan.encoder_bytes,
                 latency_s=timings[-1][1].median_wall_s if timings else None,
             )
             points.append(point)
-        what = f"{found.loss_unit} against {reference} on {len(texts)} texts of {texts.name}"
+        what = f"{evaluation.loss_unit} against {reference} on {len(texts)} texts of {texts.name}"
         measured = MeasuredPoints(schema=SCHEMA, what=what, points=tuple(points))
         document = json.loads(measured.model_dump_json(by_alias=True, exclude_none=True))
-        document |= json.loads(TypeAdapter(Evaluation).dump_json(found))
+        document |= json.loads(TypeAdapter(Evaluation).dump_json(evaluation))
         if timings:
             document["timing"] = {name: asdict(t) for name, t in timings}
         typer.echo(json.dumps(document, indent=1))

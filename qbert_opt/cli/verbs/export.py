@@ -1,4 +1,4 @@
-"""`qbert-opt export`: a quantized folder to the files of an engine."""
+"""`qbert-opt export`: write a quantized folder as the files of an engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command(
     engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Texts to compare on; by default some of snips/dev.")
+        str | None, typer.Option("--data", help="Texts for the comparison; by default some of snips/dev.")
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
@@ -23,18 +23,22 @@ def command(
         str | None,
         typer.Option(
             "--activations",
-            help="planned, int8, int8-coarse (faster, less exact) or float32 (slow); as the plan says, or int8.",
+            help="planned, int8, int8-coarse (faster, less exact) or float32 "
+            "(slow); default: planned if the plan rounds "
+            "activations, else int8.",
         ),
     ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
-            "--tolerance", min=0, help="Largest accepted max |difference| / max |reference|; 0.02, or 0.05 if planned."
+            "--tolerance",
+            min=0,
+            help="Largest accepted max |difference| / max |reference|; default 0.02, or 0.05 if planned.",
         ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the model as an engine's own files, run them, and compare their answers with torch's.
+    """Write the model in an engine's file format, run it there, and compare the outputs with PyTorch's.
 
     Example: `qbert-opt export out --engine openvino -o out-openvino`
     """
@@ -54,10 +58,10 @@ def command(
         )
     share = 100 * record.exported_bytes / record.source_bytes - 100
     typer.echo(
-        f"{output}: {record.engine_label}, {record.exported_bytes:,} bytes; the quantized tensors have "
+        f"{output}: {record.engine_label}, {record.exported_bytes:,} bytes; the quantized tensors take "
         f"{record.source_bytes:,} ({share:+.1f} %)"
     )
     typer.echo(
-        f"compared with torch: max |difference| / max |reference| {record.difference:.2g} (allowed "
-        f"{record.tolerance:g}), in float32 {record.graph_difference:.2g}"
+        f"compared with PyTorch: max |difference| / max |reference| {record.difference:.2g} (tolerance "
+        f"{record.tolerance:g}), with float32 activations {record.graph_difference:.2g}"
     )

@@ -1,4 +1,4 @@
-"""`qbert-opt export-config`: a plan in another tool's words."""
+"""`qbert-opt export-config`: convert a plan to another tool's config."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ def command(
             help="modelopt, autoround, torchao, gptqmodel, compressed-tensors, nncf, coremltools, llama.cpp or hawq.",
         ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="File to write; its ending must be one of the tool's.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="File to write, with a file extension of the tool.")],
     scores: Annotated[
-        str | None, typer.Option("--scores", "-s", help="The plan's scores, or 'reference': prices what changes.")
+        str | None,
+        typer.Option("--scores", "-s", help="The plan's scores, or 'reference': predicts the cost of what changes."),
     ] = None,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Solve again among what the tool runs, within the plan's bytes.")
+        bool, typer.Option("--refit", help="Solve again with only the tool's formats, within the plan's bytes.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="With --refit: target hardware whose formats count too.")
+        str | None,
+        typer.Option("--device", "-d", help="With --refit: target hardware, whose formats are respected too."),
     ] = None,
 ) -> None:
-    """Write a plan as another quantizer's config, and say what it could not carry over and what that costs.
+    """Convert a plan to another tool's config, and report what it cannot represent and what that costs.
 
     Examples:
     `qbert-opt export-config allocation.json --to modelopt --scores scores.json -o modelopt.yaml`
@@ -51,7 +53,7 @@ def command(
     tool = config_tool(to)
     allocation = read_allocation(plan)
     if refit and scores is None:
-        raise UsageError("--refit: needs --scores, the scores that the plan was made of.")
+        raise UsageError("--refit: needs --scores, the scores that the plan was solved from.")
     table = None if scores is None else options.load_scores(scores)
     if refit and table is not None:
         allocation = solve_again(allocation, tool, table, options.load_target(device), Workload())
@@ -59,6 +61,6 @@ def command(
     cost = None if table is None else export_cost(export, allocation, table)
     write_text(output, export.text)
     if refit:
-        print_lines([f"solved again among what {tool.TITLE} runs: predicted loss {allocation.predicted_loss:.4g}"])
+        print_lines([f"solved again with the formats of {tool.TITLE}: predicted loss {allocation.predicted_loss:.4g}"])
     print_lines([*export_lines(export, cost, allocation)])
     print_lines([f"wrote {output}"])

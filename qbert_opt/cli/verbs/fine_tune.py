@@ -1,4 +1,4 @@
-"""`qbert-opt fine-tune`: an encoder and labelled text to a classifier, tagger or reader."""
+"""`qbert-opt fine-tune`: train a classifier, tagger or span extractor from an encoder and labelled text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def command(
     encoder: Annotated[str, typer.Option("--encoder", help="Folder of a pre-trained encoder.")],
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Model folder to write.")],
-    kind: Annotated[str, typer.Option("--kind", help="What it shall answer with: classes, tags or spans.")] = "classes",
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 2,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 8e-5,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
+    kind: Annotated[str, typer.Option("--kind", help="Kind of output: classes, tags or spans.")] = "classes",
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training text.")] = 2,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 8e-5,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 64,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fine-tune an encoder as a classifier of texts, a tagger of words or a finder of answers.
+    """Fine-tune an encoder for text classification, word tagging or span extraction.
 
     Examples:
     `qbert-opt fine-tune --encoder DIR --data snips/train -o models/minilm-snips`

@@ -1,4 +1,4 @@
-"""`qbert-opt formats`: file formats that hold our codes, and the engines that open them."""
+"""`qbert-opt formats`: file formats for export, and the engines that run them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .metrics import list_plugins
 
 
 def command() -> None:
-    """List the file formats that `export` writes and the engines that open them.
+    """List the file formats that `export` writes and the engines that run them.
 
-    What a matrix can be stored as, which this verb listed before, is under `qbert-opt choices`.
+    Methods and groupings, which this command used to list, are under `qbert-opt choices`.
 
     Example: `qbert-opt formats`
     """
@@ -18,4 +18,4 @@ def command() -> None:
     list_plugins("formats")
     typer.echo("\nengines:")
     list_plugins("engines")
-    typer.echo("warning: methods and groupings are listed by 'qbert-opt choices' now.", err=True)
+    typer.echo("warning: methods and groupings are now listed by 'qbert-opt choices'.", err=True)

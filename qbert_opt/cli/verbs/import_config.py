@@ -1,4 +1,4 @@
-"""`qbert-opt import-config`: another tool's plan, priced by our scores and simulator."""
+"""`qbert-opt import-config`: evaluate another tool's plan with our scores and simulator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import options
 
 
 def command(
-    config: Annotated[str, typer.Argument(help="The other tool's config.")],
+    config: Annotated[str, typer.Argument(help="Config of the other tool.")],
     source: Annotated[
         str,
         typer.Option(
@@ -22,16 +22,18 @@ def command(
         str, typer.Option("--scores", "-s", help="Scores of the same model, or 'reference' for the bundled ones.")
     ],
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")
+        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
     ] = None,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
     rest: Annotated[
-        str | None, typer.Option("--rest", help="Choice of matrices that the config leaves in floats.")
+        str | None, typer.Option("--rest", help="Choice for matrices that the config leaves in floating point.")
     ] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Write it as an allocation.json here.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write the plan as allocation.json here.")
+    ] = None,
 ) -> None:
-    """Price somebody else's plan: predicted loss, bytes, cost on a device, and our best plan of the same size.
+    """Evaluate another tool's plan: predicted loss, bytes, cost on a device, and our best plan of the same size.
 
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """

@@ -1,4 +1,4 @@
-"""`qbert-opt metrics`: what can score a choice."""
+"""`qbert-opt metrics`: the metrics that can score a choice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 
 def command() -> None:
-    """List the estimators of the loss that a choice costs.
+    """List the metrics that estimate the loss of a choice.
 
     Example: `qbert-opt metrics`
     """
@@ -14,7 +14,7 @@ def command() -> None:
 
 
 def list_plugins(kind: str) -> None:
-    """Print name and summary of each plug-in of a kind, read without importing it, so that torch stays unloaded."""
+    """Print name and summary of each plug-in of a kind, without importing it, so that torch is not loaded."""
     from ...runtime.plugins import summaries
 
     for name, summary in summaries(kind).items():

@@ -1,4 +1,4 @@
-"""`qbert-opt pareto`: what every budget buys."""
+"""`qbert-opt pareto`: the Pareto frontier of loss over a budget."""
 
 from __future__ import annotations
 
@@ -12,32 +12,44 @@ from ..progress import progress
 
 def command(
     scores: Annotated[
-        str | None, typer.Option("--scores", "-s", help="Table of scores; the bundled reference without it.")
+        str | None, typer.Option("--scores", "-s", help="Table of scores; by default the bundled reference.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")
+        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
     ] = None,
     resource: Annotated[
-        str, typer.Option("--resource", help="bytes, total-bytes, latency, energy, dram or bops; two with a comma.")
+        str,
+        typer.Option(
+            "--resource",
+            help="Resource: bytes, total-bytes, latency, energy, dram or bops; or two, separated by a comma.",
+        ),
     ] = "bytes",
-    points: Annotated[int, typer.Option("--points", min=2, help="Budgets between floor and ceiling.")] = 200,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Write .json or .csv; goes on there.")] = None,
+    points: Annotated[
+        int, typer.Option("--points", min=2, help="Number of budgets between the smallest and the largest.")
+    ] = 200,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Write the frontier to this .json or .csv; an interrupted run resumes."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[str | None, typer.Option("--plot", help="Draw it to this PNG or SVG.")] = None,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None,
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="Several, a,b,c: the best plan of each, a curve of each."),
+        typer.Option("--devices", help="Several devices, a,b,c: the best plan and a curve for each."),
     ] = None,
     compare: Annotated[
-        list[str] | None, typer.Option("--compare", help="LABEL=scores.json: another metric or quantizer in the plot.")
+        list[str] | None,
+        typer.Option("--compare", help="LABEL=scores.json: add another metric or quantizer to the plot."),
     ] = None,
     plan: Annotated[str | None, typer.Option("--plan", help="An allocation.json to mark in the plot.")] = None,
-    measured: Annotated[str | None, typer.Option("--measured", help="Measured points (JSON) over the plot.")] = None,
+    measured: Annotated[
+        str | None, typer.Option("--measured", help="Measured points (JSON) to add to the plot.")
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the best plan for every budget: the frontier of loss against bytes, latency, energy or traffic.
+    """Compute the best plan for every budget: the Pareto frontier of loss over bytes, latency, energy or traffic.
 
     Examples:
     `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`
@@ -64,7 +76,7 @@ def command(
     if output is not None and not output.endswith((".json", ".csv")):
         raise UsageError(f"--output {output}: legal endings: .json, .csv.")
     if plot is None and (compare or plan or measured):
-        raise UsageError("--compare, --plan and --measured belong to a picture: give --plot FILE.")
+        raise UsageError("--compare, --plan and --measured: only affect the plot; add --plot FILE.")
     if device is not None and devices is not None:
         raise UsageError("--device and --devices: give one of them.")
     if devices is not None and output is not None:
@@ -72,21 +84,21 @@ def command(
     check_plot(plot)
     resources, workload = parse_resources(resource), Workload(seq_len, batch_size)
     targets = [options.load_target(name.strip()) for name in (devices or "").split(",") if name.strip()]
-    found = None
+    frontier = None
     if devices is None:
         targets = [options.load_target(device)]
         task = PlanningTask(table, Limits(), device=targets[0], workload=workload)
         checkpoint = None if output is None else f"{output}.partial"
         with progress("frontier", quiet=quiet or checkpoint is None, resume=checkpoint) as tell:
-            found = trade_off(task, resources, points=points, checkpoint=checkpoint, progress=tell)
+            frontier = trade_off(task, resources, points=points, checkpoint=checkpoint, progress=tell)
         if output is not None:
             write_text(
-                output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n"
+                output, to_csv(frontier) if output.endswith(".csv") else frontier.model_dump_json(by_alias=True) + "\n"
             )
         if as_json:
-            typer.echo(found.model_dump_json(by_alias=True, indent=1))
+            typer.echo(frontier.model_dump_json(by_alias=True, indent=1))
         else:
-            print_lines([frontier_table(found)])
+            print_lines([frontier_table(frontier)])
     else:
         plans = plan_for_each(table, [target for target in targets if target is not None], Limits(), workload)
         if as_json:
@@ -95,7 +107,7 @@ def command(
             print_lines([device_table(plans)])
     if plot is not None:
         curves = subjects(table, f"{table.metric} {table.method}", targets, compare)
-        draw_frontiers(plot, curves, found, resources, points, workload, plan=plan, measured=measured)
+        draw_frontiers(plot, curves, frontier, resources, points, workload, plan=plan, measured=measured)
     if not as_json:
         for path in (output, plot):
             if path is not None:

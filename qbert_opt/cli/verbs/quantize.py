@@ -1,4 +1,4 @@
-"""`qbert-opt quantize`: a model and its plan to the packed model."""
+"""`qbert-opt quantize`: quantize a model by a plan and write the folder."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ def command(
     model: options.Model,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="The calibration text that the scores were made with.")
+        str | None, typer.Option("--data", help="The calibration text that the scores were computed from.")
     ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     sequential: Annotated[
-        bool, typer.Option("--sequential", help="Fit later matrices to inputs that carry the earlier errors.")
+        bool,
+        typer.Option("--sequential", help="Calibrate each block on inputs that contain the errors of earlier blocks."),
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the quantized model: exactly as many bytes as planned, safetensors only.
+    """Write the quantized model as safetensors, with exactly the planned number of bytes.
 
     Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
     """
@@ -46,6 +47,6 @@ def command(
     if sequential:
         again = read_allocation(Path(output) / "allocation.json")
         typer.echo(
-            f"predicted loss   {allocation.predicted_loss:.4g} by the plan, {again.predicted_loss:.4g} scored again"
+            f"predicted loss   {allocation.predicted_loss:.4g} in the plan, {again.predicted_loss:.4g} scored again"
         )
     print_lines(written_lines(written, allocation))

@@ -1,4 +1,4 @@
-"""`qbert-opt recover`: a plan or a quantized folder, trained to answer as the float model does."""
+"""`qbert-opt recover`: train a quantized model to match the float model."""
 
 from __future__ import annotations
 
@@ -13,37 +13,35 @@ from ..progress import progress
 def command(
     source: Annotated[str, typer.Argument(metavar="PLAN_OR_FOLDER", help="An allocation.json, or a quantized folder.")],
     model: options.Model,
-    data: Annotated[
-        list[str], typer.Option("--data", help="Training text; may be given several times. No labels are needed.")
-    ],
+    data: Annotated[list[str], typer.Option("--data", help="Training text; repeatable. Labels are not needed.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     steps: Annotated[
-        str, typer.Option("--steps", help="Steps of training, in order: ranges, blocks, distill.")
+        str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")
     ] = "blocks,distill",
-    minutes: Annotated[float | None, typer.Option("--minutes", help="About how long to train.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Approximate training time, in minutes.")] = None,
     epochs: Annotated[
-        str | None, typer.Option("--epochs", help="Passes over the text of each step: 2, or blocks:3,distill:1.5.")
+        str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
     ] = None,
     block_error: Annotated[
-        str, typer.Option("--block-error", help="How tokens count in a block's error: plain or sensitivity.")
+        str, typer.Option("--block-error", help="Weights of tokens in a block's error: plain or sensitivity.")
     ] = "plain",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts in a batch.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32,
     held_back: Annotated[
-        int, typer.Option("--held-back", min=1, help="Texts that choose the best state and train nothing.")
+        int, typer.Option("--held-back", min=1, help="Held-out texts for choosing the best state.")
     ] = 512,
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
     precision: Annotated[
-        str, typer.Option("--precision", help="Of matrix products in training: float32 or bfloat16.")
+        str, typer.Option("--precision", help="Precision of matrix products in training: float32 or bfloat16.")
     ] = "float32",
     text_column: options.TextColumn = None,
     split: options.Split = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a quantized model to answer as the float model does; its bytes stay as planned.
+    """Train a quantized model to match the outputs of the float model; its size stays as planned.
 
-    Where the plan's quantizer needs text, give the text of its scores among the training texts. A run that was killed
-    goes on where it stopped when it is started again with the same options; Ctrl-C writes the best state so far.
+    If the plan's quantizer needs a calibration set, include the text of the plan's scores in the training texts. A run
+    that was killed resumes when it is started again with the same options; Ctrl-C writes the best state so far.
 
     Examples:
     `qbert-opt recover out --model models/minilm-snips --data train.tsv --minutes 20 -o recovered`
@@ -70,26 +68,26 @@ def command(
     )
     texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
     with progress("training", quiet=quiet) as tell:
-        found = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
-    print_lines(recovery_lines(found))
+        recovered = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
+    print_lines(recovery_lines(recovered))
 
 
 def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:
-    """Read `2` for every step, or `blocks:3,distill:1.5`.
+    """Parse `2` (for every step) or `blocks:3,distill:1.5` into epochs by step.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the text is neither.
     """
     from ...errors import UsageError
 
-    found: dict[str, float] = {}
+    epochs: dict[str, float] = {}
     for part in text.split(","):
         step, _, number = part.rpartition(":")
         try:
             value = float(number)
         except ValueError:
             raise UsageError(
-                f"--epochs {text}: {number.strip()!r} is no number. Give 2, or blocks:3,distill:1.5."
+                f"--epochs {text}: {number.strip()!r} is not a number. Give 2, or blocks:3,distill:1.5."
             ) from None
-        found.update(dict.fromkeys([step.strip()] if step else steps, value))
-    return found
+        epochs.update(dict.fromkeys([step.strip()] if step else steps, value))
+    return epochs

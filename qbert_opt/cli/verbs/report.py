@@ -1,4 +1,4 @@
-"""`qbert-opt report`: a plan as one HTML file."""
+"""`qbert-opt report`: write a plan as one HTML file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def command(
         str | None, typer.Option("--scores", "-s", help="The plan's scores, or 'reference': adds the frontier.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: adds where the time goes.")
+        str | None, typer.Option("--device", "-d", help="Target hardware: adds the predicted cost of each operation.")
     ] = None,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
     measured: Annotated[
-        str | None, typer.Option("--measured", help="Measured points (JSON), this plan's first.")
+        str | None, typer.Option("--measured", help="Measured points (JSON), with this plan's first.")
     ] = None,
 ) -> None:
-    """Write a plan as one self-contained HTML file: plan, frontier, cost, every matrix, provenance. No network.
+    """Write a self-contained HTML report: plan, frontier, cost, every matrix, provenance.
 
     Example: `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
     """
@@ -48,7 +48,7 @@ def command(
     if scores is not None:
         table = options.load_scores(scores)
         if table.profile.sha256 != allocation.profile.sha256:
-            raise InputFileError(f"{plan}: is a plan of {allocation.profile.name}; the scores are of another model.")
+            raise InputFileError(f"{plan}: is a plan for {allocation.profile.name}; the scores are for another model.")
         frontier = trade_off(PlanningTask(table, Limits()), ("bytes",))
     cost = None
     if device is not None:

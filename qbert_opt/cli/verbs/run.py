@@ -1,4 +1,4 @@
-"""`qbert-opt run`: answers of a quantized or exported model."""
+"""`qbert-opt run`: predictions of a quantized or exported model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .. import options
 
 def command(
     folder: Annotated[str, typer.Argument(help="A quantized folder, or one exported to an engine.")],
-    text: Annotated[list[str] | None, typer.Option("--text", help="A text to answer; repeatable.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A file of texts to answer.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="Text to classify; repeatable.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="File of texts to classify.")] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="torch, openvino or onnxruntime; default: the folder's own.")
+        str | None, typer.Option("--engine", help="torch, openvino or onnxruntime; by default the folder's engine.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: every label's probability.")] = False,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every label.")] = False,
 ) -> None:
-    """Answer texts with label and probability.
+    """Print the predicted label and its probability for each text.
 
     Example: `qbert-opt run out --text "turn the light on"`
     """
@@ -32,19 +32,19 @@ def command(
     from ...serving.predictor import Predictor
 
     if bool(text) == (data is not None):
-        raise UsageError("run: give texts with --text, or a file with --data; one of the two.")
+        raise UsageError("run: give either texts with --text or a file with --data.")
     if text:
         texts: list[tuple[str, ...]] = [(one,) for one in text]
     else:
         texts = list(read_texts(str(data), text_columns=text_column, split=split).texts)
-    found = Predictor(folder, engine, threads=threads).predict(texts)
+    predictions = Predictor(folder, engine, threads=threads).predict(texts)
     if as_json:
         rows = [
             {"text": one[0] if len(one) == 1 else one, "label": p.label, "probability": p.probability,
              "probabilities": p.probabilities}
-            for one, p in zip(texts, found, strict=True)
+            for one, p in zip(texts, predictions, strict=True)
         ]  # fmt: skip
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    for one, p in zip(texts, found, strict=True):
+    for one, p in zip(texts, predictions, strict=True):
         typer.echo("\t".join(map(one_line, (p.label, f"{p.probability:.4f}", " | ".join(one)))))

@@ -1,4 +1,4 @@
-"""`qbert-opt sensitivity`: model and text to a table of scores."""
+"""`qbert-opt sensitivity`: score a model on calibration text."""
 
 from __future__ import annotations
 
@@ -32,36 +32,41 @@ def command(
     split: options.Split = None,
     held_out: Annotated[
         str | None,
-        typer.Option("--held-out", help="Text that the model has not seen: warns if --data looks like training text."),
+        typer.Option(
+            "--held-out", help="Text that the model has certainly not seen: warns if --data looks like training text."
+        ),
     ] = None,
     curvature: Annotated[
         bool,
         typer.Option(
             "--curvature",
-            help="Also record each matrix' Gauss-Newton trace and top eigenvalue; no output column is drawn.",
+            help="Also record the Gauss-Newton trace and top eigenvalue of each matrix (slower).",
         ),
     ] = False,
     max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
     memory_limit: Annotated[
-        str, typer.Option("--memory-limit", help="Bound on what is held above the model itself, e.g. 1GiB.")
+        str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
     ] = "2GiB",
     torch_device: options.TorchDevice = "auto",
     stability: Annotated[
-        int, typer.Option("--stability", min=0, help="Plans from resampled text: which choices change? 0 asks nothing.")
+        int,
+        typer.Option(
+            "--stability", min=0, help="Number of resamples of the scoring texts, to test how stable the plan is."
+        ),
     ] = 0,
-    budget: Annotated[str, typer.Option("--budget", "-b", help="Of these plans, as in 'solve'.")] = "2.5bit",
+    budget: Annotated[str, typer.Option("--budget", "-b", help="Budget of these plans, as in 'solve'.")] = "2.5bit",
     quiet: options.Quiet = False,
 ) -> None:
     """Score every choice of every matrix on calibration text.
 
     Example: `qbert-opt sensitivity --model models/minilm-snips --data snips/dev -o scores.json`
 
-    An interrupted run goes on where it stopped when it is started again with the same options. Several processes share
-    the work: `torchrun --nproc-per-node 2 -m qbert_opt sensitivity …`; the scores are the same.
+    An interrupted run resumes when it is started again with the same options. Several processes can share the work:
+    `torchrun --nproc-per-node 2 -m qbert_opt sensitivity …`; the scores are the same.
 
-    `--stability 20 --budget 2.5bit` asks how the plan hangs on the text: which choices change, how much text is enough;
-    the answer is also written to `stability.json` beside the scores.
+    `--stability 20 --budget 2.5bit` tests how much the plan depends on the scoring texts: which choices change, and
+    how much text is enough. The result is also written to `stability.json` next to the scores.
     """
     from ...data.texts import read_texts
     from ...models.loading import load_model
@@ -78,9 +83,9 @@ def command(
     from ..quantities import size
 
     limit_bytes = size(memory_limit, "--memory-limit") or 0
-    parse_budget(budget, 1, "--budget")  # a wrong one is said before the work
-    asked = None if forms is None else parse_forms(forms)
-    choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), asked)
+    parse_budget(budget, 1, "--budget")  # report a wrong budget before the work starts
+    allowed_forms = None if forms is None else parse_forms(forms)
+    choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), allowed_forms)
     texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
     with (
         on_device(load_model(model, max_tokens=max_tokens), torch_device) as loaded,
@@ -118,7 +123,7 @@ def command(
 
 
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
-    """Measure, write and print how a plan hangs on the text."""
+    """Measure, write and print how much a plan depends on the scoring texts."""
     from ...planning.budgets import parse_budget
     from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
@@ -131,6 +136,6 @@ def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quie
     encoder_bytes = parse_budget(budget, table.profile.encoder_elements, "--budget")
     task = PlanningTask(table, Limits(encoder_bytes=encoder_bytes))
     with progress("stability", quiet=quiet) as tell:
-        found = measure_stability(task, solve_task(task, SolverOptions()), resamples=resamples, progress=tell)
-    write_stability(found, Path(output).parent / "stability.json")
-    print_lines(stability_lines(found))
+        result = measure_stability(task, solve_task(task, SolverOptions()), resamples=resamples, progress=tell)
+    write_stability(result, Path(output).parent / "stability.json")
+    print_lines(stability_lines(result))

@@ -1,4 +1,4 @@
-"""`qbert-opt simulate`: what a plan costs on a device."""
+"""`qbert-opt simulate`: predict the cost of a plan on a device."""
 
 from __future__ import annotations
 
@@ -20,24 +20,29 @@ BASELINES = {"fp32": 32, "fp16": 16}
 
 def command(
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
-    device: Annotated[str, typer.Option("--device", "-d", help="Target hardware: a YAML file or a bundled name.")],
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens of a sentence.")] = 128,
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
+    ],
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
     lengths: Annotated[
-        str | None, typer.Option("--lengths", help="A histogram of lengths instead: TOKENS:OFTEN, e.g. 16:30,64:70.")
+        str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences of one inference.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
     compare: Annotated[
-        str | None, typer.Option("--compare", help="Beside it: fp32, fp16, or uniform intN, e.g. fp32,int8.")
+        str | None,
+        typer.Option("--compare", help="Baselines to compare with: fp32, fp16 or uniform intN, e.g. fp32,int8."),
     ] = None,
     per_op: Annotated[
         str | None,
-        typer.Option("--per-op", help="Each operation, what bounds it and what would help: table, csv, json."),
+        typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),
     ] = None,
     roofline: Annotated[
-        str | None, typer.Option("--roofline", help="Draw a roofline of all products (PNG, SVG).")
+        str | None, typer.Option("--roofline", help="Draw the roofline of all matrix products to this PNG or SVG.")
     ] = None,
-    timeline: Annotated[str | None, typer.Option("--timeline", help="Draw activations in memory (PNG, SVG).")] = None,
+    timeline: Annotated[
+        str | None, typer.Option("--timeline", help="Draw activations in memory over time to this PNG or SVG.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Predict latency, memory, traffic and energy of a plan on a device.
@@ -120,7 +125,7 @@ def _over_lengths(
     rate: float | None,
     as_json: bool,
 ) -> None:
-    """Print what inferences cost over a histogram of lengths."""
+    """Print the cost of inferences over a histogram of sentence lengths."""
     from pydantic import TypeAdapter
 
     from hwmodels import DeviceError, MixReport

@@ -1,11 +1,11 @@
-"""`qbert-opt solve`: scores, a device and a budget to a proven plan."""
+"""`qbert-opt solve`: find the best plan for scores, a device and a budget, with a proof."""
 
 from __future__ import annotations
 
 from .. import options
 
 DEFAULT_SHORTLIST = 5
-"""Plans that `--measure` times where `--top-k` does not say how many."""
+"""Number of plans that `--measure` times without `--top-k`."""
 
 
 def command(
@@ -57,7 +57,7 @@ def command(
     plot: options.Plot = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose bits and groups for every matrix, and prove the choice.
+    """Choose bit width and grouping for every matrix, and prove that the plan is optimal.
 
     Examples:
     `qbert-opt solve --budget 25MB --device car-soc.yaml`
@@ -83,7 +83,7 @@ def command(
         recipe=recipe, top_k=top_k, within_or_apart=within or apart, measure=measure, refine=refine, verify=verify,
         model=model, data=data, constraints=constraints,
     )  # fmt: skip
-    scored_already = scores is not None and bool(verify or refine or measure)  # the model is then only measured
+    scored_already = scores is not None and bool(verify or refine or measure)  # then the model is only measured
     table = options.read_or_score(
         scores, None if scored_already else model, data, metric=metric, method=method, seed=seed,
         samples=(calibration_samples, scoring_samples), activation_bits=activation_bits, max_tokens=max_tokens,

@@ -1,4 +1,4 @@
-"""`qbert-opt solvers`: what can solve a plan."""
+"""`qbert-opt solvers`: the available solvers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import typer
 
 
 def command() -> None:
-    """List the solvers, and which of them can run here.
+    """List the solvers, and whether they can be used here.
 
     Example: `qbert-opt solvers`
     """
     import solvers
 
     for name, (about, usable) in solvers.describe().items():
-        typer.echo(f"{name:12} {about}{'' if usable else ' (not usable here: a package is missing)'}")
+        typer.echo(f"{name:12} {about}{'' if usable else ' (not available: a package is missing)'}")

@@ -1,9 +1,9 @@
-"""Plans in other tools' own words: one file per tool, the file's name is the tool's name for `export-config --to`.
+"""Configs of other tools; one file per tool, named as for `export-config --to`.
 
 A tool is a module with
 
-- `TITLE`, `SUFFIXES` (endings of its config), `ROUNDING` (what it rounds with) and `NOTES` (what a user should know),
-- `offers(matrix) -> Iterable[Offer]`: every way in which it can store that matrix,
-- `write(plan, carried, suffix) -> str`: its config; raises UsageError for a model that it cannot name,
-- `read(text, profile, suffix) -> dict[module, Offer]`: the reverse; raises ValueError for what it cannot read.
+- `TITLE`, `SUFFIXES` (file extensions), `ROUNDING` (how it rounds) and `NOTES` (what a user should know),
+- `offers(matrix) -> Iterable[Offer]`: every format in which it can store a matrix,
+- `write(plan, carried, suffix) -> str`: its config; raises UsageError for a model that the tool cannot name,
+- `read(text, profile, suffix) -> dict[module, Offer]`: the reverse; raises ValueError for an unreadable config.
 """

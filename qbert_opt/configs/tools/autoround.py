@@ -11,19 +11,22 @@ from ..offers import Carried, Offer, ranges
 
 TITLE = "AutoRound"
 SUFFIXES = (".json",)
-ROUNDING = "to codes that it tunes by signed gradients"
-NOTES = ("Load: AutoRound(model, tokenizer, layer_config=json.loads(text)). Group size -1 is a range per row, 0 one.",)
+ROUNDING = "to codes tuned by signed gradient descent"
+NOTES = (
+    "Load: AutoRound(model, tokenizer, layer_config=json.loads(text)). "
+    "Group size -1 means one range per row, 0 one range per matrix.",
+)
 SIZES = {"rows:1": 0, "rows:each": -1}
 
 
 def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
-    """2, 3, 4 bits with a zero point or without, 8 bits without; a range per matrix, row or so many inputs."""
+    """2, 3, 4 bits with or without a zero point, 8 bits without; a range per matrix, row or group of inputs."""
     yield from ranges(matrix, (2, 3, 4))
     yield from ranges(matrix, (8,), forms=("symmetric",))
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One entry for each matrix; what is not named keeps AutoRound's default, so name all."""
+    """Write one entry for every matrix, since others would get AutoRound's default."""
     return json.dumps({item.matrix.module: _entry(item.offer) for item in carried}, indent=1) + "\n"
 
 

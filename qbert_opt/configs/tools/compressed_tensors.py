@@ -1,6 +1,6 @@
 """compressed-tensors (`.json`: a `quantization_config`) and llm-compressor (`.yaml`: a recipe): the same groups.
 
-Strategy `block` with blocks as wide as the matrix carries ranges of rows.
+Row groups are expressed by strategy `block`, with blocks as wide as the matrix.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NOTES = (
 
 
 def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
-    """2 to 8 bits, any ranges of rows or inputs, with an int8 zero point or without."""
+    """2 to 8 bits, any grouping of rows or inputs, with or without an int8 zero point."""
     return ranges(matrix, range(2, 9), any_rows=True, group_bits=lambda bits, form: 16 if form == "symmetric" else 24)
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One config group for each distinct format; targets are exact names."""
+    """Write one config group per format; targets are exact names."""
     groups = {}
     for index, ((scheme, _), modules) in enumerate(_schemes(plan, carried).items()):
         groups[f"group_{index}"] = {"targets": modules, "weights": json.loads(scheme)}
@@ -49,7 +49,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Read groups whose targets are names or `re:` patterns; the first group that matches a matrix has it."""
+    """Read groups whose targets are names or `re:` patterns; the first group that matches a matrix applies."""
     document = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
     if suffix == ".yaml":
         [modifier] = document["quant_stage"]["quant_modifiers"].values()

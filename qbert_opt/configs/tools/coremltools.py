@@ -1,7 +1,7 @@
 """coremltools: the YAML of a `PostTrainingPalettizerConfig`, mixed widths by module name.
 
-A palette is a codebook of 2^bits fp16 values for a range of rows: what Q-BERT's row groups become there exactly, though
-with values of its own instead of an even grid. Ranges of inputs it has not.
+A palette is a codebook of 2^bits fp16 values for a group of rows. It matches Q-BERT's row groups exactly, but with
+arbitrary values instead of a uniform grid. Group-wise ranges of inputs are not supported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BITS = (1, 2, 3, 4, 6, 8)
 
 
 def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
-    """2, 3, 4, 6 or 8 bits, a codebook per matrix, per range of rows or per row."""
+    """2, 3, 4, 6 or 8 bits, one codebook per matrix, per group of rows or per row."""
     return ranges(
         matrix,
         BITS[1:],
@@ -38,7 +38,7 @@ def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One entry for each module's name."""
+    """Write one entry per module name."""
     entries = {item.matrix.module: _entry(item) for item in carried}
     return yaml.safe_dump({"module_name_configs": entries}, sort_keys=False)
 

@@ -17,16 +17,16 @@ from ..offers import COLUMN_SIZES, Carried, Offer, ranges
 TITLE = "GPTQModel"
 SUFFIXES = (".json",)
 ROUNDING = "to codes compensated as in GPTQ"
-NOTES = ("Load: QuantizeConfig.from_quant_config(json.loads(text)). Group size -1 is a range per row.",)
+NOTES = ("Load: QuantizeConfig.from_quant_config(json.loads(text)). Group size -1 means one range per row.",)
 
 
 def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
-    """2, 3, 4 or 8 bits, a range per row or per so many inputs, with a zero point of as many bits or without."""
+    """2, 3, 4 or 8 bits, one range per row or per group of inputs, with or without a zero point."""
     return ranges(matrix, (2, 3, 4, 8), rows=("rows:each",), columns=COLUMN_SIZES)
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """The commonest entry as the default, and one rule for each matrix."""
+    """Write the most frequent entry as the default, and one rule per matrix."""
     common = Counter(item.offer for item in carried).most_common(1)[0][0]
     rules = {f"+:^{re.escape(item.matrix.module)}$": _entry(item.offer) for item in carried}
     config = {**_entry(common), "quant_method": "gptq", "checkpoint_format": "gptq", "lm_head": False}

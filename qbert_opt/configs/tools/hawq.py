@@ -1,4 +1,4 @@
-"""HAWQ: a `bit_config.py` as its quantized training reads, module name -> bits; a range per output row."""
+"""HAWQ: a `bit_config.py` for its quantization-aware training, module name -> bits; one range per output row."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One dictionary, named after the model."""
+    """Write one dictionary, named after the model."""
     name = re.sub(r"\W+", "_", plan.profile.name.rstrip("/").rsplit("/", 1)[-1])
     lines = [f"        {item.matrix.module!r}: {item.offer.bits},\n" for item in carried]
     return f"bit_config_dict = {{\n    {f'bit_config_{name}'!r}: {{\n{''.join(lines)}    }},\n}}\n"
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Read the literal without running it; a file of several configs must be cut down to one."""
+    """Read the literal without running it; the file must contain exactly one config."""
     tree = ast.parse(text)
     [assignment] = [node for node in tree.body if isinstance(node, ast.Assign)]
     configs = ast.literal_eval(assignment.value)

@@ -1,7 +1,7 @@
-r"""llama.cpp: a file for `llama-quantize --tensor-type-file`, one `tensor=type` a line.
+r"""llama.cpp: a file for `llama-quantize --tensor-type-file`, one `tensor=type` per line.
 
-Tensors have their names in a GGUF file of a BERT: `blk.3.attn_q.weight`. Types are blocks of 16 or 32 inputs; those of
-2, 3 and 6 bits lie in super-blocks of 256 inputs, so a width that 256 does not divide cannot have them.
+Tensors are named as in a GGUF file of a BERT: `blk.3.attn_q.weight`. Types use blocks of 16 or 32 inputs; those of 2, 3
+and 6 bits use super-blocks of 256 inputs and are not available if 256 does not divide the number of inputs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..offers import Carried, Offer
 
 TITLE = "llama.cpp"
 SUFFIXES = (".txt",)
-ROUNDING = "to the nearest code of a searched range, weighted by an importance matrix where one is given"
+ROUNDING = "to the nearest code of a searched range, weighted by an importance matrix if one is given"
 NOTES = (
     "Use: llama-quantize --tensor-type-file FILE model-f16.gguf out.gguf Q8_0.",
-    "A type of 3 or 6 bits is symmetric, scales of 2, 3 and 6 bits are themselves quantized.",
+    "Types of 3 and 6 bits are symmetric; the scales of types of 2, 3 and 6 bits are quantized themselves.",
 )
 TENSORS = {
     "query": "attn_q",
@@ -29,7 +29,7 @@ TENSORS = {
     "intermediate": "ffn_up",
     "output": "ffn_down",
 }
-# name: (what it amounts to, inputs that must divide the width); bits per group are block bytes minus codes
+# name: (equivalent format, inputs that must divide the width); bits per group are block bytes minus codes
 TYPES = {
     "q2_k": (Offer(2, "columns:16", "offset", 10, "q2_k"), 256),  # 84 bytes for 256 weights
     "q3_k": (Offer(3, "columns:16", "symmetric", 7, "q3_k"), 256),  # 110 bytes for 256
@@ -43,27 +43,27 @@ TYPES = {
 
 
 def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
-    """The types whose blocks divide the matrix' width."""
+    """The types whose blocks divide the matrix's number of inputs."""
     return (offer for offer, width in TYPES.values() if matrix.columns % width == 0)
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One line for each tensor.
+    """Write one line per tensor.
 
     Raises:
-        UsageError: a matrix that is no part of a plain BERT layer has no name there.
+        UsageError: a matrix is not part of a plain BERT layer and has no name in llama.cpp.
     """
     lines = []
     for item in carried:
         if item.matrix.kind not in TENSORS:
-            raise UsageError(f"{item.matrix.module}: no part of a plain BERT layer, so it has no name in llama.cpp.")
+            raise UsageError(f"{item.matrix.module}: is not part of a plain BERT layer and has no name in llama.cpp.")
         tensor = re.escape(f"blk.{item.matrix.block}.{TENSORS[item.matrix.kind]}.weight")
         lines.append(f"{tensor}={item.offer.name}")
     return "\n".join(lines) + "\n"
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Match each matrix' tensor name against the lines; the first that matches has it."""
+    """Match each matrix's tensor name against the lines; the first match applies."""
     rules = [line.partition("=")[::2] for line in text.split()]
     found = {}
     for matrix in profile.matrices:

@@ -1,6 +1,6 @@
 """NVIDIA ModelOpt: a YAML `quant_cfg` for `modelopt.torch.quantization.quantize`.
 
-A list of rules, later ones win; weights only. Block sizes over both axes carry ranges of rows.
+A list of rules, of which the last match wins; weights only. Row groups are expressed by two-dimensional blocks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SUFFIX = ".weight_quantizer"
 
 
 def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
-    """Any width, any ranges of rows or inputs, symmetric."""
+    """Any width, any grouping of rows or inputs, symmetric."""
     return ranges(matrix, range(2, 9), any_rows=True, forms=("symmetric",))
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """Everything off, then one rule for each matrix."""
+    """Write a rule that disables everything, then one rule per matrix."""
     rules: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for item in carried:
         rules.append({"quantizer_name": item.matrix.module + SUFFIX, "cfg": _config(item)})
@@ -35,7 +35,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Read rules that name one matrix each; wildcards other than the first `*` are not followed."""
+    """Read rules that name one matrix each; wildcards other than the first `*` are ignored."""
     matrices = {m.module: m for m in profile.matrices}
     found = {}
     for rule in yaml.safe_load(text)["quant_cfg"]:

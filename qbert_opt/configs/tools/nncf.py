@@ -1,6 +1,6 @@
-"""Intel NNCF: calls of `nncf.compress_weights` on an OpenVINO model, one for each format, everything else ignored.
+"""Intel NNCF: calls of `nncf.compress_weights` on an OpenVINO model, one per format, with everything else ignored.
 
-NNCF has one low precision and one backup per call; called again on what it already compressed, it leaves that alone.
+NNCF supports one low precision and one backup precision per call; weights that are already compressed stay unchanged.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROUNDING = "to the nearest code of a min-max range"
 NOTES = (
     "Load: for each entry nncf.compress_weights(model, mode=CompressWeightsMode(entry['mode']), "
     "ignored_scope=IgnoredScope(names=..., types=..., validate=False), ...) on the OpenVINO model that "
-    "openvino.convert_model makes of the torch model.",
-    "2 bits have no zero point there. 3 bits become 4: NNCF 3.4 writes 3-bit weights, but cannot be called again on a "
-    "model that holds some.",
+    "openvino.convert_model returns for the torch model.",
+    "2 bits have no zero point in NNCF. 3 bits become 4: NNCF 3.4 writes 3-bit weights, but cannot be called again on "
+    "a model that contains them.",
 )
 
 
 def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
-    """2 bits symmetric, 4 bits either way, by rows or inputs; 8 bits by rows."""
+    """2 bits symmetric and 4 bits with or without zero point, per row or group of inputs; 8 bits per row."""
     yield from ranges(matrix, (2,), rows=("rows:each",), forms=("symmetric",))
     yield from ranges(matrix, (4,), rows=("rows:each",))
     yield Offer(8, "rows:each", "zero-point", FP16_BITS + 8)
@@ -33,7 +33,7 @@ def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One call for each format; `ignored_scope` names every other linear layer of the model."""
+    """Write one call per format; `ignored_scope` names every other linear layer of the model."""
     everything = [m.module for m in plan.matrices] + [head.module for head in plan.profile.head]
     calls = []
     for offer, modules in by_offer(carried).items():
@@ -50,7 +50,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Read the calls: each applies to the matrices that it does not ignore and no call before it took."""
+    """Read the calls; each applies to the matrices that it does not ignore and that no earlier call has compressed."""
     found: dict[str, Offer] = {}
     for call in json.loads(text)["compress_weights"]:
         width, _, kind = call["mode"].removeprefix("int").partition("_")
@@ -64,5 +64,5 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
 
 
 def _nodes(module: str) -> tuple[str, str]:
-    """Names that OpenVINO gives a linear layer: with a fused bias its last node is an addition."""
+    """Names of a linear layer in OpenVINO: with a fused bias, its last node is an addition."""
     return f"__module.{module}/aten::linear/MatMul", f"__module.{module}/aten::linear/Add"

@@ -13,24 +13,26 @@ from ..offers import Carried, Offer, ranges
 TITLE = "torchao"
 SUFFIXES = (".json",)
 ROUNDING = "to the nearest code of a min-max range"
-NOTES = ("Load: quantize_(model, config_from_dict(json.loads(text)), filter_fn=None). A CPU keeps codes in int8.",)
+NOTES = (
+    "Load: quantize_(model, config_from_dict(json.loads(text)), filter_fn=None). On a CPU, codes are kept in int8.",
+)
 
 
 def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
-    """2 to 8 bits, a range per row or per so many inputs, with a zero point of 8 bits or without."""
+    """2 to 8 bits, one range per row or per group of inputs, with or without an 8-bit zero point."""
     return ranges(
         matrix, range(2, 9), rows=("rows:each",), group_bits=lambda bits, form: 16 if form == "symmetric" else 24
     )
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """One config for each module's name."""
+    """Write one config per module name."""
     configs = {item.matrix.module: _config(item.offer) for item in carried}
     return json.dumps(_typed("FqnToConfig", {"fqn_to_config": configs}, version=1), indent=1) + "\n"
 
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
-    """Read `IntxWeightOnlyConfig`s; refuses others."""
+    """Read `IntxWeightOnlyConfig`s; other configs are an error."""
     found = {}
     for module, config in json.loads(text)["_data"]["fqn_to_config"].items():
         if config["_type"] != "IntxWeightOnlyConfig":

@@ -34,10 +34,10 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     if path.is_dir():
         splits = _splits(path)
         if split not in splits:
-            raise UsageError(f"--split: {path} holds {shown_names(sorted(splits))}. Say which with --split.")
+            raise UsageError(f"`split`: {path} holds {shown_names(sorted(splits))}. Say which with `split`.")
         file = splits[split]
     elif split is not None:
-        raise UsageError(f"--split {split}: {path} is a file. Leave --split out.")
+        raise UsageError(f"`split` {split}: {path} is a file. Leave `split` out.")
     lines = text_lines(decode_text(read_bytes(file, MAX_TEXT_BYTES, "a data file"), file), file)
     tabs = any("\t" in line for line in lines)
     rows = [
@@ -62,7 +62,7 @@ def _column(file: Path, asked: str | None, width: int) -> int:
         return width - 1
     if not asked.isdecimal() or not 2 <= int(asked) <= width:
         raise UsageError(
-            f"--label-column {asked}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
+            f"`label_column` {asked}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
         )
     return int(asked) - 1
 

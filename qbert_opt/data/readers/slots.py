@@ -32,14 +32,14 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     if not (path / "seq.in").is_file():
         names = sorted(file.parent.name for file in path.glob("*/seq.in"))
         if split not in names:
-            raise UsageError(f"--split: {path} holds {shown_names(names)}. Say which with --split.")
+            raise UsageError(f"`split`: {path} holds {shown_names(names)}. Say which with `split`.")
         folder = path / str(split)
     elif split is not None:
-        raise UsageError(f"--split {split}: {path} is one split itself. Leave --split out.")
+        raise UsageError(f"`split` {split}: {path} is one split itself. Leave `split` out.")
     present = [name for name in LABELS if (folder / name).is_file()]
     wanted = {"tags": "seq.out", "intent": "label"}.get(label_column or "", label_column)
     if wanted is not None and wanted not in present:
-        raise UsageError(f"--label-column {label_column}: {folder} has {', '.join(present) or 'no labels'}.")
+        raise UsageError(f"`label_column` {label_column}: {folder} has {', '.join(present) or 'no labels'}.")
     texts = _lines(folder / "seq.in")
     column = wanted or next(iter(present), None)
     if column is None:

@@ -38,9 +38,9 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
         UsageError: an unknown split or column.
     """
     if label_column not in (None, "answers"):
-        raise UsageError(f"--label-column {label_column}: {path} has answers.")
+        raise UsageError(f"`label_column` {label_column}: {path} has answers.")
     if split is not None and split not in SPLITS:
-        raise UsageError(f"--split {split}: {path} has {', '.join(SPLITS)}, by article.")
+        raise UsageError(f"`split` {split}: {path} has {', '.join(SPLITS)}, by article.")
     document = parse_json(decode_text(read_bytes(path, MAX_BYTES, "a SQuAD file"), path), path)
     texts: list[tuple[str, ...]] = []
     labels: list[str] = []

@@ -34,16 +34,16 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
         UsageError: an unknown split or column.
     """
     if label_column not in (None, "label"):
-        raise UsageError(f"--label-column {label_column}: {path} has label.")
+        raise UsageError(f"`label_column` {label_column}: {path} has label.")
     folder = path if path.is_dir() else path.parent
     file = path
     if path.is_dir():
         names = sorted(tsv.stem for tsv in folder.glob("*.tsv"))
         if split not in names:
-            raise UsageError(f"--split: {path} holds {shown_names(names)}. Say which with --split.")
+            raise UsageError(f"`split`: {path} holds {shown_names(names)}. Say which with `split`.")
         file = folder / f"{split}.tsv"
     elif split is not None:
-        raise UsageError(f"--split {split}: {path} is a file. Leave --split out, or give its folder.")
+        raise UsageError(f"`split` {split}: {path} is a file. Leave `split` out, or give its folder.")
     entities, relations = (_names(folder / name) for name in WORDS)
     texts: list[tuple[str, ...]] = []
     labels: list[str] = []

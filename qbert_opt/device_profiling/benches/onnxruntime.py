@@ -1,4 +1,4 @@
-"""ONNX Runtime, with activations rounded as `export --activations` says."""
+"""ONNX Runtime, with activations rounded as by `export --activations`."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from ..engine_bench import PRECISIONS, EngineBench, container
 
 def bench(precision: str) -> EngineBench:
     """Return the bench with activations of one of `PRECISIONS`."""
-    return EngineBench("onnxruntime", next(known for known in PRECISIONS if known == precision), container)
+    return EngineBench("onnxruntime", next(name for name in PRECISIONS if name == precision), container)

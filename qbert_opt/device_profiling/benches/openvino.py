@@ -1,4 +1,4 @@
-"""OpenVINO, with activations rounded as `export --activations` says."""
+"""OpenVINO, with activations rounded as by `export --activations`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 from ...formats.affine import container_bits
 from ..engine_bench import PRECISIONS, EngineBench
 
-GROUP_BYTES = 12  # scale, zero point and rest of a group as floats; benchmarks/held_memory.py
-BESIDE_BITS = 1  # about what is held beside the codes of every packed matrix
+GROUP_BYTES = 12  # scale, zero point and remainder of a group, as floats; see benchmarks/held_memory.py
+BESIDE_BITS = 1  # approximate overhead per code of a packed matrix
 
 
 def bench(precision: str) -> EngineBench:
     """Return the bench with activations of one of `PRECISIONS`."""
-    return EngineBench("openvino", next(known for known in PRECISIONS if known == precision), held_bits)
+    return EngineBench("openvino", next(name for name in PRECISIONS if name == precision), held_bits)
 
 
 def held_bits(bits: int, group_size: int | None) -> int:
-    """Return the bits of a weight in memory while the engine runs: codes, ranges and what it keeps beside them."""
+    """Return the bits per weight in memory while the engine runs: codes, ranges and overhead."""
     ranges = 0 if group_size is None else math.ceil(8 * GROUP_BYTES / group_size)
     return container_bits(bits) + BESIDE_BITS + ranges

@@ -1,4 +1,4 @@
-"""Torch in eager mode on one thread, as `transformers` runs an encoder."""
+"""PyTorch in eager mode on one thread, as `transformers` runs an encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...spec.choices import LEGAL_BITS
 from ..bench import FINE, BenchFormat, Shape, Subject
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
-MATRICES = 36  # of an encoder of six layers: the calls walk round as many, as an inference does
+MATRICES = 36  # as in an encoder of six layers: calls cycle through this many matrices, like an inference
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRECISIONS = tuple(TYPES)
 SHAPES = (
@@ -26,7 +26,7 @@ LENGTHS = (16, 64, 160, 256)
 
 
 class TorchBench:
-    """Kernels and models of torch in one floating-point type; weights of any stored width are unpacked at load."""
+    """Kernels and models of torch in one floating-point type; stored weights are unpacked when a model is loaded."""
 
     def __init__(self, precision: str) -> None:
         self.dtype = TYPES[precision]
@@ -42,18 +42,18 @@ class TorchBench:
         torch.manual_seed(0)
 
     def nothing(self) -> Call:
-        """Next to no work: what a call costs by itself is part of every operation in eager mode."""
+        """Return an empty call, since call overhead is part of every operation in eager mode."""
         return lambda: None
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """A linear layer; its weights are slices of one pool."""
+        """Return a linear layer; its weights are slices of one pool."""
         layers = self._layers.get((inputs, outputs)) or self._slices(inputs, outputs, self._pool(pool_bytes))
         self._layers[inputs, outputs] = layers
         turn, source = cycle(layers), self._random(1, rows, inputs)
         return self._inference(lambda: next(turn)(source))
 
     def pointwise(self, kind: str, rows: int, width: int) -> Call:
-        """One pointwise operation with a fresh output, as eager mode makes it."""
+        """Return one pointwise operation with a newly allocated output, as in eager mode."""
         source, other = self._random(1, rows, width), self._random(1, rows, width)
         if kind == "layernorm":
             norm = torch.nn.LayerNorm(width, dtype=self.dtype)
@@ -65,7 +65,7 @@ class TorchBench:
         return self._inference((lambda: F.gelu(source)) if kind == "gelu" else (lambda: source + other))
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Scaled dot-product attention between the views that split and join heads."""
+        """Return scaled dot-product attention, including splitting and joining heads."""
         query, key, value = (self._random(1, seq_len, heads * depth) for _ in range(3))
 
         def run() -> torch.Tensor:
@@ -76,7 +76,7 @@ class TorchBench:
         return self._inference(run)
 
     def model(self, subject: Subject) -> Call:
-        """A `BertModel` of that shape with its pooler; whatever is stored, it runs as floats."""
+        """Return a `BertModel` of this shape with its pooler; it runs in floating point for any choices."""
         shape = subject.shape
         network = self._networks.get(shape) or self._network(shape)
         self._networks[shape] = network
@@ -130,7 +130,7 @@ def bench(precision: str) -> TorchBench:
 
 
 def _formats(precision: str, bits: int) -> tuple[BenchFormat, ...]:
-    """Return every stored format: this engine unpacks all of them to one floating-point type when it loads a model."""
+    """Return every stored format; this engine unpacks all of them to one floating-point type when it loads a model."""
     floats = [BenchFormat(f"f{width}", width, "none", precision, precision, (), bits) for width in (16, 32)]
     codes = [
         BenchFormat(f"w{width}-{axis}", width, axis, precision, precision, sizes, bits)

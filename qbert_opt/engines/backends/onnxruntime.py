@@ -1,11 +1,11 @@
-"""ONNX Runtime: blocks of 2, 4 and 8-bit weights, and int8 products where ranges span whole rows."""
+"""ONNX Runtime: 2, 4 and 8-bit weights in blocks, and int8 products for matrices with per-row ranges."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
 from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
-
-if TYPE_CHECKING:
-    pass
 
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
@@ -36,7 +33,7 @@ def label() -> str:
 
 
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
-    """Start a session on a written model; with float32 activations at float32's speed or less."""
+    """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
         return _Running(str(folder / GRAPH), threads)
     import onnx
@@ -49,7 +46,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
-    """Start a session on `x @ weight.T` alone, of a quantized matrix or a float32 array `[rows, columns]`."""
+    """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
     from onnx import TensorProto, helper
 
     from ...formats.onnx_graph import Builder, in_float, model_of
@@ -77,7 +74,7 @@ class _Running:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # the arena keeps what constant folding needed once
+        options.enable_cpu_mem_arena = False  # the arena would keep memory that only constant folding needs
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from ...formats.affine import AffineMatrix
 from ...formats.writers.openvino_ir import GRAPH
 from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
-
-if TYPE_CHECKING:
-    pass
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
@@ -38,7 +35,7 @@ def label() -> str:
 
 
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
-    """Compile a written model; weights are mapped from the file. Activations are a setting, not in the file."""
+    """Compile a written model; weights are memory-mapped. Activations are a setting of the engine, not in the file."""
     import openvino as ov
 
     model = ov.Core().read_model(folder / GRAPH)
@@ -53,7 +50,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
-    """Compile `x @ weight.T` alone, of a quantized matrix or a float32 array `[rows, columns]`."""
+    """Compile `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -77,11 +74,11 @@ class _Compiled:
     def __init__(self, model: Any, threads: int | None, activations: Activations, alive: Any = None) -> None:
         import openvino as ov
 
-        # f32: with the bf16 that is preferred on newer processors, u2 products silently return nothing
+        # f32: in bf16, which newer processors prefer, u2 products silently return nothing
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        if activations != "int8":  # planned: what has a range is rounded in the graph, all else stays in floats
+        if activations != "int8":  # planned: the graph rounds inputs that have a range, others stay float
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = COARSE if activations == "int8-coarse" else 0
         self._alive = alive
         compiled = ov.Core().compile_model(model, "CPU", settings)

@@ -1,4 +1,4 @@
-"""PyTorch: the quantized folder itself, with weights dequantized to float32. The reference of the other engines."""
+"""PyTorch: the quantized folder itself, with weights dequantized to float32. The reference for other engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "float32"
 ) -> Session:
-    """`x @ weight.T` in float32."""
+    """Return a session for `x @ weight.T` in float32."""
     return _Product(matrix.dequantize() if isinstance(matrix, AffineMatrix) else matrix, threads)
 
 
@@ -63,8 +63,8 @@ class _Loaded:
         import torch
 
         with torch.inference_mode():
-            found = self._traced.module(*(torch.from_numpy(inputs[name]) for name in self.inputs))
-        return {name: array.numpy() for name, array in zip(self.outputs, found, strict=True)}
+            outputs = self._traced.module(*(torch.from_numpy(inputs[name]) for name in self.inputs))
+        return {name: array.numpy() for name, array in zip(self.outputs, outputs, strict=True)}
 
 
 class _Product:

@@ -1,1 +1,1 @@
-"""File formats that hold our codes; one file each. What a format must define is `formats.format.Format`."""
+"""File formats that can hold our codes; one file each. A format must define `formats.format.Format`."""

@@ -1,4 +1,4 @@
-"""ONNX: blocks of 2, 4 and 8-bit weights for ONNX Runtime's operators, standard operators for the rest."""
+"""ONNX: 2, 4 and 8-bit weights in blocks for ONNX Runtime's operators, standard operators for the rest."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ def write(
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
 ) -> None:
-    """Convert the traced model and replace every quantized weight by its codes; writes `model.onnx`.
+    """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`.
+
+    See `Format.write`.
 
     Raises:
-        InputFileError: a stored matrix is not in the graph, or used as something else than matrix or table.
+        InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
         UsageError: a matrix is stored in a form that the engine cannot run.
     """
     import onnx
@@ -54,10 +56,10 @@ def write(
         if matrix.module in (inputs or {}):
             quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
         weight = matrix.quantized.dequantize().numpy()
-        found = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
-        if not found:
+        same = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
+        if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
-        matrices |= dict.fromkeys(found, (matrix.module, quantized))
+        matrices |= dict.fromkeys(same, (matrix.module, quantized))
     builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     readers = {name for node in model.graph.node for name in node.input} - set(matrices)
     for name in sorted(readers & set(arrays)):
@@ -91,12 +93,12 @@ def _converted(traced: TracedModel) -> Any:
 
 
 def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
-    """Float initializers of two axes by the hash of their values: exporters rename and transpose them."""
-    found: dict[str, list[str]] = {}
+    """Two-dimensional float initializers by hash of their values, since exporters rename and transpose them."""
+    names: dict[str, list[str]] = {}
     for name, array in arrays.items():
         if array.ndim == 2 and array.dtype == np.float32:
-            found.setdefault(_digest(array), []).append(name)
-    return found
+            names.setdefault(_digest(array), []).append(name)
+    return names
 
 
 def _digest(array: NDArray[Any]) -> str:
@@ -104,7 +106,7 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 def _store(builder: Any, name: str, array: NDArray[Any]) -> None:
-    """Keep a constant, in float16 where that holds it exactly, as the quantized folder does."""
+    """Add a constant, in float16 if that represents it exactly, as in the quantized folder."""
     from onnx import TensorProto
 
     half = array.astype(np.float16) if array.dtype == np.float32 and array.size >= SMALLEST_HALVED else None
@@ -123,4 +125,6 @@ def _replace(builder: Any, node: Any, module: str, matrix: AffineMatrix, arrays:
     ):
         builder.rows(node.input[1], module, matrix, node.output[0])
     else:
-        raise InputFileError(f"{module}: the converted graph reads it by {node.op_type}, which is no product or table.")
+        raise InputFileError(
+            f"{module}: the converted graph uses it in {node.op_type}; only products and tables are supported."
+        )

@@ -35,12 +35,13 @@ def write(
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
 ) -> None:
-    """Convert the traced model and replace every quantized weight by its codes; writes `model.xml` and `model.bin`.
+    """Convert the traced model, replace every quantized weight by its codes, and write `model.xml` and `model.bin`.
 
-    The graph comes from the converter's library functions: its front door, `convert_model`, reports to its vendor.
+    See `Format.write`. The graph comes from the converter's library functions, because its usual entry point,
+    `convert_model`, sends telemetry.
 
     Raises:
-        InputFileError: a stored matrix is not in the graph, or used as something else than matrix or table.
+        InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
         UsageError: a matrix is stored in a form that the engine cannot run.
     """
     import openvino as ov
@@ -54,10 +55,10 @@ def write(
         quantized = affine(matrix.module, matrix.quantized)
         if matrix.module in (inputs or {}):
             quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
-        found = constants.get(_digest(matrix.quantized.dequantize().numpy()), [])
-        if not found:
+        same = constants.get(_digest(matrix.quantized.dequantize().numpy()), [])
+        if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
-        for constant in found:
+        for constant in same:
             _replace(constant, quantized, weights, matrix.module)
     _halve(model, weights)
     _tidy(model)
@@ -80,21 +81,21 @@ def _converted(traced: TracedModel) -> Any:
         model = frontend.convert(frontend.load(decoder))
     for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.outputs], strict=True):
         port.get_tensor().set_names({name})
-    apply_moc_transformations(model, cf=False)  # as the front door does: the same graph with 40 % fewer nodes
+    apply_moc_transformations(model, cf=False)  # as convert_model does: the same graph with 40 % fewer nodes
     return model
 
 
 def _large_constants(model: Any) -> dict[str, list[Any]]:
-    """Float constants of two axes by the hash of their values: the graph need not keep any names."""
-    found: dict[str, list[Any]] = {}
+    """Two-dimensional float constants by hash of their values, since the graph may not keep names."""
+    constants: dict[str, list[Any]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Constant" and len(node.shape) == 2 and node.get_element_type().is_real():
-            found.setdefault(_digest(node.data), []).append(node)
-    return found
+            constants.setdefault(_digest(node.data), []).append(node)
+    return constants
 
 
 def _halve(model: Any, weights: Weights) -> None:
-    """Store in float16 what it holds exactly, as the quantized folder does; the compiler widens it again."""
+    """Store constants in float16 if that is exact, as in the quantized folder; the compiler widens them again."""
     from openvino import opset13 as op
 
     for node in model.get_ordered_ops():
@@ -110,7 +111,7 @@ def _halve(model: Any, weights: Weights) -> None:
 
 
 def _tidy(model: Any) -> None:
-    """Say the same small constants once and shorten names: with 2 bits per weight the graph's text is felt."""
+    """Merge equal small constants and shorten names: at 2 bits per weight the size of the graph's text matters."""
     first: dict[tuple[str, str, bytes], Any] = {}
     for index, node in enumerate(model.get_ordered_ops()):
         kind, name = node.get_type_name(), node.get_friendly_name()
@@ -138,6 +139,8 @@ def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str) -> 
         elif kind == "Gather" and port.get_index() == 0:
             new = weights.rows(node.input_value(1), matrix)
         else:
-            raise InputFileError(f"{module}: the converted graph reads it by {kind}, which is no product or table.")
+            raise InputFileError(
+                f"{module}: the converted graph uses it in {kind}; only products and tables are supported."
+            )
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(new)

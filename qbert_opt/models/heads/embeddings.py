@@ -1,4 +1,7 @@
-"""Encoders without a head: one row per text or pair, the mean of the last hidden states over its tokens."""
+"""Encoders without a head: one row per text or pair, made of the last hidden states as the model's folder says.
+
+The mean over the tokens where it says nothing; see `sentence_embeddings`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from transformers import AutoModel
 from ...data.texts import LabeledTexts
 from ...errors import UsageError
 from ..samples import Outputs, Targets, TokenBatch
+from ..sentence_embeddings import SentenceEmbedding, embedding_of
 from .losses import SquaredDistance
 from .protocol import HeadKind, Quality, TextReader
 
@@ -28,14 +32,12 @@ class Embeddings(HeadKind):
     loss_unit = "squared output distance relative to the output's squared length"
 
     def columns(self, config: Any) -> int:
-        """Return the width of the hidden states."""
-        return int(getattr(config, "hidden_size", 0))
+        """Return the width of an embedding."""
+        return int(getattr(config, "hidden_size", 0)) * len(_embedding(config).modes)
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-        """Return the mean over real tokens, `[B, columns]`."""
-        states: torch.Tensor = model(**batch.inputs).last_hidden_state
-        weights = batch.mask[:, :, None].to(states)
-        return (states * weights).sum(1) / weights.sum(1)
+        """Return the embeddings, `[B, columns]`."""
+        return _embedding(getattr(model, "config", None)).read(model, batch)
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
         """There is no right and wrong."""
@@ -52,3 +54,8 @@ class Embeddings(HeadKind):
             UsageError: always.
         """
         raise UsageError(f"kind {self.kind!r}: fine-tuning learns classes, tags or spans.")
+
+
+def _embedding(config: Any) -> SentenceEmbedding:
+    """How a model with this config embeds; the mean over real tokens where it does not say."""
+    return embedding_of(config) or SentenceEmbedding()

@@ -103,7 +103,7 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
         if len(words) != len(tags):
             raise InputFileError(
                 f"{data.name}: sample {row + 1} has {len(words)} words and {len(tags)} tags ({label[:40]!r}). "
-                "Give one tag for each word; --label-column names the column."
+                "Give one tag for each word; `label_column` names the column."
             )
         tag_rows.append(tags)
     return tag_rows

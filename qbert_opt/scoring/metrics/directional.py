@@ -1,18 +1,18 @@
-"""Second order of KL along the very rounding error: Ω(ΔW) = 1/(2N) Σ_n Σ_f (Σ_t gᵀ ΔW a)².
+"""Second-order KL along the actual quantization error: Ω(ΔW) = 1/(2N) Σ_n Σ_f (Σ_t gᵀ ΔW a)².
 
 The Gauss-Newton form for softmax outputs, without labels. The sum over tokens is inside the square and the error keeps
-its sign, which is what norms times a trace or an eigenvalue throw away.
+its sign; both are lost when a norm is multiplied by a trace or an eigenvalue.
 
-**Softmax temperature.** KL's own curvature is that at temperature 1, but on a confident model nearly all of it sits in
-a few uncertain texts, and which ones the scoring text holds is chance. At temperature 2 all texts count, and plans
-chosen by it lose no more, on confident models half (`benchmarks/temperature.py`); but its unit is not KL. So choices
-are ranked at temperature 2, and all scores are then multiplied by one common factor: the mean over matrices and choices
-of the score at 1 over that at 2, both from the same back-propagations (`curvature.columns.sharpening`), shrunk towards
-1 where a few texts carry it (`scored.common_scale`). Outputs whose factors are sign combinations are scored at
-temperature 1.
+**Softmax temperature.** The curvature of KL is that at temperature 1, but on a confident model nearly all of it comes
+from a few uncertain texts, and which of them the scoring set contains is chance. At temperature 2 all texts contribute,
+and plans chosen by it have no larger loss, on confident models half the loss (`benchmarks/temperature.py`); but its
+unit is not KL. Choices are therefore ranked at temperature 2, and all scores are then multiplied by one common factor:
+the mean over matrices and choices of the score at 1 over that at 2, both from the same back-propagations
+(`curvature.columns.sharpening`), shrunk towards 1 if the effective sample size is small (`score_rows.common_scale`).
+Outputs whose factors are random sign sums are scored at temperature 1.
 
-Among several classes a few uncertain texts carry the curvature: they are back-propagated class by class, the others
-once (`curvature.columns`).
+With several classes a few uncertain texts carry most of the curvature: they are back-propagated for every column, the
+others once (`curvature.columns`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ CONTAINS = (
 )
 NEEDS_LABELS = False
 GIVES_CURVATURE = True  # beside the scores, from the same factors
-BAND_ROWS = 128  # of a gradient, formed at a time
-CACHED_BYTES = 1 << 24  # of bands of several samples, formed at a time
+BAND_ROWS = 128  # rows of a gradient that are formed at a time
+CACHED_BYTES = 1 << 24  # gradients of several samples that are formed at a time
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score matrices in groups that fit the memory limit; each group costs one factor pass.
+    """Score matrices in groups that fit into memory; each group costs one factor pass.
 
-    Where it is asked for, the same factors also give each matrix' trace and top eigenvalue at temperature 1.
+    With `task.with_curvature`, the same factors also give each matrix's trace and top eigenvalue at temperature 1.
     """
     watched = figures(task) if task.with_curvature else {}
     yield from sampled_estimates(task, pending, softened(task.head, task.carrying), both_losses, watched)
@@ -55,14 +55,14 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
 
 def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:
-    """Score the embedding tables by the same form; costs one factor pass more."""
+    """Score the embedding tables by the same formula, in one more factor pass."""
     return table_scores(task, choices, softened(task.head, task.carrying))
 
 
 def score_activations(
     task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice]
 ) -> ActivationScores | None:
-    """Score rounded inputs by the same form; costs one factor pass more."""
+    """Score rounded inputs by the same formula, in one more factor pass."""
     return activation_scores(task, fit, choices, softened(task.head, task.carrying))
 
 
@@ -79,36 +79,44 @@ def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tenso
 def both_losses(
     samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int = CACHED_BYTES
 ) -> list[torch.Tensor]:
-    """Return ½ Σ_f (Σ_t gᵀ ΔW a)² of each sample and ΔW, float64 `[N, choices]`; forms a few gradients at a time.
+    """Return ½ Σ_f (Σ_t gᵀ ΔW a)² for each sample and ΔW, a few gradients at a time.
 
-    A second array is the same at temperature 1, where the factors are at another and can tell.
+    Args:
+        samples: factors of N samples of one matrix.
+        perturbations: ΔW, float32 `[choices, rows, columns]`.
+        buffer_bytes: memory for gradients.
+
+    Returns:
+        float64 `[N, choices]`; if the factors are softened, also the same at temperature 1.
     """
     alike: dict[tuple[int, bool], list[int]] = {}
     for place, sample in enumerate(samples):
         alike.setdefault((len(sample.gradients), sample.sharpening is not None), []).append(place)
     shape = len(samples), len(perturbations)
-    found = [torch.empty(shape, dtype=torch.float64, device=perturbations.device) for _ in range(2)]
+    losses = [torch.empty(shape, dtype=torch.float64, device=perturbations.device) for _ in range(2)]
     for (_, softened_ones), places in alike.items():
         part = [samples[place] for place in places]
         products = _products(part, perturbations, min(buffer_bytes, CACHED_BYTES))
-        found[0][places] = products.square().sum(1) / 2
+        losses[0][places] = products.square().sum(1) / 2
         if softened_ones:
             mixing = torch.stack([_sharpening(sample) for sample in part]).to(products)
-            found[1][places] = (mixing.mT @ products).square().sum(1) / 2
-    return found if all(softened_ones for _, softened_ones in alike) else found[:1]
+            losses[1][places] = (mixing.mT @ products).square().sum(1) / 2
+    return losses if all(softened_ones for _, softened_ones in alike) else losses[:1]
 
 
 def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:
-    """Return Σ_t gᵀ ΔW a of samples with as many factors each, float64 `[N, F, choices]`.
+    """Return Σ_t gᵀ ΔW a of samples with F factors each, float64 `[N, F, choices]`.
 
-    A band of rows of the gradients is formed at a time, small enough to be still in cache when it meets ΔW.
+    Gradients are formed in bands of rows that are still in cache when they are multiplied by ΔW.
     """
     count, height, width = perturbations.shape
     factors = len(samples[0].gradients)
     band = min(height, BAND_ROWS)
     step = min(len(samples), max(1, buffer_bytes // (4 * factors * band * width)))
-    buffer = perturbations.new_empty(step * factors * band * width)  # reused: fresh pages cost more than the products
-    found = torch.zeros(len(samples), factors, count, dtype=torch.float64, device=perturbations.device)
+    buffer = perturbations.new_empty(
+        step * factors * band * width
+    )  # reused, since new pages cost more time than the products
+    sums = torch.zeros(len(samples), factors, count, dtype=torch.float64, device=perturbations.device)
     for top in range(0, height, band):
         rows = slice(top, min(top + band, height))
         changes = perturbations[:, rows].reshape(count, -1)
@@ -119,8 +127,8 @@ def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buf
             for slot, sample in zip(formed, part, strict=True):
                 sample.jacobian(out=slot, rows=rows)
             dots = formed.view(len(part) * factors, -1) @ changes.T
-            found[start : start + step] += dots.view(len(part), factors, count)
-    return found
+            sums[start : start + step] += dots.view(len(part), factors, count)
+    return sums
 
 
 def _sharpening(sample: SampleFactors) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Diagonal Fisher information times the squared rounding error: ½ Σ_i F_ii ΔW_i².
+"""Diagonal Fisher information times the squared quantization error: ½ Σ_i F_ii ΔW_i².
 
-The Fisher of the model's own predictions, F = E over texts and over labels drawn from the model: its diagonal is that
-of the Gauss-Newton matrix, computed in closed form and not by drawing. It is not the *empirical* Fisher, which takes
-the labels of the data and is no curvature (Kunstner et al. 2019). The diagonal forgets how errors of different weights
-add up; the sum over tokens is inside the square.
+The Fisher information of the model's own predictions, an expectation over texts and over labels drawn from the model.
+Its diagonal equals that of the Gauss-Newton matrix and is computed in closed form, without sampling. It is not the
+*empirical* Fisher, which uses the labels of the data and is not a curvature (Kunstner et al. 2019). The diagonal
+ignores interactions between weights; the sum over tokens is inside the square.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score matrices from the same factor pass that `directional` makes, at softmax temperature 1."""
+    """Score matrices from the same factor pass as `directional`, at softmax temperature 1."""
     for matrix in (task.profile.matrices[index] for index in pending):
         needed = 4 * EXACT.most(task.head) * matrix.elements
         task.shares.refuse_less(task.shares.limit // 8, needed, f"{matrix.module}: one sample's gradients")
-    yield from sampled_estimates(task, pending, EXACT, lambda *given: [diagonal_losses(*given)])
+    yield from sampled_estimates(task, pending, EXACT, lambda *arguments: [diagonal_losses(*arguments)])
 
 
 def diagonal_losses(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:
-    """Return ½ Σ_i F_ii ΔW_i² of each sample and ΔW, float64 `[N, choices]`."""
+    """Return ½ Σ_i F_ii ΔW_i² for each sample and ΔW, float64 `[N, choices]`.
+
+    Args:
+        samples: factors of N samples of one matrix.
+        perturbations: ΔW, float32 `[choices, rows, columns]`.
+        buffer_bytes: memory for gradients.
+    """
     squared = perturbations.flatten(1).square()
     factors = samples[0].gradients.shape[0]
     step = min(len(samples), max(1, buffer_bytes // (4 * (factors + 1) * squared.shape[1])))

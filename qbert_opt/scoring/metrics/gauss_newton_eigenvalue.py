@@ -1,7 +1,7 @@
-"""Top eigenvalue of each matrix' Gauss-Newton matrix times the squared rounding error: ½ λ ‖ΔW‖².
+"""Top eigenvalue of each matrix's Gauss-Newton matrix times the squared quantization error: ½ λ ‖ΔW‖².
 
-`top-eigenvalue` without labels and without iterating: from the Gram matrix of per-sample gradients of the factor pass
-that `directional` makes, at softmax temperature 1.
+Like `top-eigenvalue`, but without labels and without iteration: from the Gram matrix of the per-sample gradients of the
+same factor pass as `directional`, at softmax temperature 1.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ..matrix_factors import EIGENVALUE, curvature_of_factors
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample, were every error along the top eigenvector"
-CONTAINS = "top eigenvalue of each matrix' Gauss-Newton matrix times its squared error"
+CONTAINS = "top eigenvalue of each matrix's Gauss-Newton matrix times its squared error"
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its top eigenvalue: exact where all output columns are taken, else a little high."""
+    """Score each matrix by its top eigenvalue: exact if all output columns are back-propagated, else slightly high."""
     yield from priced_by(task, pending, curvature_of_factors(task, EIGENVALUE))

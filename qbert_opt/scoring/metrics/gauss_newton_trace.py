@@ -1,7 +1,7 @@
-"""Mean trace of each matrix' Gauss-Newton matrix times the squared rounding error: ½ · tr(G)/n · ‖ΔW‖².
+"""Mean trace of each matrix's Gauss-Newton matrix times the squared quantization error: ½ · tr(G)/n · ‖ΔW‖².
 
-`trace` without labels and without drawing: from the factor pass that `directional` makes, at softmax temperature 1,
-where the Gauss-Newton matrix is the Hessian of KL to the unperturbed model.
+Like `trace`, but without labels and without sampling: from the same factor pass as `directional`, at softmax
+temperature 1, where the Gauss-Newton matrix is the Hessian of KL to the unperturbed model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ..matrix_factors import TRACE, curvature_of_factors
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix' Gauss-Newton matrix times its squared error"
+CONTAINS = "mean trace of each matrix's Gauss-Newton matrix times its squared error"
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its mean trace, exact for these texts where all output columns are back-propagated."""
+    """Score each matrix by its mean trace, exact for these texts if all output columns are back-propagated."""
     yield from priced_by(task, pending, curvature_of_factors(task, TRACE))

@@ -1,6 +1,6 @@
-"""One choice at a time, really measured: the loss of each (matrix, choice) on the scoring text.
+"""Measured loss of each choice of each matrix on the scoring texts, one at a time.
 
-The check of every other metric, and the slowest: one forward pass over the text for each choice of each matrix.
+A check of all other metrics, and the slowest: one forward pass over the texts for each choice of each matrix.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Put each rounded matrix into the model, run the text, put the weights back."""
+    """Replace each matrix by its rounded version, run the texts, and restore the weights."""
     if not pending:
         return
     reference = collect(task.head, task.model, task.batches)
@@ -41,13 +41,17 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         yield index, Estimate.over(torch.stack(losses, 1).cpu())
 
 
-def sample_losses(reference: Outputs, found: Outputs) -> torch.Tensor:
-    """Loss of each sample, float64 `[num_samples]`, whose mean over samples is the mean over rows.
+def sample_losses(reference: Outputs, quantized: Outputs) -> torch.Tensor:
+    """Return the loss of each sample, float64 `[num_samples]`; its mean over samples is the mean over rows.
 
-    KL(reference || found) of each row for softmax outputs, the squared distance for numbers, relative to the
-    reference's squared length for embeddings.
+    The loss of a row is KL(reference || quantized) for softmax outputs and the squared distance for others; for
+    embeddings it is relative to the reference's squared length.
+
+    Args:
+        reference: outputs of the float model.
+        quantized: outputs of the quantized model on the same texts.
     """
-    rows = KINDS[reference.kind].loss.of_rows(reference.values, found.values)
+    rows = KINDS[reference.kind].loss.of_rows(reference.values, quantized.values)
     sums = torch.zeros(reference.num_samples, dtype=torch.float64, device=rows.device)
     _, places = reference.samples.to(rows.device).unique(return_inverse=True)
     return sums.index_add_(0, places, rows) * (reference.num_samples / len(rows))

@@ -1,8 +1,8 @@
 """Q-BERT's sensitivity Ω = |mean λ| + std λ per encoder layer, times ‖ΔW‖² (Shen et al. 2020, equation 1).
 
-λ are the top eigenvalues of the layer's true Hessian on ten slices of the data; negative ones, as on models that have
-not converged, are kept. A score is a *sensitivity* times an error norm, not nats.
-`qbert-matrix` is its form per matrix.
+λ are the top eigenvalues of the layer's true Hessian on ten slices of the data. Negative values, which occur on models
+that have not converged, keep their sign. A score is a *sensitivity* times an error norm, not nats. `qbert-matrix` is
+the same per matrix.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     """Score all matrices of a layer by the layer's Ω."""
     omegas = layer_sensitivities(task)
     task.block_sensitivity.extend(omegas)
-    negative = [f"layer {found.block + 1}" for found in omegas if sum(found.eigenvalues) < 0]
+    negative = [f"layer {layer.block + 1}" for layer in omegas if sum(layer.eigenvalues) < 0]
     if negative:
         say_negative(task, "mean top eigenvalue over slices of the text", negative, f"{len(omegas)} layers")
     for index in pending:
         matrix = task.profile.matrices[index]
         squared = task.squared_errors(matrix)
-        found = omegas[matrix.block]
-        yield index, Estimate(found.omega * squared, omega_error(found.eigenvalues) * squared, task.num_samples)
+        layer = omegas[matrix.block]
+        yield index, Estimate(layer.omega * squared, omega_error(layer.eigenvalues) * squared, task.num_samples)
 
 
 def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
-    """Return Ω of each encoder layer over all parameters of the layer, from `NUM_SLICES` data slices."""
+    """Return Ω of each encoder layer, over all parameters of the layer and `NUM_SLICES` slices of the texts."""
     slices = text_slices(task, "qbert")
     blocks = _block_parameters(task)
 
@@ -54,8 +54,8 @@ def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
         return [settled_eigenpair(task, operator, f"layer {block + 1}", task.seed + part).value]
 
     keys = [[f"layer {block} slice {part}" for part in range(NUM_SLICES)] for block in range(len(blocks))]
-    found = task.jobs.run([key for row in keys for key in row], eigenvalue)
-    rows = [tuple(found[key][0] for key in row) for row in keys]
+    eigenvalues = task.jobs.run([key for row in keys for key in row], eigenvalue)
+    rows = [tuple(eigenvalues[key][0] for key in row) for row in keys]
     return [BlockSensitivity(block=block, omega=omega(row), eigenvalues=row) for block, row in enumerate(rows)]
 
 

@@ -1,6 +1,6 @@
 """Q-BERT's Ω = |mean λ| + std λ per matrix instead of per encoder layer, times ‖ΔW‖².
 
-The paper's equation 1 with each weight matrix' own Hessian block; ten slices of the data, as in `qbert`.
+The paper's equation 1, applied to each weight matrix's own Hessian block; ten slices of the data, as in `qbert`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..hessian_operators import (
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "top eigenvalue of each matrix' Hessian times its squared error"
+CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
 NEEDS_LABELS = True
 
 
@@ -38,17 +38,17 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         return [pair.value, operator.num_products]
 
     keys = [[f"matrix {index} slice {part}" for part in range(NUM_SLICES)] for index in range(len(names))]
-    found = task.jobs.run([key for row in keys for key in row], eigenvalue)
+    results = task.jobs.run([key for row in keys for key in row], eigenvalue)
     curvature = {}
     for index, row in enumerate(keys):
-        eigenvalues = tuple(found[key][0] for key in row)
+        eigenvalues = tuple(results[key][0] for key in row)
         curvature[index] = MatrixCurvature(
             module=names[index],
             quantity="Ω = |mean λ| + std λ",
             value=omega(eigenvalues),
             std_error=omega_error(eigenvalues),
             eigenvalues=eigenvalues,
-            products=sum(int(found[key][1]) for key in row),
+            products=sum(int(results[key][1]) for key in row),
         )
     negative = [c.module for c in curvature.values() if sum(c.eigenvalues) < 0]
     if negative:

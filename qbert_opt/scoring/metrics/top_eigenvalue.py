@@ -1,7 +1,7 @@
-"""Top eigenvalue of each matrix' true Hessian times the squared rounding error: ½ |λ| ‖ΔW‖².
+"""Top eigenvalue of each matrix's true Hessian times the squared quantization error: ½ |λ| ‖ΔW‖².
 
-What a loss can rise to second order by an error of that norm in the worst direction (HAWQ, Dong et al. 2019, without
-its ½). λ is that of largest magnitude, by Lanczos iteration; its sign is kept in the table.
+The largest second-order increase of the loss for an error of that norm (HAWQ, Dong et al. 2019, has no ½). λ is the
+eigenvalue of largest magnitude, from Lanczos iteration; its sign is kept in the table.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ..hessian_operators import hessian_operator, priced_by, settled_eigenpair, 
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of cross-entropy per sample, were every error along the top eigenvector"
-CONTAINS = "top eigenvalue of each matrix' Hessian times its squared error"
+CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
 NEEDS_LABELS = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
     """Score each matrix by its own top eigenvalue over all scoring text.
 
-    The standard error is that of uᵀ H_s u over slices s of the text with the eigenvector u held fixed: the first order
-    of how the eigenvalue moves with the text.
+    The standard error is that of uᵀ H_s u over slices s of the texts for a fixed eigenvector u: the first-order change
+    of the eigenvalue with the texts.
     """
     slices = text_slices(task, "top-eigenvalue")
     names = [matrix.module for matrix in task.profile.matrices]
@@ -40,11 +40,11 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         return [pair.value, spread([float(part) for part in parts]), operator.num_products]
 
     keys = [f"eigenvalue {index}" for index in range(len(names))]
-    found = task.jobs.run(keys, eigenvalue)
+    results = task.jobs.run(keys, eigenvalue)
     curvature = {
         index: MatrixCurvature(
-            module=names[index], quantity="top eigenvalue of the Hessian", value=found[key][0],
-            std_error=found[key][1], products=int(found[key][2]),
+            module=names[index], quantity="top eigenvalue of the Hessian", value=results[key][0],
+            std_error=results[key][1], products=int(results[key][2]),
         )
         for index, key in enumerate(keys)
     }  # fmt: skip

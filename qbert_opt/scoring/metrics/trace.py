@@ -1,8 +1,8 @@
-"""Mean trace of each matrix' true Hessian times the squared rounding error: ½ · tr(H)/n · ‖ΔW‖².
+"""Mean trace of each matrix's true Hessian times the squared quantization error: ½ · tr(H)/n · ‖ΔW‖².
 
-HAWQ-V2's Ω (Dong et al. 2020, equation 10) times ½: with the ½ it is the expected second order of the loss for an
-error that is spread evenly over all directions, in nats; the ranking is the same. One Hutchinson draw gives the traces
-of all matrices; draws are new for each of ten slices of the text, so that the spread over slices is the whole error.
+HAWQ-V2's Ω (Dong et al. 2020, equation 10) times ½, which makes it the expected second-order loss, in nats, for an
+error in a random direction; the ranking is the same. One Hutchinson draw gives the traces of all matrices. Each of ten
+slices of the texts has its own draws, so that the spread over slices reflects the total error.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ..hessian_operators import NUM_SLICES, hessian_operator, priced_by, spread,
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of cross-entropy per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix' Hessian times its squared error"
+CONTAINS = "mean trace of each matrix's Hessian times its squared error"
 NEEDS_LABELS = True
-DRAWS = 8  # on each slice; HAWQ-V2 finds 50 in all enough
-VECTOR_BYTES = 36  # signs, product and gradient of a parameter, float64 and float32
+DRAWS = 8  # per slice; HAWQ-V2 finds 50 in total sufficient
+VECTOR_BYTES = 36  # per parameter: signs, product and gradient, in float64 and float32
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
@@ -35,15 +35,15 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         parameters = [task.model.get_parameter(f"{names[i]}.weight") for i in groups[group]]
         operator, _ = hessian_operator(task, parameters, [slices[part]])
         sizes = [p.numel() for p in parameters]
-        found = [trace_draw(operator, sizes, (task.seed, group, part, draw)) for draw in range(DRAWS)]
-        return [float(value) for value in np.mean(found, axis=0)]
+        estimates = [trace_draw(operator, sizes, (task.seed, group, part, draw)) for draw in range(DRAWS)]
+        return [float(value) for value in np.mean(estimates, axis=0)]
 
     keys = [[f"group {group} slice {part}" for part in range(NUM_SLICES)] for group in range(len(groups))]
-    found = task.jobs.run([key for row in keys for key in row], draws)
+    results = task.jobs.run([key for row in keys for key in row], draws)
     curvature = {}
     for group, row in zip(groups, keys, strict=True):
         for place, index in enumerate(group):
-            values = [found[key][place] for key in row]
+            values = [results[key][place] for key in row]
             curvature[index] = MatrixCurvature(
                 module=names[index], quantity="trace of the Hessian", value=float(np.mean(values)),
                 std_error=spread(values), products=NUM_SLICES * DRAWS,
@@ -52,7 +52,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
 
 def _groups(task: ScoringTask) -> list[list[int]]:
-    """Matrices whose vectors fit into memory together."""
+    """Group matrices whose vectors fit into memory together."""
     groups: list[list[int]] = []
     used = 0
     for index, matrix in enumerate(task.profile.matrices):

@@ -1,6 +1,6 @@
-"""Squared Frobenius norm of the rounding error, ‖ΔW‖²: data-free, every matrix equally sensitive.
+"""Squared Frobenius norm of the quantization error, ‖ΔW‖²: data-free, every matrix equally sensitive.
 
-What a planner knows that looks at weights only; the yardstick that any other metric must beat.
+The baseline that any other metric must beat: it uses the weights only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score by the error alone; it is exact, so its standard error is 0."""
+    """Score by the error norm alone, which is exact, so the standard error is 0."""
     for index in pending:
         squared = task.squared_errors(task.profile.matrices[index])
         yield index, Estimate(squared, torch.zeros_like(squared))

@@ -116,7 +116,7 @@ def test_a_plan_of_another_model_is_refused(tiny, gptq_plan, file_texts, tmp_pat
 
 def test_other_calibration_text_is_refused(tiny, gptq_plan, sentences, tmp_path):
     """ΔW that was scored is ΔW that is deployed: the plan knows the hash of its text."""
-    with pytest.raises(UsageError, match=r"quantize: method gptq needs --data"):
+    with pytest.raises(UsageError, match=r"quantize: method gptq needs `data`"):
         quantize_model(tiny, gptq_plan, None, tmp_path / "out")
     with pytest.raises(InputFileError, match=r"sentences: is not the data the scores were made with"):
         quantize_model(tiny, gptq_plan, sentences.take(range(100)), tmp_path / "out")

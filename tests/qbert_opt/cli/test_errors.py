@@ -58,6 +58,7 @@ def plan_file(tmp_path, gptq_plan):
         (("--budget", "25MB", "--pin", "elsewhere=8"), 2, "no matrix of"),
         (("--budget", "25MB", "--solver", "oracle"), 2, "'oracle' is unknown"),
         (("--budget", "25MB", "--time-limit", "60"), 2, "--time-limit 60: "),
+        (("--budget", "25MB", "--time-limit", "0.000001s"), 2, "ended before any plan was found"),
         (("--budget", "25MB", "--recipe", "qbert-2/5"), 2, "legal: qbert-2/3, qbert-2/4, uniform:CHOICE"),
         (("--budget", "25MB", "--recipe", "qbert-2/3"), 2, "needs scores of --metric qbert"),
         (("--budget", "25MB", "--scores", "nowhere.json"), 4, "nowhere.json: no such file"),
@@ -195,7 +196,7 @@ def test_simulate(cli, tmp_path, plan_file, scores_file):
     """Wrong plans, devices and comparisons."""
     for arguments, code, message in (
         ((tmp_path / "nowhere.json", *DEVICE), 4, "no such file"),
-        ((scores_file, *DEVICE), 4, "this version reads 'qbert-opt/allocation@1'"),
+        ((scores_file, *DEVICE), 4, "this version reads 'qbert-opt/allocation@2'"),
         ((plan_file, "--device", "toaster"), 2, "legal names are"),
         ((plan_file, *DEVICE, "--compare", "int1"), 2, "--compare int1: legal: fp32, fp16, int2"),
         ((plan_file, *DEVICE, "--rate", "0"), 2, "--rate 0"),

@@ -76,7 +76,7 @@ def test_the_quantizer_takes_them(tiny, sentences):
     [expected] = guided.quantize(weight, [layout], grams[matrix.module])
     torch.testing.assert_close(found.dequantize(), expected.dequantize(), rtol=0.05, atol=0.05)
     assert (found.codes == expected.codes).float().mean() > 0.99
-    with pytest.raises(UsageError, match="--method guided: needs calibration text"):
+    with pytest.raises(UsageError, match="`method` guided: needs calibration text"):
         MatrixQuantizer(tiny, profile, "guided", None)
 
 

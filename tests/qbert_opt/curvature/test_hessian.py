@@ -236,7 +236,7 @@ def test_what_does_not_settle_or_fit_is_said(task, metric, monkeypatch):
     monkeypatch.setattr(hessian_operators, "top_eigenpair", never)
     score = plugins.load("metrics", metric).score
     task = dataclasses.replace(task, jobs=Jobs(None, ""))
-    with pytest.raises(UsageError, match=r"its top eigenvalue did not settle within \d+ Hessian products"):
+    with pytest.raises(UsageError, match=r"its top eigenvalue did not converge within \d+ Hessian products"):
         list(score(task, [0]))
     monkeypatch.setattr(MemoryShares, "factors", property(lambda _: 1000))
     with pytest.raises(UsageError, match=r"8 vectors of its size alone needs"):
@@ -258,7 +258,7 @@ def test_fewer_samples_than_slices_are_refused(task, tiny, sentences):
     few = sentences.take(range(9))
     batches = tokenize(tiny.tokenizer, few.texts, batch_size=16)
     task = dataclasses.replace(task, batches=batches)
-    with pytest.raises(UsageError, match=r"9 samples cannot be cut into 10 slices"):
+    with pytest.raises(UsageError, match=r"9 samples cannot be split into 10 slices"):
         list(qbert.score(task, [0]))
 
 
@@ -269,7 +269,7 @@ def test_qbert_needs_labels(tiny, sentences):
     from qbert_opt.scoring.sensitivity import measure_sensitivity
 
     bare = LabeledTexts("bare.tsv", sentences.texts, None)
-    with pytest.raises(UsageError, match=r"--metric qbert: needs labels, and bare.tsv has none. Use directional"):
+    with pytest.raises(UsageError, match=r"`metric` qbert: needs labels, and bare.tsv has none. Use directional"):
         measure_sensitivity(tiny, bare, grid((2,), ("rows:1",), "rtn"), metric="qbert", plan=CalibrationPlan(9, 20, 0))
 
 

@@ -205,7 +205,7 @@ def test_kind_5_conll_columns(written, tmp_path):
     assert found.texts == (("the 10\u00a0000",), ("film",))
     assert found.labels == ("O B-X", "O")
     assert read_texts(path, label_column="2").labels == ("DT CD", "NN")
-    with pytest.raises(UsageError, match=r"--label-column 4: .* has 3 columns. Give a number from 2 to 3"):
+    with pytest.raises(UsageError, match=r"`label_column` 4: .* has 3 columns. Give a number from 2 to 3"):
         read_texts(path, label_column="4")
     assert read_texts(tmp_path, split="a") == found or read_texts(tmp_path, split="a").texts == found.texts
 
@@ -220,7 +220,7 @@ def test_kind_5_shards_and_folders(written, tmp_path):
     assert texts_of(tmp_path / "hub") == ["a", "b"]
     written("hub/train/0000.jsonl", '{"text": "c"}\n')
     assert texts_of(tmp_path / "hub", split="train") == ["c"]
-    with pytest.raises(UsageError, match=r"holds test, train. Say which with --split"):
+    with pytest.raises(UsageError, match=r"holds test, train. Say which with `split`"):
         read_texts(tmp_path / "hub")
 
 
@@ -243,7 +243,7 @@ def test_what_is_no_data_file(tmp_path):
 
 def test_options_that_a_layout_does_not_have(tmp_path, written):
     """A column name means nothing where texts have none."""
-    with pytest.raises(UsageError, match=r"--text-column: .* has the layout 'conll'"):
+    with pytest.raises(UsageError, match=r"`text_columns`: .* has the layout 'conll'"):
         read_texts(written("a.conll", "the O\n"), text_columns=["text"])
 
 

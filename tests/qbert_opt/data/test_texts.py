@@ -84,9 +84,9 @@ def test_folders_of_splits(tmp_path):
     WRITERS["csv"](FRAME[:2], tmp_path / "test.csv")
     assert len(read_texts(tmp_path, split="train")) == 4
     assert len(read_texts(tmp_path, split="test")) == 2
-    with pytest.raises(UsageError, match=r"holds test, train. Say which with --split"):
+    with pytest.raises(UsageError, match=r"holds test, train. Say which with `split`"):
         read_texts(tmp_path)
-    with pytest.raises(UsageError, match=r"--split dev: .* holds test, train"):
+    with pytest.raises(UsageError, match=r"`split` dev: .* holds test, train"):
         read_texts(tmp_path, split="dev")
     WRITERS["parquet"](FRAME, tmp_path / "data" / "train-00001-of-00002.parquet")
     with pytest.raises(InputFileError, match=r"is one of 1 shards, and the folder has 2 files"):
@@ -113,7 +113,7 @@ def test_bundled_data():
         ("a.csv", "text,label\nhello,x\nbye,\n", r"a.csv: line 3: column 'label' has no label. Label every row"),
         ("a.tsv", "text\tlabel\nhello\tx\nbye\n", r"line 3: has 1 field; the header has 2 \(text, label\)"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"line 2: column 'label' has no label"),
-        ("a.csv", "words,label\nhello,x\n", r"no text column among words, label. Name it with --text-column"),
+        ("a.csv", "words,label\nhello,x\n", r"no text column among words, label. Name it with `text_columns`"),
         (
             "a.txt",
             "hello\n",
@@ -143,13 +143,13 @@ def test_missing_files_and_columns(tmp_path):
         read_texts(tmp_path / "nowhere.tsv")
     path = tmp_path / "a.csv"
     WRITERS["csv"](FRAME, path)
-    with pytest.raises(UsageError, match=r"--text-column body: .* has columns text, label"):
+    with pytest.raises(UsageError, match=r"`text_columns` body: .* has columns text, label"):
         read_texts(path, text_columns=["body"])
-    with pytest.raises(UsageError, match=r"--label-column intent: .* has columns text, label"):
+    with pytest.raises(UsageError, match=r"`label_column` intent: .* has columns text, label"):
         read_texts(path, label_column="intent")
-    with pytest.raises(UsageError, match=r"--split test: .* is no folder of splits"):
+    with pytest.raises(UsageError, match=r"`split` test: .* is no folder of splits"):
         read_texts(path, split="test")
-    with pytest.raises(UsageError, match=r"--text-column: 3 columns given; a model reads one text or a pair"):
+    with pytest.raises(UsageError, match=r"`text_columns`: 3 columns given; a model reads one text or a pair"):
         read_texts(path, text_columns=["text", "label", "text"])
 
 

@@ -117,7 +117,7 @@ def test_planned_inputs_that_no_engine_carries_are_refused_by_name(which, change
     [quantized] = rtn.quantize(torch.randn(32, 64), [choice(which).layout(32, 64, heads=4)])
     fields = {"modules": ("m",), "bits": 8, "scheme": "tensor", "low": -1.0, "high": 1.0}
     planned = PlannedActivation(**(fields | change), predicted_loss=0, std_error=0)
-    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*--activations int8"):
+    with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*`activations` int8"):
         with_planned_input("encoder.3.query", affine("encoder.3.query", quantized), planned)
 
 
@@ -173,7 +173,7 @@ def test_codebooks_are_refused_by_name():
     [quantized] = kmeans.quantize(
         torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), [layout], torch.eye(32)
     )
-    with pytest.raises(UsageError, match=r"encoder\.3\.query: has form codebook"):
+    with pytest.raises(UsageError, match=r"encoder\.3\.query: is stored with form codebook"):
         affine("encoder.3.query", quantized)
 
 
@@ -210,7 +210,7 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*--activations float32"):
+    with pytest.raises(InputFileError, match=r"answers otherwise than torch: .* allowed 1e-09 .*`activations` float32"):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9)
     assert not list(tmp_path.iterdir())
 
@@ -262,7 +262,7 @@ def test_everything_that_an_exported_folder_holds_is_covered(exported, tmp_path)
     assert set(record["files"]) == {path.name for path in exported.iterdir()} - {"engine.json"}
     copy = shutil.copytree(exported, tmp_path / "changed")
     (copy / "engine.json").write_text(json.dumps(record | {"tolerance": 1e9}))
-    with pytest.raises(InputFileError, match=r"engine\.json: is not what was written \(sha256\)"):
+    with pytest.raises(InputFileError, match=r"engine\.json: has changed since it was written \(sha256\)"):
         Predictor(copy)
     emptied = record | {"files": {}}
     (copy / "engine.json").write_text(json.dumps(emptied | {"sha256": seal(emptied)}))
@@ -283,7 +283,7 @@ def test_a_record_that_its_checks_do_not_know(exported, tmp_path, change):
     copy = shutil.copytree(exported, tmp_path / "copy")
     record = json.loads((copy / "engine.json").read_text()) | change
     (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
-    with pytest.raises(InputFileError, match=r"check\.safetensors: (is not about the inputs|has outputs of width)"):
+    with pytest.raises(InputFileError, match=r"check\.safetensors: (does not match the inputs|has outputs of width)"):
         Predictor(copy)
 
 
@@ -294,7 +294,7 @@ def test_an_export_without_checks_does_not_open(exported, tmp_path):
     record = json.loads((copy / "engine.json").read_text())
     record["files"]["check.safetensors"] = file_sha256(copy / "check.safetensors")
     (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
-    with pytest.raises(InputFileError, match=r"check\.safetensors: is not about"):
+    with pytest.raises(InputFileError, match=r"check\.safetensors: does not match"):
         Predictor(copy)
 
 

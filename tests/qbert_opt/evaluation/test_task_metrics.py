@@ -213,7 +213,7 @@ def test_squad_files_are_split_by_article(tmp_path):
     assert [len(part) for part in parts] == [12, 4, 4]
     assert sum((part.texts for part in parts), ()) == read_texts(path).texts
     assert parts[0].texts[0] == ("w8 w0 w0", "w0 w0 w7") and parts[0].labels[0] == '["w7"]'
-    with pytest.raises(UsageError, match=r"--split x: .* has train, dev, test, by article"):
+    with pytest.raises(UsageError, match=r"`split` x: .* has train, dev, test, by article"):
         read_texts(path, split="x")
     spoiled = squad()
     del spoiled["data"][3]["paragraphs"][0]["qas"][0]["answers"]
@@ -232,7 +232,7 @@ def test_slot_files(tmp_path):
     found = read_texts(tmp_path, split="dev")
     assert (found.texts, found.labels) == ((("w1 dev",), ("w3",)), ("red", "blue"))
     assert read_texts(tmp_path / "test", label_column="tags").labels == ("B-x O", "I-x")
-    with pytest.raises(UsageError, match=r"--split: .* holds dev, test. Say which"):
+    with pytest.raises(UsageError, match=r"`split`: .* holds dev, test. Say which"):
         read_texts(tmp_path)
     (tmp_path / "dev" / "seq.out").write_text("B-x\nI-x\n")
     with pytest.raises(InputFileError, match=r"line 1: has 1 tags for 2 words"):

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pkgutil
+import re
 import resource
 import shutil
 import subprocess
@@ -196,3 +197,25 @@ def test_the_wheel_holds_the_three_packages_and_their_data(tmp_path):
     assert {"qbert_opt/py.typed", "hwmodels/py.typed", "solvers/py.typed", "hwmodels/devices/car-soc.yaml"} <= set(
         names
     )
+
+
+def test_errors_below_the_command_line_name_parameters():
+    """A raise outside `cli/` names Python parameters in backquotes; the command line turns each into a real flag."""
+    from qbert_opt.cli import flags
+
+    legal = {flag for _, command in commands() for option in command.params for flag in option.opts}
+    named, flags_below = set(), []
+    for path in sorted((ROOT / "qbert_opt").rglob("*.py")):
+        if "cli" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Raise) or node.exc is None:
+                continue
+            for part in ast.walk(node.exc):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    named |= set(re.findall(r"`([a-z][a-z_]*)`", part.value))
+                    flags_below += [f"{path.name}: {part.value}"] * bool(re.search(r"(?<![\w-])--[a-z]", part.value))
+    assert len(named) > 30 and not [
+        text for text in flags_below if "evaluate --reference" not in text and "--per-op" not in text
+    ]
+    assert not [name for name in sorted(named) if flags.in_flags(f"`{name}`") not in legal]

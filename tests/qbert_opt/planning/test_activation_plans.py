@@ -68,8 +68,8 @@ def test_what_is_wanted(rtn_scores, car_soc):
     assert wanted_activations(None, None, scores, load_device("rpi5")) != ()
     for bits, ranges, message in (
         ("4", None, r"--activation-bits 4: '4' is no width of activations. Legal: 8, 16, none"),
-        ("8", "row", r"--activation-ranges row: legal: token, tensor"),
-        ("16", "tensor", r"--activation-bits: not scored. Scored: 8bit/token, "),
+        ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
+        ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
     ):
         with pytest.raises(UsageError, match=message):
             wanted_activations(bits, ranges, scores, car_soc)

@@ -83,7 +83,7 @@ def test_the_reverse_question_is_the_question_turned(reference, car_soc, least):
 def test_a_loss_below_the_floor_names_the_nearest(reference):
     """The named loss is feasible, one a little smaller is not."""
     few = {"bits": (2,), "groupings": ("rows:1", "columns:128"), "least": "bytes"}
-    with pytest.raises(InfeasibleError, match=r"--max-loss = 1e-09: nearest feasible (\S+)\.") as refused:
+    with pytest.raises(InfeasibleError, match=r"`max_loss` = 1e-09: nearest feasible (\S+)\.") as refused:
         allocate(reference, Limits(), constraints=PlanConstraints(max_loss=1e-9, **few))
     nearest = float(str(refused.value).split("nearest feasible ")[1].split(". ")[0])
     again = allocate(reference, Limits(), constraints=PlanConstraints(max_loss=nearest * 1.001, **few))
@@ -141,7 +141,7 @@ def test_infeasible_links_are_named(cli):
     """One format for all, at a size that no format has."""
     limits = ("--budget", "3bit", "--max-formats", "1", "--pin", "layer.0.=8")
     found = cli("solve", *limits)
-    assert found.code == 3 and "--max-formats 1 stands against them" in found.complaint
+    assert found.code == 3 and "--max-formats 1 conflicts with them" in found.complaint
 
 
 def test_the_command_line_writes_a_shortlist(cli, tmp_path):
@@ -161,7 +161,7 @@ def test_the_command_line_answers_the_reverse_question(cli):
     found = cli("solve", "--max-loss", "0.001", "--least", "bytes", "--tie", "qkv", "--explain")
     assert found.code == 0, found.err
     assert "of the least encoder bytes, at least" in found.out
-    assert "limit            --max-loss: predicted loss 0.0009" in found.out
+    assert "limit            --max-loss: sum of scores 0.0009" in found.out
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_excluded_needs_its_form(reference):
             "weight_error": tuple(row[:7] for row in reference.weight_error),
         }
     )
-    with pytest.raises(UsageError, match=r"--exclude layer\.0\.: is kept at 8 bits, rows:each, which was not scored"):
+    with pytest.raises(UsageError, match=r"`excluded` layer\.0\.: is kept at 8 bits, rows:each, which was not scored"):
         allocate(narrow, Limits(encoder_bytes=30_000_000), constraints=PlanConstraints(excluded=("layer.0.",)))
 
 

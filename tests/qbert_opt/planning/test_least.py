@@ -4,6 +4,7 @@ import pytest
 
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import InfeasibleError
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.limits import Limits, shown_apart
 
@@ -11,11 +12,16 @@ from qbert_opt.spec.limits import Limits, shown_apart
 @pytest.fixture(scope="module")
 def fastest():
     """Least latency on the bundled device with much loss allowed."""
-    from hwmodels.device import load_device
+    from hwmodels import load_device
 
     few = {"bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
     return [
-        allocate(reference_scores(), Limits(), device=load_device("car-soc"), least="latency", max_loss=most, **few)
+        allocate(
+            reference_scores(),
+            Limits(),
+            device=load_device("car-soc"),
+            constraints=PlanConstraints(least="latency", max_loss=most, **few),
+        )
         for most in (0.0005, 0.02, 0.2)
     ]
 

@@ -61,15 +61,15 @@ def test_the_total_budget_counts_too(qbert_scores):
 def test_below_all_layers_at_two_bits(qbert_scores):
     """The floor is named."""
     floor = 12 * layer_bytes(qbert_scores.profile, 2)
-    with pytest.raises(InfeasibleError, match=rf"--recipe qbert-2/3: needs at least {floor} bytes"):
+    with pytest.raises(InfeasibleError, match=rf"`recipe` qbert-2/3: needs at least {floor} bytes"):
         recipe_allocation(qbert_scores, "qbert-2/3", Limits(encoder_bytes=floor - 1))
 
 
 def test_recipes_that_are_refused(reference, qbert_scores):
     """Unknown names, scores without Ω, choices that were not scored."""
-    with pytest.raises(UsageError, match=r"--recipe qbert-1/2: legal: qbert-2/3, qbert-2/4, uniform:CHOICE"):
+    with pytest.raises(UsageError, match=r"`recipe` qbert-1/2: legal: qbert-2/3, qbert-2/4, uniform:CHOICE"):
         recipe_allocation(reference, "qbert-1/2", Limits())
-    with pytest.raises(UsageError, match=r"needs scores of --metric qbert; these are of metric directional"):
+    with pytest.raises(UsageError, match=r"needs scores of `metric` qbert; these are of metric directional"):
         recipe_allocation(reference, "qbert-2/3", Limits())
     rtn = ScoreTable.model_validate(qbert_scores.model_dump() | {"method": "rtn"})
     with pytest.raises(UsageError, match=r"2bit/rows:128/rtn was not scored. Score bits 2 with rows:128"):

@@ -106,7 +106,7 @@ def test_more_text_that_would_help_is_said(rtn_scores):
 
 def test_scores_without_parts_are_refused(rtn_scores):
     """Data-free scores have no text to resample."""
-    with pytest.raises(UsageError, match=r"--stability: directional scores of 40 samples hold no parts"):
+    with pytest.raises(UsageError, match=r"`stability`: directional scores of 40 samples hold no parts"):
         measure(rtn_scores.model_copy(update={"fold_value": ()}), NO_LIMIT)
 
 

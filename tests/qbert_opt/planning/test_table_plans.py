@@ -54,7 +54,9 @@ def test_without_a_limit_on_the_whole_model_tables_keep_their_best(rtn_scores, s
     assert [m.choice for m in found.matrices] == [m.choice for m in plain.matrices]
     assert {t.choice.name for t in found.tables} == {TABLE_CHOICE.name}
     assert found.total_bytes == plain.total_bytes == found.encoder_bytes + found.profile.fixed_bytes
-    assert found.next_mb_gain == pytest.approx(plain.next_mb_gain)
+    assert (plain.folds, found.folds) == (8, 0)  # these tables were scored without folds
+    without_folds = allocate(rtn_scores.model_copy(update={"fold_value": ()}), limits)
+    assert found.next_mb_gain == pytest.approx(without_folds.next_mb_gain)
     losses = [m.predicted_loss for m in found.matrices] + [t.predicted_loss for t in found.tables]
     assert found.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
     assert (plain.roundings, found.roundings) == (("matrices",), ("matrices", "tables"))
@@ -91,9 +93,9 @@ def test_pins_and_filters_reach_tables(scores):
     found = allocate(scores, limits, constraints=PlanConstraints(pins={"word_embeddings": 4}))
     assert {t.module.rsplit(".", 1)[-1]: t.bits for t in found.tables}["word_embeddings"] == 4
     assert {t.bits for t in allocate(scores, limits, constraints=PlanConstraints(table_bits=(2, 4))).tables} == {4}
-    with pytest.raises(UsageError, match=r"--table-bits: not scored .* 2bit/rows:each/rtn"):
+    with pytest.raises(UsageError, match=r"`table_bits`: not scored .* 2bit/rows:each/rtn"):
         allocate(scores, limits, constraints=PlanConstraints(table_bits=(3,)))
-    with pytest.raises(UsageError, match=r"--pin word=3"):
+    with pytest.raises(UsageError, match=r"`pins` word=3"):
         allocate(scores, limits, constraints=PlanConstraints(pins={"word": 3}))
 
 

@@ -197,7 +197,7 @@ def test_wider_inputs_cost_less_and_memory_is_bounded(tiny, batches, modules):
     assert (values[:, sixteen] < 1e-3 * values[:, eight]).all()
     small = scored(tiny, batches, batches, grid, limit=600_000, temperature=2.0)
     np.testing.assert_allclose(np.array(small.value), values, rtol=1e-3, atol=1e-15)
-    with pytest.raises(UsageError, match=r"--memory-limit .* one sample's factors of all matrices"):
+    with pytest.raises(UsageError, match=r"`memory_limit_bytes` .* one sample's factors of all matrices"):
         scored(tiny, batches, batches, grid, limit=10_000)
 
 

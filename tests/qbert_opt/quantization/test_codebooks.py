@@ -225,5 +225,5 @@ def test_grids_know_their_forms(method):
     assert {c.form for c in method_grid(method)} == {legal[0]}
     assert {c.form for c in method_grid(method, forms=legal)} == set(legal)
     for form in set(FORMS) - set(legal):
-        with pytest.raises(UsageError, match=f"--forms {form}: {method} has no such form. Legal with it: "):
+        with pytest.raises(UsageError, match=f"`forms` {form}: {method} has no such form. Legal with it: "):
             method_grid(method, forms=[form])

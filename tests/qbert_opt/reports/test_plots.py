@@ -194,7 +194,7 @@ def test_devices_as_table_and_json(cli, tmp_path):
     ("options", "code", "message"),
     [
         (["--plot", "f.pdf"], 2, "Legal: .png, .svg"),
-        (["--compare", "x"], 2, "belong to a picture"),
+        (["--compare", "x"], 2, "only affect the plot"),
         (["--plot", "f.png", "--compare", "x"], 2, "not of the form LABEL=scores.json"),
         (["--device", "car-soc", "--devices", "rpi5"], 2, "give one of them"),
         (["--devices", "rpi5", "-o", "f.csv"], 2, "frontier of one --device"),

@@ -143,7 +143,7 @@ def test_a_loss_that_falls_where_it_curves_downward_is_said(tiny, sentences):
     assert not list(diagnosing._warnings(1.0, little)) and not list(diagnosing._warnings(1.0, None))
     assert list(diagnosing._warnings(0.4, little)) and list(diagnosing._warnings(-0.4, little))
     falls = little.model_copy(update={"loss": (*[0.3] * 8, 0.2, *[0.1] * 8)})
-    assert "falls from 0.2 to 0.1." in next(diagnosing._warnings(1.0, falls))
+    assert "decreases from 0.2 to 0.1." in next(diagnosing._warnings(1.0, falls))
 
 
 def test_the_least_vector_has_the_least_node_as_curvature():
@@ -179,16 +179,16 @@ def test_answers_within_texts_have_a_hessian_too(kind):
 def test_embeddings_have_no_training_loss(sentences):
     """A model without a head is refused in one line."""
     loaded = LoadedModel("bare", tiny_model("bert", "embeddings"), tokenizer(), "0" * 64)
-    with pytest.raises(UsageError, match=r"bare answers with embeddings, which has none"):
+    with pytest.raises(UsageError, match=r"not defined for the embeddings of bare"):
         diagnose(loaded, sentences, QUICK, memory_limit_bytes=LIMIT)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": 4}, r"--points 4: not odd"),
-        ({"layer": 3}, r"--layer 3: .* has layers 1 to 2"),
-        ({"layer": 0}, r"--layer 0: .* has layers 1 to 2"),
+        ({"points": 4}, r"`points` 4: must be odd"),
+        ({"layer": 3}, r"`layer` 3: .* has layers 1 to 2"),
+        ({"layer": 0}, r"`layer` 0: .* has layers 1 to 2"),
         ({"num_samples": 500}, r"500"),
     ],
 )
@@ -200,7 +200,7 @@ def test_what_cannot_be_diagnosed(tiny, sentences, change, message):
 
 def test_too_little_memory_is_said_with_what_would_do(tiny, sentences):
     """The vectors of all layers need more than a megabyte; the hint names --layer."""
-    with pytest.raises(UsageError, match=r"--memory-limit 1MiB: .*one --layer.* Give at least \d+MiB"):
+    with pytest.raises(UsageError, match=r"`memory_limit_bytes` 1MiB: .*one `?(--)?layer.* Give at least \d+MiB"):
         diagnose(tiny, sentences, dataclasses.replace(QUICK, layer=None), memory_limit_bytes=1 << 20)
 
 
@@ -242,7 +242,7 @@ def test_the_document_comes_back_and_nothing_wrong_is_accepted(found, tmp_path):
     for path, wrong, message in (
         (("loss",), float("nan"), "loss"),
         (("surface", "loss"), [[1.0]], r"loss is not \[first, second\]"),
-        (("spectrum", "nodes"), [[1.0]], "two or more vectors"),
+        (("spectrum", "nodes"), [[1.0]], "at least two vectors"),
         (("schema",), "qbert-opt/scores@1", "this version reads 'qbert-opt/diagnosis@1'"),
     ):
         changed = copy.deepcopy(document)

@@ -229,7 +229,8 @@ def test_a_limit_too_small_is_refused_with_one_that_does(make_task):
 
     for metric in ("directional", "trace"):
         plugin = plugins.load("metrics", metric)
-        with pytest.raises(UsageError, match=r"--memory-limit 0MiB: .* alone needs .* Give at least \d+MiB") as caught:
+        small = r"`memory_limit_bytes` 0MiB: .* alone needs .* Give at least \d+MiB"
+        with pytest.raises(UsageError, match=small) as caught:
             list(plugin.score(make_task(20_000), SOME))
         enough = int(re.search(r"at least (\d+)MiB", str(caught.value)).group(1))
         assert len(list(plugin.score(make_task(enough << 20), SOME))) == 3

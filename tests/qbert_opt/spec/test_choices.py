@@ -159,7 +159,7 @@ def test_forms_that_are_none():
     """Only the four forms are read, in their order, once."""
     assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
     with pytest.raises(
-        UsageError, match=r"--forms offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
+        UsageError, match=r"`forms` offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
     ):
         parse_forms("offset,lut")
 

@@ -162,7 +162,7 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
     refused(UsageError, r"data: no texts", tiny, start, [], out)
     single = LabeledTexts("one", (("w1",), ("w1",)), None)
     refused(InputFileError, r"one: 1 distinct text", tiny, start, [single], out)
-    refused(InputFileError, r"is no quantized folder", tiny, tmp_path, [file_texts], out)
+    refused(InputFileError, r"is not a quantized folder", tiny, tmp_path, [file_texts], out)
     refused(
         InputFileError,
         r"is not the data the scores were made with",
@@ -202,7 +202,7 @@ def test_the_command_line_refuses_in_one_line(cli, tiny_folder, start, data_file
     found = cli(*begin, "--minutes", "0")
     assert (found.code, "minutes: 0.0; give a number above 0" in found.complaint) == (2, True)
     found = cli(*begin, "--epochs", "many")
-    assert (found.code, "--epochs many: 'many' is no number" in found.complaint) == (2, True)
+    assert (found.code, "--epochs many: 'many' is not a number" in found.complaint) == (2, True)
     found = cli(*begin, "--steps", "blocks,magic")
     assert (found.code, "unknown 'magic'" in found.complaint) == (2, True)
     write_allocation(gptq_plan, tmp_path / "plan.json")
@@ -234,7 +234,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
     other = RecoverySettings(seed=1, batch_size=8)
     refused(
         UsageError,
-        r"is the state of a run with another plan, text or settings",
+        r"belongs to a run with another plan, text or settings",
         tiny,
         start,
         [file_texts],

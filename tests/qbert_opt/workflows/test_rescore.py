@@ -48,7 +48,7 @@ def test_what_is_written_is_what_was_scored_again(tiny, low_plan, in_sequence, f
     for module, expected in in_sequence:
         assert torch.equal(loaded.model.get_parameter(f"{module}.weight"), expected.dequantize())
     assert plan.predicted_loss != low_plan.predicted_loss
-    assert plan.predicted_loss == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
+    assert plan.sum_of_scores == pytest.approx(math.fsum(m.predicted_loss for m in plan.matrices))
 
 
 def test_from_the_command_line(cli, low_plan, tiny_folder, data_file, tmp_path):
@@ -60,12 +60,12 @@ def test_from_the_command_line(cli, low_plan, tiny_folder, data_file, tmp_path):
     )
     assert found.code == 0, found.err
     again = json.loads((tmp_path / "o" / "allocation.json").read_text())["predicted_loss"]
-    assert f"{low_plan.predicted_loss:.4g} by the plan, {again:.4g} scored again" in found.out
+    assert f"{low_plan.predicted_loss:.4g} in the plan, {again:.4g} scored again" in found.out
 
 
 def test_scores_of_other_metrics_are_refused(tiny, low_plan, in_sequence, file_texts):
     """Other metrics have other units."""
-    with pytest.raises(UsageError, match="sequential: scores of metric qbert cannot be made again"):
+    with pytest.raises(UsageError, match="sequential: scores of metric qbert cannot be recomputed"):
         rescored(tiny, low_plan.model_copy(update={"metric": "qbert"}), dict(in_sequence), file_texts)
 
 

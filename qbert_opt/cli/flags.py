@@ -1,0 +1,39 @@
+"""Errors in the words of the command line: a Python parameter in backquotes becomes the flag that sets it."""
+
+from __future__ import annotations
+
+import re
+
+ALIASES = {
+    "bandwidth_bytes_per_s": "--max-bandwidth",
+    "bops": "--max-bops",
+    "dram_bytes": "--max-dram-bytes",
+    "encoder_bytes": "--budget",
+    "energy_j": "--max-energy",
+    "excluded": "--exclude",
+    "inferences_per_s": "--rate",
+    "latency_s": "--max-latency",
+    "memory_bytes": "--max-memory",
+    "memory_limit_bytes": "--memory-limit",
+    "num_scored": "--scoring-samples",
+    "pins": "--pin",
+    "resources": "--resource",
+    "scratchpad_bytes": "--max-scratchpad",
+    "text_columns": "--text-column",
+    "ties": "--tie",
+    "total_bytes": "--total-budget",
+}
+"""Parameters that their flag calls otherwise; every other flag is its parameter with `-` for `_`."""
+_PARAMETER = re.compile(r"`([a-z][a-z_]*)`")
+
+
+def in_flags(message: str) -> str:
+    """Return a message with the flag in place of each parameter in backquotes.
+
+    Args:
+        message: of an error that was raised below the command line.
+
+    >>> in_flags("`pins` query=9: legal: 2, 3, 4, 8; see `max_loss`.")
+    '--pin query=9: legal: 2, 3, 4, 8; see --max-loss.'
+    """
+    return _PARAMETER.sub(lambda found: ALIASES.get(found[1], "--" + found[1].replace("_", "-")), message)

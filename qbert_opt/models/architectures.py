@@ -1,0 +1,192 @@
+"""Which class of transformers a model's config names, and how such a model is built without its weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.utils import logging as transformers_logging
+
+from ..errors import InputFileError
+from .folder_files import ModelFiles, first_line
+from .heads import KINDS
+from .outputs import OutputKind, head_kind
+from .sentence_embeddings import embedding_fields, read_sentence_embedding
+
+AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
+logger = logging.getLogger(__name__)
+PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+MAX_LAYERS = 1000  # modules are built one by one, so a count is checked before they are
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own reports and bars off the screen: ours say what matters."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def refusing(source: str | Path) -> Iterator[None]:
+    """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
+
+    Raises:
+        InputFileError: anything went wrong inside.
+    """
+    try:
+        yield
+    except InputFileError:
+        raise
+    except Exception as error:
+        raise InputFileError(f"{source}: cannot be loaded as a model: {first_line(error)}") from None
+
+
+def read_config(files: ModelFiles) -> Any:
+    """Return transformers' config of a model folder, with what only changes the form of its answers put right.
+
+    Answers come as named outputs without attentions and hidden states, computed by torch's own attention: none of
+    that changes their values, and an implementation from elsewhere would have to be downloaded and run.
+
+    Raises:
+        InputFileError: a model type that transformers does not know, or labels that contradict each other.
+    """
+    kind = files.config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise InputFileError(
+            f"{files.name}: config.json names model_type {kind!r}, which the installed transformers does not know. "
+            "Give a BERT-style model; check the spelling, or upgrade transformers."
+        )
+    with refusing(files.name):
+        config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
+        config._attn_implementation = None
+        config._experts_implementation = None
+        config.output_attentions = False
+        config.output_hidden_states = False
+        config.return_dict = True
+    layers = getattr(config, "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
+        raise InputFileError(f"{files.name}: config.json asks for {layers} layers. Legal: 1 to {MAX_LAYERS}.")
+    embedding = read_sentence_embedding(files.folder)
+    if embedding is not None:  # sentence-transformers reads the encoder, whatever class it was saved from
+        config.architectures = None
+        config.sentence_embedding = embedding_fields(embedding)
+    named = config.architectures or ()
+    if len(named) > 1:
+        raise InputFileError(f"{files.name}: config.json names several architectures ({', '.join(named)}). Keep one.")
+    check_labels(files.config, config_kind(config, files.name), files.name)
+    activation = _activation(files.config)
+    if activation is not None:
+        logger.warning("warning: %s: answers are taken before its activation, %s", files.name, activation)
+    return config
+
+
+def _activation(config: Mapping[str, Any]) -> str | None:
+    """Return what a sentence-transformers cross-encoder puts behind its logits; None for nothing."""
+    settings = config.get("sentence_transformers")
+    newer = settings.get("activation_fn") if isinstance(settings, dict) else None
+    name = str(newer or config.get("sbert_ce_default_activation_function") or "Identity").rsplit(".", 1)[-1]
+    return None if name == "Identity" else name
+
+
+def config_kind(config: Any, source: str) -> OutputKind:
+    """Return the kind of outputs that a model's `config.json` names.
+
+    Raises:
+        InputFileError: none of the known kinds.
+    """
+    architecture = (config.architectures or ["Model"])[0]  # encoders saved by other tools name none
+    return head_kind(architecture, source)
+
+
+def build_model(config: Any, source: str) -> Any:
+    """Return a model of the class that its config names, in float32, with weights still to be filled in.
+
+    Raises:
+        InputFileError: a head of an unknown kind, or a config that makes no model.
+    """
+    kind = config_kind(config, source)
+    with refusing(source):
+        return AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
+
+
+def blank_model(config: Any, source: str) -> Any:
+    """Return the same model without memory for its weights: its class, its inputs and its shapes are known.
+
+    Raises:
+        InputFileError: a config that makes no model.
+    """
+    with torch.device("meta"):
+        return build_model(config, source)
+
+
+def check_class(config: Any, blank: Any, source: str) -> None:
+    """Check that the model type of a config makes the class that the config names.
+
+    Raises:
+        InputFileError: it makes another one.
+    """
+    made, named = type(blank).__name__, (config.architectures or [type(blank).__name__])[0]
+    if made != named:
+        raise InputFileError(
+            f"{source}: config.json names the class {named}, and its model_type {config.model_type!r} makes {made}. "
+            "Correct the one that is wrong."
+        )
+
+
+def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> None:
+    """Check that a config's labels are one for each output, without gaps and contradictions.
+
+    Args:
+        config: `config.json` as it is in the folder.
+        kind: what the model answers with.
+        source: what the user called the model.
+
+    Raises:
+        InputFileError: names the first contradiction.
+    """
+    if kind not in ("classes", "tags", "spans"):
+        return
+    problem = config.get("problem_type")
+    if problem not in PROBLEM_TYPES:
+        raise InputFileError(f"{source}: config.json: problem_type {problem!r} is unknown. Legal: {PROBLEM_TYPES[1:]}.")
+    if problem == "multi_label_classification":
+        raise InputFileError(
+            f"{source}: answers with several labels at once (problem_type {problem}), which is not supported."
+        )
+    names = config.get("id2label")
+    if names is None:
+        return
+    if not isinstance(names, dict) or not all(isinstance(name, (str, int)) and name != "" for name in names.values()):
+        raise InputFileError(f"{source}: config.json: id2label must give each output a name, as text.")
+    expected = {str(index) for index in range(len(names))}
+    if names.keys() != expected:
+        wrong = min(names.keys() - expected)
+        raise InputFileError(
+            f"{source}: config.json: id2label names output {wrong!r}, but {len(names)} outputs have the numbers 0 to "
+            f"{len(names) - 1}. Name each once, without gaps."
+        )
+    given = config.get("num_labels", len(names))
+    if given != len(names):
+        raise InputFileError(f"{source}: config.json: num_labels is {given}, and id2label has {len(names)} names.")
+    if kind == "spans" and len(names) != 2:
+        raise InputFileError(f"{source}: its span head has {len(names)} outputs. Legal: 2, start and end.")
+    back = config.get("label2id")
+    for index, name in names.items():
+        if isinstance(back, dict) and str(back.get(name, index)) != index and list(names.values()).count(name) == 1:
+            raise InputFileError(
+                f"{source}: config.json: id2label calls output {index} {name!r}, and label2id says that is "
+                f"{back[name]}. Correct the one that is wrong."
+            )
+
+
+def token_types(model: nn.Module) -> int:
+    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] == "token_type_embeddings":
+            return module.num_embeddings
+    return 0

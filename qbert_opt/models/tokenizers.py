@@ -1,0 +1,136 @@
+"""A model folder's tokenizer, set up so that texts beside each other answer as each does alone."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from ..errors import InputFileError
+from .architectures import blank_model, config_kind, refusing, token_types
+from .folder_files import LFS_POINTER, find_folder, read_json
+from .heads import KINDS
+from .sentence_embeddings import TRANSFORMER_SETTINGS, SentenceEmbedding, read_sentence_embedding
+from .windows import model_window
+
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+MIXED_CASE = "The Quick Brown FOX"
+
+
+def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: str | None = None) -> Any:
+    """Load the tokenizer of a model folder or hub model, and fit it to the model.
+
+    Texts are cut at the model's window and padded on the right, where no position moves; the attention mask is always
+    made, and token types only where the model tells them apart.
+
+    Args:
+        source: folder or hub model.
+        config: transformers' config of the model.
+        blank: `blank_model(config)`, if the caller has it.
+        name: what the user called the model, where that is not `source`.
+
+    Raises:
+        InputFileError: there is none (transformers would go on with an empty vocabulary), it asks for code of its own,
+            knows tokens that the model has no row for, or lacks what the model's kind of answers needs.
+    """
+    folder = find_folder(source)
+    name = name or str(source)
+    present = [folder / file for file in VOCABULARIES if (folder / file).exists()]
+    if not present:
+        raise InputFileError(f"{name}: has no tokenizer ({', '.join(VOCABULARIES)}). Save it beside the model.")
+    for path in present:
+        _check_readable(path)
+    if (folder / "tokenizer_config.json").exists() and read_json(folder / "tokenizer_config.json").get("auto_map"):
+        raise InputFileError(f"{name}: tokenizer_config.json asks for code of its own (auto_map), which is never run.")
+    kind = config_kind(config, name)
+    with refusing(name):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **KINDS[kind].tokenizer_options)
+    model = blank_model(config, name) if blank is None else blank
+    if kind in ("tags", "spans") and not tokenizer.is_fast:
+        raise InputFileError(
+            f"{name}: {kind} need a tokenizer that says where its tokens are in the text (tokenizer.json); this one, "
+            f"{type(tokenizer).__name__}, does not. Save a fast tokenizer beside the model."
+        )
+    if kind == "vocabulary" and tokenizer.mask_token_id is None:
+        raise InputFileError(f"{name}: the model fills masks, but its tokenizer has no mask token. Save it with one.")
+    with refusing(name):
+        embedding = read_sentence_embedding(folder)
+        _set_inputs(tokenizer, model)
+        _set_padding(tokenizer, config, name)
+        _set_window(tokenizer, config, embedding, name)
+        _check_vocabulary(tokenizer, model, name)
+        if embedding is not None and embedding.lower_case:
+            _check_lower_case(tokenizer, name)
+    return tokenizer
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
+    if start == LFS_POINTER:
+        raise InputFileError(
+            f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository."
+        )
+
+
+def _set_inputs(tokenizer: Any, model: Any) -> None:
+    """Make the inputs that the model takes: the mask always, token types where there is more than one."""
+    taken = inspect.signature(model.forward).parameters
+    names = ["input_ids"]
+    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in taken and token_types(model) != 1:
+        names.append("token_type_ids")
+    tokenizer.model_input_names = [*names, "attention_mask"]
+
+
+def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
+    """Pad on the right; a tokenizer without a padding token pads with the model's, which the mask leaves out."""
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is not None:
+        return
+    candidates = [getattr(config, "pad_token_id", None)]
+    candidates += [tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id]
+    for index in candidates:
+        token = None if index is None else tokenizer.convert_ids_to_tokens(index)
+        if token is not None:
+            tokenizer.pad_token = token
+            return
+    raise InputFileError(f"{name}: its tokenizer has no padding token. Save it with one (tokenizer.pad_token).")
+
+
+def _set_window(tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str) -> None:
+    """Cut texts where the model has no more positions, or where the folder asks for it."""
+    window = model_window(tokenizer, config)
+    if embedding is not None and embedding.max_tokens is not None:
+        window = min(window, embedding.max_tokens)
+    least = tokenizer.num_special_tokens_to_add(pair=True) + 2
+    if window < least:
+        where = TRANSFORMER_SETTINGS if embedding is not None and embedding.max_tokens == window else "its config"
+        raise InputFileError(
+            f"{name}: reads {window} tokens at most ({where}), and a pair of texts needs {least}. Correct the limit."
+        )
+    tokenizer.model_max_length = window
+
+
+def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    token, index = max(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    if index >= rows:
+        raise InputFileError(
+            f"{name}: its tokenizer knows {token!r} as number {index}, and the model's embedding table has "
+            f"{rows} rows. Resize the table and train it, or save the tokenizer without the added tokens."
+        )
+
+
+def _check_lower_case(tokenizer: Any, name: str) -> None:
+    if tokenizer(MIXED_CASE)["input_ids"] != tokenizer(MIXED_CASE.lower())["input_ids"]:
+        raise InputFileError(
+            f"{name}: {TRANSFORMER_SETTINGS} asks for lower-case texts (do_lower_case), and its tokenizer keeps "
+            "capitals. Make the texts lower-case and set do_lower_case to false."
+        )

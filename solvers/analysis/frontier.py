@@ -1,0 +1,128 @@
+"""The whole trade-off at once: least value for every capacity of one resource, or of two."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from ..diagnosis import least_of
+from ..model.errors import SolverError
+from ..model.problem import ChoiceProblem
+from ..model.solution import PROVEN_GAP
+from ..search.outcome import Limits
+from ..solving import solve
+from .frontier_points import Budget, FrontierPoint, key_of, point_of, points_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier:
+    """Points by rising capacity (of the first resource, then the second); a larger capacity is never worse.
+
+    Attributes:
+        resources: One or two.
+        points: Supported plans and evenly spaced capacities together.
+        complete: False when the clock stopped it; pass it as `known` to go on.
+        runtime_s: Wall-clock time of the last call.
+    """
+
+    resources: tuple[str, ...]
+    points: tuple[FrontierPoint, ...]
+    complete: bool
+    runtime_s: float
+
+
+def pareto(
+    problem: ChoiceProblem,
+    resource: str | tuple[str, str],
+    *,
+    points: int = 200,
+    solver: str = "auto",
+    relative_gap: float = PROVEN_GAP,
+    time_limit_s: float | None = None,
+    known: Frontier | None = None,
+    on_point: Callable[[FrontierPoint], None] | None = None,
+) -> Frontier:
+    """Return the least value over the capacities of one resource or two, between floor and ceiling.
+
+    The other capacities, masks and links of the problem hold throughout; the capacity of the resource itself is
+    ignored. With one limited resource and no limit on families, all supported plans come from one sort. With several,
+    capacities are taken from the loosest down: a plan that fits smaller capacities is the best one for them too, and
+    each relaxation starts from the plans of those before. A limit on families, or thousands of items, leave one
+    solve per point, by `solver`.
+
+    Args:
+        problem: The tables.
+        resource: One name, or two for a grid.
+        points: Evenly spaced capacities (two resources: the side of the grid is the root, rounded up).
+        solver: For the points that need one.
+        relative_gap: Passed to `solver`.
+        time_limit_s: Stop after this many seconds, incomplete.
+        known: An earlier frontier of the same problem; its points are not solved again.
+        on_point: Called with each new point, say to store it.
+
+    Returns:
+        Points by rising capacity, each with a proven bound; incomplete when the clock stopped it.
+
+    Raises:
+        SolverError: A resource is unknown or repeated, there are fewer than two points, or no plan exists.
+    """
+    start = time.perf_counter()
+    resources = (resource,) if isinstance(resource, str) else tuple(resource)
+    _check(problem, resources, points)
+    others = {name: limit for name, limit in problem.capacity.items() if name not in resources}
+    # The first resource decides between equal values, unless the problem names another.
+    base = replace(problem, capacity=others, tie_break=problem.tie_break or resources[0])
+    limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
+    budgets = _budgets(base, resources, points)
+    done = {} if known is None else {key_of(point.capacity): point for point in known.points}
+    collected, complete = [*done.values()], True
+    for point in points_of(base, resources, budgets, done, solver, limits):
+        if point is None:
+            complete = False
+            break
+        collected.append(point)
+        if on_point is not None:
+            on_point(point)
+    return Frontier(resources, _monotone(base, collected), complete, time.perf_counter() - start)
+
+
+def _check(problem: ChoiceProblem, resources: tuple[str, ...], points: int) -> None:
+    if not 1 <= len(set(resources)) == len(resources) <= 2:
+        raise SolverError(f"pareto: resource is {resources}. Give one name or two different ones.")
+    if points < 2:
+        raise SolverError(f"pareto: points is {points}. Give 2 or more.")
+    for name in resources:
+        if name not in problem.usage:
+            raise SolverError(f"pareto: {name!r} has no usage table. Resources: {', '.join(problem.usage)}.")
+
+
+def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> list[Budget]:
+    """Return evenly spaced capacities, from the floor to the usage of the best plan without that capacity."""
+    axes = []
+    side = points if len(resources) == 1 else math.ceil(math.sqrt(points))
+    for name in resources:
+        floor, best = least_of(base, name), solve(replace(base, tie_break=name))
+        if best.choice is None or not math.isfinite(floor):
+            raise SolverError(f"pareto: no plan keeps the other rows. In conflict: {', '.join(best.conflicts)}.")
+        axes.append(np.linspace(floor, best.usage[name], side).tolist())
+    return [dict(zip(resources, limits, strict=True)) for limits in product(*axes)]
+
+
+def _monotone(base: ChoiceProblem, points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+    """Sort; let no point be worse than one of smaller capacities, nor its bound above one's of smaller ones."""
+    ordered = sorted(points, key=lambda p: (*p.capacity.values(), not p.supported))
+    result: list[FrontierPoint] = []
+    leader: dict[tuple[float, ...], FrontierPoint] = {}  # best so far per capacity of the second resource
+    for point in ordered:
+        _, *second = point.capacity.values()
+        inside = [best for limit, best in leader.items() if all(a <= b for a, b in zip(limit, second, strict=True))]
+        best = min(inside, key=lambda p: p.value, default=point)
+        if best.value < point.value:
+            bound = min(point.lower_bound, best.value)
+            point = point_of(base, point.capacity, best.choice, bound, supported=False)
+        leader[tuple(second)] = point
+        result.append(point)
+    return tuple(result)

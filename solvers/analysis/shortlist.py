@@ -1,0 +1,72 @@
+"""Several good plans instead of one, for really measuring and choosing."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..model.errors import SolverError
+from ..model.problem import ChoiceProblem
+from ..model.solution import ChoiceSolution
+from ..solving import solve
+
+
+def top_k(
+    problem: ChoiceProblem, n: int, within: float = math.inf, *, distance: int = 1, **solve_options: Any
+) -> tuple[ChoiceSolution, ...]:
+    """Return up to `n` different plans by rising value, each the best that differs from all before it.
+
+    "Agrees with an earlier plan" is one more summed resource with a capacity, so every solver that takes several
+    capacities can do it, with its proof.
+
+    Args:
+        problem: What to choose.
+        n: How many plans at most.
+        within: Largest distance from the best value, as a part of it; later plans are left out.
+        distance: In how many items two plans differ at least.
+        **solve_options: Passed to `solve` (the solver must take several capacities).
+
+    Returns:
+        Plans by rising value; fewer than `n` where there are no more.
+
+    Raises:
+        SolverError: `n`, `within` or `distance` is out of range.
+    """
+    if n < 1:
+        raise SolverError(f"top_k: n is {n}. Give 1 or more.")
+    if not within >= 0:
+        raise SolverError(f"top_k: within is {within}. Give 0 or more, such as 0.05 for 5 percent.")
+    if not 1 <= distance <= len(problem.items):
+        raise SolverError(f"top_k: distance is {distance}. Give 1 to {len(problem.items)}, the number of items.")
+    plans: list[ChoiceSolution] = []
+    remaining = replace(problem, tie_break=problem.tie_resource())
+    while len(plans) < n:
+        answer = _without_agreement(problem, solve(remaining, **solve_options))
+        if answer.choice is None:
+            break
+        if plans and answer.value > plans[0].value + within * abs(plans[0].value):
+            break
+        plans.append(answer)
+        remaining = _differing(remaining, answer.choice, distance, len(plans))
+    return tuple(plans)
+
+
+def _differing(problem: ChoiceProblem, choice: tuple[int, ...], distance: int, number: int) -> ChoiceProblem:
+    agrees = np.zeros(problem.value.shape)
+    agrees[range(len(choice)), choice] = 1.0
+    name = f"agrees with plan {number}"
+    return replace(
+        problem,
+        usage={**problem.usage, name: agrees},
+        capacity={**problem.capacity, name: float(len(choice) - distance)},
+    )
+
+
+def _without_agreement(problem: ChoiceProblem, answer: ChoiceSolution) -> ChoiceSolution:
+    """Leave out the resources that stand for earlier plans."""
+    return replace(
+        answer,
+        usage={name: amount for name, amount in answer.usage.items() if name in problem.usage},
+        binding=tuple(name for name in answer.binding if name in problem.usage),
+    )

@@ -1,0 +1,1 @@
+"""What is solved and what is answered: problem, prices, the reduced program, the solution."""

@@ -1,0 +1,87 @@
+"""The answer, and how far it can be trusted."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+PROVEN_GAP = 1e-6
+"""Largest relative gap that may be called optimal."""
+NOISE = 1e-9
+"""Part of Σ |chosen values| below which a difference of value and bound is float rounding."""
+
+
+class Status(StrEnum):
+    """What was proven; never better than the proof."""
+
+    OPTIMAL = "optimal"  # a plan, and no plan is better by more than 1e-6 × Σ |its values|
+    FEASIBLE = "feasible"  # a plan, with the gap that it carries
+    INFEASIBLE = "infeasible"  # proven: no plan keeps every row
+    TIME_LIMIT = "time_limit"  # a plan, with its gap, from a search that the clock stopped
+    NO_PLAN_FOUND = "no_plan_found"  # neither a plan nor a proof that there is none: the search ended too early
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChoiceSolution:
+    """One plan with its proof, priced again from the problem's own tables.
+
+    Attributes:
+        status: See `Status`.
+        choice: Option index of each item; None when there is no plan.
+        value: Sum over the items (`math.fsum`); NaN when there is no plan.
+        usage: The same for every resource of the problem; empty when there is no plan.
+        lower_bound: No plan has a smaller value; infinity when infeasible.
+        gap: (value − lower_bound) / Σ |chosen values|, infinity when there is no plan.
+        binding: Resources of which a larger capacity would, alone, let some item take a better option.
+        nearest_capacity: Only when infeasible: least feasible capacity of each limited resource with the
+            other rows as they are, or, where none of it alone would do, without the other capacities; empty
+            where masks and links alone leave no plan.
+        conflicts: Only when infeasible: rows that cannot hold together, none of which can be spared
+            (resource names, "pins", "ties", "max_families").
+        runtime_s: Wall-clock time.
+        solver: Name and version.
+    """
+
+    status: Status
+    choice: tuple[int, ...] | None
+    value: float
+    usage: Mapping[str, float]
+    lower_bound: float
+    gap: float
+    binding: tuple[str, ...] = ()
+    nearest_capacity: Mapping[str, float] = field(default_factory=dict)
+    conflicts: tuple[str, ...] = ()
+    runtime_s: float = 0.0
+    solver: str = ""
+
+    def __str__(self) -> str:
+        """Return the report in one short paragraph."""
+        if self.status is Status.NO_PLAN_FOUND:
+            return (
+                f"{self.status.value}: the search ended before any plan was found, and there may be one; "
+                f"no plan is below {self.lower_bound:.6g}. Allow more time ({self.solver}, {self.runtime_s:.3f} s)"
+            )
+        if self.choice is None:
+            nearest = ", ".join(f"{name} ≥ {limit:.10g}" for name, limit in self.nearest_capacity.items())
+            reason = f"; in conflict: {', '.join(self.conflicts)}; least feasible: {nearest}" if self.conflicts else ""
+            return f"{self.status.value}: no plan{reason} ({self.solver}, {self.runtime_s:.3f} s)"
+        used = ", ".join(f"{name} {amount:.10g}" for name, amount in self.usage.items())
+        limits = f"; binding: {', '.join(self.binding)}" if self.binding else ""
+        return (
+            f"{self.status.value}: value {self.value:.6g} (gap {self.gap:.1e}, bound {self.lower_bound:.6g})"
+            f"; {used}{limits} ({self.solver}, {self.runtime_s:.3f} s)"
+        )
+
+
+def relative_gap(value: float, lower_bound: float, magnitude: float | None = None) -> float:
+    """Return (value − lower_bound) / magnitude, 0 when they are equal, infinity for a magnitude of 0.
+
+    Args:
+        value: Of a plan.
+        lower_bound: No plan has a smaller value.
+        magnitude: Σ |chosen values| of the plan; None: |value|, which is the same where no value is negative.
+    """
+    if value <= lower_bound:
+        return 0.0
+    size = abs(value) if magnitude is None else magnitude
+    return (value - lower_bound) / size if size > 0 else math.inf

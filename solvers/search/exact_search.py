@@ -1,0 +1,227 @@
+"""Exact answers: a bound, a good plan, and a search among the few columns that are left between them.
+
+A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
+leaves a core of some hundred columns for the search over partial plans or for an engine. Engines have absolute
+tolerances (about 1e-6), so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is
+rescaled before, and every plan is priced exactly after.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ..model.errors import SolverError
+from ..model.program import IntArray, Program, columns_in
+from . import families, partial_plans
+from .incumbent import incumbent
+from .outcome import Limits, Outcome, tie_cutoff
+from .presolve import cheapest, drop_unfitting
+from .relaxation import Relaxation, relax
+
+COST_SPAN = 1e6
+"""The dearest column, after scaling. Engine tolerances are below 1e-6 of one unit."""
+ROW_SPAN = 1e4
+_MOST_REJECTED = 50
+_SMALL = 100  # columns whose second search costs next to nothing
+_MOST_DIFFERENCES = 200_000
+_QUICK_PLANS = 50_000
+"""Partial plans (some 0.2 s) after which an engine is the better choice."""
+
+
+class Engine(Protocol):
+    """Least cost of a scaled program; each plan in `rejected` must not come back."""
+
+    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
+        """Return the outcome in the units of the program that was given."""
+
+
+class Closer(Protocol):
+    """Search between the bound of a relaxation and the cost of a known plan, or a cutoff."""
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Return a plan below `cost`, or the known one; without any, a bound of `cost` when it is proven."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaling:
+    factor: float
+    offset: float
+
+    def undo(self, bound: float) -> float:
+        return bound / self.factor + self.offset
+
+
+def scaled(program: Program) -> tuple[Program, _Scaling]:
+    """Subtract each group's least cost and usage, then bring costs and rows to the engine's range."""
+    least_cost = program.least(program.cost)
+    cost = program.cost - least_cost[program.group]
+    span = float(cost.max())
+    # With everything at its least there is nothing to scale.
+    factor = COST_SPAN / max(span, 1e-290) if span > 0 else 1.0
+    least = program.least(program.rows)
+    rows = program.rows - least[:, program.group]
+    room = np.maximum(program.rhs - least.sum(axis=1), 0.0)
+    per_row = ROW_SPAN / np.maximum(np.maximum(room, rows.max(axis=1, initial=0.0)), 1e-300)
+    small = replace(program, cost=cost * factor, rows=rows * per_row[:, None], rhs=room * per_row)
+    return small, _Scaling(factor, float(least_cost.sum()))
+
+
+def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
+    """Return the best plan of a presolved program and its proof; of equal values the least `tie`."""
+
+    def close(part: Program, cutoff: float) -> Outcome:
+        return best_plan(part, limits, closer, cutoff)
+
+    def tie(part: Program, cost: float, elsewhere: bool) -> IntArray | None:
+        return least_tie(part, cost, limits, closer, elsewhere=elsewhere)
+
+    if families.countable(program):
+        return families.prove_by_sets(program, limits, close, tie)
+    best = close(program, np.inf)
+    if best.columns is None or not best.finished or best.tie_settled:
+        return best
+    tied = tie(program, float(program.cost[best.columns].sum()), False)
+    if tied is None or program.tie[tied].sum() >= program.tie[best.columns].sum():
+        return best
+    return replace(best, columns=tied)
+
+
+def best_plan(program: Program, limits: Limits, closer: Closer, cutoff: float = np.inf) -> Outcome:
+    """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
+    return best_plan_from(program, limits, closer, (), cutoff)[0]
+
+
+def best_plan_from(
+    program: Program, limits: Limits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
+) -> tuple[Outcome, Sequence[IntArray]]:
+    """Return the same and the plans of its relaxation, which starts from known ones (they need not fit)."""
+    easiest = cheapest(program)
+    if program.fits(easiest):
+        cost = float(program.cost[easiest].sum())
+        return Outcome(easiest if cost < cutoff else None, cost, finished=True), known
+    relaxation = relax(program, known=known)
+    if relaxation.infeasible:
+        return Outcome(None, np.inf, finished=True), known
+    if relaxation.bound >= cutoff:
+        return Outcome(None, relaxation.bound, finished=True), relaxation.plans
+    # The heuristics know no families; with a limit on them the engine starts from nothing.
+    plan = incumbent(program, relaxation) if program.max_families is None else None
+    cost = np.inf if plan is None else float(program.cost[plan].sum())
+    if cost >= cutoff:
+        plan, cost = None, cutoff
+    if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
+        return Outcome(plan, min(relaxation.bound, cost), finished=True), relaxation.plans
+    return closer(program, relaxation, plan, cost, limits), relaxation.plans
+
+
+@dataclass(frozen=True, slots=True)
+class ByEngine:
+    """The closer that hands the core to an engine."""
+
+    engine: Engine
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Search for a plan below `cost` among the columns that can be in one."""
+        core = core_of(program, relaxation, cost)
+        if core is None:
+            return Outcome(plan, cost, finished=True)
+        outcome = search(core, limits, self.engine)
+        bound = max(relaxation.bound, min(outcome.bound, cost))
+        if outcome.columns is None:
+            return Outcome(plan, bound, outcome.finished)
+        better = columns_in(program, core, outcome.columns)
+        return Outcome(better if program.cost[better].sum() < cost else plan, bound, outcome.finished)
+
+
+@dataclass(slots=True)
+class PartialPlansFirst:
+    """The closer that tries partial plans first, and an engine where there are too many; `used_engine` says which."""
+
+    engine: Engine
+    used_engine: bool = False
+
+    def __call__(
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+    ) -> Outcome:
+        """Search for a plan below `cost`."""
+        bound = relaxation.bound
+        if program.max_families is None:
+            quick = partial_plans.close(program, relaxation, plan, cost, limits, _QUICK_PLANS)
+            if quick.finished or limits.expired():
+                return quick
+            bound = quick.bound
+        self.used_engine = True
+        outcome = ByEngine(self.engine)(program, relaxation, plan, cost, limits)
+        return replace(outcome, bound=max(outcome.bound, bound))
+
+
+def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | None:
+    """Return the columns that a plan of at most this cost can use."""
+    if cost == np.inf:
+        return program
+    ceiling = cost + program.rounding(cost)
+    core = program.keep(relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9))
+    return None if core is None else drop_unfitting(core)
+
+
+def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
+    """Run the engine until its plan really fits; one that fits only within tolerances is cut off."""
+    small, scaling = scaled(program)
+    rejected: tuple[IntArray, ...] = ()
+    while len(rejected) <= _MOST_REJECTED:
+        outcome = engine(small, rejected, limits)
+        if outcome.columns is None or program.fits(outcome.columns):
+            return replace(outcome, bound=scaling.undo(outcome.bound))
+        rejected += (outcome.columns,)
+    raise SolverError(
+        f"solve: {len(rejected)} plans in a row fit only within the engine's tolerance. "
+        "Round the usage tables to whole units or use the solver 'dp' or 'lagrangian'."
+    )
+
+
+def least_tie(
+    program: Program, cost: float, limits: Limits, closer: Closer, *, elsewhere: bool = False
+) -> IntArray | None:
+    """Among the plans of this cost return the one that uses least of the tie-breaking resource.
+
+    None when no plan has this cost or the time is over; also when no two plans of the program can tie, unless the
+    known plan of this cost is `elsewhere`.
+    """
+    base = float(program.least(program.cost).sum())
+    cutoff = tie_cutoff(program, cost)
+    relaxation = relax(program)
+    if relaxation.bound > cutoff:
+        return None
+    equal = core_of(program, relaxation, cutoff)
+    if equal is None or (not elsewhere and not _could_tie(equal, 1e-12 * max(cost - base, 0.0))):
+        return None
+    second = drop_unfitting(
+        replace(equal, cost=equal.tie, rows=np.vstack([equal.rows, equal.cost]), rhs=np.append(equal.rhs, cutoff))
+    )
+    if second is None:
+        return None
+    outcome = best_plan(second, limits, closer)
+    return None if outcome.columns is None else columns_in(program, second, outcome.columns)
+
+
+def _could_tie(program: Program, rounding: float) -> bool:
+    """Say whether two plans may cost the same and differ in `tie`.
+
+    Two plans tie when their items' cost differences cancel. Among measured values that happens only where a
+    difference is zero or occurs twice, so without any such repetition the second search is spared.
+    """
+    if (program.least(-program.tie) == -program.least(program.tie)).all():
+        return False
+    sizes = np.diff(program.starts, append=len(program.group))
+    if len(program.group) <= _SMALL or int((sizes**2).sum()) > _MOST_DIFFERENCES:
+        return True
+    parts = np.split(program.cost, program.starts[1:])
+    steps = [np.abs(part[:, None] - part)[np.triu_indices(len(part), 1)] for part in parts]
+    ordered = np.sort(np.concatenate(steps))
+    return bool((np.diff(ordered, prepend=0.0) <= rounding).any())

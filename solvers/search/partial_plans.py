@@ -1,0 +1,241 @@
+"""Exact search without an engine: partial plans, thinned by dominance and by bounds (Nemhauser and Ullmann 1969).
+
+Group after group, every partial plan that may still become the best is kept as (usage of every row, cost). A partial
+plan goes when it cannot fit any more, when another one uses no more of anything and costs no more, or when some
+multipliers say that its completion costs more than the best known plan. No grid is needed: usage and cost stay floats.
+
+First only the most promising partial plans are kept (a beam), which finds the best plan nearly always; then ever more
+of them, against that plan. When none had to be left out, the plan is proven; else the least bound of what was left
+out is a bound on every plan.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..model.program import FloatArray, IntArray, Program
+from .outcome import Limits, Outcome, tie_cutoff
+from .relaxation import Relaxation
+
+MOST_STATES = 3_000_000
+"""Partial plans kept over all groups in one pass (some seconds); what comes after is left out."""
+_WIDTHS = (200, 2_000, 200_000)
+"""Partial plans kept for one group, pass after pass."""
+_RIVALS = 200  # cheapest partial plans that others are held against, where there are several rows
+_BLOCK = 256
+_FACTORS = (0.0, 0.5, 0.8, 1.2, 2.0)
+_ADDED = (0.01, 0.05, 0.2)
+_DRAWN = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """Kept partial plans up to one group: where each came from, and the column that it took."""
+
+    parent: IntArray
+    column: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """What one pass found: a plan or None, and the least bound of what it left out (infinity: nothing)."""
+
+    plan: IntArray | None
+    left_out: float
+
+
+def close(
+    program: Program,
+    relaxation: Relaxation,
+    plan: IntArray | None,
+    cost: float,
+    limits: Limits,
+    most_states: int = MOST_STATES,
+) -> Outcome:
+    """Return the best plan below a cost; equal costs are decided by `tie` where it is a row, then by least usage.
+
+    Args:
+        program: Without a limit on families.
+        relaxation: Of this program.
+        plan: The best known plan, or None.
+        cost: Its cost, or a cutoff that a plan must stay below, or infinity.
+        limits: The clock and the gap at which to stop.
+        most_states: Partial plans to keep in one pass.
+
+    Returns:
+        `finished` without a plan (of its own or known) means that there is none below `cost`; not finished means
+        that too much had to be left out, or that the clock stopped it.
+    """
+    multipliers = _around(program, relaxation.multipliers)
+    bound, settled = relaxation.bound, False
+    for width in _WIDTHS:
+        search = _Search.below(program, relaxation, multipliers, tie_cutoff(program, cost) + 4 * program.rounding(cost))
+        if search is None:
+            return Outcome(plan, cost, finished=True)
+        searched = search.run(width, limits, most_states)
+        if searched.plan is not None:
+            its_cost = float(program.cost[searched.plan].sum())
+            if its_cost <= tie_cutoff(program, cost):
+                plan, cost = searched.plan, min(cost, its_cost)
+                settled = any(np.array_equal(row, program.tie) for row in program.rows)
+        if searched.left_out == np.inf:
+            return Outcome(plan, cost, finished=True, tie_settled=settled)
+        bound = max(bound, min(searched.left_out, cost))
+        if limits.expired():
+            break
+        if plan is not None and cost - bound <= limits.engine_gap() * abs(cost):
+            return Outcome(plan, bound, finished=True)
+    return Outcome(plan, bound, finished=False)
+
+
+def _around(program: Program, multipliers: FloatArray) -> FloatArray:
+    """Return multipliers [K, R]: the best ones, none, and others about them for plans of unusual usage."""
+    rows = len(multipliers)
+    one_by_one = 1 + np.kron(np.eye(rows), np.array(_FACTORS)[:, None] - 1)
+    drawn = np.exp(np.random.default_rng(0).normal(0, 0.3, (_DRAWN, rows)))
+    together = np.ones((1, rows)) * np.array(_FACTORS)[:, None]
+    factors = np.vstack([np.ones((1, rows)), together, one_by_one, drawn])
+    # A row without a price in the relaxation may well have one for a partial plan: a part of the dearest row's.
+    room = np.maximum(program.rhs - program.least(program.rows).sum(axis=1), 1e-300)
+    added = np.kron(np.diag((multipliers * room).max(initial=0.0) / room), np.array(_ADDED)[:, None])
+    result: FloatArray = np.vstack([multipliers * factors, multipliers + added])
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    """All plans of some columns that cost no more than a ceiling.
+
+    Attributes:
+        program: The columns that can be in such a plan.
+        columns: Their positions in the whole program.
+        multipliers: float [K, R].
+        ceiling: Cost.
+    """
+
+    program: Program
+    columns: IntArray
+    multipliers: FloatArray
+    ceiling: float
+
+    @classmethod
+    def below(
+        cls, program: Program, relaxation: Relaxation, multipliers: FloatArray, ceiling: float
+    ) -> "_Search | None":
+        """Leave out columns whose reduced cost says that they are in no such plan; None when a group has none left."""
+        mask = relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9)
+        core = program.keep(mask)
+        return None if core is None else cls(core, np.flatnonzero(mask).astype(np.int64), multipliers, ceiling)
+
+    def run(self, width: int, limits: Limits, most_states: int) -> _Pass:
+        """Return the best plan of those that keeping `width` partial plans for each group leads to."""
+        program = self.program
+        settled, choices = self.groups()
+        usage, cost = program.rows[:, settled].sum(axis=1)[:, None], np.array([program.cost[settled].sum()])
+        least_rows = self.rest(program.rows, choices)
+        least_adjusted = self.rest(program.cost + self.multipliers @ program.rows, choices)
+        least_adjusted -= (self.multipliers @ program.rhs)[:, None]
+        # Priced usage and limits cancel; what their rounding may add must not rule out the best plan.
+        most_used = np.abs(program.rhs) + np.maximum.reduceat(np.abs(program.rows), program.starts, axis=1).sum(axis=1)
+        least_adjusted -= (len(choices) + 32) * 2.0**-52 * (self.multipliers @ most_used)[:, None]
+        layers: list[_Layer] = []
+        total, left_out = 0, np.inf
+        for depth, columns in enumerate(choices, start=1):
+            if total > most_states or limits.expired():
+                width = _WIDTHS[0]
+            parent = np.repeat(np.arange(len(cost)), len(columns))
+            column = np.tile(columns, len(cost))
+            usage, cost = usage[:, parent] + program.rows[:, column], cost[parent] + program.cost[column]
+            kept = np.flatnonzero((usage + least_rows[:, depth, None] <= program.rhs[:, None]).all(axis=0))
+            kept = kept[self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(1)) <= self.ceiling]
+            bounds = self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(None))
+            kept, bounds = kept[bounds <= self.ceiling], bounds[bounds <= self.ceiling]
+            best = _undominated(usage[:, kept], cost[kept])
+            kept, bounds = kept[best], bounds[best]
+            if len(kept) > width:
+                order = np.argsort(bounds, kind="stable")
+                left_out = min(left_out, float(bounds[order[width]]))
+                kept = kept[order[:width]]
+            usage, cost = usage[:, kept], cost[kept]
+            layers.append(_Layer(parent[kept], column[kept]))
+            total += len(cost)
+            if not len(cost):
+                return _Pass(None, left_out)
+        return self.best(layers, usage, cost, settled, left_out)
+
+    def bounds(
+        self, usage: FloatArray, cost: FloatArray, which: IntArray, ahead: FloatArray, multipliers: slice
+    ) -> FloatArray:
+        """Return the highest bound that some of the multipliers give on the completion of partial plans."""
+        if not len(which):
+            return np.zeros(0)
+        best: FloatArray = (self.multipliers[multipliers] @ usage[:, which] + ahead[multipliers, None]).max(axis=0)
+        return best + cost[which]
+
+    def groups(self) -> tuple[IntArray, list[IntArray]]:
+        """Return the columns that are alone in their group, and those of each other group, widest usage first."""
+        starts = self.program.starts
+        sizes = np.diff(starts, append=len(self.program.group))
+        parts = np.split(np.arange(len(self.program.group)), starts[1:])
+        free = [part for part in parts if len(part) > 1]
+        unit = 1 / np.maximum(np.ptp(self.program.rows, axis=1), 1e-300)
+        width = np.array([unit @ np.ptp(self.program.rows[:, part], axis=1) for part in free])
+        return starts[sizes == 1], [free[index] for index in np.argsort(-width, kind="stable")]
+
+    def rest(self, table: FloatArray, choices: list[IntArray]) -> FloatArray:
+        """Return the least sums over the groups that are still ahead, float [rows of the table, depth + 1]."""
+        least = np.array([table[:, columns].min(axis=1) for columns in choices]).reshape(len(choices), len(table))
+        sums = np.vstack([np.cumsum(least[::-1], axis=0)[::-1], np.zeros((1, len(table)))])
+        result: FloatArray = sums.T
+        return result
+
+    def best(
+        self, layers: list[_Layer], usage: FloatArray, cost: FloatArray, settled: IntArray, left_out: float
+    ) -> _Pass:
+        """Return the plan of least cost, then of least tie and usage."""
+        equal = np.flatnonzero(cost <= tie_cutoff(self.program, float(cost.min())))
+        rows = self.program.rows
+        order = sorted(range(len(rows)), key=lambda row: not np.array_equal(rows[row], self.program.tie))
+        state = int(equal[np.lexsort([usage[row, equal] for row in reversed(order)])[0]])
+        cheapest = float(cost[state])
+        plan = np.full(len(self.program.starts), -1, dtype=np.int64)
+        plan[self.program.group[settled]] = settled
+        for layer in reversed(layers):
+            column = int(layer.column[state])
+            plan[self.program.group[column]] = column
+            state = int(layer.parent[state])
+        # A plan that fits only within the rounding of another order of adding is not one, but others may be.
+        if not self.program.fits(plan):
+            return _Pass(None, min(left_out, cheapest))
+        return _Pass(self.columns[plan], left_out)
+
+
+def _undominated(usage: FloatArray, cost: FloatArray) -> IntArray:
+    """Return partial plans without those that another one beats or equals in everything.
+
+    With one row, all of them are found; with several, those that one of the cheapest beats, which is most.
+    """
+    order = np.lexsort((*usage[::-1], cost))
+    if len(order) < 2 or not len(usage):
+        return order[:1] if not len(usage) else order
+    if len(usage) == 1:
+        lowest = np.minimum.accumulate(usage[0, order])
+        first: IntArray = order[np.concatenate([[True], lowest[1:] < lowest[:-1]])]
+        return first
+    ordered = usage[:, order]
+    kept = np.ones(len(order), dtype=bool)
+    rivals = ordered[:, :0]
+    for start in range(0, len(order), _BLOCK):
+        block = ordered[:, start : start + _BLOCK]
+        width = block.shape[1]
+        beaten = np.tri(width, k=-1, dtype=bool).T if rivals.shape[1] < _RIVALS else np.zeros((0, width), dtype=bool)
+        against = np.concatenate([rivals, block], axis=1) if len(beaten) else rivals
+        beaten = np.concatenate([np.ones((rivals.shape[1], width), dtype=bool), beaten])
+        for theirs, own in zip(against, block, strict=True):
+            beaten &= theirs[:, None] <= own
+        alive = ~beaten.any(axis=0)
+        kept[start : start + _BLOCK] = alive
+        if rivals.shape[1] < _RIVALS:
+            rivals = np.concatenate([rivals, block[:, alive]], axis=1)
+    result: IntArray = order[kept]
+    return result

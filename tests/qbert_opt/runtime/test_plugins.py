@@ -1,0 +1,103 @@
+"""Plug-ins of other packages: found by entry point, checked against their Protocol, refused by name."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from qbert_opt.engines.session import Engine
+from qbert_opt.errors import UsageError
+from qbert_opt.formats.format import Format
+from qbert_opt.quantization.quantizer import Quantizer, quantizer
+from qbert_opt.runtime import plugins
+from qbert_opt.scoring.task import Metric
+
+HALVING = '''"""Round to nearest, then halve every scale: a poor quantizer, but one of another package."""
+
+from qbert_opt.quantization.methods import rtn
+
+NEEDS_GRAM = False
+GRADIENT_SHARE = 0.0
+FORMS = ("offset",)
+
+
+def quantize(weight, layouts, gram=None):
+    return rtn.quantize(weight / 2, layouts, gram)
+'''
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package with modules and entry points, as a wheel would; returns a function."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def installed(name, modules, points):
+        (tmp_path / name).mkdir()
+        for module, source in {"__init__": "", **modules}.items():
+            (tmp_path / name / f"{module}.py").write_text(source)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        groups = "".join(f"[qbert_opt.{kind}]\n{point}\n" for kind, point in points)
+        (info / "entry_points.txt").write_text(groups)
+        for cached in [key for key in sys.modules if key.split(".")[0] == name]:
+            del sys.modules[cached]
+        plugins.forget_installed()
+
+    yield installed
+    plugins.forget_installed()
+
+
+def test_another_package_adds_a_quantizer(install, cli):
+    """It is listed, satisfies its Protocol, and rounds as its own code says."""
+    from qbert_opt.quantization.calibration import method_grid, quantize_rows
+
+    install("example_halving", {"halving": HALVING}, [("quantizers", "halving = example_halving.halving")])
+    assert "halving" in plugins.available("quantizers")
+    assert quantizer("halving").FORMS == ("offset",)
+    [choice] = method_grid("halving", bits=(8,), groupings=("rows:each",))
+    weight = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32))
+    [quantized] = quantize_rows(weight, [choice])
+    assert torch.allclose(quantized.dequantize(), weight / 2, atol=0.01)
+    listed = cli("choices")
+    assert listed.code == 0 and "halving" in listed.out and "installed by example_halving" in listed.out
+
+
+def test_two_packages_with_one_name_are_refused_by_both_names(install):
+    """Also a package that takes the name of a bundled plug-in."""
+    install("first_package", {"halving": HALVING}, [("quantizers", "halving = first_package.halving")])
+    install("second_package", {"halving": HALVING}, [("quantizers", "halving = second_package.halving")])
+    with pytest.raises(UsageError, match=r"'halving' is defined by (first|second)_package and (first|second)_package"):
+        plugins.load("quantizers", "halving")
+    install("third_package", {"gptq": HALVING}, [("quantizers", "gptq = third_package.gptq")])
+    with pytest.raises(UsageError, match=r"'gptq' is defined by third_package and qbert-opt. Uninstall one"):
+        plugins.load("quantizers", "gptq")
+    assert plugins.load("quantizers", "rtn").FORMS  # others are not concerned
+
+
+def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
+    """Not when plug-ins are listed."""
+    install(
+        "broken_package",
+        {"crash": "raise RuntimeError('no licence')", "empty": "NEEDS_GRAM = False"},
+        [("quantizers", "crash = broken_package.crash\nempty = broken_package.empty")],
+    )
+    assert {"crash", "empty"} <= set(plugins.available("quantizers")) and plugins.summaries("quantizers")["crash"]
+    with pytest.raises(UsageError, match=r"'crash' of broken_package cannot be imported.*RuntimeError: no licence"):
+        quantizer("crash")
+    with pytest.raises(UsageError, match=r"'empty' does not define FORMS, GRADIENT_SHARE, quantize"):
+        quantizer("empty")
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [("quantizers", Quantizer), ("metrics", Metric), ("engines", Engine), ("formats", Format)],
+)
+def test_bundled_plugins_satisfy_their_protocol(kind, protocol):
+    """Every file of the folder, by the same check that other packages' plug-ins pass."""
+    names = plugins.available(kind)
+    assert names and set(plugins.summaries(kind)) == set(names)
+    for name in names:
+        plugins.load_as(kind, name, protocol)
+        assert plugins.summaries(kind)[name]
