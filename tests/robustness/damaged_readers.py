@@ -118,7 +118,7 @@ def readers(folder: Path) -> list[Reader]:
         one("progress", _read_progress, folder / "jobs.partial", _check_progress),
         one("device", lambda path: load_device(str(path)), folder / "device.yaml"),
         every("quantized folder", load_quantized, folder / "out", check=_check_quantized),
-        every("engine folder", lambda path: (read_record(path), read_checks(path)), folder / "engine"),
+        every("engine folder", lambda path: read_checks(path, read_record(path)), folder / "engine"),
         *(one(f"data {file.name}", read_texts, file, _check_texts) for file in sorted(data.glob("*.*"))),
         every("data slots", read_texts, data / "slots", check=_check_texts),
         every("data triples", read_texts, data / "triples", data / "triples" / "dev.tsv", _check_texts),
