@@ -155,7 +155,7 @@ def faults_of(verb, number, code, target):
         if code != expected or len(lines) != 1 or not lines[0].startswith(line):
             found.append(f"exit code {code}, said {lines}")
         progress = Path(f"{target}.partial")
-        if progress.exists() and lines and f"{progress} keeps what is finished" not in lines[0]:
+        if progress.exists() and lines and f"finished work is kept in {progress}" not in lines[0]:
             found.append(f"{progress} is left and not named")
         if extra := [name for name in leftovers(target) if name != progress.name]:
             found.append(f"left {extra}")

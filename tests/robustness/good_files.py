@@ -110,17 +110,18 @@ def _write_data(folder: Path) -> None:
 
 def write_configs(folder: Path) -> list[tuple[str, Path, Callable[[Path], Any]]]:
     """The plan in every tool's words."""
+    from qbert_opt.configs.tool import config_tool
     from qbert_opt.runtime import plugins
     from qbert_opt.spec.allocation import read_allocation
     from qbert_opt.spec.choices import choice
     from qbert_opt.spec.scores import read_scores
-    from qbert_opt.workflows.exchange import export_plan, import_plan, tool_named
+    from qbert_opt.workflows.exchange import export_plan, import_plan
 
     (folder / "configs").mkdir()
     plan, scores = read_allocation(folder / "plan.json"), read_scores(folder / "scores.json")
     found = []
     for name in plugins.available("configs"):
-        tool = tool_named(name)
+        tool = config_tool(name)
         for suffix in tool.SUFFIXES:
             try:
                 text = export_plan(plan, tool, suffix).text

@@ -127,9 +127,10 @@ def _trained_on(folder: str, texts: LabeledTexts) -> bool:
 
     from ...checkpoint.reader import is_quantized
     from ...checkpoint.record import read_record
+    from ...engines.record import is_exported
     from ...errors import QbertOptWarning
 
-    training = read_record(Path(folder)).training if is_quantized(folder) else None
+    training = read_record(Path(folder)).training if is_quantized(folder) and not is_exported(folder) else None
     if training is not None and texts.sha256 in training.drawn_from:
         warnings.warn(
             f"{texts.name}: is text that {folder} was trained on; what is measured on it is too good. Give other text.",

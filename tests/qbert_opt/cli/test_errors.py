@@ -134,7 +134,7 @@ def test_calibration_text(cli, tmp_path, tiny_folder, content, message):
         (("--metric", "magic"), 2, "metrics: unknown 'magic'. Available: directional, fisher, gauss-newton-eigenvalue"),
         (("--method", "magic"), 2, "quantizers: unknown 'magic'. Available: gptq, guided"),
         (("--memory-limit", "2"), 2, "--memory-limit 2: found '2' without a unit"),
-        (("--metric", "qbert", "--scoring-samples", 5), 2, "5 samples cannot be cut into 10 slices"),
+        (("--metric", "qbert", "--scoring-samples", 5), 2, "5 samples cannot be split into 10 slices"),
         (("-o", "nowhere/s.json"), 2, "does not exist. Create it first"),
         (("--text-column", "body"), 2, "--text-column body: "),
         (("--split", "test"), 2, "--split"),

@@ -151,8 +151,8 @@ def test_an_interrupted_run_goes_on(cli, tmp_path, tiny_folder, data_file, monke
         stopped = cli(*command, tmp_path / "a.json")
     assert stopped.code == 130
     assert stopped.complaint == (
-        f"qbert-opt: interrupted; nothing half-written is left. {tmp_path / 'a.json.partial'} keeps what is finished: "
-        "run the same command again to go on from there."
+        f"qbert-opt: interrupted; nothing half-written is left; finished work is kept in {tmp_path / 'a.json.partial'}: "
+        "the same command goes on from there."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["a.json.partial"]
     with monkeypatch.context() as patch:

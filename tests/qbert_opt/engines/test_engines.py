@@ -108,7 +108,7 @@ def test_a_product_with_planned_inputs_is_exact(name, which, low):
 
 @pytest.mark.parametrize(
     ("which", "change", "message"),
-    [("2bit/columns:32/rtn", {}, r"columns:32 has several ranges per output.*--groupings"),
+    [("2bit/columns:32/rtn", {}, r"columns:32 has several ranges per output.*`groupings`"),
      ("2bit/rows:each/rtn", {"bits": 16}, r"its inputs have 16 bits"),
      ("2bit/rows:each/rtn", {"low": None, "high": None, "scheme": "token"}, r"rounded per token")],
 )  # fmt: skip

@@ -218,12 +218,12 @@ def test_pins_and_filters(reference):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (Limits(latency_s=1.0), r"--max-latency: needs --device"),
-        (Limits(memory_bytes=10**9), r"--max-memory: needs --device"),
-        (Limits(dram_bytes=10**9), r"--max-dram-bytes: needs --device"),
-        (Limits(energy_j=1.0), r"--max-energy: needs --device"),
-        (Limits(bops=1e15), r"--max-bops: needs --device"),
-        (Limits(bandwidth_bytes_per_s=1e9), r"--max-bandwidth: needs --device"),
+        (Limits(latency_s=1.0), r"`latency_s`: needs `device`"),
+        (Limits(memory_bytes=10**9), r"`memory_bytes`: needs `device`"),
+        (Limits(dram_bytes=10**9), r"`dram_bytes`: needs `device`"),
+        (Limits(energy_j=1.0), r"`energy_j`: needs `device`"),
+        (Limits(bops=1e15), r"`bops`: needs `device`"),
+        (Limits(bandwidth_bytes_per_s=1e9), r"`bandwidth_bytes_per_s`: needs `device`"),
     ],
 )
 def test_limits_that_need_a_device(reference, limits, message):
