@@ -1,7 +1,7 @@
 """What training brings back at 2 bits: KL and accuracy on unseen text against processor minutes, step by step.
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
-        [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0] [--precision float32]
+        [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
         [--from FOLDER] [--work FOLDER]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
@@ -110,11 +110,11 @@ class Study:
         recipe = RUNS[name]
         epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe["steps"]}
         rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe["steps"]}
-        key = {"run": name, "seed": seed, "epochs": epochs, "rates": rates, "precision": self.options.precision}
+        key = {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
         if self.options.from_folder:
             key["from"] = self.options.from_folder
         given = (*epochs.values(), *(rate for pair in rates.values() for rate in pair))
-        slug = "-".join(map(str, (name, seed, *given, self.options.precision)))
+        slug = "-".join(map(str, (name, seed, *given)))
         slug += f"-from-{self.options.from_folder}" if self.options.from_folder else ""
         start = self.work / self.options.from_folder if self.options.from_folder else self.start
 
@@ -133,7 +133,7 @@ class Study:
 
         if (self.work / slug).exists():
             return
-        settings = RecoverySettings(epochs=epochs, rates=rates, precision=self.options.precision, seed=seed, **recipe)
+        settings = RecoverySettings(epochs=epochs, rates=rates, seed=seed, **recipe)
         found = recover(
             self.loaded, start, [self.train, self.calibration], self.work / slug, settings=settings,
             progress=tell, phase_over=over,
@@ -164,7 +164,6 @@ def main() -> None:
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
     parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--from", dest="from_folder", help="folder in --work to go on from, instead of the start")
     parser.add_argument("--work", help="folder of scores, start and results; OUT.jsonl.work by default")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ import torch
 from ..models.batches import TokenBatch
 from ..models.outputs import Outputs, collect
 from ..runtime import plugins
-from .arithmetic import exact_arithmetic, training_arithmetic
+from .attention import deployed_attention, training_attention
 from .phases import Phase
 from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
 from .settings import RecoverySettings
@@ -46,7 +46,7 @@ class Held:
 
     def loss(self, student: Student, teacher: Teacher) -> float:
         """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
-        with exact_arithmetic():
+        with deployed_attention():
             found = collect(teacher.head, student.plain(), self.batches).values
         return float(teacher.head.spec.loss.of_rows(self.wanted.values, found).mean())
 
@@ -126,7 +126,7 @@ class TrainingRun:
         done = sum(self._work[before] for before in self.state.progress.finished_steps)
         count = step.num_phases(self._teacher)
         self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's answers")
-        with training_arithmetic(settings.precision, self._teacher.batches):
+        with training_attention(self._teacher.batches):
             for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings.block_error)):
                 if phase.name not in known:
                     share = self._work[name] / count
@@ -183,7 +183,8 @@ class TrainingRun:
         progress.updates, self.state.optimizer = 0, {}
         self._write()
         begun = time.process_time()
-        self._phase_over(progress.finished[-1])
+        with deployed_attention():
+            self._phase_over(progress.finished[-1])
         self._clock += time.process_time() - begun  # not training
 
     def _judge(self, phase: str) -> float:

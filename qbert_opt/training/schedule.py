@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..runtime import plugins
-from .arithmetic import training_arithmetic
+from .attention import training_attention
 from .settings import RecoverySettings
 from .steps.distill import end_to_end
 from .student import Student
@@ -28,21 +28,21 @@ def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: Rec
         teacher: with the training text.
         settings: says which steps there are.
     """
-    seconds = _seconds_per_pass(student, teacher, settings)
+    seconds = _seconds_per_pass(student, teacher)
     costs: Mapping[str, float] = {name: plugins.load("training_steps", name).COST for name in settings.steps}
     share = 60 * minutes / len(settings.steps)
     least = 1 / len(teacher.batches)
     return {name: max(least, float(f"{share / (seconds * cost):.3g}")) for name, cost in costs.items()}
 
 
-def _seconds_per_pass(student: Student, teacher: Teacher, settings: RecoverySettings) -> float:
+def _seconds_per_pass(student: Student, teacher: Teacher) -> float:
     """Time of the student's pass forward and back over the whole text, from a few batches short and long."""
     count = len(teacher.batches)
     chosen = np.unique(np.linspace(0, count - 1, min(TIMED_BATCHES, count)).round().astype(int)).tolist()
-    for index in chosen:
-        teacher.answer(index)  # its time is not the student's
-    begun = time.monotonic()
-    with training_arithmetic(settings.precision, teacher.batches):
+    with training_attention(teacher.batches):  # answers that are kept are those of training
+        for index in chosen:
+            teacher.answer(index)  # its time is not the student's
+        begun = time.monotonic()
         for place, index in enumerate((chosen[-1], *chosen)):
             if place == 1:  # the first pass is slow
                 begun = time.monotonic()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from ..errors import UsageError
 from ..runtime import plugins
-from .arithmetic import Precision
 
 DEFAULT_STEPS = ("blocks", "distill")
 DEFAULT_EPOCHS = 2.0
@@ -26,7 +25,6 @@ class RecoverySettings:
         batch_size: texts in a batch.
         held_back: texts that choose the best state and train nothing.
         tables: whether embedding tables are trained too.
-        precision: of matrix products in training; what is measured is always computed in float32.
         seed: of the split of texts and the order of batches.
     """
 
@@ -37,7 +35,6 @@ class RecoverySettings:
     batch_size: int = 32
     held_back: int = 512
     tables: bool = False
-    precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,8 +60,6 @@ class RecoverySettings:
         for field_name in ("batch_size", "held_back"):
             if getattr(self, field_name) < 1:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
-        if self.precision not in ("float32", "bfloat16"):
-            raise UsageError(f"precision: unknown {self.precision!r}. Legal: float32, bfloat16.")
 
     def epochs_of(self, step: str) -> float:
         """Passes over the text of a step."""

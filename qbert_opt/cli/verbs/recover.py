@@ -30,9 +30,6 @@ def command(
         int, typer.Option("--held-back", min=1, help="Held-out texts for choosing the best state.")
     ] = 512,
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
-    precision: Annotated[
-        str, typer.Option("--precision", help="Precision of matrix products in training: float32 or bfloat16.")
-    ] = "float32",
     text_column: options.TextColumn = None,
     split: options.Split = None,
     seed: options.Seed = 0,
@@ -63,7 +60,6 @@ def command(
         batch_size=batch_size,
         held_back=held_back,
         tables=tables,
-        precision=precision,  # type: ignore[arg-type]
         seed=seed,
     )
     texts = [read_texts(name, text_columns=text_column, split=split) for name in data]

@@ -11,7 +11,7 @@ from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.outputs import collect
 from qbert_opt.runtime import plugins
-from qbert_opt.training.arithmetic import exact_arithmetic, training_arithmetic
+from qbert_opt.training.attention import deployed_attention, training_attention
 from qbert_opt.training.block_errors import plain, sensitivity
 from qbert_opt.training.blocks import block_names
 from qbert_opt.training.loop import Held, TrainingRun, _pace
@@ -276,18 +276,15 @@ def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_computes_fast_and_is_measured_exactly(tiny, sentences):
-    """Products in bfloat16 and plain attention are only inside; what is measured inside is as outside."""
+def test_training_attends_plainly_and_is_measured_as_deployed(tiny, sentences):
+    """Short texts: fused kernels are off inside, on again where something is measured, and after."""
     batches = tokenize(tiny.tokenizer, sentences.texts, batch_size=8)
-    before = torch.get_float32_matmul_precision()
     outside = collect(tiny.head, tiny.model, batches).values
-    with training_arithmetic("bfloat16", batches):
-        assert torch.get_float32_matmul_precision() == "medium"
+    with training_attention(batches):
         assert not torch.backends.cuda.flash_sdp_enabled()
-        with exact_arithmetic():
+        with deployed_attention():
             assert torch.equal(collect(tiny.head, tiny.model, batches).values, outside)
-        assert torch.get_float32_matmul_precision() == "medium"
-    assert torch.get_float32_matmul_precision() == before
+        assert not torch.backends.cuda.flash_sdp_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
