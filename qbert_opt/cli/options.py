@@ -93,6 +93,9 @@ AllowedActivationBits = Annotated[
 ActivationRanges = Annotated[
     str | None, _text(CONSTRAINTS, "--activation-ranges", help="Range of rounded inputs: token (dynamic) or tensor.")
 ]
+TargetEngine = Annotated[
+    str | None, _text(CONSTRAINTS, "--engine", help="Take only choices that this engine can run, e.g. onnxruntime.")
+]
 Pins = Annotated[
     list[str] | None,
     _text(CONSTRAINTS, "--pin", help="NAME=BITS: fix the bit width of matrices whose name contains NAME. Repeatable."),

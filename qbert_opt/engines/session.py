@@ -15,7 +15,17 @@ from ..formats.format import ACTIVATIONS, Activations, Format, file_format
 from ..runtime.plugins import load_as
 from .rules import EngineRules
 
-__all__ = ["ACTIVATIONS", "Activations", "Arrays", "Engine", "Session", "difference", "engine", "exporting_format"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activations",
+    "Arrays",
+    "Engine",
+    "Session",
+    "difference",
+    "engine",
+    "exporting_format",
+    "rules_of",
+]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -73,6 +83,15 @@ def engine(name: str) -> Engine:
     if not module.usable():
         raise UsageError(f"`engine` {name}: the package is not installed. Install it with: {module.INSTALL}")
     return module
+
+
+def rules_of(name: str) -> EngineRules:
+    """Return what an engine can run; its package need not be installed.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    return load_as("engines", name, Engine).RULES
 
 
 def exporting_format(name: str) -> Format:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
+from ..engines.session import rules_of
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
@@ -39,6 +40,7 @@ class PlanConstraints(Frozen):
         bits: bit widths that matrices may take; None allows every one that was scored.
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
+        engine: engine that must be able to run the plan; choices that its rules exclude are not taken.
         pins: fixed bit width by name.
         excluded: names of matrices kept out of the search, at 8 bits with one range per row.
         ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.
@@ -52,6 +54,7 @@ class PlanConstraints(Frozen):
     bits: Sequence[int] | None = None
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
+    engine: str | None = None
     pins: Mapping[str, int] = Field(default_factory=dict)
     excluded: Sequence[str] = ()
     ties: Sequence[str] = ()
@@ -107,6 +110,12 @@ def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: 
     ]
     if not any(kept[: len(scores.choices)]):
         raise UsageError(f"`bits`/`groupings`: none of these was scored. Scored: {', '.join(scores.choices)}.")
+    if constraints.engine is not None:
+        rules = rules_of(constraints.engine)
+        runs = np.array([rules.refusal(c) is None for c in choices[: len(scores.choices)]])
+        if not runs.any():
+            raise UsageError(f"`engine` {constraints.engine}: runs none of the scored choices. Score others.")
+        legal[:matrices, : len(runs)] &= runs
     before = legal.copy()
     legal[:matrices] &= np.array(kept)
     if constraints.table_bits is not None:

@@ -72,6 +72,9 @@ def export_model(
     for matrix in allocation.matrices:
         if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
             raise UsageError(f"`engine` {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
+        refusal = module.RULES.refusal(matrix.choice)
+        if refusal is not None:
+            raise UsageError(f"`engine` {name}: {matrix.module}: cannot run {refusal}. Plan again for this engine.")
     if activations is None:
         activations = "planned" if allocation.activations else "int8"
     if activations == "planned" and not allocation.activations:

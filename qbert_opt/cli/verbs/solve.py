@@ -30,6 +30,7 @@ def command(
     table_bits: options.AllowedTableBits = None,
     activation_bits: options.AllowedActivationBits = None,
     activation_ranges: options.ActivationRanges = None,
+    engine: options.TargetEngine = None,
     pins: options.Pins = None,
     excluded: options.Excluded = None,
     ties: options.Ties = None,
@@ -76,7 +77,7 @@ def command(
 
     target, workload = options.load_target(device), Workload(seq_len, batch_size)
     constraints = solving.read_constraints(
-        bits=bits, groupings=groupings, table_bits=table_bits, pins=pins, excluded=excluded, ties=ties,
+        bits=bits, groupings=groupings, table_bits=table_bits, engine=engine, pins=pins, excluded=excluded, ties=ties,
         max_formats=max_formats, max_loss=max_loss, least=least,
     )  # fmt: skip
     solving.check_together(

@@ -15,6 +15,7 @@ from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.spec.allocation import Allocation, read_allocation
+from qbert_opt.spec.choices import Choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import write_scores
 from qbert_opt.workflows.refine import _Around, refine_plan
@@ -237,9 +238,29 @@ def test_excluded_needs_its_form(reference):
 
 def test_a_misspelt_constraint_names_the_legal_ones():
     """A wrong field or value is one line in Python's words."""
-    with pytest.raises(UsageError, match=r"has no field 'pinz'. Legal: bits, groupings, table_bits, pins, excluded"):
+    with pytest.raises(
+        UsageError, match=r"has no field 'pinz'. Legal: bits, groupings, table_bits, engine, pins, excluded"
+    ):
         PlanConstraints(pinz={"layer.0.": 8})
     with pytest.raises(UsageError, match=r"`pins\.query`: .*integer.*found 'eight'"):
         PlanConstraints(pins={"query": "eight"})
     with pytest.raises(UsageError, match=r"`max_formats`: .*greater than or equal to 1; found 0"):
         PlanConstraints(max_formats=0)
+
+
+def test_only_what_an_engine_runs_is_taken(reference, rtn_scores):
+    """Its rules mask choices, in the order of the table; an engine that runs everything changes nothing."""
+    from qbert_opt.engines.session import rules_of
+
+    free, for_torch = (
+        allocate(reference, BUDGET),
+        allocate(reference, BUDGET, constraints=PlanConstraints(engine="torch")),
+    )
+    assert [m.choice for m in free.matrices] == [m.choice for m in for_torch.matrices]
+    plan = allocate(reference, BUDGET, constraints=PlanConstraints(engine="onnxruntime"))
+    rules = rules_of("onnxruntime")
+    assert all(rules.refusal(m.choice) is None for m in plan.matrices)
+    assert rules.refusal(Choice(4, "columns:24", "rtn")) == "columns:24; its blocks are multiples of 16 inputs"
+    assert rules.refusal(Choice(4, "rows:each", "kmeans", "codebook")).startswith("form codebook; it supports offset")
+    with pytest.raises(UsageError, match=r"unknown 'abacus'. Available: onnxruntime, openvino, torch"):
+        allocate(reference, BUDGET, constraints=PlanConstraints(engine="abacus"))
