@@ -55,7 +55,8 @@ def write_examples(folder: Path) -> None:
     locks.release(folder / "jobs.partial")
     (folder / "device.yaml").write_bytes((resources.files("hwmodels") / "devices" / "car-soc.yaml").read_bytes())
     (folder / "engine").mkdir()
-    save_file({"0.input.input_ids": np.ones((1, 4), np.int64)}, folder / "engine" / CHECKS)
+    check = {"0.input.input_ids": np.ones((1, 4), np.int64), "0.output.logits": np.zeros((1, 2), np.float32)}
+    save_file(check, folder / "engine" / CHECKS)
     (folder / "engine" / "model.xml").write_text("<net/>")
     files = {file.name: file_sha256(file) for file in sorted((folder / "engine").iterdir())}
     record = EngineRecord.model_validate(
