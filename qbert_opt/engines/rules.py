@@ -17,8 +17,6 @@ class EngineRules:
         group_multiple: the size of a column group must be a multiple of this many inputs.
         row_groups: whether per-row ranges (`rows:N`) are supported.
         column_groups: whether group-wise ranges (`columns:G`) are supported.
-        activation_bits: supported widths of planned inputs.
-        planned_row_groups_only: planned inputs require one range per output row, or coarser.
     """
 
     bits: tuple[int, ...] = ()
@@ -26,8 +24,6 @@ class EngineRules:
     group_multiple: int = 1
     row_groups: bool = True
     column_groups: bool = True
-    activation_bits: tuple[int, ...] = (8,)
-    planned_row_groups_only: bool = True
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why the engine cannot run a matrix stored by a choice; None if it can."""
