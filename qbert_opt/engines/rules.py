@@ -1,4 +1,4 @@
-"""What an engine can run: the rules that planning, export and simulation read."""
+"""What an engine can run: the rules that planning and export read."""
 
 from __future__ import annotations
 
