@@ -6,6 +6,7 @@ than one matrix is in memory. Before the folder gets its name it is read back.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..models.loading import LoadedModel
+from ..models.sentence_embeddings import companion_files
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
@@ -66,6 +68,14 @@ def write_checkpoint(
         RuntimeError: what is on disk is not what was planned or handed over (never left on disk).
     """
     check_belongs(plan, loaded)
+    left = () if loaded.folder is None else companion_files(loaded.folder)
+    if left:
+        warnings.warn(
+            f"{output}: does not hold {', '.join(left)}. qbert-opt pools as they state; sentence-transformers would "
+            "open this folder with pooling of its own choice.",
+            QbertOptWarning,
+            stacklevel=2,
+        )
     planned = quantized_parts(plan)
     others = {name: _halved(name, tensor) for name, tensor in _others(loaded.model, plan, trained or {})}
     metadata = {"format": FORMAT, "model_sha256": loaded.sha256}

@@ -107,11 +107,13 @@ def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
 
 def _said(error: BaseException) -> int | None:
     """Say in one line what went wrong and return its exit code; None where that is a bug of ours."""
+    import hwmodels
+
     from ..errors import QbertOptError
     from ..runtime.plain_text import one_line
     from .flags import in_flags
 
-    if isinstance(error, QbertOptError):
+    if isinstance(error, (QbertOptError, hwmodels.DeviceError)):
         _complain(one_line(in_flags(str(error))))
         return error.exit_code
     if isinstance(error, SystemExit) and any(isinstance(cause, BrokenPipeError) for cause in _causes(error)):

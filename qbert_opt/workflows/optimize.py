@@ -11,7 +11,7 @@ from ..costs.devices import load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..engines.session import Activations
+from ..engines.session import Activations, exporting_format
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel, load_model
 from ..planning.budgets import parse_budget
@@ -103,7 +103,7 @@ def optimize(
         output: folder to create; must not exist, or be empty.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
         device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
-        engine: engine to export to, for example `onnxruntime`; None exports nothing.
+        engine: engine to plan for and to export to, for example `onnxruntime`; None exports nothing.
         activations: how the engine rounds the inputs of products, as in `export_model`.
         test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
         limits: further limits; `budget` overrides its `encoder_bytes`.
@@ -126,13 +126,19 @@ def optimize(
     folder = Path(output)
     check_free(folder)
     target = load_device(device) if isinstance(device, str) else device
-    check_limits(limits or Limits(encoder_bytes=0 if budget else None), target, constraints or PlanConstraints())
+    constraints = constraints or PlanConstraints()
+    if engine is not None:
+        exporting_format(engine)  # an engine that cannot be exported to is refused before the work
+        constraints = constraints.model_copy(update={"engine": engine})
+    limits = limits or Limits()
+    if budget is not None:
+        limits = replace(limits, encoder_bytes=parse_budget(budget, 1, "`budget`"))  # likewise; sized below
+    check_limits(limits, target, constraints)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     texts = data if isinstance(data, LabeledTexts) else read_texts(data)
     table = scores or score_model(
         loaded, texts, metric=metric, method=method, calibration=calibration, progress=progress
     )
-    limits = limits or Limits()
     if budget is not None:
         limits = replace(limits, encoder_bytes=parse_budget(budget, table.profile.encoder_elements, "`budget`"))
     solved = solve_plans(table, limits, device=target, workload=workload, constraints=constraints)
@@ -140,13 +146,16 @@ def optimize(
     write_scores(table, folder / SCORES)
     write_allocation(solved.plan, folder / PLAN)
     quantize_model(loaded, solved.plan, texts, folder / QUANTIZED, progress=progress)
-    unseen = plan_texts(loaded, solved.plan, texts)[1] if test_data is None else test_data
-    held_out = unseen if isinstance(unseen, LabeledTexts) else read_texts(unseen)
+    if test_data is None:
+        scored = plan_texts(loaded, solved.plan, texts)[1]
+        measured_on = replace(scored, name=f"the scoring texts of {scored.name}")
+    else:
+        measured_on = test_data if isinstance(test_data, LabeledTexts) else read_texts(test_data)
     reopened, _ = load_quantized(folder / QUANTIZED)
-    measured = evaluate(reopened, held_out, outputs(loaded, held_out))
+    measured = evaluate(reopened, measured_on, outputs(loaded, measured_on))
     exported = None
     if engine is not None:
         exported = export_model(
-            folder / QUANTIZED, engine, folder / engine, texts=held_out, activations=activations, progress=progress
+            folder / QUANTIZED, engine, folder / engine, texts=measured_on, activations=activations, progress=progress
         )
-    return Optimized(solved.plan, solved.report, measured, held_out.name, folder, exported)
+    return Optimized(solved.plan, solved.report, measured, measured_on.name, folder, exported)

@@ -101,3 +101,11 @@ def test_bundled_plugins_satisfy_their_protocol(kind, protocol):
     for name in names:
         plugins.load_as(kind, name, protocol)
         assert plugins.summaries(kind)[name]
+
+
+def test_a_broken_device_package_is_one_line(install, cli):
+    """Devices belong to a leaf with errors of its own; the command line knows them."""
+    install("broken_devices", {}, [("devices", "board = broken_devices:missing.yaml")])
+    for arguments in (("devices", "list"), ("devices", "show", "board"), ("solve", "--budget", "25MB", "-d", "board")):
+        stopped = cli(*arguments)
+        assert stopped.code in (2, 4) and "broken_devices" in stopped.complaint, arguments

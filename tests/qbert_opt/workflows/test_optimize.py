@@ -3,6 +3,7 @@
 import pytest
 
 import qbert_opt as qb
+from qbert_opt.engines.session import rules_of
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,7 @@ def test_the_folder_holds_every_step(optimized):
     scores = qb.read_scores(optimized.folder / "scores.json")
     plan = qb.read_allocation(optimized.folder / "allocation.json")
     assert plan == optimized.plan and plan.average_bits <= 5
+    assert all(rules_of("onnxruntime").refusal(m.choice) is None for m in plan.matrices)
     assert plan == qb.read_allocation(optimized.quantized / "allocation.json")
     assert scores.profile == plan.profile
     assert optimized.exported.engine == "onnxruntime" and (optimized.folder / "onnxruntime" / "model.onnx").is_file()
@@ -46,6 +48,10 @@ def test_mistakes_come_before_the_work(tiny_folder, data_file, tmp_path):
     (tmp_path / "taken" / "file").write_text("")
     with pytest.raises(qb.UsageError, match="exists and is not an empty folder"):
         qb.optimize(tiny_folder, data_file, tmp_path / "taken", budget="4bit")
+    with pytest.raises(qb.UsageError, match="`budget` 25 MBit"):
+        qb.optimize("no such model", data_file, tmp_path / "out", budget="25 MBit", limits=qb.Limits())
+    with pytest.raises(qb.UsageError, match="unknown 'abacus'"):
+        qb.optimize("no such model", data_file, tmp_path / "out", budget="4bit", engine="abacus")
     with pytest.raises(qb.DeviceError, match="no such file or device"):
         qb.optimize(tiny_folder, data_file, tmp_path / "out", budget="4bit", device="toaster")
     assert issubclass(qb.DeviceError, qb.QbertOptError) and not (tmp_path / "out").exists()
