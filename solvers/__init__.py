@@ -27,7 +27,7 @@ from .model.problem import ChoiceProblem
 from .model.program import Program
 from .model.solution import PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import available, describe
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .solving import solve
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
     "ChoiceSolution",
     "Frontier",
     "FrontierPoint",
-    "Limits",
     "Outcome",
     "ProblemError",
     "Program",
     "Reason",
     "Refinement",
+    "SearchLimits",
     "SolverError",
     "SolverMethod",
     "Status",

@@ -12,7 +12,7 @@ from .model.problem import ChoiceProblem
 from .model.program import Program, lift, program_of
 from .search import exact_search, proof
 from .search.default_engine import preferred
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .search.presolve import presolve
 
 
@@ -56,7 +56,7 @@ def least_of(problem: ChoiceProblem, resource: str) -> float:
     others = {name: limit for name, limit in problem.capacity.items() if name != resource}
     turned = replace(problem, value=problem.usage[resource], capacity=others, tie_break=resource)
     reduced = presolve(program_of(turned))
-    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
+    outcome = None if reduced is None else proof.prove(reduced, SearchLimits(), _by_default)
     if reduced is None or outcome is None or outcome.columns is None:
         return math.inf
     return price(problem, lift(problem, reduced, outcome.columns))[1][resource]
@@ -118,9 +118,9 @@ def _any_plan(problem: ChoiceProblem) -> float:
     """Return 0 when masks, pins, ties and families alone leave a plan, else infinity."""
     free = replace(problem, value=np.zeros_like(problem.value), capacity={})
     reduced = presolve(program_of(free))
-    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
+    outcome = None if reduced is None else proof.prove(reduced, SearchLimits(), _by_default)
     return math.inf if outcome is None or outcome.columns is None else 0.0
 
 
-def _by_default(program: Program, limits: Limits) -> Outcome:
+def _by_default(program: Program, limits: SearchLimits) -> Outcome:
     return exact_search.prove(program, limits, preferred())

@@ -14,7 +14,7 @@ from .model.program import lift, program_of
 from .model.solution import NOISE, PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import method
 from .search import proof
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .search.presolve import presolve
 
 
@@ -57,7 +57,7 @@ def solve(
         raise SolverError(f"relative_gap: is {relative_gap}. Give 0 or more, such as 1e-6.")
     start = time.perf_counter()
     deadline = math.inf if time_limit_s is None else start + time_limit_s
-    limits = Limits(relative_gap, seed, deadline)
+    limits = SearchLimits(relative_gap, seed, deadline)
     program = program_of(problem)
     reduced = presolve(program)
     if reduced is None:

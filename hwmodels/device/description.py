@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from .fields import Frozen, Line, Name
-from .parts import MOST_PARTS, Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .parts import MOST_PARTS, DeviceLimits, Format, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
 from .vocabulary import OPERATION_KINDS
 
 
@@ -41,7 +41,7 @@ class Device(Frozen):
     power: Power
     power_modes: tuple[PowerMode, ...] = ()
     reserved: tuple[Reserved, ...] = ()
-    limits: Limits = Limits()
+    limits: DeviceLimits = DeviceLimits()
     provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
 
     def memory(self, memory_id: str) -> Memory:

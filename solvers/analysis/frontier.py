@@ -12,7 +12,7 @@ from ..diagnosis import least_of
 from ..model.errors import SolverError
 from ..model.problem import ChoiceProblem
 from ..model.solution import PROVEN_GAP
-from ..search.outcome import Limits
+from ..search.outcome import SearchLimits
 from ..solving import solve
 from .frontier_points import Budget, FrontierPoint, key_of, point_of, points_of
 
@@ -75,7 +75,7 @@ def pareto(
     others = {name: limit for name, limit in problem.capacity.items() if name not in resources}
     # The first resource decides between equal values, unless the problem names another.
     base = replace(problem, capacity=others, tie_break=problem.tie_break or resources[0])
-    limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
+    limits = SearchLimits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
     budgets = _budgets(base, resources, points)
     done = {} if known is None else {key_of(point.capacity): point for point in known.points}
     collected, complete = [*done.values()], True

@@ -14,7 +14,7 @@ from ..search import exact_search, partial_plans, proof
 from ..search.default_engine import preferred
 from ..search.hull import Hull, hull_of
 from ..search.incumbent import polish
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.presolve import drop_unfitting, presolve
 from ..solving import solve
 
@@ -63,7 +63,7 @@ def points_of(
     budgets: list[Budget],
     done: Mapping[Key, FrontierPoint],
     solver: str,
-    limits: Limits,
+    limits: SearchLimits,
 ) -> Iterator[FrontierPoint | None]:
     """Yield points in the way that suits the problem; None when the time is over."""
     limited = any(limit != math.inf for limit in base.capacity.values())
@@ -87,7 +87,7 @@ def point_of(
 
 
 def _proven_point(
-    base: ChoiceProblem, capacity: Budget, program: Program, outcome: Outcome, solver: str, limits: Limits
+    base: ChoiceProblem, capacity: Budget, program: Program, outcome: Outcome, solver: str, limits: SearchLimits
 ) -> FrontierPoint | None:
     """Return the point of an outcome, solved anew where rounding could hide a better plan; None without a plan."""
     if outcome.columns is not None and proof.trusted(program, outcome.columns):
@@ -96,7 +96,7 @@ def _proven_point(
 
 
 def _solved_points(
-    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: SearchLimits
 ) -> Iterator[FrontierPoint | None]:
     """Yield a solved point per budget that has a plan."""
     for budget in budgets:
@@ -110,7 +110,7 @@ def _solved_points(
             yield point
 
 
-def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limits) -> FrontierPoint | None:
+def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: SearchLimits) -> FrontierPoint | None:
     left = None if limits.deadline == math.inf else limits.remaining_s()
     # The resource that decides ties stays the first capacity.
     limited = replace(base, capacity={**budget, **base.capacity})
@@ -121,7 +121,7 @@ def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limi
 
 
 def _several_row_points(
-    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: SearchLimits
 ) -> Iterator[FrontierPoint | None]:
     """Yield the best plan of each budget that has one, the loosest budget first."""
     whole = presolve(program_of(replace(base, capacity={**budgets[-1], **base.capacity})))
@@ -161,7 +161,7 @@ def _still_best(point: FrontierPoint, budget: Budget) -> bool:
     return looser and all(point.usage[name] <= limit for name, limit in budget.items())
 
 
-def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tuple[Outcome, tuple[IntArray, ...]]:
+def _closed(whole: Program, known: tuple[IntArray, ...], limits: SearchLimits) -> tuple[Outcome, tuple[IntArray, ...]]:
     """Return the best plan of a program and the plans of its relaxation, started from those of earlier ones."""
     part = drop_unfitting(whole)
     if part is None:
@@ -181,7 +181,7 @@ def _one_row_points(
     budgets: list[Budget],
     done: Mapping[Key, FrontierPoint],
     solver: str,
-    limits: Limits,
+    limits: SearchLimits,
 ) -> Iterator[FrontierPoint | None]:
     """Yield every supported plan, then the best plan of each budget, each started from the one before."""
     program = presolve(program_of(replace(base, capacity={name: budgets[-1][name]})))
@@ -219,7 +219,7 @@ def _hull_points(
             yield point_of(base, {name: usage[name]}, choice, value, supported=True)
 
 
-def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits) -> tuple[IntArray, float]:
+def _next(limited: Program, hull: Hull, before: IntArray | None, limits: SearchLimits) -> tuple[IntArray, float]:
     """Return the best plan for the program's capacity and its bound, given the plan of a smaller one."""
     relaxation = hull.relaxation(limited, float(limited.rhs[0]))
     starts = [polish(limited, relaxation, plan) for plan in (relaxation.plans[0], before) if plan is not None]

@@ -7,7 +7,7 @@ the group `qbert_opt.solvers` that names such an object.
 from typing import Protocol, runtime_checkable
 
 from ..model.program import Program
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 
 @runtime_checkable
@@ -26,7 +26,7 @@ class SolverMethod(Protocol):
     def label(self) -> str:
         """Return name and version, starting with the name of the solver."""
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the best plan that was found and a bound on the cost of every plan.
 
         Args:

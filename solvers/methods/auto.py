@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..model.program import Program
 from ..search import exact_search, families
 from ..search.default_engine import preferred
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.pulp_engine import highs_present
 from . import dp, ilp, lagrangian, milp
 
@@ -27,7 +27,7 @@ class Auto:
         """Return the name; the answer names the method that was used."""
         return "auto"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the answer of the method that suits the size."""
         large = len(program.starts) > MOST_EXACT_GROUPS
         if large and len(program.rhs) <= 1 and program.max_families is None:

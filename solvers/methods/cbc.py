@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from ..model.program import Program
 from ..search import exact_search
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.pulp_engine import cbc_present, minimise_by_cbc
 
 ABOUT = (__doc__ or "").partition("\n")[0]
@@ -23,7 +23,7 @@ class Cbc:
         """Return name and version."""
         return f"cbc (PuLP {version('pulp')}, CBC)"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the proven best plan."""
         return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_cbc))
 

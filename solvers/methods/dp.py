@@ -7,7 +7,7 @@ import numpy as np
 from ..model.errors import SolverError
 from ..model.program import Program
 from ..search import exact_search, families, partial_plans
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 ABOUT = (__doc__ or "").partition("\n")[0]
 
@@ -25,7 +25,7 @@ class DynamicProgramming:
         """Return name and version."""
         return f"dp (numpy {np.__version__})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the proven best plan, or a good one and a bound where too many partial plans would be kept.
 
         Raises:

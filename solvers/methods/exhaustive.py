@@ -6,7 +6,7 @@ import numpy as np
 
 from ..model.errors import SolverError
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 ABOUT = (__doc__ or "").partition("\n")[0]
 MOST_PLANS = 5_000_000
@@ -26,7 +26,7 @@ class Exhaustive:
         """Return name and version."""
         return f"exhaustive (numpy {np.__version__})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Price every combination in blocks; equal costs (up to rounding) are decided by `tie`, then by position.
 
         Raises:

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from ..model.program import Program
 from ..search import exact_search
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.pulp_engine import cbc_present, highs_present, minimise_by_cbc, minimise_by_highs
 
 ABOUT = (__doc__ or "").partition("\n")[0]
@@ -24,7 +24,7 @@ class Ilp:
         name = f"HiGHS {version('highspy')}" if highs_present() else "CBC"
         return f"ilp (PuLP {version('pulp')}, {name})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the proven best plan."""
         engine = minimise_by_highs if highs_present() else minimise_by_cbc
         return exact_search.prove(program, limits, exact_search.ByEngine(engine))

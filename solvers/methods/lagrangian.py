@@ -9,7 +9,7 @@ from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
 from ..search import exact_search, families, partial_plans
 from ..search.incumbent import incumbent
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.presolve import cheapest
 from ..search.relaxation import Relaxation, relax
 from ..search.scipy_engine import minimise_by_scipy
@@ -37,7 +37,7 @@ class Lagrangian:
         """Return name and version."""
         return f"lagrangian (SciPy {version('scipy')})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return a plan and a bound; a proof only where the gap closes within a fixed effort.
 
         Raises:
@@ -53,7 +53,7 @@ class Lagrangian:
 METHOD = Lagrangian()
 
 
-def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
+def settle(program: Program, limits: SearchLimits, cutoff: float) -> Outcome:
     """Return a plan below the cutoff, if one was found, and a bound on every plan."""
     easiest = cheapest(program)
     if program.fits(easiest):
@@ -72,7 +72,7 @@ def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
     return outcome
 
 
-def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: Limits) -> Outcome:
+def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: SearchLimits) -> Outcome:
     """Search the core, or a window of it, with a fixed effort."""
     cost = float(program.cost[plan].sum())
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
@@ -100,7 +100,7 @@ def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program
     return program.take(mask)
 
 
-def _search(program: Program, part: Program, limits: Limits) -> Outcome:
+def _search(program: Program, part: Program, limits: SearchLimits) -> Outcome:
     effort = replace(limits, relative_gap=max(limits.relative_gap, ENGINE_GAP), most_nodes=MOST_NODES)
     outcome = exact_search.search(part, effort, minimise_by_scipy)
     if outcome.columns is None:

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from ..model.program import Program
 from ..search import exact_search
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.scipy_engine import minimise_by_scipy
 
 ABOUT = (__doc__ or "").partition("\n")[0]
@@ -23,7 +23,7 @@ class Milp:
         """Return name and version."""
         return f"milp (SciPy {version('scipy')}, its HiGHS)"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Return the proven best plan."""
         return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_scipy))
 

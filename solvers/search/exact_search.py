@@ -16,7 +16,7 @@ from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
 from . import families, partial_plans
 from .incumbent import incumbent
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .presolve import cheapest, drop_unfitting
 from .relaxation import Relaxation, relax
 
@@ -33,7 +33,7 @@ _QUICK_PLANS = 50_000
 class Engine(Protocol):
     """Least cost of a scaled program; each plan in `rejected` must not come back."""
 
-    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
+    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
         """Return the outcome in the units of the program that was given."""
 
 
@@ -41,7 +41,7 @@ class Closer(Protocol):
     """Search between the bound of a relaxation and the cost of a known plan, or a cutoff."""
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
         """Return a plan below `cost`, or the known one; without any, a bound of `cost` when it is proven."""
 
@@ -70,7 +70,7 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
     return small, _Scaling(factor, float(least_cost.sum()))
 
 
-def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
+def prove(program: Program, limits: SearchLimits, closer: Closer) -> Outcome:
     """Return the best plan of a presolved program and its proof; of equal values the least `tie`."""
 
     def close(part: Program, cutoff: float) -> Outcome:
@@ -90,13 +90,13 @@ def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
     return replace(best, columns=tied)
 
 
-def best_plan(program: Program, limits: Limits, closer: Closer, cutoff: float = np.inf) -> Outcome:
+def best_plan(program: Program, limits: SearchLimits, closer: Closer, cutoff: float = np.inf) -> Outcome:
     """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
     return best_plan_from(program, limits, closer, (), cutoff)[0]
 
 
 def best_plan_from(
-    program: Program, limits: Limits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
+    program: Program, limits: SearchLimits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
 ) -> tuple[Outcome, Sequence[IntArray]]:
     """Return the same and the plans of its relaxation, which starts from known ones (they need not fit)."""
     easiest = cheapest(program)
@@ -125,7 +125,7 @@ class ByEngine:
     engine: Engine
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
         """Search for a plan below `cost` among the columns that can be in one."""
         core = core_of(program, relaxation, cost)
@@ -147,7 +147,7 @@ class PartialPlansFirst:
     used_engine: bool = False
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
         """Search for a plan below `cost`."""
         bound = relaxation.bound
@@ -170,7 +170,7 @@ def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | 
     return None if core is None else drop_unfitting(core)
 
 
-def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
+def search(program: Program, limits: SearchLimits, engine: Engine) -> Outcome:
     """Run the engine until its plan really fits; one that fits only within tolerances is cut off."""
     small, scaling = scaled(program)
     rejected: tuple[IntArray, ...] = ()
@@ -186,7 +186,7 @@ def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
 
 
 def least_tie(
-    program: Program, cost: float, limits: Limits, closer: Closer, *, elsewhere: bool = False
+    program: Program, cost: float, limits: SearchLimits, closer: Closer, *, elsewhere: bool = False
 ) -> IntArray | None:
     """Among the plans of this cost return the one that uses least of the tie-breaking resource.
 

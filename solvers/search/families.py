@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program, columns_in
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .presolve import drop_unfitting
 from .relaxation import relax, sum_rounding
 
@@ -30,7 +30,7 @@ def countable(program: Program) -> bool:
     return math.comb(len(_kinds(program)), program.max_families) <= MOST_SETS
 
 
-def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreaker | None = None) -> Outcome:
+def prove_by_sets(program: Program, limits: SearchLimits, close: Closer, tie: TieBreaker | None = None) -> Outcome:
     """Return the best plan over all sets of `max_families` families.
 
     Every plan with at most k families lies in some set of exactly k, where it is a plan without that limit.

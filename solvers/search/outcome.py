@@ -20,7 +20,7 @@ def tie_cutoff(program: Program, cost: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SearchLimits:
     """How long to search and how small the gap must become."""
 
     relative_gap: float = 1e-6

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.program import FloatArray, IntArray, Program
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .relaxation import Relaxation
 
 MOST_STATES = 3_000_000
@@ -49,7 +49,7 @@ def close(
     relaxation: Relaxation,
     plan: IntArray | None,
     cost: float,
-    limits: Limits,
+    limits: SearchLimits,
     most_states: int = MOST_STATES,
 ) -> Outcome:
     """Return the best plan below a cost; equal costs are decided by `tie` where it is a row, then by least usage.
@@ -127,7 +127,7 @@ class _Search:
         core = program.keep(mask)
         return None if core is None else cls(core, np.flatnonzero(mask).astype(np.int64), multipliers, ceiling)
 
-    def run(self, width: int, limits: Limits, most_states: int) -> _Pass:
+    def run(self, width: int, limits: SearchLimits, most_states: int) -> _Pass:
         """Return the best plan of those that keeping `width` partial plans for each group leads to."""
         program = self.program
         settled, choices = self.groups()

@@ -16,7 +16,7 @@ import numpy as np
 from ..model.errors import SolverError
 from ..model.program import FloatArray, IntArray, Program, columns_in
 from ..model.solution import PROVEN_GAP
-from .outcome import TIE_TOLERANCE, Limits, Outcome
+from .outcome import TIE_TOLERANCE, Outcome, SearchLimits
 from .presolve import drop_unfitting
 
 ARITHMETIC = 1e-12
@@ -27,7 +27,7 @@ MODERATE = 1e75
 MOST_RUNS = 100
 """Runs of a method on one problem; more than three are rare. What is still open then keeps its bound."""
 
-Run = Callable[[Program, Limits], Outcome]
+Run = Callable[[Program, SearchLimits], Outcome]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class _Best:
         return cls(columns, math.fsum(cost), math.fsum(map(abs, cost)), tie, settled)
 
 
-def prove(program: Program, limits: Limits, run: Run) -> Outcome:
+def prove(program: Program, limits: SearchLimits, run: Run) -> Outcome:
     """Return the best plan that a method finds, with a bound that holds in exact arithmetic.
 
     Args:
@@ -173,7 +173,7 @@ def _exponent(largest: float) -> int:
     return math.frexp(largest)[1]
 
 
-def _run_scaled(program: Program, limits: Limits, run: Run) -> Outcome:
+def _run_scaled(program: Program, limits: SearchLimits, run: Run) -> Outcome:
     """Run a method on the program with costs and rows multiplied by powers of 2, so that no product overflows."""
     power = _exponent(float(np.abs(program.cost).max()))
     most = np.maximum.reduceat(program.rows, program.starts, axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.program import NO_FAMILY, IntArray, Program
 from .interrupt import interruption
-from .outcome import Limits, Outcome
+from .outcome import Outcome, SearchLimits
 from .scipy_engine import strongest
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def cbc_present() -> bool:
     return "PULP_CBC_CMD" in pulp.listSolvers(onlyAvailable=True)
 
 
-def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
+def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
     """Solve one scaled program by HiGHS."""
     import highspy
     import pulp
@@ -63,7 +63,7 @@ def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: 
     return read(program, model, variables, bound)
 
 
-def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
+def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
     """Solve one scaled program by CBC, which tells no bound: only a finished proof has one."""
     import pulp
 

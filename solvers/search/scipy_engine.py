@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
-from .outcome import Limits, Outcome
+from .outcome import Outcome, SearchLimits
 
 
-def minimise_by_scipy(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
+def minimise_by_scipy(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
     """Hand one scaled program to `scipy.optimize.milp`."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -47,7 +47,7 @@ def _silent() -> Iterator[None]:
         os.close(kept)
 
 
-def _options(limits: Limits) -> dict[str, float | int]:
+def _options(limits: SearchLimits) -> dict[str, float | int]:
     options: dict[str, float | int] = {"mip_rel_gap": limits.engine_gap()}
     if limits.deadline != np.inf:
         options["time_limit"] = limits.remaining_s()

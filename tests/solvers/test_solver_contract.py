@@ -17,7 +17,7 @@ from solvers import ChoiceProblem, SolverError, Status, available, describe, pri
 from solvers.methods import exhaustive, ilp, lagrangian
 from solvers.model.program import program_of
 from solvers.search import partial_plans
-from solvers.search.outcome import Limits
+from solvers.search.outcome import SearchLimits
 from solvers.search.presolve import presolve
 from solvers.search.pulp_engine import minimise_by_cbc, minimise_by_highs
 from solvers.search.relaxation import relax
@@ -101,8 +101,8 @@ def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems,
     relaxation = relax(program)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(partial_plans, "_WIDTHS", (1, 2))
-        found = partial_plans.close(program, relaxation, None, math.inf, Limits())
-    best = exhaustive.METHOD.run(program, Limits())
+        found = partial_plans.close(program, relaxation, None, math.inf, SearchLimits())
+    best = exhaustive.METHOD.run(program, SearchLimits())
     rounding = 1e-9 * float(np.abs(program.cost).sum()) + 1e-300
     assert found.bound <= best.bound + rounding
     if found.columns is not None:
@@ -128,7 +128,7 @@ def test_sets_of_families_without_any_plan_end_the_search(solver):
 @pytest.mark.parametrize("engine", [minimise_by_highs, minimise_by_cbc, minimise_by_scipy])
 def test_an_engine_that_finds_no_plan_says_so_with_its_bound(engine, ladder):
     """What is left below a known plan may hold none: a bound of infinity, or the known plan looks unproven."""
-    found = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), Limits())
+    found = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), SearchLimits())
     assert (found.columns, found.bound, found.finished) == (None, math.inf, True)
 
 
@@ -301,7 +301,7 @@ import numpy as np
 from solvers import ChoiceProblem
 from solvers.model.program import program_of
 from solvers.search.exact_search import scaled
-from solvers.search.outcome import Limits
+from solvers.search.outcome import SearchLimits
 from solvers.search.presolve import presolve
 from solvers.search.pulp_engine import minimise_by_highs
 
@@ -313,7 +313,7 @@ core = scaled(presolve(program_of(ChoiceProblem(names, names[:20], value, usage,
 before = signal.getsignal(signal.SIGINT)
 print("running", flush=True)
 try:
-    minimise_by_highs(core, (), Limits(deadline=time.perf_counter() + 60))
+    minimise_by_highs(core, (), SearchLimits(deadline=time.perf_counter() + 60))
 except KeyboardInterrupt:
     print("interrupted" if signal.getsignal(signal.SIGINT) is before else "handler lost", flush=True)
 """
