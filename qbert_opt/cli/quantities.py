@@ -95,3 +95,20 @@ def lengths(text: str, option: str) -> dict[int, float]:
     if not sum(found.values()):
         raise UsageError(f"{option} {text}: no length has a weight above 0.")
     return found
+
+
+def resources(text: str) -> tuple[str, ...]:
+    """Read one or two resources of a frontier, for example `bytes,latency`.
+
+    Raises:
+        UsageError: unknown, or more than two.
+    """
+    from ..planning.constraints import RESOURCES
+
+    names = tuple(part.strip() for part in text.split(","))
+    if len(names) > 2:
+        raise UsageError(f"--resource {text}: at most two at once.")
+    for name in names:
+        if name not in RESOURCES:
+            raise UsageError(f"--resource {name}: legal: {', '.join(RESOURCES)}.")
+    return names

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import DeviceError, UsageError
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
@@ -109,6 +109,38 @@ def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storag
     at_home = allocation.device is not None and allocation.device.name == device.id
     storage = {m.module: Storage(m.choice, at_home and m.residency == "resident") for m in allocation.matrices}
     return storage | {table.module: Storage(table.choice) for table in allocation.tables}
+
+
+def simulate_baselines(
+    allocation: Allocation,
+    names: Sequence[str],
+    device: Device,
+    workload: Workload,
+    *,
+    inferences_per_s: float | None = None,
+) -> dict[str, CostReport | str]:
+    """Simulate what a plan is compared with; a baseline that the device cannot run has the reason instead.
+
+    Args:
+        allocation: the plan, whose model and quantizer the baselines share.
+        names: each `fp32`, `fp16`, or `int2` to `int8`.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        inferences_per_s: rate of inferences; None is one after the other.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    reports: dict[str, CostReport | str] = {}
+    for name in names:
+        storage, float_bits = baseline_storage(allocation, name)
+        try:
+            reports[name] = simulate_storage(
+                allocation.profile, storage, device, workload, float_bits=float_bits, inferences_per_s=inferences_per_s
+            )
+        except DeviceError as error:
+            reports[name] = str(error)
+    return reports
 
 
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:

@@ -8,7 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ...planning.frontier import TradeOff
-from .frontier import AXES, Mark, total
+from ...workflows.frontiers import Mark
+from .frontier import AXES, total
 from .style import plain, plain_numbers, tidy
 
 

@@ -126,6 +126,14 @@ def test_every_verb_has_help_with_an_example(words):
         assert option.name in ("epochs", "learning_rate", "batch_size") or option.help, f"{words}: {option.name}"
 
 
+def test_verbs_only_parse_and_print():
+    """What takes more than 80 lines is work, which belongs to a room that Python can reach."""
+    for path in (ROOT / "qbert_opt" / "cli").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 80, f"{path.name}: {node.name}"
+
+
 def test_every_verb_is_a_file_and_in_the_docs():
     """Verbs are found by their files; the command reference shows each, the README the way from model to engine."""
     from qbert_opt.cli import verbs
