@@ -95,6 +95,12 @@ class Operation:
     repeats: int = 1
     input_bits: int | None = None
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        bits = None if self.weight is None else self.weight.bits
+        shape = f"m={self.m}, k={self.k}, n={self.n}, batch={self.batch}"
+        return f"Operation({self.name!r}, {self.kind!r}, {shape}, weight_bits={bits}, input_bits={self.input_bits})"
+
     def __post_init__(self) -> None:
         if self.kind not in OPERATION_KINDS:
             raise DeviceError(

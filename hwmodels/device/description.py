@@ -9,6 +9,7 @@ from pydantic import Field, StrictBool
 
 from .fields import Frozen, Line, Name
 from .parts import MOST_PARTS, DeviceLimits, Format, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .units import format_bytes
 from .vocabulary import OPERATION_KINDS
 
 
@@ -43,6 +44,16 @@ class Device(Frozen):
     reserved: tuple[Reserved, ...] = ()
     limits: DeviceLimits = DeviceLimits()
     provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
+
+    def __str__(self) -> str:
+        """Return the device in one line."""
+        memories = ", ".join(f"{memory.id} {format_bytes(memory.size_bytes)}" for memory in self.memories)
+        return f"{self.id}: {self.name}; {memories}; {self.confidence}"
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        units = tuple(unit.id for unit in self.units)
+        return f"Device({self.id!r}, units={units}, memories={len(self.memories)}, confidence={self.confidence!r})"
 
     def memory(self, memory_id: str) -> Memory:
         """Return the memory of that id."""

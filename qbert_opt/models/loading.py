@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,11 @@ class LoadedModel:
     """
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
     sha256: str
-    given_head: Head | None = None
-    given_example: TokenBatch | None = None
+    given_head: Head | None = field(default=None, repr=False)
+    given_example: TokenBatch | None = field(default=None, repr=False)
     max_tokens: int | None = None
     folder: Path | None = None
 

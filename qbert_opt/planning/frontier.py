@@ -100,6 +100,20 @@ class TradeOff(Frozen):
     profile: ModelProfile
     provenance: Provenance
 
+    def __str__(self) -> str:
+        """Return the frontier in one line."""
+        losses = [point.predicted_loss for point in self.points]
+        where = "" if self.device is None else f" on {self.device}"
+        span = f", predicted loss {min(losses):.3g} to {max(losses):.3g}" if losses else ""
+        return f"{self.profile.name}{where}: {len(losses)} plans over {' and '.join(self.resources)}{span}"
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"TradeOff({self.profile.name!r}, resources={self.resources}, device={self.device!r}, "
+            f"points={len(self.points)}, complete={self.complete})"
+        )
+
 
 def trade_off(
     task: PlanningTask,

@@ -83,6 +83,11 @@ class PlanningTask:
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints)
         self.ties = ties(scores, self.constraints)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        device = None if self.device is None else self.device.id
+        return f"PlanningTask({self.profile.name!r}, {device=}, items={len(self.items)}, choices={len(self.choices)})"
+
     def under(self, limits: Limits) -> PlanningTask:
         """Return the same task under other limits."""
         other = self._anew("rows", "hard")

@@ -1,7 +1,7 @@
 """Plans to hold an answer against: uniform ones, and random ones that fill the same capacities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,9 +26,9 @@ class Baseline:
     """
 
     name: str
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     value: float
-    usage: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
     broken: tuple[str, ...]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,8 +23,8 @@ class Step:
 
     option: str
     value: float
-    usage: Mapping[str, float]
-    missing: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
+    missing: Mapping[str, float] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

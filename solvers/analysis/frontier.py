@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -29,7 +29,7 @@ class Frontier:
     """
 
     resources: tuple[str, ...]
-    points: tuple[FrontierPoint, ...]
+    points: tuple[FrontierPoint, ...] = field(repr=False)
     complete: bool
     runtime_s: float
 

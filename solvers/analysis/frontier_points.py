@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,9 +40,9 @@ class FrontierPoint:
     """
 
     capacity: Mapping[str, float]
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     value: float
-    usage: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
     lower_bound: float
     gap: float
     supported: bool

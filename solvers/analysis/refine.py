@@ -1,7 +1,7 @@
 """From predicted to measured: swaps that keep every row, accepted only when the really measured loss falls."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,10 +26,10 @@ class Refinement:
         exhausted: No untried swap was predicted to help; False when the measurements ran out.
     """
 
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     measured: float
     start: float
-    history: tuple[tuple[tuple[int, ...], float], ...]
+    history: tuple[tuple[tuple[int, ...], float], ...] = field(repr=False)
     accepted: int
     exhausted: bool
 

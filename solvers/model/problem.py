@@ -59,6 +59,10 @@ class ChoiceProblem:
         _check_families(self)
         _check_links(self)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"ChoiceProblem(items={len(self.items)}, options={len(self.options)}, capacity={dict(self.capacity)})"
+
     def mask(self) -> NDArray[np.bool_]:
         """Return bool [I, O]: what `allowed` and `pins` leave to each item (ties not applied)."""
         shape = (len(self.items), len(self.options))

@@ -47,6 +47,11 @@ class Program:
         """Return the first column of each group, int [G]."""
         return np.flatnonzero(np.diff(self.group, prepend=-1)).astype(np.int64)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        groups = int(self.group[-1]) + 1 if len(self.group) else 0
+        return f"Program(columns={len(self.cost)}, groups={groups}, rows={len(self.rhs)})"
+
     def least(self, table: FloatArray) -> FloatArray:
         """Return the least entry of each group: [..., N] -> [..., G]."""
         return np.minimum.reduceat(table, self.starts, axis=-1)

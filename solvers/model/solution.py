@@ -54,6 +54,14 @@ class ChoiceSolution:
     runtime_s: float = 0.0
     solver: str = ""
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        items = None if self.choice is None else len(self.choice)
+        return (
+            f"ChoiceSolution({self.status.value!r}, items={items}, value={self.value:.6g}, gap={self.gap:.1e}, "
+            f"binding={self.binding}, solver={self.solver!r})"
+        )
+
     def __str__(self) -> str:
         """Return the report in one short paragraph."""
         if self.status is Status.NO_PLAN_FOUND:

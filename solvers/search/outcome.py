@@ -53,7 +53,7 @@ class Outcome:
         tie_settled: Of all plans of this cost, this one has least `tie`.
     """
 
-    columns: IntArray | None
+    columns: IntArray | None = field(repr=False)
     bound: float
     finished: bool
     solver: str = ""
