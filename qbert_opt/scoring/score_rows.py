@@ -13,6 +13,7 @@ from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds
 PRIOR_SPREAD = 0.1  # prior standard deviation of the common scale around 1
+FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,41 @@ def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
     ]
     spread = float(np.var(without)) * (count - 1)
     return float((sharp.mean(0) / softened.mean(0)).mean()), spread**0.5
+
+
+def unmoved_warnings(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of matrices that the loss does not depend on: every choice scores 0 although it has an error.
+
+    Args:
+        names: modules of the matrices.
+        rows: their scores, in the same order.
+    """
+    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
+    return [
+        f"{name}: gets no gradient: the outputs on this text do not depend on it; its scores are 0." for name in still
+    ]
+
+
+def effective_samples(rows: Sequence[ScoredMatrix]) -> float | None:
+    """Return the median effective sample size of the matrices, in texts; None where no matrix has any loss.
+
+    Args:
+        rows: of every matrix.
+    """
+    sizes = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(sizes)) if sizes else None
+
+
+def confidence_warnings(rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of a small effective sample size: on most texts a confident model has almost no loss.
+
+    Args:
+        rows: of every matrix.
+    """
+    effective, samples = effective_samples(rows), max(row.samples for row in rows)
+    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
+        return []
+    return [
+        f"effective sample size {effective:.0f} of {samples} scoring texts (the model is confident on the others): "
+        "predicted losses are rough. Score more text."
+    ]

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from qbert_opt.scoring.score_rows import PRIOR_SPREAD, ScoredMatrix, common_scale, sharp_ratio
-from qbert_opt.scoring.sensitivity import FEW_TEXTS, _carried
+from qbert_opt.scoring.score_rows import (
+    FEW_TEXTS,
+    PRIOR_SPREAD,
+    ScoredMatrix,
+    common_scale,
+    confidence_warnings,
+    sharp_ratio,
+)
 from qbert_opt.scoring.task import Estimate
 
 
@@ -63,7 +69,7 @@ def test_scores_by_kl_itself_have_no_scale():
 
 def test_scores_that_a_few_texts_carry_are_said():
     """A sure model: nearly all loss in a handful of texts."""
-    assert _carried([scored(0)]) == []
-    [warning] = _carried([scored(0, heavy=True)])
+    assert confidence_warnings([scored(0)]) == []
+    [warning] = confidence_warnings([scored(0, heavy=True)])
     assert "of 80 scoring texts" in warning
     assert float(warning.split()[3]) < FEW_TEXTS
