@@ -128,12 +128,20 @@ class GridOptions:
 
 
 def load_target(device: str | None) -> hwmodels.Device | None:
-    """Read the device that `--device` names, if it names one."""
+    """Read the device that `--device` names, if it names one.
+
+    Args:
+        device: a YAML file, a bundled device's name, or None.
+    """
     return None if device is None else load_device(device)
 
 
 def load_device(device: str) -> hwmodels.Device:
-    """Read a device: a wrong file is a bad input file, an unknown name a usage error."""
+    """Read a device: a wrong file is a bad input file, an unknown name a usage error.
+
+    Args:
+        device: a YAML file, or a bundled device's name.
+    """
     from pathlib import Path
 
     from ..costs.devices import load_device as load
@@ -148,7 +156,11 @@ def load_device(device: str) -> hwmodels.Device:
 
 
 def load_scores(scores: str) -> ScoreTable:
-    """Read the table that `--scores` names; `reference` is the bundled one."""
+    """Read the table that `--scores` names; `reference` is the bundled one.
+
+    Args:
+        scores: a file, or `reference`.
+    """
     from ..data.reference import reference_scores
     from ..spec.scores import read_scores
 

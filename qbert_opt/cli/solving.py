@@ -103,6 +103,9 @@ def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -
 def read_constraints(options: ConstraintOptions) -> PlanConstraints:
     """Read the constraints from their options.
 
+    Args:
+        options: as the user gave them.
+
     Raises:
         UsageError: an option that is not of its form.
     """
@@ -127,6 +130,9 @@ def read_constraints(options: ConstraintOptions) -> PlanConstraints:
 def read_shortlist(options: ShortlistOptions) -> Shortlist | None:
     """Read the request for several plans; None where one is enough.
 
+    Args:
+        options: as the user gave them; `--measure` alone asks for `DEFAULT_SHORTLIST` plans.
+
     Raises:
         UsageError: `--within` is no share.
     """
@@ -142,6 +148,12 @@ def check_together(
     constraints: PlanConstraints, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
 ) -> None:
     """Refuse options that mean nothing beside each other, or lack one that they need.
+
+    Args:
+        constraints: what `read_constraints` returned.
+        recipe: the value of `--recipe`.
+        scoring: where the scores come from.
+        shortlist: several plans, and what is measured of them.
 
     Raises:
         UsageError: names the options.
@@ -167,7 +179,14 @@ def check_together(
 
 
 def local_search(model: str, data: str, max_measurements: int | None, *, quiet: bool) -> Refine | None:
-    """Return a local search on the measured loss, to be applied to a solved plan; None without measurements."""
+    """Return a local search on the measured loss, to be applied to a solved plan; None without measurements.
+
+    Args:
+        model: folder of the float model.
+        data: the text that the plan's scores were made with.
+        max_measurements: evaluations of the whole model at most.
+        quiet: report no progress.
+    """
     if max_measurements is None:
         return None
     from ..data.texts import read_texts
@@ -182,7 +201,12 @@ def local_search(model: str, data: str, max_measurements: int | None, *, quiet: 
 
 
 def print_solved(solved: Solved, *, explain: bool) -> None:
-    """Print a plan with its cost, how it was refined, why it is as it is, and the rest of its shortlist."""
+    """Print a plan with its cost, how it was refined, why it is as it is, and the rest of its shortlist.
+
+    Args:
+        solved: what `solve_plans` returned.
+        explain: also print why each matrix has its choice.
+    """
     from ..reports.plan import print_plan
     from ..reports.printing import print_lines
     from ..reports.trade_off import explanation_lines, shortlist_table
@@ -198,7 +222,12 @@ def print_solved(solved: Solved, *, explain: bool) -> None:
 
 
 def refined_line(refinement: Refinement, plan: Allocation) -> str:
-    """One line on what local search measured."""
+    """One line on what local search measured.
+
+    Args:
+        refinement: what local search measured.
+        plan: the plan that it ended with.
+    """
     end = "no untried swap is predicted to help" if refinement.exhausted else "the evaluations ran out"
     return (
         f"refined          measured {refinement.start:.4g} -> {refinement.measured:.4g} {plan.loss_unit} on the "
@@ -210,7 +239,17 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
 def print_verification(
     scores: ScoreTable, solved: Solved, model: str, data: str, texts: str, output: str | None, *, quiet: bool
 ) -> None:
-    """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins."""
+    """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins.
+
+    Args:
+        scores: the table that the plan was made of.
+        solved: the plan with the rest of its shortlist.
+        model: folder of the float model.
+        data: the text that the scores were made with.
+        texts: held-out text.
+        output: where the plan was written; a uniform plan that wins is written beside it.
+        quiet: report no progress.
+    """
     from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..reports.evaluation import cut_lines, evaluation_table
@@ -245,7 +284,16 @@ def print_verification(
 def print_timings(
     solved: Solved, model: str, engine: str, workload: Workload, output: str | None, *, quiet: bool
 ) -> None:
-    """Time the shortlist in an engine and print it in the order of what was measured."""
+    """Time the shortlist in an engine and print it in the order of what was measured.
+
+    Args:
+        solved: the shortlist.
+        model: folder of the float model.
+        engine: `torch`, `openvino` or `onnxruntime`.
+        workload: sentences and tokens of one timed run.
+        output: where the first plan was written.
+        quiet: report no progress.
+    """
     from ..models.loading import load_model
     from ..reports.printing import print_lines
     from ..reports.trade_off import timed_table
@@ -264,7 +312,12 @@ def print_timings(
 
 
 def write_plans(solved: Solved, output: str) -> list[str]:
-    """Write the shortlist, `p.json`, `p.2.json` and so on; return the paths."""
+    """Write the shortlist, `p.json`, `p.2.json` and so on; return the paths.
+
+    Args:
+        solved: the shortlist.
+        output: path of the first plan.
+    """
     from ..spec.allocation import write_allocation
 
     paths = [output, *(numbered(output, f"plan {number}") for number in range(2, len(solved.plans) + 1))]
@@ -274,7 +327,12 @@ def write_plans(solved: Solved, output: str) -> list[str]:
 
 
 def print_json(solved: Solved, *, as_list: bool) -> None:
-    """Print the plan, or with `as_list` the shortlist, as JSON."""
+    """Print the plan, or with `as_list` the shortlist, as JSON.
+
+    Args:
+        solved: the shortlist.
+        as_list: print every plan, in a list.
+    """
     from pydantic import TypeAdapter
 
     from ..spec.allocation import Allocation
@@ -284,5 +342,10 @@ def print_json(solved: Solved, *, as_list: bool) -> None:
 
 
 def numbered(output: str, name: str) -> str:
-    """Return the path of a plan of a shortlist: `plan.json`, `plan.2.json`, `plan.3.json`."""
+    """Return the path of a plan of a shortlist: `plan.json`, `plan.2.json`, `plan.3.json`.
+
+    Args:
+        output: path of the first plan.
+        name: `plan 2`, `plan 3` and so on.
+    """
     return f"{output.removesuffix('.json')}.{name.removeprefix('plan ')}.json"

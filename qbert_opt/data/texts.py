@@ -123,6 +123,11 @@ def read_texts(
 def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> list[LabeledTexts]:
     """Draw disjoint samples of the given sizes; a text that occurs twice never lands in two of them.
 
+    Args:
+        data: what to draw from.
+        sizes: number of texts of each sample.
+        seed: the same seed draws the same samples.
+
     Raises:
         InputFileError: fewer distinct texts than the sizes ask for.
     """

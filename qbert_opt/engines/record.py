@@ -68,12 +68,21 @@ class EngineRecord(BaseModel):
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Return whether a folder holds a model exported to an engine."""
+    """Return whether a folder holds a model exported to an engine.
+
+    Args:
+        folder: need not exist.
+    """
     return (Path(folder) / RECORD).is_file()
 
 
 def write_record(record: EngineRecord, folder: Path) -> None:
-    """Write `engine.json` with its own hash."""
+    """Write `engine.json` with its own hash.
+
+    Args:
+        record: what the folder holds, with the hash of each file.
+        folder: where to write it.
+    """
     document = record.model_dump(mode="json", by_alias=True, exclude={SEAL})
     document[SEAL] = seal(document)
     (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -81,6 +90,9 @@ def write_record(record: EngineRecord, folder: Path) -> None:
 
 def read_record(folder: str | Path) -> EngineRecord:
     """Read `engine.json` and check it and every file against their hashes.
+
+    Args:
+        folder: as `export` wrote it.
 
     Warns:
         OlderFolderWarning: the folder has the older schema, which covers the engine's own files only.
@@ -106,7 +118,11 @@ def read_record(folder: str | Path) -> EngineRecord:
 
 
 def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
-    """Return batches of (inputs, reference outputs) as one dictionary of arrays, named for a safetensors file."""
+    """Return batches of (inputs, reference outputs) as one dictionary of arrays, named for a safetensors file.
+
+    Args:
+        batches: inputs and reference outputs by name, float32 or int64.
+    """
     return {
         f"{index}.{side}.{name}": np.ascontiguousarray(array)
         for index, pair in enumerate(batches)
@@ -139,6 +155,10 @@ def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
 
 def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarray]:
     """Read the checks of an exported folder.
+
+    Args:
+        folder: as `export` wrote it.
+        record: of that folder.
 
     Raises:
         InputFileError: the file cannot be read, or its inputs, outputs and labels do not match the record.

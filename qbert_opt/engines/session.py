@@ -76,6 +76,9 @@ class Engine(Protocol):
 def engine(name: str) -> Engine:
     """Load an engine.
 
+    Args:
+        name: for example `openvino`; its package must be installed.
+
     Raises:
         UsageError: there is no such engine, or its package is not installed; says how to install it.
     """
@@ -88,6 +91,9 @@ def engine(name: str) -> Engine:
 def rules_of(name: str) -> EngineRules:
     """Return what an engine can run; its package need not be installed.
 
+    Args:
+        name: for example `openvino`.
+
     Raises:
         UsageError: there is no such engine.
     """
@@ -96,6 +102,9 @@ def rules_of(name: str) -> EngineRules:
 
 def exporting_format(name: str) -> Format:
     """Return the file format that an engine opens.
+
+    Args:
+        name: of an engine that opens files.
 
     Raises:
         UsageError: there is no such engine, it is not installed, or it needs no export.
@@ -107,7 +116,12 @@ def exporting_format(name: str) -> Format:
 
 
 def difference(reference: NDArray[np.floating], output: NDArray[np.floating]) -> float:
-    """Return max |output - reference| / max |reference|; infinite if shapes differ or a value is not finite."""
+    """Return max |output - reference| / max |reference|; infinite if shapes differ or a value is not finite.
+
+    Args:
+        reference: outputs of any shape.
+        output: of the engine that is compared.
+    """
     if output.shape != reference.shape or not np.isfinite(output).all():
         return float("inf")
     return float(np.abs(output - reference).max() / max(float(np.abs(reference).max()), 1e-30))

@@ -157,5 +157,9 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
 
 
 def container_bits(bits: int) -> int:
-    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4."""
+    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4.
+
+    Args:
+        bits: width of a code, 1 to 8.
+    """
     return next(width for width in (2, 4, 8) if width >= bits)

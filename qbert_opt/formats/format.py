@@ -57,6 +57,9 @@ class Format(Protocol):
 def file_format(name: str) -> Format:
     """Load a format by name.
 
+    Args:
+        name: for example `onnx`.
+
     Raises:
         UsageError: there is no such format.
     """

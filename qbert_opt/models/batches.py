@@ -64,23 +64,39 @@ def tokenize(
 
 
 def num_cut(batches: Sequence[TokenBatch]) -> int:
-    """Return how many samples were cut."""
+    """Return how many samples were cut.
+
+    Args:
+        batches: of tokenized texts.
+    """
     return sum(lost > 0 for batch in batches for lost in batch.lost)
 
 
 def num_lost(batches: Sequence[TokenBatch]) -> int:
-    """Return how much was cut away in all: words of tags, tokens otherwise."""
+    """Return how much was cut away in all: words of tags, tokens otherwise.
+
+    Args:
+        batches: of tokenized texts.
+    """
     return sum(lost for batch in batches for lost in batch.lost)
 
 
 def mean_tokens(batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of real tokens per sample."""
+    """Return the mean number of real tokens per sample.
+
+    Args:
+        batches: padding is not counted.
+    """
     total = sum(int(batch.mask.sum()) for batch in batches)
     return total / sum(len(batch.indices) for batch in batches)
 
 
 def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
-    """Cut batches into batches of one sample, without padding."""
+    """Cut batches into batches of one sample, without padding.
+
+    Args:
+        batches: of tokenized texts.
+    """
     singles = []
     for batch in batches:
         for row in range(len(batch.indices)):

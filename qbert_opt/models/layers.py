@@ -15,7 +15,11 @@ MatrixLayer = nn.Linear | nn.Conv1d
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Tell whether a module is a linear layer, or a convolution that is one over windows."""
+    """Tell whether a module is a linear layer, or a convolution that is one over windows.
+
+    Args:
+        module: of a model.
+    """
     if not isinstance(module, nn.Conv1d):
         return isinstance(module, nn.Linear)
     [kernel], [dilation] = module.kernel_size, module.dilation
@@ -36,7 +40,11 @@ def largest_module_list(model: nn.Module) -> list[str]:
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """View a weight as its matrix `[rows, columns]`."""
+    """View a weight as its matrix `[rows, columns]`.
+
+    Args:
+        weight: of a linear layer, an embedding table or a convolution.
+    """
     return weight.flatten(1)
 
 

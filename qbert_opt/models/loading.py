@@ -111,12 +111,22 @@ class LoadedModel:
 
 
 def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_size: int) -> list[TokenBatch]:
-    """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`."""
+    """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`.
+
+    Args:
+        loaded: its tokenizer, and where its texts are cut.
+        texts: each of one or two parts.
+        batch_size: samples in a batch.
+    """
     return tokenize(loaded.tokenizer, texts, batch_size=batch_size, max_tokens=loaded.longest, kind=loaded.head.kind)
 
 
 def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     """Return a model that reads so many tokens of a text at most; None leaves it as it is.
+
+    Args:
+        loaded: a model.
+        max_tokens: cut texts here; None keeps what the model has.
 
     Raises:
         UsageError: fewer than a token between its special ones, or more than the model has positions for.

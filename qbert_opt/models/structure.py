@@ -22,6 +22,9 @@ from .tracing import LinearCall, Trace, trace
 def profile_model(loaded: LoadedModel) -> ModelProfile:
     """Read shapes and roles of a loaded encoder; every parameter is counted in exactly one place.
 
+    Args:
+        loaded: is run on one short sample.
+
     Raises:
         InputFileError: no list of encoder blocks with linear layers is found.
     """

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
-    """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
+    """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss.
+
+    Args:
+        rows: all of one kind of output; the sizes and losses as text, `-` where there is none.
+        title: says which texts.
+    """
     table = TextTable(title=title)
     qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"

@@ -107,7 +107,11 @@ def _proof(plan: Allocation) -> str:
 
 
 def judged_by(plan: Allocation) -> str:
-    """Where the prediction comes from, in a few words."""
+    """Where the prediction comes from, in a few words.
+
+    Args:
+        plan: with or without cross-fitted prediction.
+    """
     if plan.folds:
         return "on text that did not choose the plan"
     return "sum of scores" if plan.status == "unproven" else "sum of the scores that chose the plan: optimistic"

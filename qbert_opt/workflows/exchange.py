@@ -221,7 +221,12 @@ def import_plan(
 
 
 def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
-    """Return our best plan with at most as many encoder bytes as another plan."""
+    """Return our best plan with at most as many encoder bytes as another plan.
+
+    Args:
+        plan: its bytes are the limit.
+        scores: of the same model.
+    """
     task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes))
     return allocation_of(task, solve_task(task, SolverOptions()))
 

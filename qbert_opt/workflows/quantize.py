@@ -77,6 +77,11 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones without data.
 
     None for a plain module without data, which reads no texts.
+
+    Args:
+        loaded: the float model.
+        allocation: the plan.
+        data: the text of its scores, other text, or None.
     """
     if data is not None and data.sha256 == allocation.provenance.data_sha256:
         _, scored = plan_texts(loaded, allocation, data)
@@ -137,6 +142,10 @@ def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
     """Return a model that truncates texts at the same length as when the plan's scores were computed.
 
     Plans of earlier releases do not record it; they used 128 tokens, or 384 for span extraction.
+
+    Args:
+        loaded: a model.
+        allocation: a plan of it.
     """
     default = loaded.head.spec.default_tokens or EARLIER_MAX_TOKENS
     return replace(loaded, max_tokens=allocation.provenance.max_tokens or default)

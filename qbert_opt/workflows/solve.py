@@ -143,6 +143,11 @@ def solve_recipe(
 def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:
     """Reject a request without any limit, for which every matrix would take its largest choice.
 
+    Args:
+        limits: what the user asked for.
+        device: target hardware, whose own limits count too.
+        constraints: a largest loss counts as a limit.
+
     Raises:
         UsageError: there is neither a limit, nor a device, nor a largest loss.
     """

@@ -75,7 +75,13 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
 
 
 def total(found: TradeOff, usage: dict[str, float], resource: str) -> float:
-    """A point's use of a resource with what everything that is not searched takes."""
+    """A point's use of a resource with what everything that is not searched takes.
+
+    Args:
+        found: says what is not searched.
+        usage: of a point, by the names of `RESOURCES`' values.
+        resource: a name in `RESOURCES`.
+    """
     if resource == "energy":
         static = found.fixed.get("energy_bound_j")
         return usage["energy_bound_j"] + (found.fixed["dynamic_energy_j"] if static is None else static)

@@ -25,6 +25,10 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
 
     Left: encoder layers by matrices, colour = bits, text = grouping. Right: the loss that the matrix would cost at the
     fewest bits scored (its worst choice), on a log scale: what the bits were spent on.
+
+    Args:
+        plan: what to draw.
+        scores: the table that it was made of.
     """
     grid = grid_of(plan.matrices)
     width = max(11.5, min(24.0, 1.5 * len(grid.columns)))

@@ -14,7 +14,12 @@ from .style import plain, plain_numbers, tidy
 
 
 def draw(found: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform."""
+    """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform.
+
+    Args:
+        found: of two resources.
+        marks: plans to show beside; those without both resources are left out.
+    """
     first, second = found.resources
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()
