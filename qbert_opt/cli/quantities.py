@@ -13,7 +13,7 @@ def seconds(text: str | None, option: str) -> float | None:
     """Read `20ms`; None stays None.
 
     Args:
-        text: a number and `s`, `ms`, `us` or `ns`.
+        text: a number and a unit of time.
         option: the flag, for the message.
     """
     return _quantity(text, "time", option)
@@ -23,7 +23,7 @@ def energy(text: str | None, option: str) -> float | None:
     """Read `100mJ`; None stays None.
 
     Args:
-        text: a number and `J`, `mJ` or `uJ`.
+        text: a number and a unit of energy.
         option: the flag, for the message.
     """
     return _quantity(text, "energy", option)

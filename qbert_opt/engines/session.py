@@ -60,7 +60,16 @@ class Engine(Protocol):
         ...
 
     def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
-        """Open a written model on this number of threads; None lets the engine choose."""
+        """Open a written model.
+
+        Args:
+            folder: as `export` wrote it; the quantized folder itself for an engine without a format.
+            threads: processor threads; None lets the engine choose.
+            activations: how inputs of products are held: `int8`, or `float32`.
+
+        Returns:
+            A session that maps token arrays, int64 `[batch, tokens]`, to outputs by name, float32.
+        """
         ...
 
     def product(
@@ -69,7 +78,13 @@ class Engine(Protocol):
         threads: int | None = None,
         activations: Activations = "int8",
     ) -> Session:
-        """Open a single matrix product that maps `{"x": [M, columns]}` to `{"y": [M, rows]}`."""
+        """Open a single matrix product that maps `{"x": [M, columns]}` to `{"y": [M, rows]}`.
+
+        Args:
+            matrix: codes with their ranges, or float32 `[rows, columns]`.
+            threads: processor threads; None lets the engine choose.
+            activations: how `x` is held: `int8`, or `float32`.
+        """
         ...
 
 

@@ -192,6 +192,10 @@ def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
 def check_finite(model: nn.Module, source: str) -> None:
     """Refuse weights that are NaN or infinite.
 
+    Args:
+        model: every floating-point tensor is looked at.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: names the first such tensor.
     """
@@ -201,7 +205,11 @@ def check_finite(model: nn.Module, source: str) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash every tensor's name, shape and float32 bytes, in order of name."""
+    """Hash every tensor's name, shape and float32 bytes, in order of name.
+
+    Args:
+        model: parameters and buffers that are saved.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -91,7 +91,11 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
 
 
 def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
-    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role."""
+    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role.
+
+    Args:
+        calls: the linear layers that ran, with what they read.
+    """
     first: dict[str, LinearCall] = {}
     for call in calls:
         first.setdefault(call.module, call)

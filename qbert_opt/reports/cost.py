@@ -83,7 +83,7 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
     """Predicted costs side by side; a text stands for a model that the device cannot run.
 
     Args:
-        reports: by name; the first is what the others are compared with.
+        reports: by name, in the order of the rows; a text says why the device cannot run it.
     """
     table = TextTable("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking")
     for name, found in reports.items():

@@ -89,7 +89,7 @@ def ratio(loss: float, reference: float) -> str:
     """How many times as much, in brackets; nothing where that means nothing.
 
     Args:
-        loss: above 0, or there is no ratio.
-        reference: what it is divided by.
+        loss: in any unit.
+        reference: in the same unit; 0 or less has no ratio.
     """
     return f" ({loss / reference:.2f}x)" if reference > 0 else ""

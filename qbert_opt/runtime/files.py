@@ -70,7 +70,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Until then no other process can write the same folder. What a killed process left of it is removed first.
 
     Args:
-        path: the folder that appears when everything went well; an earlier output is replaced.
+        path: the folder that appears when everything went well; may exist, but must be empty.
 
     Raises:
         UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
