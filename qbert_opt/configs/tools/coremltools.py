@@ -53,7 +53,7 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         bits = entry["n_bits"]
         if bits not in BITS:  # before a power of it is taken
             raise ValueError(
-                f"{module}: {bits!r} is no number of bits of a palette; legal: {', '.join(map(str, BITS))}"
+                f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}"
             )
         by_module[module] = Offer(bits, grouping, form="codebook", group_bits=2**bits * FP16_BITS)
     return by_module

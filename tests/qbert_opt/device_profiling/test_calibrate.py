@@ -1,7 +1,5 @@
 """Calibration: of a made-up machine whose laws are known, of a noisy one, and of torch on small grids."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,6 @@ from qbert_opt.device_profiling import bandwidth, calibrate, engine_bench, fitti
 from qbert_opt.device_profiling.bench import FINE, BenchFormat, Grid, Shape, Subject
 from qbert_opt.device_profiling.benches import torch as torch_bench
 from qbert_opt.device_profiling.shapes import profile_of
-from qbert_opt.errors import UsageError
 from qbert_opt.runtime import cpu_timing
 
 START, OPERATION, SLOWER = 200e-6, 3e-6, 1.1  # of whole models, beside their kernels
@@ -131,62 +128,15 @@ def test_a_noisy_machine_is_not_called_calibrated(made_up):
     assert "too noisy to call calibrated" in found.text
 
 
-class Walled(MadeUp):
-    """Its wall clock is advanced by its calls and by making them."""
-
-    making_s = 0.02
-
-    def taking(self, seconds):
-        self.now_s += self.making_s
-        return super().taking(seconds)
-
-
-@pytest.fixture
-def walled(made_up, monkeypatch):
-    """Give a function that calibrates for some seconds of a made-up clock: rounds, and seconds that went by."""
-    made_up(rounds=3)
-
-    def run(limit_s, slowed=1.0):
-        bench = Walled()
-        real = bench.taking
-        bench.taking = lambda seconds: real(seconds * slowed)
-        monkeypatch.setattr(cpu_timing.time, "process_time_ns", bench.process_time_ns)
-        monkeypatch.setattr(cpu_timing.time, "monotonic", lambda: bench.now_s)
-        rounds, started_s = [], bench.now_s
-        try:
-            calibrate.calibrate(bench, rounds=100, limit_s=limit_s, on_step=lambda done, total, what: rounds.append(done))
-        except UsageError as error:
-            return str(error), bench.now_s - started_s
-        return len(rounds), bench.now_s - started_s
-
-    return run
-
-
-@pytest.mark.parametrize("slowed", [0.01, 1.0, 30.0])
-def test_a_calibration_takes_the_time_that_it_was_given_or_says_how_much_it_needs(walled, slowed):
-    """For every budget: at least three rounds within 1.2 times of it, or a refusal within 1.2 times of it."""
-    refused, done = 0, 0
-    for limit_s in (1, 4, 8, 12, 20, 40, 80, 160, 320):
-        outcome, took_s = walled(limit_s, slowed)
-        assert took_s <= 1.2 * limit_s
-        if isinstance(outcome, int):
-            done += 1
-            assert outcome >= 3
-            continue
-        refused += 1
-        assert not done  # a longer budget than one that works is not refused
-        needed_s = float(re.fullmatch(r".* Allow at least (\d+)\.", outcome)[1])
-        assert needed_s > limit_s
-        assert isinstance(walled(needed_s, slowed)[0], int)
-    assert refused and done
-
-
-def test_a_budget_that_is_too_short_names_its_flag(cli, small, tmp_path, monkeypatch):
+def test_no_round_begins_after_the_limit(made_up, monkeypatch):
+    """Making the calls counts too; three rounds there are in any case."""
+    bench, _ = made_up(rounds=3)
     clock = iter(range(0, 10**9, 40))
+    monkeypatch.setattr(calibrate.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(cpu_timing.time, "monotonic", lambda: next(clock))
-    complaint = cli("calibrate", "-o", tmp_path / "host.yaml", "--seconds", 60, "-q").complaint
-    assert re.search(r"--seconds = 60 s: too short on this machine, .*Allow at least \d+\.", complaint)
-    assert not list(tmp_path.iterdir())
+    steps = []
+    calibrate.calibrate(bench, rounds=9, limit_s=60, on_step=lambda done, total, what: steps.append(done))
+    assert steps == [1, 2, 3]
 
 
 def test_spread_is_the_standard_deviation_of_a_reading():
