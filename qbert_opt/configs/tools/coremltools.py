@@ -52,9 +52,7 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
         bits = entry["n_bits"]
         if bits not in BITS:  # before a power of it is taken
-            raise ValueError(
-                f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}"
-            )
+            raise ValueError(f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}")
         by_module[module] = Offer(bits, grouping, form="codebook", group_bits=2**bits * FP16_BITS)
     return by_module
 
