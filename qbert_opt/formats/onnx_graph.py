@@ -27,12 +27,13 @@ BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)
 
 
 class Builder:
-    """Collects nodes and initializers. Names are unique, and initializers with the same name are written once."""
+    """Collects nodes and initializers. Names are unique; equal arrays under one name are written once."""
 
     def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
         self._coarse, self._integers = coarse, integers
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._shared: dict[tuple[str, ...], str] = {}
         self._count = 0
 
@@ -47,13 +48,28 @@ class Builder:
         return outputs[0]
 
     def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
-        """Add an initializer and return its name."""
+        """Add an initializer and return its name.
+
+        A module may read its weight as a table and in a product (tied masked-LM heads): where both need the same bytes
+        in another shape, the second is a view of the first; where they need other bytes, each has its own.
+        """
+        array = np.ascontiguousarray(array)
         if name is None:
             self._count += 1
             name = f"q{self._count}_value"
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
+        if name not in self._arrays:
+            self._arrays[name] = array
+            self.initializers[name] = numpy_helper.from_array(array, name)
+            return name
+        first = self._arrays[name]
+        if first.dtype != array.dtype or first.size != array.size or first.tobytes() != array.tobytes():
+            return self.constant(array, f"{name}.{'x'.join(map(str, array.shape))}.{array.dtype}")
+        if first.shape == array.shape:
+            return name
+        key = ("view", name, str(array.shape))
+        if key not in self._shared:
+            self._shared[key] = self.node("Reshape", [name, self.constant(np.array(array.shape))])
+        return self._shared[key]
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
         """Add `output = x @ weight.T` for a quantized matrix."""
@@ -99,7 +115,7 @@ class Builder:
 
     def widened(self, array: NDArray[np.float16], name: str) -> str:
         """Return a float16 initializer as float32; the session converts it once."""
-        key = ("widened", name)
+        key = ("widened", name, str(array.shape))
         if key not in self._shared:
             self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)
         return self._shared[key]

@@ -48,6 +48,7 @@ def write(
     from ..onnx_graph import Builder, model_of
 
     model = _converted(traced)
+    _drop_aliases(model.graph)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     names = _names_by_content(arrays)
     matrices: dict[str, tuple[str, AffineMatrix]] = {}
@@ -90,6 +91,21 @@ def _converted(traced: TracedModel) -> Any:
             input_names=list(traced.inputs), output_names=list(traced.outputs), verbose=False,
         )  # fmt: skip
         return onnx.load(path)
+
+
+def _drop_aliases(graph: Any) -> None:
+    """Let readers of `Identity(initializer)` read the initializer: the exporter shares repeated layers' weights so."""
+    aliases = {initializer.name: initializer.name for initializer in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in aliases:
+            aliases[node.output[0]] = aliases[node.input[0]]
+            continue
+        for index, name in enumerate(node.input):
+            node.input[index] = aliases.get(name, name)
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
