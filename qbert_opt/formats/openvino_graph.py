@@ -46,12 +46,19 @@ class Weights:
         self._alive.append(array)
         return op.constant(array)
 
-    def linear(self, x: Any, matrix: AffineMatrix) -> Any:
-        """Return `x @ weight.T` for a quantized matrix, as an output of the graph; x is `[..., columns]`."""
+    def linear(self, x: Any, matrix: AffineMatrix, *, constant: bool = False) -> Any:
+        """Return `x @ weight.T` for a quantized matrix, as an output of the graph.
+
+        Args:
+            x: output of a node, `[..., columns]`.
+            matrix: the weight.
+            constant: whether no input of the graph changes x. The compiler fails to fold a product with packed weights
+                on the right; it folds one with packed weights on the left, so that it is computed once.
+        """
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
         weight = self._weight(matrix) if matrix.input is None else self._signed_weight(matrix)
-        product = op.matmul(x, weight, False, True)
+        product = _transposed(op.matmul(weight, x, False, True)) if constant else op.matmul(x, weight, False, True)
         rest = matrix.rest
         if rest is None:
             return product.output(0)
@@ -87,6 +94,11 @@ class Weights:
         )
         weights = op.add(op.multiply(values, scales), offsets)
         return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
+
+    def table(self, table: AffineMatrix) -> Any:
+        """Return all rows of a quantized table, float32 `[rows, columns]`."""
+        ids = op.constant(self._held(np.arange(table.rows)[None]))
+        return op.squeeze(self.rows(ids, table), op.constant(np.int64(0))).output(0)
 
     def _weight(self, matrix: AffineMatrix) -> Any:
         rows, columns, groups = matrix.rows, matrix.columns, matrix.scale.shape[1]
@@ -135,3 +147,9 @@ class Weights:
             shape = self.plain(np.array([*[0] * lead, groups, group_size], np.int64))
             self._sums[key] = op.reduce_sum(op.reshape(x, shape, True), op.constant(np.int64(-1)), False)
         return self._sums[key]
+
+
+def _transposed(x: Any) -> Any:
+    """Swap the last two axes."""
+    axes = list(range(len(x.output(0).get_partial_shape())))
+    return op.transpose(x, op.constant(np.array([*axes[:-2], axes[-1], axes[-2]])))

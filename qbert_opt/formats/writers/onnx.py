@@ -52,10 +52,14 @@ def write(
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     names = _names_by_content(arrays)
     matrices: dict[str, tuple[str, AffineMatrix]] = {}
+    whole: dict[str, AffineMatrix] = {}
     for matrix in stored:
         quantized = affine(matrix.module, matrix.quantized)
         if matrix.module in (inputs or {}):
             quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
+        if matrix.module in traced.tables:
+            whole[matrix.module] = quantized
+            continue
         weight = matrix.quantized.dequantize().numpy()
         same = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
         if not same:
@@ -65,13 +69,16 @@ def write(
     readers = {name for node in model.graph.node for name in node.input} - set(matrices)
     for name in sorted(readers & set(arrays)):
         _store(builder, name, arrays[name])
+    for table in traced.tables:
+        builder.rows(builder.constant(np.arange(whole[table].rows)), table, whole[table], table)
     for node in model.graph.node:
         replaced = [name for name in node.input if name in matrices]
         if replaced:
             _replace(builder, node, *matrices[replaced[0]], arrays)
         else:
             builder.nodes.append(node)
-    onnx.save(model_of(builder, list(model.graph.input), list(model.graph.output), OPSET), folder / GRAPH)
+    inputs_left = [port for port in model.graph.input if port.name not in traced.tables]
+    onnx.save(model_of(builder, inputs_left, list(model.graph.output), OPSET), folder / GRAPH)
 
 
 def _converted(traced: TracedModel) -> Any:
@@ -87,8 +94,8 @@ def _converted(traced: TracedModel) -> Any:
     with tempfile.TemporaryDirectory() as scratch, quiet_tracing():
         path = Path(scratch) / GRAPH
         torch.onnx.export(
-            traced.module, traced.example, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
-            input_names=list(traced.inputs), output_names=list(traced.outputs), verbose=False,
+            traced.module, traced.with_tables, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
+            input_names=[*traced.inputs, *traced.tables], output_names=list(traced.outputs), verbose=False,
         )  # fmt: skip
         return onnx.load(path)
 
