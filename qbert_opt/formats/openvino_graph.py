@@ -20,7 +20,7 @@ from openvino import opset13 as op
 from openvino import opset15
 
 from ..checkpoint.bits import pack
-from .affine import AffineMatrix, InputRange, container_bits
+from .affine import AffineMatrix, InputRange, row_container_bits
 
 TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
 
@@ -33,9 +33,8 @@ class Weights:
         self._sums: dict[tuple[int, str, int], Any] = {}
         self._rounded_inputs: dict[tuple[int, str, InputRange], Any] = {}
 
-    def packed(self, codes: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> Any:
-        """Return a constant of packed codes, u2, u4 or u8."""
-        width = container_bits(bits)
+    def packed(self, codes: NDArray[np.uint8], width: int, shape: tuple[int, ...]) -> Any:
+        """Return a constant of packed codes of 2, 4 or 8 bits: u2, u4 or u8."""
         array = pack(codes, width)
         self._alive.append(array)
         return op.constant(ov.Tensor(array, ov.Shape(list(shape)), TYPES[width]))
@@ -74,7 +73,7 @@ class Weights:
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
         """Return rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
-        width = container_bits(table.bits)
+        width = row_container_bits(table.bits, table.columns)
         per_byte, (rows, columns) = 8 // width, table.codes.shape
         packed = self.plain(pack(table.codes, width).reshape(rows, columns // per_byte))
         axis = op.constant(np.int64(0))
@@ -105,23 +104,24 @@ class Weights:
         grouped = groups > 1
         shape = (rows, groups, matrix.group_size) if grouped else (rows, columns)
         ranges = (rows, groups, 1) if grouped else (rows, 1)
-        weight = op.convert(self.packed(matrix.codes, matrix.bits, shape), "f16")
+        width = row_container_bits(matrix.bits, columns)
+        weight = op.convert(self.packed(matrix.codes, width, shape), "f16")
         if isinstance(matrix.zero, int):
             zero = op.constant(np.array(matrix.zero, np.uint8))
         else:
-            zero = self.packed(matrix.zero, matrix.bits, ranges)
+            zero = self.packed(matrix.zero, width, ranges)
         weight = op.multiply(op.subtract(weight, op.convert(zero, "f16")), self.plain(matrix.scale.reshape(ranges)))
         if grouped:
             weight = op.reshape(weight, self.plain(np.array([rows, columns], np.int64)), False)
         return op.convert(weight, "f32")
 
     def _signed_weight(self, matrix: AffineMatrix) -> Any:
-        shape, width = (matrix.rows, matrix.columns), container_bits(matrix.bits)
+        shape, width = (matrix.rows, matrix.columns), row_container_bits(matrix.bits, matrix.columns)
         if width == 8:
             signed = op.constant(self._held((matrix.codes.astype(np.int16) - matrix.zero).astype(np.int8)))
         else:
             zero = np.asarray(matrix.zero, np.int8)
-            codes = op.convert(self.packed(matrix.codes, matrix.bits, shape), "i8")
+            codes = op.convert(self.packed(matrix.codes, width, shape), "i8")
             signed = op.subtract(codes, op.constant(self._held(zero)))
         scale = op.convert(self.plain(matrix.scale.reshape(-1, 1)), "f32")
         return op.multiply(op.convert(signed, "f32"), scale)

@@ -106,6 +106,30 @@ def test_a_product_with_planned_inputs_is_exact(name, which, low):
     np.testing.assert_allclose(found, plain.numpy(), atol=2e-6 * float(plain.abs().max()))
 
 
+@pytest.mark.parametrize("activations", ["int8", "planned", "float32"])
+@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("which", ["2bit/rows:each/rtn", "4bit/rows:4/rtn/zero-point", "3bit/rows:1/rtn/symmetric",
+                                   "8bit/rows:each/rtn"])  # fmt: skip
+@pytest.mark.parametrize("columns", [63, 66, 37])
+def test_a_product_of_rows_that_end_within_a_byte(name, which, activations, columns):
+    """Feed-forward layers may have any width; OpenVINO's float kernels misread such rows when they are packed."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, columns, generator=generator) + 0.3
+    x = torch.randn(20, columns, generator=generator)
+    [quantized] = rtn.quantize(weight, [choice(which).layout(48, columns, heads=4)])
+    matrix, truth = affine("m", quantized), x
+    if activations == "planned":
+        planned = PlannedActivation(
+            modules=("m",), bits=8, scheme="tensor", range="mse", low=-3, high=2.5, predicted_loss=0, std_error=0
+        )
+        matrix, truth = with_planned_input("m", matrix, planned), round_activations(x, 8, -3, 2.5)
+    found = plugins.load("engines", name).product(matrix, 1, activations).run({"x": x.numpy()})["y"]
+    wanted = (truth @ quantized.dequantize().T).numpy()
+    step = 2 * x.abs().max() / 255 / 12**0.5 * quantized.dequantize().norm(dim=1).max()
+    bound = 6 * float(step) if activations == "int8" else 1e-5 * np.abs(wanted).max()
+    assert np.abs(found - wanted).max() < bound
+
+
 @pytest.mark.parametrize(
     ("which", "change", "message"),
     [("2bit/columns:32/rtn", {}, r"columns:32 has several ranges per output.*`groupings`"),
