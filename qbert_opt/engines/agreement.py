@@ -26,6 +26,8 @@ UNITS = {
     "regression": "squared difference relative to the answers' variance",
     "embeddings": "squared distance relative to the embedding's squared length",
 }
+OUTPUTS = {"spans": ("start_logits", "end_logits"), "embeddings": ("last_hidden_state",)}
+LOGITS = ("logits",)
 NATS = "nats of KL(torch || engine) per answer"
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -131,12 +133,13 @@ def answer_rows(kind: str, outputs: Arrays, positions: NDArray[Any] | None) -> N
     if kind == ARRAYS:
         return np.concatenate([outputs[name].reshape(1, -1) for name in sorted(outputs)], 1)
     if kind == "spans":
-        raw = np.stack([outputs["start_logits"], outputs["end_logits"]], 1)
+        raw = np.stack([outputs[name] for name in OUTPUTS["spans"]], 1)
         allowed = np.broadcast_to(np.asarray(positions, bool)[:, None], raw.shape)
         return np.where(allowed, raw, np.float32(IMPOSSIBLE)).reshape(-1, raw.shape[-1])
     if kind == "embeddings":
-        states = outputs["last_hidden_state"]
-        return np.einsum("bt,btc->bc", np.asarray(positions, np.float32), states)
+        weights = np.asarray(positions, np.float32)[:, :, None]
+        # an engine may leave anything at padding, NaN included
+        return np.where(weights > 0, outputs["last_hidden_state"] * weights, np.float32(0)).sum(1)
     logits = outputs["logits"]
     if positions is None:
         return logits

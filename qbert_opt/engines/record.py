@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from ..errors import InputFileError
 from ..runtime.files import read_document
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
-from .agreement import ARRAYS, UNITS, Agreement, AgreementLimits, Check, answer_rows
+from .agreement import ARRAYS, LOGITS, OUTPUTS, UNITS, Agreement, AgreementLimits, Check, answer_rows
 from .session import Activations
 
 SCHEMA = "qbert-opt/engine@3"
@@ -154,7 +154,8 @@ def read_checks(folder: str | Path, record: EngineRecord) -> list[Check]:
         batches.setdefault(index, {})[name] = array
     outputs = tuple(f"output.{name}" for name in record.outputs) if record.kind == ARRAYS else ("answers",)
     wanted = {*(f"input.{name}" for name in record.inputs), *outputs}
-    if not batches or any(set(parts) - {"positions"} != wanted for parts in batches.values()):
+    known = record.kind == ARRAYS or set(OUTPUTS.get(record.kind, LOGITS)) <= set(record.outputs)
+    if not known or not batches or any(set(parts) - {"positions"} != wanted for parts in batches.values()):
         raise InputFileError(f"{path}: does not match the inputs and outputs in {RECORD}. {REMEDY}")
     classes = "output.logits" if record.kind == ARRAYS else "answers"
     widths = {parts[classes].shape[-1] for parts in batches.values() if classes in parts and record.kind != "spans"}
