@@ -20,6 +20,7 @@ ALIASES = {
     "resources": "--resource",
     "scratchpad_bytes": "--max-scratchpad",
     "text_columns": "--text-column",
+    "texts": "--data",
     "ties": "--tie",
     "total_bytes": "--total-budget",
 }

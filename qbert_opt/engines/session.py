@@ -21,7 +21,6 @@ __all__ = [
     "Arrays",
     "Engine",
     "Session",
-    "difference",
     "engine",
     "exporting_format",
     "rules_of",
@@ -104,10 +103,3 @@ def exporting_format(name: str) -> Format:
     if format_name is None:
         raise UsageError(f"`engine` {name}: needs no export; it runs the quantized folder itself.")
     return file_format(format_name)
-
-
-def difference(reference: NDArray[np.floating], output: NDArray[np.floating]) -> float:
-    """Return max |output - reference| / max |reference|; infinite if shapes differ or a value is not finite."""
-    if output.shape != reference.shape or not np.isfinite(output).all():
-        return float("inf")
-    return float(np.abs(output - reference).max() / max(float(np.abs(reference).max()), 1e-30))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.record import EngineRecord, check_session, is_exported, read_checks, read_record
+from ..engines.agreement import check_session
+from ..engines.record import EngineRecord, is_exported, read_checks, read_record
 from ..engines.session import Session, engine
 from ..errors import InputFileError, UsageError
 
@@ -117,14 +118,14 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
     Raises:
         InputFileError: an answer is off.
     """
-    batches = read_checks(folder, record)
+    checks = read_checks(folder, record)
     session: Session = engine(record.engine).open_model(folder, threads, record.activations)
-    worst = check_session(session, batches)
-    if not worst <= record.tolerance:
+    found = check_session(session, record.kind, checks)
+    if not record.limits.hold(found):
         raise InputFileError(
-            f"{folder}: {record.engine} answers wrongly on this machine: max |difference| / max |reference| is "
-            f"{worst:.2g}, allowed {record.tolerance:g}; as exported by {record.engine_label} it was "
-            f"{record.difference:.2g}. Use another engine here."
+            f"{folder}: {record.engine} answers wrongly on this machine: "
+            f"{'outputs are missing or not finite' if found is None else found}; as exported by "
+            f"{record.engine_label}: {record.agreement}. Use another engine here."
         )
     return session
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint.check_texts import CheckTexts, check_texts_of
 from ..checkpoint.packed_modules import quantized_parts
 from ..checkpoint.record import ReadBack, check_belongs
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
-from ..evaluation.evaluate import evaluate, outputs
+from ..evaluation.evaluate import evaluate, evaluation_batches, outputs
 from ..models.loading import LoadedModel
 from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
@@ -25,7 +26,7 @@ from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
 
-READ_BACK_TEXTS = 32
+READ_BACK_TEXTS = 64
 
 
 def quantize_model(
@@ -68,9 +69,20 @@ def quantize_model(
         fit, scored = plan_texts(loaded, allocation, data)
         in_sequence = sequential_matrices(loaded, allocation, fit, progress)
         again = rescored(loaded, allocation, dict(in_sequence), scored, progress)
-        return write_checkpoint(loaded, again, in_sequence, output, answer=answer, progress=progress)
+        return write_checkpoint(
+            loaded, again, in_sequence, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
+        )
     matrices = quantized_matrices(plan_quantizer(loaded, allocation, data), allocation)
-    return write_checkpoint(loaded, allocation, matrices, output, answer=answer, progress=progress)
+    return write_checkpoint(
+        loaded, allocation, matrices, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
+    )
+
+
+def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | None:
+    """Return texts as a quantized folder keeps them for the check of its exports; None for a plain module's samples."""
+    if texts is None or loaded.given_head is not None:
+        return None
+    return check_texts_of(evaluation_batches(loaded, texts), texts.name)
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
