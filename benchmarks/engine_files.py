@@ -64,7 +64,7 @@ def random_bert(folder, layers, hidden=64):
             intermediate_size=2 * hidden,
             max_position_embeddings=64,
             num_labels=3,
-        )  # fmt: skip
+        )
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,10 +99,10 @@ def weight_bytes(plan, inputs, engine):
     """Bytes of the tensors in the file."""
     law, profile = rules_of(engine).file, plan.profile
     matrices = sum(
-        sum(law.matrix_bytes(m.choice, m.rows, m.columns, heads=profile.heads, static_input=m.module in inputs))
+        law.matrix(m.choice, m.rows, m.columns, heads=profile.heads, static_input=m.module in inputs).bytes
         for m in plan.matrices
     )
-    tables = sum(sum(law.table_bytes(t.choice, t.rows, t.columns)) for t in plan.tables)
+    tables = sum(law.table(t.choice, t.rows, t.columns).bytes for t in plan.tables)
     return matrices + tables + 2 * profile.other_elements
 
 

@@ -39,6 +39,28 @@ def product_kind(choice: Choice, *, static_input: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePart:
+    """A matrix or table in an engine's file.
+
+    Attributes:
+        bits: width of a stored code.
+        group_size: inputs that share a stored scale; 0 where each row has one.
+        code_bytes: of the codes.
+        range_bytes: of scales, offsets and zero points.
+    """
+
+    bits: int
+    group_size: int
+    code_bytes: int
+    range_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Codes and ranges together."""
+        return self.code_bytes + self.range_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FileLaw:
     """How an engine's file stores a choice.
 
@@ -63,10 +85,8 @@ class FileLaw:
         """Return the width that a code has in the file."""
         return next(width for width in self.containers if width >= bits)
 
-    def matrix_bytes(
-        self, choice: Choice, rows: int, columns: int, *, heads: int, static_input: bool = False
-    ) -> tuple[int, int]:
-        """Return the bytes of a matrix in the file.
+    def matrix(self, choice: Choice, rows: int, columns: int, *, heads: int, static_input: bool = False) -> FilePart:
+        """Return what a matrix is in the file.
 
         Args:
             choice: how it is stored.
@@ -75,14 +95,12 @@ class FileLaw:
             heads: attention heads of the model, for `rows:heads`.
             static_input: its inputs have a static range.
 
-        Returns:
-            Bytes of codes, and bytes of scales, offsets and zero points.
-
         Raises:
             UsageError: the groups do not divide the matrix.
         """
         layout = choice.layout(rows, columns, heads=heads)
-        size = layout.group_size if layout.axis == "columns" else columns
+        by_rows = layout.axis == "rows"
+        size = columns if by_rows else layout.group_size
         groups = columns // size
         zeros = choice.form == "zero-point" and layout.num_groups > 1
         width, blocks = self.stored_bits(choice.bits), groups
@@ -104,10 +122,10 @@ class FileLaw:
             ranges += rows * _packed(blocks, width)
         elif zeros:
             ranges += _packed(rows * groups, width)
-        return _packed(rows * columns, width), ranges
+        return FilePart(width, 0 if by_rows else columns // blocks, _packed(rows * columns, width), ranges)
 
-    def table_bytes(self, choice: Choice, rows: int, columns: int) -> tuple[int, int]:
-        """Return the bytes of an embedding table in the file: of codes, and of scales and offsets.
+    def table(self, choice: Choice, rows: int, columns: int) -> FilePart:
+        """Return what an embedding table is in the file.
 
         Args:
             choice: how it is stored.
@@ -118,9 +136,11 @@ class FileLaw:
             UsageError: the groups do not divide a row.
         """
         layout = choice.layout(rows, columns, heads=1)
-        groups = layout.num_groups if layout.axis == "columns" else rows
+        grouped = layout.axis == "columns"
         offset = OFFSET_BYTES if choice.form == "offset" else WIDE_OFFSET_BYTES
-        return _packed(rows * columns, self.stored_bits(choice.bits)), groups * (SCALE_BYTES + offset)
+        width = self.stored_bits(choice.bits)
+        ranges = (layout.num_groups if grouped else rows) * (SCALE_BYTES + offset)
+        return FilePart(width, layout.group_size if grouped else 0, _packed(rows * columns, width), ranges)
 
     def node_bytes(self, choice: Choice, *, static_input: bool = False) -> int:
         """Return the bytes of a product's nodes beyond those that `GraphLaw.layer` counts."""
