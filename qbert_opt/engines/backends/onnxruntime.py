@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
+from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
+_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
 _HELD_OUT = "benchmarks/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
-    forms=("offset", "symmetric", "zero-point"),
+    forms=_FORMS,
     group_multiple=16,
     columns_multiple=16,
-    tables=TableRules(forms=("offset", "symmetric", "zero-point"), whole_bytes=True),
+    tables=TableRules(forms=_FORMS, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
     static_bits=(8,),
     static_needs_rows=True,

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.openvino_ir import GRAPH
+from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
+_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
 _HELD_OUT = "benchmarks/held_out_plans_openvino.json (4 layers x 768, 176 tokens, whole model)"
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
-    forms=("offset", "symmetric", "zero-point"),
-    tables=TableRules(forms=("offset", "symmetric", "zero-point"), whole_bytes=True),
+    forms=_FORMS,
+    tables=TableRules(forms=_FORMS, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
     integer_groups=(32, 64, 96, 128, 256, 384),
     static_bits=(8,),

@@ -7,7 +7,7 @@ from ..rules import EngineRules, Speed, TableRules
 
 RULES = EngineRules(
     bits=(2, 4, 8),
-    forms=("symmetric",),
+    forms=("symmetric", "signed"),
     column_bits=(2, 4),
     group_sizes=(32, 64),
     fewest_rows={4: 33},

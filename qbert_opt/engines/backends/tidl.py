@@ -7,7 +7,7 @@ from ..rules import EngineRules, Speed, TableRules
 
 RULES = EngineRules(
     bits=(8,),
-    forms=("symmetric",),
+    forms=("symmetric", "signed"),
     column_groups=False,
     tables=TableRules(bits=(8,), column_groups=False),
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
