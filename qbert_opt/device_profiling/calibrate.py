@@ -151,6 +151,7 @@ def _measurements(
         elements_per_s=elements,
         launch_s=correction.launch_s,
         noise=noise,
+        engine=bench.engine,
         how=f"qbert-opt calibrate, {bench.label}, {datetime.date.today().isoformat()}",
     )
 

@@ -16,7 +16,7 @@ from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
 FORMAT = None  # it runs the quantized folder itself
-RULES = EngineRules()
+RULES = EngineRules(sources=("everything, in float32: weights are dequantized when a folder is opened",))
 
 
 def usable() -> bool:

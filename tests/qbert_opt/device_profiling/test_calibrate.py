@@ -17,6 +17,7 @@ DRAM = 20e9
 class MadeUp:
     """A machine of 100 GMAC/s that loses speed with few rows; its clock is advanced by its calls."""
 
+    engine = None
     label = "a made-up engine"
     activation_bits = 32
     grid = FINE
