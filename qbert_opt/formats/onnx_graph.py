@@ -75,7 +75,8 @@ class Builder:
         per_byte, groups = 8 // width, table.scale.shape[1]
         if columns % per_byte:
             raise UsageError(f"{module}: {columns} codes of {table.bits} bits per row do not fill whole bytes.")
-        packed = self.constant(pack(table.codes, width).reshape(len(table.codes), -1), f"{module}.codes")
+        name = f"{module}.rows"  # a table that a product reads too is laid out in blocks for that
+        packed = self.constant(pack(table.codes, width).reshape(len(table.codes), -1), f"{name}.codes")
         codes = self.node("Gather", [packed, ids], axis=0)
         if per_byte == 1:
             values = self.node("Cast", [codes], to=TensorProto.FLOAT)
@@ -89,7 +90,7 @@ class Builder:
             offset = -(table.scale.astype(np.float32) * np.float32(table.zero))
         ranges = []
         for part, array in (("scale", table.scale), ("offset", offset)):
-            gathered = self.node("Gather", [self.constant(array, f"{module}.{part}"), ids], axis=0)
+            gathered = self.node("Gather", [self.constant(array, f"{name}.{part}"), ids], axis=0)
             wide = self.node("Cast", [gathered], to=TensorProto.FLOAT)
             ranges.append(self.node("Reshape", [wide, self.constant(np.array([-1, groups, 1]))]))
         shaped = self.node("Reshape", [values, self.constant(np.array([-1, groups, table.group_size]))])
