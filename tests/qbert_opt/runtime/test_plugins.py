@@ -11,7 +11,7 @@ import torch
 from qbert_opt.configs.tool import ConfigTool
 from qbert_opt.data.reader import Reader
 from qbert_opt.device_profiling.bench import BenchModule
-from qbert_opt.engines.session import Engine
+from qbert_opt.engines.session import RuledEngine
 from qbert_opt.errors import UsageError
 from qbert_opt.formats.format import Format
 from qbert_opt.quantization.quantizer import Quantizer, quantizer
@@ -102,7 +102,7 @@ def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
     [
         ("quantizers", Quantizer),
         ("metrics", Metric),
-        ("engines", Engine),
+        ("engines", RuledEngine),
         ("formats", Format),
         ("benches", BenchModule),
         ("configs", ConfigTool),
