@@ -37,15 +37,15 @@ def command(
     from ...reports.printing import print_lines
     from ...spec.activations import wanted_activations
     from ...workflows.solve import check_limits, solve_plans, solve_recipe
-    from .. import solving
+    from .. import solve_requests, solving
     from ..quantities import seconds
 
     device, workload = hardware.target(), hardware.workload()
-    constraints = solving.read_constraints(constraint)
-    solving.check_together(constraints, search.recipe, scoring, shortlist)
+    constraints = solve_requests.read_constraints(constraint)
+    solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure)
-    table = solving.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
-    limits = solving.read_limits(limit, table, hardware.rate)
+    table = solve_requests.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
+    limits = solve_requests.read_limits(limit, table, hardware.rate)
     check_limits(limits, device, constraints)
     inputs = wanted_activations(constraint.activation_bits, constraint.activation_ranges, table, device)
     model, data = str(scoring.model), str(scoring.data)
@@ -55,7 +55,7 @@ def command(
         solved = solve_plans(
             table, limits, device=device, workload=workload, constraints=constraints, activations=inputs,
             options=SolverOptions(search.solver, seconds(search.time_limit, "--time-limit")),
-            shortlist=solving.read_shortlist(shortlist),
+            shortlist=solve_requests.read_shortlist(shortlist),
             refine=solving.local_search(model, data, shortlist.refine, quiet=quiet or out.as_json),
         )  # fmt: skip
     written = [] if out.output is None else solving.write_plans(solved, out.output)
