@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,14 @@ SAME_ROUNDING_LIMITS = AgreementLimits(loss=0.01, flipped=0.02, difference=0.2)
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How an export answered: the agreement, in float32 and as exported, and why it is refused, if it is."""
+    """How an export answered.
+
+    Attributes:
+        agreement: as exported; None if an output is missing or not finite.
+        graph_difference: largest difference in float32; infinite for a wrong graph, which no other rounding mends.
+        limits: what is accepted.
+        refusal: why it is refused; None if it is not.
+    """
 
     agreement: Agreement | None
     graph_difference: float
@@ -117,7 +125,7 @@ def export_model(
             _write(name, traced, folder, allocation, target, way, planned)
             progress(2, 4, f"comparing with torch, activations {way}")
             outcome = _compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
-            if outcome.refusal is None:
+            if outcome.refusal is None or math.isinf(outcome.graph_difference):
                 break
             refused[way] = outcome.refusal
         if outcome.refusal is not None or outcome.agreement is None:
@@ -217,7 +225,7 @@ def _compared(
     if graph is None or longest is None or max(graph.difference, longest.difference) > EXACT_DIFFERENCE:
         found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
         return _Outcome(
-            None, 0.0, limits,
+            None, math.inf, limits,
             f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
@@ -246,7 +254,7 @@ def _planned_refusal(
     """Say why the plan's static ranges change too much of what the quantized model answers; None if they do not."""
     rounding = compare(kind, [(a.answers, b.answers) for a, b in zip(checks, references, strict=True)])
     predicted = sum(item.predicted_loss for item in allocation.activations)
-    limits = replace_loss(ROUNDING_LIMITS, 2 * predicted) if tolerance is None else AgreementLimits(loss=tolerance)
+    limits = _with_loss(ROUNDING_LIMITS, 2 * predicted) if tolerance is None else AgreementLimits(loss=tolerance)
     if limits.hold(rounding):
         return None
     return (
@@ -256,7 +264,7 @@ def _planned_refusal(
     )
 
 
-def replace_loss(limits: AgreementLimits, loss: float) -> AgreementLimits:
+def _with_loss(limits: AgreementLimits, loss: float) -> AgreementLimits:
     """Return limits whose loss is at least a number."""
     return limits.model_copy(update={"loss": max(limits.loss or 0.0, loss)})
 
