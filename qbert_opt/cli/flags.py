@@ -13,6 +13,7 @@ ALIASES = {
     "excluded": "--exclude",
     "inferences_per_s": "--rate",
     "latency_s": "--max-latency",
+    "limit_s": "--seconds",
     "memory_bytes": "--max-memory",
     "memory_limit_bytes": "--memory-limit",
     "num_scored": "--scoring-samples",

@@ -16,6 +16,8 @@ from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
 from ..evaluation.evaluate import evaluate, evaluation_batches, outputs
 from ..models.loading import LoadedModel
+from ..models.outputs import rows_per_sample
+from ..models.probe import known_words
 from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
 from ..quantization.quantizer import quantizer
@@ -88,6 +90,8 @@ def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
     """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones without data.
 
+    A model whose vocabulary has no word of the bundled texts reads words of its own.
+
     None for a plain module without data, which reads no texts.
     """
     if data is not None and data.sha256 == allocation.provenance.data_sha256:
@@ -98,6 +102,8 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     texts = _first(read_texts("snips/dev") if data is None else data)
     if loaded.head.spec.reads_pairs and data is None:
         return LabeledTexts(texts.name, tuple((text[0], text[0]) for text in texts.texts), None)
+    if data is None and not rows_per_sample(loaded.head.kind, evaluation_batches(loaded, texts)):
+        return LabeledTexts("words of its vocabulary", ((" ".join(known_words(loaded.tokenizer)),),), None)
     return texts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import save
 from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
@@ -21,6 +22,7 @@ from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.models.batches import tokenize
+from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_quant import round_activations
@@ -40,7 +42,7 @@ EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
     "4bit/rows:4/rtn/zero-point", "8bit/rows:1/rtn", "4bit/columns:16/rtn/symmetric", "5bit/rows:heads/rtn",
-    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric",
+    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric", "2bit/columns:32/rtn/signed",
 )  # fmt: skip
 
 
@@ -87,7 +89,8 @@ ROWS = tuple(which for which in MIXED if "rows" in which)
 @pytest.mark.parametrize("low", [-3.0, -0.7, 0.0])
 @pytest.mark.parametrize("name", EXPORTERS)
 @pytest.mark.parametrize("which", [*ROWS, "8bit/rows:1/rtn/zero-point", "8bit/rows:each/rtn/symmetric",
-                                   "6bit/rows:each/rtn", "3bit/rows:4/rtn/zero-point"])  # fmt: skip
+                                   "2bit/rows:each/rtn/signed", "6bit/rows:each/rtn",
+                                   "3bit/rows:4/rtn/zero-point"])  # fmt: skip
 def test_a_product_with_planned_inputs_is_exact(name, which, low):
     """With a range from the plan, nothing is rounded but what the plan rounds: integers are summed as integers."""
     generator = torch.Generator().manual_seed(0)
@@ -387,6 +390,22 @@ def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_pat
     assert found.code == 2 and "needs no export" in found.complaint
     found = cli("export", quantized, "--engine", "tensorrt", "-o", tmp_path / "t")
     assert found.code == 2 and "unknown 'tensorrt'" in found.complaint
+
+
+@pytest.mark.parametrize("kind", ["tags", "spans", "vocabulary", "embeddings"])
+@pytest.mark.parametrize("name", ENGINES)
+def test_run_answers_with_labels_of_texts_only(cli, tmp_path, name, kind):
+    """A tagger has labels too, one per word: it is refused by its kind, before and after an export."""
+    loaded = load_model(save(tmp_path / "model", "bert", kind))
+    profile = profile_model(loaded)
+    plan = given_allocation(profile, {matrix.module: choice("8bit/rows:each/rtn") for matrix in profile.matrices})
+    folder = quantize_model(loaded, plan, None, tmp_path / "quantized").folder
+    if name != "torch":
+        export_model(folder, name, tmp_path / "exported", activations="float32")
+        folder = tmp_path / "exported"
+    found = cli("run", folder, "--text", "w1 w2")
+    assert found.code == 2 and "no classifier of texts" in found.complaint
+    assert Predictor(folder).encode([("w1 w2",)])["input_ids"].tolist() == [[2, 6, 7, 3]]
 
 
 def test_an_engine_that_is_not_installed_says_how(cli, quantized, tmp_path, monkeypatch):
