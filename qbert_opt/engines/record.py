@@ -103,7 +103,9 @@ def read_record(folder: str | Path) -> EngineRecord:
         InputFileError: the record is malformed or of an unknown schema, or a file is missing, changed or not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=dict.fromkeys((OLD_SCHEMA, SECOND_SCHEMA), _upgraded))
+    record = read_document(
+        root / RECORD, EngineRecord, SCHEMA, older=dict.fromkeys((OLD_SCHEMA, SECOND_SCHEMA), _upgraded)
+    )
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
             f"{folder}: has the older schema {OLD_SCHEMA}; changes to its config and tokenizer would not be noticed. "
@@ -128,7 +130,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
     """Return checks as one dictionary of arrays, named for a safetensors file."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for index, check in enumerate(checks):
         arrays |= {f"{index}.input.{name}": array for name, array in check.inputs.items()}
         arrays[f"{index}.answers"] = check.answers

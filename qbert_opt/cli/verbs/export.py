@@ -15,7 +15,8 @@ def command(
     engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Texts for the comparison; by default scored ones, which the folder holds.")
+        str | None,
+        typer.Option("--data", help="Texts for the comparison; by default scored ones, which the folder holds."),
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,

@@ -82,7 +82,9 @@ def _converted(traced: TracedModel) -> Any:
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced.module, example_input=traced.with_tables)
         model = frontend.convert(frontend.load(decoder))
-    for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.tables, *traced.outputs], strict=True):
+    for port, name in zip(
+        [*model.inputs, *model.outputs], [*traced.inputs, *traced.tables, *traced.outputs], strict=True
+    ):
         port.get_tensor().set_names({name})
     apply_moc_transformations(model, cf=False)  # as convert_model does: the same graph with 40 % fewer nodes
     return model

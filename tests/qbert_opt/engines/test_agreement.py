@@ -47,7 +47,7 @@ def test_one_quiet_batch_does_not_scale_the_difference():
     """The same difference beside confident batches is small: all batches share one scale."""
     quiet = np.array([[0.1, -0.1]], F)
     loud = np.array([[5.0, -5.0]], F)
-    agreement = compare("classes", [(quiet, quiet + [[0.03, -0.03]]), (loud, loud)])
+    agreement = compare("classes", [(quiet, quiet + np.array([[0.03, -0.03]], F)), (loud, loud)])
     assert agreement.difference == pytest.approx(0.03 / 5, rel=1e-4)
 
 
@@ -81,7 +81,8 @@ def test_only_labelled_positions_count():
 
 
 @pytest.mark.parametrize(
-    "outputs", [{}, {"logits": np.zeros((0, 2), F)}, {"logits": np.full((1, 2), np.nan, F)}, {"logits": np.zeros((1, 3))}]
+    "outputs",
+    [{}, {"logits": np.zeros((0, 2), F)}, {"logits": np.full((1, 2), np.nan, F)}, {"logits": np.zeros((1, 3))}],
 )
 def test_broken_outputs_never_hold(outputs):
     """OpenVINO returns empty arrays without an error where a kernel is missing."""

@@ -238,7 +238,9 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"):
+    with pytest.raises(
+        InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"
+    ):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9, activations="int8")
     assert not list(tmp_path.iterdir())
 

@@ -124,7 +124,9 @@ BROKEN = {
     "zero point lost": lambda m: replace(m, zero=8),
     "scales in another order": lambda m: replace(m, scale=m.scale[::-1].copy()),
     "codes along the wrong axis": lambda m: replace(m, codes=np.ascontiguousarray(m.codes.T.reshape(m.codes.shape))),
-    "one scale doubled": lambda m: replace(m, scale=np.where(np.arange(m.rows)[:, None] == 0, 2, 1).astype("e") * m.scale),
+    "one scale doubled": lambda m: replace(
+        m, scale=np.where(np.arange(m.rows)[:, None] == 0, 2, 1).astype("e") * m.scale
+    ),
 }
 
 
@@ -147,7 +149,7 @@ def test_one_broken_matrix_is_refused(folder, tmp_path, monkeypatch, name, fault
         return BROKEN[fault](found)
 
     monkeypatch.setattr(writer, "affine", spoiled)
-    with pytest.raises(InputFileError, match="even with float32 activations: .* This is a bug in the export"):
+    with pytest.raises(InputFileError, match=r"even with float32 activations: .* This is a bug in the export"):
         export_model(folder, name, tmp_path / "out", tolerance=10)
     assert broken and not (tmp_path / "out").exists()
 
@@ -172,7 +174,7 @@ def test_broken_input_ranges_are_refused(folder, tmp_path, monkeypatch, name, fa
         return replace(found, input=RANGES[fault](found.input))
 
     monkeypatch.setattr(writer, "with_planned_input", spoiled)
-    with pytest.raises(InputFileError, match="with the same rounding: .* This is a bug in the export or the engine"):
+    with pytest.raises(InputFileError, match=r"with the same rounding: .* This is a bug in the export or the engine"):
         export_model(folder, name, tmp_path / "out", activations="planned")
 
 
@@ -181,7 +183,7 @@ def test_ranges_that_change_answers_are_said_and_the_engines_own_are_taken(tiny,
     """Static ranges ten thousand times too wide round everything away: by default the next way that agrees is taken."""
     plan = _plan(tiny, "8bit/rows:each/rtn/symmetric", _ranges(tiny, sentences, stretch=1e4))
     quantize_model(tiny, plan, sentences, tmp_path / "q")
-    told = r"static 8-bit activations change too much \(.* decided answers changed.*`activations` int8 .*float32 not at all"
+    told = r"static 8-bit activations change too much \(.* decided answers changed.*`activations` int8 .*float32 not at"
     with pytest.raises(InputFileError, match=told):
         export_model(tmp_path / "q", name, tmp_path / "out", activations="planned")
     with pytest.warns(QbertOptWarning, match=f"exported with activations int8 instead of planned: {told}"):
