@@ -142,7 +142,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
     """Return checks as one dictionary of arrays, named for a safetensors file."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for index, check in enumerate(checks):
         arrays |= {f"{index}.input.{name}": array for name, array in check.inputs.items()}
         arrays[f"{index}.answers"] = check.answers
