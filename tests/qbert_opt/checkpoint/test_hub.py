@@ -88,9 +88,9 @@ opened()
 @pytest.mark.slow
 @pytest.mark.parametrize("order", IN_THIS_ORDER)
 def test_from_pretrained_opens_the_folder_once_registered(written, order):
-    """In a fresh process: refused until `register`, or whatever of ours opens a folder; importing us changes nothing."""
+    """In a fresh process: refused until `register` or a function of ours opens a folder; the import changes nothing."""
     code = OPENING + IN_THIS_ORDER[order]
-    command = [sys.executable, "-c", code, str(written.folder)]
+    command = [sys.executable, "-c", code, written.folder]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert ("MISMATCH" in done.stderr) == ("refused()" in IN_THIS_ORDER[order])
