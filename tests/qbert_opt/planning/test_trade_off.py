@@ -32,6 +32,7 @@ def test_a_larger_budget_is_never_worse(frontier):
     assert all(p.gap <= 1e-6 for p in frontier.points)
 
 
+@pytest.mark.slow
 def test_a_point_is_the_plan_that_solve_finds(frontier, reference_sums):
     """At a point's own budget, `solve` finds the same sum of scores."""
     for point in frontier.points[5::60]:
