@@ -1,6 +1,6 @@
 """A small real classifier of the bundled SNIPS intents, trained here in seconds: the notebooks need no download.
 
-    python notebooks/small_model.py models/small
+python notebooks/small_model.py models/small
 """
 
 import sys
@@ -35,12 +35,20 @@ def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epoch
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=64,
     )
     config = BertConfig(
-        vocab_size=words.get_vocab_size(), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
-        intermediate_size=4 * hidden, max_position_embeddings=64,
+        vocab_size=words.get_vocab_size(),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=64,
     )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as encoder:

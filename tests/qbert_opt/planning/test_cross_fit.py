@@ -37,6 +37,7 @@ def noisy(table, generator, *, shape=1.0):
     return ScoreTable.model_validate(document)
 
 
+@pytest.mark.slow
 def test_judges_plans_without_the_bias_of_their_choice(rtn_scores):
     """Over many texts the sum of scores is far below the true loss of its plan; the cross-fitted loss is not."""
     generator = np.random.default_rng(0)
