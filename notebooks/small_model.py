@@ -1,6 +1,6 @@
 """A small real classifier of the bundled SNIPS intents, trained here in seconds: the notebooks need no download.
 
-python notebooks/small_model.py models/small
+    python notebooks/small_model.py models/small
 """
 
 import sys
@@ -20,7 +20,7 @@ from qbert_opt.training.fine_tuning import fine_tune
 
 
 def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epochs: int = 1) -> Path:
-    """Train a BERT of a few layers from scratch on every second text of snips/train, write it to a folder, return that."""
+    """Train a small BERT from scratch on half of snips/train, write it to a folder, and return that folder."""
     logging.disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     texts = qb.read_texts("snips/train")
@@ -35,20 +35,12 @@ def train_small_model(folder: Path, *, layers: int = 2, hidden: int = 128, epoch
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
         model_max_length=64,
     )
     config = BertConfig(
-        vocab_size=words.get_vocab_size(),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=64,
+        vocab_size=words.get_vocab_size(), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
+        intermediate_size=4 * hidden, max_position_embeddings=64,
     )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as encoder:
