@@ -1,6 +1,8 @@
 """Solvers by name: the files in `methods/`, and entry points of other packages."""
 
 import pkgutil
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -81,12 +83,18 @@ def _known() -> dict[str, EntryPoint]:
         for module in pkgutil.iter_modules([str(_FOLDER)])
     ]
     known: dict[str, EntryPoint] = {}
-    for point in [*ours, *entry_points(group=ENTRY_POINTS)]:
+    for point in [*ours, *_installed(tuple(sys.path))]:
         if point.name in known and known[point.name].value != point.value:
             both = f"{_origin(known[point.name])} and {_origin(point)}"
             raise SolverError(f"solver {point.name!r}: is the name of {both}. Uninstall one of the two packages.")
         known[point.name] = point
     return known
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the solvers of other packages on this `sys.path`; every package is read, so once rather than per solve."""
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _origin(point: EntryPoint) -> str:

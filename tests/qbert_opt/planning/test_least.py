@@ -14,7 +14,7 @@ def fastest():
     """Least latency on the bundled device with much loss allowed."""
     from hwmodels import load_device
 
-    few = {"bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
+    few = {"bits": (2, 4, 8), "groupings": ("columns:128",)}  # one grouping: seconds, where two take a minute
     return [
         allocate(
             reference_scores(),
@@ -29,7 +29,7 @@ def fastest():
 def test_of_equal_latencies_the_least_loss_is_taken(fastest):
     """A loss that is allowed is not spent on a thousandth of the latency."""
     _, some, much = fastest
-    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.005
+    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.001
     for plan in fastest:
         assert plan.device.latency_bound_s <= plan.lower_bound * (1 + 2.1e-3)
         assert plan.status == ("optimal" if plan.gap <= 1e-6 else "feasible")
