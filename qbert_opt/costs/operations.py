@@ -70,14 +70,26 @@ def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) 
 
 
 def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
-    """Return the product of one searched matrix with all tokens, and with relative positions if it reads them."""
+    """Return the product of one searched matrix with all tokens, and with relative positions if it reads them.
+
+    Args:
+        matrix: shape, and how often one inference uses it.
+        weight: how it is stored.
+        workload: sentences and tokens of one inference.
+    """
     positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
     product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
     return replace(product, input_bits=workload.input_bits.get(matrix.module))
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
-    """Return the gather of a table's rows for all tokens; a table of relative positions is read as a whole."""
+    """Return the gather of a table's rows for all tokens; a table of relative positions is read as a whole.
+
+    Args:
+        table: shape, and rows read per token.
+        weight: how it is stored.
+        workload: sentences and tokens of one inference.
+    """
     rows = round(workload.tokens * table.reads_per_token) or table.rows
     return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
 

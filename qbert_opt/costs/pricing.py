@@ -1,4 +1,4 @@
-"""The cost of every option of every matrix and embedding table on a device: the coefficients of the program.
+"""The cost of every option of every matrix and embedding table on a device: the coefficients of the integer program.
 
 An option is a choice, streamed or resident; embedding tables are always streamed. The simulator uses the same
 `operation_cost`.
@@ -55,7 +55,14 @@ class OptionTables:
 def byte_table(
     items: Sequence[MatrixSpec | TableSpec], options: Sequence[Storage], legal: NDArray[np.bool_], heads: int
 ) -> NDArray[np.float64]:
-    """Return the stored bytes of each legal option, float64 [items, options]; 0 for other options."""
+    """Return the stored bytes of each legal option, float64 [items, options]; 0 for other options.
+
+    Args:
+        items: matrices and embedding tables.
+        options: choice and residency of each option.
+        legal: bool [items, options].
+        heads: attention heads of the model, for `rows:heads`.
+    """
     table = np.zeros(legal.shape)
     for i, item in enumerate(items):
         for j in np.flatnonzero(legal[i]).tolist():

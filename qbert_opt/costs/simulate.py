@@ -56,7 +56,7 @@ def simulate_storage(
 def simulate_allocation(
     allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
 ) -> CostReport:
-    """Simulate a plan; its resident matrices count as resident on the plan's own device only.
+    """Simulate a plan; its resident matrices are resident only on the device that the plan was made for.
 
     Args:
         allocation: the plan.
@@ -112,7 +112,7 @@ def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storag
 
 
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
-    """Return (storage, bits of floating-point weights) of a baseline to compare a plan with.
+    """Return the storage of a baseline plan, and the bits of its floating-point weights.
 
     Args:
         allocation: the plan.

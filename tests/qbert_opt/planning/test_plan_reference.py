@@ -143,7 +143,7 @@ def test_the_whole_model_has_a_budget_too(reference):
     assert plan.encoder_bytes <= 25_000_000
     [limit] = plan.limits
     assert (limit.resource, limit.used, limit.binds) == ("total_bytes", plan.total_bytes, True)
-    with pytest.raises(InfeasibleError, match=r"--total-budget = .*: what is not searched .* already needs"):
+    with pytest.raises(InfeasibleError, match=r"--total-budget = .*: the parts that are not searched .* already need"):
         allocate(reference, Limits(total_bytes=fixed - 1))
 
 
