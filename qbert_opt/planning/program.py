@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers import ChoiceProblem, ProblemError, reverse, solve
+from solvers import ChoiceProblem, ProblemError, reverse
 
 from ..costs.operations import Storage, Workload, model_graph
 from ..costs.pricing import OptionTables, option_tables
@@ -23,6 +23,7 @@ from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
+from .residency import energy_bound, least_energy_residency
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device
@@ -32,7 +33,6 @@ FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # limit
 LOSS: Final = "sum_of_scores"  # row of the program
 BYTES: Final = "encoder_bytes"  # row of the program
 RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # lowered by keeping weights on chip
-RESIDENCY_GAP = 1e-3  # a tighter proof would only settle which of two equal matrices stays on chip
 
 
 class PlanningTask:
@@ -281,38 +281,16 @@ class PlanningTask:
         """
         chosen = [self.tables.options[j] for j in choice]
         if self.device is not None and self.has_scratchpad and self.goal not in RESIDENT_GOALS:
-            chosen = self._resident(chosen, self.device)
+            capacity = {"scratchpad_bytes": self.room_bytes}
+            if "dram_bytes" in self.hard:
+                capacity["dram_bytes"] = self.hard["dram_bytes"].capacity
+            modules = [item.module for item in self.items]
+            chosen = least_energy_residency(self.tables, self.device, modules, chosen, capacity)
         storage = {item.module: s for item, s in zip(self.items, chosen, strict=True)}
         if self.device is None:
             return storage, None
         rate = self.limits.inferences_per_s
         return storage, simulate_storage(self.profile, storage, self.device, self.workload, inferences_per_s=rate)
-
-    def _resident(self, chosen: Sequence[Storage], device: Device) -> list[Storage]:
-        """Choose residency for fixed bits: a knapsack over the scratchpad that minimizes the energy bound.
-
-        Energy contains both traffic (dynamic) and latency (static power × time), so both are weighed in joules.
-        """
-        tables = self.tables
-        plain = np.array([tables.options.index(Storage(s.choice)) for s in chosen])
-        pairs = np.stack([plain, plain + len(self.choices)], axis=1)
-        rows = np.arange(len(chosen))[:, None]
-        capacity = {"scratchpad_bytes": self.room_bytes}
-        if "dram_bytes" in self.hard:
-            capacity["dram_bytes"] = self.hard["dram_bytes"].capacity
-        placed = solve(
-            ChoiceProblem(
-                items=tuple(item.module for item in self.items),
-                options=("streamed", "resident"),
-                value=energy_bound(tables, device)[rows, pairs],
-                usage={name: tables.usage[name][rows, pairs] for name in capacity},
-                capacity=capacity,
-                allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),
-            ),
-            "lagrangian" if len(capacity) == 1 else "auto",  # with two rows its repair step may find no plan
-            relative_gap=RESIDENCY_GAP,
-        )
-        return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice or (), strict=True)]
 
     def ceiling(self, problem: ChoiceProblem, resource: str) -> float:
         """Return the most of a resource that any plan can use, the limits ignored.
@@ -323,16 +301,3 @@ class PlanningTask:
         """
         table = np.where(problem.mask(), problem.usage[resource], -np.inf)
         return math.fsum(table.max(axis=1))
-
-
-def energy_bound(tables: OptionTables, device: Device) -> NDArray[np.float64]:
-    """Return a separable upper bound on each option's energy: dynamic + static power × latency bound.
-
-    Args:
-        tables: costs of the options.
-        device: its static power.
-
-    Returns:
-        Joules, float64 [items, options].
-    """
-    return tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_bound_s"]

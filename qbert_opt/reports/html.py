@@ -15,8 +15,9 @@ from hwmodels import format_bytes, format_joules, format_seconds
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
 from ..planning.plan_grid import grid_of
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.allocation import Allocation
 from ..spec.limits import shown
+from ..spec.planned import PlannedMatrix
 from .plan import TITLES, better_uniform, rounded_inputs
 from .printing import MEASURES
 

@@ -21,7 +21,7 @@ from ..models.outputs import rows_per_sample
 from ..quantization.activation_ranges import calibrated_ranges, rounding_errors, shared_inputs
 from ..quantization.calibration import weight_of
 from ..spec.activations import ActivationChoice
-from ..spec.scores import ActivationScores
+from ..spec.score_parts import ActivationScores
 from .matrix_factors import factor_bytes
 from .task import ScoringTask
 

@@ -12,7 +12,7 @@ from ..curvature.hessian import BASES, ArpackNoConvergence, EigenPair, HessianOp
 from ..curvature.losses import LabelledLoss
 from ..errors import UsageError
 from ..models.batches import TokenBatch, joined, single_samples
-from ..spec.scores import MatrixCurvature
+from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
 
 NUM_SLICES = 10

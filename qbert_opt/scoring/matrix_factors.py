@@ -13,7 +13,7 @@ from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..spec.profiles import MatrixSpec
-from ..spec.scores import MatrixCurvature
+from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
 
 Part = Callable[[], Sequence[SampleFactors]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.scores import CommonScale
+from ..spec.score_parts import CommonScale
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds

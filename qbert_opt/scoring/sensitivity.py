@@ -28,7 +28,8 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import ActivationScores, Provenance, Rows, ScoreTable, short
+from ..spec.score_parts import ActivationScores, Provenance, Rows, short
+from ..spec.scores import ScoreTable
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,

@@ -23,7 +23,7 @@ from ..errors import UsageError
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
 from ..spec.profiles import TableSpec
-from ..spec.scores import TableScores
+from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
 from .task import Estimate, ScoringTask
 

@@ -18,7 +18,7 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
+from ..spec.score_parts import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
 
 NUM_FOLDS = 8
 MIN_FOLD_SAMPLES = 2

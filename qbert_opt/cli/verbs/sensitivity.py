@@ -125,10 +125,10 @@ def command(
 def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
     """Measure, write and print how much a plan depends on the scoring texts."""
     from ...planning.budgets import parse_budget
-    from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
     from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
+    from ...planning.task_solver import solve_task
     from ...reports.printing import print_lines
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits

@@ -70,7 +70,7 @@ def command(
     from ...costs.operations import Workload
     from ...planning.solving import SolverOptions
     from ...reports.printing import print_lines
-    from ...spec.activations import wanted_activations
+    from ...spec.activations import selected_activations
     from ...workflows.solve import Shortlist, check_limits, solve_plans, solve_recipe
     from .. import solving
     from ..quantities import seconds, share
@@ -96,7 +96,7 @@ def command(
         max_scratchpad=max_scratchpad, max_bops=max_bops, rate=rate,
     )  # fmt: skip
     check_limits(limits, target, constraints)
-    inputs = wanted_activations(activation_bits, activation_ranges, table, target)
+    inputs = selected_activations(activation_bits, activation_ranges, table, target)
     if recipe is not None:
         solved = solve_recipe(table, recipe, limits, device=target, workload=workload, activations=inputs)
     else:

@@ -26,7 +26,7 @@ from ...curvature.factors import SampleFactors
 from ...models.batches import TokenBatch
 from ...spec.activations import ActivationChoice
 from ...spec.choices import Choice
-from ...spec.scores import ActivationScores, TableScores
+from ...spec.score_parts import ActivationScores, TableScores
 from ..activation_scores import activation_scores
 from ..matrix_factors import figures, gathered, sampled_estimates
 from ..table_scores import table_scores

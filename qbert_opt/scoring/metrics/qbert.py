@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ...spec.scores import BlockSensitivity
+from ...spec.score_parts import BlockSensitivity
 from ..hessian_operators import (
     NUM_SLICES,
     hessian_operator,

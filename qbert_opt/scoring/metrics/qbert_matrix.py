@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import (
     NUM_SLICES,
     hessian_operator,

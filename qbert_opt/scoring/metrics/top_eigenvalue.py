@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import hessian_operator, priced_by, settled_eigenpair, spread, text_slices
 from ..task import Estimate, ScoringTask
 

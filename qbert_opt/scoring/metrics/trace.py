@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...curvature.hutchinson import trace_draw
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import NUM_SLICES, hessian_operator, priced_by, spread, text_slices
 from ..task import Estimate, ScoringTask
 

@@ -22,11 +22,12 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.quantization.calibration import BATCH_SIZE, MatrixQuantizer
-from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, wanted_activations
+from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, selected_activations
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
-from qbert_opt.spec.scores import ActivationScores, read_scores, write_scores
+from qbert_opt.spec.score_parts import ActivationScores
+from qbert_opt.spec.scores import read_scores, write_scores
 from qbert_opt.workflows.verify import apply_plan
 
 NAMES = ("8bit/token", "8bit/tensor/mse", "16bit/token")
@@ -60,21 +61,21 @@ def test_each_input_takes_its_best_choice(rtn_scores):
 def test_what_is_wanted(rtn_scores, car_soc):
     """What was asked for, else the device's own width; nothing without scores."""
     scores = with_inputs(rtn_scores)
-    assert [c.name for c in wanted_activations(None, None, scores, None)] == list(NAMES)
-    assert {c.bits for c in wanted_activations(None, None, scores, car_soc)} == {8}
-    assert {c.bits for c in wanted_activations("16", None, scores, car_soc)} == {16}
-    assert wanted_activations("none", None, scores, car_soc) == ()
-    assert wanted_activations(None, None, rtn_scores, car_soc) == ()
-    assert wanted_activations(None, None, scores, load_device("rpi5")) != ()
+    assert [c.name for c in selected_activations(None, None, scores, None)] == list(NAMES)
+    assert {c.bits for c in selected_activations(None, None, scores, car_soc)} == {8}
+    assert {c.bits for c in selected_activations("16", None, scores, car_soc)} == {16}
+    assert selected_activations("none", None, scores, car_soc) == ()
+    assert selected_activations(None, None, rtn_scores, car_soc) == ()
+    assert selected_activations(None, None, scores, load_device("rpi5")) != ()
     for bits, ranges, message in (
-        ("4", None, r"--activation-bits 4: '4' is no width of activations. Legal: 8, 16, none"),
+        ("4", None, r"--activation-bits 4: '4' is not a bit width of activations. Legal: 8, 16, none"),
         ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
         ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
     ):
         with pytest.raises(UsageError, match=message):
-            wanted_activations(bits, ranges, scores, car_soc)
+            selected_activations(bits, ranges, scores, car_soc)
     with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
-        wanted_activations("8", None, rtn_scores, None)
+        selected_activations("8", None, rtn_scores, None)
 
 
 def test_their_loss_comes_to_every_prediction(rtn_scores):
@@ -153,11 +154,11 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
     write_allocation(plan, path)
     assert read_allocation(path) == plan
     for change, message in (
-        ({"modules": ["nowhere"]}, "activations: nowhere is no matrix of the profile"),
-        ({"low": None}, "scheme tensor has a range"),
-        ({"low": 5.0, "high": -5.0}, r"low 5, high -5; a range holds zero: low is at most 0, high at least 0"),
-        ({"low": 0.5}, r"low 0\.5, high 2; a range holds zero"),
-        ({"high": -0.5}, r"low -1, high -0\.5; a range holds zero"),
+        ({"modules": ["nowhere"]}, "activations: nowhere is not a matrix of the profile"),
+        ({"low": None}, "scheme tensor needs low and high"),
+        ({"low": 5.0, "high": -5.0}, r"low 5, high -5: low must be at most 0 and high at least 0"),
+        ({"low": 0.5}, r"low 0\.5, high 2: low must be at most 0"),
+        ({"high": -0.5}, r"low -1, high -0\.5: low must be at most 0"),
         ({"low": float("-inf")}, "low"),
         ({"high": float("nan")}, "high"),
         ({"bits": 12}, "bits"),
@@ -174,7 +175,7 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
     swapped = json.loads((tmp_path / "scores.json").read_text())
     swapped["activations"]["ranges"][0] = [r and r[::-1] for r in swapped["activations"]["ranges"][0]]
     (tmp_path / "swapped.json").write_text(json.dumps(swapped))
-    with pytest.raises(InputFileError, match=r"low 2, high -1; a range holds zero"):
+    with pytest.raises(InputFileError, match=r"low 2, high -1: a range must include zero"):
         read_scores(tmp_path / "swapped.json")
     broken["activations"]["ranges"].pop()
     (tmp_path / "scores.json").write_text(json.dumps(broken))

@@ -10,9 +10,10 @@ from scipy.stats import spearmanr
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.planning.constraints import PlanConstraints
-from qbert_opt.planning.planner import allocate, allocation_of, solve_task, top_plans
+from qbert_opt.planning.planner import allocate, allocation_of
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.task_solver import solve_task, top_plans
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.spec.allocation import Allocation, read_allocation
 from qbert_opt.spec.choices import Choice
@@ -232,7 +233,10 @@ def test_excluded_needs_its_form(reference):
             "weight_error": tuple(row[:7] for row in reference.weight_error),
         }
     )
-    with pytest.raises(UsageError, match=r"`excluded` layer\.0\.: is kept at 8 bits, rows:each, which was not scored"):
+    with pytest.raises(
+        UsageError,
+        match=r"`excluded` layer\.0\.: an excluded matrix has 8 bits and grouping rows:each, which was not scored",
+    ):
         allocate(narrow, Limits(encoder_bytes=30_000_000), constraints=PlanConstraints(excluded=("layer.0.",)))
 
 

@@ -18,7 +18,8 @@ from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
-from qbert_opt.spec.scores import CommonScale, ScoreTable
+from qbert_opt.spec.score_parts import CommonScale
+from qbert_opt.spec.scores import ScoreTable
 from solvers import ChoiceProblem, solve
 
 FOLDS = 8
@@ -141,9 +142,9 @@ def test_a_uniform_plan_is_judged_as_it_would_be_by_cross_fitting(rtn_scores):
 
 def test_one_more_mb_is_in_the_unit_of_the_prediction(rtn_scores, monkeypatch):
     """It is the prediction at this budget less the prediction at one more MB, not a difference of sums."""
-    from qbert_opt.planning import planner
+    from qbert_opt.planning import comparisons
 
-    monkeypatch.setattr(planner, "MB", 1000)
+    monkeypatch.setattr(comparisons, "MB", 1000)
     table = noisy(rtn_scores, np.random.default_rng(4))
     budget = table.profile.encoder_elements * 3 // 8
     plan, wider = (allocate(table, Limits(encoder_bytes=size)) for size in (budget, budget + 1000))

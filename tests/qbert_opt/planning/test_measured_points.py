@@ -16,7 +16,7 @@ POINT = {"name": "plan", "loss": 0.1, "low": 0.05, "high": 0.2, "encoder_bytes":
     [
         ({"low": 0.15}, r"points.0: plan: loss 0.1 is outside its interval 0.15 to 0.2"),
         ({"high": 0.09}, r"points.0: plan: loss 0.1 is outside its interval 0.05 to 0.09"),
-        ({"low": None}, r"points.0: plan: has one end of an interval"),
+        ({"low": None}, r"points.0: plan: has only one end of an interval"),
         ({"encoder_bytes": -1}, r"points.0.encoder_bytes: .*greater than 0, found -1"),
         ({"latency_s": 0}, r"points.0.latency_s: .*greater than 0, found 0"),
         ({"loss": "0.1"}, r"points.0.loss: .*valid number, found '0.1'"),

@@ -8,7 +8,8 @@ from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.planning.recipes import recipe_allocation, uniform_allocation
 from qbert_opt.spec.choices import Choice, choice
 from qbert_opt.spec.limits import Limits
-from qbert_opt.spec.scores import BlockSensitivity, ScoreTable
+from qbert_opt.spec.score_parts import BlockSensitivity
+from qbert_opt.spec.scores import ScoreTable
 
 OMEGAS = [3.0, 11.0, 1.0, 7.0, 12.0, 5.0, 2.0, 9.0, 4.0, 10.0, 6.0, 8.0]
 BY_OMEGA = [4, 1, 9, 7, 11, 3, 10, 5, 8, 0, 6, 2]

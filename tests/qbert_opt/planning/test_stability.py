@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from qbert_opt.errors import InputFileError, UsageError
-from qbert_opt.planning.planner import SolverOptions, solve_task
+from qbert_opt.planning.planner import SolverOptions
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.stability import measure_stability, read_stability, write_stability
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.reports.stability import stability_lines
 from qbert_opt.spec.limits import Limits
 
@@ -106,7 +107,7 @@ def test_more_text_that_would_help_is_said(rtn_scores):
 
 def test_scores_without_parts_are_refused(rtn_scores):
     """Data-free scores have no text to resample."""
-    with pytest.raises(UsageError, match=r"`stability`: directional scores of 40 samples hold no parts"):
+    with pytest.raises(UsageError, match=r"`stability`: directional scores of 40 samples have no folds"):
         measure(rtn_scores.model_copy(update={"fold_value": ()}), NO_LIMIT)
 
 

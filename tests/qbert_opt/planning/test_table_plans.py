@@ -161,5 +161,5 @@ def test_a_plan_whose_tables_were_changed_is_refused(scores, tmp_path):
 
 def test_tables_share_no_range_between_rows():
     """Row groups over several rows of a table are refused."""
-    with pytest.raises(UsageError, match=r"rows:128: rows of a table share no range"):
+    with pytest.raises(UsageError, match=r"rows:128: rows of a table cannot share a range"):
         table_grid((4,), ("rows:128",))

@@ -154,7 +154,7 @@ def test_tables_can_be_left_unscored(cli, tiny_folder, data_file, tmp_path):
     assert run.code == 0, run.err
     assert read_scores(scores).tables is None
     assert "rounding of tables and activations not included" in cli("solve", "-s", scores, "-b", "9bit").out
-    assert "--table-bits nine: 'nine' is no bit width" in cli(
+    assert "--table-bits nine: 'nine' is not a bit width" in cli(
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--table-bits", "nine"
     ).complaint  # fmt: skip
 

@@ -131,14 +131,14 @@ def test_groups_that_do_not_divide_are_refused(grouping, rows, columns, message)
 @pytest.mark.parametrize("text", ["1", "9", "two", "2,,3", "", "-2", "2.5"])
 def test_bits_that_are_none(text):
     """Only the legal widths are read."""
-    with pytest.raises(UsageError, match=r"is no bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
+    with pytest.raises(UsageError, match=r"is not a bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
         parse_bits(text)
 
 
 @pytest.mark.parametrize("text", ["rows", "rows:0", "columns:heads", "columns:each", "tiles:4", "rows:-1", "rows:1,"])
 def test_groupings_that_are_none(text):
     """Only rows:N, rows:heads, rows:each and columns:N are read."""
-    with pytest.raises(UsageError, match=r"is no grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
+    with pytest.raises(UsageError, match=r"is not a grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
         parse_groupings(text)
 
 
@@ -159,7 +159,7 @@ def test_forms_that_are_none():
     """Only the four forms are read, in their order, once."""
     assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
     with pytest.raises(
-        UsageError, match=r"`forms` offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
+        UsageError, match=r"`forms` offset,lut: 'lut' is not a form\. Legal: offset, symmetric, zero-point, codebook"
     ):
         parse_forms("offset,lut")
 
