@@ -45,11 +45,19 @@ class Device(Frozen):
     provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
 
     def memory(self, memory_id: str) -> Memory:
-        """Return the memory of that id."""
+        """Return the memory of that id.
+
+        Args:
+            memory_id: id of a memory.
+        """
         return next(memory for memory in self.memories if memory.id == memory_id)
 
     def path(self, unit: Unit) -> tuple[Memory, ...]:
-        """Return the memories that feed a unit, nearest first."""
+        """Return the memories that feed a unit, nearest first.
+
+        Args:
+            unit: one of the device's units.
+        """
         return tuple(self.memory(memory_id) for memory_id in unit.path)
 
     @property
@@ -70,6 +78,9 @@ class Device(Frozen):
         """Whether every unit that an encoder needs can reach activations in an on-chip memory.
 
         An NPU that lacks an operation and shares only DRAM with the processor that runs it hands over in DRAM.
+
+        Args:
+            memory: one of the device's memories.
         """
         return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
 

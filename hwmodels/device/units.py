@@ -123,7 +123,11 @@ def _parse(text: object, kind: str) -> Fraction:
 
 
 def shown(value: object) -> str:
-    """Show a value as it was written, without letting a huge one fill the screen."""
+    """Return a value as it was written, shortened to at most 60 characters.
+
+    Args:
+        value: any value from a file.
+    """
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number of over 30 digits"
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -39,7 +39,12 @@ class ScoredMatrix:
 
     @staticmethod
     def of(estimate: Estimate, weight_error: Sequence[float]) -> ScoredMatrix:
-        """Combine an estimate with the squared norms of the quantization errors."""
+        """Combine an estimate with the squared norms of the quantization errors.
+
+        Args:
+            estimate: scores of one matrix.
+            weight_error: ‖ΔW‖² of each choice.
+        """
         return ScoredMatrix(
             estimate.value.numpy(),
             estimate.std_error.numpy(),
@@ -57,7 +62,12 @@ class ScoredMatrix:
 
     @staticmethod
     def from_row(row: Sequence[float], num_choices: int) -> ScoredMatrix:
-        """Read a row back."""
+        """Parse what `row` returned.
+
+        Args:
+            row: the numbers.
+            num_choices: number of the matrix's legal choices.
+        """
         parts = np.array(row[HEADER:]).reshape(-1, num_choices)
         end = 3 + int(row[2])
         return ScoredMatrix(parts[0], parts[1], parts[2], parts[3:end], parts[end:], int(row[0]), row[1])
@@ -69,6 +79,9 @@ def common_scale(rows: Sequence[ScoredMatrix]) -> CommonScale | None:
     With a small effective sample size the factor is usually too low, because texts that would raise it are rare. The
     measured loss of plans is then close to the softened scores themselves, so the factor is shrunk towards 1, by its
     variance relative to `PRIOR_SPREAD` (James and Stein 1961). The standard error includes the full shrinkage.
+
+    Args:
+        rows: scores of all matrices.
 
     Returns:
         The factor; None if the scores are at temperature 1 already, or all 0.
@@ -83,7 +96,14 @@ def common_scale(rows: Sequence[ScoredMatrix]) -> CommonScale | None:
 
 
 def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
-    """Return the mean ratio of scores at temperature 1 to softened scores, and its jackknife standard error."""
+    """Return the mean ratio of scores at temperature 1 to softened scores, and its jackknife standard error.
+
+    Args:
+        rows: scores of all matrices.
+
+    Returns:
+        (ratio, standard error); None if the scores are at temperature 1 already, or all 0.
+    """
     if not rows or not all(len(row.sharp_folds) for row in rows):
         return None
     softened = np.concatenate([row.folds for row in rows], axis=1)

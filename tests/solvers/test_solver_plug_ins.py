@@ -96,7 +96,7 @@ def test_another_packages_solver_keeps_the_contract(installed):
 
 def test_one_name_from_two_packages_is_refused_with_both(installed):
     installed({"dp": "somebody_elses_solver:METHOD"})
-    message = r"'dp': is the name of solvers\.methods\.dp:METHOD and somebody_elses_solver:METHOD of somebody-elses"
+    message = r"'dp': names both solvers\.methods\.dp:METHOD and somebody_elses_solver:METHOD of somebody-elses"
     for ask in (available, describe, lambda: method("auto")):
         with pytest.raises(SolverError, match=message):
             ask()
@@ -108,7 +108,9 @@ def test_a_broken_entry_point_is_an_error_when_it_is_used(installed, ladder):
     assert describe()["gone"][1] is False and solve(ladder).value == 5.0
     with pytest.raises(SolverError, match=r"'gone': no_such_module:METHOD of somebody-elses cannot be loaded\. Module"):
         solve(ladder, "gone")
-    with pytest.raises(SolverError, match=r"'nothing': .*NOTHING of somebody-elses is a int without about, usable"):
+    with pytest.raises(
+        SolverError, match=r"'nothing': .*NOTHING of somebody-elses is a int, which lacks about, usable"
+    ):
         solve(ladder, "nothing")
 
 

@@ -22,7 +22,15 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score matrices from the same factor pass as `directional`, at softmax temperature 1."""
+    """Score matrices from the same factor pass as `directional`, at softmax temperature 1.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: one sample's gradients do not fit into memory.
+    """
     for matrix in (task.profile.matrices[index] for index in pending):
         needed = 4 * EXACT.most(task.head) * matrix.elements
         task.shares.refuse_less(task.shares.limit // 8, needed, f"{matrix.module}: one sample's gradients")

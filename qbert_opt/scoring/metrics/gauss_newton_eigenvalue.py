@@ -18,5 +18,10 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its top eigenvalue: exact if all output columns are back-propagated, else slightly high."""
+    """Score each matrix by its top eigenvalue: exact if all output columns are back-propagated, else slightly high.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+    """
     yield from priced_by(task, pending, curvature_of_factors(task, EIGENVALUE))

@@ -18,5 +18,10 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its mean trace, exact for these texts if all output columns are back-propagated."""
+    """Score each matrix by its mean trace, exact for these texts if all output columns are back-propagated.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+    """
     yield from priced_by(task, pending, curvature_of_factors(task, TRACE))

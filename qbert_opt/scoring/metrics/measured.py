@@ -19,7 +19,12 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Replace each matrix by its rounded version, run the texts, and restore the weights."""
+    """Replace each matrix by its rounded version, run the texts, and restore the weights.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+    """
     if not pending:
         return
     reference = collect(task.head, task.model, task.batches)

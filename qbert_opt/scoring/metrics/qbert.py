@@ -29,7 +29,15 @@ NEEDS_LABELS = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score all matrices of a layer by the layer's Ω."""
+    """Score all matrices of a layer by the layer's Ω.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
+    """
     omegas = layer_sensitivities(task)
     task.block_sensitivity.extend(omegas)
     negative = [f"layer {layer.block + 1}" for layer in omegas if sum(layer.eigenvalues) < 0]
@@ -43,7 +51,11 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
 
 def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
-    """Return Ω of each encoder layer, over all parameters of the layer and `NUM_SLICES` slices of the texts."""
+    """Return Ω of each encoder layer, over all parameters of the layer and `NUM_SLICES` slices of the texts.
+
+    Args:
+        task: model and labelled texts.
+    """
     slices = text_slices(task, "qbert")
     blocks = _block_parameters(task)
 

@@ -26,7 +26,15 @@ NEEDS_LABELS = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its own Ω."""
+    """Score each matrix by its own Ω.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
+    """
     slices = text_slices(task, "qbert-matrix")
     names = [matrix.module for matrix in task.profile.matrices]
 

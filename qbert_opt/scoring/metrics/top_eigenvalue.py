@@ -24,6 +24,13 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
     The standard error is that of uᵀ H_s u over slices s of the texts for a fixed eigenvector u: the first-order change
     of the eigenvalue with the texts.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
     """
     slices = text_slices(task, "top-eigenvalue")
     names = [matrix.module for matrix in task.profile.matrices]

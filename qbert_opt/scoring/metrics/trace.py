@@ -24,7 +24,15 @@ VECTOR_BYTES = 36  # per parameter: signs, product and gradient, in float64 and 
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by the mean trace of its Hessian block."""
+    """Score each matrix by the mean trace of its Hessian block.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or too small a memory limit.
+    """
     slices = text_slices(task, "trace")
     names = [matrix.module for matrix in task.profile.matrices]
     groups = _groups(task)

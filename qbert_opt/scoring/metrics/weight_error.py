@@ -17,7 +17,12 @@ NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score by the error norm alone, which is exact, so the standard error is 0."""
+    """Score by the error norm alone, which is exact, so the standard error is 0.
+
+    Args:
+        task: quantization errors.
+        pending: indices of the matrices to score.
+    """
     for index in pending:
         squared = task.squared_errors(task.profile.matrices[index])
         yield index, Estimate(squared, torch.zeros_like(squared))
