@@ -11,6 +11,8 @@ The form determines what is stored for each range, and so which levels it has:
 
 - `offset`: fp16 scale and fp16 offset; `scale * code + offset`.
 - `symmetric`: fp16 scale; the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1` times the scale, so zero is exact.
+- `signed`: fp16 scale; all levels `-2**(b-1) … 2**(b-1)-1` times the scale, as in a two's-complement integer: the
+  default zero point of ONNX Runtime, and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
 - `zero-point`: fp16 scale and an integer zero point of as many bits as a code, packed; `scale * (code - zero)`.
 - `codebook`: `2**bits` arbitrary fp16 values (Q-BERT's lookup table per group, SqueezeLLM).
 """
@@ -26,7 +28,7 @@ from ..errors import UsageError
 SCALE_BYTES = 2  # fp16
 OFFSET_BYTES = 2  # fp16
 LEVEL_BYTES = 2  # fp16, one entry of a codebook
-Form = Literal["offset", "symmetric", "zero-point", "codebook"]
+Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook"]
 FORMS: tuple[Form, ...] = get_args(Form)
 LEGAL_BITS = (2, 3, 4, 5, 6, 7, 8)
 DEFAULT_BITS = (2, 3, 4, 8)
@@ -55,6 +57,12 @@ class Layout:
     def symmetric(self) -> bool:
         """Levels around zero, without a stored offset."""
         return self.form == "symmetric"
+
+    @property
+    def fixed_zero(self) -> int | None:
+        """The code that stands for 0 in every range, for forms `symmetric` and `signed`; else None."""
+        middle = 1 << self.bits - 1
+        return {"symmetric": middle - 1, "signed": middle}.get(self.form)
 
 
 @dataclass(frozen=True, slots=True)

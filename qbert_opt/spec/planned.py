@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..runtime.frozen import Frozen
 from .choices import Choice, Form, Layout
@@ -45,7 +45,7 @@ class PlannedMatrix(Frozen):
     block: int
     rows: int
     columns: int
-    bits: int
+    bits: int = Field(ge=1, le=16)
     axis: Literal["rows", "columns"]
     grouping: str
     num_groups: int
@@ -88,7 +88,7 @@ class PlannedTable(Frozen):
     module: str
     rows: int
     columns: int
-    bits: int
+    bits: int = Field(ge=1, le=16)
     grouping: str = "rows:each"
     method: str = TABLE_CHOICE.method
     form: Form = "offset"
