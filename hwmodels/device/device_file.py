@@ -70,7 +70,7 @@ def read_device_file(path: Traversable) -> Located:
 
 
 def overlay(base: Located, own: Located) -> Located:
-    """Return `base` with `own` laid over it: mappings by key, lists of parts by their `id`, else what `own` says.
+    """Return `base` overlaid by `own`: mappings by key, lists of parts by their `id`; anything else is replaced.
 
     Args:
         base: fields of the inherited device.

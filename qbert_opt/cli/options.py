@@ -13,37 +13,47 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
 Data = Annotated[
-    str, typer.Option("--data", help="Texts: .tsv, .csv, .jsonl, .parquet, a folder of splits, or e.g. snips/dev.")
+    str,
+    typer.Option("--data", help="Texts: a .tsv, .csv, .jsonl or .parquet file, a folder of splits, or e.g. snips/dev."),
 ]
 TextColumn = Annotated[
-    list[str] | None, typer.Option("--text-column", help="Column of the text; twice for sentence pairs.")
+    list[str] | None, typer.Option("--text-column", help="Column with the text; give it twice for sentence pairs.")
 ]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the label.")]
-Split = Annotated[str | None, typer.Option("--split", help="Which split of a folder, for example test.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model; see 'qbert-opt choices'.")]
-Metric = Annotated[str, typer.Option("--metric", help="Estimator of the loss; see 'qbert-opt metrics'.")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the label.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of a folder to read, for example test.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress to stderr.")]
+Method = Annotated[
+    str, typer.Option("--method", help="Quantizer to score and to write the model with; see 'qbert-opt choices'.")
+]
+Metric = Annotated[
+    str, typer.Option("--metric", help="Metric that predicts the loss of each choice; see 'qbert-opt metrics'.")
+]
 Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
 Forms = Annotated[
     str | None,
-    typer.Option("--forms", help="What ranges store: offset, symmetric, signed, zero-point, codebook."),
+    typer.Option("--forms", help="Forms to choose from: offset, symmetric, signed, zero-point, codebook."),
 ]
 TableBits = Annotated[
-    str, typer.Option("--table-bits", help="Bit widths of embedding tables; none keeps them at 8 bits, not scored.")
+    str, typer.Option("--table-bits", help="Bit widths of embedding tables to score; none keeps all tables at 8 bits.")
 ]
-ActivationBits = Annotated[str, typer.Option("--activation-bits", help="Widths of rounded inputs: 8, 16 or 8,16.")]
-CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
+ActivationBits = Annotated[
+    str, typer.Option("--activation-bits", help="Bit widths of quantized activations to score: 8, 16, 8,16 or none.")
+]
+CalibrationSamples = Annotated[
+    int, typer.Option("--calibration-samples", min=1, help="Number of texts in the quantizer's calibration set.")
+]
 ScoringSamples = Annotated[
-    int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
+    int, typer.Option("--scoring-samples", min=2, help="Number of texts to score, disjoint from the calibration set.")
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", min=4, help="Cut longer texts here; by default the model's window.")
+    int | None,
+    typer.Option("--max-tokens", min=4, help="Truncate texts to this many tokens; by default the model's maximum."),
 ]
 TorchDevice = Annotated[
     str,
-    typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
+    typer.Option("--torch-device", help="PyTorch device: auto (a GPU if there is one), cpu, cuda, cuda:1."),
 ]
 
 LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
@@ -67,14 +77,16 @@ Budget = Annotated[
     str | None, _text(LIMITS, "--budget", "-b", help="Size of the encoder's matrices: 25MB, 23.8MiB, 2.5bit or 13x.")
 ]
 TotalBudget = Annotated[
-    str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, in the same units.")
+    str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
 ]
 MaxLatency = Annotated[str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms.")]
 MaxMemory = Annotated[str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")]
 MaxDramBytes = Annotated[str | None, _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, e.g. 30MB.")]
 MaxBandwidth = Annotated[str | None, _text(LIMITS, "--max-bandwidth", help="DRAM bandwidth at --rate, e.g. 2GB/s.")]
 MaxEnergy = Annotated[str | None, _text(LIMITS, "--max-energy", help="Energy per inference, e.g. 100mJ.")]
-MaxScratchpad = Annotated[str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory for resident weights.")]
+MaxScratchpad = Annotated[
+    str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory that resident weights may use, e.g. 1MB.")
+]
 MaxBops = Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")]
 
 AllowedBits = Annotated[str | None, _text(CONSTRAINTS, "--bits", help="Bit widths that matrices may take, e.g. 2,4,8.")]
@@ -87,14 +99,19 @@ AllowedTableBits = Annotated[
 AllowedActivationBits = Annotated[
     str | None,
     _text(
-        CONSTRAINTS, "--activation-bits", help="Widths of rounded inputs: 8, 16, 8,16 or none; by default the device's."
+        CONSTRAINTS,
+        "--activation-bits",
+        help="Bit widths of quantized activations: 8, 16, 8,16 or none; by default the device's.",
     ),
 ]
 ActivationRanges = Annotated[
-    str | None, _text(CONSTRAINTS, "--activation-ranges", help="Range of rounded inputs: token (dynamic) or tensor.")
+    str | None,
+    _text(
+        CONSTRAINTS, "--activation-ranges", help="Ranges of quantized activations: token (dynamic) or tensor (static)."
+    ),
 ]
 TargetEngine = Annotated[
-    str | None, _text(CONSTRAINTS, "--engine", help="Take only choices that this engine can run, e.g. onnxruntime.")
+    str | None, _text(CONSTRAINTS, "--engine", help="Use only choices that this engine can run, e.g. onnxruntime.")
 ]
 Pins = Annotated[
     list[str] | None,
@@ -102,28 +119,34 @@ Pins = Annotated[
 ]
 Excluded = Annotated[
     list[str] | None,
-    _text(CONSTRAINTS, "--exclude", help="NAME: keep matching matrices out of the search, at 8 bits per row."),
+    _text(CONSTRAINTS, "--exclude", help="NAME: keep matching matrices at 8 bits, per-channel. Repeatable."),
 ]
 Ties = Annotated[
     list[str] | None,
-    _text(CONSTRAINTS, "--tie", help="NAME: matching matrices take the same choice; qkv ties them in each layer."),
+    _text(
+        CONSTRAINTS,
+        "--tie",
+        help="NAME: give matching matrices the same choice; qkv ties query, key and value of each layer. Repeatable.",
+    ),
 ]
 MaxFormats = Annotated[
     int | None,
     typer.Option(
-        "--max-formats", min=1, help="Number of different formats (kernels) at most.", rich_help_panel=CONSTRAINTS
+        "--max-formats", min=1, help="Largest number of different formats (kernels).", rich_help_panel=CONSTRAINTS
     ),
 ]
-MaxLoss = Annotated[
-    float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; minimizes --least under it.")
-]
+MaxLoss = Annotated[float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; needs --least.")]
 Least = Annotated[
     str | None,
-    _text(CONSTRAINTS, "--least", help="With --max-loss: bytes, total-bytes, latency, energy, dram or bops."),
+    _text(
+        CONSTRAINTS,
+        "--least",
+        help="Resource to minimize under --max-loss: bytes, total-bytes, latency, energy, dram or bops.",
+    ),
 ]
 
 OptionalScores = Annotated[
-    str | None, _text(SCORING, "--scores", "-s", help="Table of scores; by default the bundled reference.")
+    str | None, _text(SCORING, "--scores", "-s", help="Score table; by default the bundled reference.")
 ]
 OptionalModel = Annotated[
     str | None, _text(SCORING, "--model", "-m", help="Model folder to score first (needs --data).")
@@ -140,19 +163,19 @@ TopK = Annotated[
     ),
 ]
 Within = Annotated[
-    str | None, _text(SHORTLIST, "--within", help="With --top-k: largest distance from the best plan, e.g. 5%.")
+    str | None, _text(SHORTLIST, "--within", help="With --top-k: largest distance from the best plan's loss, e.g. 5%.")
 ]
 Apart = Annotated[
     int | None,
     typer.Option(
         "--apart",
         min=1,
-        help="With --top-k: matrices in which two plans differ at least; by default a tenth.",
+        help="With --top-k: least number of matrices in which two plans differ; by default a tenth.",
         rich_help_panel=SHORTLIST,
     ),
 ]
 MeasureEngine = Annotated[
-    str | None, _text(SHORTLIST, "--measure", help="Time the shortlist in this engine, here (needs --model).")
+    str | None, _text(SHORTLIST, "--measure", help="Time each plan on this machine in this engine (needs --model).")
 ]
 RefineMeasurements = Annotated[
     int | None,
@@ -168,7 +191,7 @@ VerifyTexts = Annotated[
     _text(
         SHORTLIST,
         "--verify",
-        help="Held-out text to measure the plan and uniform plans on (needs --model, --data).",
+        help="Held-out text on which to measure the plan and uniform plans (needs --model, --data).",
     ),
 ]
 Recipe = Annotated[
@@ -188,12 +211,12 @@ DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,
 
 
 def load_target(device: str | None) -> hwmodels.Device | None:
-    """Read the device that `--device` names, if it names one."""
+    """Load the device of `--device`; None without the option."""
     return None if device is None else load_device(device)
 
 
 def load_device(device: str) -> hwmodels.Device:
-    """Read a device: a wrong file is a bad input file, an unknown name a usage error."""
+    """Load a device: an invalid file is a bad input file, an unknown name is a usage error."""
     from pathlib import Path
 
     from ..costs.devices import load_device as load
@@ -208,7 +231,7 @@ def load_device(device: str) -> hwmodels.Device:
 
 
 def load_scores(scores: str) -> ScoreTable:
-    """Read the table that `--scores` names; `reference` is the bundled one."""
+    """Read the score table of `--scores`; `reference` is the bundled one."""
     from ..data.reference import reference_scores
     from ..spec.scores import read_scores
 
@@ -228,21 +251,21 @@ def read_or_score(
     max_tokens: int | None,
     quiet: bool,
 ) -> ScoreTable:
-    """Read the table of `--scores`, score `--model`, or take the bundled reference.
+    """Read the score table of `--scores`, score `--model`, or return the bundled reference.
 
     Raises:
-        UsageError: both, or a model without calibration text.
+        UsageError: both are given, or a model without calibration text.
     """
     from ..errors import UsageError
 
     if scores is not None and model is not None:
-        raise UsageError("--scores and --model: give one of them; --scores already names its model.")
+        raise UsageError("--scores and --model: give only one of them; the scores belong to a model already.")
     if model is None and max_tokens is not None:
-        raise UsageError("--max-tokens: belongs to --model; a table of scores records where its texts were cut.")
+        raise UsageError("--max-tokens: needs --model; a score table records how its own texts were truncated.")
     if model is None:
         return load_scores(scores or "reference")
     if data is None:
-        raise UsageError("--model: needs --data, calibration text to score it on.")
+        raise UsageError("--model: needs --data, the text to score it on.")
     from ..quantization.calibration import CalibrationPlan
     from ..spec.activations import parse_activation_bits
     from ..workflows.score import score_model

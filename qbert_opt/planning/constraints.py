@@ -43,7 +43,7 @@ class PlanConstraints(Frozen):
         bits: bit widths that matrices may take; None allows every one that was scored.
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
-        engine: engine that must be able to run the plan; choices that its rules exclude are not taken.
+        engine: engine that must be able to run the plan; choices that it cannot run are excluded.
         pins: fixed bit width by name.
         excluded: names of matrices kept out of the search, at 8 bits with one range per row.
         ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.

@@ -23,7 +23,7 @@ from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
-from .residency import energy_bound, least_energy_residency
+from .residency import energy_bound, energy_floor, least_energy_residency
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device
@@ -244,7 +244,7 @@ class PlanningTask:
         if self.device is not None and row == "energy_bound_j":
             return energy_bound(self.tables, self.device)
         if self.device is not None and row == "energy_floor_j":
-            return self._energy_floor(self.device)
+            return energy_floor(self.tables, self.device, len(self.choices))
         return self.tables.usage[row]
 
     def fixed(self, row: str) -> float:
@@ -258,17 +258,6 @@ class PlanningTask:
             seconds = fixed["latency_bound_s" if row == "energy_bound_j" else "latency_floor_s"]
             return fixed["dynamic_energy_j"] + self.device.power.static_w * seconds
         return fixed[row]
-
-    def _energy_floor(self, device: Device) -> NDArray[np.float64]:
-        """Return each option's least energy over all schedules, streamed or resident, float64 [items, options]."""
-        dynamic, floor = self.tables.usage["dynamic_energy_j"], self.tables.usage["latency_floor_s"]
-        energy = dynamic + device.power.static_w * floor
-        masked = np.zeros(energy.shape, dtype=bool)
-        for at in self.tables.masks:
-            masked[at] = True
-        pairs = np.where(masked, np.inf, energy).reshape(len(energy), -1, len(self.choices))
-        least = np.tile(pairs.min(axis=1), (1, pairs.shape[1]))
-        return np.where(np.isfinite(least), least, 0.0)
 
     def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
         """Decide which weights stay on chip, unless the program already did, and simulate the plan.

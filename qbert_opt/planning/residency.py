@@ -1,4 +1,4 @@
-"""Which weights stay in the scratchpad when the bits are fixed: a knapsack that minimizes the energy bound."""
+"""Bounds on the energy of options, and which weights stay in the scratchpad when the bits are fixed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def energy_bound(tables: OptionTables, device: Device) -> NDArray[np.float64]:
         Joules, float64 [items, options].
     """
     return tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_bound_s"]
+
+
+def energy_floor(tables: OptionTables, device: Device, num_choices: int) -> NDArray[np.float64]:
+    """Return each option's least energy over all schedules, streamed or resident.
+
+    Args:
+        tables: costs of the options.
+        device: its static power.
+        num_choices: number of choices; each is an option streamed and, with a scratchpad, another resident.
+
+    Returns:
+        Joules, float64 [items, options].
+    """
+    energy = tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_floor_s"]
+    masked = np.zeros(energy.shape, dtype=bool)
+    for at in tables.masks:
+        masked[at] = True
+    pairs = np.where(masked, np.inf, energy).reshape(len(energy), -1, num_choices)
+    least = np.tile(pairs.min(axis=1), (1, pairs.shape[1]))
+    return np.where(np.isfinite(least), least, 0.0)
 
 
 def least_energy_residency(

@@ -12,6 +12,7 @@ from ..spec.score_parts import CommonScale
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds
+FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 PRIOR_SPREAD = 0.1  # prior standard deviation of the common scale around 1
 
 
@@ -119,3 +120,42 @@ def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
     ]
     spread = float(np.var(without)) * (count - 1)
     return float((sharp.mean(0) / softened.mean(0)).mean()), spread**0.5
+
+
+def effective_sample_size(rows: Sequence[ScoredMatrix]) -> float | None:
+    """Return the effective sample size of the scores, median over matrices; None for data-free scores.
+
+    Args:
+        rows: scores of all matrices.
+    """
+    sizes = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(sizes)) if sizes else None
+
+
+def small_sample_warnings(rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of a small effective sample size: on most texts a confident model has almost no loss.
+
+    Args:
+        rows: scores of all matrices.
+    """
+    effective, samples = effective_sample_size(rows), max(row.samples for row in rows)
+    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
+        return []
+    return [
+        f"effective sample size {effective:.0f} of {samples} scoring texts (the model is confident on the others): "
+        "predicted losses are rough. Score more text."
+    ]
+
+
+def zero_score_warnings(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of matrices that the loss does not depend on: every choice scores 0 although it has an error.
+
+    Args:
+        names: modules of the matrices.
+        rows: their scores.
+    """
+    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
+    return [
+        f"{name}: gets no gradient: the outputs on this text do not depend on it, so its scores are 0."
+        for name in still
+    ]

@@ -27,7 +27,7 @@ from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
 from .task import Estimate, ScoringTask
 
-CONTAINS = "rounding embedding tables, each alone"
+CONTAINS = "quantizing one embedding table at a time"
 MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens of MiB
 
 

@@ -150,7 +150,7 @@ class Metric(Protocol):
 
     Attributes:
         LOSS_UNIT: unit of its scores.
-        CONTAINS: what its scores include, for the report.
+        CONTAINS: which quantization errors its scores include, for the report.
         NEEDS_LABELS: whether it needs the labelled training loss.
     """
 

@@ -118,10 +118,10 @@ def command(
 
 
 def _trained_on(folder: str, texts: LabeledTexts) -> bool:
-    """Tell whether training changed a folder's codes, so that the plan's prediction is of other ones.
+    """Whether training changed a folder's codes, so that the plan's predicted loss no longer applies.
 
     Warns:
-        QbertOptWarning: it was trained on the very texts that it is measured on.
+        QbertOptWarning: the folder was trained on the texts that it is evaluated on.
     """
     import warnings
 
@@ -133,7 +133,7 @@ def _trained_on(folder: str, texts: LabeledTexts) -> bool:
     training = read_record(Path(folder)).training if is_quantized(folder) and not is_exported(folder) else None
     if training is not None and texts.sha256 in training.drawn_from:
         warnings.warn(
-            f"{texts.name}: is text that {folder} was trained on; what is measured on it is too good. Give other text.",
+            f"{texts.name}: {folder} was trained on this text, so the results are too good. Give held-out text.",
             QbertOptWarning,
             stacklevel=2,
         )

@@ -15,7 +15,7 @@ def command(
     engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Texts for the comparison; by default some of snips/dev.")
+        str | None, typer.Option("--data", help="Texts to compare outputs on; by default some of snips/dev.")
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
@@ -23,9 +23,8 @@ def command(
         str | None,
         typer.Option(
             "--activations",
-            help="planned, int8, int8-coarse (faster, less exact) or float32 "
-            "(slow); default: planned if the plan rounds "
-            "activations, else int8.",
+            help="planned, int8, int8-coarse (faster, less accurate) or float32 (slow); by default planned if the plan "
+            "quantizes activations, else int8.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -33,7 +32,7 @@ def command(
         typer.Option(
             "--tolerance",
             min=0,
-            help="Largest accepted max |difference| / max |reference|; default 0.02, or 0.05 if planned.",
+            help="Largest accepted max |difference| / max |reference|; by default 0.02, or 0.05 if planned.",
         ),
     ] = None,
     quiet: options.Quiet = False,

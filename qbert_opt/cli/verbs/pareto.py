@@ -12,7 +12,7 @@ from ..progress import progress
 
 def command(
     scores: Annotated[
-        str | None, typer.Option("--scores", "-s", help="Table of scores; by default the bundled reference.")
+        str | None, typer.Option("--scores", "-s", help="Score table; by default the bundled reference.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
@@ -37,7 +37,7 @@ def command(
     plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None,
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="Several devices, a,b,c: the best plan and a curve for each."),
+        typer.Option("--devices", help="Comma-separated devices: the best plan and a curve for each."),
     ] = None,
     compare: Annotated[
         list[str] | None,
@@ -49,7 +49,7 @@ def command(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compute the best plan for every budget: the Pareto frontier of loss over bytes, latency, energy or traffic.
+    """Compute the Pareto frontier: the best plan for every budget of bytes, latency, energy or DRAM traffic.
 
     Examples:
     `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`

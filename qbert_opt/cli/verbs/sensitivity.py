@@ -33,7 +33,7 @@ def command(
     held_out: Annotated[
         str | None,
         typer.Option(
-            "--held-out", help="Text that the model has certainly not seen: warns if --data looks like training text."
+            "--held-out", help="Text that the model was not trained on; warns if --data looks like training text."
         ),
     ] = None,
     curvature: Annotated[
@@ -52,10 +52,12 @@ def command(
     stability: Annotated[
         int,
         typer.Option(
-            "--stability", min=0, help="Number of resamples of the scoring texts, to test how stable the plan is."
+            "--stability", min=0, help="Number of bootstrap resamples of the texts, to test how stable the plan is."
         ),
     ] = 0,
-    budget: Annotated[str, typer.Option("--budget", "-b", help="Budget of these plans, as in 'solve'.")] = "2.5bit",
+    budget: Annotated[
+        str, typer.Option("--budget", "-b", help="With --stability: budget of the plans, as in 'solve'.")
+    ] = "2.5bit",
     quiet: options.Quiet = False,
 ) -> None:
     """Score every choice of every matrix on calibration text.

@@ -34,8 +34,8 @@ from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
 CONTAINS = (
-    "second order of rounding encoder matrices, each alone, ranked by the curvature at softmax temperature 2 and "
-    "brought to KL's scale by one common factor"
+    "second-order loss of quantizing one encoder matrix at a time; choices are ranked at softmax temperature 2, and "
+    "one common factor converts the scores to KL"
 )
 NEEDS_LABELS = False
 GIVES_CURVATURE = True  # beside the scores, from the same factors

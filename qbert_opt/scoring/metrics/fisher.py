@@ -17,7 +17,10 @@ from ..matrix_factors import sampled_estimates
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample, diagonal of the curvature only"
-CONTAINS = "diagonal Fisher of the model's own predictions times the squared error of encoder matrices, each alone"
+CONTAINS = (
+    "diagonal Fisher information of the model's own predictions times the squared quantization error, one encoder "
+    "matrix at a time"
+)
 NEEDS_LABELS = False
 
 

@@ -12,8 +12,8 @@ from ..hessian_operators import priced_by
 from ..matrix_factors import EIGENVALUE, curvature_of_factors
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of KL(reference || quantized) per sample, were every error along the top eigenvector"
-CONTAINS = "top eigenvalue of each matrix's Gauss-Newton matrix times its squared error"
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, if every error lay along the top eigenvector"
+CONTAINS = "top eigenvalue of each matrix's Gauss-Newton matrix times its squared quantization error"
 NEEDS_LABELS = False
 
 

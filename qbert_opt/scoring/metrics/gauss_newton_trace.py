@@ -12,8 +12,8 @@ from ..hessian_operators import priced_by
 from ..matrix_factors import TRACE, curvature_of_factors
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of KL(reference || quantized) per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix's Gauss-Newton matrix times its squared error"
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, if errors were spread evenly over all directions"
+CONTAINS = "mean trace of each matrix's Gauss-Newton matrix times its squared quantization error"
 NEEDS_LABELS = False
 
 

@@ -14,7 +14,7 @@ from ...models.outputs import Outputs, collect
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
-CONTAINS = "measured loss of rounding encoder matrices, each alone"
+CONTAINS = "measured loss of quantizing one encoder matrix at a time"
 NEEDS_LABELS = False
 
 

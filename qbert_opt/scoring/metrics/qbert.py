@@ -23,8 +23,8 @@ from ..hessian_operators import (
 )
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "top eigenvalue of each encoder layer's Hessian times the squared error of its matrices"
+LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "Ω = |mean λ| + std λ of each encoder layer's top Hessian eigenvalue times its matrices' squared error"
 NEEDS_LABELS = True
 
 

@@ -20,8 +20,8 @@ from ..hessian_operators import (
 )
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
+LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "Ω = |mean λ| + std λ of each matrix's top Hessian eigenvalue times its squared quantization error"
 NEEDS_LABELS = True
 
 

@@ -14,8 +14,8 @@ from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import hessian_operator, priced_by, settled_eigenpair, spread, text_slices
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of cross-entropy per sample, were every error along the top eigenvector"
-CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
+LOSS_UNIT = "nats of cross-entropy per sample, if every error lay along the top eigenvector"
+CONTAINS = "top eigenvalue of each matrix's Hessian times its squared quantization error"
 NEEDS_LABELS = True
 
 

@@ -16,8 +16,8 @@ from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import NUM_SLICES, hessian_operator, priced_by, spread, text_slices
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of cross-entropy per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix's Hessian times its squared error"
+LOSS_UNIT = "nats of cross-entropy per sample, if errors were spread evenly over all directions"
+CONTAINS = "mean trace of each matrix's Hessian times its squared quantization error"
 NEEDS_LABELS = True
 DRAWS = 8  # per slice; HAWQ-V2 finds 50 in total sufficient
 VECTOR_BYTES = 36  # per parameter: signs, product and gradient, in float64 and float32

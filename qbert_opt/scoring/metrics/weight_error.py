@@ -11,8 +11,8 @@ import torch
 
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "squared error of encoder matrices; no text and no output enters it"
+LOSS_UNIT = "‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "squared quantization error of encoder matrices; uses neither text nor outputs"
 NEEDS_LABELS = False
 
 
