@@ -1,4 +1,4 @@
-"""Solvers of other packages: found by entry point, held to the same contract, refused in one line."""
+"""Solvers of other packages: loaded by entry point, same contract, errors in one line."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_another_packages_solver_is_listed_and_solves(installed, ladder):
 
 
 def test_another_packages_solver_keeps_the_contract(installed):
-    """Held against exhaustive search, absurd values included: what proves is not the method's business."""
+    """Against exhaustive search, with absurd values too: the proof does not depend on the method's arithmetic."""
     installed({"stubborn": "somebody_elses_solver:METHOD"})
     rng = np.random.default_rng(8)
     for number in range(40):
@@ -114,7 +114,7 @@ def test_a_broken_entry_point_is_an_error_when_it_is_used(installed, ladder):
         solve(ladder, "nothing")
 
 
-def test_what_is_no_plan_is_not_passed_on(installed, ladder):
+def test_columns_that_are_not_a_plan_are_an_error(installed, ladder):
     installed({"liar": "somebody_elses_solver:LIAR"})
     with pytest.raises(SolverError, match="returned columns that are no plan"):
         solve(ladder, "liar")

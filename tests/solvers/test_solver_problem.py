@@ -1,4 +1,4 @@
-"""A problem that contradicts itself is refused with the item, the option and the way out."""
+"""A contradictory problem is rejected; the message names the item, the option and the fix."""
 
 from dataclasses import replace
 
@@ -37,13 +37,13 @@ BYTES = np.array([[2.0, 4.0, 8.0], [2.0, 4.0, 8.0]])
         ({"pins": {"a": "2", "b": "4"}, "ties": (("a", "b"),)}, "items 'a', 'b' have no option in common"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_refused_with_its_place(ladder, change, message):
+def test_a_contradiction_is_rejected_with_its_place(ladder, change, message):
     with pytest.raises(ProblemError, match=message):
         replace(ladder, **change)
 
 
 def test_masked_entries_may_be_anything():
-    """A masked option may be NaN, infinite or negative: it is never read."""
+    """A masked option may be NaN, infinite or negative, because it is never read."""
     allowed = np.array([[True, False], [True, False]])
     bad = np.array([[1.0, np.nan], [1.0, np.inf]])
     problem = ChoiceProblem(("a", "b"), ("x", "y"), bad, {"r": np.array([[1, -1], [1, np.nan]])}, {"r": 2}, allowed)

@@ -1,4 +1,4 @@
-"""Quantities: what is read, what is refused."""
+"""Quantities: what is parsed and what is rejected."""
 
 import contextlib
 
@@ -68,14 +68,14 @@ def test_bytes_are_whole_and_mb_is_not_mib(text, size):
         ("25 xB", "case-sensitive"),
     ],
 )
-def test_a_size_that_is_none_is_refused_in_one_line(text, says):
+def test_illegal_sizes_are_rejected_in_one_line(text, says):
     with pytest.raises(DeviceError, match=says) as refused:
         parse_bytes(text)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
 
 
 @given(st.text(max_size=30), st.sampled_from(sorted(KINDS)))
-def test_any_text_is_read_or_refused_but_nothing_else_happens(text, kind):
+def test_any_text_is_parsed_or_rejected(text, kind):
     with contextlib.suppress(DeviceError):
         assert parse_quantity(text, kind) >= 0
 

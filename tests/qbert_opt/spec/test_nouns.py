@@ -1,12 +1,12 @@
-"""What a noun looks like in a notebook or a debugger: a line or two, not its JSON."""
+"""How the main types look in a notebook or a debugger: a line or two, not JSON."""
 
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.limits import Limits
 
 
-def test_nouns_are_short_when_shown():
-    """`repr` is one line, `str` at most two, and both hold the figures that matter."""
+def test_repr_and_str_are_short():
+    """`repr` is one line, `str` at most two, and both contain the main figures."""
     scores = reference_scores()
     plan = allocate(scores, Limits(encoder_bytes=25_000_000))
     for noun in (scores, scores.profile, plan):
