@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..costs.operations import Storage, Workload
+from ..costs.operations import Workload
+from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Form
 from ..spec.limits import Measure
-from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from ..spec.planned import DeviceCost, EngineFile, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
@@ -62,7 +63,12 @@ class Proof:
 
 
 def assemble(
-    scores: ScoreTable, storage: Mapping[str, Storage], proof: Proof, report: CostReport | None, workload: Workload
+    scores: ScoreTable,
+    storage: Mapping[str, Storage],
+    proof: Proof,
+    report: CostReport | None,
+    workload: Workload,
+    target: EngineTarget | None = None,
 ) -> Allocation:
     """Assemble a plan: bytes from the choices, losses from the scores, device costs from the simulator's report.
 
@@ -72,6 +78,7 @@ def assemble(
         proof: what is known about the plan besides its choices.
         report: the simulator's report; None without a device.
         workload: sentences and tokens of one inference, as simulated.
+        target: the engine that the plan is made for; None for none.
     """
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
     tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
@@ -110,6 +117,7 @@ def assemble(
         matrices=matrices,
         tables=tables,
         device=None if report is None else _device_cost(report, workload),
+        engine=None if target is None else engine_file(profile, storage, target),
         limits=proof.limits,
         uniform=proof.uniform,
         random_loss=proof.random_loss,
@@ -177,6 +185,42 @@ def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) ->
     """
     tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
     return stored_bytes(profile, storage) + tables + profile.other_bytes
+
+
+def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget) -> EngineFile:
+    """Return the bytes of a plan in its engine's own file.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module.
+        target: the engine.
+    """
+    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads, target) for m in profile.matrices)
+    nodes = sum(target.node_bytes(m, storage[m.module].choice) for m in profile.matrices)
+    tables = [
+        weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables
+    ]
+    rest = other_stored_bytes(profile, target, profile.tables)
+    graph = nodes + rest - profile.other_bytes
+    return EngineFile(
+        name=target.name, encoder_bytes=encoder, total_bytes=encoder + sum(tables) + rest + nodes, graph_bytes=graph
+    )
+
+
+def limited_bytes(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget | None) -> dict[str, int]:
+    """Return what limits on bytes count: the file of the engine that the plan is made for, else packed bytes.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module.
+        target: the engine, or None.
+    """
+    if target is None:
+        encoder, total = stored_bytes(profile, storage), total_stored_bytes(profile, storage)
+    else:
+        file = engine_file(profile, storage, target)
+        encoder, total = file.encoder_bytes, file.total_bytes
+    return {"encoder_bytes": encoder, "total_bytes": total}
 
 
 def planned_matrix(

@@ -14,7 +14,7 @@ from ..spec.allocation import Allocation
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.planned import Limit, PlannedActivation
 from ..spec.scores import ScoreTable
-from .assembly import Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .assembly import Proof, assemble, limited_bytes, with_activations
 from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, median_random_loss
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit
@@ -88,7 +88,7 @@ def allocation_of(
         next_ms_gain=gain_of_next_ms(task, plan, judged) if answer else None,
         judged=judged,
     )
-    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
     plain = with_activations(plain, tuple(activations)) if activations else plain
     if task.constraints.max_loss is None:
         return plain
@@ -125,8 +125,7 @@ def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
-    encoder_bytes = stored_bytes(task.profile, plan.storage)
-    own = {"encoder_bytes": encoder_bytes, "total_bytes": total_stored_bytes(task.profile, plan.storage)}
+    own = limited_bytes(task.profile, plan.storage, task.target)
     used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(

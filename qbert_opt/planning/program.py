@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.operations import Storage, Workload, model_graph
+from ..costs.devices import check_engine
+from ..costs.operations import Workload, model_graph
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
+from ..costs.stored import Storage, engine_target
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
@@ -47,7 +49,8 @@ class PlanningTask:
         constraints: what the plan must satisfy besides the limits.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
-        legal: bool [items, choices]: scored, and allowed by the constraints.
+        target: the engine that the plan is made for, or None.
+        legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
     """
 
@@ -70,7 +73,8 @@ class PlanningTask:
             constraints: what the plan must satisfy besides the limits; None adds no constraint.
 
         Raises:
-            UsageError: a constraint leaves a matrix without a choice, or names a matrix that does not exist.
+            UsageError: a constraint leaves a matrix without a choice or names a matrix that does not exist, or the
+                device does not run the engine.
         """
         self.scores, self.limits, self.device = scores, limits, device
         self.constraints = constraints or PlanConstraints()
@@ -80,7 +84,10 @@ class PlanningTask:
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints)
+        self.target = engine_target(self.constraints.engine)
+        if device is not None and self.target is not None:
+            check_engine(self.target.name, device)
+        self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
     def under(self, limits: Limits) -> PlanningTask:
@@ -110,6 +117,17 @@ class PlanningTask:
         other.workload = replace(self.workload, input_bits=input_bits)
         return other
 
+    def with_static_inputs(self, modules: Iterable[str]) -> PlanningTask:
+        """Return the same task with static ranges for the inputs of some matrices, as the engine stores them.
+
+        Args:
+            modules: the matrices.
+        """
+        other = self._copy_without("tables", "rows", "hard", "room_bytes")
+        other.target = engine_target(self.constraints.engine, modules)
+        other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
+        return other
+
     @property
     def num_matrices(self) -> int:
         """Number of matrices among the items; the rest are tables."""
@@ -123,7 +141,9 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
-        return option_tables(self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables)
+        return option_tables(
+            self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
+        )
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -279,7 +299,9 @@ class PlanningTask:
         if self.device is None:
             return storage, None
         rate = self.limits.inferences_per_s
-        return storage, simulate_storage(self.profile, storage, self.device, self.workload, inferences_per_s=rate)
+        return storage, simulate_storage(
+            self.profile, storage, self.device, self.workload, inferences_per_s=rate, target=self.target
+        )
 
     def ceiling(self, problem: ChoiceProblem, resource: str) -> float:
         """Return the most of a resource that any plan can use, the limits ignored.

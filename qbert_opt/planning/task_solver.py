@@ -18,6 +18,7 @@ from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price, top_k
 from ..errors import InfeasibleError, UsageError
 from ..spec.activations import ActivationChoice, input_bits, planned_activations
 from ..spec.planned import PlannedActivation
+from .engine_inputs import runnable_inputs
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
@@ -48,6 +49,9 @@ def solve_rounded(
         InfeasibleError: no plan keeps every limit.
         UsageError: none of the `activations` was scored.
     """
+    activations = runnable_inputs(task, activations)
+    if activations and task.target is not None and task.scores.activations is not None:
+        task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
     plan = solve_task(task, options)
     if not activations:
         return task, plan, ()

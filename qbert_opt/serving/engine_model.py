@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import PLAN
 from ..engines.session import Session
 from ..engines.timing import Timing
 from ..errors import InputFileError
-from ..models.loading import LoadedModel, load_tokenizer, refusing
+from ..models.loading import LoadedModel, load_tokenizer, written_config
 from ..spec.allocation import Allocation, read_allocation
 from .predictor import Predictor
 
@@ -53,10 +52,7 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
         return Served(loaded, root, folder_bytes(root), allocation, None)
     predictor = Predictor(root, engine, threads=threads)
     allocation = read_allocation(root / PLAN)
-    with refusing(root):
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+    config = written_config(root)
     # whoever asks what kind of head this is looks at the class' name
     module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
     loaded = LoadedModel(

@@ -12,7 +12,16 @@ from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
 from .choices import choice
 from .limits import Measure
-from .planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from .planned import (
+    DeviceCost,
+    EngineFile,
+    EngineOutlook,
+    Limit,
+    PlannedActivation,
+    PlannedMatrix,
+    PlannedTable,
+    UniformPlan,
+)
 from .profiles import ModelProfile
 from .score_parts import Provenance
 
@@ -42,8 +51,11 @@ class Allocation(Frozen):
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
         roundings: what is quantized in the losses: `matrices`, `tables`, `activations`.
-        encoder_bytes: bytes of the matrices.
-        total_bytes: bytes of the whole stored model.
+        encoder_bytes: bytes of the matrices, as packed in the quantized folder.
+        total_bytes: bytes of the whole stored model, as packed in the quantized folder.
+        outlook: which engines of the device run the plan; None if the device lists no engines, or if the plan was made
+            for one.
+        engine: size of the plan in the file of the engine that it was made for; None without an engine.
         average_bits: 8 × `encoder_bytes` / number of encoder weights; scales and offsets are included.
         random_loss: median predicted loss of random plans that fill the same limits.
         next_mb_gain: by how much one more MB of budget lowers `predicted_loss`; None without a byte budget.
@@ -76,6 +88,8 @@ class Allocation(Frozen):
     tables: tuple[PlannedTable, ...]
     activations: tuple[PlannedActivation, ...] = ()
     device: DeviceCost | None = None
+    engine: EngineFile | None = None
+    outlook: EngineOutlook | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
     random_loss: float | None = None

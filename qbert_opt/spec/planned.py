@@ -166,12 +166,49 @@ class DeviceCost(Frozen):
     confidence: str
 
 
+class EngineFile(Frozen):
+    """The size of a plan in the file of the engine that it was made for; every limit on bytes counts these.
+
+    Attributes:
+        name: the engine.
+        encoder_bytes: of the matrices, with codes in the widths that the engine has and ranges as it stores them.
+        total_bytes: of the whole file.
+        graph_bytes: the part of `total_bytes` that is nodes, names and shapes.
+    """
+
+    name: str
+    encoder_bytes: int
+    total_bytes: int
+    graph_bytes: int
+
+
+class EngineOutlook(Frozen):
+    """Which engines of the device run a plan that was made for none of them, and what a plan for one would cost.
+
+    Attributes:
+        engines: engines that the device lists.
+        runs: those of them that run the plan unchanged.
+        custom: formats of the plan that none of them supports: bits, axis and form.
+        instead: the engine whose plan under the same limits has the least predicted loss; None if there is none, or
+            none was sought.
+        loss_ratio: sum of scores of that plan / sum of scores of this plan.
+        reason: why there is no such plan.
+    """
+
+    engines: tuple[str, ...]
+    runs: tuple[str, ...]
+    custom: tuple[str, ...]
+    instead: str | None = None
+    loss_ratio: FiniteFloat | None = None
+    reason: str = ""
+
+
 class UniformPlan(Frozen):
     """A plan that gives every matrix the same choice within the same budget, for comparison.
 
     Attributes:
         choice: the choice of every matrix.
-        encoder_bytes: bytes of the matrices.
+        encoder_bytes: bytes of the matrices; in the engine's file if the plan is made for an engine.
         predicted_loss: the sum of its scores. No text chose this plan, so the sum is unbiased, and cross-fitting would
             give the same number.
         predicted_std_error: of `predicted_loss`, over the scoring text; None in plans of older releases.
