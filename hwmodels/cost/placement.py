@@ -118,7 +118,7 @@ def _is_measured(form: Format | None) -> bool:
 
 
 def _float_rate(unit: Unit, op: Operation) -> Rate | None:
-    """Return the unit's rate in the operation's floating-point type, or in another one where it lacks that."""
+    """Return the unit's rate in the operation's floating-point type, or in another one if it lacks that type."""
     stated = [rate for rate in unit.rates if rate.op == "matmul"] if op.kind == "matmul" else []
     floats = [rate for rate in unit.rates if rate.op == "gemm" and rate.type in FLOATS]
     return next(iter(stated or [rate for rate in floats if rate.type == op.arithmetic] or floats), None)

@@ -20,7 +20,7 @@ class Device(Frozen):
         interval: lowest and highest measured / predicted latency; the default depends on `confidence`.
         memories: all memories; each unit's `path` names those that feed it.
         reserved: memory that other software occupies.
-        engines: names of the inference engines that run on it; empty for none, absent where nobody has said.
+        engines: names of the inference engines that run on it; empty if none does, None if that is unknown.
         provenance: pattern of a figure's path -> its source; the most specific pattern wins.
     """
 

@@ -207,7 +207,16 @@ class GraphBuilder:
     def attention(
         self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
     ) -> str:
-        """Scores, softmax and weighted sum; `positioned` matrices add scores of relative positions."""
+        """Add scores, softmax and weighted sum; `positioned` matrices add scores of relative positions.
+
+        Args:
+            prefix: start of the operations' names.
+            query: name of the query tensor.
+            key: name of the key tensor.
+            value: name of the value tensor.
+            width: width of all heads together.
+            positioned: matrices of query or key that relative positions pass through.
+        """
         seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
         depth = max(1, width // self.profile.heads)
         side, square = copies * seq * depth, copies * seq * seq

@@ -124,7 +124,12 @@ def simulate_lengths(
 
 
 def planned_target(allocation: Allocation, device: Device, engine: str | None) -> EngineTarget | None:
-    """Return the engine that is to run a plan on a device; None where neither names one.
+    """Return the engine that runs a plan on a device; None if neither the user nor the plan names one.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        engine: the user's engine; None takes the plan's.
 
     Raises:
         UsageError: there is no such engine, the device does not run it, or it cannot run the plan.

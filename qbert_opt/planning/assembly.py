@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..costs.operations import Workload
-from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
+from ..costs.stored import EngineTarget, Storage
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Form
 from ..spec.limits import Measure
-from ..spec.planned import DeviceCost, EngineFile, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
+from .plan_bytes import engine_file, total_stored_bytes
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
@@ -164,63 +165,6 @@ def _uniform_with(plan: Allocation, more: float, joined: Callable[[float], float
             "predicted_std_error": None if error is None else joined(error),
         }
         yield rival.model_copy(update=update)
-
-
-def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
-    """Return the bytes of the searched matrices.
-
-    Args:
-        profile: shapes of the model.
-        storage: how each matrix is stored, by module.
-    """
-    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
-
-
-def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
-    """Return the bytes of the whole stored model.
-
-    Args:
-        profile: shapes of the model.
-        storage: how each matrix and searched table is stored, by module; other tables have 8 bits.
-    """
-    tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
-    return stored_bytes(profile, storage) + tables + profile.other_bytes
-
-
-def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget) -> EngineFile:
-    """Return the bytes of a plan in its engine's own file.
-
-    Args:
-        profile: the model.
-        storage: how each matrix and table is stored, by module.
-        target: the engine.
-    """
-    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads, target) for m in profile.matrices)
-    nodes = sum(target.node_bytes(m, storage[m.module].choice) for m in profile.matrices)
-    tables = [
-        weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables
-    ]
-    rest = other_stored_bytes(profile, target, profile.tables)
-    graph = nodes + rest - profile.other_bytes
-    return EngineFile(
-        name=target.name, encoder_bytes=encoder, total_bytes=encoder + sum(tables) + rest + nodes, graph_bytes=graph
-    )
-
-
-def limited_bytes(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget | None) -> dict[str, int]:
-    """Return what limits on bytes count: the file of the engine that the plan is made for, else packed bytes.
-
-    Args:
-        profile: the model.
-        storage: how each matrix and table is stored, by module.
-        target: the engine, or None.
-    """
-    if target is None:
-        encoder, total = stored_bytes(profile, storage), total_stored_bytes(profile, storage)
-    else:
-        file = engine_file(profile, storage, target)
-        encoder, total = file.encoder_bytes, file.total_bytes
-    return {"encoder_bytes": encoder, "total_bytes": total}
 
 
 def planned_matrix(

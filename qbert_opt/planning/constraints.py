@@ -158,10 +158,16 @@ def allowed_choices(
 def held_choices(
     scores: ScoreTable, choices: Sequence[Choice], legal: NDArray[np.bool_], target: EngineTarget
 ) -> NDArray[np.bool_]:
-    """Return which of the legal choices an engine holds, bool `[items, choices]`.
+    """Return which of the legal choices an engine supports, bool `[items, choices]`.
+
+    Args:
+        scores: the items.
+        choices: the choices, in column order.
+        legal: bool [items, choices].
+        target: the engine.
 
     Raises:
-        UsageError: it holds none of an item's.
+        UsageError: the engine supports no legal choice of some item.
     """
     held = np.zeros(legal.shape, dtype=bool)
     for i, item in enumerate(scores.items):

@@ -14,10 +14,11 @@ from ..spec.allocation import Allocation
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.planned import Limit, PlannedActivation
 from ..spec.scores import ScoreTable
-from .assembly import Proof, assemble, limited_bytes, with_activations
+from .assembly import Proof, assemble, with_activations
 from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, median_random_loss
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit
+from .plan_bytes import limited_bytes
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .solving import Plan, SolverOptions, attempt
 from .task_solver import GOAL_TOLERANCE, solve_rounded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -38,15 +37,10 @@ RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # lowered 
 
 
 class PlanningTask:
-    """Scores, limits and hardware of one plan, and the tables computed from them.
+    """Scores, limits and hardware of one plan (see `__init__`), and the tables computed from them.
 
     Attributes:
-        scores: predicted loss of each choice.
-        limits: the user's limits.
-        device: target hardware, or None.
-        workload: sentences and tokens of one inference.
         items: the matrices, then the embedding tables that were scored.
-        constraints: what the plan must satisfy besides the limits.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
         target: the engine that the plan is made for, or None.
@@ -302,13 +296,3 @@ class PlanningTask:
         return storage, simulate_storage(
             self.profile, storage, self.device, self.workload, inferences_per_s=rate, target=self.target
         )
-
-    def ceiling(self, problem: ChoiceProblem, resource: str) -> float:
-        """Return the most of a resource that any plan can use, the limits ignored.
-
-        Args:
-            problem: the program.
-            resource: one of its rows.
-        """
-        table = np.where(problem.mask(), problem.usage[resource], -np.inf)
-        return math.fsum(table.max(axis=1))

@@ -24,7 +24,8 @@ from ..spec.limits import Limits
 from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Provenance
 from ..spec.scores import ScoreTable
-from .assembly import Proof, assemble, stored_bytes, with_activations
+from .assembly import Proof, assemble, with_activations
+from .plan_bytes import stored_bytes
 
 if TYPE_CHECKING:
     from hwmodels import Device

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
@@ -98,10 +101,16 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             continue  # the scratchpad and the user's pins are not limits whose number could be raised
         unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
         fixed = row.stated - row.capacity * unit
-        floor, ceiling = nearest * unit + fixed, task.ceiling(problem, resource) * unit + fixed
+        floor, ceiling = nearest * unit + fixed, _ceiling(problem, resource) * unit + fixed
         stated, least, most = shown_apart(row.measure, row.stated, floor, ceiling)
         parts.append(
             f"{row.source} = {stated} is below the floor: nearest feasible {least}, ceiling {most}; "
             f"binding limit {row.measure}"
         )
     return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."
+
+
+def _ceiling(problem: ChoiceProblem, resource: str) -> float:
+    """Return the most of a resource that any plan can use, the limits ignored."""
+    table = np.where(problem.mask(), problem.usage[resource], -np.inf)
+    return math.fsum(table.max(axis=1))

@@ -116,5 +116,5 @@ def test_a_broken_entry_point_is_an_error_when_it_is_used(installed, ladder):
 
 def test_columns_that_are_not_a_plan_are_an_error(installed, ladder):
     installed({"liar": "somebody_elses_solver:LIAR"})
-    with pytest.raises(SolverError, match="returned columns that are no plan"):
+    with pytest.raises(SolverError, match="returned columns that are not a plan"):
         solve(ladder, "liar")
