@@ -197,7 +197,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _described(model: type[BaseModel], loc: tuple[str | int, ...]) -> str:
-    """Say what a field holds, from the JSON schema that editors get."""
+    """Return what a field must contain, from the JSON schema that editors use."""
     owner = _model_at(model, loc[:-1])
     schema = owner.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
     example = f", for example '{schema['examples'][0]}'" if schema.get("examples") else ""

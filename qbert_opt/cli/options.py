@@ -57,7 +57,7 @@ TorchDevice = Annotated[
 ]
 
 LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
-SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
+SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Shortlist and measurements", "Solver", "Output"
 
 
 def _text(panel: str, *names: str, help: str) -> Any:

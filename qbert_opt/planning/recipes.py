@@ -1,8 +1,8 @@
 """Plans made by the rules of the papers instead of by a solver, for comparison.
 
-`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω get the high width, the others 2 bits, 128 row groups
-(Shen et al. 2020, section 4.1). k is the largest number that the byte budget allows; half of the layers without a
-budget.
+`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω have the high width and the others 2 bits, with 128 row
+groups (Shen et al. 2020, section 4.1). k is the largest number that the byte budget allows; half of the layers without
+a budget.
 `uniform:3bit/columns:64/gptq` gives every matrix that choice.
 """
 

@@ -108,7 +108,7 @@ class Program:
         )
 
     def fits(self, columns: IntArray) -> bool:
-        """Say whether a plan (one column of each group) keeps every row and the limit on families.
+        """Whether a plan (one column of each group) keeps every row and the limit on families.
 
         Args:
             columns: int [G], one column of each group.
