@@ -209,7 +209,7 @@ def test_pins_and_filters(reference):
     name = reference.profile.matrices[0].module
     with pytest.raises(UsageError, match=r"`pins` nothing=8: no matrix of .* has 'nothing' in its name"):
         allocate(reference, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
-    with pytest.raises(UsageError, match=r"`pins` .*=5: 5 bits were not scored or are masked"):
+    with pytest.raises(UsageError, match=r"`pins` .*=5: 5 bits were not scored for it, or are not allowed"):
         allocate(reference, Limits(), constraints=PlanConstraints(pins={name: 5}))
     with pytest.raises(UsageError, match=r"`bits`/`groupings`: none of these was scored. Scored: 2bit/rows:1/gptq"):
         allocate(reference, Limits(), constraints=PlanConstraints(bits=(7,)))
