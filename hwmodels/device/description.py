@@ -21,7 +21,7 @@ class Device(Frozen):
         interval: lowest and highest measured / predicted latency; the default depends on `confidence`.
         memories: all memories; each unit's `path` names those that feed it.
         reserved: memory that other software occupies.
-        engines: names of the inference engines that run on it; empty for none, absent where nobody has said.
+        engines: names of the inference engines that run on it; empty if none does, None if that is unknown.
         provenance: pattern of a figure's path -> its source; the most specific pattern wins.
     """
 
@@ -58,11 +58,19 @@ class Device(Frozen):
         return f"Device({self.id!r}, units={units}, memories={len(self.memories)}, confidence={self.confidence!r})"
 
     def memory(self, memory_id: str) -> Memory:
-        """Return the memory of that id."""
+        """Return the memory of that id.
+
+        Args:
+            memory_id: id of a memory.
+        """
         return next(memory for memory in self.memories if memory.id == memory_id)
 
     def path(self, unit: Unit) -> tuple[Memory, ...]:
-        """Return the memories that feed a unit, nearest first."""
+        """Return the memories that feed a unit, nearest first.
+
+        Args:
+            unit: one of the device's units.
+        """
         return tuple(self.memory(memory_id) for memory_id in unit.path)
 
     @property
@@ -83,6 +91,9 @@ class Device(Frozen):
         """Whether every unit that an encoder needs can reach activations in an on-chip memory.
 
         An NPU that lacks an operation and shares only DRAM with the processor that runs it hands over in DRAM.
+
+        Args:
+            memory: one of the device's memories.
         """
         return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
 

@@ -82,7 +82,7 @@ class Measurements:
         how: the tool that measured, with versions and date.
         path: ids of the memories that feed the unit, nearest first; the last two if empty.
         held_out: lowest and highest measured / predicted latency of held-out models; None if not checked.
-        engine: name of the engine that was timed; None leaves open what runs on the machine.
+        engine: name of the engine that was timed; None leaves the engines of the machine unknown.
     """
 
     id: str

@@ -9,8 +9,9 @@ from torch.nn import functional
 from ..errors import InputFileError
 from ..models.layers import as_matrix
 from ..quantization.activation_quant import Rounder
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation
 from ..spec.choices import Layout
+from ..spec.planned import PlannedMatrix, PlannedTable
 from .stored_tensors import CODES, part_shapes, restored
 
 CODES_BUFFER = "codes"

@@ -35,7 +35,8 @@ from ..models.loading import (
 )
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
+from ..spec.allocation import Allocation, read_allocation
+from ..spec.planned import PlannedMatrix, PlannedTable
 from .packed_modules import quantized_parts
 from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
 from .stored_tensors import CODES, part_shapes, restored

@@ -17,37 +17,45 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
 Data = Annotated[
-    str, typer.Option("--data", help="Texts: .tsv, .csv, .jsonl, .parquet, a folder of splits, or e.g. snips/dev.")
+    str,
+    typer.Option("--data", help="Texts: a .tsv, .csv, .jsonl or .parquet file, a folder of splits, or e.g. snips/dev."),
 ]
 TextColumn = Annotated[
-    list[str] | None, typer.Option("--text-column", help="Column of the text; twice for sentence pairs.")
+    list[str] | None, typer.Option("--text-column", help="Column with the text; give it twice for sentence pairs.")
 ]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the label.")]
-Split = Annotated[str | None, typer.Option("--split", help="Which split of a folder, for example test.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Method = Annotated[str, typer.Option("--method", help="Quantizer that will write the model; see 'qbert-opt choices'.")]
-Metric = Annotated[str, typer.Option("--metric", help="Estimator of the loss; see 'qbert-opt metrics'.")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the label.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of a folder to read, for example test.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress to stderr.")]
+Method = Annotated[
+    str, typer.Option("--method", help="Quantizer to score and to write the model with; see 'qbert-opt choices'.")
+]
+Metric = Annotated[
+    str, typer.Option("--metric", help="Metric that predicts the loss of each choice; see 'qbert-opt metrics'.")
+]
 Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
 Forms = Annotated[
     str | None,
-    typer.Option("--forms", help="What ranges store: offset, symmetric, signed, zero-point, codebook."),
+    typer.Option("--forms", help="Forms to choose from: offset, symmetric, signed, zero-point, codebook."),
 ]
 TableBits = Annotated[
-    str, typer.Option("--table-bits", help="Bit widths of embedding tables; none keeps them at 8 bits, not scored.")
+    str, typer.Option("--table-bits", help="Bit widths of embedding tables to score; none keeps all tables at 8 bits.")
 ]
-ActivationBits = Annotated[str, typer.Option("--activation-bits", help="Widths of rounded inputs: 8, 16 or 8,16.")]
-CalibrationSamples = Annotated[int, typer.Option("--calibration-samples", min=1, help="Texts that fit the quantizer.")]
+ActivationBits = Annotated[
+    str, typer.Option("--activation-bits", help="Bit widths of quantized activations to score: 8, 16, 8,16 or none.")
+]
+CalibrationSamples = Annotated[
+    int, typer.Option("--calibration-samples", min=1, help="Number of texts in the quantizer's calibration set.")
+]
 ScoringSamples = Annotated[
-    int, typer.Option("--scoring-samples", min=2, help="Texts that score; never the same as those that fit.")
+    int, typer.Option("--scoring-samples", min=2, help="Number of texts to score, disjoint from the calibration set.")
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", min=4, help="Cut longer texts here; by default the model's window.")
+    int | None,
+    typer.Option("--max-tokens", min=4, help="Truncate texts to this many tokens; by default the model's maximum."),
 ]
-Scores = Annotated[
-    str | None, typer.Option("--scores", "-s", help="Table of scores; by default the bundled reference.")
-]
+Scores = Annotated[str | None, typer.Option("--scores", "-s", help="Score table; by default the bundled reference.")]
 Device = Annotated[
     str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
 ]
@@ -55,7 +63,7 @@ SeqLen = Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per senten
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")]
 TorchDevice = Annotated[
     str,
-    typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
+    typer.Option("--torch-device", help="PyTorch device: auto (a GPU if there is one), cpu, cuda, cuda:1."),
 ]
 
 DEFAULT_BITS = "2,3,4,8"

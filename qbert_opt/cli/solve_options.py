@@ -31,7 +31,7 @@ class LimitOptions:
         _text(LIMITS, "--budget", "-b", help="Size of the encoder's matrices: 25MB, 23.8MiB, 2.5bit or 13x."),
     ] = None
     total_budget: Annotated[
-        str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, in the same units.")
+        str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
     ] = None
     max_latency: Annotated[str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms.")] = (
         None
@@ -47,7 +47,7 @@ class LimitOptions:
     ] = None
     max_energy: Annotated[str | None, _text(LIMITS, "--max-energy", help="Energy per inference, e.g. 100mJ.")] = None
     max_scratchpad: Annotated[
-        str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory for resident weights.")
+        str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory that resident weights may use, e.g. 1MB.")
     ] = None
     max_bops: Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")] = None
 
@@ -86,7 +86,7 @@ class ScoringOptions:
     """Where scores come from: a file, or a model that is scored first."""
 
     scores: Annotated[
-        str | None, _text(SCORING, "--scores", "-s", help="Table of scores; by default the bundled reference.")
+        str | None, _text(SCORING, "--scores", "-s", help="Score table; by default the bundled reference.")
     ] = None
     model: Annotated[
         str | None, _text(SCORING, "--model", "-m", help="Model folder to score first (needs --data).")
@@ -118,16 +118,20 @@ class ConstraintOptions:
         _text(
             CONSTRAINTS,
             "--activation-bits",
-            help="Widths of rounded inputs: 8, 16, 8,16 or none; by default the device's.",
+            help="Bit widths of quantized activations: 8, 16, 8,16 or none; by default the device's.",
         ),
     ] = None
     activation_ranges: Annotated[
         str | None,
-        _text(CONSTRAINTS, "--activation-ranges", help="Range of rounded inputs: token (dynamic) or tensor."),
+        _text(
+            CONSTRAINTS,
+            "--activation-ranges",
+            help="Ranges of quantized activations: token (dynamic) or tensor (static).",
+        ),
     ] = None
     engine: Annotated[
         str | None,
-        _text(CONSTRAINTS, "--engine", help="Take only choices that this engine can run, e.g. onnxruntime."),
+        _text(CONSTRAINTS, "--engine", help="Use only choices that this engine can run, e.g. onnxruntime."),
     ] = None
     pins: Annotated[
         list[str] | None,
@@ -139,24 +143,32 @@ class ConstraintOptions:
     ] = None
     excluded: Annotated[
         list[str] | None,
-        _text(CONSTRAINTS, "--exclude", help="NAME: keep matching matrices out of the search, at 8 bits per row."),
+        _text(CONSTRAINTS, "--exclude", help="NAME: keep matching matrices at 8 bits, per-channel. Repeatable."),
     ] = None
     ties: Annotated[
         list[str] | None,
-        _text(CONSTRAINTS, "--tie", help="NAME: matching matrices take the same choice; qkv ties them in each layer."),
+        _text(
+            CONSTRAINTS,
+            "--tie",
+            help="NAME: give matching matrices one choice; qkv ties query, key and value of each layer. Repeatable.",
+        ),
     ] = None
     max_formats: Annotated[
         int | None,
         typer.Option(
-            "--max-formats", min=1, help="Number of different formats (kernels) at most.", rich_help_panel=CONSTRAINTS
+            "--max-formats", min=1, help="Largest number of different formats (kernels).", rich_help_panel=CONSTRAINTS
         ),
     ] = None
     max_loss: Annotated[
-        float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; minimizes --least under it.")
+        float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; needs --least.")
     ] = None
     least: Annotated[
         str | None,
-        _text(CONSTRAINTS, "--least", help="With --max-loss: bytes, total-bytes, latency, energy, dram or bops."),
+        _text(
+            CONSTRAINTS,
+            "--least",
+            help="Resource to minimize under --max-loss: bytes, total-bytes, latency, energy, dram or bops.",
+        ),
     ] = None
 
 
@@ -174,19 +186,20 @@ class ShortlistOptions:
         ),
     ] = None
     within: Annotated[
-        str | None, _text(SHORTLIST, "--within", help="With --top-k: largest distance from the best plan, e.g. 5%.")
+        str | None,
+        _text(SHORTLIST, "--within", help="With --top-k: largest distance from the best plan's loss, e.g. 5%."),
     ] = None
     apart: Annotated[
         int | None,
         typer.Option(
             "--apart",
             min=1,
-            help="With --top-k: matrices in which two plans differ at least; by default a tenth.",
+            help="With --top-k: least number of matrices in which two plans differ; by default a tenth.",
             rich_help_panel=SHORTLIST,
         ),
     ] = None
     measure: Annotated[
-        str | None, _text(SHORTLIST, "--measure", help="Time the shortlist in this engine, here (needs --model).")
+        str | None, _text(SHORTLIST, "--measure", help="Time each plan on this machine in this engine (needs --model).")
     ] = None
     refine: Annotated[
         int | None,
@@ -202,7 +215,7 @@ class ShortlistOptions:
         _text(
             SHORTLIST,
             "--verify",
-            help="Held-out text to measure the plan and uniform plans on (needs --model, --data).",
+            help="Held-out text on which to measure the plan and uniform plans (needs --model, --data).",
         ),
     ] = None
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ..runtime.plugins import load_as
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.allocation import Allocation
+from ..spec.planned import PlannedMatrix
 from ..spec.profiles import ModelProfile
 from .offers import Carried, Offer
 

@@ -65,7 +65,7 @@ def simulate_allocation(
     inferences_per_s: float | None = None,
     engine: str | None = None,
 ) -> CostReport:
-    """Simulate a plan; its resident matrices count as resident on the plan's own device only.
+    """Simulate a plan; its resident matrices are resident only on the device that the plan was made for.
 
     Args:
         allocation: the plan.
@@ -124,7 +124,12 @@ def simulate_lengths(
 
 
 def planned_target(allocation: Allocation, device: Device, engine: str | None) -> EngineTarget | None:
-    """Return the engine that is to run a plan on a device; None where neither names one.
+    """Return the engine that runs a plan on a device; None if neither the user nor the plan names one.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        engine: the user's engine; None takes the plan's.
 
     Raises:
         UsageError: there is no such engine, the device does not run it, or it cannot run the plan.
@@ -180,7 +185,7 @@ def simulate_baselines(
 
 
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
-    """Return (storage, bits of floating-point weights) of a baseline to compare a plan with.
+    """Return the storage of a baseline plan, and the bits of its floating-point weights.
 
     Args:
         allocation: the plan.

@@ -21,7 +21,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..quantization.methods import QuantizedMatrix  # imports torch, which serving does not need
-    from ..spec.allocation import PlannedActivation
+    from ..spec.planned import PlannedActivation
 
 SMALLEST_INPUT_SCALE = 1e-12
 

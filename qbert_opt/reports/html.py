@@ -13,8 +13,9 @@ from hwmodels import format_bytes, format_joules, format_seconds
 
 from ..planning.frontier import TradeOff
 from ..planning.measured_points import MeasuredPoints
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.allocation import Allocation
 from ..spec.limits import shown
+from ..spec.planned import PlannedMatrix
 from .html_charts import frontier_curve, heat_map, stacked_bar
 from .plan import TITLES, better_uniform, rounded_inputs
 from .printing import MEASURES

@@ -13,8 +13,9 @@ from rich.text import Text
 from hwmodels import format_bytes
 
 from ..runtime.plain_text import one_line
-from ..spec.allocation import Allocation, PlannedMatrix, UniformPlan
+from ..spec.allocation import Allocation
 from ..spec.limits import shown
+from ..spec.planned import PlannedMatrix, UniformPlan
 from ..spec.profiles import ModelProfile
 from .cost import cost_lines
 from .printing import MEASURES, TextTable, both, origin, print_lines, with_error

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
-from ..spec.scores import Provenance, ScoreTable
+from ..spec.score_parts import Provenance
+from ..spec.scores import ScoreTable
 
 MEASURES = {
     "encoder_bytes": "encoder bytes",

@@ -28,7 +28,8 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import ActivationScores, Provenance, Rows, ScoreTable, short
+from ..spec.score_parts import ActivationScores, Provenance, Rows, short
+from ..spec.scores import ScoreTable
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,
@@ -39,7 +40,13 @@ from .readiness import (
     overlap_warnings,
     training_text_warnings,
 )
-from .score_rows import ScoredMatrix, common_scale, confidence_warnings, effective_samples, unmoved_warnings
+from .score_rows import (
+    ScoredMatrix,
+    common_scale,
+    effective_sample_size,
+    small_sample_warnings,
+    zero_score_warnings,
+)
 from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -169,12 +176,12 @@ def measure_sensitivity(
         masks={module: reasons for module, reasons in masks.items() if reasons},
         scale=scale,
         samples=tuple(row.samples for row in rows),
-        effective_samples=effective_samples(rows),
+        effective_samples=effective_sample_size(rows),
         block_sensitivity=tuple(task.block_sensitivity),
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(*overlap, *familiar, *unmoved_warnings(names, rows), *confidence_warnings(rows), *task.warnings),
+        warnings=(*overlap, *familiar, *zero_score_warnings(names, rows), *small_sample_warnings(rows), *task.warnings),
         provenance=provenance,
     )
     jobs.remove()

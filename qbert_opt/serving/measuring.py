@@ -149,7 +149,7 @@ def _trained_on(folder: str, texts: LabeledTexts) -> bool:
     training = read_record(Path(folder)).training if is_quantized(folder) and not is_exported(folder) else None
     if training is not None and texts.sha256 in training.drawn_from:
         warnings.warn(
-            f"{texts.name}: is text that {folder} was trained on; what is measured on it is too good. Give other text.",
+            f"{texts.name}: {folder} was trained on this text, so the results are too good. Give held-out text.",
             QbertOptWarning,
             stacklevel=3,
         )

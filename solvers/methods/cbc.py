@@ -1,4 +1,4 @@
-"""Integer program by PuLP and the CBC that PuLP 3 brings; for comparison and where highspy is missing."""
+"""Integer programming with PuLP's bundled CBC (PuLP 3); for comparison, or if highspy is not installed."""
 
 from importlib.metadata import version
 
@@ -24,7 +24,12 @@ class Cbc:
         return f"cbc (PuLP {version('pulp')}, CBC)"
 
     def run(self, program: Program, limits: SearchLimits) -> Outcome:
-        """Return the proven best plan."""
+        """Return the optimum, proven by CBC.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time, gap and seed.
+        """
         return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_cbc))
 
 

@@ -1,4 +1,4 @@
-"""Integer program by PuLP: HiGHS where highspy is installed, else the CBC that PuLP 3 brings."""
+"""Integer programming with PuLP: HiGHS if highspy is installed, else the bundled CBC (PuLP 3)."""
 
 from importlib.metadata import version
 
@@ -25,7 +25,12 @@ class Ilp:
         return f"ilp (PuLP {version('pulp')}, {name})"
 
     def run(self, program: Program, limits: SearchLimits) -> Outcome:
-        """Return the proven best plan."""
+        """Return the optimum, proven by HiGHS or CBC.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time, gap and seed.
+        """
         engine = minimise_by_highs if highs_present() else minimise_by_cbc
         return exact_search.prove(program, limits, exact_search.ByEngine(engine))
 

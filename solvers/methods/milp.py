@@ -1,4 +1,4 @@
-"""Branch and bound by SciPy's own HiGHS, with no other package."""
+"""Integer programming with SciPy's built-in HiGHS; needs no other package."""
 
 from importlib.metadata import version
 
@@ -24,7 +24,12 @@ class Milp:
         return f"milp (SciPy {version('scipy')}, its HiGHS)"
 
     def run(self, program: Program, limits: SearchLimits) -> Outcome:
-        """Return the proven best plan."""
+        """Return the optimum, proven by SciPy's HiGHS.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time and gap.
+        """
         return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_scipy))
 
 

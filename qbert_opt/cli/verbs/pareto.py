@@ -28,7 +28,7 @@ class PictureOptions:
     plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="Several devices, a,b,c: the best plan and a curve for each."),
+        typer.Option("--devices", help="Comma-separated devices: the best plan and a curve for each."),
     ] = None
     compare: Annotated[
         list[str] | None,
@@ -64,7 +64,7 @@ def command(
     picture: PictureOptions,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compute the best plan for every budget: the Pareto frontier of loss over bytes, latency, energy or traffic.
+    """Compute the Pareto frontier: the best plan for every budget of bytes, latency, energy or DRAM traffic.
 
     Examples:
     `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`

@@ -22,10 +22,12 @@ class StabilityOptions:
     stability: Annotated[
         int,
         typer.Option(
-            "--stability", min=0, help="Number of resamples of the scoring texts, to test how stable the plan is."
+            "--stability", min=0, help="Number of bootstrap resamples of the texts, to test how stable the plan is."
         ),
     ] = 0
-    budget: Annotated[str, typer.Option("--budget", "-b", help="Budget of these plans, as in 'solve'.")] = "2.5bit"
+    budget: Annotated[
+        str, typer.Option("--budget", "-b", help="With --stability: budget of the plans, as in 'solve'.")
+    ] = "2.5bit"
 
 
 def command(
@@ -41,7 +43,7 @@ def command(
     held_out: Annotated[
         str | None,
         typer.Option(
-            "--held-out", help="Text that the model has certainly not seen: warns if --data looks like training text."
+            "--held-out", help="Text that the model was not trained on; warns if --data looks like training text."
         ),
     ] = None,
     curvature: Annotated[
@@ -117,10 +119,10 @@ def _print_scores(table: ScoreTable, output: str, peak_bytes: int, limit_bytes: 
 def _stability(table: ScoreTable, resampling: StabilityOptions, output: str, quiet: bool) -> None:
     """Measure, write and print how much a plan depends on the scoring texts."""
     from ...planning.budgets import parse_budget
-    from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
     from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
+    from ...planning.task_solver import solve_task
     from ...reports.printing import print_lines
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits

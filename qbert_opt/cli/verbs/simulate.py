@@ -72,7 +72,7 @@ def command(
     if lengths is not None:
         idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
         if given := [flag for flag, value in idle.items() if value]:
-            raise UsageError(f"{given[0]}: belongs to one --seq-len, not to --lengths. Leave one of them out.")
+            raise UsageError(f"{given[0]}: needs a single --seq-len, so it cannot be combined with --lengths.")
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
     try:
@@ -110,7 +110,7 @@ def _draw(report: CostReport, device: Device, roofline: str | None, timeline: st
 
 
 def _print_rest(report: CostReport, others: dict[str, CostReport | str], drawn: Sequence[str | None]) -> None:
-    """Print the comparison, where there is one, and which pictures were written."""
+    """Print the comparison, if there is one, and the names of the plots that were written."""
     from ...reports.cost import comparison_table
     from ...reports.printing import print_lines
 

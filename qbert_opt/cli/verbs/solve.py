@@ -35,7 +35,7 @@ def command(
     """
     from ...planning.solving import SolverOptions
     from ...reports.printing import print_lines
-    from ...spec.activations import wanted_activations
+    from ...spec.activations import selected_activations
     from ...workflows.solve import check_limits, solve_plans, solve_recipe
     from .. import solve_requests, solving
     from ..quantities import seconds
@@ -47,7 +47,7 @@ def command(
     table = solve_requests.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
     limits = solve_requests.read_limits(limit, table, hardware.rate)
     check_limits(limits, device, constraints)
-    inputs = wanted_activations(constraint.activation_bits, constraint.activation_ranges, table, device)
+    inputs = selected_activations(constraint.activation_bits, constraint.activation_ranges, table, device)
     model, data = str(scoring.model), str(scoring.data)
     if search.recipe is not None:
         solved = solve_recipe(table, search.recipe, limits, device=device, workload=workload, activations=inputs)

@@ -1,4 +1,4 @@
-"""What a noun looks like in a notebook or a debugger: a line or two, not its JSON."""
+"""How the main types look in a notebook or a debugger: a line or two, not JSON."""
 
 import inspect
 from types import SimpleNamespace
