@@ -210,3 +210,14 @@ def test_folds_of_another_shape_are_refused(rtn_scores):
     document["fold_value"] = [document["value"][:-1]]
     with pytest.raises(ValueError, match="fold_value is not"):
         ScoreTable.model_validate(document)
+
+
+@pytest.mark.parametrize("array", ["std_error", "fold_value"])
+def test_arrays_of_a_score_table_are_masked_together(rtn_scores, array):
+    """A null in the scores of one fold would make that fold unsolvable; it is named when the table is read."""
+    document = json.loads(rtn_scores.model_dump_json(by_alias=True))
+    rows = document["fold_value"][0] if array == "fold_value" else document[array]
+    assert rows[0][0] is not None
+    rows[0][0] = None
+    with pytest.raises(ValueError, match=f"{array} is not null exactly where value is"):
+        ScoreTable.model_validate(document)
