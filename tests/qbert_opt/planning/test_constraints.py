@@ -262,5 +262,5 @@ def test_only_what_an_engine_runs_is_taken(reference, rtn_scores):
     assert all(rules.refusal(m.choice) is None for m in plan.matrices)
     assert rules.refusal(Choice(4, "columns:24", "rtn")) == "columns:24; its blocks are multiples of 16 inputs"
     assert rules.refusal(Choice(4, "rows:each", "kmeans", "codebook")).startswith("form codebook; it supports offset")
-    with pytest.raises(UsageError, match=r"unknown 'abacus'. Available: onnxruntime, openvino, torch"):
+    with pytest.raises(UsageError, match=r"unknown 'abacus'. Available: onnxruntime, openvino, qnn, tidl, torch"):
         allocate(reference, BUDGET, constraints=PlanConstraints(engine="abacus"))

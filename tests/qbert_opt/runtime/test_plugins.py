@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qbert_opt.engines.session import Engine
+from qbert_opt.engines.session import Engine, RuledEngine
 from qbert_opt.errors import UsageError
 from qbert_opt.formats.format import Format
 from qbert_opt.quantization.quantizer import Quantizer, quantizer
@@ -92,15 +92,17 @@ def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
 
 @pytest.mark.parametrize(
     ("kind", "protocol"),
-    [("quantizers", Quantizer), ("metrics", Metric), ("engines", Engine), ("formats", Format)],
+    [("quantizers", Quantizer), ("metrics", Metric), ("engines", RuledEngine), ("formats", Format)],
 )
 def test_bundled_plugins_satisfy_their_protocol(kind, protocol):
     """Every file of the folder, by the same check that other packages' plug-ins pass."""
     names = plugins.available(kind)
     assert names and set(plugins.summaries(kind)) == set(names)
     for name in names:
-        plugins.load_as(kind, name, protocol)
+        plugin = plugins.load_as(kind, name, protocol)
         assert plugins.summaries(kind)[name]
+        if kind == "engines" and not plugin.RULES.planning_only:
+            plugins.load_as(kind, name, Engine)
 
 
 def test_a_broken_device_package_is_one_line(install, cli):
