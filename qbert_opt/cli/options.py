@@ -94,7 +94,12 @@ ActivationRanges = Annotated[
     str | None, _text(CONSTRAINTS, "--activation-ranges", help="Range of rounded inputs: token (dynamic) or tensor.")
 ]
 TargetEngine = Annotated[
-    str | None, _text(CONSTRAINTS, "--engine", help="Take only choices that this engine can run, e.g. onnxruntime.")
+    str | None,
+    _text(
+        CONSTRAINTS,
+        "--engine",
+        help="Take only choices that this engine holds, and count the bytes of its file, e.g. onnxruntime.",
+    ),
 ]
 Pins = Annotated[
     list[str] | None,
