@@ -17,6 +17,7 @@ from qbert_opt.engines.session import rules_of
 from qbert_opt.errors import DeviceError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.program import PlanningTask
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.solve import solve_plans
@@ -56,6 +57,16 @@ def test_total_limits_count_the_whole_file(rtn_scores):
     assert row.used == capped.engine.total_bytes <= row.capacity
     torch = _plan(rtn_scores, "torch", encoder_bytes=10**6)
     assert (torch.engine.total_bytes, torch.engine.graph_bytes) == (torch.total_bytes, 0)
+
+
+def test_static_inputs_need_one_range_per_row(rtn_scores):
+    """Where inputs are rounded in ranges of the plan, group-wise choices fall away, for those matrices only."""
+    task = PlanningTask(rtn_scores, Limits(), constraints=PlanConstraints(engine="onnxruntime"))
+    first = rtn_scores.profile.matrices[0].module
+    columns = [c.grouping.startswith("columns:") for c in task.choices]
+    static = task.with_static_inputs([first])
+    assert task.legal[0, columns].any() and not static.legal[0, columns].any()
+    assert (static.legal[1:] == task.legal[1:]).all()
 
 
 def test_an_engine_that_the_device_does_not_list_is_refused(reference):
