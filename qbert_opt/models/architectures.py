@@ -35,6 +35,9 @@ def quiet_transformers() -> None:
 def refusing(source: str | Path) -> Iterator[None]:
     """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
 
+    Args:
+        source: the folder, for messages.
+
     Raises:
         InputFileError: anything went wrong inside.
     """
@@ -51,6 +54,9 @@ def read_config(files: ModelFiles) -> Any:
 
     Answers come as named outputs without attentions and hidden states, computed by torch's own attention: none of
     that changes their values, and an implementation from elsewhere would have to be downloaded and run.
+
+    Args:
+        files: of a model folder.
 
     Raises:
         InputFileError: a model type that transformers does not know, or labels that contradict each other.
@@ -85,6 +91,20 @@ def read_config(files: ModelFiles) -> Any:
     return config
 
 
+def written_config(folder: Path) -> Any:
+    """Return transformers' config of a folder that this project wrote, without what says how its weights are packed.
+
+    Raises:
+        InputFileError: it cannot be read.
+    """
+    quiet_transformers()
+    with refusing(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
 def _activation(config: Mapping[str, Any]) -> str | None:
     """Return what a sentence-transformers cross-encoder puts behind its logits; None for nothing."""
     settings = config.get("sentence_transformers")
@@ -96,6 +116,10 @@ def _activation(config: Mapping[str, Any]) -> str | None:
 def config_kind(config: Any, source: str) -> OutputKind:
     """Return the kind of outputs that a model's `config.json` names.
 
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: none of the known kinds.
     """
@@ -105,6 +129,10 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 def build_model(config: Any, source: str) -> Any:
     """Return a model of the class that its config names, in float32, with weights still to be filled in.
+
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
 
     Raises:
         InputFileError: a head of an unknown kind, or a config that makes no model.
@@ -117,6 +145,10 @@ def build_model(config: Any, source: str) -> Any:
 def blank_model(config: Any, source: str) -> Any:
     """Return the same model without memory for its weights: its class, its inputs and its shapes are known.
 
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: a config that makes no model.
     """
@@ -126,6 +158,11 @@ def blank_model(config: Any, source: str) -> Any:
 
 def check_class(config: Any, blank: Any, source: str) -> None:
     """Check that the model type of a config makes the class that the config names.
+
+    Args:
+        config: transformers' config.
+        blank: what `blank_model` returned for it.
+        source: the folder, for messages.
 
     Raises:
         InputFileError: it makes another one.
@@ -185,7 +222,11 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
 
 
 def token_types(model: nn.Module) -> int:
-    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them."""
+    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them.
+
+    Args:
+        model: a transformers model.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] == "token_type_embeddings":
             return module.num_embeddings

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import PLAN
 from ..engines.session import Session
 from ..engines.timing import Timing
 from ..errors import InputFileError
-from ..models.loading import LoadedModel, load_tokenizer, refusing
+from ..models.loading import LoadedModel, load_tokenizer, written_config
 from ..spec.allocation import Allocation, read_allocation
 from .predictor import Predictor
 
@@ -41,6 +40,11 @@ class Served:
 def serve(folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> Served:
     """Open an exported or quantized folder in an engine.
 
+    Args:
+        folder: as `quantize` or `export` wrote it.
+        engine: by default what the folder was exported to; another one exports a quantized folder to a temporary place.
+        threads: processor threads; None is the engine's own choice.
+
     Raises:
         InputFileError: the folder is neither, is broken, or the engine's answers are off.
         UsageError: an engine that is unknown, not installed or not this folder's.
@@ -53,10 +57,7 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
         return Served(loaded, root, folder_bytes(root), allocation, None)
     predictor = Predictor(root, engine, threads=threads)
     allocation = read_allocation(root / PLAN)
-    with refusing(root):
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+    config = written_config(root)
     # whoever asks what kind of head this is looks at the class' name
     module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
     loaded = LoadedModel(
@@ -84,7 +85,12 @@ class _Served(nn.Module):
 
 
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:
-    """What runs took and hold, one line per model, under each other."""
+    """What runs took and hold, one line per model, under each other.
+
+    Args:
+        rows: name and timing of each model.
+        predicted_s: latency that the plan predicts on its device; None where there is no device.
+    """
     lines = []
     for name, t in rows:
         private = "-" if t.private_bytes is None else f"{t.private_bytes / 1e6:.1f} MB"

@@ -56,6 +56,7 @@ class _Loaded:
         loaded = load_quantized(folder)[0] if is_quantized(folder) else load_model(folder)
         self._traced = traceable(loaded)
         self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
+        self.kind = loaded.head.kind
         self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
         self.max_tokens = loaded.longest
 
