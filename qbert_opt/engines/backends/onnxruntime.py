@@ -17,7 +17,9 @@ from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
-RULES = EngineRules(bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "zero-point"), group_multiple=16)
+RULES = EngineRules(
+    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "zero-point"), group_multiple=16, planned_inputs=(8,)
+)
 
 
 def usable() -> bool:

@@ -18,7 +18,7 @@ from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
-RULES = EngineRules(bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "zero-point"))
+RULES = EngineRules(bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "zero-point"), planned_inputs=(8,))
 COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default
 
 

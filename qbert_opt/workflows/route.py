@@ -1,0 +1,139 @@
+"""How an engine is to run the model: which inputs are rounded, what that leaves to the plan, and the plans under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..costs.operations import Workload
+from ..engines.session import Activations, rules_of
+from ..errors import InfeasibleError, UsageError
+from ..planning.constraints import PlanConstraints
+from ..spec.activations import ActivationChoice, activation_choice
+from ..spec.allocation import Allocation
+from ..spec.choices import choice
+from ..spec.limits import Limits
+from ..spec.scores import ScoreTable
+from .solve import Solved, solve_plans
+
+if TYPE_CHECKING:
+    from hwmodels import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What plans are solved from.
+
+    Attributes:
+        scores: predicted loss of each choice.
+        limits: on resources.
+        device: the target; None without one.
+        workload: sentences and tokens of one inference.
+        constraints: what plans must satisfy besides.
+    """
+
+    scores: ScoreTable
+    limits: Limits
+    device: Device | None
+    workload: Workload
+    constraints: PlanConstraints
+
+    def solve(self, constraints: PlanConstraints, inputs: tuple[ActivationChoice, ...]) -> Solved:
+        """Solve under other constraints and choices of inputs."""
+        return solve_plans(
+            self.scores, self.limits, device=self.device, workload=self.workload, constraints=constraints,
+            activations=inputs,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to run in an engine.
+
+    Attributes:
+        request: what plans are solved from; its constraints hold what the route leaves.
+        activations: how the engine rounds the inputs of products; None for PyTorch.
+        inputs: planned inputs that a plan chooses from; none leaves them to the engine.
+        solved: the plan of least predicted loss.
+        notes: why another route was not taken.
+    """
+
+    request: Request
+    activations: Activations | None
+    inputs: tuple[ActivationChoice, ...]
+    solved: Solved
+    notes: tuple[str, ...] = ()
+
+    def smallest(self, max_loss: float) -> Solved:
+        """Return the smallest plan whose matrices and tables keep a sum of scores.
+
+        Raises:
+            InfeasibleError: there is none within the other limits.
+        """
+        update = {"max_loss": max_loss, "least": "total-bytes"}
+        return self.request.solve(self.request.constraints.model_copy(update=update), self.inputs)
+
+
+def planned_widths(engine: str | None, activations: Activations | None) -> tuple[int, ...]:
+    """Return the widths of inputs to score: those that the engine multiplies as integers in planned ranges.
+
+    Args:
+        engine: its name; None for PyTorch.
+        activations: what the user asked for; None leaves it open.
+
+    Raises:
+        UsageError: the engine has no planned inputs, and they were asked for.
+    """
+    widths = () if engine is None else rules_of(engine).planned_inputs
+    if activations == "planned" and not widths:
+        raise UsageError(f"`activations` planned: `engine` {engine} multiplies floats. Leave it out.")
+    return widths if activations in (None, "planned") else ()
+
+
+def find_route(request: Request, activations: Activations | None, refusal: Callable[[Allocation], str | None]) -> Route:
+    """Plan inputs in static ranges where the engine multiplies integers and some plan can; else leave them to it.
+
+    Args:
+        request: what plans are solved from; its constraints name the engine.
+        activations: what the user asked for; None takes the first way that has a plan.
+        refusal: says why the plan of least predicted loss with planned inputs will not do; None if it may.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: planned inputs were asked for, and not scored.
+    """
+    engine = request.constraints.engine
+    widths = planned_widths(engine, activations)
+    scored = request.scores.activations
+    inputs = tuple(
+        c for c in map(activation_choice, scored.choices if scored else ()) if c.bits in widths and c.range is not None
+    )
+    if activations == "planned" and not inputs:
+        raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
+    if not inputs:
+        return Route(request, activations, (), request.solve(request.constraints, ()))
+    try:
+        rows = replace(request, constraints=_row_groups(request))
+        route = Route(rows, "planned", inputs, rows.solve(rows.constraints, inputs))
+        reason = None if activations == "planned" else refusal(route.solved.plan)
+    except (InfeasibleError, UsageError) as error:
+        if activations == "planned":
+            raise
+        reason = str(error).split(". ")[0].rstrip(".")
+    if reason is None:
+        return route
+    note = (
+        f"inputs are rounded by {engine} itself, because with planned 8-bit inputs (one range per output row) {reason}"
+    )
+    return Route(request, "int8", (), request.solve(request.constraints, ()), (note,))
+
+
+def _row_groups(request: Request) -> PlanConstraints:
+    """Planned inputs are multiplied by whole rows: every output row has one range."""
+    allowed = request.constraints.groupings
+    found = dict.fromkeys(choice(name).grouping for name in request.scores.choices)
+    rows = [g for g in found if g.startswith("rows:") and (allowed is None or g in allowed)]
+    if not rows:
+        raise UsageError("`groupings`: planned inputs need row groups, and none is allowed. Give `activations` int8.")
+    return request.constraints.model_copy(update={"groupings": rows})
