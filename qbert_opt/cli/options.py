@@ -46,6 +46,17 @@ TorchDevice = Annotated[
     typer.Option("--torch-device", help="Where torch computes: auto (a GPU if there is one), cpu, cuda, cuda:1."),
 ]
 
+TestData = Annotated[
+    str | None, typer.Option("--test-data", help="Held-out text to check on; by default what is left of --data.")
+]
+EngineActivations = Annotated[
+    str | None,
+    typer.Option(
+        "--activations",
+        help="How the engine rounds inputs: planned, int8, int8-coarse or float32; by default what fits.",
+    ),
+]
+
 LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
 SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
 
@@ -76,6 +87,13 @@ MaxBandwidth = Annotated[str | None, _text(LIMITS, "--max-bandwidth", help="DRAM
 MaxEnergy = Annotated[str | None, _text(LIMITS, "--max-energy", help="Energy per inference, e.g. 100mJ.")]
 MaxScratchpad = Annotated[str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory for resident weights.")]
 MaxBops = Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")]
+MaxAccuracyDrop = Annotated[
+    str | None, _text(LIMITS, "--max-accuracy-drop", help="Accuracy that may be lost, proven on held-out text: 0.5pt.")
+]
+MaxFlips = Annotated[
+    str | None, _text(LIMITS, "--max-flips", help="Share of answers that may change, proven on held-out text: 1%.")
+]
+Confidence = Annotated[str, _text(LIMITS, "--confidence", help="Confidence of these proofs, one-sided.")]
 
 AllowedBits = Annotated[str | None, _text(CONSTRAINTS, "--bits", help="Bit widths that matrices may take, e.g. 2,4,8.")]
 AllowedGroupings = Annotated[

@@ -28,6 +28,7 @@ from .intervals import Interval
 NODES = 32  # of the quadrature
 RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
 DEVIATIONS = np.geomspace(1e-3, 1e2, 61)  # σ at which chances are tabulated, in logits
+CARRYING = 8  # texts below which the density of margins is not read off single texts
 LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
 DRAWS = 2000
 TOGETHER = 1 << 22  # numbers in memory at a time
@@ -75,14 +76,6 @@ class FlipRelation:
         """Predicted loss of accuracy at a mean KL; that of agreement where there are no labels."""
         return self._at((self.flips if self.drops is None else self.drops).mean(0), kl)
 
-    def kl_of(self, share: float) -> float:
-        """Return the mean KL at which a share of the texts is predicted to flip; infinite if none is so large."""
-        curve = np.maximum.accumulate(self.flips.mean(0))
-        if share >= curve[-1]:
-            return math.inf
-        deviation = math.exp(np.interp(share, curve, np.log(DEVIATIONS)))
-        return deviation**2 * float(self.curvature.sum() / self.rows.sum())
-
     def forecast(self, kl: float, std_error: float, num_texts: int, *, drop: bool = False, seed: int = 0) -> Interval:
         """Predict the share that a measurement on other texts will find, with its 95 % prediction interval.
 
@@ -119,7 +112,20 @@ class FlipRelation:
         """Read a mean over texts off at a mean KL of the same texts."""
         mean = self.curvature[texts].sum() / self.rows[texts].sum()
         deviation = math.sqrt(max(kl, 0.0) / max(float(mean), 1e-300))
-        return float(np.interp(math.log(max(deviation, 1e-300)), np.log(DEVIATIONS), curve))
+        least = self.least_deviation
+        at = float(np.interp(math.log(max(deviation, least)), np.log(DEVIATIONS), curve))
+        return at * min(1.0, deviation / least)
+
+    @property
+    def least_deviation(self) -> float:
+        """Least σ at which enough texts carry the flips; below it shares are proportional to σ.
+
+        That is because the density of margins near zero is even, while that of a few texts is not. How many carry them
+        is the effective sample size (Σ flips)² / Σ flips².
+        """
+        carried = self.flips.sum(0) ** 2 / np.maximum((self.flips**2).sum(0), 1e-300)
+        enough = np.flatnonzero(carried >= min(CARRYING, len(self.rows) / 2))
+        return float(DEVIATIONS[enough[0] if len(enough) else -1])
 
 
 def flip_relation(reference: Outputs, targets: Targets | None = None) -> FlipRelation:

@@ -67,7 +67,7 @@ def compared(
     """
     relation = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:
-        relation = flip_relation(*answers_and_targets(loaded, split.scored))
+        relation = flip_relation(*answers_and_targets(loaded, split.seen))
     elif quality:
         raise UsageError(f"`metric` {request.scores.metric}: its scores are no KL, so they predict no flips.")
     progress(0, 1, "solving")
@@ -85,13 +85,6 @@ def compared(
     rival = None if rival_plan is None else ship(setup, rival_plan, folder.tried / UNIFORM, progress)
     suffices = rival is not None and not broken_limits(rival.plan, route)
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
-    shipped = shipped.moved(folder.path)
-    files = [folder.path / SCORES, folder.path / PLAN, shipped.quantized]
-    files += [] if shipped.exported is None else [folder.path / shipped.exported.engine]
-    if rival is not None and suffices:
-        (folder.path / UNIFORM).mkdir(exist_ok=True)
-        rival = rival.moved(folder.path / UNIFORM)
-        files.append(rival.folder)
     row = _Rows(setup, relation, quality, request, progress)
     outcome = Outcome(
         model=loaded.name,
@@ -112,12 +105,29 @@ def compared(
             if limit.resource != "sum_of_scores"
         ),
         notes=tuple(_notes(route, setup, split, quality, reused)),
-        files=tuple(map(str, [*files, folder.path / OUTCOME])),
+        files=_files(folder, shipped, rival if suffices else None),
     )
+    shipped = _kept(folder, shipped, rival if suffices else None)
     write_allocation(solved.plan, folder.path / PLAN)
     write_text(folder.path / OUTCOME, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
     shutil.rmtree(folder.tried)
     return shipped, solved, outcome
+
+
+def _files(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> tuple[str, ...]:
+    """Name what the finished folder holds."""
+    names = [SCORES, PLAN, OUTCOME, shipped.quantized.name]
+    names += [] if shipped.exported is None else [shipped.exported.engine]
+    names += [] if rival is None else [UNIFORM]
+    return tuple(str(folder.path / name) for name in names)
+
+
+def _kept(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> Shipped:
+    """Move what is kept out of the folder of tried plans; the uniform plan only where it is advised."""
+    if rival is not None:
+        (folder.path / UNIFORM).mkdir(exist_ok=True)
+        rival.moved(folder.path / UNIFORM)
+    return shipped.moved(folder.path)
 
 
 def _refusal(
@@ -148,17 +158,20 @@ class _Rows:
         progress: Progress,
     ) -> None:
         self._setup, self._relation, self._quality = setup, relation, quality
-        self._shape, self._progress = request.workload, progress
+        self._batch, self._progress = request.workload.batch_size, progress
+        self._tokens = min(request.workload.seq_len, setup.loaded.longest)
 
     def original(self, plan: Allocation) -> Measured:
         """The float model's."""
         setup = self._setup
+        engine_bytes, latency = self._float_files()
         return Measured(
             name="float32",
             stored_bytes=plan.profile.float_bytes,
             num_texts=self._texts,
             accuracy=setup.reference.accuracy,
-            latency_s=self._float_latency(),
+            engine_bytes=engine_bytes,
+            latency_s=latency,
         )
 
     def of(self, shipped: Shipped, name: str, *, timed: bool = True) -> Measured:
@@ -169,7 +182,7 @@ class _Rows:
             self._progress(0, 1, f"timing {name}")
             folder = shipped.folder / shipped.exported.engine
             latency = time_model(
-                folder, seq_len=self._shape.seq_len, batch_size=self._shape.batch_size, threads=1, runs=RUNS
+                folder, seq_len=self._tokens, batch_size=self._batch, threads=1, runs=RUNS
             ).median_cpu_s
         has_answers = self._relation is not None
         return Measured(
@@ -199,16 +212,18 @@ class _Rows:
             return None
         return self._relation.forecast(plan.predicted_loss, plan.predicted_std_error, self._texts, drop=drop)
 
-    def _float_latency(self) -> float | None:
+    def _float_files(self) -> tuple[int | None, float | None]:
+        """Bytes of the float model's files in the engine, and its latency."""
         engine, loaded = self._setup.engine, self._setup.loaded
         if engine is None or loaded.folder is None:
-            return None
+            return None, None
         self._progress(0, 1, "timing the float model")
         with TemporaryDirectory(prefix="qbert-opt-") as scratch:
             exported = export_float(loaded.folder, engine, Path(scratch) / "float")
-            inputs = made_up_inputs(traceable(loaded).inputs, self._shape.batch_size, self._shape.seq_len)
+            inputs = made_up_inputs(traceable(loaded).inputs, self._batch, self._tokens)
             timing = time_files(engine, exported, inputs, threads=1, runs=RUNS, activations="float32")
-        return timing.median_cpu_s
+            stored = sum(file.stat().st_size for file in exported.iterdir())
+        return stored, timing.median_cpu_s
 
 
 def _notes(route: Route, setup: CheckSetup, split: TextSplit, quality: QualityLimits, reused: bool) -> Sequence[str]:

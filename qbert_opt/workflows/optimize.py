@@ -19,6 +19,7 @@ from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
 from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
+from ..scoring.task import ScoresActivations, metric_named
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.quality import QualityLimits, parse_quality
@@ -101,6 +102,7 @@ def optimize(
     method: str = "gptq",
     calibration: CalibrationPlan | None = None,
     seed: int = 0,
+    max_tokens: int | None = None,
     scores: ScoreTable | None = None,
     progress: Progress = silent,
 ) -> Optimized:
@@ -131,6 +133,7 @@ def optimize(
         method: quantizer.
         calibration: sizes of the calibration set and of the scoring texts.
         seed: of every random draw, where `calibration` does not say.
+        max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
         scores: an existing table for this model and text; None computes one.
         progress: called with the current step.
 
@@ -153,7 +156,7 @@ def optimize(
     limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
     if not quality:
         check_limits(limits, target, constraints)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
         check_answers(loaded.head.kind, f"max_{name}")
     if quality.accuracy_drop is not None and not loaded.head.spec.classifies:
@@ -170,7 +173,7 @@ def optimize(
     with folder.writing():
         table, reused = folder.scores(
             loaded, texts, split.plan, given=scores, metric=metric, method=method,
-            activation_bits=planned_widths(engine, activations), progress=progress,
+            activation_bits=_scored_widths(engine, activations, metric), progress=progress,
         )  # fmt: skip
         profile = table.profile
         limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
@@ -200,6 +203,20 @@ def _check(
             "`max_loss` and `least`: the smallest plan under `max_flips` or `max_accuracy_drop` is sought."
         )
     planned_widths(engine, activations)
+
+
+def _scored_widths(engine: str | None, activations: Activations | None, metric: str) -> tuple[int, ...]:
+    """Return the widths of inputs to score; none where the metric scores no inputs.
+
+    Raises:
+        UsageError: planned inputs were asked for, which the metric does not score.
+    """
+    widths = planned_widths(engine, activations)
+    if not widths or isinstance(metric_named(metric), ScoresActivations):
+        return widths
+    if activations == "planned":
+        raise UsageError(f"`activations` planned: `metric` {metric} does not score inputs. Use directional.")
+    return ()
 
 
 def _sized(

@@ -54,7 +54,9 @@ class OutputFolder:
             raise UsageError(
                 f"{self.path}: holds a finished run. Give a new folder; `scores` {self.path / SCORES} spares scoring."
             )
-        strange = sorted(name for name in names - {SCORES, PARTIAL, TRIED} if not name.startswith("."))
+        if TRIED in names:  # until the end of a run, so that nothing else can have written here
+            return
+        strange = sorted(name for name in names - {SCORES, PARTIAL} if not name.startswith("."))
         if strange:
             raise UsageError(
                 f"{self.path}: exists and is not an empty folder ({strange[0]}). Give a new folder, or remove it first."

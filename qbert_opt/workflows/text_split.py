@@ -21,6 +21,7 @@ class TextSplit:
     Attributes:
         plan: sizes and seed of the calibration and scoring texts.
         scored: the scoring texts.
+        seen: the calibration and scoring texts.
         check: the texts that the finished model is measured on.
         held_out: whether `check` is apart from the other two; otherwise it is the scoring texts.
         removed: texts of the test data that were left out because they calibrate or score.
@@ -28,6 +29,7 @@ class TextSplit:
 
     plan: CalibrationPlan
     scored: LabeledTexts
+    seen: LabeledTexts
     check: LabeledTexts
     held_out: bool
     removed: int = 0
@@ -64,10 +66,11 @@ def split_texts(
     if calibration is None:
         share = max(1, min(MOST, distinct // (4 if test_data is None else 2)))
         calibration = CalibrationPlan(share, share, seed)
-    fitted, scored = calibration_texts(data, calibration)
+    _, scored = calibration_texts(data, calibration)
+    [seen] = split_disjoint(data, [calibration.num_calibration + calibration.num_scored], seed=calibration.seed)
     removed = 0
     if test_data is not None:
-        used = {*fitted.texts, *scored.texts}
+        used = set(seen.texts)
         kept = [index for index, text in enumerate(test_data.texts) if text not in used]
         removed = len(test_data) - len(kept)
         check = test_data.take(kept)
@@ -78,8 +81,8 @@ def split_texts(
         check = replace(check, name=f"the rest of {data.name}")
     _check_size(check, quality, "`data`" if test_data is None else "`test_data`", calibration)
     if not len(check):
-        return TextSplit(calibration, scored, replace(scored, name=f"the scoring texts of {data.name}"), False)
-    return TextSplit(calibration, scored, check, True, removed)
+        return TextSplit(calibration, scored, seen, replace(scored, name=f"the scoring texts of {data.name}"), False)
+    return TextSplit(calibration, scored, seen, check, True, removed)
 
 
 def _check_size(check: LabeledTexts, quality: QualityLimits, source: str, calibration: CalibrationPlan) -> None:
