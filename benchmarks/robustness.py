@@ -11,6 +11,7 @@ time, so that quick ones are tried oftener. Anything but an answer or one clear 
 import argparse
 import json
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from qbert_opt.runtime.files import write_text  # noqa: E402
 from qbert_opt.runtime.provenance import code_commit, today  # noqa: E402
 
 TURN_S = 2.0
+MOST_MEMORY_BYTES = 8 * 2**30
 KEPT_FAILURES = 5  # of each reader
 
 
@@ -40,6 +42,7 @@ def main() -> None:
         chosen = [reader for reader in readers(Path(folder)) if reader.name.startswith(options.only)]
         counts = {r.name: before.get(r.name, {"answer": 0, "refusal": 0, "failure": 0, "failures": []}) for r in chosen}
         seeds = {name: sum(row[kind] for kind in ("answer", "refusal", "failure")) for name, row in counts.items()}
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))  # absurd sizes are failures too
         start = time.monotonic()
         while time.monotonic() - start < options.seconds and sum(seeds.values()) < options.mutations:
             for reader in chosen:

@@ -19,8 +19,8 @@ import torch
 
 from ..quantization.quantized_matrix import (
     QuantizedMatrix,
+    fixed_offset,
     group_shape,
-    symmetric_offset,
     with_codebook,
     zero_point_offset,
 )
@@ -69,7 +69,7 @@ def restored(layout: Layout, rows: int, columns: int, parts: Mapping[str, torch.
     scale = parts["scale"]
     if layout.form == "offset":
         return QuantizedMatrix(layout, codes, scale, parts["offset"])
-    if layout.form == "symmetric":
-        return QuantizedMatrix(layout, codes, scale, symmetric_offset(scale, layout))
+    if layout.fixed_zero is not None:
+        return QuantizedMatrix(layout, codes, scale, fixed_offset(scale, layout))
     zero = torch.from_numpy(unpack(np.asarray(parts["zero"]), layout.bits, layout.num_groups)).reshape(scale.shape)
     return QuantizedMatrix(layout, codes, scale, zero_point_offset(scale, zero))

@@ -28,7 +28,7 @@ Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
 Forms = Annotated[
     str | None,
-    typer.Option("--forms", help="What ranges store: offset, symmetric, zero-point, codebook; several to choose from."),
+    typer.Option("--forms", help="What ranges store: offset, symmetric, signed, zero-point, codebook."),
 ]
 TableBits = Annotated[
     str, typer.Option("--table-bits", help="Bit widths of embedding tables; none keeps them at 8 bits, not scored.")

@@ -17,8 +17,8 @@ class EngineRules:
         group_multiple: the size of a column group must be a multiple of this many inputs.
         row_groups: whether per-row ranges (`rows:N`) are supported.
         column_groups: whether group-wise ranges (`columns:G`) are supported.
-        planned_inputs: bit widths of inputs with planned static ranges, which it multiplies as integers by matrices
-            with row groups; none multiplies floats.
+        static_bits: widths of static input ranges that it runs as the plan has them.
+        static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
     """
 
     bits: tuple[int, ...] = ()
@@ -26,7 +26,8 @@ class EngineRules:
     group_multiple: int = 1
     row_groups: bool = True
     column_groups: bool = True
-    planned_inputs: tuple[int, ...] = ()
+    static_bits: tuple[int, ...] = ()
+    static_needs_rows: bool = False
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why the engine cannot run a matrix stored by a choice; None if it can."""

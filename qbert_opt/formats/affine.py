@@ -107,7 +107,7 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
     if matrix.codebook is not None:
         raise UsageError(
             f"{name}: is stored with form {layout.form}, whose values are arbitrary: integer kernels cannot run it. "
-            "Run it with `engine` torch, or plan with `forms` offset,symmetric,zero-point."
+            "Run it with `engine` torch, or plan with `forms` offset,symmetric,signed,zero-point."
         )
     scale, offset, zero = matrix.scale.numpy(), matrix.offset.numpy(), matrix.zero.numpy()
     if layout.axis == "rows":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
-    "offset": "float16", "symmetric": "none", "zero-point": "integer", "codebook": "none",
+    "offset": "float16", "symmetric": "none", "signed": "none", "zero-point": "integer", "codebook": "none",
 }  # fmt: skip
 
 

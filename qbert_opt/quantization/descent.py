@@ -14,9 +14,8 @@ from .lanes import Lanes
 from .quantized_matrix import (
     QuantizedMatrix,
     expand,
+    fixed_offset,
     grouped,
-    symmetric_offset,
-    top_code,
     with_codebook,
     zero_point_offset,
 )
@@ -102,8 +101,8 @@ def _with_numbers(quantized: QuantizedMatrix, numbers: torch.Tensor) -> Quantize
     scale = numbers[..., 0].half().reshape(quantized.scale.shape)
     if layout.form == "offset":
         return replace(quantized, scale=scale, offset=numbers[..., 1].half().reshape(scale.shape))
-    if layout.symmetric:
-        return replace(quantized, scale=scale, offset=symmetric_offset(scale, layout))
+    if layout.fixed_zero is not None:
+        return replace(quantized, scale=scale, offset=fixed_offset(scale, layout))
     return replace(quantized, scale=scale, offset=zero_point_offset(scale, quantized.zero))
 
 
@@ -123,8 +122,8 @@ def _features(quantized: QuantizedMatrix, part: slice) -> list[torch.Tensor]:
         return [(codes == entry).float() for entry in range(quantized.codebook.shape[-1])]
     if layout.form == "offset":
         return [codes, torch.ones(1, codes.shape[1])]
-    if layout.symmetric:
-        return [codes - top_code(layout) // 2]
+    if layout.fixed_zero is not None:
+        return [codes - layout.fixed_zero]
     zero = expand(quantized.zero.float(), layout, *quantized.codes.shape).expand(quantized.codes.shape)
     return [codes - zero[:, part]]
 

@@ -22,8 +22,9 @@ class QuantizedMatrix:
         codes: uint8 `[rows, columns]`, each below `2**bits`.
         scale: float16 `[num_groups]` for row groups, `[rows, columns / group_size]` for column groups; all ones with a
             codebook.
-        offset: float16, shaped as `scale`; the value of code 0. Where it is derived from the scale, not stored (forms
-            `symmetric` and `zero-point`), it is float32: rounded to fp16 it would move zero. Zeros with a codebook.
+        offset: float16, shaped as `scale`; the value of code 0. Where it follows from the scale and is not stored
+            (forms `symmetric`, `signed` and `zero-point`), it is float32: rounded to fp16 it would move zero. Zeros
+            with a codebook.
         codebook: float16 `[*scale.shape, 2**bits]`, rising, for form `codebook`; else None.
     """
 
@@ -97,17 +98,17 @@ def top_code(layout: Layout) -> int:
 def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a range `[low, high]` per group to what will be stored.
 
-    Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, so that zero stays zero. A zero point
-    is a code, so its range holds zero.
+    Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, signed ranges one more below zero. A
+    zero point is a code, so its range holds zero.
 
     Returns:
         scale (float16) and offset (float16; float32 where it follows from scale and zero point), shaped as `low`.
     """
-    if layout.symmetric:
-        half = 2 ** (layout.bits - 1) - 1
-        scale = (torch.maximum(low.abs(), high.abs()) / half).clamp_min(SMALLEST_SCALE).half()
-        return scale, symmetric_offset(scale, layout)
-    top = top_code(layout)
+    top, zero = top_code(layout), layout.fixed_zero
+    if zero is not None:
+        below, above = low.neg() / zero, high / (top - zero)
+        scale = torch.maximum(below, above).clamp_min(SMALLEST_SCALE).half()
+        return scale, fixed_offset(scale, layout)
     if layout.form == "zero-point":
         low, high = low.clamp_max(0), high.clamp_min(0)
         scale = ((high - low) / top).clamp_min(SMALLEST_SCALE).half()
@@ -116,10 +117,15 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
     return scale, low.half()
 
 
-def symmetric_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Value of code 0 in a symmetric range, float32: exactly as far below zero as the middle code is above it."""
-    half = (1 << layout.bits - 1) - 1
-    return scale.float() * -half
+def fixed_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Value of code 0, float32, in a range whose zero is the same code for every group (`Layout.fixed_zero`).
+
+    Raises:
+        ValueError: the layout's form stores its zero.
+    """
+    if layout.fixed_zero is None:
+        raise ValueError(f"form {layout.form} has no fixed zero")
+    return scale.float() * -layout.fixed_zero
 
 
 def zero_point_offset(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,10 @@ import torch
 from ..spec.choices import Layout
 from .quantized_matrix import (
     SMALLEST_SCALE,
+    fixed_offset,
     grouped,
     nearest_codes,
     stored_range,
-    symmetric_offset,
     top_code,
     zero_point_offset,
 )
@@ -120,7 +120,7 @@ def _search(
 def _starts(layout: Layout) -> list[tuple[float, float]]:
     """Factors of the lower and the upper end. A zero point moves in whole codes: lopsided starts try its neighbours."""
     even = [(s, s) for s in SHRINKS[layout.bits]]
-    if layout.form != "zero-point" or layout.bits > 2:
+    if layout.form not in ("zero-point", "signed") or layout.bits > 2:
         return even
     return even + [(s / 2, s) for s, _ in even] + [(s, s / 2) for s, _ in even]
 
@@ -129,9 +129,9 @@ def _refit(
     data: _Values, codes: torch.Tensor, scale: torch.Tensor, layout: Layout
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted least squares of values on codes, as it will be stored; a group with one code keeps its scale."""
-    if layout.symmetric:
-        fitted = _slope(data, codes - top_code(layout) // 2, scale)
-        return fitted, symmetric_offset(fitted, layout)
+    if layout.fixed_zero is not None:
+        fitted = _slope(data, codes - layout.fixed_zero, scale)
+        return fitted, fixed_offset(fitted, layout)
     mean_code = (data.weights * codes).sum(1) / data.total
     fitted = _slope(data, codes - mean_code[:, None], scale)
     if layout.form == "offset":

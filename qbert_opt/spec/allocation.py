@@ -32,7 +32,7 @@ class PlannedMatrix(Frozen):
     block: int
     rows: int
     columns: int
-    bits: int
+    bits: int = Field(ge=1, le=16)
     axis: Literal["rows", "columns"]
     grouping: str
     num_groups: int
@@ -71,7 +71,7 @@ class PlannedTable(Frozen):
     module: str
     rows: int
     columns: int
-    bits: int
+    bits: int = Field(ge=1, le=16)
     grouping: str = "rows:each"
     method: str = TABLE_CHOICE.method
     form: Form = "offset"

@@ -10,6 +10,8 @@ The form says what a range stores, and so what its levels are:
 
 - `offset`: fp16 scale and fp16 offset; `scale * code + offset`.
 - `symmetric`: fp16 scale; the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1` times it, so that zero stays zero.
+- `signed`: fp16 scale; all levels `-2**(b-1) … 2**(b-1)-1` times it, as in a two's-complement integer. This is the
+  default zero point of ONNX Runtime and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
 - `zero-point`: fp16 scale and an integer zero point of as many bits as a code, packed; `scale * (code - zero)`.
 - `codebook`: `2**bits` fp16 values, anywhere (Q-BERT's lookup table per group, SqueezeLLM).
 """
@@ -25,7 +27,7 @@ from ..errors import UsageError
 SCALE_BYTES = 2  # fp16
 OFFSET_BYTES = 2  # fp16
 LEVEL_BYTES = 2  # fp16, one entry of a codebook
-Form = Literal["offset", "symmetric", "zero-point", "codebook"]
+Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook"]
 FORMS: tuple[Form, ...] = get_args(Form)
 LEGAL_BITS = (2, 3, 4, 5, 6, 7, 8)
 DEFAULT_BITS = (2, 3, 4, 8)
@@ -54,6 +56,12 @@ class Layout:
     def symmetric(self) -> bool:
         """Levels around zero, without a stored offset."""
         return self.form == "symmetric"
+
+    @property
+    def fixed_zero(self) -> int | None:
+        """The code that stands for 0 in every range, for forms `symmetric` and `signed`; else None."""
+        middle = 1 << self.bits - 1
+        return {"symmetric": middle - 1, "signed": middle}.get(self.form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 WORDS = {
     "offset": "an fp16 offset",
     "symmetric": "no offset (around zero)",
+    "signed": "no offset (two's-complement integers)",
     "zero-point": "an integer zero point",
     "codebook": "a codebook",
 }

@@ -85,7 +85,7 @@ def planned_widths(engine: str | None, activations: Activations | None) -> tuple
     Raises:
         UsageError: the engine has no planned inputs, and they were asked for.
     """
-    widths = () if engine is None else rules_of(engine).planned_inputs
+    widths = () if engine is None else rules_of(engine).static_bits
     if activations == "planned" and not widths:
         raise UsageError(f"`activations` planned: `engine` {engine} multiplies floats. Leave it out.")
     return widths if activations in (None, "planned") else ()
@@ -130,8 +130,10 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
 
 
 def _row_groups(request: Request) -> PlanConstraints:
-    """Planned inputs are multiplied by whole rows: every output row has one range."""
-    allowed = request.constraints.groupings
+    """Leave groupings whose products run with planned inputs: many engines want one range per output row."""
+    engine, allowed = request.constraints.engine, request.constraints.groupings
+    if engine is None or not rules_of(engine).static_needs_rows:
+        return request.constraints
     found = dict.fromkeys(choice(name).grouping for name in request.scores.choices)
     rows = [g for g in found if g.startswith("rows:") and (allowed is None or g in allowed)]
     if not rows:

@@ -9,6 +9,7 @@ from .metrics import list_plugins
 FORM_SUMMARIES = {
     "offset": "fp16 scale and fp16 offset (the default)",
     "symmetric": "fp16 scale; levels are symmetric around zero",
+    "signed": "fp16 scale; two's-complement integers, one more level below zero than above",
     "zero-point": "fp16 scale and an integer zero point of as many bits as a code",
     "codebook": "2^bits arbitrary fp16 values (the default of kmeans)",
 }

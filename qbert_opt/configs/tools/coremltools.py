@@ -46,12 +46,15 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read entries by module name."""
     rows = {m.module: m.rows for m in profile.matrices}
-    found = {}
+    by_module = {}
     for module, entry in yaml.safe_load(text)["module_name_configs"].items():
         whole = entry.get("granularity", "per_tensor") == "per_tensor"
         grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
-        found[module] = Offer(entry["n_bits"], grouping, form="codebook", group_bits=2 ** entry["n_bits"] * FP16_BITS)
-    return found
+        bits = entry["n_bits"]
+        if bits not in BITS:  # before a power of it is taken
+            raise ValueError(f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}")
+        by_module[module] = Offer(bits, grouping, form="codebook", group_bits=2**bits * FP16_BITS)
+    return by_module
 
 
 def _entry(item: Carried) -> dict[str, Any]:

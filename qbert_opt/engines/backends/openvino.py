@@ -18,7 +18,10 @@ from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
-RULES = EngineRules(bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "zero-point"), planned_inputs=(8,))
+RULES = EngineRules(
+    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "signed", "zero-point"), static_bits=(8,),
+    static_needs_rows=True,
+)  # fmt: skip
 COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default
 
 

@@ -19,15 +19,15 @@ from torch import nn
 from ...quantization.quantized_matrix import (
     SMALLEST_SCALE,
     QuantizedMatrix,
+    fixed_offset,
     group_shape,
     grouped,
-    symmetric_offset,
     top_code,
     zero_point_offset,
 )
 from ..straight_through import straight_through, to_half
 
-FORMS = ("offset", "symmetric", "zero-point")
+FORMS = ("offset", "symmetric", "signed", "zero-point")
 JUST_UNDER_HALF = 0.49  # of a step: float error does not carry a latent weight out of its cell
 
 
@@ -94,8 +94,8 @@ class LearnedRanges(nn.Module):
         scale = straight_through(self.ranges["scale"].clamp_min(SMALLEST_SCALE), to_half)
         if self.layout.form == "offset":
             offset = straight_through(self.ranges["offset"], to_half)
-        elif self.layout.form == "symmetric":
-            offset = symmetric_offset(scale, self.layout)
+        elif self.layout.fixed_zero is not None:
+            offset = fixed_offset(scale, self.layout)
         else:
             zero = straight_through(self.ranges["zero"], torch.round).clamp(0, top)
             offset = zero_point_offset(scale, zero)

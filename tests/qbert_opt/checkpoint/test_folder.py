@@ -68,7 +68,7 @@ def test_weights_come_back_exactly(tiny, written, gptq_plan, file_texts):
         assert torch.equal(parameter, expected.get(name, original.half().float())), name
 
 
-FORMS = ["rtn", "rtn/symmetric", "rtn/zero-point", "gptq/codebook"]
+FORMS = ["rtn", "rtn/symmetric", "rtn/signed", "rtn/zero-point", "gptq/codebook"]
 
 
 @pytest.mark.parametrize("method", FORMS)

@@ -39,7 +39,7 @@ EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
     "4bit/rows:4/rtn/zero-point", "8bit/rows:1/rtn", "4bit/columns:16/rtn/symmetric", "5bit/rows:heads/rtn",
-    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric",
+    "2bit/columns:32/rtn/zero-point", "3bit/rows:each/rtn/symmetric", "2bit/columns:32/rtn/signed",
 )  # fmt: skip
 
 
@@ -86,7 +86,8 @@ ROWS = tuple(which for which in MIXED if "rows" in which)
 @pytest.mark.parametrize("low", [-3.0, -0.7, 0.0])
 @pytest.mark.parametrize("name", EXPORTERS)
 @pytest.mark.parametrize("which", [*ROWS, "8bit/rows:1/rtn/zero-point", "8bit/rows:each/rtn/symmetric",
-                                   "6bit/rows:each/rtn", "3bit/rows:4/rtn/zero-point"])  # fmt: skip
+                                   "2bit/rows:each/rtn/signed", "6bit/rows:each/rtn",
+                                   "3bit/rows:4/rtn/zero-point"])  # fmt: skip
 def test_a_product_with_planned_inputs_is_exact(name, which, low):
     """With a range from the plan, nothing is rounded but what the plan rounds: integers are summed as integers."""
     generator = torch.Generator().manual_seed(0)

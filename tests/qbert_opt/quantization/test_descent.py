@@ -73,7 +73,8 @@ def test_refitted_ranges_solve_the_normal_equations(form, grouping):
         elif form == "zero-point":
             features = [block - float(start.zero.reshape(-1)[group])]
         else:
-            features = [block - 1] if form == "symmetric" else [block, np.ones_like(block)]
+            zero = {"symmetric": 1, "signed": 2}.get(form)
+            features = [block, np.ones_like(block)] if zero is None else [block - zero]
         design = np.stack([(f @ root).reshape(-1) for f in features], 1)
         best = np.linalg.lstsq(design, (target @ root).reshape(-1), rcond=None)[0]
         if form == "codebook":

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbert_opt.quantization.methods import gptq, rtn
+from qbert_opt.quantization.methods import gptq, mse, rtn
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, expand, grouped
 from qbert_opt.quantization.ranges import search_range
 from qbert_opt.spec.choices import Choice, Form, Layout
@@ -18,6 +18,7 @@ GRID = [(bits, grouping) for bits in (2, 3, 4, 8) for grouping in GROUPINGS]
 
 layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair))
 symmetric_layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair, form="symmetric"))
+fixed_zero = symmetric_layouts | st.sampled_from(GRID).map(lambda pair: layout(*pair, form="signed"))
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -77,7 +78,7 @@ def test_what_is_on_the_grid_comes_back_exactly(seed, asked):
     assert torch.equal(found.codes, codes.to(torch.uint8))
 
 
-@given(seed=seeds, asked=st.one_of(layouts, symmetric_layouts))
+@given(seed=seeds, asked=st.one_of(layouts, fixed_zero))
 @settings(deadline=None, max_examples=40)
 def test_rtn_is_stable_under_itself(seed, asked):
     """Quantizing what was quantized moves nothing by more than the fp16 rounding of the range."""
@@ -101,7 +102,7 @@ def test_symmetric_zero_stays_zero(seed, asked):
     assert found.codes.max() <= 2**asked.bits - 2
 
 
-@given(asked=st.one_of(layouts, symmetric_layouts), value=st.sampled_from([0.0, 1.0, -0.25]))
+@given(asked=st.one_of(layouts, fixed_zero), value=st.sampled_from([0.0, 1.0, -0.25]))
 @settings(deadline=None, max_examples=40)
 def test_a_constant_matrix_stays_finite(asked, value):
     """A group of equal weights has a representable range, and is stored exactly where fp16 has its value."""
@@ -121,7 +122,7 @@ def test_gptq_is_never_worse_than_rounding(bits, seed):
         assert loss(compensated.dequantize() - weight, gram) <= loss(plain.dequantize() - weight, gram)
 
 
-@given(seed=seeds, asked=st.one_of(layouts, symmetric_layouts))
+@given(seed=seeds, asked=st.one_of(layouts, fixed_zero))
 @settings(deadline=None, max_examples=20)
 def test_gptq_codes_are_in_range_and_alone_as_in_company(seed, asked):
     """A layout gets the same codes whether quantized alone or together with others."""
@@ -134,7 +135,7 @@ def test_gptq_codes_are_in_range_and_alone_as_in_company(seed, asked):
     assert torch.equal(alone.codes, together.codes)
 
 
-@pytest.mark.parametrize("form", ["offset", "symmetric", "zero-point"])
+@pytest.mark.parametrize("form", ["offset", "symmetric", "signed", "zero-point"])
 @pytest.mark.parametrize("seed", range(3))
 def test_more_bits_lose_less_though_one_weight_lies_far_out_at_a_loud_input(seed, form):
     """A group of 24,576 weights, one of them 40 deviations out where the input is 30 times as loud.
@@ -149,6 +150,28 @@ def test_more_bits_lose_less_though_one_weight_lies_far_out_at_a_loud_input(seed
     asked = [Layout(bits, "rows", 1, 192, form) for bits in (2, 3, 4, 5)]
     losses = [loss(found.dequantize() - weight, gram) for found in gptq.quantize(weight, asked, gram)]
     assert all(1 < less / more < 5 for less, more in pairwise(losses)), losses
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_signed_levels_are_those_of_a_twos_complement_integer(bits):
+    """{-2, -1, 0, 1} times the scale at 2 bits: every level is used and returned exactly, and zero is one of them."""
+    lowest = -(2 ** (bits - 1))
+    weight = 0.25 * torch.arange(lowest, -lowest, dtype=torch.float32)[None].repeat(2, 1)
+    [stored] = rtn.quantize(weight, [Layout(bits, "rows", 2, 1, "signed")])
+    assert stored.scale.tolist() == [0.25, 0.25]
+    assert torch.equal(stored.dequantize(), weight)
+    assert stored.codes[0].tolist() == list(range(2**bits))
+    assert stored.zero.tolist() == [2 ** (bits - 1)] * 2
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("method", [gptq, mse])
+def test_a_searched_signed_range_loses_no_more_than_a_symmetric_one(bits, method):
+    """It has every symmetric level and one more, so the search over 96 groups finds less error."""
+    weight, gram = random_weight(5), torch.eye(COLUMNS)
+    forms = [Layout(bits, "columns", ROWS * COLUMNS // 16, 16, form) for form in ("symmetric", "signed")]
+    symmetric, signed = (loss(m.dequantize() - weight, gram) for m in method.quantize(weight, forms, gram))
+    assert signed < symmetric
 
 
 def test_gptq_wants_its_gram():

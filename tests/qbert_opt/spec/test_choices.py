@@ -54,7 +54,7 @@ def test_price_by_hand(bits, grouping, ranges):
     assert asked.code_bytes(SIDE, SIDE) == bits * CODES
     assert asked.metadata_bytes(SIDE, SIDE, heads=12) == 4 * ranges
     assert asked.bytes(SIDE, SIDE, heads=12) == bits * CODES + 4 * ranges
-    extra = {"symmetric": 2 * ranges, "zero-point": 2 * ranges + -(-ranges * bits // 8)}
+    extra = {"symmetric": 2 * ranges, "signed": 2 * ranges, "zero-point": 2 * ranges + -(-ranges * bits // 8)}
     for form, metadata in extra.items():
         assert Choice(bits, grouping, "gptq", form).bytes(SIDE, SIDE, heads=12) == bits * CODES + metadata
     if 2**bits < SIDE * SIDE / ranges:
@@ -159,7 +159,8 @@ def test_forms_that_are_none():
     """Only the four forms are read, in their order, once."""
     assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
     with pytest.raises(
-        UsageError, match=r"`forms` offset,lut: 'lut' is no form\. Legal: offset, symmetric, zero-point, codebook"
+        UsageError,
+        match=r"`forms` offset,lut: 'lut' is no form\. Legal: offset, symmetric, signed, zero-point, codebook",
     ):
         parse_forms("offset,lut")
 

@@ -100,8 +100,8 @@ def test_gradients_are_those_of_the_smooth_surrogate(form, grouping):
         scale = rounded("scale", at["scale"], to_half)
         if form == "offset":
             offset = rounded("offset", at["offset"], to_half)
-        elif form == "symmetric":
-            offset = -3 * scale
+        elif form in ("symmetric", "signed"):
+            offset = -(3 if form == "symmetric" else 4) * scale
         else:
             offset = -clamped("zero", rounded("zero", at["zero"], torch.round)) * scale
         codes = clamped("codes", rounded("codes", (at["latent"] - offset) / scale, torch.round))

@@ -206,6 +206,7 @@ def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):
         ("torchao", ".json", lambda t: t.replace("IntxWeightOnlyConfig", "Float8Config"), 4, "is no IntxWeightOnly"),
         ("hawq", ".py", lambda t: "bit_config_dict = {'a': {'x': 4}, 'b': {}}", 4, "holds 2 configs (a, b); keep one"),
         ("hawq", ".py", lambda t: "bit_config_dict = __import__('os').getcwd()", 4, "no plan of HAWQ"),
+        ("coremltools", ".yaml", lambda t: re.sub("n_bits: .", "n_bits: 99999999999", t), 4, "legal: 1, 2, 3, 4, 6, 8"),
         ("llama.cpp", ".txt", lambda t: t.replace("q2_k", "iq1_s"), 4, "type 'iq1_s' is none of"),
         ("llama.cpp", ".txt", lambda t: "\n".join(t.split()[1:]), 4, "--rest"),
     ],
@@ -217,6 +218,17 @@ def test_a_wrong_import_is_one_line(cli, tmp_path, reference_plan, name, suffix,
     found = cli("import-config", path, "--from", name, "-s", "reference")
     assert found.code == code
     assert message in found.complaint
+
+
+def test_bits_of_a_plan_are_bounded_before_memory_is_taken(cli, tmp_path, reference_plan):
+    """A codebook of 2^bits entries of an absurd width is a line, not a computation without end."""
+    document = json.loads(reference_plan.model_dump_json(by_alias=True))
+    document["matrices"][0] |= {"bits": 99999999999, "form": "codebook"}
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(document))
+    answer = cli("report", path, "-o", tmp_path / "report.html")
+    assert answer.code == 4
+    assert "bits" in answer.complaint
 
 
 def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
