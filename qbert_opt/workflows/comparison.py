@@ -73,7 +73,7 @@ def compared(
     progress(0, 1, "solving")
     route = find_route(request, activations, lambda plan: _refusal(plan, loaded, texts, split, quality))
     engine = request.constraints.engine
-    setup = check_setup(loaded, texts, split.scored, split.check, engine, route.activations)
+    setup = check_setup(loaded, texts, split.scored, split.check, engine, activations)
     folder.tried.mkdir(exist_ok=True)
     if quality and relation is not None:
         proven = prove_smallest(setup, route, relation, quality, folder.tried, progress)

@@ -53,14 +53,12 @@ class Route:
 
     Attributes:
         request: what plans are solved from; its constraints hold what the route leaves.
-        activations: how the engine rounds the inputs of products; None for PyTorch.
         inputs: planned inputs that a plan chooses from; none leaves them to the engine.
         solved: the plan of least predicted loss.
         notes: why another route was not taken.
     """
 
     request: Request
-    activations: Activations | None
     inputs: tuple[ActivationChoice, ...]
     solved: Solved
     notes: tuple[str, ...] = ()
@@ -112,10 +110,10 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
     if activations == "planned" and not inputs:
         raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
     if not inputs:
-        return Route(request, activations, (), request.solve(request.constraints, ()))
+        return Route(request, (), request.solve(request.constraints, ()))
     try:
         rows = replace(request, constraints=_row_groups(request))
-        route = Route(rows, "planned", inputs, rows.solve(rows.constraints, inputs))
+        route = Route(rows, inputs, rows.solve(rows.constraints, inputs))
         reason = None if activations == "planned" else refusal(route.solved.plan)
     except (InfeasibleError, UsageError) as error:
         if activations == "planned":
@@ -126,7 +124,7 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
     note = (
         f"inputs are rounded by {engine} itself, because with planned 8-bit inputs (one range per output row) {reason}"
     )
-    return Route(request, "int8", (), request.solve(request.constraints, ()), (note,))
+    return Route(request, (), request.solve(request.constraints, ()), (note,))
 
 
 def _row_groups(request: Request) -> PlanConstraints:

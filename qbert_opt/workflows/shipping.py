@@ -40,7 +40,7 @@ class CheckSetup:
         truth: the float model's answers to them.
         targets: the right answers; None without labels.
         engine: where the model will run; None measures in PyTorch.
-        activations: how the engine rounds the inputs of products.
+        activations: how the engine rounds the inputs of products; None takes the fastest way that the plan has.
     """
 
     loaded: LoadedModel
@@ -141,12 +141,11 @@ def ship(setup: CheckSetup, plan: Allocation, folder: Path, progress: Progress) 
         opened, _ = load_quantized(quantized)
         return Shipped(plan, folder, None, *_measured(setup, replace(opened, max_tokens=setup.loaded.max_tokens)))
     exported = folder / setup.engine
-    activations = setup.activations or ("planned" if plan.activations else None)
     if _written(exported, plan) and is_exported(exported):
         record = read_record(exported)
     else:
         record = export_model(
-            quantized, setup.engine, exported, texts=setup.scored, activations=activations, progress=progress
+            quantized, setup.engine, exported, texts=setup.scored, activations=setup.activations, progress=progress
         )
     progress(0, 1, f"running the check texts in {setup.engine}")
     session = engine(setup.engine).open_model(exported, None, record.activations)

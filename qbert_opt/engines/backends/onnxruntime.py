@@ -18,8 +18,8 @@ from ..session import Activations, Arrays, Session
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
 RULES = EngineRules(
-    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "signed", "zero-point"), group_multiple=16, static_bits=(8,),
-    static_needs_rows=True,
+    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "signed", "zero-point"), group_multiple=16,
+    static_bits=(8,), static_needs_rows=True,
 )  # fmt: skip
 
 
