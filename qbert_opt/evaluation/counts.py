@@ -34,6 +34,15 @@ class ChangedAnswers:
     won: int | None = None
     was_right: int | None = None
 
+    def as_of(self, num_texts: int) -> ChangedAnswers:
+        """Return the counts to expect of another number of texts, rounded up."""
+
+        def scaled(count: int | None) -> int | None:
+            return None if count is None else math.ceil(count * num_texts / self.num_texts)
+
+        flipped = math.ceil(self.flipped * num_texts / self.num_texts)
+        return ChangedAnswers(num_texts, flipped, scaled(self.lost), scaled(self.won), scaled(self.was_right))
+
     @property
     def flips(self) -> Interval:
         """Share of texts that flipped, with its exact 95 % interval (Clopper and Pearson 1934)."""

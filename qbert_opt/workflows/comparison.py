@@ -133,16 +133,19 @@ def _kept(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> Ship
 def _refusal(
     plan: Allocation, loaded: LoadedModel, texts: LabeledTexts, split: TextSplit, quality: QualityLimits
 ) -> str | None:
-    """Say why a plan with rounded inputs will not keep the limits on answers, by the scoring text; None if it may."""
+    """Say why a plan with rounded inputs is not likely to be proven, by the texts that made it; None if it is."""
     if not quality:
         return None
     rounded = apply_plan(loaded, plan, plan_quantizer(loaded, plan, texts))
-    truth, targets = answers_and_targets(loaded, split.scored)
-    answers, _ = answers_and_targets(rounded, split.scored)
-    for proof in proofs(changed_answers(answers, truth.values, targets), quality):
-        if proof.measured > proof.allowed:
-            what = "of the answers change" if proof.limit == "flips" else "of accuracy is lost"
-            return f"{100 * proof.measured:.1f} % {what} on the scoring text even by the plan of least predicted loss"
+    truth, targets = answers_and_targets(loaded, split.seen)
+    answers, _ = answers_and_targets(rounded, split.seen)
+    changed = changed_answers(answers, truth.values, targets)
+    for proof in proofs(changed.as_of(len(split.check)), quality):
+        if not proof.holds:
+            return (
+                f"{changed.flipped} of {changed.num_texts} answers change on the texts that made the plan of least "
+                f"predicted loss, too many to prove `max_{proof.limit}` {100 * proof.allowed:g}% on {len(split.check)}"
+            )
     return None
 
 

@@ -171,10 +171,11 @@ def _refusal(shipped: Shipped, quality: QualityLimits) -> str:
         for proof in broken
     )
     where = "PyTorch" if shipped.exported is None else shipped.exported.engine_label
+    planned = shipped.exported is not None and shipped.exported.activations == "planned"
+    inputs = "; `activations` int8 rounds inputs in smaller blocks" if planned else ""
     return (
         f"no plan is proven to keep every limit: that of least predicted loss ({_size(shipped.plan)}, in {where}) has "
-        f"{said}. Give more text to check on, allow more, raise the other limits, or leave activations in floats "
-        "(`activations` float32)."
+        f"{said}. Give more text to check on, allow more, or raise the other limits{inputs}."
     )
 
 
