@@ -27,10 +27,10 @@ from .intervals import Interval
 
 NODES = 32  # of the quadrature
 RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
-DEVIATIONS = np.geomspace(1e-3, 1e2, 61)  # σ at which chances are tabulated, in logits
+DEVIATIONS = np.geomspace(1e-3, 1e2, 41)  # σ at which chances are tabulated, in logits
 CARRYING = 8  # texts below which the density of margins is not read off single texts
 LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
-DRAWS = 2000
+DRAWS = 1000
 TOGETHER = 1 << 22  # numbers in memory at a time
 
 

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, method_grid
 from ..runtime.files import check_folder
-from ..runtime.locks import sole_writer
+from ..runtime.locks import acquire, release
 from ..runtime.progress import Progress
 from ..runtime.provenance import code_version
 from ..spec.activations import activation_grid
@@ -64,10 +64,20 @@ class OutputFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other runs out of the folder, which is created."""
-        with sole_writer(self.path):
-            self.path.mkdir(exist_ok=True)
+        """Keep other runs out of the folder, which is created.
+
+        An interrupt leaves the right to write to the process, so that the command line can say which work is kept.
+        """
+        self.path.mkdir(exist_ok=True)
+        acquire(self.path / SCORES)
+        try:
             yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            release(self.path / SCORES)
+            raise
+        release(self.path / SCORES)
 
     def scores(
         self,

@@ -59,7 +59,7 @@ def command(
     def read(source: str, part: str | None = None) -> LabeledTexts:
         return read_texts(source, split=part, text_columns=text_column, label_column=label_column)
 
-    with progress("optimizing", quiet=quiet, resume=f"{output}/scores.json") as tell:
+    with progress("optimizing", quiet=quiet) as tell:
         done = optimize(
             model,
             read(data, split),

@@ -51,7 +51,7 @@ def test_many_classes_agree_with_drawing_noise():
 @pytest.mark.parametrize("classes", [2, 5])
 def test_noise_of_known_size_is_predicted(classes):
     """Really noisy logits: their measured KL predicts the share of changed answers and the lost accuracy."""
-    logits = confident(4_000, classes)
+    logits = confident(2_000, classes)
     labels = torch.distributions.Categorical(logits=logits).sample()
     targets = Targets("classes", labels, torch.arange(len(labels)))
     relation = flip_relation(outputs(logits), targets)
@@ -74,7 +74,7 @@ def test_a_text_flips_if_any_of_its_rows_does():
 
 
 @given(kl=st.floats(1e-8, 0.5), factor=st.floats(1.1, 50))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_more_loss_flips_no_fewer(kl, factor):
     """Flips grow with the loss, and few texts do not make them vanish where the loss is small."""
     relation = flip_relation(outputs(confident(60)))
@@ -85,13 +85,13 @@ def test_a_forecast_holds_what_other_texts_show():
     """Its interval covers the measured share for noise of the predicted size, on texts that did not make it."""
     relation = flip_relation(outputs(confident(256, seed=3)))
     held = 0
-    for seed in range(20):
+    for seed in range(12):
         logits = confident(500, seed=100 + seed)
         noisy = logits + 0.25 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
         kl = 0.25**2 * float(relation.curvature.mean())
         found = relation.forecast(kl, 0.1 * kl, 500, seed=seed)
         held += found.low <= changed_answers(outputs(noisy), logits).flips.value <= found.high
-    assert held >= 18
+    assert held >= 11
 
 
 def test_changed_answers_by_hand():
@@ -105,7 +105,7 @@ def test_changed_answers_by_hand():
 
 
 def test_the_exact_bound_of_a_share():
-    """Where the bound is true, so few are counted with chance 1 - confidence; none of n is 1 - (1 - confidence)^(1/n)."""
+    """Where the bound is true, so few are counted with chance 1 - confidence; none of n has a closed form."""
     bound = upper_share(3, 872, 0.95)
     assert binom.cdf(3, 872, bound) == pytest.approx(0.05)
     assert upper_share(0, 299, 0.95) == pytest.approx(1 - 0.05 ** (1 / 299)) and upper_share(7, 7, 0.95) == 1

@@ -23,5 +23,5 @@ def test_a_drop_without_unit_or_range_is_refused(drop):
 @pytest.mark.parametrize(("flips", "confidence"), [("1pt", "95%"), ("1%", "100%"), ("1%", "30%"), ("1%", "95")])
 def test_other_wrong_units(flips, confidence):
     """Points are of accuracy alone; a confidence is a percentage below 100."""
-    with pytest.raises(UsageError, match="`max_flips`|`confidence`"):
+    with pytest.raises(UsageError, match=r"`max_flips`|`confidence`"):
         parse_quality(None, flips, confidence)
