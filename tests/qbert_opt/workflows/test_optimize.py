@@ -26,7 +26,7 @@ def optimized(tiny_folder, data_file, tmp_path_factory):
 
 
 def test_the_folder_holds_every_step(optimized):
-    """Scores, plan, quantized model, exported files and the outcome; nothing else is left. The plan keeps its budget."""
+    """Every step has its file and nothing else is left; the plan keeps its budget."""
     scores = qb.read_scores(optimized.folder / "scores.json")
     plan = qb.read_allocation(optimized.folder / "allocation.json")
     assert plan == optimized.plan and plan.average_bits <= 5
