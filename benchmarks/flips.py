@@ -3,10 +3,10 @@
     python benchmarks/flips.py measure MODEL CALIBRATION TEST SCORES OUT.jsonl
     python benchmarks/flips.py table OUT.jsonl...
 
-SCORES are of MODEL on CALIBRATION by `qbert-opt sensitivity --activation-bits 8`. Predictions see the float model on the
-calibration and scoring texts, never TEST and never a plan's forward pass. Plans are measured in PyTorch. A run that was
-interrupted goes on. `table` prints each plan, and the share of plans whose measured figure lies in its stated 95 %
-prediction interval.
+SCORES are of MODEL on CALIBRATION by `qbert-opt sensitivity --activation-bits 8`. Predictions see the float model's
+answers to the calibration and scoring texts, never TEST and never a plan's forward pass. Plans are measured in PyTorch.
+A run that was interrupted goes on. `table` prints each plan, and how many measured figures lie in their stated 95 %
+prediction intervals.
 """
 
 import argparse
@@ -82,12 +82,13 @@ def measure_plans(arguments: argparse.Namespace) -> None:
         }
         given_kl = {"flips": relation.flipped(kl.value), "drop": relation.dropped(kl.value)}
         row = {
-            "model": loaded.name.rstrip("/").rpartition("/")[2], "plan": name, "texts": len(test), "bits": plan.average_bits,
-            "predicted_kl": plan.predicted_loss, "predicted_kl_error": plan.predicted_std_error, "kl": kl.value,
+            "model": loaded.name.rstrip("/").rpartition("/")[2], "plan": name, "texts": len(test),
+            "bits": plan.average_bits, "predicted_kl": plan.predicted_loss,
+            "predicted_kl_error": plan.predicted_std_error, "kl": kl.value,
             "flips": changed.flips.value, "drop": changed.drop.value,
             "predicted": {what: [f.value, f.low, f.high] for what, f in forecasts.items()},
             "from_measured_kl": given_kl, "scored": origin.num_scored, "commit": code_commit(),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
             "cpu_s": round(time.process_time() - started, 1),
         }  # fmt: skip
         with out.open("a") as file:
