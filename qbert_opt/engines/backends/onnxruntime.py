@@ -12,15 +12,63 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
-from ..rules import EngineRules
+from ...spec.choices import Form
+from ..file_law import FileLaw, GraphLaw
+from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
+_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
+_HELD_OUT = "benchmarks/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
 RULES = EngineRules(
-    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "signed", "zero-point"), group_multiple=16,
-    static_bits=(8,), static_needs_rows=True,
-)  # fmt: skip
+    bits=(2, 3, 4, 5, 6, 7, 8),
+    forms=_FORMS,
+    group_multiple=16,
+    columns_multiple=16,
+    tables=TableRules(forms=_FORMS, whole_bytes=True),
+    integer_inputs={"gemm": (8,)},
+    static_bits=(8,),
+    static_needs_rows=True,
+    file=FileLaw(
+        containers=(2, 4, 8),
+        blocks={2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)},
+        other_blocks=(4, 16),
+        offsets_repeat_scales=True,
+        static_zero_points_widen=True,
+        graph=GraphLaw(
+            21405,
+            26169,
+            {
+                "rows offset": 462,
+                "rows zero-point": 101,
+                "columns": -259,
+                "columns offset": 493,
+                "columns zero-point": -157,
+                "static": 256,
+                "static offset": 673,
+                "static zero-point": -55,
+            },
+        ),
+    ),
+    speeds=(
+        Speed("8 bits, rows:each", 1.24, f"measured: {_HELD_OUT}"),
+        Speed("4 bits, columns:64", 0.79, f"measured: {_HELD_OUT}"),
+        Speed("2 bits, columns:32", 0.37, f"measured: {_HELD_OUT}"),
+        Speed("per-row ranges with static input ranges", 2.30, "measured: benchmarks/engines_results.json"),
+        Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
+    ),
+    sources=(
+        "bits 2, 4, 8; 3 and 5 to 7 widened: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits; "
+        "1.31.1 refuses 3 bits when a session starts",
+        "blocks of 16 to 256 inputs, at 2 bits 32 to 128 in integers: measured: benchmarks/held_out_plans_onnxruntime"
+        ".json; blocks of 512 compute zeros: microsoft/onnxruntime issue 28551",
+        "ranges are float16 scales, offsets a second product: qbert_opt/formats/onnx_graph.py",
+        "8-bit activations in products of weights, float32 elsewhere: accuracy_level 4 of MatMulNBits; "
+        "DynamicQuantizeLinear and MatMulInteger, onnxruntime.ai/docs/performance/model-optimizations/quantization",
+        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+    ),
+)
 
 
 def usable() -> bool:

@@ -13,15 +13,60 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.openvino_ir import GRAPH
-from ..rules import EngineRules
+from ...spec.choices import Form
+from ..file_law import FileLaw, GraphLaw
+from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
+_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
+_HELD_OUT = "benchmarks/held_out_plans_openvino.json (4 layers x 768, 176 tokens, whole model)"
 RULES = EngineRules(
-    bits=(2, 3, 4, 5, 6, 7, 8), forms=("offset", "symmetric", "signed", "zero-point"), static_bits=(8,),
+    bits=(2, 3, 4, 5, 6, 7, 8),
+    forms=_FORMS,
+    tables=TableRules(forms=_FORMS, whole_bytes=True),
+    integer_inputs={"gemm": (8,)},
+    integer_groups=(32, 64, 96, 128, 256, 384),
+    static_bits=(8,),
     static_needs_rows=True,
-)  # fmt: skip
+    file=FileLaw(
+        containers=(2, 4, 8),
+        graph=GraphLaw(
+            53747,
+            36391,
+            {
+                "rows offset": 3568,
+                "rows zero-point": 280,
+                "columns": 567,
+                "columns offset": 4155,
+                "columns zero-point": 918,
+                "static": 772,
+                "static offset": 4356,
+                "static zero-point": 1004,
+            },
+        ),
+    ),
+    speeds=(
+        Speed("8 bits, rows:each", 1.75, f"measured: {_HELD_OUT}"),
+        Speed("4 bits, columns:64", 1.71, f"measured: {_HELD_OUT}"),
+        Speed("2 bits, columns:32", 1.64, f"measured: {_HELD_OUT}"),
+        Speed("8 bits, columns:16 (in floats)", 0.84, f"measured: {_HELD_OUT}"),
+        Speed("per-row ranges with static input ranges", 2.84, "measured: benchmarks/engines_results.json"),
+        Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
+    ),
+    sources=(
+        "bits 2, 4, 8 stay packed; u3 and u6 are unpacked to float32, so 3 and 5 to 7 bits are widened: "
+        "docs.openvino.ai, element types; measured: benchmarks/held_memory.json",
+        "integers for column groups of 32 to 384 inputs, floats for 16 and 48: measured: "
+        "benchmarks/held_out_plans_openvino.json",
+        "ranges are float16 scales, row groups repeated per row, offsets a second product: "
+        "qbert_opt/formats/openvino_graph.py",
+        "8-bit activations in products of weights, float32 elsewhere: DYNAMIC_QUANTIZATION_GROUP_SIZE and "
+        "INFERENCE_PRECISION_HINT, docs.openvino.ai, CPU device",
+        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+    ),
+)
 COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default
 
 

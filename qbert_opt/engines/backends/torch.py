@@ -16,7 +16,7 @@ from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
 FORMAT = None  # it runs the quantized folder itself
-RULES = EngineRules()
+RULES = EngineRules(sources=("everything, in float32: weights are dequantized when a folder is opened",))
 
 
 def usable() -> bool:
@@ -56,6 +56,7 @@ class _Loaded:
         loaded = load_quantized(folder)[0] if is_quantized(folder) else load_model(folder)
         self._traced = traceable(loaded)
         self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
+        self.kind = loaded.head.kind
         self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
         self.max_tokens = loaded.longest
 
