@@ -7,6 +7,7 @@ is an activation tensor that the first operation makes and the second reads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..device.errors import DeviceError
 from ..device.units import shown
@@ -81,6 +82,9 @@ class Operation:
         weight: how the weights are stored; None without weights.
         input_bits: width of the integers that a "gemm" reads; None for the device's own activation width.
         repeats: how many times one inference runs it, with the same weights (layers that share them).
+        arithmetic: the floating-point type that an engine multiplies in, whatever the unit could do; a unit without
+            that type uses its own. None leaves the type to the unit and the format. Figures that a device file
+            measured for the format or for products of activations hold as they are.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Operation:
     weight: StoredWeight | None = None
     repeats: int = 1
     input_bits: int | None = None
+    arithmetic: Literal["fp32", "fp16"] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in OPERATION_KINDS:

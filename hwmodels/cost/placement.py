@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..device.vocabulary import NumberType
 
 INTEGERS: dict[NumberType, int] = {"int4": 4, "int8": 8, "int16": 16}
+FLOATS: tuple[NumberType, ...] = ("fp32", "bf16", "fp16", "fp8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,13 @@ def place(op: Operation, device: Device) -> Placement | str:
                 reasons.append(refusal)
                 continue
             compute = _compute_type(form, op)
-            rate = _rate(unit, op.kind, compute)
+            in_floats = op.arithmetic is not None and not _is_measured(form)
+            rate = _float_rate(unit, op) if in_floats else _rate(unit, op.kind, compute)
             if rate is not None:
                 return Placement(unit, rate, path, form)
-            if form is not None and compute != form.compute:
+            if in_floats:
+                reasons.append(f"{unit.id} multiplies no floats, which the engine needs here")
+            elif form is not None and compute != form.compute:
                 reasons.append(f"{unit.id} multiplies no {compute}, which inputs of {op.input_bits} bits need")
     return _why_nowhere(op, device, reasons)
 
@@ -106,6 +110,18 @@ def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
             if rate.op == op and (kind != "gemm" or compute is None or rate.type == compute):
                 return rate
     return None
+
+
+def _is_measured(form: Format | None) -> bool:
+    """Whether the device file has measured products in this format, in whatever type the engine ran them."""
+    return form is not None and bool(form.efficiency_by_rows or form.efficiency_by_shape)
+
+
+def _float_rate(unit: Unit, op: Operation) -> Rate | None:
+    """Return the unit's rate in the operation's floating-point type, or in another one where it lacks that."""
+    stated = [rate for rate in unit.rates if rate.op == "matmul"] if op.kind == "matmul" else []
+    floats = [rate for rate in unit.rates if rate.op == "gemm" and rate.type in FLOATS]
+    return next(iter(stated or [rate for rate in floats if rate.type == op.arithmetic] or floats), None)
 
 
 def _refusal(form: Format | None, op: Operation) -> str | None:

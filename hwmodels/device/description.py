@@ -20,6 +20,7 @@ class Device(Frozen):
         interval: lowest and highest measured / predicted latency; the default depends on `confidence`.
         memories: all memories; each unit's `path` names those that feed it.
         reserved: memory that other software occupies.
+        engines: names of the inference engines that run on it; empty for none, absent where nobody has said.
         provenance: pattern of a figure's path -> its source; the most specific pattern wins.
     """
 
@@ -42,6 +43,7 @@ class Device(Frozen):
     power_modes: tuple[PowerMode, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     limits: Limits = Limits()
+    engines: Annotated[tuple[Name, ...], Field(max_length=MOST_PARTS)] | None = None
     provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
 
     def memory(self, memory_id: str) -> Memory:

@@ -82,6 +82,7 @@ class Measurements:
         how: the tool that measured, with versions and date.
         path: ids of the memories that feed the unit, nearest first; the last two if empty.
         held_out: lowest and highest measured / predicted latency of held-out models; None if not checked.
+        engine: name of the engine that was timed; None leaves open what runs on the machine.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Measurements:
     how: str
     path: tuple[str, ...] = ()
     held_out: tuple[float, float] | None = None
+    engine: str | None = None
 
     @property
     def is_calibrated(self) -> bool:
@@ -142,6 +144,8 @@ def device_file(measured: Measurements) -> str:
         "power": {"static": "1 W", "tdp": "1000 W"},
         "provenance": _provenance(measured),
     }
+    if measured.engine is not None:
+        described["engines"] = [measured.engine]
     if is_calibrated and measured.held_out is not None:
         described["interval"] = [float(min(1.0, measured.held_out[0])), float(max(1.0, measured.held_out[1]))]
     return dump_yaml(described)

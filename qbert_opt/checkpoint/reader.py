@@ -31,6 +31,7 @@ from ..models.loading import (
     quiet_transformers,
     refusing,
     weights_sha256,
+    written_config,
 )
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
@@ -131,11 +132,7 @@ def _empty_model(root: Path) -> LoadedModel:
             f"{root}: cannot be loaded as a model: it has no {CONFIG}. What was made from a plain module is loaded "
             "'into' it; else quantize anew."
         )
-    quiet_transformers()
-    with refusing(root):
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config  # what is loaded holds float weights, and says so
+    config = written_config(root)  # what is loaded holds float weights, and says so
     return LoadedModel(str(root), build_model(config, str(root)), load_tokenizer(root, config), "")
 
 

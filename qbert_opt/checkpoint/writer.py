@@ -23,6 +23,7 @@ from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
+from .check_texts import CheckTexts, write_check_texts
 from .packed_modules import quantized_parts
 from .reader import load_quantized, open_packed
 from .record import CONFIG, FORMAT, PLAN, WEIGHTS, FolderRecord, ReadBack, Training, check_belongs, write_record
@@ -40,6 +41,7 @@ def write_checkpoint(
     trained: Mapping[str, torch.Tensor] | None = None,
     training: Training | None = None,
     answer: Callable[[LoadedModel], ReadBack | None] | None = None,
+    check_texts: CheckTexts | None = None,
     progress: Progress = silent,
 ) -> WrittenModel:
     """Write a quantized folder, whole or not at all.
@@ -57,6 +59,7 @@ def write_checkpoint(
             shaped as the model's own, which it replaces.
         training: what trained the matrices or `trained`, on what; kept in the folder.
         answer: runs the model that was read back on a few texts; what it returns is kept in the folder.
+        check_texts: texts that exports of the folder are checked on; kept in the folder.
         progress: called with parts done, parts in all, and what goes on.
 
     Returns:
@@ -91,6 +94,8 @@ def write_checkpoint(
                 file.write(name, tensor)
         progress(len(planned), len(planned), "reading back")
         write_allocation(plan, folder / PLAN)
+        if check_texts is not None:
+            write_check_texts(check_texts, folder)
         loaded.tokenizer.save_pretrained(folder)
         written = measure_folder(folder, plan)
         check_written(written, plan, file.digests)

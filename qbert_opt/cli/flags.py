@@ -13,6 +13,7 @@ ALIASES = {
     "excluded": "--exclude",
     "inferences_per_s": "--rate",
     "latency_s": "--max-latency",
+    "limit_s": "--seconds",
     "memory_bytes": "--max-memory",
     "memory_limit_bytes": "--memory-limit",
     "num_scored": "--scoring-samples",
@@ -20,6 +21,7 @@ ALIASES = {
     "resources": "--resource",
     "scratchpad_bytes": "--max-scratchpad",
     "text_columns": "--text-column",
+    "texts": "--data",
     "ties": "--tie",
     "total_bytes": "--total-budget",
 }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import hwmodels
 
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
+from ..runtime.plugins import available
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -21,10 +22,27 @@ def load_device(name: str) -> Device:
         name: path of a YAML file, or the name of a bundled or installed device, for example `car-soc`.
 
     Raises:
-        DeviceError: there is no such device, or its description is invalid; names file, field, value and what is legal.
+        DeviceError: there is no such device, or its description is invalid or lists an unknown engine; names file,
+            field, value and what is legal.
     """
     with device_errors():
-        return hwmodels.load_device(name)
+        device = hwmodels.load_device(name)
+    unknown = [engine for engine in device.engines or () if engine not in available("engines")]
+    if unknown:
+        legal = ", ".join(available("engines"))
+        raise DeviceError(f"{name}: engines: found {unknown[0]!r}; legal are {legal}; correct it")
+    return device
+
+
+def check_engine(name: str, device: Device) -> None:
+    """Refuse an engine that a device does not list; a device without a list does not know.
+
+    Raises:
+        UsageError: names the engines that it lists.
+    """
+    if device.engines is not None and name not in device.engines:
+        legal = ", ".join(device.engines) or "none of those known here"
+        raise UsageError(f"`engine` {name}: does not run on {device.id}. Engines of {device.id}: {legal}.")
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from hwmodels import Operation, StoredWeight
 from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
+from .stored import EngineTarget, stored_weight
+from .stored import Storage as Storage
 
 ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -41,39 +43,27 @@ class Workload:
         return self.seq_len * self.batch_size
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How one matrix or table is stored, and whether it stays on chip between inferences."""
-
-    choice: Choice
-    resident: bool = False
-
-
-def stored_weight(matrix: MatrixSpec | TableSpec, storage: Storage, heads: int) -> StoredWeight:
-    """Return a stored matrix or table as the hardware model describes it.
+def matrix_operation(
+    matrix: MatrixSpec,
+    weight: StoredWeight,
+    workload: Workload,
+    choice: Choice | None = None,
+    target: EngineTarget | None = None,
+) -> Operation:
+    """Return the product of one searched matrix with all tokens, and with relative positions if it reads them.
 
     Args:
         matrix: shape and role.
-        storage: its choice, and whether it is resident on chip.
-        heads: attention heads of the model, for `rows:heads`.
+        weight: how it is stored.
+        workload: sentences and tokens.
+        choice: its choice; None for floating-point weights.
+        target: the engine that runs it; None leaves the arithmetic to the device.
     """
-    layout = storage.choice.layout(matrix.rows, matrix.columns, heads=heads)
-    return StoredWeight(
-        bits=layout.bits,
-        axis=layout.axis,
-        num_groups=layout.num_groups,
-        group_size=layout.group_size,
-        code_bytes=storage.choice.code_bytes(matrix.rows, matrix.columns),
-        metadata_bytes=storage.choice.metadata_bytes(matrix.rows, matrix.columns, heads=heads),
-        resident=storage.resident,
-    )
-
-
-def matrix_operation(matrix: MatrixSpec, weight: StoredWeight, workload: Workload) -> Operation:
-    """Return the product of one searched matrix with all tokens, and with relative positions if it reads them."""
     positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
     product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
-    return replace(product, input_bits=workload.input_bits.get(matrix.module))
+    wide = workload.input_bits.get(matrix.module)
+    arithmetic = None if target is None or choice is None else target.arithmetic(choice, wide)
+    return replace(product, input_bits=wide, arithmetic=arithmetic)
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
@@ -83,7 +73,12 @@ def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Wor
 
 
 def model_graph(
-    profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, *, float_bits: int = 16
+    profile: ModelProfile,
+    storage: Mapping[str, Storage] | None,
+    workload: Workload,
+    *,
+    float_bits: int = 16,
+    target: EngineTarget | None = None,
 ) -> nx.DiGraph:
     """Build the operator graph of one inference.
 
@@ -92,20 +87,26 @@ def model_graph(
         storage: how each searched matrix and table is stored, by module; None stores everything in floating point.
         workload: sentences and tokens.
         float_bits: width of all weights if `storage` is None.
+        target: the engine whose file holds the weights and whose arithmetic counts; None for packed weights.
 
     Returns:
         A graph whose nodes carry `op`; the weights of all nodes together are the whole stored model.
     """
-    return _Builder(profile, storage, workload, float_bits).build()
+    return _Builder(profile, storage, workload, float_bits, target).build()
 
 
 class _Builder:
     """Adds operations one after another; each method returns the name of the resulting tensor."""
 
     def __init__(
-        self, profile: ModelProfile, storage: Mapping[str, Storage] | None, workload: Workload, float_bits: int
+        self,
+        profile: ModelProfile,
+        storage: Mapping[str, Storage] | None,
+        workload: Workload,
+        float_bits: int,
+        target: EngineTarget | None,
     ) -> None:
-        self.profile, self.storage, self.workload = profile, storage, workload
+        self.profile, self.storage, self.workload, self.target = profile, storage, workload, target
         self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
         self.graph = nx.DiGraph()
         self.norm = 0
@@ -154,7 +155,8 @@ class _Builder:
         if self.storage is None:
             weight = self._floats(table.rows * table.columns)
         else:
-            weight = stored_weight(table, Storage(table_choice(self.storage, table.module)), self.profile.heads)
+            stored = Storage(table_choice(self.storage, table.module))
+            weight = stored_weight(table, stored, self.profile.heads, self.target)
         return self._add(table_operation(table, weight, self.workload))
 
     def _embeddings(self, spare: int) -> str:
@@ -175,10 +177,11 @@ class _Builder:
         if self.storage is None:
             weight = self._floats(matrix.elements)
         else:
-            weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads)
+            weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads, self.target)
         if weight is None:
             raise ValueError(f"{matrix.module} has no weights")
-        return self._add(matrix_operation(matrix, weight, self.workload), *inputs)
+        choice = None if self.storage is None else self.storage[matrix.module].choice
+        return self._add(matrix_operation(matrix, weight, self.workload, choice, self.target), *inputs)
 
     def attention(
         self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
@@ -187,12 +190,13 @@ class _Builder:
         seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
         depth = max(1, width // self.profile.heads)
         side, square = copies * seq * depth, copies * seq * seq
+        floats = None if self.target is None or self.storage is None else self.target.arithmetic(None)
 
         def product(name: str, sizes: tuple[int, int, int], read: int, made: int, *inputs: str) -> str:
             kind = "softmax" if name == "softmax" else "matmul"
             m, k, n = sizes
             op = Operation(f"{prefix}.{name}", kind, m, k, n, read, made, batch=copies, repeats=self.repeats)
-            return self._add(op, *dict.fromkeys(inputs))
+            return self._add(replace(op, arithmetic=floats if kind == "matmul" else None), *dict.fromkeys(inputs))
 
         relative = []
         for index, matrix in enumerate(positioned):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from hwmodels import OperationCost, launches_that_stay_s, operation_cost, unsupported
 
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
-from .operations import Storage, Workload, matrix_operation, model_graph, stored_weight, table_operation
+from .operations import Workload, matrix_operation, model_graph, table_operation
+from .stored import EngineTarget, Storage, other_stored_bytes, stored_weight, weight_bytes
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -52,15 +53,31 @@ class OptionTables:
     masks: dict[tuple[int, int], str]
 
 
-def byte_table(
-    items: Sequence[MatrixSpec | TableSpec], options: Sequence[Storage], legal: NDArray[np.bool_], heads: int
-) -> NDArray[np.float64]:
-    """Return the stored bytes of each legal option, float64 [items, options]; 0 for other options."""
-    table = np.zeros(legal.shape)
+def byte_tables(
+    items: Sequence[MatrixSpec | TableSpec],
+    options: Sequence[Storage],
+    legal: NDArray[np.bool_],
+    heads: int,
+    target: EngineTarget | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bytes of each legal option, float64 [items, options]; 0 for other options.
+
+    Args:
+        items: matrices and tables.
+        options: columns of the tables.
+        legal: bool [items, options].
+        heads: attention heads of the model.
+        target: the engine whose file is counted; None for packed bytes.
+
+    Returns:
+        Bytes of weights, and bytes of the engine's graph that depend on the option.
+    """
+    weights, nodes = np.zeros(legal.shape), np.zeros(legal.shape)
     for i, item in enumerate(items):
         for j in np.flatnonzero(legal[i]).tolist():
-            table[i, j] = options[j].choice.bytes(item.rows, item.columns, heads=heads)
-    return table
+            weights[i, j] = weight_bytes(item, options[j].choice, heads, target)
+            nodes[i, j] = 0 if target is None else target.node_bytes(item, options[j].choice)
+    return weights, nodes
 
 
 def option_tables(
@@ -70,6 +87,7 @@ def option_tables(
     device: Device | None,
     workload: Workload,
     tables: Sequence[TableSpec] = (),
+    target: EngineTarget | None = None,
 ) -> OptionTables:
     """Price every option of every item: the matrices, then the searched tables.
 
@@ -80,6 +98,7 @@ def option_tables(
         device: the hardware; None prices bytes only.
         workload: sentences and tokens of one inference.
         tables: the embedding tables that are searched.
+        target: the engine whose file and arithmetic are priced; None for packed bytes on the device as it is.
 
     Returns:
         Usage of every option, usage of the fixed parts, and reasons why options are masked.
@@ -89,21 +108,22 @@ def option_tables(
     options = [Storage(c) for c in choices] + ([Storage(c, resident=True) for c in choices] if has_pad else [])
     legal = np.tile(legal, (1, 2)) if has_pad else legal
     masks: dict[tuple[int, int], str] = {}
-    total_bytes = byte_table(items, options, legal, profile.heads)
+    weights, nodes = byte_tables(items, options, legal, profile.heads, target)
     in_encoder = np.arange(len(items))[:, None] < len(profile.matrices)
-    usage = {"encoder_bytes": np.where(in_encoder, total_bytes, 0.0), "total_bytes": total_bytes}
-    fixed = _fixed(profile, choices, device, workload, tables)
+    usage = {"encoder_bytes": np.where(in_encoder, weights, 0.0), "total_bytes": weights + nodes}
+    fixed = _fixed(profile, choices, device, workload, tables, target)
     if device is None:
         return OptionTables(tuple(options), usage, fixed, masks)
     usage |= {row: np.zeros(legal.shape) for row in DEVICE_ROWS}
     seen: dict[tuple[object, ...], OperationCost | str] = {}
     for i, item in enumerate(items):
         wide = workload.input_bits.get(item.module)
-        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide)
+        static = target is not None and item.module in target.static_inputs
+        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide, static)
         for j in np.flatnonzero(legal[i]).tolist():
             key = (item.rows, item.columns, how, j)
             if key not in seen:
-                seen[key] = _option_cost(item, options[j], profile.heads, device, workload)
+                seen[key] = _option_cost(item, options[j], profile.heads, device, workload, target)
             cost = seen[key]
             if isinstance(cost, str):
                 masks[i, j] = cost
@@ -119,6 +139,7 @@ def fixed_costs(
     device: Device,
     workload: Workload,
     tables: Sequence[TableSpec] = (),
+    target: EngineTarget | None = None,
 ) -> list[OperationCost]:
     """Return the costs of all operations other than searched matrices and tables.
 
@@ -128,22 +149,28 @@ def fixed_costs(
         device: the hardware.
         workload: sentences and tokens of one inference.
         tables: the embedding tables that are searched.
+        target: the engine that runs them; None leaves the arithmetic to the device.
     """
     searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
-    graph = model_graph(profile, storage, workload)
+    graph = model_graph(profile, storage, workload, target=target)
     return [operation_cost(op, device) for name, op in graph.nodes(data="op") if name not in searched]
 
 
 def _option_cost(
-    item: MatrixSpec | TableSpec, option: Storage, heads: int, device: Device, workload: Workload
+    item: MatrixSpec | TableSpec,
+    option: Storage,
+    heads: int,
+    device: Device,
+    workload: Workload,
+    target: EngineTarget | None,
 ) -> OperationCost | str:
-    weight = stored_weight(item, option, heads)
+    weight = stored_weight(item, option, heads, target)
     if isinstance(item, TableSpec):
         if option.resident:
             return "an embedding table is too large and too sparsely read to keep on chip"
         op = table_operation(item, weight, workload)
     else:
-        op = matrix_operation(item, weight, workload)
+        op = matrix_operation(item, weight, workload, option.choice, target)
     return unsupported(op, device) or operation_cost(op, device)
 
 
@@ -153,16 +180,15 @@ def _fixed(
     device: Device | None,
     workload: Workload,
     tables: Sequence[TableSpec],
+    target: EngineTarget | None,
 ) -> dict[str, float]:
-    searched = {table.module for table in tables}
-    table_bytes = sum(table.bytes for table in profile.tables if table.module not in searched)
-    fixed = {"encoder_bytes": 0.0, "total_bytes": float(profile.other_bytes + table_bytes)}
+    fixed = {"encoder_bytes": 0.0, "total_bytes": float(other_stored_bytes(profile, target, tables))}
     if device is None:
         return fixed
     by_bytes = replace(choices[0], grouping="rows:1")
     storage = {m.module: Storage(by_bytes) for m in profile.matrices}
-    costs = fixed_costs(profile, storage, device, workload, tables)
+    costs = fixed_costs(profile, storage, device, workload, tables, target)
     fixed |= {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
-    graph = model_graph(profile, storage, workload)
+    graph = model_graph(profile, storage, workload, target=target)
     fixed["latency_floor_s"] += launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
     return fixed

@@ -12,8 +12,9 @@ from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
-from .devices import device_errors
-from .operations import Storage, Workload, model_graph
+from .devices import check_engine, device_errors
+from .operations import Workload, model_graph
+from .stored import EngineTarget, Storage, engine_target, refusal_of_plan
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport
@@ -27,6 +28,7 @@ def simulate_storage(
     *,
     float_bits: int = 16,
     inferences_per_s: float | None = None,
+    target: EngineTarget | None = None,
 ) -> CostReport:
     """Simulate one inference of a model whose matrices are stored as given.
 
@@ -37,6 +39,8 @@ def simulate_storage(
         workload: sentences and tokens of one inference.
         float_bits: width of all weights if `storage` is None.
         inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
+        target: the engine that runs it: its file's bytes, and floating point where it does not multiply integers;
+            None for packed weights on the device as it is.
 
     Returns:
         Predicted latency, memory, traffic and energy.
@@ -48,13 +52,18 @@ def simulate_storage(
     from hwmodels import simulate
 
     check_rate(inferences_per_s)
-    graph = model_graph(profile, storage, workload, float_bits=float_bits)
+    graph = model_graph(profile, storage, workload, float_bits=float_bits, target=target)
     with device_errors():
         return simulate(graph, device, inferences_per_s=inferences_per_s)
 
 
 def simulate_allocation(
-    allocation: Allocation, device: Device, workload: Workload, *, inferences_per_s: float | None = None
+    allocation: Allocation,
+    device: Device,
+    workload: Workload,
+    *,
+    inferences_per_s: float | None = None,
+    engine: str | None = None,
 ) -> CostReport:
     """Simulate a plan; its resident matrices count as resident on the plan's own device only.
 
@@ -63,13 +72,19 @@ def simulate_allocation(
         device: the hardware.
         workload: sentences and tokens of one inference.
         inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
+        engine: the engine that runs it; by default the one that the plan was made for, if any.
 
     Returns:
         Predicted latency, memory, traffic and energy.
+
+    Raises:
+        UsageError: there is no such engine, the device does not run it, or it cannot run the plan.
     """
     workload = replace(workload, input_bits=input_bits(allocation.activations))
-    storage = _planned_storage(allocation, device)
-    return simulate_storage(allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s)
+    storage, target = _planned_storage(allocation, device), planned_target(allocation, device, engine)
+    return simulate_storage(
+        allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s, target=target
+    )
 
 
 def simulate_lengths(
@@ -79,6 +94,7 @@ def simulate_lengths(
     *,
     batch_size: int = 1,
     inferences_per_s: float | None = None,
+    engine: str | None = None,
 ) -> MixReport:
     """Simulate a plan over a histogram of sequence lengths.
 
@@ -88,21 +104,41 @@ def simulate_lengths(
         lengths: tokens of a sentence -> frequency.
         batch_size: sentences per inference, all of the same length.
         inferences_per_s: rate of inferences; None leaves out power and bandwidth.
+        engine: the engine that runs it; by default the one that the plan was made for, if any.
 
     Raises:
         DeviceError: the device cannot run the model at one of the lengths.
-        UsageError: the rate is zero or less.
+        UsageError: the rate is zero or less, or an engine as in `simulate_allocation`.
     """
     from hwmodels import simulate_mix
 
     check_rate(inferences_per_s)
     storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
+    target = planned_target(allocation, device, engine)
     graphs = [
-        (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers)))
+        (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers), target=target))
         for seq_len, weight in sorted(lengths.items())
     ]
     with device_errors():
         return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
+
+
+def planned_target(allocation: Allocation, device: Device, engine: str | None) -> EngineTarget | None:
+    """Return the engine that is to run a plan on a device; None where neither names one.
+
+    Raises:
+        UsageError: there is no such engine, the device does not run it, or it cannot run the plan.
+    """
+    name = engine or (allocation.engine.name if allocation.engine is not None else None)
+    if name is None or (engine is None and name not in (device.engines or (name,))):
+        return None  # a plan for one engine may be simulated on a device that runs another
+    target = engine_target(name, input_bits(allocation.activations))
+    if target is None:
+        return None
+    check_engine(name, device)
+    if (refused := refusal_of_plan(allocation, target)) is not None:
+        raise UsageError(f"`engine` {name}: {refused}. Plan again for this engine.")
+    return target
 
 
 def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storage]:

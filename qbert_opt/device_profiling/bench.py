@@ -92,6 +92,7 @@ class Bench(Protocol):
     """One engine on one thread. Every method returns a call, whose CPU time is measured.
 
     Attributes:
+        engine: name of the engine, a file in `engines/backends`; None for something else.
         label: engine, version and precision.
         activation_bits: width of activations between operations.
         formats: formats of stored weights.
@@ -99,6 +100,7 @@ class Bench(Protocol):
         subjects: small models that are timed to correct the sum of kernels.
     """
 
+    engine: str | None
     label: str
     activation_bits: int
     formats: tuple[BenchFormat, ...]

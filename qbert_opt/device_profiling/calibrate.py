@@ -6,23 +6,27 @@ All calls are timed in rounds, each call once per round, so that a temporary slo
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hwmodels import Device, MeasuredFormat, MeasuredMemory, Measurements, device_file, load_device
 
-from ..runtime.cpu_timing import Call, Timing, time_calls
+from ..errors import UsageError
+from ..runtime.cpu_timing import LEAST_ROUNDS, Call, TimeTooShortError, Timing, time_calls
 from ..runtime.progress import Progress, silent
 from . import bandwidth, fitting, kernels
 from .bench import Bench, Subject
 from .fitting import Correction
 from .kernels import KernelTable, Key
 
+TOTAL_PER_PREPARATION = 2.5  # shortest calibration / making its calls: 2.2 with torch, 1.8 with OpenVINO
 FASTEST_BYTES_PER_S = 500e9  # used if the time of far memory is negligible next to that of the kernels
 
 
@@ -50,11 +54,28 @@ class Calibration:
         return device_file(self.measurements)
 
 
-def all_calls(bench: Bench) -> dict[Key, Call]:
-    """Return all calls that a calibration times, in the order of a round."""
-    calls: dict[Key, Call] = dict(kernels.kernel_calls(bench))
-    calls |= {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
-    calls |= {("model", subject): bench.model(subject) for subject in bench.subjects}
+def all_calls(bench: Bench, *, limit_s: float = math.inf) -> dict[Key, Call]:
+    """Return all calls that a calibration times, in the order of a round.
+
+    Args:
+        bench: the engine.
+        limit_s: wall-clock time of making them.
+
+    Raises:
+        TimeTooShortError: making them takes longer.
+    """
+    started = time.monotonic()
+    makers = dict(kernels.kernel_makers(bench))
+    # the memories share one array, which is made here
+    ready: dict[Key, Call] = {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
+    makers |= {key: partial(ready.__getitem__, key) for key in ready}
+    makers |= {("model", subject): partial(bench.model, subject) for subject in bench.subjects}
+    calls: dict[Key, Call] = {}
+    for key, make in makers.items():
+        calls[key] = make()
+        used_s = time.monotonic() - started
+        if used_s > limit_s:
+            raise TimeTooShortError(TOTAL_PER_PREPARATION * used_s * len(makers) / len(calls))
     return calls
 
 
@@ -64,16 +85,34 @@ def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step
     Args:
         bench: the engine.
         rounds: maximum number of timings per call.
-        limit_s: wall-clock time, including preparation, after which no further round starts.
+        limit_s: wall-clock time, including preparation; it is exceeded by a tenth at most.
         on_step: called with rounds done, number of rounds, and the current step.
 
     Returns:
         The measured machine.
+
+    Raises:
+        UsageError: `limit_s` is too short for `LEAST_ROUNDS` timings of every call; the message says what is needed.
     """
     started, cpu_started = time.monotonic(), time.process_time()
-    calls = all_calls(bench)
-    left_s = limit_s - (time.monotonic() - started)
-    timings = time_calls(calls, rounds=rounds, limit_s=left_s, warm=True, on_step=lambda d, n: on_step(d, n, "rounds"))
+    prepared_s = 0.0
+    try:
+        calls = all_calls(bench, limit_s=limit_s)
+        prepared_s = time.monotonic() - started
+        timings = time_calls(
+            calls,
+            rounds=rounds,
+            limit_s=limit_s - prepared_s,
+            strict=True,
+            warm=True,
+            on_step=lambda done, total: on_step(done, total, "rounds"),
+        )
+    except TimeTooShortError as error:
+        needed_s = math.ceil(1.1 * (prepared_s + error.needed_s))
+        raise UsageError(
+            f"`limit_s` = {limit_s:g} s: too short on this machine, where preparation and {LEAST_ROUNDS} rounds of "
+            f"timings take about {needed_s} s. Allow at least {needed_s}."
+        ) from None
     elapsed_s, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
     return assemble(bench, timings, elapsed_s=elapsed_s, stolen=max(0.0, 1 - cpu_s / elapsed_s))
 
@@ -151,6 +190,7 @@ def _measurements(
         elements_per_s=elements,
         launch_s=correction.launch_s,
         noise=noise,
+        engine=bench.engine,
         how=f"qbert-opt calibrate, {bench.label}, {datetime.date.today().isoformat()}",
     )
 

@@ -58,6 +58,7 @@ class EngineBench:
 
     def __init__(self, name: str, activations: Activations, held: HeldBits) -> None:
         self._engine, self._format, self._activations = engine(name), exporting_format(name), activations
+        self.engine: str | None = name
         self.label = f"{self._engine.label()}, activations {activations}, 1 thread"
         self.activation_bits = 32
         self.formats = tuple(_formats(held))

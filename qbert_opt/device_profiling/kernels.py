@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from hwmodels import MeasuredGrid
 
@@ -21,9 +22,9 @@ DEPTHS, HEADS = (32, 64), (4, 12)
 Key = tuple[object, ...]
 
 
-def kernel_calls(bench: Bench) -> dict[Key, Call]:
-    """Return the calls to time, by kind and size."""
-    calls: dict[Key, Call] = {("nothing",): bench.nothing()}
+def kernel_makers(bench: Bench) -> dict[Key, Callable[[], Call]]:
+    """Return functions that make the calls to time, by kind and size."""
+    makers: dict[Key, Callable[[], Call]] = {("nothing",): bench.nothing}
     grid = bench.grid
     for form in one_of_each_kernel(bench):
         for inputs in grid.sizes:
@@ -31,18 +32,17 @@ def kernel_calls(bench: Bench) -> dict[Key, Call]:
                 if inputs * outputs > grid.largest:
                     continue
                 for rows in grid.rows:
-                    calls["product", form.kernel, rows, inputs, outputs] = bench.product(
-                        form, rows, inputs, outputs, POOL
-                    )
+                    maker = partial(bench.product, form, rows, inputs, outputs, POOL)
+                    makers["product", form.kernel, rows, inputs, outputs] = maker
     for seq_len in LENGTHS:
         for heads in HEADS:
             for depth in DEPTHS:
-                calls["attention", seq_len, heads, depth] = bench.attention(seq_len, heads, depth)
+                makers["attention", seq_len, heads, depth] = partial(bench.attention, seq_len, heads, depth)
     for kind in POINTWISE:
         for rows in POINT_ROWS:
             for width in WIDTHS:
-                calls["pointwise", kind, rows, width] = bench.pointwise(kind, rows, width)
-    return calls
+                makers["pointwise", kind, rows, width] = partial(bench.pointwise, kind, rows, width)
+    return makers
 
 
 def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -15,10 +16,12 @@ from safetensors.numpy import load_file
 from ..errors import InputFileError
 from ..runtime.files import read_document
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
-from .session import Activations, Arrays, Session, difference
+from .agreement import ARRAYS, LOGITS, OUTPUTS, UNITS, Agreement, AgreementLimits, Check, answer_rows
+from .session import Activations
 
-SCHEMA = "qbert-opt/engine@2"
-OLD_SCHEMA = "qbert-opt/engine@1"  # has hashes of the engine's files and of the checks only
+SCHEMA = "qbert-opt/engine@3"
+SECOND_SCHEMA = "qbert-opt/engine@2"  # compares raw outputs, by their largest difference
+OLD_SCHEMA = "qbert-opt/engine@1"  # likewise; has hashes of the engine's files and of the checks only
 REMEDY = "Export the model again."
 RECORD = "engine.json"
 CHECKS = "check.safetensors"
@@ -40,9 +43,12 @@ class EngineRecord(BaseModel):
         source_bytes: size of the tensors in the quantized folder.
         exported_bytes: size of all files of the engine.
         activations: how matrix products round their inputs.
-        difference: max |output - reference| / max |reference| over the checks, as exported.
-        graph_difference: the same with activations in float32.
-        tolerance: largest accepted `difference`.
+        refused: faster ways to round inputs that were tried first, each with the reason why it was not taken.
+        kind: what the model answers with; `arrays` in older schemas, which compare raw outputs.
+        checked_on: name of the data set that the checks are from.
+        agreement: how the engine's answers compared with torch's, as exported.
+        graph_difference: `agreement.difference` with activations in float32.
+        limits: what is accepted.
         sha256: hash of this record; empty in the older schema.
     """
 
@@ -61,10 +67,18 @@ class EngineRecord(BaseModel):
     source_bytes: int
     exported_bytes: int
     activations: Activations
-    difference: FiniteFloat
+    refused: dict[str, str] = Field(default_factory=dict)
+    kind: str
+    checked_on: str
+    agreement: Agreement
     graph_difference: FiniteFloat
-    tolerance: FiniteFloat
+    limits: AgreementLimits
     sha256: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Max |output - reference| / max |reference| over the checks, as exported."""
+        return self.agreement.difference
 
 
 def is_exported(folder: str | Path) -> bool:
@@ -89,7 +103,7 @@ def read_record(folder: str | Path) -> EngineRecord:
         InputFileError: the record is malformed or of an unknown schema, or a file is missing, changed or not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA, older={OLD_SCHEMA: dict})
+    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=dict.fromkeys((OLD_SCHEMA, SECOND_SCHEMA), _upgraded))
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
             f"{folder}: has the older schema {OLD_SCHEMA}; changes to its config and tokenizer would not be noticed. "
@@ -105,56 +119,55 @@ def read_record(folder: str | Path) -> EngineRecord:
     return record
 
 
-def checks(batches: list[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
-    """Return batches of (inputs, reference outputs) as one dictionary of arrays, named for a safetensors file."""
-    return {
-        f"{index}.{side}.{name}": np.ascontiguousarray(array)
-        for index, pair in enumerate(batches)
-        for side, arrays in zip(("input", "output"), pair, strict=True)
-        for name, array in arrays.items()
-    }
+def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of an older schema in today's words."""
+    agreement = {"answers": 0, "loss": 0.0, "unit": UNITS[ARRAYS], "difference": fields.get("difference")}
+    limits = {"difference": fields.get("tolerance")}
+    return fields | {"kind": ARRAYS, "checked_on": "bundled texts", "agreement": agreement, "limits": limits}
 
 
-def check_session(session: Session, batches: dict[str, np.ndarray]) -> float:
-    """Run the checks in an engine and compare its outputs with the reference.
-
-    Args:
-        session: an open engine.
-        batches: inputs and reference outputs, as named by `checks`.
-
-    Returns:
-        Largest max |output - reference| / max |reference|; infinite if an output is missing or has another shape.
-    """
-    pairs: dict[str, dict[str, Arrays]] = {}
-    for key, array in batches.items():
-        index, side, name = key.split(".", 2)
-        pairs.setdefault(index, {"input": {}, "output": {}})[side][name] = array
-    worst = 0.0
-    for pair in pairs.values():
-        answers = session.run(pair["input"])
-        for name, reference in pair["output"].items():
-            worst = max(worst, difference(reference, answers[name]) if name in answers else math.inf)
-    return worst
+def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
+    """Return checks as one dictionary of arrays, named for a safetensors file."""
+    arrays = {}
+    for index, check in enumerate(checks):
+        arrays |= {f"{index}.input.{name}": array for name, array in check.inputs.items()}
+        arrays[f"{index}.answers"] = check.answers
+        if check.positions is not None:
+            arrays[f"{index}.positions"] = check.positions
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def read_checks(folder: str | Path, record: EngineRecord) -> dict[str, np.ndarray]:
+def read_checks(folder: str | Path, record: EngineRecord) -> list[Check]:
     """Read the checks of an exported folder.
 
     Raises:
-        InputFileError: the file cannot be read, or its inputs, outputs and labels do not match the record.
+        InputFileError: the file cannot be read, or its inputs, answers and labels do not match the record.
     """
     path = Path(folder) / CHECKS
     try:
-        batches = load_file(path)
+        arrays = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    names: dict[str, set[str]] = {"input": set(), "output": set()}
-    for key in batches:
-        _index, side, name = (*key.split(".", 2), "", "")[:3]
-        names.setdefault(side, set()).add(name)
-    if names != {"input": set(record.inputs), "output": set(record.outputs)} or not batches:
+    batches: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        index, _, name = key.partition(".")
+        batches.setdefault(index, {})[name] = array
+    outputs = tuple(f"output.{name}" for name in record.outputs) if record.kind == ARRAYS else ("answers",)
+    wanted = {*(f"input.{name}" for name in record.inputs), *outputs}
+    known = record.kind == ARRAYS or set(OUTPUTS.get(record.kind, LOGITS)) <= set(record.outputs)
+    if not known or not batches or any(set(parts) - {"positions"} != wanted for parts in batches.values()):
         raise InputFileError(f"{path}: does not match the inputs and outputs in {RECORD}. {REMEDY}")
-    widths = {array.shape[-1] for key, array in batches.items() if key.endswith(".output.logits")}
+    classes = "output.logits" if record.kind == ARRAYS else "answers"
+    widths = {parts[classes].shape[-1] for parts in batches.values() if classes in parts and record.kind != "spans"}
     if record.labels is not None and widths - {len(record.labels)}:
         raise InputFileError(f"{path}: has outputs of width {min(widths)}; {RECORD} has {len(record.labels)} labels.")
-    return batches
+    return [
+        Check(
+            {name: parts[f"input.{name}"] for name in record.inputs},
+            answer_rows(ARRAYS, {name: parts[name] for name in outputs}, None)
+            if record.kind == ARRAYS
+            else parts["answers"],
+            parts.get("positions"),
+        )
+        for parts in batches.values()
+    ]

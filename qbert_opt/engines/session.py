@@ -20,8 +20,8 @@ __all__ = [
     "Activations",
     "Arrays",
     "Engine",
+    "RuledEngine",
     "Session",
-    "difference",
     "engine",
     "exporting_format",
     "rules_of",
@@ -38,18 +38,26 @@ class Session(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """An engine, one file of `engines/backends`. Only the conversion may import torch.
+class RuledEngine(Protocol):
+    """What can be planned for, one file of `engines/backends`.
+
+    Attributes:
+        RULES: which choices it can run, and at what price.
+    """
+
+    RULES: EngineRules
+
+
+class Engine(RuledEngine, Protocol):
+    """An engine that runs here, one file of `engines/backends`. Only the conversion may import torch.
 
     Attributes:
         INSTALL: the command that installs it.
         FORMAT: the file format that it opens, a file of `formats/writers`; None runs the quantized folder itself.
-        RULES: which choices it can run.
     """
 
     INSTALL: str
     FORMAT: str | None
-    RULES: EngineRules
 
     def usable(self) -> bool:
         """Whether its package is installed."""
@@ -77,8 +85,12 @@ def engine(name: str) -> Engine:
     """Load an engine.
 
     Raises:
-        UsageError: there is no such engine, or its package is not installed; says how to install it.
+        UsageError: there is no such engine, it can only be planned for, or its package is not installed; says what to
+            do.
     """
+    instead = rules_of(name).planning_only
+    if instead:
+        raise UsageError(f"`engine` {name}: can be planned for only, there is no runtime for it here. {instead}")
     module = load_as("engines", name, Engine)
     if not module.usable():
         raise UsageError(f"`engine` {name}: the package is not installed. Install it with: {module.INSTALL}")
@@ -91,7 +103,7 @@ def rules_of(name: str) -> EngineRules:
     Raises:
         UsageError: there is no such engine.
     """
-    return load_as("engines", name, Engine).RULES
+    return load_as("engines", name, RuledEngine).RULES
 
 
 def exporting_format(name: str) -> Format:
@@ -104,10 +116,3 @@ def exporting_format(name: str) -> Format:
     if format_name is None:
         raise UsageError(f"`engine` {name}: needs no export; it runs the quantized folder itself.")
     return file_format(format_name)
-
-
-def difference(reference: NDArray[np.floating], output: NDArray[np.floating]) -> float:
-    """Return max |output - reference| / max |reference|; infinite if shapes differ or a value is not finite."""
-    if output.shape != reference.shape or not np.isfinite(output).all():
-        return float("inf")
-    return float(np.abs(output - reference).max() / max(float(np.abs(reference).max()), 1e-30))

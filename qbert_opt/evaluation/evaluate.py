@@ -17,7 +17,7 @@ from ..models.heads.losses import kl_divergence
 from ..models.heads.protocol import Ratio, per_text
 from ..models.labels import output_order
 from ..models.loading import LoadedModel
-from ..models.outputs import collect
+from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
 from .intervals import Interval, ratio_interval
@@ -153,10 +153,15 @@ def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.T
         reference_outputs: `outputs` of the reference on the same texts, see also `reference_outputs`.
 
     Raises:
-        InputFileError: labels that the model does not know, or a reference that reads texts in other pieces.
+        InputFileError: labels that the model does not know, texts without a position that it answers, or a reference
+            that reads texts in other pieces.
     """
     batches = evaluation_batches(loaded, data)
     targets = read_targets(loaded, data, batches)  # first: a wrong label is said before a long run
+    if not rows_per_sample(loaded.head.kind, batches):
+        raise InputFileError(
+            f"{data.name}: none of these texts has a position for which {loaded.name} has an output. Give other texts."
+        )
     found = collect(loaded.head, loaded.model, batches)
     if reference_outputs is not None and reference_outputs.shape != found.values.shape:
         raise InputFileError(

@@ -159,3 +159,11 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
 def container_bits(bits: int) -> int:
     """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4."""
     return next(width for width in (2, 4, 8) if width >= bits)
+
+
+def row_container_bits(bits: int, columns: int) -> int:
+    """Return the width of the narrowest container in which rows of codes fill whole bytes.
+
+    OpenVINO's float kernels misread packed rows that end within a byte, and tables are looked up row by row.
+    """
+    return next(width for width in (2, 4, 8) if width >= bits and columns * width % 8 == 0)

@@ -2,7 +2,7 @@
 
 - Products run in `MatMulNBits` with `accuracy_level` 4 (integer kernels), in block sizes that these kernels support;
   inputs are rounded to 8 bits per block.
-- With `coarse`, and if ranges span whole rows, they run as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime
+- With `coarse`, or if rows are no whole number of blocks, and if ranges span whole rows, they run as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime
   fuses: about twice as fast, but with one range for all inputs. Packed codes are expanded to bytes when a session
   starts.
 - With a planned range for the inputs, `QuantizeLinear` replaces `DynamicQuantizeLinear`.
@@ -21,18 +21,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..checkpoint.bits import pack
 from ..errors import UsageError
-from .affine import AffineMatrix, InputRange, container_bits
+from .affine import AffineMatrix, InputRange, container_bits, row_container_bits
 
 BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # block sizes of the integer kernels
 
+SMALLEST_BLOCK = 16
+
 
 class Builder:
-    """Collects nodes and initializers. Names are unique, and initializers with the same name are written once."""
+    """Collects nodes and initializers. Names are unique; equal arrays under one name are written once."""
 
     def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
         self._coarse, self._integers = coarse, integers
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._shared: dict[tuple[str, ...], str] = {}
         self._count = 0
 
@@ -47,17 +50,33 @@ class Builder:
         return outputs[0]
 
     def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
-        """Add an initializer and return its name."""
+        """Add an initializer and return its name.
+
+        A module may read its weight as a table and in a product (tied masked-LM heads): where both need the same bytes
+        in another shape, the second is a view of the first; where they need other bytes, each has its own.
+        """
+        array = np.ascontiguousarray(array)
         if name is None:
             self._count += 1
             name = f"q{self._count}_value"
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
+        if name not in self._arrays:
+            self._arrays[name] = array
+            self.initializers[name] = numpy_helper.from_array(array, name)
+            return name
+        first = self._arrays[name]
+        if first.dtype != array.dtype or first.size != array.size or first.tobytes() != array.tobytes():
+            return self.constant(array, f"{name}.{'x'.join(map(str, array.shape))}.{array.dtype}")
+        if first.shape == array.shape:
+            return name
+        key = ("view", name, str(array.shape))
+        if key not in self._shared:
+            self._shared[key] = self.node("Reshape", [name, self.constant(np.array(array.shape))])
+        return self._shared[key]
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
         """Add `output = x @ weight.T` for a quantized matrix."""
-        by_rows = matrix.input is not None or (self._coarse and matrix.scale.shape[1] == 1)
+        whole_rows = matrix.scale.shape[1] == 1
+        by_rows = matrix.input is not None or (whole_rows and (self._coarse or matrix.columns % SMALLEST_BLOCK != 0))
         if (
             by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None
         ):  # stored zero points may not fit into signed bytes; these do
@@ -71,10 +90,8 @@ class Builder:
 
     def rows(self, ids: str, module: str, table: AffineMatrix, output: str) -> None:
         """Add `output` = the rows of a quantized table with these ids."""
-        width, (_, columns) = container_bits(table.bits), table.codes.shape
+        width, columns = row_container_bits(table.bits, table.columns), table.columns
         per_byte, groups = 8 // width, table.scale.shape[1]
-        if columns % per_byte:
-            raise UsageError(f"{module}: {columns} codes of {table.bits} bits per row do not fill whole bytes.")
         packed = self.constant(pack(table.codes, width).reshape(len(table.codes), -1), f"{module}.codes")
         codes = self.node("Gather", [packed, ids], axis=0)
         if per_byte == 1:
@@ -99,7 +116,7 @@ class Builder:
 
     def widened(self, array: NDArray[np.float16], name: str) -> str:
         """Return a float16 initializer as float32; the session converts it once."""
-        key = ("widened", name)
+        key = ("widened", name, str(array.shape))
         if key not in self._shared:
             self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)
         return self._shared[key]
@@ -107,7 +124,7 @@ class Builder:
     def _blocks(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
         width = container_bits(matrix.bits)
         block = next((b for b in BLOCKS[width] if matrix.group_size % b == 0), None)
-        if block is None and matrix.group_size % 16 == 0:
+        if block is None and matrix.group_size % SMALLEST_BLOCK == 0:
             width, block = 4, 16
         if block is None:
             raise UsageError(

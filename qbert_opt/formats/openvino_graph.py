@@ -20,7 +20,7 @@ from openvino import opset13 as op
 from openvino import opset15
 
 from ..checkpoint.bits import pack
-from .affine import AffineMatrix, InputRange, container_bits
+from .affine import AffineMatrix, InputRange, row_container_bits
 
 TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
 
@@ -33,9 +33,8 @@ class Weights:
         self._sums: dict[tuple[int, str, int], Any] = {}
         self._rounded_inputs: dict[tuple[int, str, InputRange], Any] = {}
 
-    def packed(self, codes: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> Any:
-        """Return a constant of packed codes, u2, u4 or u8."""
-        width = container_bits(bits)
+    def packed(self, codes: NDArray[np.uint8], width: int, shape: tuple[int, ...]) -> Any:
+        """Return a constant of packed codes of 2, 4 or 8 bits: u2, u4 or u8."""
         array = pack(codes, width)
         self._alive.append(array)
         return op.constant(ov.Tensor(array, ov.Shape(list(shape)), TYPES[width]))
@@ -46,12 +45,19 @@ class Weights:
         self._alive.append(array)
         return op.constant(array)
 
-    def linear(self, x: Any, matrix: AffineMatrix) -> Any:
-        """Return `x @ weight.T` for a quantized matrix, as an output of the graph; x is `[..., columns]`."""
+    def linear(self, x: Any, matrix: AffineMatrix, *, constant: bool = False) -> Any:
+        """Return `x @ weight.T` for a quantized matrix, as an output of the graph.
+
+        Args:
+            x: output of a node, `[..., columns]`.
+            matrix: the weight.
+            constant: whether no input of the graph changes x. The compiler fails to fold a product with packed weights
+                on the right; it folds one with packed weights on the left, so that it is computed once.
+        """
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
         weight = self._weight(matrix) if matrix.input is None else self._signed_weight(matrix)
-        product = op.matmul(x, weight, False, True)
+        product = _transposed(op.matmul(weight, x, False, True)) if constant else op.matmul(x, weight, False, True)
         rest = matrix.rest
         if rest is None:
             return product.output(0)
@@ -67,7 +73,7 @@ class Weights:
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
         """Return rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
-        width = container_bits(table.bits)
+        width = row_container_bits(table.bits, table.columns)
         per_byte, (rows, columns) = 8 // width, table.codes.shape
         packed = self.plain(pack(table.codes, width).reshape(rows, columns // per_byte))
         axis = op.constant(np.int64(0))
@@ -88,28 +94,34 @@ class Weights:
         weights = op.add(op.multiply(values, scales), offsets)
         return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
 
+    def table(self, table: AffineMatrix) -> Any:
+        """Return all rows of a quantized table, float32 `[rows, columns]`."""
+        ids = op.constant(self._held(np.arange(table.rows)[None]))
+        return op.squeeze(self.rows(ids, table), op.constant(np.int64(0))).output(0)
+
     def _weight(self, matrix: AffineMatrix) -> Any:
         rows, columns, groups = matrix.rows, matrix.columns, matrix.scale.shape[1]
         grouped = groups > 1
         shape = (rows, groups, matrix.group_size) if grouped else (rows, columns)
         ranges = (rows, groups, 1) if grouped else (rows, 1)
-        weight = op.convert(self.packed(matrix.codes, matrix.bits, shape), "f16")
+        width = row_container_bits(matrix.bits, columns)
+        weight = op.convert(self.packed(matrix.codes, width, shape), "f16")
         if isinstance(matrix.zero, int):
             zero = op.constant(np.array(matrix.zero, np.uint8))
         else:
-            zero = self.packed(matrix.zero, matrix.bits, ranges)
+            zero = self.packed(matrix.zero, width, ranges)
         weight = op.multiply(op.subtract(weight, op.convert(zero, "f16")), self.plain(matrix.scale.reshape(ranges)))
         if grouped:
             weight = op.reshape(weight, self.plain(np.array([rows, columns], np.int64)), False)
         return op.convert(weight, "f32")
 
     def _signed_weight(self, matrix: AffineMatrix) -> Any:
-        shape, width = (matrix.rows, matrix.columns), container_bits(matrix.bits)
+        shape, width = (matrix.rows, matrix.columns), row_container_bits(matrix.bits, matrix.columns)
         if width == 8:
             signed = op.constant(self._held((matrix.codes.astype(np.int16) - matrix.zero).astype(np.int8)))
         else:
             zero = np.asarray(matrix.zero, np.int8)
-            codes = op.convert(self.packed(matrix.codes, matrix.bits, shape), "i8")
+            codes = op.convert(self.packed(matrix.codes, width, shape), "i8")
             signed = op.subtract(codes, op.constant(self._held(zero)))
         scale = op.convert(self.plain(matrix.scale.reshape(-1, 1)), "f32")
         return op.multiply(op.convert(signed, "f32"), scale)
@@ -135,3 +147,9 @@ class Weights:
             shape = self.plain(np.array([*[0] * lead, groups, group_size], np.int64))
             self._sums[key] = op.reduce_sum(op.reshape(x, shape, True), op.constant(np.int64(-1)), False)
         return self._sums[key]
+
+
+def _transposed(x: Any) -> Any:
+    """Swap the last two axes."""
+    axes = list(range(len(x.output(0).get_partial_shape())))
+    return op.transpose(x, op.constant(np.array([*axes[:-2], axes[-1], axes[-2]])))

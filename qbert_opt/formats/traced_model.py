@@ -18,13 +18,34 @@ EXAMPLE = ["turn the light on in the kitchen please", "play a song"]  # two leng
 
 
 class _Positional(nn.Module):
-    def __init__(self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Token arrays in, a tuple out; further arrays stand in for the weights of `tables`."""
+
+    def __init__(
+        self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...], tables: tuple[str, ...]
+    ) -> None:
         super().__init__()
-        self.model, self.inputs, self.outputs = model, inputs, outputs
+        self.model, self.inputs, self.outputs, self.tables = model, inputs, outputs, tables
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        result = self.model(**dict(zip(self.inputs, arrays, strict=True)), return_dict=True)
+        count = len(self.inputs)
+        with _weights(self.model, dict(zip(self.tables, arrays[count:], strict=False))):
+            result = self.model(**dict(zip(self.inputs, arrays[:count], strict=True)), return_dict=True)
         return tuple(result[name] for name in self.outputs)
+
+
+@contextmanager
+def _weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Let tensors stand in for the weights of modules; `torch.func.functional_call` cannot be traced."""
+    modules = {name: model.get_submodule(name) for name in weights}
+    own = {name: module._parameters.pop("weight") for name, module in modules.items()}
+    try:
+        for name, module in modules.items():
+            module.weight = weights[name]
+        yield
+    finally:
+        for name, module in modules.items():
+            del module.weight
+            module._parameters["weight"] = own[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,9 @@ class TracedModel:
         outputs: names of the outputs.
         example: two padded texts.
         output_ranks: number of axes of each output; `logits` has 2 for a classifier and 3 for a tagger.
+        tables: embedding tables whose weight the model reads whole instead of looking up rows (DeBERTa's relative
+            positions). Converters would fold everything computed from such a constant, quantized products included,
+            so that they trace these weights as further inputs; see `with_tables`.
     """
 
     module: nn.Module
@@ -44,18 +68,34 @@ class TracedModel:
     outputs: tuple[str, ...]
     example: tuple[torch.Tensor, ...]
     output_ranks: tuple[int, ...]
+    tables: tuple[str, ...] = ()
+
+    @property
+    def with_tables(self) -> tuple[torch.Tensor, ...]:
+        """The example followed by the weights of `tables`."""
+        model = self.module.get_submodule("model")
+        return (*self.example, *(model.get_parameter(f"{name}.weight").detach() for name in self.tables))
 
 
 def traceable(loaded: LoadedModel) -> TracedModel:
     """Wrap a loaded model; a run on two texts determines which outputs it has."""
     short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
     encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
+    tables = {name: module for name, module in loaded.model.named_modules() if isinstance(module, nn.Embedding)}
+    looked_up: set[str] = set()
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: looked_up.add(name)) for name, module in tables.items()
+    ]
     with torch.no_grad():
         result = loaded.model(**encoded, return_dict=True)
+    for hook in hooks:
+        hook.remove()
+    whole = tuple(name for name in tables if name not in looked_up)
     outputs = tuple(name for name in OUTPUTS if name in result)
     example = tuple(encoded.values())
-    module = _Positional(loaded.model, tuple(encoded), outputs).eval()
-    return TracedModel(module, tuple(encoded), outputs, example, tuple(result[name].ndim for name in outputs))
+    module = _Positional(loaded.model, tuple(encoded), outputs, whole).eval()
+    ranks = tuple(result[name].ndim for name in outputs)
+    return TracedModel(module, tuple(encoded), outputs, example, ranks, whole)
 
 
 @contextmanager

@@ -85,6 +85,20 @@ def read_config(files: ModelFiles) -> Any:
     return config
 
 
+def written_config(folder: Path) -> Any:
+    """Return transformers' config of a folder that this project wrote, without what says how its weights are packed.
+
+    Raises:
+        InputFileError: it cannot be read.
+    """
+    quiet_transformers()
+    with refusing(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
 def _activation(config: Mapping[str, Any]) -> str | None:
     """Return what a sentence-transformers cross-encoder puts behind its logits; None for nothing."""
     settings = config.get("sentence_transformers")

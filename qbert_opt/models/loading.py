@@ -23,6 +23,7 @@ from .architectures import (
     quiet_transformers,
     read_config,
     refusing,
+    written_config,
 )
 from .batches import tokenize
 from .folder_files import ModelFiles, find_folder, read_model_files
@@ -37,7 +38,7 @@ from .windows import longest_sample
 
 __all__ = [
     "AUTO_CLASSES", "LoadedModel", "build_model", "check_finite", "config_kind", "cut_at", "find_folder", "load_model",
-    "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256",
+    "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256", "written_config",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

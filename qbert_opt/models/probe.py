@@ -41,7 +41,7 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
     Raises:
         InputFileError: tokenizer or model fails, or texts answer differently beside others; one line.
     """
-    words = _words(tokenizer)
+    words = known_words(tokenizer)
     texts = _texts(words, head.kind)
     try:
         together = tokenize(tokenizer, texts, batch_size=len(texts), kind=head.kind)
@@ -126,8 +126,8 @@ def _longest(tokenizer: Any, words: Sequence[str]) -> TokenBatch:
     return TokenBatch({**batch.inputs, "input_ids": ids}, batch.indices)
 
 
-def _words(tokenizer: Any) -> list[str]:
-    """A few whole words that the tokenizer knows, from all over its vocabulary."""
+def known_words(tokenizer: Any) -> list[str]:
+    """Return a few whole words that the tokenizer knows, from all over its vocabulary."""
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     step = max(1, len(ids) // LOOKED_AT)
     decoded = (tokenizer.decode([index]).strip() for index in ids[::step][:LOOKED_AT])

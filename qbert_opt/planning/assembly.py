@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..costs.operations import Storage, Workload
+from ..costs.operations import Workload
+from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
 from ..runtime.provenance import code_version
 from ..spec.allocation import (
     Allocation,
     DeviceCost,
+    EngineFile,
     Limit,
     PlannedActivation,
     PlannedMatrix,
@@ -60,7 +62,12 @@ class Proof:
 
 
 def assemble(
-    scores: ScoreTable, storage: Mapping[str, Storage], proof: Proof, report: CostReport | None, workload: Workload
+    scores: ScoreTable,
+    storage: Mapping[str, Storage],
+    proof: Proof,
+    report: CostReport | None,
+    workload: Workload,
+    target: EngineTarget | None = None,
 ) -> Allocation:
     """Put a plan together: prices from the choices, losses from the scores, costs from the simulator's report."""
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
@@ -100,6 +107,7 @@ def assemble(
         matrices=matrices,
         tables=tables,
         device=None if report is None else _device_cost(report, workload),
+        engine=None if target is None else engine_file(profile, storage, target),
         limits=proof.limits,
         uniform=proof.uniform,
         random_loss=proof.random_loss,
@@ -157,6 +165,42 @@ def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) ->
     """Bytes of the whole stored model under its choices."""
     tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
     return stored_bytes(profile, storage) + tables + profile.other_bytes
+
+
+def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget) -> EngineFile:
+    """Return the bytes of a plan in its engine's own file.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module.
+        target: the engine.
+    """
+    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads, target) for m in profile.matrices)
+    nodes = sum(target.node_bytes(m, storage[m.module].choice) for m in profile.matrices)
+    tables = [
+        weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables
+    ]
+    rest = other_stored_bytes(profile, target, profile.tables)
+    graph = nodes + rest - profile.other_bytes
+    return EngineFile(
+        name=target.name, encoder_bytes=encoder, total_bytes=encoder + sum(tables) + rest + nodes, graph_bytes=graph
+    )
+
+
+def limited_bytes(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget | None) -> dict[str, int]:
+    """Return what limits on bytes count: the file of the engine that the plan is made for, else packed bytes.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module.
+        target: the engine, or None.
+    """
+    if target is None:
+        encoder, total = stored_bytes(profile, storage), total_stored_bytes(profile, storage)
+    else:
+        file = engine_file(profile, storage, target)
+        encoder, total = file.encoder_bytes, file.total_bytes
+    return {"encoder_bytes": encoder, "total_bytes": total}
 
 
 def planned_matrix(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
-from ..engines.session import rules_of
+from ..costs.stored import EngineTarget
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
@@ -95,8 +95,19 @@ def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
         raise UsageError(f"`max_loss` {constraints.max_loss}: must be a finite number.")
 
 
-def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: PlanConstraints) -> NDArray[np.bool_]:
+def allowed_choices(
+    scores: ScoreTable,
+    choices: Sequence[Choice],
+    constraints: PlanConstraints,
+    target: EngineTarget | None = None,
+) -> NDArray[np.bool_]:
     """Return which choices the constraints leave to each item, bool `[items, choices]`.
+
+    Args:
+        scores: what was scored.
+        choices: columns of the result.
+        constraints: what is wanted.
+        target: the engine that must hold them; None for any.
 
     Raises:
         UsageError: a filter that leaves nothing, or a name that nothing has.
@@ -110,12 +121,8 @@ def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: 
     ]
     if not any(kept[: len(scores.choices)]):
         raise UsageError(f"`bits`/`groupings`: none of these was scored. Scored: {', '.join(scores.choices)}.")
-    if constraints.engine is not None:
-        rules = rules_of(constraints.engine)
-        runs = np.array([rules.refusal(c) is None for c in choices[: len(scores.choices)]])
-        if not runs.any():
-            raise UsageError(f"`engine` {constraints.engine}: runs none of the scored choices. Score others.")
-        legal[:matrices, : len(runs)] &= runs
+    if target is not None:
+        legal &= held_choices(scores, choices, legal, target)
     before = legal.copy()
     legal[:matrices] &= np.array(kept)
     if constraints.table_bits is not None:
@@ -139,6 +146,27 @@ def allowed_choices(scores: ScoreTable, choices: Sequence[Choice], constraints: 
             )
         legal[rows] = before[rows] & plain
     return legal
+
+
+def held_choices(
+    scores: ScoreTable, choices: Sequence[Choice], legal: NDArray[np.bool_], target: EngineTarget
+) -> NDArray[np.bool_]:
+    """Return which of the legal choices an engine holds, bool `[items, choices]`.
+
+    Raises:
+        UsageError: it holds none of an item's.
+    """
+    held = np.zeros(legal.shape, dtype=bool)
+    for i, item in enumerate(scores.items):
+        for j in np.flatnonzero(legal[i]).tolist():
+            held[i, j] = target.refusal(item, choices[j]) is None
+        if not held[i].any():
+            reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
+            raise UsageError(
+                f"`engine` {target.name}: holds none of the choices scored for {item.module} ({reason}). "
+                f"It holds {target.rules.held}. Score such choices."
+            )
+    return held
 
 
 def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:

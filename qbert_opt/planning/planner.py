@@ -23,9 +23,10 @@ from ..spec.activations import ActivationChoice, input_bits, planned_activations
 from ..spec.allocation import Allocation, Limit, PlannedActivation, UniformPlan
 from ..spec.limits import Limits, Row, measured, tightest
 from ..spec.scores import ScoreTable
-from .assembly import Judgement, Proof, assemble, stored_bytes, total_stored_bytes, with_activations
+from .assembly import Judgement, Proof, assemble, limited_bytes, with_activations
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit, fixed_std_error
+from .engine_inputs import runnable_inputs
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, why_infeasible
@@ -89,6 +90,9 @@ def solve_rounded(
         InfeasibleError: no plan keeps every limit.
         UsageError: none of them was scored.
     """
+    activations = runnable_inputs(task, activations)
+    if activations and task.target is not None and task.scores.activations is not None:
+        task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
     plan = solve_task(task, options)
     if not activations:
         return task, plan, ()
@@ -208,7 +212,7 @@ def allocation_of(
         next_ms_gain=_next_ms(task, plan, judged) if answer else None,
         judged=judged,
     )
-    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
     plain = with_activations(plain, tuple(activations)) if activations else plain
     if task.constraints.max_loss is None:
         return plain
@@ -242,8 +246,7 @@ def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
-    encoder_bytes = stored_bytes(task.profile, plan.storage)
-    own = {"encoder_bytes": encoder_bytes, "total_bytes": total_stored_bytes(task.profile, plan.storage)}
+    own = limited_bytes(task.profile, plan.storage, task.target)
     used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse, solve
 
-from ..costs.operations import Storage, Workload, model_graph
+from ..costs.devices import check_engine
+from ..costs.operations import Workload, model_graph
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
+from ..costs.stored import Storage, engine_target
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
@@ -47,7 +49,8 @@ class PlanningTask:
         constraints: what the plan must satisfy besides the limits.
         choices: what the items may be stored as; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
-        legal: bool [items, choices]: scored and wanted.
+        target: the engine that the plan is made for, or None.
+        legal: bool [items, choices]: scored and wanted, and held by the engine.
         ties: sets of modules that choose alike.
     """
 
@@ -70,7 +73,8 @@ class PlanningTask:
             constraints: what the plan must satisfy besides the limits; None is nothing.
 
         Raises:
-            UsageError: a constraint that leaves no choice, or a name that nothing has.
+            UsageError: a constraint that leaves no choice, a name that nothing has, or an engine that the device does
+                not run.
         """
         self.scores, self.limits, self.device = scores, limits, device
         self.constraints = constraints or PlanConstraints()
@@ -80,7 +84,10 @@ class PlanningTask:
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints)
+        self.target = engine_target(self.constraints.engine)
+        if device is not None and self.target is not None:
+            check_engine(self.target.name, device)
+        self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
     def under(self, limits: Limits) -> PlanningTask:
@@ -101,6 +108,13 @@ class PlanningTask:
         other.workload = replace(self.workload, input_bits=input_bits)
         return other
 
+    def with_static_inputs(self, modules: Iterable[str]) -> PlanningTask:
+        """Return the same task where these matrices have inputs with a static range, as their engine stores them."""
+        other = self._anew("tables", "rows", "hard", "room_bytes")
+        other.target = engine_target(self.constraints.engine, modules)
+        other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
+        return other
+
     @property
     def num_matrices(self) -> int:
         """Items that are matrices; the rest are tables."""
@@ -114,7 +128,9 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Prices of every option: each choice streamed, and where there is a scratchpad also resident."""
-        return option_tables(self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables)
+        return option_tables(
+            self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
+        )
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -258,7 +274,9 @@ class PlanningTask:
         if self.device is None:
             return storage, None
         rate = self.limits.inferences_per_s
-        return storage, simulate_storage(self.profile, storage, self.device, self.workload, inferences_per_s=rate)
+        return storage, simulate_storage(
+            self.profile, storage, self.device, self.workload, inferences_per_s=rate, target=self.target
+        )
 
     def _resident(self, chosen: Sequence[Storage], device: Device) -> list[Storage]:
         """Least energy bound for fixed bits, traffic and latency both in joules: a knapsack over the scratchpad."""

@@ -95,7 +95,7 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
 
 
 def device_table(device: Device) -> list[str | Table]:
-    """Every figure of a device file with its source, and the share that has one."""
+    """Engines that run on a device, every figure of its file with its source, and the share that has one."""
     from hwmodels import figures
 
     table = TextTable("figure", "value", "kind", "source")
@@ -105,4 +105,7 @@ def device_table(device: Device) -> list[str | Table]:
         kind, source = ("unknown", "") if origin is None else (origin.kind, origin.source)
         table.add_row(figure.path, _with_unit(figure.path, figure.value), kind, source)
     sourced = sum(figure.is_sourced for figure in found)
-    return [f"{device.id}: {device.name}", f"{sourced} of {len(found)} figures have a source", table]
+    facts = [f"{device.id}: {device.name}"]
+    if device.engines is not None:
+        facts.append(f"engines: {', '.join(device.engines) or 'none of those known here'}")
+    return [*facts, f"{sourced} of {len(found)} figures have a source", table]

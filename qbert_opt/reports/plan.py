@@ -49,8 +49,10 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
             *_table_lines(plan),
             *_activation_lines(plan),
             *_size_lines(plan),
+            *_engine_lines(plan),
             *_loss_lines(plan),
             *_limit_lines(plan),
+            *_outlook_lines(plan),
         ]
     )
     if report is not None:
@@ -107,6 +109,31 @@ def _size_lines(plan: Allocation) -> list[str]:
         f"whole model      {both(plan.total_bytes)}: embedding tables {format_bytes(tables)} {uniform}, "
         f"everything else {format_bytes(rest)} in fp16",
     ]
+
+
+def _engine_lines(plan: Allocation) -> list[str]:
+    """What the plan takes in its engine's own file, which is what limits on bytes count."""
+    file = plan.engine
+    if file is None or file.total_bytes == plan.total_bytes:
+        return []
+    return [
+        f"file of {file.name}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
+        f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
+    ]
+
+
+def _outlook_lines(plan: Allocation) -> list[str]:
+    """Which engines run the plan today, which kernels are missing, and what a plan for an engine costs instead."""
+    outlook = plan.outlook
+    if outlook is None:
+        return []
+    runs = ", ".join(outlook.runs) or f"none of its engines ({', '.join(outlook.engines)})"
+    line = f"runs today in    {runs}"
+    if outlook.custom:
+        line += f"; needs custom kernels: {', '.join(outlook.custom)}"
+    if outlook.instead is not None and outlook.loss_ratio is not None:
+        line += f"; a plan for {outlook.instead} under the same limits loses {outlook.loss_ratio:.2g}x as much"
+    return [line + (f"; {outlook.reason}" if outlook.reason else "")]
 
 
 def _loss_lines(plan: Allocation) -> list[str]:

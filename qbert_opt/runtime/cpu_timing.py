@@ -52,11 +52,24 @@ def repeats_for(call: Call) -> int:
     return max(1, min(1000, round(SHORTEST_S / max(1e-7, reading(call)))))
 
 
+class TimeTooShortError(Exception):
+    """`LEAST_ROUNDS` readings of every call do not fit into the time limit.
+
+    Attributes:
+        needed_s: estimated wall-clock time that they need.
+    """
+
+    def __init__(self, needed_s: float) -> None:
+        super().__init__(f"{LEAST_ROUNDS} rounds need about {needed_s:.0f} s")
+        self.needed_s = needed_s
+
+
 def time_calls(
     calls: Mapping[Key, Call],
     *,
     rounds: int,
     limit_s: float = math.inf,
+    strict: bool = False,
     warm: bool = False,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Key, Timing]:
@@ -66,19 +79,41 @@ def time_calls(
         calls: what to time, by any key.
         rounds: readings of each, at most.
         limit_s: wall-clock time after which no round begins, once there are `LEAST_ROUNDS`.
+        strict: whether the limit holds for the first `LEAST_ROUNDS` too.
         warm: whether each reading follows an unread call, which brings its data back into the caches.
         on_step: called with readings done and all readings.
+
+    Raises:
+        TimeTooShortError: `LEAST_ROUNDS` do not fit into a strict limit (with a tenth to spare, since a round of an
+            otherwise sufficient limit may be slow).
     """
     started = time.monotonic()
-    repeats = {key: repeats_for(call) for key, call in calls.items()}
-    found: dict[Key, list[float]] = {key: [] for key in calls}
+    last_s = 1.1 * limit_s if strict else math.inf
+    repeats: dict[Key, int] = {}
+    for key, call in calls.items():
+        repeats[key] = repeats_for(call)
+        used_s = time.monotonic() - started
+        if used_s > last_s:
+            raise TimeTooShortError(used_s * len(calls) / len(repeats) * (1 + LEAST_ROUNDS))
+    warmed_s = time.monotonic() - started
+    readings: dict[Key, list[float]] = {key: [] for key in calls}
     for done in range(rounds):
-        for key, call in calls.items():
+        for number, (key, call) in enumerate(calls.items(), 1):
             if warm:
                 call()
-            found[key].append(reading(call, repeats=repeats[key]))
+            readings[key].append(reading(call, repeats=repeats[key]))
+            used_s = time.monotonic() - started
+            if done < LEAST_ROUNDS and used_s > last_s:
+                raise TimeTooShortError(_needed_s(warmed_s, used_s, done + number / len(calls)))
         on_step(done + 1, rounds)
         used_s = time.monotonic() - started
+        if done + 1 < LEAST_ROUNDS and _needed_s(warmed_s, used_s, done + 1) > last_s:
+            raise TimeTooShortError(_needed_s(warmed_s, used_s, done + 1))
         if done + 1 >= LEAST_ROUNDS and used_s * (done + 2) / (done + 1) > limit_s:
             break
-    return {key: Timing(tuple(readings)) for key, readings in found.items()}
+    return {key: Timing(tuple(values)) for key, values in readings.items()}
+
+
+def _needed_s(warmed_s: float, used_s: float, rounds_done: float) -> float:
+    """Return the time of `LEAST_ROUNDS` rounds, if all take as long as those that are done."""
+    return warmed_s + (used_s - warmed_s) * LEAST_ROUNDS / rounds_done

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import PLAN
 from ..engines.engine_module import engine_module
 from ..engines.timing import Timing
 from ..errors import InputFileError
-from ..models.loading import LoadedModel, load_tokenizer, refusing
+from ..models.loading import LoadedModel, load_tokenizer, written_config
 from ..spec.allocation import Allocation, read_allocation
 from .predictor import Predictor
 
@@ -50,10 +48,7 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
         return Served(loaded, root, folder_bytes(root), allocation, None)
     predictor = Predictor(root, engine, threads=threads)
     allocation = read_allocation(root / PLAN)
-    with refusing(root):
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+    config = written_config(root)
     module = engine_module(predictor.session, predictor.inputs, config, allocation.profile.architecture)
     loaded = LoadedModel(
         str(folder),

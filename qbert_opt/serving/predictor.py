@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.record import EngineRecord, check_session, is_exported, read_checks, read_record
+from ..engines.agreement import check_session
+from ..engines.record import EngineRecord, is_exported, read_checks, read_record
 from ..engines.session import Session, engine
 from ..errors import InputFileError, UsageError
 
@@ -58,8 +59,11 @@ class Predictor:
 
     def predict(self, texts: Sequence[Text], *, batch_size: int = 16) -> list[Prediction]:
         """Answer several texts."""
-        if self.labels is None or self.outputs != ("logits",):
-            raise UsageError("run: the model has no labels to answer with; it is no classifier of texts.")
+        if self.labels is None or self.kind != "classes":
+            raise UsageError(
+                f"run: {self.folder} is no classifier of texts, which would have one label per text. Its answers can "
+                "be measured with 'qbert-opt evaluate', or read with transformers."
+            )
         found = []
         for row in self.logits(texts, batch_size=batch_size):
             scores = np.exp(row.astype(np.float64) - row.max())
@@ -92,6 +96,7 @@ class Predictor:
             self._tokenizer = self.session.tokenizer  # type: ignore[attr-defined]
             self.inputs, self.outputs = self.session.inputs, self.session.outputs  # type: ignore[attr-defined]
             self.labels, self.max_tokens = self.session.labels, self.session.max_tokens  # type: ignore[attr-defined]
+            self.kind = self.session.kind  # type: ignore[attr-defined]
             return
         from ..workflows.export import export_model
 
@@ -101,12 +106,15 @@ class Predictor:
         self._open_exported(target, name, threads)
 
     def _open_exported(self, folder: Path, name: str | None, threads: int | None) -> None:
+        from ..models.loading import config_kind, load_tokenizer, written_config  # they import torch
+
         record = read_record(folder)
         if name is not None and name != record.engine:
             raise UsageError(f"`engine` {name}: {folder} was exported to {record.engine}. Export it for {name} too.")
         self.session = open_exported(folder, record, threads)
         self.folder, self.stored_bytes = folder, record.exported_bytes
-        self._tokenizer = _tokenizer(folder)
+        config = written_config(folder)
+        self._tokenizer, self.kind = load_tokenizer(folder, config), config_kind(config, str(folder))
         self.inputs, self.outputs = record.inputs, record.outputs
         self.labels, self.max_tokens = record.labels, record.max_tokens
 
@@ -117,24 +125,13 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
     Raises:
         InputFileError: an answer is off.
     """
-    batches = read_checks(folder, record)
+    checks = read_checks(folder, record)
     session: Session = engine(record.engine).open_model(folder, threads, record.activations)
-    worst = check_session(session, batches)
-    if not worst <= record.tolerance:
+    found = check_session(session, record.kind, checks)
+    if not record.limits.hold(found):
         raise InputFileError(
-            f"{folder}: {record.engine} answers wrongly on this machine: max |difference| / max |reference| is "
-            f"{worst:.2g}, allowed {record.tolerance:g}; as exported by {record.engine_label} it was "
-            f"{record.difference:.2g}. Use another engine here."
+            f"{folder}: {record.engine} answers wrongly on this machine: "
+            f"{'outputs are missing or not finite' if found is None else found}; as exported by "
+            f"{record.engine_label}: {record.agreement}. Use another engine here."
         )
     return session
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library's errors have no common family
-        raise InputFileError(f"{folder}: its tokenizer cannot be read: {str(error).splitlines()[0]}") from None

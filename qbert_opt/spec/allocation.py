@@ -129,12 +129,49 @@ class DeviceCost(Frozen):
     confidence: str
 
 
+class EngineFile(Frozen):
+    """What a plan takes in the file of the engine that it was made for; every limit on bytes counts these.
+
+    Attributes:
+        name: the engine.
+        encoder_bytes: of the matrices: codes in the widths that it has, and ranges as it stores them.
+        total_bytes: of the whole file.
+        graph_bytes: the part of `total_bytes` that nodes, names and shapes take.
+    """
+
+    name: str
+    encoder_bytes: int
+    total_bytes: int
+    graph_bytes: int
+
+
+class EngineOutlook(Frozen):
+    """Which engines of the device run a plan that was made for none of them, and what a plan for one costs instead.
+
+    Attributes:
+        engines: engines that the device lists.
+        runs: those of them that run the plan as it is.
+        custom: formats of the plan that none of them holds: bits, axis and form.
+        instead: the engine whose plan under the same limits is predicted to lose least; None where none was sought or
+            found.
+        loss_ratio: sum of scores of that plan over this one's.
+        reason: why there is no such plan.
+    """
+
+    engines: tuple[str, ...]
+    runs: tuple[str, ...]
+    custom: tuple[str, ...]
+    instead: str | None = None
+    loss_ratio: FiniteFloat | None = None
+    reason: str = ""
+
+
 class UniformPlan(Frozen):
     """A plan that gives every matrix one choice at no more bytes, for comparison.
 
     Attributes:
         choice: what every matrix gets.
-        encoder_bytes: bytes of the matrices.
+        encoder_bytes: bytes of the matrices; in the engine's file where the plan is made for one.
         predicted_loss: the sum of its scores. No text chose this plan, so the sum is unbiased: cross-fitting it
             would give the same number.
         predicted_std_error: of `predicted_loss`, over the scoring text; None in plans of older releases.
@@ -177,7 +214,10 @@ class Allocation(Frozen):
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are rounded; an input that is not here stays in floats.
         roundings: what is rounded in the losses: `matrices`, `tables`, `activations`.
-        encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's.
+        encoder_bytes: the matrices' bytes; `total_bytes` the whole stored model's. Both as packed in the quantized
+            folder.
+        outlook: which engines of the device run it; None without a device that lists any, or for a plan made for one.
+        engine: what the plan takes in the file of the engine that it was made for; None without one.
         average_bits: encoder bytes × 8 over encoder weights, scales and offsets included.
         random_loss: median predicted loss of random plans that fill the same limits.
         next_mb_gain: by how much one more MB of budget lowers `predicted_loss`, solved and judged again; None without
@@ -211,6 +251,8 @@ class Allocation(Frozen):
     tables: tuple[PlannedTable, ...]
     activations: tuple[PlannedActivation, ...] = ()
     device: DeviceCost | None = None
+    engine: EngineFile | None = None
+    outlook: EngineOutlook | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
     random_loss: float | None = None

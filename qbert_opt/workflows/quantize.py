@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint.check_texts import CheckTexts, check_texts_of
 from ..checkpoint.packed_modules import quantized_parts
 from ..checkpoint.record import ReadBack, check_belongs
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.texts import LabeledTexts, read_texts
 from ..errors import InputFileError, UsageError
-from ..evaluation.evaluate import evaluate, outputs
+from ..evaluation.evaluate import evaluate, evaluation_batches, outputs
 from ..models.loading import LoadedModel
+from ..models.outputs import rows_per_sample
+from ..models.probe import known_words
 from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
 from ..quantization.quantizer import quantizer
@@ -25,7 +28,7 @@ from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
 
-READ_BACK_TEXTS = 32
+READ_BACK_TEXTS = 64
 
 
 def quantize_model(
@@ -68,13 +71,26 @@ def quantize_model(
         fit, scored = plan_texts(loaded, allocation, data)
         in_sequence = sequential_matrices(loaded, allocation, fit, progress)
         again = rescored(loaded, allocation, dict(in_sequence), scored, progress)
-        return write_checkpoint(loaded, again, in_sequence, output, answer=answer, progress=progress)
+        return write_checkpoint(
+            loaded, again, in_sequence, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
+        )
     matrices = quantized_matrices(plan_quantizer(loaded, allocation, data), allocation)
-    return write_checkpoint(loaded, allocation, matrices, output, answer=answer, progress=progress)
+    return write_checkpoint(
+        loaded, allocation, matrices, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
+    )
+
+
+def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | None:
+    """Return texts as a quantized folder keeps them for the check of its exports; None for a plain module's samples."""
+    if texts is None or loaded.given_head is not None:
+        return None
+    return check_texts_of(evaluation_batches(loaded, texts), texts.name)
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
     """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones without data.
+
+    A model whose vocabulary has no word of the bundled texts reads words of its own.
 
     None for a plain module without data, which reads no texts.
     """
@@ -86,6 +102,8 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     texts = _first(read_texts("snips/dev") if data is None else data)
     if loaded.head.spec.reads_pairs and data is None:
         return LabeledTexts(texts.name, tuple((text[0], text[0]) for text in texts.texts), None)
+    if data is None and not rows_per_sample(loaded.head.kind, evaluation_batches(loaded, texts)):
+        return LabeledTexts("words of its vocabulary", ((" ".join(known_words(loaded.tokenizer)),),), None)
     return texts
 
 

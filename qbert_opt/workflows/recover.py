@@ -33,7 +33,7 @@ from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
 from ..training.student import Student
 from ..training.teacher import Teacher
-from .quantize import READ_BACK_TEXTS, plan_quantizer, read_back
+from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
 
 HELD_SHARE = 1 / 8  # largest share of the texts that is held out
 STATE_SUFFIX = ".training.safetensors"
@@ -141,7 +141,8 @@ def recover(
         checked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
         written = write_checkpoint(
             loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
-            answer=lambda opened: read_back(loaded, opened, checked), progress=progress,
+            answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
+            progress=progress,
         )  # fmt: skip
         file.unlink(missing_ok=True)
     return Recovered(

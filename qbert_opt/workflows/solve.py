@@ -11,6 +11,7 @@ from ..costs.operations import Workload
 from ..costs.simulate import simulate_allocation
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
+from ..planning.engine_outlook import engine_outlook
 from ..planning.planner import allocation_of, solve_rounded, top_plans
 from ..planning.program import PlanningTask
 from ..planning.recipes import recipe_allocation
@@ -106,6 +107,7 @@ def solve_plans(
         program, refinement = refine(task, program)
     refined = refinement is not None and bool(refinement.accepted)
     plan = allocation_of(task, program, inputs, answer=not refined)
+    plan = plan.model_copy(update={"outlook": engine_outlook(task, program, inputs)})
     others = tuple(allocation_of(task, rival, inputs, answer=False) for rival in rivals)
     return Solved(plan, others, program.report, program, refinement)
 

@@ -55,7 +55,7 @@ def write_examples(folder: Path) -> None:
     locks.release(folder / "jobs.partial")
     (folder / "device.yaml").write_bytes((resources.files("hwmodels") / "devices" / "car-soc.yaml").read_bytes())
     (folder / "engine").mkdir()
-    check = {"0.input.input_ids": np.ones((1, 4), np.int64), "0.output.logits": np.zeros((1, 2), np.float32)}
+    check = {"0.input.input_ids": np.ones((1, 4), np.int64), "0.answers": np.zeros((1, 2), np.float32)}
     save_file(check, folder / "engine" / CHECKS)
     (folder / "engine" / "model.xml").write_text("<net/>")
     files = {file.name: file_sha256(file) for file in sorted((folder / "engine").iterdir())}
@@ -64,7 +64,8 @@ def write_examples(folder: Path) -> None:
             "version": "0.1", "engine": "openvino", "engine_label": "OpenVINO", "source_sha256": "0" * 64,
             "inputs": ("input_ids",), "outputs": ("logits",), "max_tokens": 40, "labels": ("red", "green"),
             "files": files, "source_bytes": 100, "exported_bytes": 100, "activations": "float32",
-            "difference": 0.0, "graph_difference": 0.0, "tolerance": 0.1,
+            "kind": "classes", "checked_on": "data", "graph_difference": 0.0, "limits": {"loss": 0.1},
+            "agreement": {"answers": 1, "loss": 0.0, "unit": "nats", "difference": 0.0},
         }
     )  # fmt: skip
     write_record(record, folder / "engine")

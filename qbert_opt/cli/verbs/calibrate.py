@@ -23,7 +23,10 @@ def command(
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, max=100, help="Maximum number of timings per kernel.")] = 15,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1.0, help="Start no further round of timings after this time.")
+        float,
+        typer.Option(
+            "--seconds", min=1.0, help="Time to spend; refused if it is too short for three rounds of timings."
+        ),
     ] = 150.0,
     quiet: options.Quiet = False,
 ) -> None:

@@ -15,7 +15,7 @@ def command(
     engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Texts for the comparison; by default some of snips/dev.")
+        str | None, typer.Option("--data", help="Texts for the comparison; by default scored ones, which the folder holds.")
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
@@ -23,9 +23,8 @@ def command(
         str | None,
         typer.Option(
             "--activations",
-            help="planned, int8, int8-coarse (faster, less exact) or float32 "
-            "(slow); default: planned if the plan rounds "
-            "activations, else int8.",
+            help="planned, int8, int8-coarse (faster, less exact) or float32 (slow); by default the first of planned, "
+            "int8 and float32 that agrees with PyTorch.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -33,7 +32,8 @@ def command(
         typer.Option(
             "--tolerance",
             min=0,
-            help="Largest accepted max |difference| / max |reference|; default 0.02, or 0.05 if planned.",
+            help="Largest accepted loss per answer (nats of KL; of embeddings and regressions a relative squared "
+            "distance) instead of the usual limits: 0.02, and 2 % of decided answers changed.",
         ),
     ] = None,
     quiet: options.Quiet = False,
@@ -62,6 +62,6 @@ def command(
         f"{record.source_bytes:,} ({share:+.1f} %)"
     )
     typer.echo(
-        f"compared with PyTorch: max |difference| / max |reference| {record.difference:.2g} (tolerance "
-        f"{record.tolerance:g}), with float32 activations {record.graph_difference:.2g}"
+        f"activations {record.activations}; compared with PyTorch on {record.agreement.answers} answers to "
+        f"{record.checked_on}: {record.agreement}; with float32 activations {record.graph_difference:.2g}"
     )

@@ -28,6 +28,14 @@ def command(
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="Engine that runs it: counts the bytes of its file, and floating point where it has no integer "
+            "product. Default: the engine that the plan was made for.",
+        ),
+    ] = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
     compare: Annotated[
         str | None,
@@ -67,10 +75,10 @@ def command(
         idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
         if given := [flag for flag, value in idle.items() if value]:
             raise UsageError(f"{given[0]}: belongs to one --seq-len, not to --lengths. Leave one of them out.")
-        _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, as_json)
+        _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
     try:
-        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate)
+        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
     others: dict[str, CostReport | str] = {}
@@ -123,6 +131,7 @@ def _over_lengths(
     histogram: dict[int, float],
     batch_size: int,
     rate: float | None,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Print the cost of inferences over a histogram of sentence lengths."""
@@ -136,7 +145,9 @@ def _over_lengths(
     from ...reports.printing import print_lines
 
     try:
-        mix = simulate_lengths(allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate)
+        mix = simulate_lengths(
+            allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate, engine=engine
+        )
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
     if as_json:

@@ -31,6 +31,7 @@ class TorchBench:
     def __init__(self, precision: str) -> None:
         self.dtype = TYPES[precision]
         self.activation_bits = 8 * self.dtype.itemsize
+        self.engine: str | None = "torch"
         self.label = f"torch {torch.__version__} eager, {precision}, 1 thread"
         self.formats = _formats(precision, self.activation_bits)
         self.grid = FINE

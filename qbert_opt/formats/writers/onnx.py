@@ -48,13 +48,18 @@ def write(
     from ..onnx_graph import Builder, model_of
 
     model = _converted(traced)
+    _drop_aliases(model.graph)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     names = _names_by_content(arrays)
     matrices: dict[str, tuple[str, AffineMatrix]] = {}
+    whole: dict[str, AffineMatrix] = {}
     for matrix in stored:
         quantized = affine(matrix.module, matrix.quantized)
         if matrix.module in (inputs or {}):
             quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
+        if matrix.module in traced.tables:
+            whole[matrix.module] = quantized
+            continue
         weight = matrix.quantized.dequantize().numpy()
         same = [*names.get(_digest(weight), []), *names.get(_digest(weight.T), [])]
         if not same:
@@ -64,13 +69,16 @@ def write(
     readers = {name for node in model.graph.node for name in node.input} - set(matrices)
     for name in sorted(readers & set(arrays)):
         _store(builder, name, arrays[name])
+    for table in traced.tables:
+        builder.rows(builder.constant(np.arange(whole[table].rows)), table, whole[table], table)
     for node in model.graph.node:
         replaced = [name for name in node.input if name in matrices]
         if replaced:
             _replace(builder, node, *matrices[replaced[0]], arrays)
         else:
             builder.nodes.append(node)
-    onnx.save(model_of(builder, list(model.graph.input), list(model.graph.output), OPSET), folder / GRAPH)
+    inputs_left = [port for port in model.graph.input if port.name not in traced.tables]
+    onnx.save(model_of(builder, inputs_left, list(model.graph.output), OPSET), folder / GRAPH)
 
 
 def _converted(traced: TracedModel) -> Any:
@@ -86,10 +94,25 @@ def _converted(traced: TracedModel) -> Any:
     with tempfile.TemporaryDirectory() as scratch, quiet_tracing():
         path = Path(scratch) / GRAPH
         torch.onnx.export(
-            traced.module, traced.example, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
-            input_names=list(traced.inputs), output_names=list(traced.outputs), verbose=False,
+            traced.module, traced.with_tables, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
+            input_names=[*traced.inputs, *traced.tables], output_names=list(traced.outputs), verbose=False,
         )  # fmt: skip
         return onnx.load(path)
+
+
+def _drop_aliases(graph: Any) -> None:
+    """Let readers of `Identity(initializer)` read the initializer: the exporter shares repeated layers' weights so."""
+    aliases = {initializer.name: initializer.name for initializer in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in aliases:
+            aliases[node.output[0]] = aliases[node.input[0]]
+            continue
+        for index, name in enumerate(node.input):
+            node.input[index] = aliases.get(name, name)
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:

@@ -55,11 +55,14 @@ def write(
         quantized = affine(matrix.module, matrix.quantized)
         if matrix.module in (inputs or {}):
             quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
+        if matrix.module in traced.tables:
+            _insert(model, matrix.module, weights.table(quantized))
+            continue
         same = constants.get(_digest(matrix.quantized.dequantize().numpy()), [])
         if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
         for constant in same:
-            _replace(constant, quantized, weights, matrix.module)
+            _replace(constant, quantized, weights, matrix.module, traced.tables)
     _halve(model, weights)
     _tidy(model)
     model.validate_nodes_and_infer_types()
@@ -77,9 +80,9 @@ def _converted(traced: TracedModel) -> Any:
 
     with quiet_tracing():
         frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced.module, example_input=traced.example)
+        decoder = TorchScriptPythonDecoder(traced.module, example_input=traced.with_tables)
         model = frontend.convert(frontend.load(decoder))
-    for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.outputs], strict=True):
+    for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.tables, *traced.outputs], strict=True):
         port.get_tensor().set_names({name})
     apply_moc_transformations(model, cf=False)  # as convert_model does: the same graph with 40 % fewer nodes
     return model
@@ -130,12 +133,36 @@ def _digest(array: NDArray[Any]) -> str:
     return f"{array.shape}{hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).hexdigest()}"
 
 
-def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str) -> None:
+def _insert(model: Any, table: str, weight: Any) -> None:
+    """Put a weight in the place of the input that it was traced as."""
+    node = next(parameter for parameter in model.get_parameters() if table in parameter.output(0).get_names())
+    for reader in node.output(0).get_target_inputs():
+        reader.replace_source_output(weight)
+    model.remove_parameter(node)
+
+
+def _is_constant(output: Any, tables: tuple[str, ...]) -> bool:
+    """Whether no token array reaches an output; weights that were traced as inputs are constants."""
+    seen: set[str] = set()
+    stack = [output.get_node()]
+    while stack:
+        node = stack.pop()
+        if node.get_friendly_name() in seen:
+            continue
+        seen.add(node.get_friendly_name())
+        if node.get_type_name() == "Parameter" and not set(tables) & node.output(0).get_names():
+            return False
+        stack += [node.input_value(index).get_node() for index in range(node.get_input_size())]
+    return True
+
+
+def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str, tables: tuple[str, ...]) -> None:
     for port in constant.output(0).get_target_inputs():
         node = port.get_node()
         kind = node.get_type_name()
         if kind == "MatMul" and port.get_index() == 1 and node.get_attributes()["transpose_b"]:
-            new = weights.linear(node.input_value(0), matrix)
+            x = node.input_value(0)
+            new = weights.linear(x, matrix, constant=bool(tables) and _is_constant(x, tables))
         elif kind == "Gather" and port.get_index() == 0:
             new = weights.rows(node.input_value(1), matrix)
         else:

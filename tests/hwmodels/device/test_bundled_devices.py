@@ -36,6 +36,10 @@ from ..conftest import encoder, gemm, pointwise, stored
         ("rpi4", "a72", "fp32", 0.0479),
         ("rpi5", "a76", "int8", 0.614),
         ("rpi5", "a76", "fp32", 0.1535),
+        ("snapdragon-8-gen2", "a715", "fp32", 0.1792),
+        ("snapdragon-8-gen3", "a720", "int8", 0.96),
+        ("dimensity-9300", "x4", "int8", 1.459),
+        ("apple-a18-pro", "performance", "fp16", 0.5184),
     ],
 )
 def test_peaks_are_the_dense_ones(name, unit, number_type, tera_ops):
@@ -62,6 +66,7 @@ def test_ranks_that_nobody_doubts():
     assert latency_s["rpi4"] > latency_s["rpi5"] > latency_s["car-soc"] > latency_s["tda4vh"]
     assert latency_s["coral"] > 84_934_656 / 500e6
     assert latency_s["orin-nano"] > latency_s["agx-orin"]
+    assert latency_s["rpi5"] > latency_s["snapdragon-8-gen2"] > latency_s["dimensity-9300"]
 
 
 def test_a_per_tensor_npu_leaves_row_groups_to_its_processor():

@@ -1,5 +1,7 @@
 """Calibration: of a made-up machine whose laws are known, of a noisy one, and of torch on small grids."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from qbert_opt.device_profiling import bandwidth, calibrate, engine_bench, fitti
 from qbert_opt.device_profiling.bench import FINE, BenchFormat, Grid, Shape, Subject
 from qbert_opt.device_profiling.benches import torch as torch_bench
 from qbert_opt.device_profiling.shapes import profile_of
+from qbert_opt.errors import UsageError
 from qbert_opt.runtime import cpu_timing
 
 START, OPERATION, SLOWER = 200e-6, 3e-6, 1.1  # of whole models, beside their kernels
@@ -17,7 +20,9 @@ DRAM = 20e9
 class MadeUp:
     """A machine of 100 GMAC/s that loses speed with few rows; its clock is advanced by its calls."""
 
+    engine = None
     label = "a made-up engine"
+    making_s, slowed = 0.0, 1.0
     activation_bits = 32
     grid = FINE
     subjects = tuple(Subject(shape, seq_len) for shape in torch_bench.SHAPES for seq_len in torch_bench.LENGTHS)
@@ -34,8 +39,10 @@ class MadeUp:
         return round(self.now_s * 1e9)
 
     def taking(self, seconds):
+        self.now_s += self.making_s
+
         def call():
-            self.now_s += seconds * np.exp(self.noise * self.random.standard_normal())
+            self.now_s += self.slowed * seconds * np.exp(self.noise * self.random.standard_normal())
 
         return call
 
@@ -128,15 +135,56 @@ def test_a_noisy_machine_is_not_called_calibrated(made_up):
     assert "too noisy to call calibrated" in found.text
 
 
-def test_no_round_begins_after_the_limit(made_up, monkeypatch):
-    """Making the calls counts too; three rounds there are in any case."""
+@pytest.fixture
+def walled(made_up, monkeypatch):
+    """Give a function that calibrates for some seconds of a made-up clock: rounds, and seconds that went by."""
     bench, _ = made_up(rounds=3)
+    bench.making_s = 0.02
+
+    def run(limit_s, slowed):
+        bench.slowed = slowed
+        monkeypatch.setattr(cpu_timing.time, "monotonic", lambda: bench.now_s)
+        rounds, started_s = [], bench.now_s
+        try:
+            calibrate.calibrate(
+                bench, rounds=100, limit_s=limit_s, on_step=lambda done, total, what: rounds.append(done)
+            )
+        except UsageError as error:
+            return str(error), bench.now_s - started_s
+        return len(rounds), bench.now_s - started_s
+
+    return run
+
+
+@pytest.mark.parametrize("slowed", [0.01, 1.0, 30.0])
+def test_a_calibration_takes_the_time_that_it_was_given_or_says_how_much_it_needs(walled, slowed):
+    """For every budget: at least three rounds within 1.2 times of it, or a refusal within 1.2 times of it."""
+    refused, done = 0, 0
+    for limit_s in (1, 4, 8, 12, 20, 40, 80, 160, 320):
+        outcome, took_s = walled(limit_s, slowed)
+        assert took_s <= 1.2 * limit_s
+        if isinstance(outcome, int):
+            done += 1
+            assert outcome >= 3
+            continue
+        refused += 1
+        assert not done  # a longer budget than one that works is not refused
+        for _ in range(3):  # the advice is exact once a round is done, an estimate before
+            needed_s = float(re.fullmatch(r".* Allow at least (\d+)\.", outcome)[1])
+            assert needed_s > limit_s
+            outcome, _ = walled(needed_s, slowed)
+            if isinstance(outcome, int):
+                break
+        assert isinstance(outcome, int)
+    assert refused and done
+
+
+def test_a_budget_that_is_too_short_names_its_flag(cli, small, tmp_path, monkeypatch):
     clock = iter(range(0, 10**9, 40))
-    monkeypatch.setattr(calibrate.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(cpu_timing.time, "monotonic", lambda: next(clock))
-    steps = []
-    calibrate.calibrate(bench, rounds=9, limit_s=60, on_step=lambda done, total, what: steps.append(done))
-    assert steps == [1, 2, 3]
+    complaint = cli("calibrate", "-o", tmp_path / "host.yaml", "--seconds", 60, "-q").complaint
+    assert re.search(r"--seconds = 60 s: too short on this machine, .*Allow at least \d+\.", complaint)
+    assert not list(tmp_path.iterdir())
 
 
 def test_spread_is_the_standard_deviation_of_a_reading():

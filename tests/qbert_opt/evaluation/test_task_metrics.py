@@ -322,3 +322,12 @@ def test_embeddings_have_no_right_and_wrong(sentences):
     states = loaded.model(**batches[0].inputs).last_hidden_state
     row = states[0][batches[0].mask[0]].mean(0)
     torch.testing.assert_close(row, collect(loaded.head, loaded.model, batches).values[batches[0].indices[0]])
+
+
+def test_texts_without_anything_to_answer_are_refused(cli, tmp_path):
+    """No masked token in any text: one line, as at scoring, and not a mean over nothing."""
+    folder = save(tmp_path / "model", "bert", "vocabulary")
+    data = tmp_path / "unknown.tsv"
+    data.write_text("text\nhello there\nanother text\n")
+    found = cli("evaluate", folder, "--data", data)
+    assert found.code == 4 and "unknown.tsv: none of these texts has a position for which" in found.complaint

@@ -1,0 +1,166 @@
+"""How matrices and tables are stored: packed as in the quantized folder, or as the file of an engine holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hwmodels import StoredWeight
+
+from ..engines.file_law import FilePart
+from ..engines.rules import EngineRules
+from ..engines.session import rules_of
+from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
+from ..spec.choices import Choice
+from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
+from ..spec.tables import TABLE_CHOICE, table_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How one matrix or table is stored, and whether it stays on chip between inferences."""
+
+    choice: Choice
+    resident: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTarget:
+    """The engine that a plan is made for.
+
+    Attributes:
+        name: the engine.
+        rules: what it holds.
+        static_inputs: modules of matrices whose inputs have a static range.
+    """
+
+    name: str
+    rules: EngineRules = field(hash=False)
+    static_inputs: frozenset[str] = frozenset()
+
+    def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
+        """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder."""
+        law = self.rules.file
+        if law is None:
+            return None
+        if isinstance(item, TableSpec):
+            return law.table(choice, item.rows, item.columns)
+        static = item.module in self.static_inputs
+        return law.matrix(choice, item.rows, item.columns, heads=heads, static_input=static)
+
+    def node_bytes(self, item: MatrixSpec | TableSpec, choice: Choice) -> int:
+        """Return the bytes of the graph's nodes that depend on the choice."""
+        if self.rules.file is None or isinstance(item, TableSpec):
+            return 0
+        static = item.module in self.static_inputs
+        return max(1, item.uses) * self.rules.file.node_bytes(choice, static_input=static)
+
+    def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
+        """Return why the engine cannot run a matrix or hold a table stored by a choice; None if it can."""
+        if isinstance(item, TableSpec):
+            return self.rules.table_refusal(choice, item.columns)
+        static = item.module in self.static_inputs
+        return self.rules.refusal(choice, (item.rows, item.columns), static_input=static)
+
+    def arithmetic(self, choice: Choice | None, input_bits: int | None = None) -> Literal["fp32", "fp16"] | None:
+        """Return the floating-point type that a product runs in; None if it runs in integers.
+
+        Args:
+            choice: how its weights are stored; None for a product of two activations.
+            input_bits: width of its inputs; None for what the engine rounds them to by itself.
+        """
+        rules = self.rules
+        integers = "matmul" in rules.integer_inputs if choice is None else rules.runs_in_integers(choice, input_bits)
+        return None if integers else rules.float_type
+
+
+def engine_target(name: str | None, static_inputs: Iterable[str] = ()) -> EngineTarget | None:
+    """Return the engine of that name as the target of a plan; None for no name.
+
+    Args:
+        name: the engine; its package need not be installed.
+        static_inputs: modules of matrices whose inputs have a static range.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    return None if name is None else EngineTarget(name, rules_of(name), frozenset(static_inputs))
+
+
+def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
+    """Return which matrix or table of a plan an engine cannot run, and why; None if it runs all.
+
+    Args:
+        plan: the plan.
+        target: the engine.
+    """
+    items: tuple[MatrixSpec | TableSpec, ...] = (*plan.profile.matrices, *plan.profile.tables)
+    parts: tuple[PlannedMatrix | PlannedTable, ...] = (*plan.matrices, *plan.tables)
+    for item, part in zip(items, parts, strict=True):
+        reason = target.refusal(item, part.choice)
+        if reason is not None:
+            return f"{item.module}: cannot run {reason}"
+    return None
+
+
+def weight_bytes(item: MatrixSpec | TableSpec, choice: Choice, heads: int, target: EngineTarget | None = None) -> int:
+    """Return the bytes of a matrix or table, packed or as the engine's file has it.
+
+    Args:
+        item: shape and role.
+        choice: how it is stored.
+        heads: attention heads of the model, for `rows:heads`.
+        target: the engine; None for packed bytes.
+    """
+    part = None if target is None else target.part(item, choice, heads)
+    if part is not None:
+        return part.bytes
+    return choice.bytes(item.rows, item.columns, heads=1 if isinstance(item, TableSpec) else heads)
+
+
+def other_stored_bytes(
+    profile: ModelProfile, target: EngineTarget | None = None, searched: Iterable[TableSpec] = ()
+) -> int:
+    """Return the bytes of everything that is not searched: other tables, other tensors, and an engine's graph.
+
+    Args:
+        profile: the model.
+        target: the engine; None for packed bytes.
+        searched: the embedding tables that are searched.
+    """
+    modules = {table.module for table in searched}
+    tables = [table for table in profile.tables if table.module not in modules]
+    if target is None or target.rules.file is None:
+        return profile.other_bytes + sum(table_bytes(table, TABLE_CHOICE) for table in tables)
+    held = sum(weight_bytes(table, TABLE_CHOICE, profile.heads, target) for table in tables)
+    return target.rules.file.other_bytes(profile) + held
+
+
+def stored_weight(
+    item: MatrixSpec | TableSpec, storage: Storage, heads: int, target: EngineTarget | None = None
+) -> StoredWeight:
+    """Return a stored matrix or table as the hardware model describes it.
+
+    Args:
+        item: shape and role.
+        storage: its choice, and whether it is resident on chip.
+        heads: attention heads of the model, for `rows:heads`.
+        target: the engine whose file it is stored in; None for packed bytes.
+    """
+    choice = storage.choice
+    part = None if target is None else target.part(item, choice, heads)
+    if part is not None:
+        groups = item.rows * (item.columns // part.group_size if part.group_size else 1)
+        axis, size = ("columns", part.group_size) if part.group_size else ("rows", 1)
+        return StoredWeight(part.bits, axis, groups, size, part.code_bytes, part.range_bytes, storage.resident)
+    layout = choice.layout(item.rows, item.columns, heads=heads)
+    return StoredWeight(
+        bits=layout.bits,
+        axis=layout.axis,
+        num_groups=layout.num_groups,
+        group_size=layout.group_size,
+        code_bytes=choice.code_bytes(item.rows, item.columns),
+        metadata_bytes=choice.metadata_bytes(item.rows, item.columns, heads=heads),
+        resident=storage.resident,
+    )

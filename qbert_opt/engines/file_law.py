@@ -1,0 +1,162 @@
+"""Bytes of a matrix, a table and the graph in an engine's own file, which is what fills flash and streams from DRAM.
+
+An engine's file differs from the quantized folder: codes take the next width that the engine has, group-wise ranges are
+repeated for each block of a kernel, and the graph itself takes space. Bytes of weights follow from the writers in
+`formats` exactly; bytes of the graph are linear in its nodes, with coefficients fitted to written files
+(`benchmarks/engine_files.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..spec.choices import OFFSET_BYTES, SCALE_BYTES, Choice
+from ..spec.profiles import OTHER_BYTES, ModelProfile
+
+WIDE_OFFSET_BYTES = 4  # float32: an offset that a zero point was turned into
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLaw:
+    """Bytes of nodes, names and shapes in a file.
+
+    Attributes:
+        model: of embeddings, head and what every graph has.
+        layer: of one encoder layer, its products in the plainest form: symmetric with one range per row.
+        more: what one product takes beyond that, by `product_kind`; a kind that is absent takes nothing.
+    """
+
+    model: int = 0
+    layer: int = 0
+    more: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+
+def product_kind(choice: Choice, *, static_input: bool = False) -> str:
+    """Return how a graph computes a product: `rows`, `columns` or `static`, then `offset` or `zero-point` if stored."""
+    kind = "static" if static_input else choice.grouping.partition(":")[0]
+    return f"{kind} {choice.form}" if choice.form in ("offset", "zero-point") else kind
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A matrix or table in an engine's file.
+
+    Attributes:
+        bits: width of a stored code.
+        group_size: inputs that share a stored scale; 0 where each row has one.
+        code_bytes: of the codes.
+        range_bytes: of scales, offsets and zero points.
+    """
+
+    bits: int
+    group_size: int
+    code_bytes: int
+    range_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Codes and ranges together."""
+        return self.code_bytes + self.range_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileLaw:
+    """How an engine's file stores a choice.
+
+    Attributes:
+        containers: widths that a code may have, ascending; a code takes the first that holds it.
+        blocks: by container, the block sizes of the kernels, largest first. A range is stored once for each block of
+            the largest size that divides it; empty stores it once.
+        other_blocks: container and block for groups that no block of their own container divides.
+        offsets_repeat_scales: whether the correction for a group-wise offset stores the scales a second time.
+        static_zero_points_widen: whether, under a static input range, codes with zero points are stored as bytes.
+        graph: bytes of the graph.
+    """
+
+    containers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    blocks: Mapping[int, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    other_blocks: tuple[int, int] | None = None
+    offsets_repeat_scales: bool = False
+    static_zero_points_widen: bool = False
+    graph: GraphLaw = GraphLaw()
+
+    def stored_bits(self, bits: int) -> int:
+        """Return the width that a code has in the file."""
+        return next(width for width in self.containers if width >= bits)
+
+    def matrix(self, choice: Choice, rows: int, columns: int, *, heads: int, static_input: bool = False) -> FilePart:
+        """Return what a matrix is in the file.
+
+        Args:
+            choice: how it is stored.
+            rows: outputs.
+            columns: inputs.
+            heads: attention heads of the model, for `rows:heads`.
+            static_input: its inputs have a static range.
+
+        Raises:
+            UsageError: the groups do not divide the matrix.
+        """
+        layout = choice.layout(rows, columns, heads=heads)
+        by_rows = layout.axis == "rows"
+        size = columns if by_rows else layout.group_size
+        groups = columns // size
+        zeros = choice.form == "zero-point" and layout.num_groups > 1
+        width, blocks = self.stored_bits(choice.bits), groups
+        if self.blocks and not static_input:
+            width, block = self._block(width, size)
+            blocks = columns // block
+        if static_input and zeros and self.static_zero_points_widen:
+            width = 8
+        ranges = rows * SCALE_BYTES * (blocks if groups > 1 else 1)
+        if choice.form == "offset":
+            ranges += rows * groups * OFFSET_BYTES
+            if groups > 1 and self.offsets_repeat_scales:
+                ranges += rows * groups * SCALE_BYTES
+        elif static_input and choice.bits == 8 and choice.form == "zero-point":
+            ranges += rows * WIDE_OFFSET_BYTES
+        elif zeros and static_input:
+            ranges += 0 if self.static_zero_points_widen else rows
+        elif zeros and self.blocks:
+            ranges += rows * _packed(blocks, width)
+        elif zeros:
+            ranges += _packed(rows * groups, width)
+        return FilePart(width, 0 if by_rows else columns // blocks, _packed(rows * columns, width), ranges)
+
+    def table(self, choice: Choice, rows: int, columns: int) -> FilePart:
+        """Return what an embedding table is in the file.
+
+        Args:
+            choice: how it is stored.
+            rows: entries.
+            columns: values of an entry.
+
+        Raises:
+            UsageError: the groups do not divide a row.
+        """
+        layout = choice.layout(rows, columns, heads=1)
+        grouped = layout.axis == "columns"
+        offset = OFFSET_BYTES if choice.form == "offset" else WIDE_OFFSET_BYTES
+        width = self.stored_bits(choice.bits)
+        ranges = (layout.num_groups if grouped else rows) * (SCALE_BYTES + offset)
+        return FilePart(width, layout.group_size if grouped else 0, _packed(rows * columns, width), ranges)
+
+    def node_bytes(self, choice: Choice, *, static_input: bool = False) -> int:
+        """Return the bytes of a product's nodes beyond those that `GraphLaw.layer` counts."""
+        return self.graph.more.get(product_kind(choice, static_input=static_input), 0)
+
+    def other_bytes(self, profile: ModelProfile) -> int:
+        """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
+        return OTHER_BYTES * profile.other_elements + self.graph.model + self.graph.layer * profile.num_layers
+
+    def _block(self, width: int, size: int) -> tuple[int, int]:
+        """Return the container and the block of a group of so many inputs."""
+        block = next((block for block in self.blocks[width] if size % block == 0), None)
+        if block is not None:
+            return width, block
+        return self.other_blocks or (width, size)
+
+
+def _packed(codes: int, width: int) -> int:
+    return -(-codes * width // 8)

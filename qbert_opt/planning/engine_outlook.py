@@ -1,0 +1,92 @@
+"""Which engines of a device run a plan that was made for none of them, and what a plan for one costs instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwmodels import format_bytes
+
+from ..costs.stored import EngineTarget, engine_target, weight_bytes
+from ..errors import InfeasibleError, UsageError
+from ..spec.allocation import EngineOutlook, PlannedActivation
+from ..spec.choices import DEFAULT_BITS, Choice
+from .planner import solve_task
+from .program import PlanningTask
+from .solving import Plan, SolverOptions
+
+QUICK = SolverOptions("lagrangian", time_limit_s=1.0)
+"""How the plans for engines are solved: one line of the report is worth no proof."""
+
+
+def engine_outlook(
+    task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = ()
+) -> EngineOutlook | None:
+    """Return which engines of the device run a plan, and what a plan for one of them costs under the same limits.
+
+    Args:
+        task: what the plan answers.
+        plan: made for no engine.
+        activations: how inputs are rounded.
+
+    Returns:
+        The outlook; None where the device names no engines, or the plan was made for one.
+    """
+    if task.device is None or not task.device.engines or task.target is not None:
+        return None
+    static = [module for item in activations if item.scheme == "tensor" for module in item.modules]
+    refused: dict[str, set[str]] = {}
+    for name in task.device.engines:
+        target = engine_target(name, static)
+        if target is not None:
+            refused[name] = _refused(task, plan, target)
+    runs = tuple(name for name, formats in refused.items() if not formats)
+    custom = sorted(set.intersection(*refused.values()))
+    outlook = EngineOutlook(engines=task.device.engines, runs=runs, custom=tuple(custom))
+    return outlook if runs or task.goal is not None else _with_instead(outlook, task, plan, static)
+
+
+def _refused(task: PlanningTask, plan: Plan, target: EngineTarget) -> set[str]:
+    """Formats of a plan that an engine does not hold."""
+    formats = set()
+    for item in task.items:
+        choice = plan.storage[item.module].choice
+        if target.refusal(item, choice) is not None:
+            formats.add(f"{choice.bits}bit/{choice.grouping.partition(':')[0]}/{choice.form}")
+    return formats
+
+
+def _with_instead(outlook: EngineOutlook, task: PlanningTask, plan: Plan, static: Sequence[str]) -> EngineOutlook:
+    """Add the best plan for one of the engines under the same limits, or why there is none."""
+    losses: dict[str, float] = {}
+    reasons: list[str] = []
+    for name in outlook.engines:
+        constraints = task.constraints.model_copy(update={"engine": name})
+        try:
+            other = PlanningTask(
+                task.scores, task.limits, device=task.device, workload=task.workload, constraints=constraints
+            )
+            losses[name] = solve_task(other.with_static_inputs(static) if static else other, QUICK).solution.value
+        except InfeasibleError:
+            reasons.append(f"no plan for {name} keeps the limits")
+        except UsageError:
+            reasons.append(_unscored(task, name))
+    if not losses or plan.solution.value <= 0:
+        return outlook.model_copy(update={"reason": "; ".join(reasons)})
+    best = min(losses, key=losses.__getitem__)
+    return outlook.model_copy(update={"instead": best, "loss_ratio": losses[best] / plan.solution.value})
+
+
+def _unscored(task: PlanningTask, name: str) -> str:
+    """What an engine needs that was not scored, and the least that it takes."""
+    target = engine_target(name)
+    if target is None:
+        return ""
+    rules = target.rules
+    least = Choice(
+        min(rules.bits or DEFAULT_BITS), "rows:each", task.scores.method, rules.forms[0] if rules.forms else "offset"
+    )
+    size = sum(weight_bytes(m, least, task.profile.heads, target) for m in task.profile.matrices)
+    return (
+        f"{name} holds {rules.held}, none of which was scored for every matrix; {least.bits} bits per row take "
+        f"{format_bytes(size)} there"
+    )
