@@ -43,8 +43,15 @@ def comparison_table(found: Outcome) -> Table:
     title = f"{found.model} in {where}{inputs}, measured on {found.plan.num_texts} texts"
     table = TextTable(title=title)
     loss = "KL, nats" if "KL" in found.loss_unit else "distance"
-    columns = ["model", "stored", f"files in {where.split()[0]}" if found.engine else "", "accuracy, %"]
-    columns += ["drop, points [95 %]", "texts flipped, % [95 %]", f"{loss} (predicted)", "here", f"on {found.device}"]
+    columns = [
+        "model",
+        "packed",
+        "engine's\nfiles",
+        "accuracy,\n%",
+        "drop, points\n[95 %]",
+        "answers changed,\n% [95 %]",
+    ]
+    columns += [f"{loss}\n(predicted)", "time\nhere", f"on\n{found.device}"]
     rows = [_cells(row) for row in (found.original, found.uniform, found.plan) if row is not None]
     kept = [number for number in range(len(columns)) if number == 0 or any(row[number] != "-" for row in rows)]
     for number in kept:

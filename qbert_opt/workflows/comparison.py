@@ -31,7 +31,7 @@ from .route import Request, Route, find_route
 from .shipping import CheckSetup, Shipped, answers_and_targets, check_setup, ship
 from .solve import Solved
 from .text_split import TextSplit
-from .uniform_rival import broken_limits, uniform_rival
+from .uniform_rival import uniform_rival
 from .verify import apply_plan
 
 UNIFORM = "uniform-8bit"
@@ -73,7 +73,7 @@ def compared(
     progress(0, 1, "solving")
     route = find_route(request, activations, lambda plan: _refusal(plan, loaded, texts, split, quality))
     engine = request.constraints.engine
-    setup = check_setup(loaded, texts, split.scored, split.check, engine, activations)
+    setup = check_setup(loaded, texts, split.check, engine, activations)
     folder.tried.mkdir(exist_ok=True)
     if quality and relation is not None:
         proven = prove_smallest(setup, route, relation, quality, folder.tried, progress)
@@ -81,11 +81,11 @@ def compared(
     else:
         solved = route.solved
         shipped, tried = ship(setup, solved.plan, folder.tried / "1", progress), ()
-    rival_plan = uniform_rival(route)
-    rival = None if rival_plan is None else ship(setup, rival_plan, folder.tried / UNIFORM, progress)
-    suffices = rival is not None and not broken_limits(rival.plan, route)
+    uniform = uniform_rival(route)
+    rival = None if uniform is None else ship(setup, uniform.plan, folder.tried / UNIFORM, progress)
+    suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
-    row = _Rows(setup, relation, quality, request, progress)
+    row = _Rows(setup, relation, quality, route, progress)
     outcome = Outcome(
         model=loaded.name,
         engine=None if shipped.exported is None else shipped.exported.engine_label,
@@ -94,17 +94,19 @@ def compared(
         loss_unit=solved.plan.loss_unit,
         texts=str(split),
         original=row.original(solved.plan),
-        uniform=None if rival is None else row.of(rival, "uniform 8-bit"),
+        uniform=None
+        if rival is None
+        else row.of(rival, "uniform 8-bit", latency_s=uniform.latency_s if uniform else None),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
-        plan=row.of(shipped, "this plan"),
+        plan=row.of(shipped, "this plan", latency_s=solved.report.latency_s if solved.report else None),
         tried=tuple(row.of(one, f"plan {number}", timed=False) for number, one in enumerate(tried, 1)),
         limits=tuple(
             f"{limit.source}: {shown(limit.resource, limit.used)} of {shown(limit.resource, limit.capacity)}"
             for limit in solved.plan.limits
             if limit.resource != "sum_of_scores"
         ),
-        notes=tuple(_notes(route, setup, split, quality, reused)),
+        notes=tuple(_notes(route, setup, shipped, split, quality, reused)),
         files=_files(folder, shipped, rival if suffices else None),
     )
     shipped = _kept(folder, shipped, rival if suffices else None)
@@ -143,8 +145,8 @@ def _refusal(
     for proof in proofs(changed.as_of(len(split.check)), quality):
         if not proof.holds:
             return (
-                f"{changed.flipped} of {changed.num_texts} answers change on the texts that made the plan of least "
-                f"predicted loss, too many to prove `max_{proof.limit}` {100 * proof.allowed:g}% on {len(split.check)}"
+                f"{changed.flipped} of {changed.num_texts} answers change on the calibration and scoring texts, too "
+                f"many to expect a proof of `max_{proof.limit}` {100 * proof.allowed:g} % on {len(split.check)} texts"
             )
     return None
 
@@ -157,12 +159,13 @@ class _Rows:
         setup: CheckSetup,
         relation: FlipRelation | None,
         quality: QualityLimits,
-        request: Request,
+        route: Route,
         progress: Progress,
     ) -> None:
         self._setup, self._relation, self._quality = setup, relation, quality
-        self._batch, self._progress = request.workload.batch_size, progress
-        self._tokens = min(request.workload.seq_len, setup.loaded.longest)
+        self._rounding, self._progress = route.engine_rounding, progress
+        self._batch = route.request.workload.batch_size
+        self._tokens = min(route.request.workload.seq_len, setup.loaded.longest)
 
     def original(self, plan: Allocation) -> Measured:
         """The float model's."""
@@ -177,7 +180,7 @@ class _Rows:
             latency_s=latency,
         )
 
-    def of(self, shipped: Shipped, name: str, *, timed: bool = True) -> Measured:
+    def of(self, shipped: Shipped, name: str, *, latency_s: float | None = None, timed: bool = True) -> Measured:
         """One plan's."""
         plan, changed = shipped.plan, shipped.changed
         latency = None
@@ -198,11 +201,11 @@ class _Rows:
             flips=changed.flips if has_answers else None,
             flipped=changed.flipped if has_answers else None,
             kl=shipped.measured.loss,
-            predicted_loss=plan.predicted_loss,
+            predicted_loss=plan.predicted_loss + self._rounding,
             predicted_flips=self._forecast(plan, drop=False),
             predicted_drop=self._forecast(plan, drop=True) if changed.drop is not None else None,
             latency_s=latency,
-            predicted_latency_s=None if plan.device is None else plan.device.latency_s,
+            predicted_latency_s=latency_s,
             proofs=proofs(changed, self._quality) if self._quality else (),
         )
 
@@ -213,7 +216,9 @@ class _Rows:
     def _forecast(self, plan: Allocation, *, drop: bool) -> Interval | None:
         if self._relation is None:
             return None
-        return self._relation.forecast(plan.predicted_loss, plan.predicted_std_error, self._texts, drop=drop)
+        return self._relation.forecast(
+            plan.predicted_loss + self._rounding, plan.predicted_std_error, self._texts, drop=drop
+        )
 
     def _float_files(self) -> tuple[int | None, float | None]:
         """Bytes of the float model's files in the engine, and its latency."""
@@ -229,8 +234,12 @@ class _Rows:
         return stored, timing.median_cpu_s
 
 
-def _notes(route: Route, setup: CheckSetup, split: TextSplit, quality: QualityLimits, reused: bool) -> Sequence[str]:
+def _notes(
+    route: Route, setup: CheckSetup, shipped: Shipped, split: TextSplit, quality: QualityLimits, reused: bool
+) -> Sequence[str]:
     notes = list(route.notes)
+    if shipped.exported is not None:
+        notes += [f"inputs {name} were not taken: {reason}" for name, reason in shipped.exported.refused.items()]
     if reused:
         notes.append("the scores are of an earlier, interrupted run with the same model, text and seed")
     if not split.held_out:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..costs.devices import load_device
+from ..costs.devices import check_engine, load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
@@ -150,7 +150,7 @@ def optimize(
     target = load_device(device) if isinstance(device, str) else device
     constraints = constraints or PlanConstraints()
     quality = parse_quality(max_accuracy_drop, max_flips, confidence)
-    _check(engine, activations, constraints, quality)
+    _check(engine, target, activations, constraints, quality)
     if engine is not None:
         constraints = constraints.model_copy(update={"engine": engine})
     limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
@@ -187,7 +187,11 @@ def optimize(
 
 
 def _check(
-    engine: str | None, activations: Activations | None, constraints: PlanConstraints, quality: QualityLimits
+    engine: str | None,
+    target: Device | None,
+    activations: Activations | None,
+    constraints: PlanConstraints,
+    quality: QualityLimits,
 ) -> None:
     """Refuse what does not go together, before any work.
 
@@ -196,6 +200,8 @@ def _check(
     """
     if engine is not None:
         exporting_format(engine)
+        if target is not None:
+            check_engine(engine, target)
     elif activations is not None:
         raise UsageError("`activations`: is a setting of an engine. Give `engine`.")
     if quality and (constraints.max_loss is not None or constraints.least is not None):

@@ -137,7 +137,8 @@ def _sequence(route: Route, goal: float) -> Iterator[Solved]:
     """Yield the plan of least predicted loss, then the smallest plan at each of a few larger losses."""
     safest = route.solved
     yield safest
-    rounding = math.fsum(item.predicted_loss for item in safest.plan.activations)
+    planned = math.fsum(item.predicted_loss for item in safest.plan.activations)
+    rounding = planned + route.engine_rounding
     last, optimism = safest.plan, 1.0  # of the sum of scores that is minimized, relative to the cross-fitted loss
     for step in STEPS:
         weights = (step * goal - rounding) / optimism
@@ -148,8 +149,8 @@ def _sequence(route: Route, goal: float) -> Iterator[Solved]:
         except InfeasibleError:  # no plan has so little loss within the other limits
             continue
         plan = solved.plan
-        optimism = max(1.0, (plan.predicted_loss - rounding) / max(plan.sum_of_scores - rounding, 1e-30))
-        if plan.total_bytes < last.total_bytes:
+        optimism = max(1.0, (plan.predicted_loss - planned) / max(plan.sum_of_scores - planned, 1e-30))
+        if file_bytes(plan) < file_bytes(last):
             last = plan
             yield solved
 
@@ -174,10 +175,11 @@ def _refusal(shipped: Shipped, quality: QualityLimits) -> str:
     planned = shipped.exported is not None and shipped.exported.activations == "planned"
     inputs = "; `activations` int8 rounds inputs in smaller blocks" if planned else ""
     return (
-        f"no plan is proven to keep every limit: that of least predicted loss ({_size(shipped.plan)}, in {where}) has "
+        f"no plan is proven to keep every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} MB, in {where}) has "
         f"{said}. Give more text to check on, allow more, or raise the other limits{inputs}."
     )
 
 
-def _size(plan: Allocation) -> str:
-    return f"{plan.total_bytes / 1e6:.2f} MB"
+def file_bytes(plan: Allocation) -> int:
+    """Bytes that limits count: of the engine's file, or as packed in the quantized folder without an engine."""
+    return plan.total_bytes if plan.engine is None else plan.engine.total_bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs.operations import Workload
@@ -12,13 +13,15 @@ from ..errors import InfeasibleError, UsageError
 from ..planning.constraints import PlanConstraints
 from ..spec.activations import ActivationChoice, activation_choice
 from ..spec.allocation import Allocation
-from ..spec.choices import choice
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 from .solve import Solved, solve_plans
 
 if TYPE_CHECKING:
     from hwmodels import Device
+
+
+BY_TOKEN = ActivationChoice(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,18 @@ class Route:
     """One way to run in an engine.
 
     Attributes:
-        request: what plans are solved from; its constraints hold what the route leaves.
+        request: what plans are solved from; its constraints name the engine.
         inputs: planned inputs that a plan chooses from; none leaves them to the engine.
         solved: the plan of least predicted loss.
+        engine_rounding: predicted loss of how the engine rounds inputs by itself, which is in no plan: per token with 8
+            bits, while engines round smaller blocks; 0 where inputs are planned, not rounded, or not scored.
         notes: why another route was not taken.
     """
 
     request: Request
     inputs: tuple[ActivationChoice, ...]
     solved: Solved
+    engine_rounding: float = 0.0
     notes: tuple[str, ...] = ()
 
     def smallest(self, max_loss: float) -> Solved:
@@ -109,11 +115,11 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
     )
     if activations == "planned" and not inputs:
         raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
+    rounding = _engine_rounding(request, activations)
     if not inputs:
-        return Route(request, (), request.solve(request.constraints, ()))
+        return Route(request, (), request.solve(request.constraints, ()), rounding)
     try:
-        rows = replace(request, constraints=_row_groups(request))
-        route = Route(rows, inputs, rows.solve(rows.constraints, inputs))
+        route = Route(request, inputs, request.solve(request.constraints, inputs))
         reason = None if activations == "planned" else refusal(route.solved.plan)
     except (InfeasibleError, UsageError) as error:
         if activations == "planned":
@@ -124,16 +130,13 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
     note = (
         f"inputs are rounded by {engine} itself, because with planned 8-bit inputs (one range per output row) {reason}"
     )
-    return Route(request, (), request.solve(request.constraints, ()), (note,))
+    return Route(request, (), request.solve(request.constraints, ()), rounding, (note,))
 
 
-def _row_groups(request: Request) -> PlanConstraints:
-    """Leave groupings whose products run with planned inputs: many engines want one range per output row."""
-    engine, allowed = request.constraints.engine, request.constraints.groupings
-    if engine is None or not rules_of(engine).static_needs_rows:
-        return request.constraints
-    found = dict.fromkeys(choice(name).grouping for name in request.scores.choices)
-    rows = [g for g in found if g.startswith("rows:") and (allowed is None or g in allowed)]
-    if not rows:
-        raise UsageError("`groupings`: planned inputs need row groups, and none is allowed. Give `activations` int8.")
-    return request.constraints.model_copy(update={"groupings": rows})
+def _engine_rounding(request: Request, activations: Activations | None) -> float:
+    """Predicted loss of rounding inputs as an engine does by itself, where the scores have it; else 0."""
+    engine, scored = request.constraints.engine, request.scores.activations
+    if engine is None or scored is None or activations == "float32" or not rules_of(engine).integer_inputs:
+        return 0.0
+    column = next((j for j, name in enumerate(scored.choices) if activation_choice(name) == BY_TOKEN), None)
+    return 0.0 if column is None else math.fsum(row[column] for row in scored.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..data.texts import LabeledTexts
 from ..engines.engine_module import engine_module
 from ..engines.record import EngineRecord, is_exported, read_record
 from ..engines.session import Activations, engine
+from ..errors import QbertOptWarning
 from ..evaluation.counts import ChangedAnswers, changed_answers
 from ..evaluation.evaluate import Evaluation, evaluation_batches, measure
 from ..models.loading import LoadedModel
@@ -35,7 +37,6 @@ class CheckSetup:
     Attributes:
         loaded: the float model.
         data: the data set that was scored.
-        scored: the scoring texts, which exports are checked on.
         check: the texts to measure on.
         truth: the float model's answers to them.
         targets: the right answers; None without labels.
@@ -45,7 +46,6 @@ class CheckSetup:
 
     loaded: LoadedModel
     data: LabeledTexts
-    scored: LabeledTexts
     check: LabeledTexts
     truth: Outputs
     targets: Targets | None
@@ -94,7 +94,6 @@ class Shipped:
 def check_setup(
     loaded: LoadedModel,
     data: LabeledTexts,
-    scored: LabeledTexts,
     check: LabeledTexts,
     engine_name: str | None,
     activations: Activations | None,
@@ -105,7 +104,7 @@ def check_setup(
         InputFileError: labels that the model does not know.
     """
     truth, targets = answers_and_targets(loaded, check)
-    return CheckSetup(loaded, data, scored, check, truth, targets, engine_name, activations)
+    return CheckSetup(loaded, data, check, truth, targets, engine_name, activations)
 
 
 def answers_and_targets(loaded: LoadedModel, texts: LabeledTexts) -> tuple[Outputs, Targets | None]:
@@ -144,9 +143,9 @@ def ship(setup: CheckSetup, plan: Allocation, folder: Path, progress: Progress) 
     if _written(exported, plan) and is_exported(exported):
         record = read_record(exported)
     else:
-        record = export_model(
-            quantized, setup.engine, exported, texts=setup.scored, activations=setup.activations, progress=progress
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QbertOptWarning)  # what it says is in the record too
+            record = export_model(quantized, setup.engine, exported, activations=setup.activations, progress=progress)
     progress(0, 1, f"running the check texts in {setup.engine}")
     session = engine(setup.engine).open_model(exported, None, record.activations)
     original = setup.loaded.model
