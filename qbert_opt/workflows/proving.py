@@ -175,8 +175,8 @@ def _refusal(shipped: Shipped, quality: QualityLimits) -> str:
     planned = shipped.exported is not None and shipped.exported.activations == "planned"
     inputs = "; `activations` int8 rounds inputs in smaller blocks" if planned else ""
     return (
-        f"no plan is proven to keep every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} MB, in {where}) has "
-        f"{said}. Give more text to check on, allow more, or raise the other limits{inputs}."
+        f"no plan is proven to keep every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} "
+        f"MB, in {where}) has {said}. Give more text to check on, allow more, or raise the other limits{inputs}."
     )
 
 
