@@ -48,16 +48,18 @@ PLANS: tuple[tuple[float, tuple[str, ...] | None, str | None], ...] = (
 UNIFORM = ("2bit/columns:64", "3bit/rows:each", "4bit/rows:each", "8bit/rows:each")
 
 
-def plans(scores: ScoreTable) -> Iterator[tuple[str, Allocation]]:
-    """Yield name and plan."""
+def plans(scores: ScoreTable, done: set[str]) -> Iterator[tuple[str, Allocation]]:
+    """Yield name and plan of those that are not done."""
     for bits, groupings, inputs in PLANS:
         limits = Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
         activations = () if inputs is None else wanted_activations("8", inputs, scores, None)
         constraints = PlanConstraints(groupings=groupings)
         name = f"{bits} bits{', row groups' if groupings else ''}{f', 8-bit inputs per {inputs}' if inputs else ''}"
-        yield name, solve_plans(scores, limits, constraints=constraints, activations=activations).plan
+        if name not in done:
+            yield name, solve_plans(scores, limits, constraints=constraints, activations=activations).plan
     for name in UNIFORM:
-        yield f"uniform {name}", uniform_allocation(scores, choice(f"{name}/{scores.method}"))
+        if f"uniform {name}" not in done:
+            yield f"uniform {name}", uniform_allocation(scores, choice(f"{name}/{scores.method}"))
 
 
 def measure_plans(arguments: argparse.Namespace) -> None:
@@ -68,11 +70,11 @@ def measure_plans(arguments: argparse.Namespace) -> None:
     relation = flip_relation(*answers_and_targets(loaded, seen))
     truth, targets = answers_and_targets(loaded, test)
     done = {json.loads(line)["plan"] for line in out.read_text().splitlines()} if out.exists() else set()
-    for name, plan in plans(scores):
-        if name in done:
-            continue
+    quantizer = None
+    for name, plan in plans(scores, done):
+        quantizer = quantizer or plan_quantizer(loaded, plan, data)
         started = time.process_time()
-        answers, _ = answers_and_targets(apply_plan(loaded, plan, plan_quantizer(loaded, plan, data)), test)
+        answers, _ = answers_and_targets(apply_plan(loaded, plan, quantizer), test)
         changed, kl = changed_answers(answers, truth.values, targets), measure(answers, None, truth.values).kl
         if kl is None or changed.drop is None:
             raise SystemExit("a classifier and labelled text are needed")

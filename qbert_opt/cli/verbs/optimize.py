@@ -59,32 +59,17 @@ def command(
     def read(source: str, part: str | None = None) -> LabeledTexts:
         return read_texts(source, split=part, text_columns=text_column, label_column=label_column)
 
+    limits = Limits(latency_s=seconds(max_latency, "--max-latency"), memory_bytes=size(max_memory, "--max-memory"))
     with progress("optimizing", quiet=quiet) as tell:
         done = optimize(
-            model,
-            read(data, split),
-            output,
-            budget=budget,
-            total_budget=total_budget,
-            max_accuracy_drop=max_accuracy_drop,
-            max_flips=max_flips,
-            confidence=confidence,
-            device=options.load_target(device),
-            engine=engine,
-            activations=activations,  # type: ignore[arg-type]
-            test_data=None if test_data is None else read(test_data),
-            limits=Limits(
-                latency_s=seconds(max_latency, "--max-latency"), memory_bytes=size(max_memory, "--max-memory")
-            ),
-            constraints=PlanConstraints(pins=parse_pins(pins or []), excluded=excluded or ()),
-            workload=Workload(seq_len, batch_size),
-            metric=metric,
-            method=method,
-            seed=seed,
-            max_tokens=max_tokens,
-            scores=None if scores is None else options.load_scores(scores),
-            progress=tell,
-        )
+            model, read(data, split), output, budget=budget, total_budget=total_budget, limits=limits,
+            max_accuracy_drop=max_accuracy_drop, max_flips=max_flips, confidence=confidence,
+            device=options.load_target(device), engine=engine, activations=activations,  # type: ignore[arg-type]
+            test_data=None if test_data is None else read(test_data), workload=Workload(seq_len, batch_size),
+            constraints=PlanConstraints(pins=parse_pins(pins or []), excluded=excluded or ()), metric=metric,
+            method=method, seed=seed, max_tokens=max_tokens,
+            scores=None if scores is None else options.load_scores(scores), progress=tell,
+        )  # fmt: skip
     if as_json:
         typer.echo(done.outcome.model_dump_json(by_alias=True, indent=1))
     else:
