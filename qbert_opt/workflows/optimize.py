@@ -29,7 +29,6 @@ from .outcome import Outcome
 from .output_folder import OutputFolder
 from .route import Request, planned_widths
 from .shipping import QUANTIZED
-from .solve import check_limits
 from .text_split import split_texts
 
 if TYPE_CHECKING:
@@ -154,8 +153,9 @@ def optimize(
     if engine is not None:
         constraints = constraints.model_copy(update={"engine": engine})
     limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
-    if not quality:
-        check_limits(limits, target, constraints)
+    unlimited = limits == Limits(inferences_per_s=limits.inferences_per_s) and constraints.max_loss is None
+    if unlimited and target is None and not quality:
+        raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
         check_answers(loaded.head.kind, f"max_{name}")
