@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from ..data.texts import LabeledTexts
 from ..engines.session import Activations
 from ..engines.timing import made_up_inputs, time_files, time_model
-from ..errors import UsageError
+from ..errors import InputFileError, UsageError
 from ..evaluation.counts import changed_answers
 from ..evaluation.flips import FlipRelation, flip_relation
 from ..evaluation.intervals import Interval
@@ -81,8 +81,13 @@ def compared(
     else:
         solved = route.solved
         shipped, tried = ship(setup, solved.plan, folder.tried / "1", progress), ()
-    uniform = uniform_rival(route)
-    rival = None if uniform is None else ship(setup, uniform.plan, folder.tried / UNIFORM, progress)
+    uniform, more_notes = uniform_rival(route), list[str]()
+    rival = None
+    if uniform is not None:
+        try:
+            rival = ship(setup, uniform.plan, folder.tried / UNIFORM, progress)
+        except (InputFileError, UsageError) as error:  # the plan itself is written: its rival must not stop it
+            more_notes.append(f"uniform 8-bit cannot be compared: {error}")
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
     row = _Rows(setup, relation, quality, route, progress)
@@ -94,19 +99,17 @@ def compared(
         loss_unit=solved.plan.loss_unit,
         texts=str(split),
         original=row.original(solved.plan),
-        uniform=None
-        if rival is None
-        else row.of(rival, "uniform 8-bit", latency_s=uniform.latency_s if uniform else None),
+        uniform=None if rival is None or uniform is None else row.of(rival, "uniform 8-bit", uniform.latency_s),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
-        plan=row.of(shipped, "this plan", latency_s=solved.report.latency_s if solved.report else None),
+        plan=row.of(shipped, "this plan", solved.report.latency_s if solved.report else None),
         tried=tuple(row.of(one, f"plan {number}", timed=False) for number, one in enumerate(tried, 1)),
         limits=tuple(
             f"{limit.source}: {shown(limit.resource, limit.used)} of {shown(limit.resource, limit.capacity)}"
             for limit in solved.plan.limits
             if limit.resource != "sum_of_scores"
         ),
-        notes=tuple(_notes(route, setup, shipped, split, quality, reused)),
+        notes=(*_notes(route, setup, shipped, split, quality, reused), *more_notes),
         files=_files(folder, shipped, rival if suffices else None),
     )
     shipped = _kept(folder, shipped, rival if suffices else None)
@@ -180,7 +183,7 @@ class _Rows:
             latency_s=latency,
         )
 
-    def of(self, shipped: Shipped, name: str, *, latency_s: float | None = None, timed: bool = True) -> Measured:
+    def of(self, shipped: Shipped, name: str, device_s: float | None = None, *, timed: bool = True) -> Measured:
         """One plan's."""
         plan, changed = shipped.plan, shipped.changed
         latency = None
@@ -205,7 +208,7 @@ class _Rows:
             predicted_flips=self._forecast(plan, drop=False),
             predicted_drop=self._forecast(plan, drop=True) if changed.drop is not None else None,
             latency_s=latency,
-            predicted_latency_s=latency_s,
+            predicted_latency_s=device_s,
             proofs=proofs(changed, self._quality) if self._quality else (),
         )
 
