@@ -166,3 +166,31 @@ def test_limits_that_cannot_be_proven_are_infeasible(cli, tiny_folder, data_file
     assert "--max-flips 6 %: measured" in found.complaint
     assert (tmp_path / "out" / "scores.json").is_file()
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["tags", "spans", "vocabulary"])
+def test_other_kinds_of_answers_have_flips_per_text(kind, tmp_path, sentences):
+    """A text flips if any of its words, masks, or its start or end changes; accuracy limits are for classifiers."""
+    from families import save
+
+    folder = save(tmp_path / "model", "bert", kind)
+    texts = [(text[0], text[0] + " w1") if kind == "spans" else text for text in sentences.texts]
+    texts = qb.LabeledTexts("texts", tuple(texts), None)
+    found = qb.optimize(folder, texts, tmp_path / "out", max_flips="60%", method="rtn", calibration=SMALL)
+    row = found.outcome.plan
+    assert row.proofs[0].holds and row.num_texts == 40 and row.flips.value == row.flipped / 40
+    assert row.flipped <= found.measured.flipped and row.drop is None
+    with pytest.raises(qb.UsageError, match=r"`max_accuracy_drop`: holds for classifiers of texts.*`max_flips`"):
+        qb.optimize(folder, texts, tmp_path / "other", max_accuracy_drop="5pt")
+
+
+def test_embeddings_have_no_answers_that_could_flip(tmp_path, sentences):
+    """One line that names what has; a budget works, and its loss is a distance."""
+    from families import save
+
+    folder = save(tmp_path / "model", "bert", "embeddings")
+    texts = qb.LabeledTexts("texts", sentences.texts, None)
+    with pytest.raises(qb.UsageError, match=r"answers with embeddings, of which none can flip\. Supported: classes"):
+        qb.optimize(folder, texts, tmp_path / "out", max_flips="5%")
+    found = qb.optimize(folder, texts, tmp_path / "out", budget="4bit", method="rtn", calibration=SMALL)
+    assert found.outcome.plan.flips is None and found.outcome.plan.kl.value > 0
