@@ -66,6 +66,8 @@ def measure_plans(arguments: argparse.Namespace) -> None:
     """Predict and measure every plan; one JSON line each."""
     loaded, data, scores = load_model(arguments.model), read_texts(arguments.calibration), read_scores(arguments.scores)
     test, origin, out = read_texts(arguments.test), scores.provenance, Path(arguments.out)
+    if arguments.texts is not None:
+        [test] = split_disjoint(test, [arguments.texts], seed=0)
     [seen] = split_disjoint(data, [origin.num_calibration + origin.num_scored], seed=origin.seed)
     relation = flip_relation(*answers_and_targets(loaded, seen))
     truth, targets = answers_and_targets(loaded, test)
@@ -129,6 +131,7 @@ def main() -> None:
     one = verbs.add_parser("measure")
     for name in ("model", "calibration", "test", "scores", "out"):
         one.add_argument(name)
+    one.add_argument("--texts", type=int, help="take so many of TEST")
     one.set_defaults(run=measure_plans)
     other = verbs.add_parser("table")
     other.add_argument("out", nargs="+")
