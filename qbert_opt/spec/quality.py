@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UsageError
 
@@ -22,6 +22,13 @@ class QualityLimits:
     accuracy_drop: float | None = None
     flips: float | None = None
     confidence: float = CONFIDENCE
+
+    def shared_by(self, attempts: int) -> QualityLimits:
+        """Return the limits for each of several attempts, so that all of them together have this confidence.
+
+        The chance of a wrong proof is at most the sum of the attempts' (Bonferroni).
+        """
+        return replace(self, confidence=1 - (1 - self.confidence) / attempts)
 
     def __bool__(self) -> bool:
         return self.accuracy_drop is not None or self.flips is not None

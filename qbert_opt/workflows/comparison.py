@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from ..data.texts import LabeledTexts
 from ..engines.session import Activations
 from ..engines.timing import made_up_inputs, time_files, time_model
-from ..errors import InputFileError, UsageError
+from ..errors import InfeasibleError, InputFileError, UsageError
 from ..evaluation.counts import changed_answers
 from ..evaluation.flips import FlipRelation, flip_relation
 from ..evaluation.intervals import Interval
@@ -27,7 +27,7 @@ from .outcome import Measured, Outcome
 from .output_folder import OUTCOME, PLAN, SCORES, OutputFolder
 from .proving import proofs, prove_smallest
 from .quantize import plan_quantizer
-from .route import Request, Route, find_route
+from .route import Request, Route, engine_route, find_route, first_sentence
 from .shipping import CheckSetup, Shipped, answers_and_targets, check_setup, ship
 from .solve import Solved
 from .text_split import TextSplit
@@ -71,12 +71,20 @@ def compared(
     elif quality:
         raise UsageError(f"`metric` {request.scores.metric}: its scores are no KL, so they predict no flips.")
     progress(0, 1, "solving")
-    route = find_route(request, activations, lambda plan: _refusal(plan, loaded, texts, split, quality))
+    shared = quality.shared_by(2) if activations is None else quality  # planned inputs, then the engine's own rounding
+    route = find_route(request, activations, lambda plan: _refusal(plan, loaded, texts, split, shared))
     engine = request.constraints.engine
     setup = check_setup(loaded, texts, split.check, engine, activations)
     folder.tried.mkdir(exist_ok=True)
     if quality and relation is not None:
-        proven = prove_smallest(setup, route, relation, quality, folder.tried, progress)
+        quality = shared if route.inputs else quality
+        try:
+            proven = prove_smallest(setup, route, relation, quality, folder.tried / "planned", progress)
+        except InfeasibleError as error:
+            if not route.inputs or activations is not None:
+                raise
+            route = engine_route(request, activations, first_sentence(error))
+            proven = prove_smallest(setup, route, relation, quality, folder.tried / "engine", progress)
         shipped, solved, tried = proven.shipped, proven.solved, proven.tried
     else:
         solved = route.solved

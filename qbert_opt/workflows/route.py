@@ -115,22 +115,38 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
     )
     if activations == "planned" and not inputs:
         raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
-    rounding = _engine_rounding(request, activations)
     if not inputs:
-        return Route(request, (), request.solve(request.constraints, ()), rounding)
+        return engine_route(request, activations)
     try:
         route = Route(request, inputs, request.solve(request.constraints, inputs))
         reason = None if activations == "planned" else refusal(route.solved.plan)
     except (InfeasibleError, UsageError) as error:
         if activations == "planned":
             raise
-        reason = str(error).split(". ")[0].rstrip(".")
-    if reason is None:
-        return route
-    note = (
-        f"inputs are rounded by {engine} itself, because with planned 8-bit inputs (one range per output row) {reason}"
-    )
-    return Route(request, (), request.solve(request.constraints, ()), rounding, (note,))
+        reason = first_sentence(error)
+    return route if reason is None else engine_route(request, activations, reason)
+
+
+def engine_route(request: Request, activations: Activations | None, reason: str | None = None) -> Route:
+    """Leave the inputs of products to the engine.
+
+    Args:
+        request: what plans are solved from.
+        activations: what the user asked for.
+        reason: why inputs are not planned; None where that was not an option.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+    """
+    notes: tuple[str, ...] = ()
+    if reason is not None:
+        notes = (f"{request.constraints.engine} rounds inputs by itself, because with planned 8-bit inputs {reason}",)
+    return Route(request, (), request.solve(request.constraints, ()), _engine_rounding(request, activations), notes)
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error says, without its advice."""
+    return str(error).split(". ")[0].rstrip(".")
 
 
 def _engine_rounding(request: Request, activations: Activations | None) -> float:

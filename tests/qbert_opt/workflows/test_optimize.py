@@ -8,7 +8,7 @@ import pytest
 
 import qbert_opt as qb
 from qbert_opt.engines.session import rules_of
-from qbert_opt.workflows import output_folder, proving
+from qbert_opt.workflows import comparison, output_folder, proving
 from qbert_opt.workflows.outcome import Outcome
 
 SMALL = qb.CalibrationPlan(40, 40, 0)
@@ -194,3 +194,23 @@ def test_embeddings_have_no_answers_that_could_flip(tmp_path, sentences):
         qb.optimize(folder, texts, tmp_path / "out", max_flips="5%")
     found = qb.optimize(folder, texts, tmp_path / "out", budget="4bit", method="rtn", calibration=SMALL)
     assert found.outcome.plan.flips is None and found.outcome.plan.kl.value > 0
+
+
+def test_planned_inputs_that_fail_the_check_leave_rounding_to_the_engine(tiny_folder, data_file, tmp_path, monkeypatch):
+    """Both ways share the confidence: each bound holds at 97.5 %, both together at 95 %."""
+    pytest.importorskip("onnxruntime")
+    prove, confidences = comparison.prove_smallest, []
+
+    def fail_planned(setup, route, relation, quality, folder, progress):
+        confidences.append(quality.confidence)
+        if route.inputs:
+            raise qb.InfeasibleError("12 answers change. Allow more.")
+        return prove(setup, route, relation, quality, folder, progress)
+
+    monkeypatch.setattr(comparison, "prove_smallest", fail_planned)
+    found = qb.optimize(
+        tiny_folder, data_file, tmp_path / "out", max_flips="60%", method="rtn", calibration=SMALL, engine="onnxruntime"
+    )
+    assert confidences == pytest.approx([0.975, 0.975]) and found.exported.activations == "int8"
+    assert found.outcome.plan.proofs[0].confidence == pytest.approx(0.975) and not found.plan.activations
+    assert any("because with planned 8-bit inputs 12 answers change" in note for note in found.outcome.notes)
