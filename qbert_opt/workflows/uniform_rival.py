@@ -8,7 +8,8 @@ import numpy as np
 
 from ..costs.simulate import simulate_allocation
 from ..costs.stored import Storage
-from ..planning.assembly import engine_file, with_activations
+from ..planning.assembly import with_activations
+from ..planning.plan_bytes import engine_file
 from ..planning.program import PlanningTask
 from ..planning.recipes import uniform_allocation
 from ..spec.activations import input_bits

@@ -31,8 +31,8 @@ from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
 from qbert_opt.serving.predictor import Predictor
-from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
@@ -238,7 +238,9 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"):
+    with pytest.raises(
+        InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"
+    ):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9, activations="int8")
     assert not list(tmp_path.iterdir())
 
