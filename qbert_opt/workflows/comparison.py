@@ -78,13 +78,14 @@ def compared(
     folder.tried.mkdir(exist_ok=True)
     if quality and relation is not None:
         quality = shared if route.inputs else quality
+        first = folder.tried / ("planned" if route.inputs else "plans")
         try:
-            proven = prove_smallest(setup, route, relation, quality, folder.tried / "planned", progress)
+            proven = prove_smallest(setup, route, relation, quality, first, progress)
         except InfeasibleError as error:
             if not route.inputs or activations is not None:
                 raise
             route = engine_route(request, activations, first_sentence(error))
-            proven = prove_smallest(setup, route, relation, quality, folder.tried / "engine", progress)
+            proven = prove_smallest(setup, route, relation, quality, folder.tried / "plans", progress)
         shipped, solved, tried = proven.shipped, proven.solved, proven.tried
     else:
         solved = route.solved

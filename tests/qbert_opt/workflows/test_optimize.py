@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on(cli, tiny_folder, data_file, tmp_path, monke
         patch.setattr(proving, "ship", interrupt)
         stopped = cli(*arguments, "-o", out, "-q")
     assert stopped.code == 130 and "finished work is kept" in stopped.err, stopped.err
-    assert (out / "tried" / "1" / "quantized" / "allocation.json").is_file()
+    assert (out / "tried" / "plans" / "1" / "quantized" / "allocation.json").is_file()
     with monkeypatch.context() as patch:
         patch.setattr(output_folder, "score_model", None)  # would fail
         found = cli(*arguments, "-o", out, "-q")
