@@ -37,6 +37,7 @@ DOCUMENTS = {
         "`evaluate --json`, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
+    "optimized.json": ("qbert_opt.workflows.outcome", "Outcome", "`optimize`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
     "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import PLAN
-from ..engines.session import Session
+from ..engines.engine_module import engine_module
 from ..engines.timing import Timing
 from ..errors import InputFileError
 from ..models.loading import LoadedModel, load_tokenizer, written_config
@@ -58,8 +54,7 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
     predictor = Predictor(root, engine, threads=threads)
     allocation = read_allocation(root / PLAN)
     config = written_config(root)
-    # whoever asks what kind of head this is looks at the class' name
-    module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
+    module = engine_module(predictor.session, predictor.inputs, config, allocation.profile.architecture)
     loaded = LoadedModel(
         str(folder),
         module,
@@ -68,20 +63,6 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
         max_tokens=predictor.max_tokens,
     )
     return Served(loaded, predictor.folder, predictor.stored_bytes, allocation, predictor)
-
-
-class _Served(nn.Module):
-    """Forward passes of a session; takes and returns tensors as the torch model does."""
-
-    def __init__(self, session: Session, inputs: tuple[str, ...], config: Any) -> None:
-        super().__init__()
-        self._session, self._inputs, self.config = session, inputs, config
-
-    def forward(self, **arrays: torch.Tensor) -> Any:
-        from transformers.utils.generic import ModelOutput
-
-        found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
-        return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})
 
 
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:
