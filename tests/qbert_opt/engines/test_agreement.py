@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qbert_opt.engines.agreement import AgreementLimits, Check, answer_rows, check_session, compare
-from qbert_opt.workflows.export import ROUNDING_LIMITS
+from qbert_opt.workflows.export_verdict import ROUNDING_LIMITS
 
 F = np.float32
 
