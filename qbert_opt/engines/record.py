@@ -82,12 +82,21 @@ class EngineRecord(BaseModel):
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Return whether a folder holds a model exported to an engine."""
+    """Return whether a folder holds a model exported to an engine.
+
+    Args:
+        folder: need not exist.
+    """
     return (Path(folder) / RECORD).is_file()
 
 
 def write_record(record: EngineRecord, folder: Path) -> None:
-    """Write `engine.json` with its own hash."""
+    """Write `engine.json` with its own hash.
+
+    Args:
+        record: what the folder holds, with the hash of each file.
+        folder: where to write it.
+    """
     document = record.model_dump(mode="json", by_alias=True, exclude={SEAL})
     document[SEAL] = seal(document)
     (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -95,6 +104,9 @@ def write_record(record: EngineRecord, folder: Path) -> None:
 
 def read_record(folder: str | Path) -> EngineRecord:
     """Read `engine.json` and check it and every file against their hashes.
+
+    Args:
+        folder: as `export` wrote it.
 
     Warns:
         OlderFolderWarning: the folder has the older schema, which covers the engine's own files only.
@@ -141,6 +153,10 @@ def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
 
 def read_checks(folder: str | Path, record: EngineRecord) -> list[Check]:
     """Read the checks of an exported folder.
+
+    Args:
+        folder: as `export` wrote it.
+        record: of that folder.
 
     Raises:
         InputFileError: the file cannot be read, or its inputs, answers and labels do not match the record.

@@ -244,7 +244,11 @@ class Builder:
 
 
 def in_float(model: Any) -> Any:
-    """Return the same graph without integer products: activations stay in float32."""
+    """Return the same graph without integer products: activations stay in float32.
+
+    Args:
+        model: an ONNX model; changed in place.
+    """
     unit = numpy_helper.from_array(np.ones((), np.float32), "q_unit")
     model.graph.initializer.append(unit)
     quantized: dict[str, str] = {}

@@ -78,7 +78,11 @@ class TracedModel:
 
 
 def traceable(loaded: LoadedModel) -> TracedModel:
-    """Wrap a loaded model; a run on two texts determines which outputs it has."""
+    """Wrap a loaded model; a run on two texts determines which outputs it has.
+
+    Args:
+        loaded: in evaluation mode.
+    """
     short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
     encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
     tables = {name: module for name, module in loaded.model.named_modules() if isinstance(module, nn.Embedding)}

@@ -40,6 +40,11 @@ class Served:
 def serve(folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> Served:
     """Open an exported or quantized folder in an engine.
 
+    Args:
+        folder: as `quantize` or `export` wrote it.
+        engine: by default what the folder was exported to; another one exports a quantized folder to a temporary place.
+        threads: processor threads; None is the engine's own choice.
+
     Raises:
         InputFileError: the folder is neither, is broken, or the engine's answers are off.
         UsageError: an engine that is unknown, not installed or not this folder's.
@@ -80,7 +85,12 @@ class _Served(nn.Module):
 
 
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:
-    """What runs took and hold, one line per model, under each other."""
+    """What runs took and hold, one line per model, under each other.
+
+    Args:
+        rows: name and timing of each model.
+        predicted_s: latency that the plan predicts on its device; None where there is no device.
+    """
     lines = []
     for name, t in rows:
         private = "-" if t.private_bytes is None else f"{t.private_bytes / 1e6:.1f} MB"

@@ -26,7 +26,8 @@ from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
-from ..spec.allocation import Allocation, PlannedActivation, write_allocation
+from ..spec.allocation import Allocation, write_allocation
+from ..spec.planned import PlannedActivation
 from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
 

@@ -58,6 +58,11 @@ class Optimized:
         """The quantized folder."""
         return self.folder / QUANTIZED
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        engine = None if self.exported is None else self.exported.engine
+        return f"Optimized({str(self.folder)!r}, plan={self.plan!r}, engine={engine!r})"
+
     def __str__(self) -> str:
         """The result in a few lines."""
         loss = self.measured.loss

@@ -31,8 +31,8 @@ from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
 from qbert_opt.serving.predictor import Predictor
-from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
