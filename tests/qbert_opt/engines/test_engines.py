@@ -37,7 +37,8 @@ from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROOT = Path(__file__).parents[3]
-ENGINES = [name for name in plugins.available("engines") if plugins.load("engines", name).usable()]
+RUNNABLE = [name for name in plugins.available("engines") if not plugins.load("engines", name).RULES.planning_only]
+ENGINES = [name for name in RUNNABLE if plugins.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
