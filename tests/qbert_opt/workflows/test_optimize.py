@@ -100,6 +100,7 @@ def test_too_few_texts_for_the_proof(tiny_folder, data_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(cli, tiny_folder, data_file, tmp_path, monkeypatch):
     """Ctrl-C while plans are checked: scores are used again, nothing half-written is left, the result is the same."""
     out, ship = tmp_path / "out", proving.ship
@@ -126,6 +127,7 @@ def test_an_interrupted_run_goes_on(cli, tiny_folder, data_file, tmp_path, monke
     assert taken.code == 2 and "holds a finished run" in taken.complaint
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_a_verdict(cli, tiny_folder, data_file, tmp_path):
     """Both limits hold, the table has its three rows, and every file that is named is there."""
     pytest.importorskip("onnxruntime")
@@ -196,6 +198,7 @@ def test_embeddings_have_no_answers_that_could_flip(tmp_path, sentences):
     assert found.outcome.plan.flips is None and found.outcome.plan.kl.value > 0
 
 
+@pytest.mark.slow
 def test_planned_inputs_that_fail_the_check_leave_rounding_to_the_engine(tiny_folder, data_file, tmp_path, monkeypatch):
     """Both ways share the confidence: each bound holds at 97.5 %, both together at 95 %."""
     pytest.importorskip("onnxruntime")
