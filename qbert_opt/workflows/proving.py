@@ -24,7 +24,7 @@ from .route import Route
 from .shipping import CheckSetup, Shipped, ship
 from .solve import Solved
 
-STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+STEPS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """Predicted losses of the plans to check, relative to the loss at which a proof is as likely as not."""
 
 

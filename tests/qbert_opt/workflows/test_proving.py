@@ -51,7 +51,7 @@ def walk(tiny, sentences, rtn_scores, monkeypatch, tmp_path):
 
 def test_the_last_plan_before_the_first_failure_is_taken(walk):
     """Sizes fall; what comes after a failure is not looked at, though it would pass."""
-    found, tried = walk([0, 3, 200, 0, 0, 0, 0, 0, 0])
+    found, tried = walk([0, 3, 200, 0, 0, 0, 0, 0, 0, 0, 0])
     assert len(tried) == 3 and found.shipped.plan == tried[1] == found.solved.plan
     sizes = [plan.total_bytes for plan in tried]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
@@ -59,7 +59,7 @@ def test_the_last_plan_before_the_first_failure_is_taken(walk):
 
 def test_where_all_hold_the_smallest_is_taken(walk):
     """The sequence ends by itself."""
-    found, tried = walk([0] * 9)
+    found, tried = walk([0] * 11)
     assert found.shipped.plan == tried[-1] and len(tried) > 3
 
 
