@@ -28,7 +28,7 @@ from qbert_opt.models.loading import load_model
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.runtime.provenance import code_commit
-from qbert_opt.spec.activations import wanted_activations
+from qbert_opt.spec.activations import selected_activations
 from qbert_opt.spec.allocation import Allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
@@ -52,7 +52,7 @@ def plans(scores: ScoreTable, done: set[str]) -> Iterator[tuple[str, Allocation]
     """Yield name and plan of those that are not done."""
     for bits, groupings, inputs in PLANS:
         limits = Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
-        activations = () if inputs is None else wanted_activations("8", inputs, scores, None)
+        activations = () if inputs is None else selected_activations("8", inputs, scores, None)
         constraints = PlanConstraints(groupings=groupings)
         name = f"{bits} bits{', row groups' if groupings else ''}{f', 8-bit inputs per {inputs}' if inputs else ''}"
         if name not in done:
