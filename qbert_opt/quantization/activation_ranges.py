@@ -50,7 +50,7 @@ def shared_inputs(model: nn.Module, batch: TokenBatch, modules: Sequence[str]) -
 
 @dataclass(slots=True)
 class _Seen:
-    """What calibration text showed of one input."""
+    """Statistics of one input over the calibration set."""
 
     low: float = 0.0
     high: float = 0.0
@@ -129,6 +129,6 @@ def _least_squares(values: torch.Tensor, whole: tuple[float, float], bits: int) 
 def rounding_errors(
     values: torch.Tensor, choices: Sequence[ActivationChoice], ranges: Sequence[tuple[float, float] | None]
 ) -> torch.Tensor:
-    """Return what rounding adds to an input under each choice, `[choices, ...]`."""
+    """Return the rounding error of an input under each choice, `[choices, ...]`."""
     ends = [(None, None) if r is None else r for r in ranges]
     return torch.stack([round_activations(values, c.bits, *r) - values for c, r in zip(choices, ends, strict=True)])

@@ -1,4 +1,4 @@
-"""The one way past a rounding: its value forward, the gradient of what went in backward (Bengio et al. 2013)."""
+"""The straight-through estimator, used for every rounding: rounded forward, identity backward (Bengio et al. 2013)."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def straight_through(values: torch.Tensor, rounded: Callable[[torch.Tensor], tor
 
 
 def to_half(values: torch.Tensor) -> torch.Tensor:
-    """Round to fp16, as float32: what a file holds of a range, a bias or a LayerNorm."""
+    """Round to fp16 and return float32: ranges, biases and LayerNorm as they are stored."""
     return values.half().float()
