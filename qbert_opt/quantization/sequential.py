@@ -36,7 +36,7 @@ def sequential_matrices(
     """
     method = quantizer(plan.method)
     if not method.NEEDS_GRAM:
-        raise UsageError(f"`sequential`: method {plan.method} does not use the matrices' inputs. Leave `sequential` out.")
+        raise UsageError(f"`sequential`: method {plan.method} does not use inputs. Leave `sequential` out.")
     batches = fit_batches(loaded, plan.method, fit)
     layouts = {matrix.module: matrix.layout for matrix in plan.matrices}
     quantized: dict[str, QuantizedMatrix] = {}

@@ -49,7 +49,7 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
             for layout in layouts[module]:
                 if not _range_fits(as_matrix(tensor), layout):
                     raise InputFileError(
-                        f"{name}: holds a value of magnitude {largest:.6g}; at {layout.bits} bits and form {layout.form} "
+                        f"{name}: holds a value of magnitude {largest:.6g}; at {layout.bits} bits, form {layout.form}, "
                         f"a scale or offset would be beyond fp16's limit of {FP16_MAX:g}. Rescale or retrain the model."
                     )
 

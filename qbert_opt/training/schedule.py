@@ -48,4 +48,4 @@ def _seconds_per_pass(student: Student, teacher: Teacher) -> float:
                 begun = time.monotonic()
             end_to_end(student, teacher, index).backward()
     student.zero_grad()
-    return (time.monotonic() - begun) / len(chosen) * count
+    return (time.monotonic() - begun) / len(timed) * count

@@ -72,5 +72,5 @@ def test_scores_of_other_metrics_are_refused(tiny, low_plan, in_sequence, file_t
 def test_a_method_without_inputs_is_refused(tiny, rtn_scores, file_texts):
     """Round-to-nearest does not use the inputs."""
     plain = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
-    with pytest.raises(UsageError, match="`sequential`: method rtn does not use the matrices' inputs"):
+    with pytest.raises(UsageError, match="`sequential`: method rtn does not use inputs"):
         sequential_matrices(tiny, plain, file_texts)
