@@ -75,7 +75,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
     Args:
         path: a safetensors file; its header is trusted.
     """
-    found = {}
+    digests = {}
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -88,5 +88,5 @@ def tensor_digests(path: Path) -> dict[str, str]:
             while begin < end and (part := file.read(min(READ_BYTES, end - begin))):
                 digest.update(part)
                 begin += len(part)
-            found[name] = digest.hexdigest()
-    return found
+            digests[name] = digest.hexdigest()
+    return digests

@@ -54,9 +54,9 @@ def check_written(written: WrittenModel, allocation: Allocation, digests: dict[s
         RuntimeError: they differ: our bug, or a disk's.
     """
     planned = (allocation.encoder_bytes, allocation.total_bytes)
-    found = (written.encoder_bytes, written.tensor_bytes)
-    if planned != found:
-        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {found}")
+    on_disk = (written.encoder_bytes, written.tensor_bytes)
+    if planned != on_disk:
+        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {on_disk}")
     again = tensor_digests(written.folder / WEIGHTS)
     differing = [name for name, digest in digests.items() if again.get(name) != digest]
     if differing or len(again) != len(digests):

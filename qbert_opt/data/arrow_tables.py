@@ -75,10 +75,10 @@ def _table(path: Path, kind: str, names: tuple[str, ...], num_rows: int, read: C
 
     def values(name: str) -> Sequence[Any]:
         def cells() -> list[Any]:
-            found = _cells(read(name).column(name))
-            if len(found) != num_rows:
-                raise ValueError(f"column {name!r} has {len(found)} values for {num_rows} rows")
-            return found
+            column = _cells(read(name).column(name))
+            if len(column) != num_rows:
+                raise ValueError(f"column {name!r} has {len(column)} values for {num_rows} rows")
+            return column
 
         found: list[Any] = _refusing(path, kind, cells)
         return found
@@ -96,8 +96,8 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
             None if value is None else str(short)
             for value, short in zip(column.to_pylist(), column.to_numpy(), strict=True)
         ]
-    found: list[Any] = column.to_pylist()
-    return found
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _refusing(path: Path, kind: str, work: Callable[[], Any]) -> Any:

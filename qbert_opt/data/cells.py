@@ -40,10 +40,10 @@ def text_of(cell: Any) -> str:
     Raises:
         ValueError: nothing there, or no text; the message continues a sentence that begins with the column.
     """
-    found = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
-    if is_blank(found):
+    text = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
+    if is_blank(text):
         raise ValueError("is empty")
-    return found
+    return text
 
 
 def label_of(cell: Any, column: str) -> str:
@@ -60,10 +60,10 @@ def label_of(cell: Any, column: str) -> str:
         return json.dumps([_plain(text) for text in cell["text"]])
     if isinstance(cell, (list, tuple)) and column == "answers":
         return json.dumps([_plain(text) for text in cell])
-    found = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
-    if is_blank(found):
+    label = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
+    if is_blank(label):
         raise ValueError("has no label")
-    return found
+    return label
 
 
 def check_tags(tokens: list[Any], tags: list[Any]) -> None:

@@ -179,9 +179,9 @@ def _check_shards(files: list[Path]) -> None:
         if len(files) > 1 and (len(endings) > 1 or not numbered):
             raise UsageError(f"{files[0].parent}: holds the split in {len(files)} files; give one file.")
         return
-    found = [(int(shard[2]), int(shard[3])) if shard else (-1, -1) for shard in shards]
-    count = found[0][1]
-    if found != [(number, count) for number in range(count)]:
+    numbers = [(int(shard[2]), int(shard[3])) if shard else (-1, -1) for shard in shards]
+    count = numbers[0][1]
+    if numbers != [(number, count) for number in range(count)]:
         raise InputFileError(
             f"{files[0]}: is one of {count} shards, and the folder has {len(files)} files of this split. "
             "Fetch the missing ones, or give one file."

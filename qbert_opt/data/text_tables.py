@@ -190,8 +190,8 @@ def _array(text: str, begin: int, path: Path) -> Iterator[tuple[int, dict[str, A
         raise InputFileError(f"{path}: line {line}: Invalid JSON: text after the end of the list.")
 
 
-def _records(found: Iterable[tuple[int, dict[str, Any]]], path: Path) -> Table:
-    numbered = list(found)
+def _records(records: Iterable[tuple[int, dict[str, Any]]], path: Path) -> Table:
+    numbered = list(records)
     columns = tuple(dict.fromkeys(name for _, record in numbered for name in record))
 
     def values(name: str) -> Sequence[Any]:

@@ -166,14 +166,14 @@ def _labelled(
 
 
 def _converted(table: Table, name: str, cells: Sequence[Any], convert: Callable[[Any], str], remedy: str) -> list[str]:
-    found, faults = [], []
+    converted, faults = [], []
     for place, cell in zip(table.places, cells, strict=True):
         try:
-            found.append(convert(cell))
+            converted.append(convert(cell))
         except ValueError as reason:
             faults.append(RowFault(place, f"column {name!r} {reason}"))
     refuse_rows(table.path, table.unit, faults, len(table), remedy)
-    return found
+    return converted
 
 
 def _check_tag_lists(table: Table, texts: Sequence[Any], labels: Sequence[Any]) -> None:
@@ -188,14 +188,14 @@ def _check_tag_lists(table: Table, texts: Sequence[Any], labels: Sequence[Any]) 
     refuse_rows(table.path, table.unit, faults, len(table), "Words and tags come in pairs.")
 
 
-def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
+def _text_columns(table: Table, given: Sequence[str] | None) -> tuple[str, ...]:
     names = [name for name in table.columns if name]
-    if asked:
-        if len(asked) > 2:
-            raise UsageError(f"`text_columns`: {len(asked)} columns given; a model reads one text or a pair.")
-        for column in asked:
+    if given:
+        if len(given) > 2:
+            raise UsageError(f"`text_columns`: {len(given)} columns given; a model reads one text or a pair.")
+        for column in given:
             _check_column(table, "`text_columns`", column)
-        return tuple(asked)
+        return tuple(given)
     for candidate in reversed(TEXT_COLUMNS):
         if all(column in names for column in candidate):
             return candidate
@@ -212,10 +212,10 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
     )
 
 
-def _label_column(table: Table, asked: str | None) -> str | None:
-    if asked is not None:
-        _check_column(table, "`label_column`", asked)
-        return asked
+def _label_column(table: Table, given: str | None) -> str | None:
+    if given is not None:
+        _check_column(table, "`label_column`", given)
+        return given
     return next((name for name in LABEL_COLUMNS if name in table.columns), None)
 
 

@@ -172,33 +172,33 @@ def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.T
         raise InputFileError(
             f"{data.name}: none of these texts has a position for which {loaded.name} has an output. Give other texts."
         )
-    found = collect(loaded.head, loaded.model, batches)
-    if reference_outputs is not None and reference_outputs.shape != found.values.shape:
+    answers = collect(loaded.head, loaded.model, batches)
+    if reference_outputs is not None and reference_outputs.shape != answers.values.shape:
         raise InputFileError(
-            f"{loaded.name}: its answers to {data.name} have shape {tuple(found.values.shape)}, the reference's "
+            f"{loaded.name}: its answers to {data.name} have shape {tuple(answers.values.shape)}, the reference's "
             f"{tuple(reference_outputs.shape)}. Give a reference with the same tokenizer and outputs."
         )
-    measured = measure(found, targets, reference_outputs)
+    measured = measure(answers, targets, reference_outputs)
     if loaded.given_head is not None:
         return measured
     return replace(measured, max_tokens=loaded.longest, num_cut=num_cut(batches), num_lost=num_lost(batches))
 
 
-def measure(found: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
+def measure(answers: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
     """Measure answers, whoever gave them.
 
     Args:
-        found: the answers.
+        answers: the answers.
         targets: the right ones.
         reference: values `[rows, columns]` of a reference on the same rows.
 
     Raises:
         ValueError: the reference has another shape.
     """
-    spec = KINDS[found.kind]
-    quality = Evaluation(found.num_texts, kind=found.kind)
+    spec = KINDS[answers.kind]
+    quality = Evaluation(answers.num_texts, kind=answers.kind)
     if targets is not None:
-        right = spec.quality(found, targets)
+        right = spec.quality(answers, targets)
         quality = replace(
             quality,
             accuracy=_interval(right.accuracy),
@@ -210,18 +210,18 @@ def measure(found: Outputs, targets: Targets | None = None, reference: torch.Ten
         )
     if reference is None:
         return quality
-    if reference.shape != found.values.shape:
-        raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(found.values.shape)}")
-    loss = mean_over_rows(found, spec.loss.of_rows(reference, found.values))
+    if reference.shape != answers.values.shape:
+        raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(answers.values.shape)}")
+    loss = mean_over_rows(answers, spec.loss.of_rows(reference, answers.values))
     if not spec.loss.softmax:
         return replace(quality, distance=loss)
-    flipped, lost, won = _flips(found, targets, reference)
+    flipped, lost, won = _flips(answers, targets, reference)
     return replace(quality, kl=loss, flipped=flipped, lost=lost, won=won)
 
 
-def mean_over_rows(found: Outputs, rows: torch.Tensor) -> Interval:
+def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
     """Mean over rows `[rows]`; its interval draws whole texts, since the rows of one are not independent."""
-    ratio = per_text(found, rows)
+    ratio = per_text(answers, rows)
     return ratio_interval(ratio.above, ratio.below)
 
 
@@ -229,9 +229,9 @@ def _interval(figure: Ratio | None) -> Interval | None:
     return None if figure is None else ratio_interval(figure.above, figure.below)
 
 
-def _flips(found: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:
+def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:
     """Count rows whose answer differs from the reference's, right ones that became wrong, and the reverse."""
-    answers, before = found.values.argmax(-1), reference.argmax(-1)
+    answers, before = outputs.values.argmax(-1), reference.argmax(-1)
     flipped = int((answers != before).sum())
     if targets is None:
         return flipped, None, None

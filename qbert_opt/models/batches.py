@@ -51,9 +51,9 @@ def tokenize(
     samples: list[Sample] = []
     owners: list[int] = []
     for index, text in enumerate(texts):
-        found = spec.samples(reader, text, index)
-        samples += found
-        owners += [index] * len(found)
+        pieces = spec.samples(reader, text, index)
+        samples += pieces
+        owners += [index] * len(pieces)
     order = sorted(range(len(samples)), key=lambda i: (_length(samples[i]), i))
     in_windows = len(samples) > len(texts)
     batches = []

@@ -46,8 +46,8 @@ class AnsweringModule(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Answer one batch."""
         module, answer = self.__dict__["answered"]
-        found: torch.Tensor = answer(module, inputs)
-        return found
+        outputs: torch.Tensor = answer(module, inputs)
+        return outputs
 
 
 class SampleFeed:
@@ -144,8 +144,8 @@ def from_module(
 
 
 def _read(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-    found: torch.Tensor = model(**batch.inputs)
-    return found
+    outputs: torch.Tensor = model(**batch.inputs)
+    return outputs
 
 
 def _singles(batch: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:

@@ -68,9 +68,9 @@ class TokenBatch:
             lost=tuple(self.lost[row] for row in rows) if self.lost else (),
         )
 
-    def select(self, wanted: Sequence[bool]) -> TokenBatch:
+    def select(self, marks: Sequence[bool]) -> TokenBatch:
         """Return the samples that are marked, padded as in this batch."""
-        return self.take([row for row, take in enumerate(wanted) if take])
+        return self.take([row for row, take in enumerate(marks) if take])
 
     def split(self, size: int) -> Iterator[TokenBatch]:
         """Yield batches of at most `size` samples, padded as this one."""
@@ -152,9 +152,9 @@ class Targets:
     spans: tuple[SpanWindow, ...] = ()
     answerable: bool = True
 
-    def of(self, found: Outputs) -> torch.Tensor:
+    def of(self, outputs: Outputs) -> torch.Tensor:
         """Return the right answers of some rows, those of one batch for example, in their order."""
-        given = found.samples.cpu().numpy()
+        given = outputs.samples.cpu().numpy()
         firsts = np.flatnonzero(np.diff(given, prepend=-1))
         counts = np.diff(firsts, append=len(given))
         starts = np.searchsorted(self.samples.numpy(), given[firsts])

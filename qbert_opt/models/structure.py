@@ -31,12 +31,12 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     model = loaded.model
     blocks = _encoder_blocks(model, loaded.name)
     example = loaded.example()
-    found = trace(model, lambda: loaded.head.read(model, example))
+    traced = trace(model, lambda: loaded.head.read(model, example))
     num_tokens = int(example.mask.sum())
-    matrices = _matrices(found.calls, blocks, num_tokens)
+    matrices = _matrices(traced.calls, blocks, num_tokens)
     if not matrices:
         raise InputFileError(f"{loaded.name}: no linear layer was reached inside its {len(blocks)} blocks.")
-    tables = _tables(model, found, num_tokens)
+    tables = _tables(model, traced, num_tokens)
     searched = {id(model.get_submodule(m.module).weight) for m in matrices}
     owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
     priced = searched | set(owners)
@@ -46,11 +46,11 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         architecture=type(model).__name__,
         sha256=loaded.sha256,
         num_blocks=len(blocks),
-        hidden=getattr(config, "hidden_size", 0) or found.block_outputs.get(blocks[0], 0) or matrices[0].columns,
-        heads=getattr(config, "num_attention_heads", 0) or found.heads or 1,
+        hidden=getattr(config, "hidden_size", 0) or traced.block_outputs.get(blocks[0], 0) or matrices[0].columns,
+        heads=getattr(config, "num_attention_heads", 0) or traced.heads or 1,
         matrices=matrices,
         tables=tables,
-        head=_head(found.calls, searched, owners, blocks, num_tokens),
+        head=_head(traced.calls, searched, owners, blocks, num_tokens),
         other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
     )
 
@@ -65,15 +65,15 @@ def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
 def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: int) -> tuple[MatrixSpec, ...]:
     """Weights of linear layers inside the blocks, each once however often and by whichever module it is used."""
     matrices: list[MatrixSpec] = []
-    taken: set[int] = set()
+    seen: set[int] = set()
     for index, prefix in enumerate(blocks):
         inside = [call for call in calls if call.module == prefix or call.module.startswith(prefix + ".")]
         kinds = block_kinds(inside)
         for module, kind in kinds.items():
             weight = next(call.layer.weight for call in inside if call.module == module)
-            if id(weight) in taken:
+            if id(weight) in seen:
                 continue
-            taken.add(id(weight))
+            seen.add(id(weight))
             positions = [call.positions for call in calls if call.layer.weight is weight]
             rows, columns = as_matrix(weight).shape
             matrices.append(
@@ -141,14 +141,14 @@ def _query_and_key(modules: list[str]) -> list[Kind]:
     return ["key", "query"] if letters == ["k", "q"] else ["query", "key"]
 
 
-def _tables(model: nn.Module, found: Trace, num_tokens: int) -> tuple[TableSpec, ...]:
+def _tables(model: nn.Module, traced: Trace, num_tokens: int) -> tuple[TableSpec, ...]:
     tables, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             rows, columns = module.weight.shape
             # relative positions are read once per pair of tokens, which is no row gather
-            per_token = found.table_reads.get(name, 0) / num_tokens
+            per_token = traced.table_reads.get(name, 0) / num_tokens
             tables.append(
                 TableSpec(module=name, rows=rows, columns=columns, reads_per_token=per_token if per_token <= 1 else 0.0)
             )

@@ -82,9 +82,9 @@ def _check_readable(path: Path) -> None:
 
 def _set_inputs(tokenizer: Any, model: Any) -> None:
     """Make the inputs that the model takes: the mask always, token types where there is more than one."""
-    taken = inspect.signature(model.forward).parameters
+    accepted = inspect.signature(model.forward).parameters
     names = ["input_ids"]
-    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in taken and token_types(model) != 1:
+    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in accepted and token_types(model) != 1:
         names.append("token_type_ids")
     tokenizer.model_input_names = [*names, "attention_mask"]
 

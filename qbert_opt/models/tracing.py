@@ -84,14 +84,14 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
     makers = {id(call.after): call.module for call in raw}
     calls, first_softmax = [], None
     for call in raw:
-        found, softmaxes = _upstream([call.before], makers)
+        layers, softmaxes = _upstream([call.before], makers)
         scores: set[str] = set()
         for node in softmaxes:
             first_softmax = first_softmax or node
             scores |= _upstream([n for n, _ in node.next_functions], makers)[0]
         positions = call.input.numel() // width_read(call.layer)
         calls.append(
-            LinearCall(call.module, call.layer, positions, id(call.input), frozenset(found), frozenset(scores))
+            LinearCall(call.module, call.layer, positions, id(call.input), frozenset(layers), frozenset(scores))
         )
     del output
     return Trace(tuple(calls), dict(reads), widths, _num_heads(first_softmax))
@@ -99,7 +99,7 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
 
 def _upstream(starts: list[Any], makers: dict[int, str]) -> tuple[set[str], list[Any]]:
     """Linear layers and softmax nodes reached backwards from some nodes, not going past either."""
-    found: set[str] = set()
+    layers: set[str] = set()
     softmaxes: list[Any] = []
     seen: set[int] = set()
     stack = [node for node in starts if node is not None]
@@ -109,12 +109,12 @@ def _upstream(starts: list[Any], makers: dict[int, str]) -> tuple[set[str], list
             continue
         seen.add(id(node))
         if id(node) in makers:
-            found.add(makers[id(node)])
+            layers.add(makers[id(node)])
         elif "softmax" in node.name().lower():
             softmaxes.append(node)
         else:
             stack += [before for before, _ in node.next_functions if before is not None]
-    return found, softmaxes
+    return layers, softmaxes
 
 
 def _num_heads(softmax: Any) -> int | None:

@@ -34,11 +34,11 @@ def wrapper_prefix(names: Iterable[str], base_prefix: str) -> str:
         names: of all tensors.
         base_prefix: what the model itself puts before its encoder's names.
     """
-    found, names = "", list(names)
+    prefix, names = "", list(names)
     wrappers = [wrapper for wrapper in WRAPPERS if wrapper != f"{base_prefix}."]
-    while added := next((w for w in wrappers if names and all(n.startswith(found + w) for n in names)), None):
-        found += added
-    return found
+    while added := next((w for w in wrappers if names and all(n.startswith(prefix + w) for n in names)), None):
+        prefix += added
+    return prefix
 
 
 def check_sizes(files: ModelFiles, blank: Any) -> None:
@@ -54,10 +54,10 @@ def check_sizes(files: ModelFiles, blank: Any) -> None:
     if not files.tensors:
         raise InputFileError(f"{files.name}: its weight file holds no tensors. Save the model anew.")
     stored = sum(math.prod(tensor.shape) for tensor in files.tensors.values())
-    wanted = sum(parameter.numel() for parameter in blank.parameters())
-    if wanted > 2 * stored + 10**6:
+    described = sum(parameter.numel() for parameter in blank.parameters())
+    if described > 2 * stored + 10**6:
         raise InputFileError(
-            f"{files.name}: config.json describes a model of {wanted:,} weights, and the files hold {stored:,}. "
+            f"{files.name}: config.json describes a model of {described:,} weights, and the files hold {stored:,}. "
             "Put the config and the weights of one model together."
         )
     for name, tensor in files.tensors.items():
@@ -87,9 +87,9 @@ def check_names(
     Raises:
         InputFileError: a tensor that is missing, of another shape, or would be dropped.
     """
-    for name, stored, wanted in sorted(info["mismatched_keys"]):
+    for name, stored, expected in sorted(info["mismatched_keys"]):
         raise InputFileError(
-            f"{files.name}: {name} has shape {tuple(stored)} in the file, and config.json makes it {tuple(wanted)} "
+            f"{files.name}: {name} has shape {tuple(stored)} in the file, and config.json makes it {tuple(expected)} "
             f"({len(info['mismatched_keys'])} such in all). Put the config and the weights of one model together."
         )
     unused = _unused(files, model, info, prefix)

@@ -53,8 +53,8 @@ def longest_sample(tokenizer: Any, default: int | None, max_tokens: int | None =
     Args:
         tokenizer: the model's; its `model_max_length` is the model's window, see `model_window`.
         default: what the kind of head takes by default; None is the window.
-        max_tokens: what the user asked for.
+        max_tokens: what the user limit for.
     """
-    asked = max_tokens or default
+    limit = max_tokens or default
     window = int(tokenizer.model_max_length)
-    return window if asked is None else min(asked, window)
+    return window if limit is None else min(limit, window)

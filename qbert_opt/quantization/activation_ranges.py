@@ -68,7 +68,7 @@ def calibrated_ranges(
         InputFileError: an activation is NaN or infinite; names the module.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {name: _Seen() for name in modules}
+    statistics = {name: _Seen() for name in modules}
     total = sum(int(batch.mask.sum()) for batch in batches)
     with captured(model, modules) as inputs:
         for batch in batches:
@@ -80,8 +80,8 @@ def calibrated_ranges(
                         raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
                     per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]
                     share = KEPT_VALUES / (total * len(calls) * tensor.shape[-1])
-                    _see(found[name], per_text, share, generator)
-    return {name: _ranges(seen) for name, seen in found.items()}
+                    _see(statistics[name], per_text, share, generator)
+    return {name: _ranges(seen) for name, seen in statistics.items()}
 
 
 def _see(seen: _Seen, per_text: Sequence[torch.Tensor], share: float, generator: torch.Generator) -> None:

@@ -53,7 +53,7 @@ def descend_codes(
                 block[i + 1 :].addr_(curvature[column, column + 1 : stop], moves[i])
         if stop < len(stored):
             slope[stop:].addmm_(curvature[start:stop, stop:].T, moves)
-    return [replace(q, codes=found) for q, found in zip(quantized, lanes.gather(codes), strict=True)]
+    return [replace(q, codes=swept) for q, swept in zip(quantized, lanes.gather(codes), strict=True)]
 
 
 def refit_ranges(weight: torch.Tensor, quantized: QuantizedMatrix, hessian: torch.Tensor) -> QuantizedMatrix:

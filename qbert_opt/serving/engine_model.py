@@ -80,8 +80,8 @@ class _Served(nn.Module):
     def forward(self, **arrays: torch.Tensor) -> Any:
         from transformers.utils.generic import ModelOutput
 
-        found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
-        return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})
+        outputs = self._session.run({name: arrays[name].numpy() for name in self._inputs})
+        return ModelOutput({name: torch.from_numpy(array) for name, array in outputs.items()})
 
 
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:

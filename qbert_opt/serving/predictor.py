@@ -64,14 +64,14 @@ class Predictor:
                 f"run: {self.folder} is no classifier of texts, which would have one label per text. Its answers can "
                 "be measured with 'qbert-opt evaluate', or read with transformers."
             )
-        found = []
+        predictions = []
         for row in self.logits(texts, batch_size=batch_size):
             scores = np.exp(row.astype(np.float64) - row.max())
             scores /= scores.sum()
             best = int(scores.argmax())
             every = dict(zip(self.labels, scores.tolist(), strict=True))
-            found.append(Prediction(self.labels[best], float(scores[best]), every))
-        return found
+            predictions.append(Prediction(self.labels[best], float(scores[best]), every))
+        return predictions
 
     def logits(self, texts: Sequence[Text], *, batch_size: int = 16) -> NDArray[np.float32]:
         """Logits `[N, C]` of texts, in their order."""
@@ -132,11 +132,11 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
     """
     checks = read_checks(folder, record)
     session: Session = engine(record.engine).open_model(folder, threads, record.activations)
-    found = check_session(session, record.kind, checks)
-    if not record.limits.hold(found):
+    agreement = check_session(session, record.kind, checks)
+    if not record.limits.hold(agreement):
         raise InputFileError(
             f"{folder}: {record.engine} answers wrongly on this machine: "
-            f"{'outputs are missing or not finite' if found is None else found}; as exported by "
+            f"{'outputs are missing or not finite' if agreement is None else agreement}; as exported by "
             f"{record.engine_label}: {record.agreement}. Use another engine here."
         )
     return session

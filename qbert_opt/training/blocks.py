@@ -27,8 +27,8 @@ class BlockCall:
     @property
     def hidden(self) -> torch.Tensor:
         """The hidden states that the block reads."""
-        found: torch.Tensor = self.args[0] if self.args else self.kwargs[HIDDEN]
-        return found
+        hidden: torch.Tensor = self.args[0] if self.args else self.kwargs[HIDDEN]
+        return hidden
 
     def reading(self, hidden: torch.Tensor | None) -> BlockCall:
         """Return the same call with other hidden states, or with none, to free their memory."""
@@ -52,8 +52,8 @@ def block_names(model: nn.Module, plan: Allocation) -> list[str]:
 
 def hidden_of(output: Any) -> torch.Tensor:
     """Return the hidden states from a block's output: the output itself, or its first element."""
-    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 @contextmanager
@@ -106,10 +106,10 @@ class _Reached(Exception):
 
 def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tensor:
     """Run a model on a batch up to a block, and return the hidden states that the block would read."""
-    found: list[torch.Tensor] = []
+    reached: list[torch.Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(BlockCall(args, kwargs).hidden)
+        reached.append(BlockCall(args, kwargs).hidden)
         raise _Reached
 
     handle = model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)
@@ -119,4 +119,4 @@ def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tens
         pass
     finally:
         handle.remove()
-    return found[0]
+    return reached[0]

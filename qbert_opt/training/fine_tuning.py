@@ -95,8 +95,8 @@ def fine_tune(
     for _ in range(epochs):
         for index in generator.permutation(len(batches)):
             batch = batches[index]
-            found = answers(head, model, batch)
-            loss = torch.nn.functional.cross_entropy(found.values, targets.of(found), ignore_index=NONE)
+            outputs = answers(head, model, batch)
+            loss = torch.nn.functional.cross_entropy(outputs.values, targets.of(outputs), ignore_index=NONE)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -25,8 +25,8 @@ def straight_through(values: torch.Tensor, rounded: Callable[[torch.Tensor], tor
         values: float tensor.
         rounded: returns a new tensor of the same shape and type; never differentiated.
     """
-    found: torch.Tensor = _StraightThrough.apply(values, rounded)  # type: ignore[no-untyped-call]
-    return found
+    result: torch.Tensor = _StraightThrough.apply(values, rounded)  # type: ignore[no-untyped-call]
+    return result
 
 
 def to_half(values: torch.Tensor) -> torch.Tensor:

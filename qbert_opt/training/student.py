@@ -139,14 +139,14 @@ class Student(nn.Module):
         Args:
             prefix: only parameters whose name starts with it are returned, for example those of one block.
         """
-        found = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
+        tensors = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
         for module, matrix in self._trained().items():
             if (name := f"{module}.weight").startswith(prefix):
-                found[name] = matrix().view(self._shapes[name])
+                tensors[name] = matrix().view(self._shapes[name])
         for key, parameter in self.others.items():
             if (name := _name(key)).startswith(prefix):
-                found[name] = straight_through(parameter, to_half)
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+                tensors[name] = straight_through(parameter, to_half)
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def call(
         self, block: str, call: BlockCall, hidden: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None = None

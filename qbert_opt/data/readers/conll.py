@@ -56,15 +56,15 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     return _sentences(file, rows, _column(file, label_column, width))
 
 
-def _column(file: Path, asked: str | None, width: int) -> int:
+def _column(file: Path, label_column: str | None, width: int) -> int:
     """Index of the column of tags."""
-    if asked in (None, "tags", "ner_tags"):
+    if label_column in (None, "tags", "ner_tags"):
         return width - 1
-    if not asked.isdecimal() or not 2 <= int(asked) <= width:
+    if not label_column.isdecimal() or not 2 <= int(label_column) <= width:
         raise UsageError(
-            f"`label_column` {asked}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
+            f"`label_column` {label_column}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
         )
-    return int(asked) - 1
+    return int(label_column) - 1
 
 
 def _sentences(file: Path, rows: list[tuple[int, list[str]]], column: int) -> tuple[list[tuple[str, ...]], list[str]]:

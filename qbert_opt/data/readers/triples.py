@@ -66,14 +66,14 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
 
 def _names(path: Path) -> dict[str, str]:
     """Words of entities or relations by name."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     faults = []
     rows = _rows(path, 2, 2)
     for number, (name, text) in enumerate(rows, 1):
-        if found.setdefault(name, text) != text:
+        if texts.setdefault(name, text) != text:
             faults.append(RowFault(number, f"{quoted(name)} has other words than before"))
     refuse_rows(path, "line", faults, len(rows), "Keep one line for each name.")
-    return found
+    return texts
 
 
 def _rows(path: Path, least: int, most: int) -> list[list[str]]:

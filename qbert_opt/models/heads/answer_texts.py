@@ -45,8 +45,8 @@ def _accepted(accepted: Sequence[str]) -> Sequence[str]:
     return [answer for answer in accepted if normalized(answer)] or [""]
 
 
-def _word_f1(found: list[str], right: list[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    common = sum((Counter(found) & Counter(right)).values())
-    return 2 * common / (len(found) + len(right))
+def _word_f1(answer: list[str], right: list[str]) -> float:
+    if not answer or not right:
+        return float(answer == right)
+    common = sum((Counter(answer) & Counter(right)).values())
+    return 2 * common / (len(answer) + len(right))

@@ -52,10 +52,10 @@ class Classes(HeadKind):
         ids = label_ids(reader.names, data.labels, whole=data.whole_labels, source=data.name, model=reader.name)
         return Targets(self.kind, torch.tensor(ids), torch.arange(len(data)), names=reader.names)
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """Accuracy, and the unweighted mean of the classes' F1."""
-        answers = found.values.argmax(-1).numpy()
-        return Quality(accuracy=right_rows(found, targets), macro_f1=macro_f1(answers, targets.rows.numpy()))
+        answers = outputs.values.argmax(-1).numpy()
+        return Quality(accuracy=right_rows(outputs, targets), macro_f1=macro_f1(answers, targets.rows.numpy()))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
         """Return the labels that occur."""

@@ -43,7 +43,7 @@ class Embeddings(HeadKind):
         """There is no right and wrong."""
         return None
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """There is no right and wrong."""
         return Quality()
 

@@ -18,19 +18,19 @@ class RowLoss(Protocol):
         """Whether rows are logits of a softmax."""
         ...
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row, float64 `[rows]`; both arguments are `[rows, columns]`."""
         ...
 
 
 class KL:
-    """KL(softmax(reference) || softmax(found)) in nats."""
+    """KL(softmax(reference) || softmax(outputs)) in nats."""
 
     softmax = True
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the divergence of each row, float64 `[rows]`."""
-        return kl_divergence(reference, found)
+        return kl_divergence(reference, outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class SquaredDistance:
     relative: bool
     softmax: bool = False
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the distance of each row, float64 `[rows]`."""
         before = reference.double()
-        distance: torch.Tensor = (found.double() - before).square().sum(-1)
+        distance: torch.Tensor = (outputs.double() - before).square().sum(-1)
         return distance / before.square().sum(-1) if self.relative else distance
 
     def scale(self, values: torch.Tensor) -> torch.Tensor:
@@ -62,16 +62,16 @@ class SquaredDistance:
         return 2**0.5 / length
 
 
-def kl_divergence(reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Return KL(softmax(reference) || softmax(found)) of each row in nats, float64 `[rows]`.
+def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Return KL(softmax(reference) || softmax(outputs)) of each row in nats, float64 `[rows]`.
 
     In float64: in float32 small divergences drown in rounding and turn negative.
 
     Args:
         reference: logits `[rows, columns]`.
-        found: likewise.
+        outputs: likewise.
     """
-    parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(found, ROWS_TOGETHER), strict=True)
+    parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(outputs, ROWS_TOGETHER), strict=True)
     return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])
 
 

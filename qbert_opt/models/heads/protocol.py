@@ -176,7 +176,7 @@ class HeadKind(Protocol):
         """
         ...
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """Return what can be said of answers by the right ones."""
         ...
 
@@ -200,42 +200,42 @@ def whole_or_cut(reader: TextReader, text: tuple[str, ...], **options: Any) -> S
     return Sample(encoded, None, max(0, lost))
 
 
-def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, wanted: int, need: str) -> None:
+def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, num_texts: int, need: str) -> None:
     """Refuse a text where a pair is read, and a pair where one text is.
 
     Args:
         kind: what the model answers with.
         text: its one or two parts.
         index: of the sample, from 0.
-        wanted: parts that the model reads, 1 or 2.
+        num_texts: parts that the model reads, 1 or 2.
         need: what to give instead, for the message.
 
     Raises:
         InputFileError: says what is needed.
     """
-    if len(text) != wanted:
+    if len(text) != num_texts:
         raise InputFileError(f"sample {index + 1} has {len(text)} texts; a model of {kind} reads {need}.")
 
 
-def right_rows(found: Outputs, targets: Targets) -> Ratio:
+def right_rows(outputs: Outputs, targets: Targets) -> Ratio:
     """Share of rows whose largest column is the right one, text by text.
 
     Args:
-        found: values `[rows, columns]`.
+        outputs: values `[rows, columns]`.
         targets: the right column of each row.
     """
-    right = (found.values.argmax(-1) == targets.rows).double()
-    return per_text(found, right)
+    right = (outputs.values.argmax(-1) == targets.rows).double()
+    return per_text(outputs, right)
 
 
-def per_text(found: Outputs, rows: torch.Tensor) -> Ratio:
+def per_text(outputs: Outputs, rows: torch.Tensor) -> Ratio:
     """Sum rows `[rows]` over each text, beside the text's number of rows; texts without rows are left out.
 
     Args:
-        found: says which rows are a text's.
+        outputs: says which rows are a text's.
         rows: one figure for each row.
     """
-    present, where = np.unique(found.by_text.cpu().numpy(), return_inverse=True)
+    present, where = np.unique(outputs.by_text.cpu().numpy(), return_inverse=True)
     above, below = np.zeros(len(present)), np.zeros(len(present))
     np.add.at(above, where, rows.cpu().double().numpy())
     np.add.at(below, where, 1.0)

@@ -37,9 +37,9 @@ class Regression(HeadKind):
         rows = torch.tensor(numbers(data.labels, data.name), dtype=torch.float64)
         return Targets(self.kind, rows, torch.arange(len(data)))
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """Pearson's correlation; None where either side does not vary."""
-        answers, labels = found.values[:, 0].double().numpy(), targets.rows.numpy()
+        answers, labels = outputs.values[:, 0].double().numpy(), targets.rows.numpy()
         if np.ptp(answers) == 0 or np.ptp(labels) == 0:
             return Quality(correlation=None)
         return Quality(correlation=float(np.corrcoef(answers, labels)[0, 1]))

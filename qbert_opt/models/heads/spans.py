@@ -74,15 +74,15 @@ class Spans(HeadKind):
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
         """Tokenize a question and the text that is searched, window by window; nothing is cut away."""
         encoded, inputs = _windows(reader, text, index)
-        found = []
+        samples = []
         for number in range(len(encoded["input_ids"])):
             window = {name: encoded[name][number] for name in inputs}
             where = _searched(encoded, number)
             none = _none_token(reader, window["input_ids"])
             if none is not None:
                 where[none] = True
-            found.append(Sample(window, where))
-        return found
+            samples.append(Sample(window, where))
+        return samples
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
         """Return the tokens where the first accepted answer starts and ends, in each window.
@@ -108,9 +108,9 @@ class Spans(HeadKind):
         rights = torch.tensor(rows, dtype=torch.int64)
         return Targets(self.kind, rights, samples, spans=tuple(spans), answerable=answerable)
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """Share of answers equal to an accepted one, and F1 of their words, as SQuAD's official script counts them."""
-        texts = answers_of(found, targets)
+        texts = answers_of(outputs, targets)
         rights = [next(windows).accepted for _, windows in groupby(targets.spans, key=lambda span: span.question)]
         pairs = list(zip(texts, rights, strict=True))
         ones = np.ones(len(pairs))
@@ -123,18 +123,18 @@ class Spans(HeadKind):
         return ["start", "end"]
 
 
-def answers_of(found: Outputs, targets: Targets) -> list[str]:
+def answers_of(outputs: Outputs, targets: Targets) -> list[str]:
     """Return the answer to each question: the piece of text whose start and end have the largest sum of logits.
 
     The end is not before the start, and at most `LONGEST_ANSWER` tokens long. Where the data set has questions without
     an answer, none is given if the least score of [CLS] over all windows exceeds the best span's, as by BERT's script.
 
     Args:
-        found: logits of starts and ends.
+        outputs: logits of starts and ends.
         targets: the questions with their texts.
     """
     texts: list[str] = []
-    rows = iter(found.values.view(len(targets.spans), 2, -1))
+    rows = iter(outputs.values.view(len(targets.spans), 2, -1))
     for _, windows in groupby(targets.spans, key=lambda span: span.question):
         best, answer, none = -np.inf, "", np.inf
         for window in windows:

@@ -55,9 +55,9 @@ class Vocabulary(HeadKind):
         counts = torch.tensor([len(behind[index]) for index in sorted(behind)])
         return Targets(self.kind, rows, torch.arange(len(data)).repeat_interleave(counts))
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
         """Share of masks filled with what stood behind them."""
-        return Quality(accuracy=right_rows(found, targets))
+        return Quality(accuracy=right_rows(outputs, targets))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
         """A vocabulary's names are its tokenizer's.
