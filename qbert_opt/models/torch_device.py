@@ -15,15 +15,15 @@ from .loading import LoadedModel
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the torch device that was name for; `auto` is a GPU if there is one, each process its own.
+    """Return a torch device by name; `auto` is a GPU if there is one, a different one for each process.
 
     Args:
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UsageError: no such device, or not on this machine.
+        UsageError: the name is invalid, or this machine has no such device.
     """
-    local = os.environ.get("LOCAL_RANK", "0")  # torchrun's number of this process on its machine
+    local = os.environ.get("LOCAL_RANK", "0")  # set by torchrun
     if name == "auto":
         name = f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
@@ -39,10 +39,10 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def on_device(loaded: LoadedModel, name: str) -> Iterator[LoadedModel]:
-    """Compute on a device inside: the model moves there and back, its inputs follow it at every call.
+    """Run the model on a device inside the context; it is moved there and back, and its inputs at every call.
 
     Args:
-        loaded: computes there inside the block.
+        loaded: the model.
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:

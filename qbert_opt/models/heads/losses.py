@@ -1,4 +1,4 @@
-"""How far the answers of a model are from a reference's, row by row."""
+"""Losses between the outputs of a model and a reference, row by row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 
 import torch
 
-ROWS_TOGETHER = 1024  # a vocabulary's rows are long
+ROWS_TOGETHER = 1024  # bounds memory, since rows over a vocabulary are long
 
 
 class RowLoss(Protocol):
-    """A loss between two rows of answers."""
+    """A loss between two rows of outputs."""
 
     @property
     def softmax(self) -> bool:
@@ -35,10 +35,10 @@ class KL:
 
 @dataclass(frozen=True, slots=True)
 class SquaredDistance:
-    """Squared distance of two rows.
+    """Squared distance between two rows.
 
     Attributes:
-        relative: to the squared length of the reference's row.
+        relative: whether it is divided by the squared length of the reference's row.
     """
 
     relative: bool
@@ -51,7 +51,7 @@ class SquaredDistance:
         return distance / before.square().sum(-1) if self.relative else distance
 
     def scale(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the root of the loss' curvature, float64 `[rows, 1]`: √2, or √2 over the length of each row.
+        """Return the square root of the loss's curvature, float64 `[rows, 1]`: √2, or √2 over each row's length.
 
         Args:
             values: the reference's rows, `[rows, columns]`.
@@ -65,11 +65,11 @@ class SquaredDistance:
 def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return KL(softmax(reference) || softmax(outputs)) of each row in nats, float64 `[rows]`.
 
-    In float64: in float32 small divergences drown in rounding and turn negative.
+    Computed in float64, since rounding in float32 can make small divergences negative.
 
     Args:
         reference: logits `[rows, columns]`.
-        outputs: likewise.
+        outputs: logits of the model, `[rows, columns]`.
     """
     parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(outputs, ROWS_TOGETHER), strict=True)
     return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])

@@ -36,7 +36,7 @@ def cut(folder):
 
 SPOILED = {
     "no config": (lambda f: (f / "config.json").unlink(), r"is no model folder: it has no config.json"),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: is no JSON"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: is not JSON"),
     "another kind": (
         lambda f: (f / "config.json").write_text('{"model_type": "no such"}'),
         r"names model_type 'no such'",

@@ -217,7 +217,7 @@ def test_torchs_own_encoder_layers():
 
 def test_what_is_refused(sensor):
     """One line each: spans, no samples, too few labels, broken weights, training mode."""
-    with pytest.raises(UsageError, match=r"kind 'spans': a module may answer with classes, tags"):
+    with pytest.raises(UsageError, match=r"kind 'spans': not supported. Legal: classes, tags"):
         from_module(sensor, samples(), ask, kind="spans")
     with pytest.raises(UsageError, match=r"inputs: no samples"):
         from_module(sensor, [], ask)

@@ -194,7 +194,7 @@ def test_what_does_not_fit_the_outputs_is_said():
         tokenize(bare, [("w1",)], batch_size=1, kind="vocabulary")
     many = tiny_model("bert")
     many.config.problem_type = "multi_label_classification"
-    with pytest.raises(InputFileError, match=r"several labels at once"):
+    with pytest.raises(InputFileError, match=r"multi-label classification"):
         head_of(many)
     choice = type("BertForMultipleChoice", (torch.nn.Module,), {})()
     with pytest.raises(InputFileError, match=r"is a BertForMultipleChoice. Legal: …ForSequenceClassification, "):
