@@ -131,7 +131,7 @@ class ConstraintOptions:
     ] = None
     engine: Annotated[
         str | None,
-        _text(CONSTRAINTS, "--engine", help="Use only choices that this engine can run, e.g. onnxruntime."),
+        _text(CONSTRAINTS, "--engine", help="Use only what this engine runs; limits count the bytes of its file."),
     ] = None
     pins: Annotated[
         list[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .options import load_scores
@@ -73,14 +74,30 @@ def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -
         UsageError: an option that is not a quantity of its kind.
     """
     from ..planning.budgets import parse_budget
-    from ..spec.limits import Limits
-    from .quantities import bandwidth, energy, seconds, size
 
     encoder, everything = scores.profile.encoder_elements, scores.profile.float_bytes // 4
     budget, total = options.budget, options.total_budget
-    return Limits(
+    return replace(
+        resource_limits(options, rate),
         encoder_bytes=None if budget is None else parse_budget(budget, encoder, "--budget"),
         total_bytes=None if total is None else parse_budget(total, everything, "--total-budget"),
+    )
+
+
+def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
+    """Read the limits that need no model's shapes: all but the budgets.
+
+    Args:
+        options: quantities with their units.
+        rate: inferences per second.
+
+    Raises:
+        UsageError: an option that is not a quantity of its kind.
+    """
+    from ..spec.limits import Limits
+    from .quantities import bandwidth, energy, seconds, size
+
+    return Limits(
         latency_s=seconds(options.max_latency, "--max-latency"),
         memory_bytes=size(options.max_memory, "--max-memory"),
         dram_bytes=size(options.max_dram_bytes, "--max-dram-bytes"),

@@ -152,7 +152,8 @@ class PlanningTask:
             from hwmodels import peak_activation_bytes
 
             activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
-        total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if self.searched_tables else "encoder_bytes"
+        whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
+        total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
         return limit_rows(self.limits, self.device, self.tables.fixed, activations, total)
 
     @cached_property

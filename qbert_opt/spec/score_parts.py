@@ -218,7 +218,7 @@ def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None
         num_choices: columns that each array must have.
 
     Raises:
-        ValueError: an array has another shape, or holds NaN or infinity.
+        ValueError: an array has another shape, holds NaN or infinity, or is not masked where `value` is.
     """
     named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
     for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
@@ -226,3 +226,7 @@ def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None
             raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
         if not np.isfinite([v for row in rows for v in row if v is not None]).all():
             raise ValueError(f"{name} holds NaN or infinite values")
+    masked = [[value is None for value in row] for row in scores.value]
+    for name, rows in [("std_error", scores.std_error)] + [("fold_value", rows) for rows in scores.fold_value]:
+        if [[value is None for value in row] for row in rows] != masked:
+            raise ValueError(f"{name} is not null exactly where value is")

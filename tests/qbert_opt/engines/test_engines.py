@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
-from qbert_opt.engines.session import engine
+from qbert_opt.engines.session import engine, rules_of
 from qbert_opt.engines.timing import time_model
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
@@ -37,7 +37,8 @@ from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROOT = Path(__file__).parents[3]
-ENGINES = [name for name in plugins.available("engines") if plugins.load("engines", name).usable()]
+RUNNABLE = [name for name in plugins.available("engines") if not rules_of(name).planning_only]
+ENGINES = [name for name in RUNNABLE if plugins.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",

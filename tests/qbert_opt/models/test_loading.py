@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qbert_opt.costs.operations import ATTENTION_KINDS
+from qbert_opt.costs.block_walk import ATTENTION_KINDS
 from qbert_opt.errors import InputFileError
 from qbert_opt.models.batches import logits, mean_tokens, tokenize
 from qbert_opt.models.loading import load_model, weights_sha256

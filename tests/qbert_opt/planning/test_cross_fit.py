@@ -10,11 +10,12 @@ import pytest
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit
 from qbert_opt.planning.frontier import trade_off
-from qbert_opt.planning.planner import allocate, solve_task
+from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.planning.stand_ins import Sweep
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.spec.allocation import read_allocation, write_allocation
@@ -209,4 +210,15 @@ def test_folds_of_another_shape_are_refused(rtn_scores):
     document = rtn_scores.model_dump(by_alias=True)
     document["fold_value"] = [document["value"][:-1]]
     with pytest.raises(ValueError, match="fold_value is not"):
+        ScoreTable.model_validate(document)
+
+
+@pytest.mark.parametrize("array", ["std_error", "fold_value"])
+def test_arrays_of_a_score_table_are_masked_together(rtn_scores, array):
+    """A null in the scores of one fold would make that fold unsolvable; it is named when the table is read."""
+    document = json.loads(rtn_scores.model_dump_json(by_alias=True))
+    rows = document["fold_value"][0] if array == "fold_value" else document[array]
+    assert rows[0][0] is not None
+    rows[0][0] = None
+    with pytest.raises(ValueError, match=f"{array} is not null exactly where value is"):
         ScoreTable.model_validate(document)
