@@ -102,7 +102,7 @@ def test_the_limit_is_on_what_is_stored(spoiled, tiny, case):
     layouts = {QUERY: [asked.layout(32, 32, heads=4)]}
     loaded = spoiled(f"{QUERY}.weight", value)
     if not fits:
-        with pytest.raises(InputFileError, match=rf"{asked.bits} bits and form {asked.form}"):
+        with pytest.raises(InputFileError, match=rf"{asked.bits} bits, form {asked.form}"):
             check_storable(loaded.model, layouts)
         return
     check_storable(loaded.model, layouts)
