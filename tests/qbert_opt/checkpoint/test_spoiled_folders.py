@@ -189,7 +189,10 @@ SPOILED = {
     "a folder too many": (lambda f: (f / "1_Pooling").mkdir(), r"1_Pooling: is not listed in config\.json"),
     "weights behind a link": (linked, r"model\.safetensors: is a link to .*, outside the folder"),
     "config changed": (edit_config(hidden_act="relu"), r"config\.json: has changed since it was written \(sha256\)"),
-    "labels swapped": (edit_config(id2label={"0": "green", "1": "red", "2": "blue"}), r"config\.json: has changed since it was"),
+    "labels swapped": (
+        edit_config(id2label={"0": "green", "1": "red", "2": "blue"}),
+        r"config\.json: has changed since it was",
+    ),
     "measured loss changed": (
         lambda f: edit_raw(f, read_back={"data": "x", "num_texts": 32, "loss": 0.0, "loss_unit": "nats"}),
         r"config\.json: has changed since it was written",
