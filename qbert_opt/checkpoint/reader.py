@@ -133,7 +133,7 @@ def _empty_model(root: Path) -> LoadedModel:
     """Build the model of a folder's config, with random weights."""
     if not (root / CONFIG).is_file():
         raise InputFileError(
-            f"{root}: cannot be loaded as a model: it has no {CONFIG}. For a plain module, pass the module as argument into; "
+            f"{root}: cannot be loaded as a model: it has no {CONFIG}. For a plain module, pass it as argument into; "
             "otherwise quantize anew."
         )
     config = written_config(root)  # without the packing: the loaded model has float weights

@@ -149,7 +149,7 @@ def test_the_whole_path(sensor, wrapped, method, tmp_path):
     written = qb.quantize_model(loaded, plan, data, tmp_path / "out")
     assert written.tensor_bytes == plan.total_bytes
     assert not (tmp_path / "out" / "config.json").exists()
-    with pytest.raises(InputFileError, match=r"For a plain module, pass the module as argument into"):
+    with pytest.raises(InputFileError, match=r"For a plain module, pass it as argument into"):
         qb.load_quantized(tmp_path / "out")
     assert written.read_back.num_texts > 0 and written.read_back.loss_unit == loaded.head.loss_unit
     back, _ = qb.load_quantized(tmp_path / "out", into=loaded)
