@@ -1,1 +1,1 @@
-"""The quantized model as a folder: bit-packed safetensors, exactly as large as the plan says."""
+"""The quantized model as a folder: bit-packed safetensors of exactly the planned size."""

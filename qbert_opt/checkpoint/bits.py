@@ -1,7 +1,8 @@
-"""Codes of 1 to 8 bits packed without a gap, lowest bit first, rounded up to a byte per tensor.
+"""Pack codes of 1 to 8 bits without gaps, lowest bit first, padded to a whole byte per tensor.
 
-Eight codes make one 64-bit word with a code in each byte, and `bits` packed bytes. Three steps of shift and mask move
-neighbours together: bytes to pairs, pairs to fours, fours to eight. Both ways work on blocks that stay in cache.
+Eight codes are one 64-bit word with a code in each byte, or `bits` packed bytes. Three steps of shift and mask move
+neighbours together: bytes to pairs, pairs to fours, fours to eights. Packing and unpacking process blocks that fit the
+cache.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def unpack(packed: NDArray[np.uint8], bits: int, size: int) -> NDArray[np.uint8]
         size: number of codes.
 
     Raises:
-        ValueError: `bits` is not 1 to 8, or the bytes are not as many as `size` codes take.
+        ValueError: `bits` is not 1 to 8, or `packed` does not have the length of `size` codes.
     """
     _check_bits(bits)
     expected = packed_bytes(size, bits)
@@ -91,7 +92,7 @@ def unpack(packed: NDArray[np.uint8], bits: int, size: int) -> NDArray[np.uint8]
 
 
 def packed_bytes(size: int, bits: int) -> int:
-    """Bytes of `size` packed codes.
+    """Return the number of bytes of `size` packed codes.
 
     Args:
         size: number of codes.
@@ -101,7 +102,7 @@ def packed_bytes(size: int, bits: int) -> int:
 
 
 def _item(bits: int) -> int:
-    """Bytes that are moved at once: as many as divide both a word and its packed form."""
+    """Return the bytes moved at once: the largest item that divides both a word and its packed form."""
     return bits & -bits
 
 
@@ -112,7 +113,7 @@ def _lanes(memory: NDArray[np.uint8] | NDArray[np.uint64], bits: int) -> NDArray
 
 
 def _lower_codes(width: int, bits: int) -> np.uint64:
-    """Mask of the lower `width // 8` codes in each lane of `2 * width` bits, where they lie close together."""
+    """Return the mask of the lower `width // 8` packed codes in each lane of `2 * width` bits."""
     ones = (1 << width // 8 * bits) - 1
     return np.uint64(sum(ones << lane for lane in range(0, 64, 2 * width)))
 

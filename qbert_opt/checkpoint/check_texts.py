@@ -1,4 +1,4 @@
-"""`check_texts.json`: a few of the plan's scoring texts as token ids, which exports of the folder are checked on."""
+"""`check_texts.json`: a few of the plan's scoring texts as token ids, for checking exports of the folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class CheckTexts(Frozen):
     """Samples without padding.
 
     Attributes:
-        data: name of the data set that they are from.
-        inputs: by name of the model's input, the numbers of each token of each sample; every token is real.
-        positions: tokens of each sample that carry a label; None where labels belong to samples.
+        data: name of their data set.
+        inputs: for each of the model's inputs, the values for each token of each sample, without padding.
+        positions: indices of the tokens with a label, for each sample; None if labels belong to samples.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -56,7 +56,7 @@ class CheckTexts(Frozen):
 
 
 def check_texts_of(batches: Sequence[TokenBatch], data: str) -> CheckTexts:
-    """Return the samples of batches, in order of their numbers.
+    """Return the samples of batches, in order of their indices.
 
     Args:
         batches: tokenized texts.
@@ -77,7 +77,7 @@ def write_check_texts(texts: CheckTexts, folder: Path) -> None:
 
 
 def read_check_texts(folder: Path) -> CheckTexts | None:
-    """Read `check_texts.json`; None where the folder has none: an earlier release wrote it, or it reads no texts.
+    """Read `check_texts.json`; None if the folder has none (written by an earlier release, or from a plain module).
 
     Raises:
         InputFileError: malformed.

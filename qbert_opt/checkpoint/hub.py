@@ -1,8 +1,8 @@
-"""Quantized folders for `AutoModel….from_pretrained(DIR)`: our entry in transformers' table of quantizers.
+"""Load quantized folders with `AutoModel….from_pretrained(DIR)`: our entry in transformers' table of quantizers.
 
-transformers looks for no entry points of other packages, so `register` has to be called once in a process. The model
-that comes back keeps packed codes and unpacks a matrix when it is used; `model.dequantize()` makes it a plain float
-model. Without `register`, `from_pretrained` stops: the packed tensors have other shapes than the model's weights.
+transformers does not discover entry points of other packages, so `register` must be called once per process. The loaded
+model keeps packed codes and unpacks a matrix when it is used; `model.dequantize()` turns it into a float model. Without
+`register`, `from_pretrained` fails, because the packed tensors do not have the shapes of the model's weights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FolderQuantizer(HfQuantizer):
             self._packed = [part.module for part in quantized_parts(plan)]
 
     def get_weight_conversions(self) -> list[Any]:
-        """Say which buffer a file's packed codes belong in: they have the name of the weight that they replace."""
+        """Map packed codes in the file, stored under the name of the weight that they replace, to their buffer."""
         from transformers.core_model_loading import WeightRenaming
 
         from .packed_modules import CODES_BUFFER
@@ -66,7 +66,7 @@ class FolderQuantizer(HfQuantizer):
         return [WeightRenaming(rf"^({modules})\.weight$", rf"\1.{CODES_BUFFER}")]
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
-        """Codes and ranges stay as they are; what is in fp16 only to be small takes the model's type."""
+        """Keep the type of codes and ranges; other tensors, stored in fp16, take the model's type."""
         return dtype
 
     def _dequantize(self, model: nn.Module, dtype: Any = None) -> nn.Module:
@@ -76,17 +76,17 @@ class FolderQuantizer(HfQuantizer):
         return model if dtype is None else model.to(dtype)
 
     def is_serializable(self) -> bool:
-        """No: the folder is written by `quantize`, with its plan and hashes."""
+        """Return False: folders are written by `quantize`, with their plan and hashes."""
         return False
 
     @property
     def is_trainable(self) -> bool:
-        """No: codes have no gradient."""
+        """Return False: codes have no gradient."""
         return False
 
 
 def register() -> None:
-    """Tell transformers how to open quantized folders; once is enough, more do no harm."""
+    """Register quantized folders with transformers; repeated calls have no effect."""
     if METHOD not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config(METHOD)(FolderConfig)
         register_quantizer(METHOD)(FolderQuantizer)

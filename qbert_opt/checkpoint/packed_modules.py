@@ -1,4 +1,4 @@
-"""Linear layers, convolutions and embedding tables that keep their packed codes and unpack them when they are asked."""
+"""Linear layers, convolutions and embedding tables that hold packed codes and unpack them in each call."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CODES_BUFFER = "codes"
 
 
 class Packed(nn.Module):
-    """A weight `[rows, columns]` as its file holds it: buffers of the file's shapes and types.
+    """A weight `[rows, columns]` in packed form: buffers with the shapes and types of the file.
 
-    The codes are in the buffer `codes`; `weight` is what models expect under that name.
+    The codes are in the buffer `codes`; `weight` dequantizes them for code that reads it.
     """
 
     def __init__(self, layout: Layout, rows: int, columns: int, dtype: torch.dtype) -> None:
@@ -37,16 +37,16 @@ class Packed(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weights `[rows, columns]` that the codes stand for; made anew at each call."""
+        """The dequantized weights `[rows, columns]`, recomputed at each access."""
         parts = self.held()
         matrix = restored(self.layout, self.rows, self.columns, {name: part.cpu() for name, part in parts.items()})
         return matrix.dequantize().to(parts[CODES].device, self.dtype)
 
 
 class PackedLinear(Packed):
-    """`x @ weight.T + bias`, unpacked at each call: as small as the file, slower than floats.
+    """`x @ weight.T + bias`, unpacked in each call: as small as the file, slower than floats.
 
-    `rounder` rounds x where the plan says so.
+    `rounder` rounds x if the plan quantizes it.
     """
 
     rounder: Rounder | None = None
@@ -71,7 +71,7 @@ class PackedLinear(Packed):
 
 
 class PackedConv1d(Packed):
-    """A convolution that keeps its positions, unpacked at each call; a row of its matrix holds an output's weights."""
+    """A convolution that keeps the number of positions, unpacked in each call; its matrix has a row per channel."""
 
     def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
         rows, columns = as_matrix(original.weight).shape
@@ -95,7 +95,7 @@ class PackedConv1d(Packed):
 
 
 class PackedEmbedding(Packed):
-    """Rows of a packed table; only those that are read are unpacked, where rows start at whole bytes."""
+    """An embedding table; if rows start at whole bytes, only the rows that are read are unpacked."""
 
     def __init__(self, layout: Layout, original: nn.Embedding) -> None:
         super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype)
@@ -128,7 +128,7 @@ class PackedEmbedding(Packed):
 
 
 class TiedLinear(nn.Module):
-    """A layer whose weight is a packed table: heads that predict words share the table that reads them."""
+    """A linear layer whose weight is a packed embedding table (tied weights of masked language models)."""
 
     def __init__(self, table: PackedEmbedding, original: nn.Linear) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class TiedLinear(nn.Module):
 
 
 def per_row_groups(layout: Layout, columns: int) -> int:
-    """Ranges in one row of a table with column groups.
+    """Return the number of ranges in one row of a table with column groups.
 
     Args:
         layout: of the table.
@@ -156,19 +156,19 @@ def per_row_groups(layout: Layout, columns: int) -> int:
 
 
 def quantized_parts(allocation: Allocation) -> list[PlannedMatrix | PlannedTable]:
-    """The matrices and tables of a plan.
+    """Return the matrices and then the tables of a plan.
 
     Args:
-        allocation: the plan; matrices come first, in its order.
+        allocation: the plan.
     """
     return [*allocation.matrices, *allocation.tables]
 
 
 def pack_modules(model: nn.Module, allocation: Allocation) -> None:
-    """Replace what a plan quantized by modules that hold packed codes, still to be filled in.
+    """Replace the quantized layers of a model by packed modules whose codes are still to be loaded.
 
     Args:
-        model: a float model; changed.
+        model: a float model; changed in place.
         allocation: the plan.
 
     Raises:
@@ -185,7 +185,7 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
         elif isinstance(original, nn.Embedding):
             kind, shape = PackedEmbedding, (original.num_embeddings, original.embedding_dim)
         else:
-            raise InputFileError(f"{planned.module}: is in the plan and not in the model. Quantize the model anew.")
+            raise InputFileError(f"{planned.module}: is in the plan but not in the model. Quantize the model anew.")
         if shape != (planned.rows, planned.columns):
             raise InputFileError(
                 f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
@@ -209,7 +209,7 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
 
 
 def unpack_modules(model: nn.Module) -> None:
-    """Replace packed modules by those with float weights; what shared a table shares it still.
+    """Replace packed modules by float ones; tied weights stay tied.
 
     Args:
         model: changed in place.
@@ -227,12 +227,12 @@ def unpack_modules(model: nn.Module) -> None:
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module wherever another one is.
+    """Replace a module at every place where the model uses it.
 
     Args:
         model: changed in place, at every name under which `old` is found.
         old: a module of the model.
-        new: what takes its place.
+        new: its replacement.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -1,11 +1,11 @@
 """Open a quantized folder: as packed modules, as float weights, or matrix by matrix.
 
-    model.safetensors   per matrix packed codes as `<module>.weight`, and its ranges; tables likewise; all else in fp16
+    model.safetensors   packed codes `<module>.weight` and ranges of each matrix and table; everything else in fp16
     allocation.json     the plan, with the hash of the model it belongs to
-    config.json         the model's, with `quantization_config`: format, hashes of all files, how it was checked
+    config.json         the model's, with `quantization_config`: format, hashes of all files, results of checks
     tokenizer files
 
-Only safetensors and JSON: nothing in the folder can run code when it is opened.
+All files are safetensors, JSON or text: opening the folder cannot run code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .stored_tensors import CODES, part_shapes, restored
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
-    """Open a quantized folder through transformers: weights stay packed, and a matrix is unpacked while it is used.
+    """Open a quantized folder through transformers; weights stay packed and are unpacked in each call.
 
     Args:
         folder: as `quantize` wrote it.
@@ -76,12 +76,12 @@ def load_quantized(
 
     Args:
         folder: what `write_checkpoint` wrote.
-        into: the model that was quantized, for a plain module, whose folder cannot say how to build it; a copy of it
+        into: for a plain module, which cannot be rebuilt from its folder: the model that was quantized. A copy of it
             gets the weights.
-        round_inputs: whether matrices round their inputs where the plan says so.
+        round_inputs: whether to apply the plan's activation quantization.
 
     Returns:
-        The model, with the hash of the dequantized weights, and the plan that it was made by.
+        The model, with the hash of the dequantized weights, and its plan.
 
     Warns:
         OlderFolderWarning: the folder is of an older format.
@@ -130,13 +130,13 @@ def load_quantized(
 
 
 def _empty_model(root: Path) -> LoadedModel:
-    """Build the model that a folder's config names, its weights still to be filled in."""
+    """Build the model of a folder's config, with random weights."""
     if not (root / CONFIG).is_file():
         raise InputFileError(
-            f"{root}: cannot be loaded as a model: it has no {CONFIG}. What was made from a plain module is loaded "
-            "'into' it; else quantize anew."
+            f"{root}: cannot be loaded as a model: it has no {CONFIG}. For a plain module, pass it as argument into; "
+            "otherwise quantize anew."
         )
-    config = written_config(root)  # what is loaded holds float weights, and says so
+    config = written_config(root)  # without the packing: the loaded model has float weights
     return LoadedModel(str(root), build_model(config, str(root)), load_tokenizer(root, config), "")
 
 
@@ -161,7 +161,7 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
 
 
 def is_quantized(folder: str | Path) -> bool:
-    """Tell whether a folder holds a quantized model of this project.
+    """Return whether a folder contains a model quantized by this project.
 
     Args:
         folder: need not exist.
@@ -170,7 +170,7 @@ def is_quantized(folder: str | Path) -> bool:
 
 
 def folder_bytes(folder: str | Path) -> int:
-    """Bytes of a model folder's weight files.
+    """Return the bytes of a model folder's weight files.
 
     Args:
         folder: with safetensors files; other files are not counted.
@@ -179,7 +179,7 @@ def folder_bytes(folder: str | Path) -> int:
 
 
 def _packed_names(allocation: Allocation, codes_name: str) -> set[str]:
-    """Names of all tensors that a plan's matrices and tables have in the file."""
+    """Return the names of all tensors of a plan's matrices and tables in the file."""
     return {
         _tensor_name(planned.module, part, codes_name)
         for planned in quantized_parts(allocation)
@@ -192,7 +192,7 @@ def _tensor_name(module: str, part: str, codes_name: str) -> str:
 
 
 def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
-    """Give a convolution's matrix the shape of its weight; what does not fit stays, and is refused at loading."""
+    """Reshape a convolution's matrix to its weight; a mismatch is left for loading to refuse."""
     return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
 
 
@@ -201,7 +201,7 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
     for part, (shape, dtype) in part_shapes(planned.layout, planned.rows, planned.columns).items():
         name = _tensor_name(planned.module, part, codes_name)
         if name not in names:
-            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, and the plan has it. {REMEDY}")
+            raise InputFileError(f"{WEIGHTS}: tensor {name} is missing, but the plan has it. {REMEDY}")
         if tuple(file.get_slice(name).get_shape()) != shape:
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another shape than the plan's {shape}. {REMEDY}")
         parts[part] = file.get_tensor(name)

@@ -1,4 +1,4 @@
-"""`quantization_config` in `config.json`: what a quantized folder is, the hashes of its files, how it was checked."""
+"""`quantization_config` in `config.json`: format of a quantized folder, hashes of its files, results of its checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .stored_tensors import CODES, OLD_CODES
 
 METHOD = "qbert-opt"
 FORMAT = "qbert-opt/model@2"
-OLD_FORMAT = "qbert-opt/model@1"  # other names of codes; hashes of weights, plan and tokenizer only
+OLD_FORMAT = "qbert-opt/model@1"  # codes have other names; only weights, plan and tokenizer are hashed
 CONFIG = "config.json"
 PLAN: Final = "allocation.json"
 WEIGHTS = "model.safetensors"
@@ -27,11 +27,11 @@ REMEDY = "Quantize the model anew."
 
 
 class ReadBack(BaseModel):
-    """What the written folder answered when it was read back.
+    """Result of reading a written folder back and running it.
 
     Attributes:
-        data: texts that it answered; `num_texts` how many.
-        loss: measured against the model that it was made from, in `loss_unit`.
+        data: name of the texts that it was run on; `num_texts` is their number.
+        loss: measured loss relative to the float model, in `loss_unit`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -43,11 +43,11 @@ class ReadBack(BaseModel):
 
 
 class Training(BaseModel):
-    """What trained the matrices' codes, or the tensors beside them, before they were written.
+    """Provenance of training that the codes, or other tensors, went through before they were written.
 
     Attributes:
-        method: what trained, by name.
-        data: the training texts' name; `data_sha256` their hash; `num_texts` how many.
+        method: name of the training method.
+        data: name of the training texts; `data_sha256` is their hash, `num_texts` their number.
         drawn_from: hashes of the data sets that they were drawn from.
         steps: optimizer steps.
         seed: of the order of texts.
@@ -65,18 +65,18 @@ class Training(BaseModel):
 
 
 class FolderRecord(BaseModel):
-    """What a quantized folder holds.
+    """Description of a quantized folder.
 
     Attributes:
-        quant_method: the name under which transformers knows us.
+        quant_method: our name in transformers' table of quantizers.
         format: version of the folder's format.
-        version: of the code that wrote it.
+        version: of qbert-opt.
         plan: file name of the plan.
         files: sha256 of every other file, by name.
-        read_back: how the folder was checked; None while it is being written.
-        trained: tensors that are not the original model's, besides the matrices.
-        training: what trained them or the matrices; None where nothing was trained.
-        sha256: of the document that holds the record, config and record alike; empty in the older format.
+        read_back: result of running the folder after it was written; None while it is being written.
+        trained: names of tensors, other than the matrices, that were changed by training.
+        training: provenance of the training; None without training.
+        sha256: hash of the document that contains the record, config included; empty in the older format.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -93,12 +93,12 @@ class FolderRecord(BaseModel):
 
     @property
     def codes_name(self) -> str:
-        """What the weights file calls the packed codes of a module."""
+        """Suffix of the packed codes' tensor names in the weight file."""
         return OLD_CODES if self.format == OLD_FORMAT else CODES
 
 
 def record_file(folder: Path) -> Path:
-    """Where a folder's record is: a plain module has no config, so its record is a file of its own.
+    """Return the file of a folder's record: `config.json`, or a separate file for a plain module, which has no config.
 
     Args:
         folder: a quantized folder.
@@ -108,10 +108,10 @@ def record_file(folder: Path) -> Path:
 
 
 def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | None) -> None:
-    """Write the record into `config.json`, or into a file of its own for a plain module, which has no config.
+    """Write the record into `config.json`, or into a separate file for a plain module, which has no config.
 
     Args:
-        record: what the folder holds, with the hash of each file.
+        record: description of the folder, with the hash of each file.
         folder: where to write it.
         config: the model's configuration, to which the record is added; None for a plain module.
     """
@@ -123,7 +123,7 @@ def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | No
 
 
 def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
-    """Read the record of a quantized folder, with the document that it stands in; compare nothing with hashes.
+    """Read the record of a quantized folder and the document that contains it, without checking hashes.
 
     Args:
         folder: a quantized folder.
@@ -143,7 +143,7 @@ def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
 
 
 def read_record(folder: Path) -> FolderRecord:
-    """Read the record of a quantized folder, and compare it and every file with their hashes.
+    """Read the record of a quantized folder, and check it and every file against their hashes.
 
     Args:
         folder: a quantized folder.
@@ -158,20 +158,20 @@ def read_record(folder: Path) -> FolderRecord:
     name = record_file(folder).name
     if record.format == OLD_FORMAT:
         warnings.warn(
-            f"{folder}: is of the older format {OLD_FORMAT}; changes of its {name} would not be noticed. {REMEDY}",
+            f"{folder}: is of the older format {OLD_FORMAT}; changes to its {name} would not be noticed. {REMEDY}",
             OlderFolderWarning,
             stacklevel=2,
         )
     else:
         if record.sha256 != _sealed(document):
-            raise InputFileError(f"{folder / name}: is not what was written (sha256). {REMEDY}")
+            raise InputFileError(f"{folder / name}: has changed since it was written (sha256). {REMEDY}")
         check_complete(folder, record.files, name, (WEIGHTS, record.plan), REMEDY)
     check_files(folder, record.files, REMEDY)
     return record
 
 
 def _sealed(document: dict[str, Any]) -> str:
-    """Seal of the document that holds a record, without the seal inside it."""
+    """Return the hash of the document that contains a record, without the hash itself."""
     entry = document.get(ENTRY)
     if not isinstance(entry, dict):
         return seal(document)
@@ -179,14 +179,14 @@ def _sealed(document: dict[str, Any]) -> str:
 
 
 def checked_record(entry: Any, where: str) -> FolderRecord:
-    """Check a `quantization_config`.
+    """Validate a `quantization_config`.
 
     Args:
         entry: as parsed from JSON.
-        where: file that it is from.
+        where: the file, for messages.
 
     Raises:
-        InputFileError: none of ours, of an unknown format, or malformed.
+        InputFileError: written by another tool, of an unknown format, or malformed.
     """
     if not isinstance(entry, dict) or entry.get("quant_method") != METHOD:
         raise InputFileError(f"{where}: has no quantization_config of quant_method {METHOD!r}. {REMEDY}")

@@ -1,4 +1,4 @@
-"""What of a quantized matrix is on disk: its tensors by name, with their shapes and types, there and back.
+"""The tensors of a quantized matrix on disk, with their names, shapes and types.
 
 weight     uint8, packed codes                every form
 scale      float16, one per range             every form but codebook
@@ -6,8 +6,8 @@ offset     float16, one per range             form offset
 zero       uint8, packed, one per range       form zero-point
 codebook   float16, 2**bits per range         form codebook
 
-Packed codes have the name of the weight that they replace, and another shape: who opens the file without knowing of
-packed codes is stopped by the shape, instead of going on with random weights.
+Packed codes have the name of the weight that they replace, but another shape: tools that do not know about packed codes
+then fail on the shape instead of initializing the weight at random.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTS = (CODES, "scale", "offset", "zero", "codebook")
 
 
 def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
-    """Return the tensors that are written for a matrix; together they take as many bytes as its choice is priced.
+    """Return the tensors that are written for a matrix; their total size is the price of its choice in bytes.
 
     Args:
         quantized: codes with their ranges or codebooks.
@@ -51,7 +51,7 @@ def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
 
 
 def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of each tensor that a matrix of this layout has on disk.
+    """Return the shape and type of each tensor of a matrix with this layout on disk.
 
     Args:
         layout: bits, groups and form.
@@ -71,13 +71,13 @@ def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tupl
 
 
 def restored(layout: Layout, rows: int, columns: int, parts: Mapping[str, torch.Tensor]) -> QuantizedMatrix:
-    """Undo `stored_parts`; the parts have the shapes and types of `part_shapes`.
+    """Return the matrix from its tensors; the inverse of `stored_parts`.
 
     Args:
         layout: bits, groups and form.
         rows: outputs of the matrix, or entries of the table.
         columns: its inputs, or its width.
-        parts: the tensors by name, as `stored_parts` names them.
+        parts: tensors by name, with the shapes and types of `part_shapes`.
     """
     packed = np.asarray(parts[CODES])
     codes = torch.from_numpy(unpack(packed, layout.bits, rows * columns).reshape(rows, columns))

@@ -1,6 +1,6 @@
-"""A safetensors file written tensor by tensor: its header comes first, from shapes that the plan already knows.
+"""A safetensors file written tensor by tensor; its header is written first, because the plan determines all shapes.
 
-No more than one tensor is in memory at a time, so a model may be larger than memory.
+Only one tensor is in memory at a time, so a model may be larger than memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 class StreamedFile:
-    """Writes tensors of known shapes, in any order, each once.
+    """Writes tensors of known shapes, each once and in any order.
 
     Attributes:
-        digests: sha256 of the bytes of each tensor as it was handed over.
+        digests: sha256 of each tensor passed to `write`.
     """
 
     def __init__(self, path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> None:
@@ -32,7 +32,7 @@ class StreamedFile:
         self._offsets: dict[str, int] = {}
         header: dict[str, object] = {"__metadata__": dict(metadata)}
         end = 0
-        # wider types first: readers map tensors in place, and want them aligned
+        # wider types first, so that tensors are aligned when readers map the file
         for name in sorted(shapes, key=lambda n: (-shapes[n][1].itemsize, n)):
             shape, dtype = shapes[name]
             self._offsets[name], end = end, end + math.prod(shape) * dtype.itemsize
@@ -51,7 +51,7 @@ class StreamedFile:
     ) -> None:
         if kind is None and (absent := self._shapes.keys() - self.digests.keys()):
             self._file.close()
-            raise RuntimeError(f"tensor {min(absent)} was announced and never written")
+            raise RuntimeError(f"tensor {min(absent)} was announced but never written")
         self._file.truncate(self._end)
         self._file.close()
 
@@ -59,7 +59,7 @@ class StreamedFile:
         """Write one tensor.
 
         Raises:
-            RuntimeError: unknown, of another shape than announced, or written before (our bug).
+            RuntimeError: the tensor is unknown, has another shape than announced, or was already written (our bug).
         """
         if (tuple(tensor.shape), tensor.dtype) != self._shapes.get(name) or name in self.digests:
             raise RuntimeError(f"tensor {name} {tuple(tensor.shape)} {tensor.dtype} is not what was announced")
@@ -70,12 +70,12 @@ class StreamedFile:
 
 
 def tensor_digests(path: Path) -> dict[str, str]:
-    """Sha256 of the bytes of each tensor of a safetensors file that was just written.
+    """Return the sha256 of each tensor of a safetensors file that was just written.
 
     Args:
         path: a safetensors file; its header is trusted.
     """
-    found = {}
+    digests = {}
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -88,5 +88,5 @@ def tensor_digests(path: Path) -> dict[str, str]:
             while begin < end and (part := file.read(min(READ_BYTES, end - begin))):
                 digest.update(part)
                 begin += len(part)
-            found[name] = digest.hexdigest()
-    return found
+            digests[name] = digest.hexdigest()
+    return digests

@@ -1,7 +1,7 @@
-"""Write the quantized folder: matrices are handed over one at a time, by whoever has their codes.
+"""Write the quantized folder from quantized matrices that the caller supplies one at a time.
 
-The plan says which tensors there will be and how large they are, so the file's header is written first and no more
-than one matrix is in memory. Before the folder gets its name it is read back.
+The plan determines the names and sizes of all tensors, so the file's header is written first, and only one matrix is in
+memory at a time. The folder is read back before it gets its final name.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ def write_checkpoint(
     check_texts: CheckTexts | None = None,
     progress: Progress = silent,
 ) -> WrittenModel:
-    """Write a quantized folder, whole or not at all.
+    """Write a quantized folder atomically.
 
-    Before the folder gets its name it is read back: its bytes are those planned, its tensors those handed over, and the
-    model is opened from it with packed weights.
+    Before the folder gets its final name, it is read back: its size must equal the plan's, its tensors must equal those
+    supplied, and the model is opened from it with packed weights.
 
     Args:
         loaded: the model that the plan was made for.
-        plan: what each matrix and table is stored as.
-        matrices: module name and codes of every matrix of the plan, then of every table, in the plan's order. Taken one
-            at a time; a generator may compute each when it is asked for.
+        plan: the choice of each matrix and table.
+        matrices: module name and codes of every matrix of the plan, then of every table, in the plan's order. Consumed
+            one at a time, so it may be a generator.
         output: folder to write.
-        trained: tensors that training changed besides the matrices (LayerNorm, biases, head), by parameter name, each
-            shaped as the model's own, which it replaces.
-        training: what trained the matrices or `trained`, on what; kept in the folder.
-        answer: runs the model that was read back on a few texts; what it returns is kept in the folder.
-        check_texts: texts that exports of the folder are checked on; kept in the folder.
-        progress: called with parts done, parts in all, and what goes on.
+        trained: tensors other than the matrices that training changed (LayerNorm, biases, head), by parameter name;
+            they replace the model's own, with the same shapes.
+        training: provenance of the training, recorded in the folder.
+        answer: runs the model that was read back on a few texts; its result is recorded in the folder.
+        check_texts: texts for checking exports of the folder, stored in it.
+        progress: called with parts done, number of parts, and the current step.
 
     Returns:
-        What is on disk.
+        The written folder and its size.
 
     Raises:
-        InputFileError: the plan belongs to another model, a tensor does not fit in fp16, or `answer` refused.
-        UsageError: `matrices` is not the plan's, or `trained` names a tensor that the model stores otherwise.
-        RuntimeError: what is on disk is not what was planned or handed over (never left on disk).
+        InputFileError: the plan belongs to another model, a tensor exceeds fp16, or `answer` raised it.
+        UsageError: `matrices` does not match the plan, or `trained` has an unknown or quantized tensor.
+        RuntimeError: the file differs from the plan or the supplied tensors (nothing is left on disk).
     """
     check_belongs(plan, loaded)
     left = () if loaded.folder is None else companion_files(loaded.folder)
     if left:
         warnings.warn(
             f"{output}: does not hold {', '.join(left)}. qbert-opt pools as they state; sentence-transformers would "
-            "open this folder with pooling of its own choice.",
+            "open this folder with its default pooling.",
             QbertOptWarning,
             stacklevel=2,
         )
@@ -100,7 +100,7 @@ def write_checkpoint(
         loaded.tokenizer.save_pretrained(folder)
         written = measure_folder(folder, plan)
         check_written(written, plan, file.digests)
-        plain = not hasattr(loaded.model, "config")  # a plain module: nothing says how to build it
+        plain = not hasattr(loaded.model, "config")  # a plain module cannot be rebuilt from a config
         config = None if plain else loaded.model.config.to_dict()
         record = FolderRecord(
             version=code_version(),
@@ -138,7 +138,7 @@ def _write_matrix(
 
 
 def _shapes(planned: Iterable[PlannedMatrix | PlannedTable], others: Mapping[str, torch.Tensor]) -> Shapes:
-    """Shape and type of every tensor of the file."""
+    """Return the shape and type of every tensor of the file."""
     shapes = {
         f"{part.module}.{name}": shape
         for part in planned
@@ -150,10 +150,10 @@ def _shapes(planned: Iterable[PlannedMatrix | PlannedTable], others: Mapping[str
 def _others(
     model: nn.Module, plan: Allocation, trained: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Biases, LayerNorm and head, which are stored in fp16: as trained, else the model's own.
+    """Return the tensors stored in fp16 (biases, LayerNorm, head): the trained ones, else the model's own.
 
     Raises:
-        UsageError: a trained tensor is none of them, or has another shape.
+        UsageError: a trained tensor is not one of them, or has another shape.
     """
     quantized = {f"{part.module}.weight" for part in quantized_parts(plan)}
     own = {name: parameter for name, parameter in model.named_parameters() if name not in quantized}

@@ -1,4 +1,4 @@
-"""What was written, as the file itself says."""
+"""Sizes of a written folder, measured from the file and compared with the plan."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .streamed_file import tensor_digests
 
 @dataclass(frozen=True, slots=True)
 class WrittenModel:
-    """What is on disk: `tensor_bytes` of payload, `header_bytes` that say where each tensor lies.
+    """A folder on disk: `tensor_bytes` of payload and `header_bytes` of safetensors header.
 
-    `read_back` says what it answered when it was opened again.
+    `read_back` is the result of running the folder after it was written.
     """
 
     folder: Path
@@ -27,11 +27,11 @@ class WrittenModel:
 
 
 def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
-    """Count the bytes of a written folder from the file itself.
+    """Measure the bytes of a written folder from the file itself.
 
     Args:
         folder: a quantized folder.
-        allocation: the plan that it holds, whose bytes are compared.
+        allocation: its plan, which determines the encoder's tensors.
     """
     path = folder / WEIGHTS
     with path.open("rb") as file:
@@ -43,21 +43,21 @@ def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
 
 
 def check_written(written: WrittenModel, allocation: Allocation, digests: dict[str, str]) -> None:
-    """Compare the file with the plan and with what was handed over.
+    """Check that the file matches the plan and the supplied tensors.
 
     Args:
-        written: as measured from the file.
+        written: measured from the file.
         allocation: the plan.
-        digests: sha256 of each tensor as it was handed over.
+        digests: sha256 of each supplied tensor.
 
     Raises:
-        RuntimeError: they differ: our bug, or a disk's.
+        RuntimeError: they differ, because of a bug or a faulty disk.
     """
     planned = (allocation.encoder_bytes, allocation.total_bytes)
-    found = (written.encoder_bytes, written.tensor_bytes)
-    if planned != found:
-        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {found}")
+    on_disk = (written.encoder_bytes, written.tensor_bytes)
+    if planned != on_disk:
+        raise RuntimeError(f"planned (encoder, total) bytes {planned}, on disk {on_disk}")
     again = tensor_digests(written.folder / WEIGHTS)
     differing = [name for name, digest in digests.items() if again.get(name) != digest]
     if differing or len(again) != len(digests):
-        raise RuntimeError(f"{written.folder / WEIGHTS}: tensor {differing[:1]} reads otherwise than it was written")
+        raise RuntimeError(f"{written.folder / WEIGHTS}: tensor {differing[:1]} differs from what was written")

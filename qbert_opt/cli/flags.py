@@ -38,4 +38,4 @@ def in_flags(message: str) -> str:
     >>> in_flags("`pins` query=9: legal: 2, 3, 4, 8; see `max_loss`.")
     '--pin query=9: legal: 2, 3, 4, 8; see --max-loss.'
     """
-    return _PARAMETER.sub(lambda found: ALIASES.get(found[1], "--" + found[1].replace("_", "-")), message)
+    return _PARAMETER.sub(lambda match: ALIASES.get(match[1], "--" + match[1].replace("_", "-")), message)

@@ -148,11 +148,11 @@ def _locked_files() -> list[Path]:
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     """An error with those that it came from."""
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
         error = error.__cause__ or error.__context__
-    return found
+    return chain
 
 
 def _output_failed(error: OSError) -> int | None:

@@ -63,13 +63,13 @@ def parse_pins(pins: Sequence[str]) -> dict[str, int]:
     Raises:
         UsageError: not of that form.
     """
-    found = {}
+    parsed = {}
     for pin in pins:
         name, _, bits = pin.rpartition("=")
         if not name or not bits.isdigit():
             raise UsageError(f"--pin {pin}: not of the form NAME=BITS, for example --pin layer.0.output=8.")
-        found[name] = int(bits)
-    return found
+        parsed[name] = int(bits)
+    return parsed
 
 
 def _quantity(text: str | None, kind: str, option: str) -> float | None:
@@ -111,21 +111,21 @@ def lengths(text: str, option: str) -> dict[int, float]:
     Raises:
         UsageError: not of that form.
     """
-    found: dict[int, float] = {}
+    parsed: dict[int, float] = {}
     for part in text.split(","):
         tokens, _, often = part.strip().partition(":")
         try:
             weight = float(often)
         except ValueError:
             weight = -1.0
-        if not tokens.isdigit() or not 0 < int(tokens) < 1e6 or not 0 <= weight < 1e300 or int(tokens) in found:
+        if not tokens.isdigit() or not 0 < int(tokens) < 1e6 or not 0 <= weight < 1e300 or int(tokens) in parsed:
             raise UsageError(
                 f"{option} {part}: not of the form TOKENS:OFTEN with each length once, for example 16:30,64:50,128:20."
             )
-        found[int(tokens)] = weight
-    if not sum(found.values()):
+        parsed[int(tokens)] = weight
+    if not sum(parsed.values()):
         raise UsageError(f"{option} {text}: no length has a weight above 0.")
-    return found
+    return parsed
 
 
 def resources(text: str) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Texts and labels from the files that people have, and what is bundled."""
+"""Texts and labels from files, and the bundled data sets and scores."""

@@ -17,13 +17,13 @@ MAX_TABLE_BYTES = 4 * 2**30
 
 
 def read_parquet(path: Path) -> Table:
-    """Open a parquet file; only the columns that are asked for are read.
+    """Open a parquet file; columns are read when they are used.
 
     Args:
-        path: a file of up to `MAX_TABLE_BYTES`, unpacked.
+        path: a file of up to `MAX_TABLE_BYTES`, uncompressed.
 
     Raises:
-        InputFileError: no parquet, damaged, or too large.
+        InputFileError: not a parquet file, damaged, or too large.
     """
     import pyarrow.parquet as pq
 
@@ -48,7 +48,7 @@ def read_arrow(path: Path) -> Table:
         path: a file of up to `MAX_TABLE_BYTES`.
 
     Raises:
-        InputFileError: no arrow file, damaged, or too large.
+        InputFileError: not an arrow file, damaged, or too large.
     """
     import pyarrow as pa
 
@@ -71,14 +71,14 @@ def read_arrow(path: Path) -> Table:
 def _table(path: Path, kind: str, names: tuple[str, ...], num_rows: int, read: Callable[[str], Any]) -> Table:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputFileError(f"{path}: column {repeated[0]!r} occurs twice. Give every column a name of its own.")
+        raise InputFileError(f"{path}: column {repeated[0]!r} occurs twice. Give the columns different names.")
 
     def values(name: str) -> Sequence[Any]:
         def cells() -> list[Any]:
-            found = _cells(read(name).column(name))
-            if len(found) != num_rows:
-                raise ValueError(f"column {name!r} has {len(found)} values for {num_rows} rows")
-            return found
+            column = _cells(read(name).column(name))
+            if len(column) != num_rows:
+                raise ValueError(f"column {name!r} has {len(column)} values for {num_rows} rows")
+            return column
 
         found: list[Any] = _refusing(path, kind, cells)
         return found
@@ -87,7 +87,7 @@ def _table(path: Path, kind: str, names: tuple[str, ...], num_rows: int, read: C
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; floats of fewer than 64 bits in their own shortest digits, not those of a float64."""
+    """Return Python values; 16- and 32-bit floats as the shortest decimal that reproduces them, not as float64."""
     import pyarrow.types as kinds
 
     column.validate(full=True)
@@ -96,12 +96,12 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
             None if value is None else str(short)
             for value, short in zip(column.to_pylist(), column.to_numpy(), strict=True)
         ]
-    found: list[Any] = column.to_pylist()
-    return found
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _refusing(path: Path, kind: str, work: Callable[[], Any]) -> Any:
-    """Do some work of pyarrow's; whatever it raises is said in one line."""
+    """Call pyarrow, and turn whatever it raises into one line."""
     import pyarrow as pa
 
     try:

@@ -1,4 +1,4 @@
-"""Cells of a table as texts and labels; a cell that is none says why."""
+"""Convert the cells of a table to texts and labels; an invalid cell raises ValueError with the reason."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _BLANKS = re.compile(r"[ \t\n\r\f\v]+")
 def words(text: str) -> list[str]:
     """Split a text into words at blanks, tabs and line ends.
 
-    Unlike `str.split` this keeps a no-break space inside its word (`10 000`), so that words and tags stay as many.
+    Unlike `str.split` this keeps a no-break space inside its word (`10 000`), so that words and tags still match.
 
     Args:
-        text: a sentence; other kinds of blanks stay inside a word.
+        text: a sentence.
     """
     return [word for word in _BLANKS.split(text) if word]
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text holds nothing visible: blanks of any kind, zero-width and control characters.
+    """Return whether a text has no visible characters: only white space, zero-width and control characters.
 
     Args:
         text: of any length.
@@ -32,49 +32,49 @@ def is_blank(text: str) -> bool:
 
 
 def text_of(cell: Any) -> str:
-    """A cell as text: what is written in the file; the words of a list are joined by blanks.
+    """Return a cell as text; the words of a list are joined by blanks.
 
     Args:
-        cell: text, number, truth value, list of them, or None.
+        cell: string, number, boolean, a list of these, or None.
 
     Raises:
-        ValueError: nothing there, or no text; the message continues a sentence that begins with the column.
+        ValueError: the cell is empty or not text; the message is a phrase that follows the column's name.
     """
-    found = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
-    if is_blank(found):
+    text = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
+    if is_blank(text):
         raise ValueError("is empty")
-    return found
+    return text
 
 
 def label_of(cell: Any, column: str) -> str:
-    """A cell as a label: tags of a list are joined by blanks, accepted answers become a JSON list.
+    """Return a cell as a label; a list of tags is joined by blanks, accepted answers become a JSON list.
 
     Args:
-        cell: what the file holds; answers are an object with their texts in `text`, as in SQuAD.
-        column: name of its column; a list in `answers` is one of accepted answers.
+        cell: as read from the file; answers are an object with a list of strings in `text`, as in SQuAD.
+        column: name of its column; a list in `answers` contains accepted answers.
 
     Raises:
-        ValueError: no label, or none of these.
+        ValueError: the cell is empty, or of another type; the message is a phrase that follows the column's name.
     """
     if isinstance(cell, dict) and isinstance(cell.get("text"), (list, tuple)):
         return json.dumps([_plain(text) for text in cell["text"]])
     if isinstance(cell, (list, tuple)) and column == "answers":
         return json.dumps([_plain(text) for text in cell])
-    found = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
-    if is_blank(found):
+    label = " ".join(_plain(item) for item in cell) if isinstance(cell, (list, tuple)) else _plain(cell)
+    if is_blank(label):
         raise ValueError("has no label")
-    return found
+    return label
 
 
 def check_tags(tokens: list[Any], tags: list[Any]) -> None:
-    """Refuse lists of words and tags that do not stay apart when they are joined.
+    """Refuse lists of words and tags that could not be split again after joining.
 
     Args:
         tokens: words of one sample.
         tags: one for each word.
 
     Raises:
-        ValueError: another number of tags than words, or a word or tag that is empty or holds a blank.
+        ValueError: the numbers of words and tags differ, or a word or tag is empty or contains a blank.
     """
     if len(tokens) != len(tags):
         raise ValueError(f"has {len(tokens)} words and {len(tags)} tags; give one tag for each word")

@@ -1,4 +1,4 @@
-"""A reader of one data layout: what a plug-in of the kind `readers` defines."""
+"""The interface of a reader of one data layout (plug-in kind `readers`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Reader(Protocol):
     """A file in `data/readers`, for a layout that is more than one table."""
 
     def reads(self, path: Path) -> bool:
-        """Tell whether a path has this layout; looks at names and beginnings only, and never raises.
+        """Return whether a path has this layout, by names and the first bytes of files only; never raises.
 
         Args:
             path: a file or folder, which need not exist.
@@ -25,20 +25,20 @@ class Reader(Protocol):
 
         Args:
             path: has this layout.
-            split: name of a split, for example `test`; None where the path is one split itself.
-            label_column: which labels, in the words of the layout; None is its usual ones.
+            split: name of a split, for example `test`; None if the path is a single split.
+            label_column: which labels to read, by the layout's own names; None reads its default labels.
 
         Returns:
-            Texts, each with one or two parts, and as many labels; None where the layout has none.
+            Texts of one or two strings each, and a label for each text or None if the layout has no labels.
 
         Raises:
             InputFileError: the file is malformed.
-            UsageError: no such split or labels.
+            UsageError: there is no such split or label column.
         """
 
 
 def reader_of(path: Path) -> tuple[str, Reader] | None:
-    """Return name and reader of a path's layout; None for a table or a folder of splits.
+    """Return the name and reader of a path's layout; None for a table or a folder of splits.
 
     Args:
         path: a file or folder, which need not exist.

@@ -15,10 +15,10 @@ FILE = "mpnet-base-snips.json.gz"
 
 
 def reference_path() -> Path:
-    """Where the bundled table lies."""
+    """Return the path of the bundled scores."""
     return Path(str(resources.files(__package__) / "bundled" / FILE))
 
 
 def reference_scores() -> ScoreTable:
-    """Read the bundled table."""
+    """Read the bundled scores."""
     return ScoreTable.model_validate_json(gzip.decompress(reference_path().read_bytes()))

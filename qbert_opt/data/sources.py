@@ -1,4 +1,4 @@
-"""Which files a data source is: a file, a folder of splits in the Hub's layouts, or a bundled data set."""
+"""Find the files of a data source: a file, a folder of splits in the Hub's layouts, or a bundled data set."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def bundled_datasets() -> tuple[str, ...]:
 
 
 def find_files(source: str, split: str | None) -> list[Path]:
-    """Find the files of a source: one, or all shards of a split in their order.
+    """Return the files of a source: one file, or all shards of a split in order.
 
     Args:
         source: a path, or the name of a bundled data set.
         split: which split of a folder.
 
     Raises:
-        InputFileError: nothing there, no data file in the folder, or a shard is missing.
-        UsageError: a split that the folder does not have, or none named where it has several.
+        InputFileError: the path does not exist, its folder has no data file, or a shard is missing.
+        UsageError: there is no such split, or none is given for a folder with several.
     """
     path = Path(source)
     if is_folder(path):
@@ -74,7 +74,7 @@ def find_files(source: str, split: str | None) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder; a name too long for the system is none.
+    """Return whether a path is a folder; False if the name is too long for the file system.
 
     Args:
         path: need not exist.
@@ -86,13 +86,13 @@ def is_folder(path: Path) -> bool:
 
 
 def read_table(path: Path) -> Table:
-    """Read a file by its ending; text formats also compressed, as `.tsv.gz`.
+    """Read a file in the format of its extension; text formats may be compressed, as in `.tsv.gz`.
 
     Args:
-        path: its ending says its format.
+        path: the file.
 
     Raises:
-        InputFileError: an unknown ending, or what the format's reader refuses.
+        InputFileError: the extension is unknown, or the content is invalid.
     """
     suffix = _suffix(path)
     if suffix in BINARY_FORMATS:
@@ -116,7 +116,7 @@ def _suffix(path: Path) -> str:
 
 
 def _unpacked(content: bytes, path: Path) -> bytes:
-    """Unpack every member of a gzip file; never more than `MAX_TEXT_BYTES`, whatever the file says."""
+    """Decompress a gzip file with all its members, up to `MAX_TEXT_BYTES`."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -135,7 +135,7 @@ def _unpacked(content: bytes, path: Path) -> bytes:
 
 
 def _find_split(folder: Path, split: str | None) -> list[Path]:
-    """Find a split as the Hub and `save_to_disk` lay them out.
+    """Return the files of a split, in one of the layouts of the Hub and `save_to_disk`.
 
     DIR/test.csv, DIR/test-00000-of-00002.parquet, DIR/data/test-*.parquet, DIR/test/*.parquet, and DIR/test/ with the
     `state.json` of a saved data set, or DIR itself with one.
@@ -171,7 +171,7 @@ def _is_data(file: Path) -> bool:
 
 
 def _check_shards(files: list[Path]) -> None:
-    """Refuse several files that are not all the shards of one table."""
+    """Refuse several files unless they are all the shards of one table."""
     shards = [_SHARD.fullmatch(f.name.removesuffix(_suffix(f))) for f in files]
     if not any(shards):
         endings = {_suffix(f) for f in files}
@@ -179,9 +179,9 @@ def _check_shards(files: list[Path]) -> None:
         if len(files) > 1 and (len(endings) > 1 or not numbered):
             raise UsageError(f"{files[0].parent}: holds the split in {len(files)} files; give one file.")
         return
-    found = [(int(shard[2]), int(shard[3])) if shard else (-1, -1) for shard in shards]
-    count = found[0][1]
-    if found != [(number, count) for number in range(count)]:
+    numbers = [(int(shard[2]), int(shard[3])) if shard else (-1, -1) for shard in shards]
+    count = numbers[0][1]
+    if numbers != [(number, count) for number in range(count)]:
         raise InputFileError(
             f"{files[0]}: is one of {count} shards, and the folder has {len(files)} files of this split. "
             "Fetch the missing ones, or give one file."
@@ -189,7 +189,7 @@ def _check_shards(files: list[Path]) -> None:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """Find the arrow files of a split that `Dataset.save_to_disk` wrote."""
+    """Return the arrow files of a split written by `Dataset.save_to_disk`."""
     path = folder / "state.json"
     state = parse_json(decode_text(read_bytes(path, MAX_TEXT_BYTES, "a data set's state"), path), path)
     entries = state.get("_data_files") if isinstance(state, dict) else None

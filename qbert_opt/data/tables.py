@@ -1,4 +1,4 @@
-"""A table from a file, whatever its format, and the refusal of rows that are wrong."""
+"""A table read from a file of any format, and errors about its rows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from ..runtime.input_files import quoted
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Named columns over rows that know their place in the file.
+    """Named columns, and the position of each row in the file.
 
     Attributes:
         path: the file.
-        columns: names in the order of the file; a column without a name is "" and cannot be asked for.
-        values: gives the cells of a column by its name, one for each row. Cells are text in delimited files; in typed
-            files also numbers, lists and objects, and None where there is no value.
-        places: line of the file that each row begins in, from 1; or its number among the rows, where a file has no
-            lines.
-        unit: what `places` count.
+        columns: names in the order of the file; "" for a column without a name, which cannot be selected.
+        values: returns the cells of a column by name, one for each row. Cells are strings in delimited files; in typed
+            files also numbers, lists and objects, and None for a missing value.
+        places: number of the line that each row begins on, from 1; for formats without lines, the row's number.
+        unit: unit of `places`, `line` or `row`.
     """
 
     path: Path
@@ -37,24 +36,24 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """What is wrong with a row, as a phrase that continues "line 7: "."""
+    """An error in a row; `reason` is a phrase that follows "line 7: "."""
 
     place: int
     reason: str
 
 
 def refuse_rows(path: Path, unit: str, faults: Sequence[RowFault], num_rows: int, remedy: str) -> None:
-    """Refuse a file whose rows have faults: says the first one, and how many rows of how many are at fault.
+    """Refuse a file with invalid rows; the message states the first one and the number of invalid rows.
 
     Args:
         path: the file.
-        unit: what places count, `line` or `row`.
-        faults: in the order of the file; none is no refusal.
-        num_rows: rows in all.
+        unit: unit of the rows' places, `line` or `row`.
+        faults: errors in the order of the file; none accepts the file.
+        num_rows: number of rows of the file.
         remedy: what to do, as a sentence.
 
     Raises:
-        InputFileError: there is a fault.
+        InputFileError: at least one row is invalid.
     """
     if faults:
         first = faults[0]
@@ -63,10 +62,10 @@ def refuse_rows(path: Path, unit: str, faults: Sequence[RowFault], num_rows: int
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Column names for a message; blanks around a name and characters that do not print are made visible.
+    """Format column names for a message; surrounding blanks and unprintable characters are made visible.
 
     Args:
-        names: as a header has them.
+        names: names from a header.
     """
     plain = [name for name in names[:12] if name and len(name) <= 40 and name.isprintable() and name == name.strip()]
     shown = [name if name in plain else quoted(name) for name in names[:12]]

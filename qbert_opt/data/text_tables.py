@@ -1,11 +1,11 @@
 """Tables in text files: tab-separated, comma-separated, JSON records.
 
-- `.tsv`: fields end at tabs, rows at line ends; quotes are characters like any other.
-- `.csv`: RFC 4180: commas, fields in double quotes may hold commas, line ends and doubled quotes.
-- `.jsonl`, `.ndjson`: one JSON object on each line; lines without anything are skipped.
-- `.json`: a list of objects, or one object on each line.
+- `.tsv`: fields are separated by tabs, rows by line ends; quotes have no special meaning.
+- `.csv`: RFC 4180: fields are separated by commas; quoted fields may contain commas, line ends and doubled quotes.
+- `.jsonl`, `.ndjson`: one JSON object per line; empty lines are skipped.
+- `.json`: a list of objects, or one object per line.
 
-Every row has the header's number of fields. Empty lines at the end of a file are no rows.
+Every row must have as many fields as the header. Empty lines at the end of a file are ignored.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ Row = tuple[int, list[str]]  # line and fields; no fields where the line is empt
 
 
 def read_tsv(text: str, path: Path) -> Table:
-    """Read tab-separated rows under a header.
+    """Read tab-separated rows with a header.
 
     Args:
         text: the whole file.
-        path: where it is from, for messages.
+        path: the file, for messages.
 
     Raises:
-        InputFileError: no header, a column name that occurs twice, or rows with another number of fields.
+        InputFileError: no header, a duplicate column name, or a row with another number of fields.
     """
     rows = [(number, line.split("\t") if line else []) for number, line in enumerate(text_lines(text, path), 1)]
     return _delimited(rows, path, "Give every row as many fields as the header; a field must not hold a tab.")
 
 
 def read_csv(text: str, path: Path) -> Table:
-    """Read comma-separated rows under a header.
+    """Read comma-separated rows with a header.
 
     Args:
         text: the whole file.
-        path: where it is from, for messages.
+        path: the file, for messages.
 
     Raises:
-        InputFileError: as `read_tsv`, or a quoted field that does not end where it should.
+        InputFileError: as for `read_tsv`, or a malformed quoted field.
     """
     rows = _csv_rows(text, path)
     return _delimited(rows, path, "Give every row as many fields as the header, and quote a field that holds a comma.")
 
 
 def read_json_lines(text: str, path: Path) -> Table:
-    """Read one object from each line.
+    """Read one object per line.
 
     Args:
         text: the whole file.
-        path: where it is from, for messages.
+        path: the file, for messages.
 
     Raises:
-        InputFileError: a line that is no JSON object.
+        InputFileError: a line is not a JSON object.
     """
     records: list[tuple[int, dict[str, Any]]] = []
     faults: list[RowFault] = []
@@ -81,14 +81,14 @@ def read_json_lines(text: str, path: Path) -> Table:
 
 
 def read_json(text: str, path: Path) -> Table:
-    """Read a list of objects, or one object from each line.
+    """Read a list of objects, or one object per line.
 
     Args:
         text: the whole file.
-        path: where it is from, for messages.
+        path: the file, for messages.
 
     Raises:
-        InputFileError: anything else.
+        InputFileError: the file is neither.
     """
     begin = next((i for i, character in enumerate(text) if character not in JSON_BLANKS), len(text))
     if text.startswith("[", begin):
@@ -138,7 +138,7 @@ def _delimited(rows: list[Row], path: Path, remedy: str) -> Table:
     if repeated:
         raise InputFileError(
             f"{path}: line {header_line}: column {quoted(repeated[0])} occurs {header.count(repeated[0])} times. "
-            "Give every column a name of its own."
+            "Give the columns different names."
         )
     expected = f"the header has {len(header)} ({shown_names(header)})"
     faults = [
@@ -160,7 +160,7 @@ def _count(fields: int) -> str:
 
 
 def _array(text: str, begin: int, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a JSON list with the lines they begin in."""
+    """Yield the objects of a JSON list with the numbers of the lines they begin on."""
     place, line = begin + 1, 1 + text.count("\n", 0, begin)
 
     def skip_blanks() -> str:
@@ -190,8 +190,8 @@ def _array(text: str, begin: int, path: Path) -> Iterator[tuple[int, dict[str, A
         raise InputFileError(f"{path}: line {line}: Invalid JSON: text after the end of the list.")
 
 
-def _records(found: Iterable[tuple[int, dict[str, Any]]], path: Path) -> Table:
-    numbered = list(found)
+def _records(records: Iterable[tuple[int, dict[str, Any]]], path: Path) -> Table:
+    numbered = list(records)
     columns = tuple(dict.fromkeys(name for _, record in numbered for name in record))
 
     def values(name: str) -> Sequence[Any]:

@@ -1,7 +1,7 @@
-"""Texts and labels from the files that people have: tables, folders of splits, and the layouts of `readers/`.
+"""Texts and labels from files: tables, folders of splits, and the layouts in `readers/`.
 
-This file decides which columns are meant. Every row of a file is read or the file is refused: no row is dropped, and no
-cell is guessed.
+This file selects the columns. Either every row of a file is read, or the file is refused; rows are never dropped, and
+cells are never guessed.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ LABEL_REMEDY = "Label every row, or drop the column where no labels are needed."
 
 @dataclass(frozen=True, slots=True)
 class LabeledTexts:
-    """Texts of one data set, each one sentence or a pair, with a label where the file has one.
+    """Texts of a data set, each a sentence or a pair, with optional labels.
 
     Attributes:
         name: what the user called the data.
-        texts: one tuple of one or two strings per sample.
-        labels: the label of each sample as written in the file, or None when there is no label column. Tags: one for
-            each word, separated by blanks. Answers in a text: a JSON list of those that are accepted, empty where it
-            has no answer.
-        whole_labels: the labels of the whole data set that these texts were taken from, which say how labels are to be
-            read; None where this is the whole.
+        texts: one or two strings per sample.
+        labels: the label of each sample as written in the file; None without a label column. Tags are separated by
+            blanks, one for each word. For span extraction, a label is a JSON list of accepted answers, empty for an
+            unanswerable question.
+        whole_labels: the labels of the whole data set that these texts were drawn from, which determine how labels are
+            read; None if this is the whole data set.
     """
 
     name: str
@@ -69,7 +69,7 @@ class LabeledTexts:
 
     @property
     def sha256(self) -> str:
-        """Hash of texts and labels, the same whatever file format held them."""
+        """Hash of texts and labels, independent of the file format."""
         digest = hashlib.sha256()
         for index, text in enumerate(self.texts):
             digest.update("\x1f".join(text).encode())
@@ -94,13 +94,13 @@ def read_texts(
 
     Args:
         source: a path, or the name of a bundled data set (`snips/dev`).
-        text_columns: one or two column names; found by their usual names when not given.
-        label_column: name of the label column; found by its usual name when not given.
+        text_columns: one or two column names; by default common names are tried.
+        label_column: name of the label column; by default common names are tried.
         split: which split of a folder to read, for example `test`.
 
     Raises:
-        InputFileError: the file is missing or unreadable, or a row has no text or, where others do, no label.
-        UsageError: a named column or split does not exist.
+        InputFileError: the file is missing or unreadable, a row has no text, or only some rows have a label.
+        UsageError: a given column or split does not exist.
     """
     path = Path(source)
     layout = reader_of(path)
@@ -121,15 +121,15 @@ def read_texts(
 
 
 def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> list[LabeledTexts]:
-    """Draw disjoint samples of the given sizes; a text that occurs twice never lands in two of them.
+    """Draw disjoint subsets of the given sizes; a text that occurs twice is never in two of them.
 
     Args:
-        data: what to draw from.
-        sizes: number of texts of each sample.
-        seed: the same seed draws the same samples.
+        data: the data set.
+        sizes: number of texts of each subset.
+        seed: the same seed draws the same subsets.
 
     Raises:
-        InputFileError: fewer distinct texts than the sizes ask for.
+        InputFileError: there are fewer distinct texts than requested.
     """
     first: dict[tuple[str, ...], int] = {}
     for index, text in enumerate(data.texts):
@@ -137,8 +137,8 @@ def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> li
     distinct = np.array(list(first.values()))
     if len(distinct) < sum(sizes):
         raise InputFileError(
-            f"{data.name}: {len(distinct)} distinct texts, but {' + '.join(map(str, sizes))} were asked for. "
-            "Give more data or ask for fewer samples."
+            f"{data.name}: {len(distinct)} distinct texts, but {' + '.join(map(str, sizes))} are needed. "
+            "Give more data or use fewer samples."
         )
     order = np.random.default_rng(seed).permutation(distinct)
     starts = np.cumsum([0, *sizes])
@@ -148,7 +148,7 @@ def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> li
 def _labelled(
     table: Table, text_columns: Sequence[str] | None, label_column: str | None
 ) -> tuple[list[tuple[str, ...]], list[str] | None]:
-    """Take texts and labels out of a table; every row has a text, and a label where there is a label column."""
+    """Extract texts and labels from a table, checking that every row has a text and, with a label column, a label."""
     if not len(table):
         raise InputFileError(f"{table.path}: holds no rows. Give a file with at least one text.")
     chosen_text = _text_columns(table, text_columns)
@@ -166,18 +166,18 @@ def _labelled(
 
 
 def _converted(table: Table, name: str, cells: Sequence[Any], convert: Callable[[Any], str], remedy: str) -> list[str]:
-    found, faults = [], []
+    converted, faults = [], []
     for place, cell in zip(table.places, cells, strict=True):
         try:
-            found.append(convert(cell))
+            converted.append(convert(cell))
         except ValueError as reason:
             faults.append(RowFault(place, f"column {name!r} {reason}"))
     refuse_rows(table.path, table.unit, faults, len(table), remedy)
-    return found
+    return converted
 
 
 def _check_tag_lists(table: Table, texts: Sequence[Any], labels: Sequence[Any]) -> None:
-    """Words and tags that come as lists stay as many as they are when they are joined by blanks."""
+    """Check that lists of words and tags can be joined by blanks and split again."""
     faults = []
     for place, tokens, tags in zip(table.places, texts, labels, strict=True):
         if isinstance(tokens, list) and isinstance(tags, list):
@@ -188,14 +188,14 @@ def _check_tag_lists(table: Table, texts: Sequence[Any], labels: Sequence[Any]) 
     refuse_rows(table.path, table.unit, faults, len(table), "Words and tags come in pairs.")
 
 
-def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
+def _text_columns(table: Table, given: Sequence[str] | None) -> tuple[str, ...]:
     names = [name for name in table.columns if name]
-    if asked:
-        if len(asked) > 2:
-            raise UsageError(f"`text_columns`: {len(asked)} columns given; a model reads one text or a pair.")
-        for column in asked:
+    if given:
+        if len(given) > 2:
+            raise UsageError(f"`text_columns`: {len(given)} columns given; a model reads one text or a pair.")
+        for column in given:
             _check_column(table, "`text_columns`", column)
-        return tuple(asked)
+        return tuple(given)
     for candidate in reversed(TEXT_COLUMNS):
         if all(column in names for column in candidate):
             return candidate
@@ -212,10 +212,10 @@ def _text_columns(table: Table, asked: Sequence[str] | None) -> tuple[str, ...]:
     )
 
 
-def _label_column(table: Table, asked: str | None) -> str | None:
-    if asked is not None:
-        _check_column(table, "`label_column`", asked)
-        return asked
+def _label_column(table: Table, given: str | None) -> str | None:
+    if given is not None:
+        _check_column(table, "`label_column`", given)
+        return given
     return next((name for name in LABEL_COLUMNS if name in table.columns), None)
 
 

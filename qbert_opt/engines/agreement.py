@@ -86,18 +86,18 @@ class AgreementLimits(Frozen):
     flipped: FiniteFloat | None = None
     difference: FiniteFloat | None = None
 
-    def hold(self, found: Agreement | None) -> bool:
+    def hold(self, agreement: Agreement | None) -> bool:
         """Whether an agreement keeps them; None stands for outputs that are missing or not finite, and does not."""
-        return found is not None and not self.broken_by(found)
+        return agreement is not None and not self.broken_by(agreement)
 
-    def broken_by(self, found: Agreement) -> tuple[str, ...]:
+    def broken_by(self, agreement: Agreement) -> tuple[str, ...]:
         """Name what exceeds its limit."""
         broken = []
-        if self.loss is not None and not found.loss <= self.loss:
+        if self.loss is not None and not agreement.loss <= self.loss:
             broken.append("loss")
-        if self.flipped is not None and found.flipped > self.flipped * found.decided:
+        if self.flipped is not None and agreement.flipped > self.flipped * agreement.decided:
             broken.append("flipped")
-        if self.difference is not None and not found.difference <= self.difference:
+        if self.difference is not None and not agreement.difference <= self.difference:
             broken.append("difference")
         return tuple(broken)
 
@@ -166,21 +166,21 @@ def compare(kind: str, pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.fl
         return None
     softmax = kind not in UNITS
     losses, cosines, worst, largest, decided, flipped = [], [], 0.0, 1e-30, 0, 0
-    for reference, found in ((a.astype(np.float64), b.astype(np.float64)) for a, b in pairs):
+    for reference, outputs in ((a.astype(np.float64), b.astype(np.float64)) for a, b in pairs):
         if softmax:
-            log_p, log_q = _log_softmax(reference), _log_softmax(found)
+            log_p, log_q = _log_softmax(reference), _log_softmax(outputs)
             losses.append((np.exp(log_p) * (log_p - log_q)).sum(1))
             sure = _margins(log_p) >= DECIDED
             decided += int(sure.sum())
             flipped += int((sure & (log_p.argmax(1) != log_q.argmax(1))).sum())
-            reference, found = _centered(reference, reference), _centered(found, reference)
+            reference, outputs = _centered(reference, reference), _centered(outputs, reference)
         else:
-            losses.append(np.square(found - reference).sum(1))
+            losses.append(np.square(outputs - reference).sum(1))
         if kind == "embeddings":
             lengths = np.square(reference).sum(1)
             losses[-1] = losses[-1] / lengths
-            cosines.append((reference * found).sum(1) / np.sqrt(lengths * np.square(found).sum(1)))
-        worst = max(worst, float(np.abs(found - reference).max(initial=0)))
+            cosines.append((reference * outputs).sum(1) / np.sqrt(lengths * np.square(outputs).sum(1)))
+        worst = max(worst, float(np.abs(outputs - reference).max(initial=0)))
         largest = max(largest, float(np.abs(reference).max(initial=0)))
     loss = float(np.concatenate(losses).mean())
     if kind == "regression":

@@ -1,1 +1,1 @@
-"""What a model answers, and how good that is. Everything here is *measured*."""
+"""Evaluation of models: quality by labels, and loss relative to a reference. Everything here is *measured*."""

@@ -1,6 +1,6 @@
-"""How good a model is on labelled text, and how far its answers are from a reference's. What is here is *measured*.
+"""Quality of a model on labelled text, and loss relative to a reference. Everything here is *measured*.
 
-`measure` judges rows of answers and knows no model, so that any engine's answers can be judged.
+`measure` works on outputs alone, so it applies to any engine.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Measured quality of a model; None is what the kind of outputs, the data or the lack of a reference rules out.
+    """Measured quality of a model; figures that do not apply to the kind of outputs, or lack labels, are None.
 
     Attributes:
-        num_samples: samples measured on.
-        accuracy: share of right answers: samples, words or masked tokens.
+        num_samples: number of samples.
+        accuracy: share of correct answers over samples, words or masked tokens.
         macro_f1: unweighted mean of the classes' F1.
-        kl: nats of KL(reference || model), mean over labelled positions.
-        flipped: answers that differ from the reference's: of samples, words, masked tokens, starts and ends; `lost`
-            right ones that became wrong, `won` the reverse.
-        kind: what the model answers with.
-        entity_f1: F1 of whole entities with their types, over all samples (CoNLL's; entities as `seqeval` reads tags).
-        exact_match: share of answers equal to an accepted one, as SQuAD's official script compares them.
-        answer_f1: F1 of the words of answer and accepted answer, the same script's.
+        kl: KL(reference || model) in nats, mean over labelled positions.
+        flipped: number of answers (samples, words, masked tokens, starts and ends) that differ from the reference's;
+            `lost` counts correct ones that became wrong, `won` the reverse.
+        kind: of the outputs.
+        entity_f1: F1 of entities with their types over all samples (as in CoNLL; entities are read as in `seqeval`).
+        exact_match: share of answers equal to an accepted one, as in SQuAD's official script.
+        answer_f1: F1 of the words of answer and accepted answer, as in the same script.
         distance: squared distance to the reference, relative to its squared length for embeddings, absolute for
             regressions.
-        correlation: Pearson's, of regressions with the labels.
-        max_tokens: tokens at which texts were cut, or windows of a text ended; None where samples came ready.
-        num_cut: texts that were cut.
-        num_lost: what was cut away from them in all: words of tags, tokens otherwise.
+        correlation: Pearson correlation of regression outputs with the labels.
+        max_tokens: length at which texts were truncated, or of windows; None for ready samples of a plain module.
+        num_cut: number of truncated texts.
+        num_lost: total amount lost by truncation: words for tags, tokens otherwise.
     """
 
     num_samples: int
@@ -71,7 +71,7 @@ class Evaluation:
     num_lost: int = 0
 
     def __repr__(self) -> str:
-        """Return one line with what was measured."""
+        """Return one line with the measured figures."""
         figures = [(name, getattr(self, name)) for name, _ in self.figures] + [("loss", self.loss)]
         shown = [
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value.value:.4g}"
@@ -82,22 +82,22 @@ class Evaluation:
 
     @property
     def loss(self) -> Interval | None:
-        """Loss against the reference in the unit of the outputs: `kl` or `distance`."""
+        """Loss relative to the reference: `kl` or `distance`."""
         return self.distance if self.kl is None else self.kl
 
     @property
     def figures(self) -> tuple[tuple[str, str], ...]:
-        """The figures of quality in a report: fields of this and their titles."""
+        """The figures of quality in a report: field and title of each."""
         return KINDS[self.kind].figures
 
     @property
     def lost_unit(self) -> str:
-        """What `num_lost` counts."""
+        """Unit of `num_lost`."""
         return KINDS[self.kind].lost_unit
 
     @property
     def loss_unit(self) -> str:
-        """What `loss` is in."""
+        """Unit of `loss`."""
         return KINDS[self.kind].loss_unit
 
 
@@ -113,15 +113,15 @@ def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBat
 
 
 def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Answers of a model to texts, float32 `[rows, columns]`: logits `[N, C]` of a classifier; see `models.outputs`."""
+    """Return a model's outputs for texts, float32 `[rows, columns]` (logits `[N, C]` of a classifier)."""
     return collect(loaded.head, loaded.model, evaluation_batches(loaded, data)).values
 
 
 def comparable(loaded: LoadedModel, reference: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
-    """Return a model and its reference so that both read the same part of each text.
+    """Return a model and its reference with the same truncation length.
 
     Raises:
-        InputFileError: they do not answer the same question.
+        InputFileError: they have different kinds of outputs.
     """
     if loaded.head.kind != reference.head.kind:
         raise InputFileError(
@@ -135,18 +135,18 @@ def comparable(loaded: LoadedModel, reference: LoadedModel) -> tuple[LoadedModel
 
 
 def reference_outputs(reference: LoadedModel, loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Answers of a reference, its columns in the order of another model's: outputs are compared by name.
+    """Return the outputs of a reference, with columns matched by name to those of another model.
 
     Args:
-        reference: answers.
-        loaded: the model that is compared with it; both as `comparable` returns them.
+        reference: the reference model.
+        loaded: the model to compare with it; both as returned by `comparable`.
         data: the texts.
 
     Returns:
         Float32 `[rows, columns]`.
 
     Raises:
-        InputFileError: they do not answer the same question.
+        InputFileError: the names of their outputs differ.
     """
     values = outputs(reference, data)
     if loaded.labels is None or reference.labels is None:
@@ -155,50 +155,50 @@ def reference_outputs(reference: LoadedModel, loaded: LoadedModel, data: Labeled
 
 
 def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.Tensor | None = None) -> Evaluation:
-    """Measure quality on labels, where there are any, and loss against a reference.
+    """Measure quality if there are labels, and loss if there are outputs of a reference.
 
     Args:
         loaded: the model to measure.
         data: texts; with labels for accuracy and F1.
-        reference_outputs: `outputs` of the reference on the same texts, see also `reference_outputs`.
+        reference_outputs: outputs of the reference on the same texts, see the function `reference_outputs`.
 
     Raises:
-        InputFileError: labels that the model does not know, texts without a position that it answers, or a reference
-            that reads texts in other pieces.
+        InputFileError: labels that the model does not know, texts without any labelled position, or reference outputs
+            of another shape.
     """
     batches = evaluation_batches(loaded, data)
-    targets = read_targets(loaded, data, batches)  # first: a wrong label is said before a long run
+    targets = read_targets(loaded, data, batches)  # first, to report invalid labels before a long run
     if not rows_per_sample(loaded.head.kind, batches):
         raise InputFileError(
             f"{data.name}: none of these texts has a position for which {loaded.name} has an output. Give other texts."
         )
-    found = collect(loaded.head, loaded.model, batches)
-    if reference_outputs is not None and reference_outputs.shape != found.values.shape:
+    answers = collect(loaded.head, loaded.model, batches)
+    if reference_outputs is not None and reference_outputs.shape != answers.values.shape:
         raise InputFileError(
-            f"{loaded.name}: its answers to {data.name} have shape {tuple(found.values.shape)}, the reference's "
+            f"{loaded.name}: its answers to {data.name} have shape {tuple(answers.values.shape)}, the reference's "
             f"{tuple(reference_outputs.shape)}. Give a reference with the same tokenizer and outputs."
         )
-    measured = measure(found, targets, reference_outputs)
+    measured = measure(answers, targets, reference_outputs)
     if loaded.given_head is not None:
         return measured
     return replace(measured, max_tokens=loaded.longest, num_cut=num_cut(batches), num_lost=num_lost(batches))
 
 
-def measure(found: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
-    """Measure answers, whoever gave them.
+def measure(answers: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
+    """Measure outputs of any model or engine.
 
     Args:
-        found: the answers.
-        targets: the right ones.
-        reference: values `[rows, columns]` of a reference on the same rows.
+        answers: the outputs.
+        targets: the correct answers.
+        reference: values `[rows, columns]` of a reference for the same rows.
 
     Raises:
         ValueError: the reference has another shape.
     """
-    spec = KINDS[found.kind]
-    quality = Evaluation(found.num_texts, kind=found.kind)
+    spec = KINDS[answers.kind]
+    quality = Evaluation(answers.num_texts, kind=answers.kind)
     if targets is not None:
-        right = spec.quality(found, targets)
+        right = spec.quality(answers, targets)
         quality = replace(
             quality,
             accuracy=_interval(right.accuracy),
@@ -210,18 +210,18 @@ def measure(found: Outputs, targets: Targets | None = None, reference: torch.Ten
         )
     if reference is None:
         return quality
-    if reference.shape != found.values.shape:
-        raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(found.values.shape)}")
-    loss = mean_over_rows(found, spec.loss.of_rows(reference, found.values))
+    if reference.shape != answers.values.shape:
+        raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(answers.values.shape)}")
+    loss = mean_over_rows(answers, spec.loss.of_rows(reference, answers.values))
     if not spec.loss.softmax:
         return replace(quality, distance=loss)
-    flipped, lost, won = _flips(found, targets, reference)
+    flipped, lost, won = _flips(answers, targets, reference)
     return replace(quality, kl=loss, flipped=flipped, lost=lost, won=won)
 
 
-def mean_over_rows(found: Outputs, rows: torch.Tensor) -> Interval:
-    """Mean over rows `[rows]`; its interval draws whole texts, since the rows of one are not independent."""
-    ratio = per_text(found, rows)
+def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
+    """Return the mean of `rows`; the bootstrap draws whole texts, since rows of one text are not independent."""
+    ratio = per_text(answers, rows)
     return ratio_interval(ratio.above, ratio.below)
 
 
@@ -229,9 +229,9 @@ def _interval(figure: Ratio | None) -> Interval | None:
     return None if figure is None else ratio_interval(figure.above, figure.below)
 
 
-def _flips(found: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:
-    """Count rows whose answer differs from the reference's, right ones that became wrong, and the reverse."""
-    answers, before = found.values.argmax(-1), reference.argmax(-1)
+def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:
+    """Count rows whose answer differs from the reference's, correct ones that became wrong, and the reverse."""
+    answers, before = outputs.values.argmax(-1), reference.argmax(-1)
     flipped = int((answers != before).sum())
     if targets is None:
         return flipped, None, None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOOTSTRAPS = 2000
-DRAWN_TOGETHER = 1 << 22  # samples, which bounds the memory
+DRAWN_TOGETHER = 1 << 22  # samples drawn at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ def interval(samples: NDArray[np.float64], *, seed: int = 0) -> Interval:
 def ratio_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, seed: int = 0) -> Interval:
     """Return the ratio of two sums over samples with its 95 % percentile bootstrap interval.
 
-    A ratio is 0 where the sum below is 0.
+    A ratio is 0 if its denominator is 0.
 
     Args:
-        above: each sample's part of the upper sum, `[N]`.
-        below: each sample's part of the lower sum, `[N]`.
+        above: each sample's contribution to the numerator, `[N]`.
+        below: each sample's contribution to the denominator, `[N]`.
         seed: of the draws.
     """
     generator = np.random.default_rng(seed)

@@ -1,1 +1,1 @@
-"""Real models: loading them, feeding them, finding their matrices by structure."""
+"""Models: load them, tokenize texts for them, and find their matrices by structure."""

@@ -1,4 +1,4 @@
-"""Which class of transformers a model's config names, and how such a model is built without its weights."""
+"""The transformers class that a model's config names, and models of it without weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .sentence_embeddings import embedding_fields, read_sentence_embedding
 AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
 logger = logging.getLogger(__name__)
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
-MAX_LAYERS = 1000  # modules are built one by one, so a count is checked before they are
+MAX_LAYERS = 1000  # checked before any module is built
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own reports and bars off the screen: ours say what matters."""
+    """Suppress transformers' own reports and progress bars."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 @contextmanager
 def refusing(source: str | Path) -> Iterator[None]:
-    """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
+    """Turn any library error about a broken folder into one line: these errors have no common base class.
 
     Args:
         source: the folder, for messages.
@@ -50,10 +50,10 @@ def refusing(source: str | Path) -> Iterator[None]:
 
 
 def read_config(files: ModelFiles) -> Any:
-    """Return transformers' config of a model folder, with what only changes the form of its answers put right.
+    """Return transformers' config of a model folder, with settings of the output format reset.
 
-    Answers come as named outputs without attentions and hidden states, computed by torch's own attention: none of
-    that changes their values, and an implementation from elsewhere would have to be downloaded and run.
+    The model returns named outputs without attentions and hidden states, and uses torch's own attention. None of that
+    changes the values, and other implementations of attention would have to be downloaded and run.
 
     Args:
         files: of a model folder.
@@ -92,7 +92,7 @@ def read_config(files: ModelFiles) -> Any:
 
 
 def written_config(folder: Path) -> Any:
-    """Return transformers' config of a folder that this project wrote, without what says how its weights are packed.
+    """Return transformers' config of a folder that this project wrote, without its `quantization_config`.
 
     Raises:
         InputFileError: it cannot be read.
@@ -106,7 +106,7 @@ def written_config(folder: Path) -> Any:
 
 
 def _activation(config: Mapping[str, Any]) -> str | None:
-    """Return what a sentence-transformers cross-encoder puts behind its logits; None for nothing."""
+    """Return the activation that a sentence-transformers cross-encoder applies to its logits; None without one."""
     settings = config.get("sentence_transformers")
     newer = settings.get("activation_fn") if isinstance(settings, dict) else None
     name = str(newer or config.get("sbert_ce_default_activation_function") or "Identity").rsplit(".", 1)[-1]
@@ -114,7 +114,7 @@ def _activation(config: Mapping[str, Any]) -> str | None:
 
 
 def config_kind(config: Any, source: str) -> OutputKind:
-    """Return the kind of outputs that a model's `config.json` names.
+    """Return the kind of outputs of a model from its `config.json`.
 
     Args:
         config: transformers' config.
@@ -128,14 +128,14 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a model of the class that its config names, in float32, with weights still to be filled in.
+    """Return a float32 model of the class that its config names, with random weights.
 
     Args:
         config: transformers' config.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: a head of an unknown kind, or a config that makes no model.
+        InputFileError: a head of an unknown kind, or a config from which no model can be built.
     """
     kind = config_kind(config, source)
     with refusing(source):
@@ -143,44 +143,44 @@ def build_model(config: Any, source: str) -> Any:
 
 
 def blank_model(config: Any, source: str) -> Any:
-    """Return the same model without memory for its weights: its class, its inputs and its shapes are known.
+    """Return the same model on the meta device: class, inputs and shapes, without memory for weights.
 
     Args:
         config: transformers' config.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: a config that makes no model.
+        InputFileError: no model can be built from the config.
     """
     with torch.device("meta"):
         return build_model(config, source)
 
 
 def check_class(config: Any, blank: Any, source: str) -> None:
-    """Check that the model type of a config makes the class that the config names.
+    """Check that the model type of a config belongs to the class that the config names.
 
     Args:
         config: transformers' config.
-        blank: what `blank_model` returned for it.
+        blank: result of `blank_model` for it.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: it makes another one.
+        InputFileError: it belongs to another class.
     """
     made, named = type(blank).__name__, (config.architectures or [type(blank).__name__])[0]
     if made != named:
         raise InputFileError(
-            f"{source}: config.json names the class {named}, and its model_type {config.model_type!r} makes {made}. "
+            f"{source}: config.json names the class {named}, but its model_type {config.model_type!r} is {made}. "
             "Correct the one that is wrong."
         )
 
 
 def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> None:
-    """Check that a config's labels are one for each output, without gaps and contradictions.
+    """Check that a config has exactly one label for each output, without gaps or contradictions.
 
     Args:
         config: `config.json` as it is in the folder.
-        kind: what the model answers with.
+        kind: of the model's outputs.
         source: what the user called the model.
 
     Raises:
@@ -192,9 +192,7 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
     if problem not in PROBLEM_TYPES:
         raise InputFileError(f"{source}: config.json: problem_type {problem!r} is unknown. Legal: {PROBLEM_TYPES[1:]}.")
     if problem == "multi_label_classification":
-        raise InputFileError(
-            f"{source}: answers with several labels at once (problem_type {problem}), which is not supported."
-        )
+        raise InputFileError(f"{source}: multi-label classification (problem_type {problem}) is not supported.")
     names = config.get("id2label")
     if names is None:
         return
@@ -216,13 +214,13 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
     for index, name in names.items():
         if isinstance(back, dict) and str(back.get(name, index)) != index and list(names.values()).count(name) == 1:
             raise InputFileError(
-                f"{source}: config.json: id2label calls output {index} {name!r}, and label2id says that is "
+                f"{source}: config.json: id2label calls output {index} {name!r}, but label2id gives it index "
                 f"{back[name]}. Correct the one that is wrong."
             )
 
 
 def token_types(model: nn.Module) -> int:
-    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them.
+    """Return the number of token types (first and second text) of a model; 0 if it has no table of them.
 
     Args:
         model: a transformers model.

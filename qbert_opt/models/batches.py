@@ -1,4 +1,4 @@
-"""Texts to token batches: sorted by length so that little is padded, with the order to undo it."""
+"""Tokenize texts into batches, sorted by length to limit padding; indices restore the order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "TokenBatch", "apart", "joined", "logits", "mean_tokens", "num_cut", "num_lost", "single_samples", "tokenize",
 ]  # fmt: skip
 
-USUAL_TOKENS = 384  # a batch of longer samples holds fewer of them, so that no batch has more tokens than with these
+USUAL_TOKENS = 384  # longer samples form smaller batches, so that no batch has more tokens than one of this length
 
 
 def tokenize(
@@ -30,19 +30,19 @@ def tokenize(
 ) -> list[TokenBatch]:
     """Tokenize texts into batches of similar length, shortest first.
 
-    Longer texts are cut, and batches know what was lost; a text that is searched for an answer is read in windows, each
-    a sample of its own.
+    Longer texts are truncated, and batches record how much was lost. For span extraction a long text is split into
+    windows, and each window is a separate sample.
 
     Args:
         tokenizer: the model's; its `model_max_length` is the model's window.
-        texts: one tuple of one or two strings per sample; for spans a question and the text that is searched, for tags
-            one string whose words are separated by blanks.
-        batch_size: samples in a batch; fewer where they are longer than 384 tokens.
-        max_tokens: where longer samples are cut; the model's window by default, for spans at most 384.
-        kind: of the model's outputs; says which positions carry labels.
+        texts: one tuple of one or two strings per sample; for spans a question and its context, for tags one
+            string of words separated by blanks.
+        batch_size: samples per batch; fewer if they are longer than 384 tokens.
+        max_tokens: length at which samples are truncated; by default the model's window, for spans at most 384.
+        kind: of the model's outputs; determines the positions that carry labels.
 
     Raises:
-        InputFileError: texts that do not fit the kind of outputs.
+        InputFileError: texts that do not suit the kind of outputs.
     """
     spec = KINDS[kind]
     if hasattr(tokenizer, "batches"):  # ready samples of a plain module
@@ -51,9 +51,9 @@ def tokenize(
     samples: list[Sample] = []
     owners: list[int] = []
     for index, text in enumerate(texts):
-        found = spec.samples(reader, text, index)
-        samples += found
-        owners += [index] * len(found)
+        pieces = spec.samples(reader, text, index)
+        samples += pieces
+        owners += [index] * len(pieces)
     order = sorted(range(len(samples)), key=lambda i: (_length(samples[i]), i))
     in_windows = len(samples) > len(texts)
     batches = []
@@ -64,7 +64,7 @@ def tokenize(
 
 
 def num_cut(batches: Sequence[TokenBatch]) -> int:
-    """Return how many samples were cut.
+    """Return the number of truncated samples.
 
     Args:
         batches: of tokenized texts.
@@ -73,7 +73,7 @@ def num_cut(batches: Sequence[TokenBatch]) -> int:
 
 
 def num_lost(batches: Sequence[TokenBatch]) -> int:
-    """Return how much was cut away in all: words of tags, tokens otherwise.
+    """Return the total amount of text lost by truncation: words for tags, tokens otherwise.
 
     Args:
         batches: of tokenized texts.
@@ -85,14 +85,14 @@ def mean_tokens(batches: Sequence[TokenBatch]) -> float:
     """Return the mean number of real tokens per sample.
 
     Args:
-        batches: padding is not counted.
+        batches: of tokenized texts; padding is not counted.
     """
     total = sum(int(batch.mask.sum()) for batch in batches)
     return total / sum(len(batch.indices) for batch in batches)
 
 
 def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
-    """Cut batches into batches of one sample, without padding.
+    """Split batches into batches of one sample without padding.
 
     Args:
         batches: of tokenized texts.
@@ -111,7 +111,7 @@ def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
 
 
 def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
-    """Join samples to one batch, padded to the longest, pads masked out.
+    """Join samples into one batch, padded to the longest, with padding masked out.
 
     Args:
         singles: batches of one sample each.
@@ -140,13 +140,14 @@ def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
 
 
 def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBatch]:
-    """Batch samples again, as many together and as alike in length, but the chosen apart from the others.
+    """Batch samples again by length, so that no batch contains both chosen and other samples.
 
-    Where no batch has padding, none is made: a model may not know how to leave it out.
+    Batches are as large as the largest given one. If none of the given batches has padding, samples of different
+    length are not batched together: the model may not support padding.
 
     Args:
         batches: of tokenized texts.
-        chosen: indices of samples that share no batch with others.
+        chosen: indices of the samples to separate from the others; they share batches with each other.
     """
     if not batches:
         return []
@@ -193,7 +194,7 @@ def _padded_batch(tokenizer: Any, samples: Sequence[Sample], indices: tuple[int,
 
 
 def _chunks(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cut into runs of at most `size` samples, and of at most `size` usual samples' tokens when padded."""
+    """Split into runs of at most `size` samples and, with padding, at most `size * USUAL_TOKENS` tokens."""
     chunk: list[int] = []
     for index in order:
         if chunk and (len(chunk) == size or (len(chunk) + 1) * lengths[index] > size * USUAL_TOKENS):

@@ -1,7 +1,7 @@
-"""The files of a model folder, checked before any of them is opened as a model.
+"""The files of a model folder, checked before the model is loaded.
 
-Only headers and JSON are read: which tensors the weight files hold, and what the folder asks for. Whatever would be
-ignored, run as code, or read from elsewhere is refused here, so that what is in the folder is what is used.
+Only JSON and the headers of weight files are read. Anything that would be ignored, run as code, or read from elsewhere
+is refused here, so that exactly the content of the folder is used.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pyt
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 FLOATS = ("F64", "F32", "F16", "BF16")
-HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")  # what a model folder is read from; no pickles
+HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")  # no pickled weights
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Type (safetensors' name, for example F32) and shape of a tensor in a weight file."""
+    """Type (safetensors' name, for example `F32`) and shape of a tensor in a weight file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,10 +37,10 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model folder holds.
+    """Contents of a model folder.
 
     Attributes:
-        folder: where it is on this machine.
+        folder: local path.
         name: what the user called it.
         config: its `config.json`.
         tensors: every tensor of its weight files, by name.
@@ -53,7 +53,7 @@ class ModelFiles:
 
 
 def find_folder(source: str | Path) -> Path:
-    """Return the local folder of a model; a hub model, `owner/name`, is downloaded first, without pickled weights.
+    """Return the local folder of a model; a hub model (`owner/name`) is downloaded first, without pickled weights.
 
     Args:
         source: a path, or a hub model's name.
@@ -86,14 +86,14 @@ def find_folder(source: str | Path) -> Path:
 
 
 def read_model_files(source: str | Path) -> ModelFiles:
-    """Read the config and the weight files' headers, and refuse what would not be used as the folder means it.
+    """Read the config and the headers of the weight files, and refuse folders that would be used only in part.
 
     Args:
         source: a path, or a hub model's name.
 
     Raises:
-        InputFileError: no model folder; a file that is missing, cut short, no permission, or a git-lfs pointer;
-            adapters; code of its own; weights that are quantized already, pickled, or outside the folder.
+        InputFileError: not a model folder; a file that is missing, truncated, unreadable or a git-lfs pointer;
+            adapters; custom code; weights that are already quantized, pickled, or outside the folder.
     """
     folder, name = find_folder(source), str(source)
     config = read_json(folder / CONFIG)
@@ -108,10 +108,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a model folder.
 
     Args:
-        path: of a bounded size; a larger file is refused before it is read.
+        path: a file of at most `MAX_JSON_BYTES`; a larger one is refused before it is read.
 
     Raises:
-        InputFileError: unreadable, too large, a git-lfs pointer, or no JSON object.
+        InputFileError: unreadable, too large, a git-lfs pointer, or not a JSON object.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -123,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InputFileError(f"{path}: is no JSON: {error}. Copy the file again.") from None
+        raise InputFileError(f"{path}: is not JSON: {error}. Copy the file again.") from None
     if not isinstance(document, dict):
         raise InputFileError(f"{path}: holds a {type(document).__name__}, not an object. Copy the file again.")
     return document
@@ -133,10 +133,10 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """Read names, types and shapes of a safetensors file; the library checks them against the file's size.
 
     Args:
-        path: a safetensors file; no tensor of it is loaded.
+        path: a safetensors file; no tensor is loaded.
 
     Raises:
-        InputFileError: missing, unreadable, a git-lfs pointer, cut short, or no safetensors file.
+        InputFileError: missing, unreadable, a git-lfs pointer, truncated, or not a safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -155,7 +155,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none.
+    """Return the first line of an error's message, or its type if it has none.
 
     Args:
         error: of any library.
@@ -165,7 +165,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_requests(folder: Path, name: str, config: Mapping[str, Any]) -> None:
-    """Refuse what the folder asks for and no stock model does: adapters, its own code, other weights."""
+    """Refuse adapters, custom code, and weights under other names."""
     adapters = [folder / file for file in ADAPTERS if (folder / file).exists()]
     adapters += [path for path in sorted(folder.glob("*/adapter_config.json")) if "checkpoint-" not in str(path)]
     if adapters or config.get("adapters"):
@@ -178,7 +178,7 @@ def _check_requests(folder: Path, name: str, config: Mapping[str, Any]) -> None:
         document = config if file == CONFIG else read_json(folder / file) if (folder / file).exists() else {}
         if document.get("auto_map"):
             raise InputFileError(
-                f"{name}: {file} asks for code of its own (auto_map), which is never run. Give a model of a class that "
+                f"{name}: {file} requires custom code (auto_map), which is never run. Give a model of a class that "
                 "transformers has; remove auto_map only if that class computes the same."
             )
     quantized = config.get("quantization_config") or config.get("compression_config")
@@ -196,7 +196,7 @@ def _check_requests(folder: Path, name: str, config: Mapping[str, Any]) -> None:
 def _weight_files(folder: Path, name: str, config: Mapping[str, Any]) -> list[Path]:
     whole, index = folder / WEIGHTS, folder / INDEX
     if whole.exists() and index.exists():
-        raise InputFileError(f"{name}: has {WEIGHTS} and {INDEX}, and only one can be meant. Remove the older one.")
+        raise InputFileError(f"{name}: has {WEIGHTS} and {INDEX}, which contradict each other. Remove the older one.")
     if whole.exists():
         return [whole]
     if index.exists():
@@ -214,7 +214,7 @@ def _weight_files(folder: Path, name: str, config: Mapping[str, Any]) -> list[Pa
 
 
 def _shards(index: Path) -> list[Path]:
-    """Files that an index names; each must hold exactly the tensors that the index says."""
+    """Return the files that an index names, after checking that they contain exactly the tensors it lists."""
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(file, str) for file in named.values()):
         raise InputFileError(f"{index}: has no weight_map from tensors to files. Save the model anew.")
@@ -229,7 +229,7 @@ def _shards(index: Path) -> list[Path]:
         listed = {tensor for tensor, where in named.items() if where == file}
         different = sorted(listed ^ read_header(index.parent / file).keys())
         if different:
-            fault = "is listed there and missing" if different[0] in listed else "is there and not listed"
+            fault = "is listed but missing" if different[0] in listed else "is present but not listed"
             raise InputFileError(f"{index}: {file}: {different[0]} {fault}. Save the model anew.")
         files.append(index.parent / file)
     return files
@@ -243,7 +243,7 @@ def _check_pointer(path: Path, start: bytes) -> None:
 
 
 def _downloaded(name: str) -> Path:
-    """Fetch a hub model once, without retries; what is in the local cache is used where there is no network."""
+    """Fetch a hub model without retries; without network, the local cache is used."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -254,7 +254,7 @@ def _downloaded(name: str) -> Path:
             f"{name}: no such folder, and the hub cannot be reached. Give a model folder, or check the connection."
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise InputFileError(f"{_short(name)}: no such folder, and no hub model: {first_line(error)}") from None
+        raise InputFileError(f"{_short(name)}: neither a folder nor a hub model: {first_line(error)}") from None
     if not (folder / CONFIG).exists():
         raise InputFileError(f"{name}: the hub model has no config.json. Give a transformers model.")
     return folder

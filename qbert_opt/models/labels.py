@@ -1,10 +1,10 @@
-"""Labels of a data set to outputs of a head: all by name or all by id, decided once for the whole set.
+"""Map the labels of a data set to outputs of a head: all by name or all by id, decided for the whole data set.
 
-    by name     every label is a name in `id2label`, as written or but for case and outer blanks
+    by name     every label is a name in `id2label`, exactly or up to case and surrounding blanks
     by id       every label is an id, `0` to `C - 1`, as written, as a float (`1.0`), or as `LABEL_1`
 
-Labels that can be read both ways, with different results, are refused: a guess would be a wrong accuracy that looks
-right. `LABEL_k` always means id k unless it is a name, so that any label can be written without doubt.
+Labels that are valid both ways with different results are refused, because a wrong guess would give a plausible but
+wrong accuracy. `LABEL_k` always means id k unless it is a name, so every label can be written unambiguously.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def label_reading(
 
     Args:
         names: of the head's outputs, in their order.
-        labels: those of each sample of the whole data set, not only of the samples that are used.
-        source: the data set.
-        model: the model.
-        what: label or tag.
+        labels: of every sample of the whole data set, not only of the samples that are used.
+        source: name of the data set, for messages.
+        model: name of the model, for messages.
+        what: `label` or `tag`, for messages.
 
     Returns:
-        The output of each distinct label.
+        The output's index for each distinct label.
 
     Raises:
         InputFileError: a label that the model does not know, names mixed with ids, a name that several outputs share,
-            or labels that mean something else by name than by id.
+            or labels that differ between both readings.
     """
     distinct = tuple(dict.fromkeys(label for sample in labels for label in sample))
     by_name = _by_name(names, distinct, source, model, what)
@@ -65,14 +65,14 @@ def label_ids(
     source: str,
     model: str,
 ) -> list[int]:
-    """Return the head's output of each label.
+    """Return the index of the head's output for each label.
 
     Args:
         names: of the head's outputs, in their order.
-        labels: those to be read.
-        whole: the labels of the whole data set that these are from; these by default.
-        source: the data set.
-        model: the model.
+        labels: the labels to convert.
+        whole: labels of the whole data set that these are from; by default `labels`.
+        source: name of the data set, for messages.
+        model: name of the model, for messages.
 
     Raises:
         InputFileError: see `label_reading`; names the first such sample.
@@ -83,14 +83,14 @@ def label_ids(
 
 
 def numbers(labels: Sequence[str], source: str) -> list[float]:
-    """Return the labels of a regression.
+    """Return the labels of a regression as numbers.
 
     Args:
         labels: as written in the file.
         source: the file, for messages.
 
     Raises:
-        InputFileError: one is no finite number.
+        InputFileError: a label is not a finite number.
     """
     values = []
     for row, label in enumerate(labels):
@@ -100,7 +100,7 @@ def numbers(labels: Sequence[str], source: str) -> list[float]:
             value = math.nan
         if not math.isfinite(value):
             raise InputFileError(
-                f"{source}: sample {row + 1} has label {label!r}. This model answers with numbers; give finite numbers "
+                f"{source}: sample {row + 1} has label {label!r}. This is a regression model; give finite numbers "
                 "such as 2.5 as labels."
             )
         values.append(value)
@@ -108,19 +108,19 @@ def numbers(labels: Sequence[str], source: str) -> list[float]:
 
 
 def output_order(names: Sequence[str], reference: Sequence[str], model: str, reference_model: str) -> list[int]:
-    """Return where each output of a model is among a reference's, by name.
+    """Match the outputs of a model with a reference's by name.
 
     Args:
         names: of the model's outputs, in their order.
-        reference: of the reference's.
-        model: the model.
-        reference_model: the reference.
+        reference: names of the reference's outputs.
+        model: name of the model, for messages.
+        reference_model: name of the reference, for messages.
 
     Returns:
-        For each output of the model the reference's output of that name.
+        For each output of the model, the index of the reference's output of the same name.
 
     Raises:
-        InputFileError: the names differ, or are in another order although several outputs share one.
+        InputFileError: the names differ, or are in another order and not unique.
     """
     if tuple(names) == tuple(reference):
         return list(range(len(names)))
@@ -136,10 +136,10 @@ def output_order(names: Sequence[str], reference: Sequence[str], model: str, ref
 
 
 def sorted_names(labels: Iterable[str]) -> list[str]:
-    """Return the names of a new head's outputs: sorted, ids by number, so that id k is output k where all occur.
+    """Return the names of a new head's outputs in sorted order, with numeric ids sorted by value.
 
     Args:
-        labels: may repeat.
+        labels: may contain duplicates.
     """
     distinct = set(labels)
     if all(_ID.fullmatch(label) for label in distinct):
@@ -148,7 +148,7 @@ def sorted_names(labels: Iterable[str]) -> list[str]:
 
 
 def _by_name(names: Sequence[str], labels: Sequence[str], source: str, model: str, what: str) -> Reading | None:
-    """Read labels as names, as written or else but for case and outer blanks; None where one is no name."""
+    """Read labels as names, exactly or else up to case and surrounding blanks; None if one is not a name."""
     for plain in (str, _plain):
         known: dict[str, int] = {plain(name): index for index, name in enumerate(names)}
         if not all(plain(label) in known for label in labels):
@@ -166,7 +166,7 @@ def _by_name(names: Sequence[str], labels: Sequence[str], source: str, model: st
 
 
 def _by_id(outputs: int, labels: Sequence[str], form: re.Pattern[str]) -> Reading | None:
-    """Read labels as ids; None where one is none."""
+    """Read labels as ids; None if one is not an id."""
     reading: Reading = {}
     for label in labels:
         match = form.fullmatch(label.strip())
@@ -179,7 +179,7 @@ def _by_id(outputs: int, labels: Sequence[str], form: re.Pattern[str]) -> Readin
 def _unreadable(
     names: Sequence[str], samples: Sequence[Sequence[str]], labels: Sequence[str], source: str, model: str, what: str
 ) -> str:
-    """Say why labels are neither all names nor all ids."""
+    """Return the reason why labels are neither all names nor all ids."""
     by_name = _known(lambda label: _by_name(names, [label], source, model, what), labels)
     by_id = _known(lambda label: _by_id(len(names), [label], _ID), labels)
 

@@ -1,9 +1,9 @@
-"""Layers that multiply a matrix with what they read.
+"""Layers that compute a matrix product: linear layers, and convolutions as linear layers over windows.
 
 A linear layer's matrix is its weight, `[rows, columns]`. A convolution over positions (`nn.Conv1d` without groups, one
-output for each input position) is a linear layer that reads a window: its matrix is `[out, in * kernel]`, its input
-the unfolded one. So both are scored, rounded and stored alike. Grouped convolutions, whose outputs read different
-inputs, and those that change the number of positions are none of them.
+output for each input position) is a linear layer over windows: its matrix is `[out, in * kernel]` and its input is
+unfolded, so both are scored, quantized and stored in the same way. Not supported are grouped convolutions, whose
+outputs read different inputs, and convolutions that change the number of positions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MatrixLayer = nn.Linear | nn.Conv1d
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Tell whether a module is a linear layer, or a convolution that is one over windows.
+    """Return whether a module is a linear layer, or a convolution that is equivalent to one over windows.
 
     Args:
-        module: of a model.
+        module: any module of a model.
     """
     if not isinstance(module, nn.Conv1d):
         return isinstance(module, nn.Linear)
@@ -28,7 +28,7 @@ def is_matrix(module: nn.Module) -> bool:
 
 
 def largest_module_list(model: nn.Module) -> list[str]:
-    """Return the names of the modules in the list that holds most linear weights: an encoder's blocks; [] for none.
+    """Return the names of an encoder's blocks: the modules of the list with most linear weights; [] if there is none.
 
     Args:
         model: of any architecture.
@@ -44,7 +44,7 @@ def largest_module_list(model: nn.Module) -> list[str]:
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """View a weight as its matrix `[rows, columns]`.
+    """View a weight as a matrix `[rows, columns]`.
 
     Args:
         weight: of a linear layer, an embedding table or a convolution.
@@ -53,7 +53,7 @@ def as_matrix(weight: torch.Tensor) -> torch.Tensor:
 
 
 def width_read(layer: MatrixLayer) -> int:
-    """Numbers that a layer reads at each position: columns, or channels of a convolution.
+    """Return the width of a layer's input: columns, or the channels of a convolution.
 
     Args:
         layer: a linear layer or a convolution.
@@ -62,7 +62,7 @@ def width_read(layer: MatrixLayer) -> int:
 
 
 def width_made(layer: MatrixLayer) -> int:
-    """Numbers that a layer makes at each position.
+    """Return the width of a layer's output.
 
     Args:
         layer: a linear layer or a convolution.
@@ -71,7 +71,7 @@ def width_made(layer: MatrixLayer) -> int:
 
 
 def windows(layer: nn.Conv1d, given: torch.Tensor) -> torch.Tensor:
-    """Unfold the input `[B, channels, T]` of a convolution to what its matrix is multiplied with, `[B, T, columns]`.
+    """Unfold the input `[B, channels, T]` of a convolution to the input of its matrix, `[B, T, columns]`.
 
     Args:
         layer: a convolution over tokens.

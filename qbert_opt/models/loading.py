@@ -1,4 +1,4 @@
-"""Load a fine-tuned encoder and its tokenizer from a folder, and say which model it is."""
+"""Load a fine-tuned encoder with its tokenizer from a folder, and hash its weights."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-EXAMPLE_TOKENS = 64  # a model with a window shorter than an example reads its beginning
-FEWEST_TOKENS = 4  # of a text: one between its special tokens, of a pair one more
+EXAMPLE_TOKENS = 64  # length at which the example is truncated
+FEWEST_TOKENS = 4  # leaves room for text between the special tokens; pairs need one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class LoadedModel:
     Attributes:
         name: what the user called it.
         model: the model.
-        tokenizer: the model's; ready samples (`modules.SampleFeed`) for a plain module.
+        tokenizer: its tokenizer; for a plain module, ready samples (`modules.SampleFeed`).
         sha256: hash of the weights.
-        given_head: how its answers are read; by its class when None.
-        given_example: one sample to learn its structure from; a short sentence when None.
-        max_tokens: where its texts are cut; by default the model's window, or what its kind of head usually reads.
-        folder: where its files are on this machine; None for a plain module.
+        given_head: how its outputs are read; if None, determined by its class.
+        given_example: a sample for tracing its structure; if None, a short sentence.
+        max_tokens: length at which texts are truncated; by default the model's window or its kind of head's default.
+        folder: local path of its files; None for a plain module.
     """
 
     name: str
@@ -73,7 +73,7 @@ class LoadedModel:
 
     @property
     def head(self) -> Head:
-        """How its answers are read.
+        """How its outputs are read.
 
         Raises:
             InputFileError: a head of an unknown kind.
@@ -82,9 +82,9 @@ class LoadedModel:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Label names by index of the head's outputs; None where the outputs are no classes or tags.
+        """Label names by index of the head's outputs; None if the outputs are not classes or tags.
 
-        The classes of a plain module are known by their numbers.
+        The classes of a plain module are named by their numbers.
         """
         if self.given_head is not None and self.head.spec.classifies:
             return tuple(map(str, range(self.head.columns)))
@@ -95,12 +95,12 @@ class LoadedModel:
 
     @property
     def longest(self) -> int:
-        """Tokens at which its texts are cut, or at which windows of a text end."""
+        """Length in tokens at which texts are truncated, or of windows."""
         return longest_sample(self.tokenizer, self.head.spec.default_tokens, self.max_tokens)
 
     @property
     def reader(self) -> TextReader:
-        """What reads its texts."""
+        """The tokenizer with its limits."""
         return TextReader(self.name, self.tokenizer, self.longest, self.labels or (), self.given_head is not None)
 
     def example(self) -> TokenBatch:
@@ -115,22 +115,22 @@ def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_si
     """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`.
 
     Args:
-        loaded: its tokenizer, and where its texts are cut.
-        texts: each of one or two parts.
-        batch_size: samples in a batch.
+        loaded: the model, whose tokenizer and length limit are used.
+        texts: one or two strings each.
+        batch_size: samples per batch.
     """
     return tokenize(loaded.tokenizer, texts, batch_size=batch_size, max_tokens=loaded.longest, kind=loaded.head.kind)
 
 
 def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
-    """Return a model that reads so many tokens of a text at most; None leaves it as it is.
+    """Return the model with texts truncated at another length.
 
     Args:
         loaded: a model.
-        max_tokens: cut texts here; None keeps what the model has.
+        max_tokens: the length in tokens; None leaves the model's own.
 
     Raises:
-        UsageError: fewer than a token between its special ones, or more than the model has positions for.
+        UsageError: the length leaves no room for text, or exceeds the model's positions.
     """
     if max_tokens is None:
         return loaded
@@ -143,16 +143,16 @@ def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
 def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedModel:
     """Load a fine-tuned model in float32, evaluation mode, from a folder or a named hub model.
 
-    Only safetensors weights are read: other weight files can run code when they are opened.
+    Only safetensors weights are read, because other weight files can run code when they are opened.
 
     Args:
         source: the folder, or the name of a hub model.
-        max_tokens: where its texts are cut; by default the model's window.
+        max_tokens: length at which texts are truncated; by default the model's window.
 
     Raises:
-        UsageError: the model does not read so many tokens.
-        InputFileError: the folder is no model, asks for what would not be done, holds weights that would not be used,
-            lacks weights or tokenizer, holds NaN or infinite weights, or answers wrongly in a dry run.
+        UsageError: the model does not support this length.
+        InputFileError: the folder is not a model, requires something unsupported, has missing or unused weights, has
+            NaN or infinite weights, lacks a tokenizer, or fails in a dry run.
     """
     quiet_transformers()
     files = read_model_files(source)
@@ -169,7 +169,7 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
 
 
 def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
-    """Load the weights; every tensor of the files gets its place, or is named."""
+    """Load the weights; a tensor of the files that the model does not use is an error or is logged."""
     kind = config_kind(config, files.name)
     prefix = wrapper_prefix(files.tensors, base_prefix)
     renaming = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
@@ -181,9 +181,7 @@ def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
     unused = check_names(files, model, report, kind, prefix, encoder_only=(files.folder / MODULES).exists())
     if unused is not None:
         logger.warning("warning: %s", unused)
-    with (
-        torch.no_grad()
-    ):  # transformers fills what is missing with random weights: other ones, and another hash, each time
+    with torch.no_grad():  # transformers initializes missing weights at random: different weights and hash each time
         for name in report["missing_keys"]:
             model.get_parameter(name).zero_()
     model.config.architectures = [type(model).__name__]
@@ -194,7 +192,7 @@ def check_finite(model: nn.Module, source: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Args:
-        model: every floating-point tensor is looked at.
+        model: all its floating-point tensors are checked.
         source: the folder, for messages.
 
     Raises:
@@ -209,7 +207,7 @@ def weights_sha256(model: nn.Module) -> str:
     """Hash every tensor's name, shape and float32 bytes, in order of name.
 
     Args:
-        model: parameters and buffers that are saved.
+        model: its parameters and persistent buffers are hashed.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,10 +1,10 @@
-"""Any `nn.Module` in place of a transformers model: the module, ready inputs, and a callable that gives its outputs.
+"""Any `nn.Module` in place of a transformers model: the module, ready inputs, and a callable that computes outputs.
 
     loaded, data = from_module(module, inputs, answer)
     scores = measure_sensitivity(loaded, data, default_grid("gptq"), plan=CalibrationPlan(64, 64, 0))
 
-The inputs take the place of tokenized texts: each sample is known by the hash of its tensors, so that whatever draws,
-splits and hashes texts does so with samples.
+The inputs take the place of tokenized texts. A sample is identified by the hash of its tensors, so the code that draws,
+splits and hashes texts works on samples unchanged.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from .samples import TokenBatch
 Answer = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 MASK = "attention_mask"
 LABELLED = "labelled"
-PROBED = 64  # samples of which the shortest and the longest are tried beside each other
+PROBED = 64  # the shortest and the longest of this many samples are batched together as a check
 
 
 class AnsweringModule(nn.Module):
-    """A module that is called with named inputs and answers as the user's callable reads it.
+    """Wraps a module so that it takes named inputs and returns what the user's callable computes.
 
-    Its parts and parameters are the user's own, under their own names.
+    Submodules and parameters keep their names.
     """
 
     def __init__(self, module: nn.Module, answer: Answer) -> None:
         super().__init__()
         self._parameters, self._buffers, self._modules = module._parameters, module._buffers, module._modules
         self.training = module.training
-        self.__dict__["answered"] = (module, answer)  # no part of its own: the names would all be there twice
+        self.__dict__["answered"] = (module, answer)  # not a registered submodule: all names would occur twice
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """Answer one batch."""
+        """Return the outputs for one batch."""
         module, answer = self.__dict__["answered"]
-        found: torch.Tensor = answer(module, inputs)
-        return found
+        outputs: torch.Tensor = answer(module, inputs)
+        return outputs
 
 
 class SampleFeed:
-    """Ready samples in a tokenizer's place.
+    """Ready samples in place of a tokenizer.
 
-    Samples of different length are padded with zeros beside each other only if they came with an attention mask;
-    without one a module cannot know what is padding, and batches hold samples of one length.
+    Samples of different length are batched together, padded with zeros, only if they have an attention mask; without
+    one, a module cannot recognize padding, and each batch has samples of one length.
     """
 
     model_max_length = 1 << 30
@@ -66,8 +66,8 @@ class SampleFeed:
         """Batch samples by length, shortest first.
 
         Args:
-            keys: names of samples.
-            batch_size: samples in a batch.
+            keys: hashes of samples.
+            batch_size: samples per batch.
             positions: whether labels belong to positions.
         """
         samples = [self._samples[key] for (key,) in keys]
@@ -83,7 +83,7 @@ class SampleFeed:
             yield _batch(samples, chunk, positions)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Samples are no part of a model's folder."""
+        """Write nothing: samples are not stored in a model's folder."""
 
 
 def from_module(
@@ -98,26 +98,26 @@ def from_module(
     """Wrap a module and its samples for `measure_sensitivity`, `quantize_model` and `evaluate`.
 
     Args:
-        module: float32 weights; put in evaluation mode. Its blocks are an `nn.ModuleList`. What lies in linear layers
-            and embeddings that are called is planned; weights of torch's own `nn.MultiheadAttention` are not, and
-            count as everything else in fp16.
-        inputs: batches of named tensors `[B, T, …]`, with `attention_mask` `[B, T]` (1 at real positions) where there
-            is padding, and `labelled` `[B, T]` where only some positions of tags or vocabularies carry labels.
-        answer: takes the module and a batch of inputs with their mask (ones where they came without), returns `[B, C]`
-            logits, `[B, T, C]` for tags and vocabularies, `[B, D]` embeddings or numbers.
-        kind: what it returns; spans are not supported.
-        labels: the right class of each sample, as a number, or the right number for regressions.
-        name: what the reports call it.
+        module: has float32 weights and its blocks in an `nn.ModuleList`; is put in evaluation mode. Linear layers and
+            embeddings that are called are quantized; weights of torch's `nn.MultiheadAttention` are not, and are
+            stored in fp16 like everything else.
+        inputs: batches of named tensors `[B, T, …]`, with `attention_mask` `[B, T]` (1 at real positions) if there is
+            padding, and `labelled` `[B, T]` if only some positions of tags or vocabularies carry labels.
+        answer: maps the module and a batch of inputs with their mask (ones by default) to `[B, C]` logits,
+            `[B, T, C]` for tags and vocabularies, `[B, D]` embeddings or numbers.
+        kind: of the outputs; spans are not supported.
+        labels: the correct class of each sample as a number, or the correct number for regressions.
+        name: of the model, for reports.
 
     Returns:
-        The model, and the samples in the place of texts.
+        The model, and the samples in place of texts.
 
     Raises:
-        UsageError: no inputs, spans, or labels that are not one for each sample.
-        InputFileError: weights that are NaN or infinite, or a sample that answers differently beside a longer one.
+        UsageError: no inputs, spans, or another number of labels than samples.
+        InputFileError: weights that are NaN or infinite, or padding that changes a sample's output.
     """
-    if KINDS[kind].reads_pairs:  # pairs are windows of a text, which a module does not have
-        raise UsageError("kind 'spans': a module may answer with classes, tags, vocabulary, regression, embeddings.")
+    if KINDS[kind].reads_pairs:  # spans need windows of a text
+        raise UsageError("kind 'spans': not supported. Legal: classes, tags, vocabulary, regression, embeddings.")
     keyed = [(_key(sample), sample) for batch in inputs for sample in _singles(batch)]
     if not keyed:
         raise UsageError("inputs: no samples. Give at least one batch.")
@@ -144,12 +144,12 @@ def from_module(
 
 
 def _read(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-    found: torch.Tensor = model(**batch.inputs)
-    return found
+    outputs: torch.Tensor = model(**batch.inputs)
+    return outputs
 
 
 def _singles(batch: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """Cut a batch into samples `[1, T, …]` without padding, each with a mask where the batch had one."""
+    """Split a batch into samples `[1, T, …]` without padding, each with a mask if the batch had one."""
     size = len(next(iter(batch.values())))
     for row in range(size):
         sample = {name: tensor[row : row + 1] for name, tensor in batch.items()}
@@ -188,7 +188,7 @@ def _batch(samples: Sequence[Mapping[str, torch.Tensor]], chunk: list[int], posi
 
 
 def _padded(tensor: torch.Tensor, length: int, longest: int) -> torch.Tensor:
-    """Append zeros along the positions of `[1, T, …]`."""
+    """Pad `[1, T, …]` with zeros along the positions."""
     if length == longest or tensor.dim() < 2 or tensor.shape[1] != length:
         return tensor
     return torch.cat([tensor, tensor.new_zeros(1, longest - length, *tensor.shape[2:])], 1)

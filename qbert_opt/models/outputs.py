@@ -1,13 +1,13 @@
-"""What a model answers, as one noun for every kind of head: rows of numbers, one row for each position with a label.
+"""Model outputs in one form for every kind of head: rows of numbers, one row per labelled position.
 
 classes      one row per sample: logits over classes (one text or a pair)
 tags         one row per word: logits over tags at its first sub-word
-spans        two rows per window of a text, start and end: logits over its positions and [CLS]
+spans        two rows per window, start and end: logits over its positions and [CLS]
 vocabulary   one row per masked token: logits over the vocabulary
 regression   one row per sample: the numbers themselves
-embeddings   one row per sample: mean of the last hidden states over its tokens
+embeddings   one row per sample: pooled last hidden states
 
-What is particular to a kind is in `heads/`.
+Code that is specific to one kind is in `heads/`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ LOSS_UNITS: dict[OutputKind, str] = {kind: spec.loss_unit for kind, spec in KIND
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How a model's answers are read.
+    """How a model's outputs are read.
 
     Attributes:
-        kind: what its rows are.
-        columns: numbers in a row; 0 where it varies with the text (spans).
-        read: the model's raw answer to a batch, in the graph: float `[B, columns]`, `[B, T, columns]` for tags and
+        kind: kind of the outputs.
+        columns: numbers per row; 0 if it varies with the text (spans).
+        read: computes the raw outputs for a batch, in the graph: float `[B, columns]`, `[B, T, columns]` for tags and
             vocabularies, `[B, 2, T]` for spans.
     """
 
@@ -50,24 +50,24 @@ class Head:
 
     @property
     def spec(self) -> HeadKind:
-        """What all heads of the kind have in common."""
+        """The implementation of this kind of head."""
         return KINDS[self.kind]
 
     @property
     def loss_unit(self) -> str:
-        """What losses of such answers are in."""
+        """Unit of losses between such outputs."""
         return self.spec.loss_unit
 
 
 def head_of(model: nn.Module, source: str = "") -> Head:
-    """Return how the answers of a transformers model are read, by its class.
+    """Return the head of a transformers model, determined by its class and config.
 
     Args:
-        model: its config says its class.
+        model: a transformers model.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: a class with another kind of head; names those that are known.
+        InputFileError: the class has no supported kind of head; lists those that are supported.
     """
     name = type(model).__name__
     by_class = kind_of(name, source)
@@ -78,14 +78,14 @@ def head_of(model: nn.Module, source: str = "") -> Head:
 
 
 def head_kind(architecture: str, source: str = "") -> OutputKind:
-    """Return the kind of output by the name of a model's class, as `architectures` in its `config.json` has it.
+    """Return the kind of outputs from the name of a model's class (`architectures` in its `config.json`).
 
     Args:
         architecture: for example `BertForSequenceClassification`.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: a class with another kind of head; names those that are known.
+        InputFileError: the class has no supported kind of head; lists those that are supported.
     """
     return kind_of(architecture, source).kind
 
@@ -94,7 +94,7 @@ def answers(head: Head, model: nn.Module, batch: TokenBatch) -> Outputs:
     """Run a model on one batch; the values stay in the graph.
 
     Args:
-        head: how its answers are read.
+        head: how the model's outputs are read.
         model: on the same device as the batch.
         batch: tokens and mask, `[B, T]`.
     """
@@ -102,12 +102,12 @@ def answers(head: Head, model: nn.Module, batch: TokenBatch) -> Outputs:
 
 
 def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
-    """Pick the rows with a label out of a raw answer, in order of the samples of the batch.
+    """Select the labelled rows of raw outputs, in the order of the batch's samples.
 
     Args:
-        kind: what the model answers.
-        raw: `[B, columns]`, `[B, T, columns]` for tags and vocabularies, `[B, 2, T]` for spans.
-        batch: the batch that was answered.
+        kind: of the outputs.
+        raw: result of `Head.read` for the batch.
+        batch: the batch.
     """
     spec = KINDS[kind]
     counts = spec.num_rows(batch)
@@ -118,21 +118,21 @@ def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
 
 @torch.no_grad()
 def collect(head: Head, model: nn.Module, batches: Sequence[TokenBatch]) -> Outputs:
-    """Run a model over all batches; rows in order of the samples.
+    """Run a model over all batches without gradients; rows are in order of the sample indices.
 
     Args:
-        head: how its answers are read.
-        model: run without gradients.
-        batches: of tokenized texts, in any order of samples.
+        head: how the model's outputs are read.
+        model: in evaluation mode.
+        batches: of tokenized texts; their indices restore the order of the samples.
     """
     return join([answers(head, model, batch) for batch in batches])
 
 
 def join(parts: Sequence[Outputs]) -> Outputs:
-    """Put the answers to several batches together, rows in order of the samples.
+    """Join the outputs for several batches, with rows in order of the sample indices.
 
     Args:
-        parts: of the same kind of output.
+        parts: outputs of the same kind; columns are padded with `IMPOSSIBLE` if their numbers differ (spans).
     """
     width = max(part.values.shape[1] for part in parts)
     values = torch.cat([nn.functional.pad(p.values, (0, width - p.values.shape[1]), value=IMPOSSIBLE) for p in parts])
@@ -144,10 +144,10 @@ def join(parts: Sequence[Outputs]) -> Outputs:
 
 
 def rows_per_sample(kind: OutputKind, batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of labelled rows of a sample: 1, 2 for spans, words or masked tokens else.
+    """Return the mean number of labelled rows per sample: 2 for spans, words for tags, masks for vocabularies, else 1.
 
     Args:
-        kind: what the model answers with.
+        kind: of the outputs.
         batches: of tokenized texts.
     """
     counts = [KINDS[kind].num_rows(batch) for batch in batches]

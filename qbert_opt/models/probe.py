@@ -1,8 +1,8 @@
-"""A dry run of tokenizer and model at loading: what would go wrong after an hour, or silently, is said at once.
+"""A dry run of tokenizer and model at loading, to report problems that would otherwise appear late or not at all.
 
-Two texts of different length and a pair answer beside each other as each does alone; the longest text and the highest
-token number are looked up in the embeddings. The short texts go through the whole model, the longest one only as far
-as its first block: that is where positions and token numbers are looked up, and it costs next to nothing.
+Two texts of different length, and a pair, must give the same outputs in one batch as alone. The longest possible text
+with the highest token id is run only up to the first block: embeddings of positions and tokens are looked up before it,
+so this is cheap.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .outputs import Head, collect
 from .samples import IMPOSSIBLE, TokenBatch
 
 logger = logging.getLogger(__name__)
-TOLERANCE = 1e-3  # of the largest answer; float32 sums in another order differ by less than 1e-5 of it
-REFUSED = 0.1  # of the largest answer; convolutions read padding at the end of a text, and move it by less
+TOLERANCE = 1e-3  # of the largest output; float32 sums in another order differ by less than 1e-5 of it
+REFUSED = 0.1  # of the largest output; convolutions, which read padding at the end of a text, change it by less
 FALLBACK = ["turn", "the", "light", "on", "in", "the", "kitchen", "please", "and", "play", "a", "song"]
 NUM_WORDS = 12
-LOOKED_AT = 400  # vocabulary entries among which whole words are looked for
+LOOKED_AT = 400  # vocabulary entries searched for whole words
 
 
 def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
@@ -34,12 +34,12 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
 
     Args:
         model: in evaluation mode.
-        tokenizer: fitted to it, see `tokenizers`.
-        head: how its answers are read.
+        tokenizer: set up for the model, see `tokenizers`.
+        head: how the model's outputs are read.
         name: what the user called the model.
 
     Raises:
-        InputFileError: tokenizer or model fails, or texts answer differently beside others; one line.
+        InputFileError: tokenizer or model fails, or padding changes outputs.
     """
     words = known_words(tokenizer)
     texts = _texts(words, head.kind)
@@ -60,27 +60,27 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
 def check_batching(
     head: Head, model: nn.Module, together: Sequence[TokenBatch], alone: Sequence[TokenBatch], name: str
 ) -> None:
-    """Check that samples answer in batches as they do alone, to `TOLERANCE` of the largest answer.
+    """Check that samples have the same outputs in batches as alone.
 
-    What differs by more is said, and by more than `REFUSED` refused.
+    Differences above `TOLERANCE` of the largest output are logged as a warning, above `REFUSED` they are an error.
 
     Args:
-        head: how answers are read.
+        head: how the model's outputs are read.
         model: in evaluation mode.
-        together: samples beside each other.
-        alone: the same samples, one to a batch.
+        together: several samples per batch.
+        alone: the same samples, one per batch.
         name: what the user called the model.
 
     Raises:
-        InputFileError: they do not, or answers are no numbers.
+        InputFileError: the outputs differ, or are NaN or infinite.
     """
     beside, single = collect(head, model, together).values, collect(head, model, alone).values
     if beside.shape != single.shape:
         raise InputFileError(
-            f"{name}: answers with {tuple(beside.shape)} numbers in a batch and {tuple(single.shape)} one by one."
+            f"{name}: outputs have shape {tuple(beside.shape)} in a batch and {tuple(single.shape)} one by one."
         )
     if not (torch.isfinite(beside).all() and torch.isfinite(single).all()):
-        raise InputFileError(f"{name}: answers a short text with NaN or infinite values. Repair or re-train the model.")
+        raise InputFileError(f"{name}: the outputs for a short text are NaN or infinite. Repair or retrain the model.")
     largest = single[single > IMPOSSIBLE].abs().max() if (single > IMPOSSIBLE).any() else single.new_zeros(())
     difference = (beside - single).abs().max()
     if difference <= TOLERANCE * largest:
@@ -95,12 +95,12 @@ def check_batching(
 
 
 class _Reached(Exception):
-    """The first block was reached: everything was looked up."""
+    """Ends a forward pass at the first block, after all embeddings have been looked up."""
 
 
 @torch.no_grad()
 def _look_up(model: nn.Module, batch: TokenBatch) -> None:
-    """Run a batch as far as the model's first block."""
+    """Run a batch up to the model's first block."""
 
     def stop(_module: nn.Module, _args: object) -> None:
         raise _Reached
@@ -117,7 +117,7 @@ def _look_up(model: nn.Module, batch: TokenBatch) -> None:
 
 
 def _longest(tokenizer: Any, words: Sequence[str]) -> TokenBatch:
-    """One sample that fills the model's window, with the highest token number in it."""
+    """Return a sample that fills the model's window and contains the highest token id."""
     window = min(int(tokenizer.model_max_length), 1 << 16)
     text = " ".join(words[index % len(words)] for index in range(window))
     [batch] = tokenize(tokenizer, [(text,)], batch_size=1, max_tokens=window)
@@ -127,7 +127,7 @@ def _longest(tokenizer: Any, words: Sequence[str]) -> TokenBatch:
 
 
 def known_words(tokenizer: Any) -> list[str]:
-    """Return a few whole words that the tokenizer knows, from all over its vocabulary."""
+    """Return a few whole words of the tokenizer's vocabulary, spread over all of it."""
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     step = max(1, len(ids) // LOOKED_AT)
     decoded = (tokenizer.decode([index]).strip() for index in ids[::step][:LOOKED_AT])
@@ -137,7 +137,7 @@ def known_words(tokenizer: Any) -> list[str]:
 
 
 def _texts(words: Sequence[str], kind: str) -> list[tuple[str, ...]]:
-    """Texts of different length that the kind of head reads, pairs among them where it reads pairs."""
+    """Return texts of different length for the kind of head, with pairs if it reads pairs."""
     short, long = " ".join(words[:2]), " ".join(words)
     if kind == "spans":
         return [(short, " ".join(words[:4])), (short, long)]

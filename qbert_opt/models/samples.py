@@ -1,4 +1,4 @@
-"""What goes into a model, what comes out of it, and what would be right: the nouns that all heads share."""
+"""Batches of inputs, outputs, and correct answers: types shared by all heads."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 
 OutputKind = Literal["classes", "tags", "spans", "vocabulary", "regression", "embeddings"]
 IMPOSSIBLE = -1e30  # logit of a position that cannot be the answer; finite, so that 0 * difference stays 0
-NONE = -100  # a row whose answer is not among its columns; what torch's losses ignore
+NONE = -100  # target of a row whose answer is not among its columns; torch's losses ignore it
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """Token ids and mask of a few samples, padded to the longest of them.
 
-    A sample is one text or pair; a long text that is searched for an answer is several samples, its windows.
+    A sample is one text or pair, or one window of a long text in span extraction.
 
     Attributes:
-        inputs: what the tokenizer made for the model, each int64 `[B, T]`.
-        indices: number of each sample, `[B]`; its position in the list of texts, unless `texts` says otherwise.
-        positions: bool `[B, T]`, True where a label belongs: first sub-words for tags, the searched text and [CLS] for
-            spans, masked tokens for vocabularies; None where labels belong to samples.
-        texts: position of each sample's text in the list of texts, `[B]`; None where samples and texts are the same.
-        lost: what of each sample was cut away, `[B]`: words of tags, tokens otherwise; empty where nothing can be cut.
+        inputs: the model's inputs by name, each int64 `[B, T]`.
+        indices: number of each sample, `[B]`; the position of its text in the list of texts unless `texts` is given.
+        positions: bool `[B, T]`, True at tokens with a label: first sub-words for tags, the context and [CLS] for
+            spans, masked tokens for vocabularies; None if labels belong to samples.
+        texts: position of each sample's text in the list of texts, `[B]`; None if each text is one sample.
+        lost: amount of each sample lost by truncation, `[B]`: words for tags, tokens otherwise; empty if nothing can be
+            truncated.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -56,7 +57,7 @@ class TokenBatch:
         """Return some of the samples, padded as in this batch.
 
         Args:
-            rows: places of the samples in this batch.
+            rows: positions of the samples in this batch.
         """
         where = torch.tensor(rows, dtype=torch.int64)
         return replace(
@@ -68,27 +69,27 @@ class TokenBatch:
             lost=tuple(self.lost[row] for row in rows) if self.lost else (),
         )
 
-    def select(self, wanted: Sequence[bool]) -> TokenBatch:
+    def select(self, marks: Sequence[bool]) -> TokenBatch:
         """Return the samples that are marked, padded as in this batch."""
-        return self.take([row for row, take in enumerate(wanted) if take])
+        return self.take([row for row, take in enumerate(marks) if take])
 
     def split(self, size: int) -> Iterator[TokenBatch]:
-        """Yield batches of at most `size` samples, padded as this one."""
+        """Yield batches of at most `size` samples, padded as in this batch."""
         for start in range(0, len(self.indices), size):
             yield self.take(range(start, min(start + size, len(self.indices))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """Answers of a model to some samples.
+    """Outputs of a model for some samples.
 
     Attributes:
-        kind: what the rows are.
+        kind: kind of the outputs, which determines what a row is.
         values: float `[rows, columns]`.
         samples: int64 `[rows]`, the sample that each row belongs to, ascending; a sample without labelled positions
             has no row.
-        num_samples: samples in all, those without rows included.
-        texts: int64 `[rows]`, the text that each row belongs to; None where samples and texts are the same.
+        num_samples: number of samples, including those without rows.
+        texts: int64 `[rows]`, the text that each row belongs to; None if each text is one sample.
     """
 
     kind: OutputKind
@@ -104,20 +105,20 @@ class Outputs:
 
     @property
     def num_texts(self) -> int:
-        """Texts that these are answers to."""
+        """Number of texts."""
         return self.num_samples if self.texts is None else len(set(self.texts.tolist()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanWindow:
-    """One window of a text that is searched.
+    """One window of a context.
 
     Attributes:
         question: number of the question among the texts.
-        text: all characters of the text.
-        offsets: int32 `[T, 2]`, the characters `[start, end)` of each token; (0, 0) outside of the text.
-        accepted: the accepted answers; none where the text does not answer the question.
-        none: place of the token whose score stands for "no answer"; None without one.
+        text: the whole context.
+        offsets: int32 `[T, 2]`, the characters `[start, end)` of each token; (0, 0) outside the context.
+        accepted: the accepted answers; none for an unanswerable question.
+        none: position of the token whose score means no answer; None without one.
     """
 
     question: int
@@ -129,18 +130,18 @@ class SpanWindow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Right answers.
+    """Correct answers.
 
     Attributes:
         kind: of the outputs.
-        rows: the right column of each row, int64; the number itself for regressions, float64; `NONE` where the answer
-            is not among the columns.
+        rows: the correct column of each row, int64; for regressions the number itself, float64; `NONE` if the answer is
+            not among the columns.
         samples: the sample that each row belongs to, int64, ascending.
         names: names of the columns of classes and tags.
         words: for tags: which words of each sample have a row.
-        tags: for tags: the tags of all words of each sample, those that were cut away included.
+        tags: for tags: the tags of all words of each sample, including truncated words.
         spans: for spans: each window.
-        answerable: for spans: whether every question of the data set has an answer, so that none is no answer.
+        answerable: for spans: whether every question of the data set has an answer, so that an empty answer is wrong.
     """
 
     kind: OutputKind
@@ -152,9 +153,9 @@ class Targets:
     spans: tuple[SpanWindow, ...] = ()
     answerable: bool = True
 
-    def of(self, found: Outputs) -> torch.Tensor:
-        """Return the right answers of some rows, those of one batch for example, in their order."""
-        given = found.samples.cpu().numpy()
+    def of(self, outputs: Outputs) -> torch.Tensor:
+        """Return the correct answers for the rows of some outputs, for example of one batch, in their order."""
+        given = outputs.samples.cpu().numpy()
         firsts = np.flatnonzero(np.diff(given, prepend=-1))
         counts = np.diff(firsts, append=len(given))
         starts = np.searchsorted(self.samples.numpy(), given[firsts])

@@ -1,7 +1,7 @@
-"""Sentence-transformers folders: how their sentence embedding is made of the encoder's states.
+"""Sentence-transformers folders: how the sentence embedding is computed from the encoder's hidden states.
 
-`modules.json` lists what follows the encoder: a pooling of its states, perhaps a normalization to length 1. Both are
-part of what is scored. Anything else there is refused by name.
+`modules.json` lists the modules after the encoder: a pooling, and optionally normalization to length 1. Both are part
+of the model that is scored. Other modules are refused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": _mean,
     "mean_sqrt_len_tokens": _mean_sqrt,
 }
-FLAGS = {  # of 1_Pooling/config.json, in the order in which sentence-transformers joins the parts
+FLAGS = {  # of 1_Pooling/config.json, in the order in which sentence-transformers concatenates the parts
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -60,13 +60,13 @@ FLAGS = {  # of 1_Pooling/config.json, in the order in which sentence-transforme
 
 @dataclass(frozen=True, slots=True)
 class SentenceEmbedding:
-    """How a sentence embedding is made of the last hidden states.
+    """How a sentence embedding is computed from the last hidden states.
 
     Attributes:
-        modes: names of `POOLINGS`; several are joined one behind the other.
-        normalized: whether the result is brought to length 1.
-        max_tokens: longest text that the folder asks for; None for the model's window.
-        lower_case: whether texts are made lower-case before they are tokenized.
+        modes: names of `POOLINGS`; several are concatenated.
+        normalized: whether the result is normalized to length 1.
+        max_tokens: the folder's `max_seq_length`; None for the model's window.
+        lower_case: whether texts are lower-cased before tokenization.
     """
 
     modes: tuple[str, ...] = ("mean",)
@@ -83,13 +83,13 @@ class SentenceEmbedding:
 
 
 def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
-    """Return how a sentence-transformers folder embeds sentences; None where the folder is none.
+    """Return the pooling of a sentence-transformers folder; None if the folder is not one.
 
     Args:
         folder: of a model.
 
     Raises:
-        InputFileError: modules, poolings or prompts that are not supported; names the first.
+        InputFileError: an unsupported module, pooling or prompt.
     """
     if not (folder / MODULES).exists():
         return None
@@ -121,7 +121,7 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
 
 
 def embedding_fields(embedding: SentenceEmbedding) -> dict[str, Any]:
-    """Return what a model's config carries of it, so that it goes wherever the config goes.
+    """Return the pooling as fields of a model's config, so that it is saved with the model.
 
     Args:
         embedding: pooling and normalization.
@@ -130,13 +130,13 @@ def embedding_fields(embedding: SentenceEmbedding) -> dict[str, Any]:
 
 
 def embedding_of(config: Any) -> SentenceEmbedding | None:
-    """Return how a model with this config embeds sentences; None where the config does not say.
+    """Return the pooling from a model's config; None if the config has none.
 
     Args:
         config: transformers' config.
 
     Raises:
-        InputFileError: fields that are not those of `embedding_fields`.
+        InputFileError: malformed fields.
     """
     fields = getattr(config, "sentence_embedding", None)
     if fields is None:
@@ -148,9 +148,9 @@ def embedding_of(config: Any) -> SentenceEmbedding | None:
 
 
 def companion_files(folder: Path) -> tuple[str, ...]:
-    """Name the files that say how the encoder's states are used, relative to the folder; copies must hold them too.
+    """Return the relative paths of sentence-transformers' own files, which copies of the folder must contain.
 
-    Without them sentence-transformers opens the folder with a pooling of its own choice.
+    Without them, sentence-transformers opens the folder with its default pooling.
 
     Args:
         folder: of a model.
@@ -166,14 +166,14 @@ def companion_files(folder: Path) -> tuple[str, ...]:
 
 
 def _modules(folder: Path) -> list[Mapping[str, Any]]:
-    """Entries of `modules.json` in their order; their paths stay inside the folder."""
+    """Return the entries of `modules.json` in order, after checking that their paths stay inside the folder."""
     path = folder / MODULES
     try:
         modules = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: cannot be read: {error}") from None
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise InputFileError(f"{path}: is no list of modules. Copy the file again.")
+        raise InputFileError(f"{path}: is not a list of modules. Copy the file again.")
     for module in modules:
         inner = str(module.get("path", ""))
         if Path(inner).is_absolute() or ".." in Path(inner).parts:
@@ -197,13 +197,13 @@ def _modes(path: Path) -> tuple[str, ...]:
 
 
 def _check_prompt(folder: Path) -> None:
-    """Refuse a prompt that is put before every text: what is scored would be other texts."""
+    """Refuse a default prompt, which sentence-transformers would prepend to every text."""
     path = folder / SETTINGS
     settings = read_json(path) if path.exists() else {}
     default = settings.get("default_prompt_name")
     prompts = settings.get("prompts")
     if default is not None and isinstance(prompts, dict) and prompts.get(default):
         raise InputFileError(
-            f"{path}: puts prompt {default!r} before every text. Write it into the texts and set default_prompt_name "
+            f"{path}: prepends prompt {default!r} to every text. Write it into the texts and set default_prompt_name "
             "to null."
         )

@@ -1,9 +1,9 @@
-"""Find a model's matrices by what they do, not by what they are called.
+"""Find a model's matrices and their roles by data flow, not by name.
 
-One forward pass over a dummy sentence (`tracing`) tells which linear layers feed which. The encoder is the list of
-modules that holds most linear weights. Inside a block, attention's output is the layer whose input was weighted by a
-softmax; what that softmax was made of are query and key, what it weighted is the value; a layer fed by one other layer
-alone, or by two that read the same, is the feed-forward output, and those others its intermediate layers.
+One forward pass over a dummy sentence (`tracing`) shows which linear layers feed which. The encoder is the list of
+modules that contains most linear weights. Inside a block, the attention output is the layer whose input was weighted by
+a softmax; query and key feed that softmax, and the value is what it weights. A layer fed by one other layer only, or by
+two layers with the same input (gated), is the feed-forward output, and those others are its intermediate layers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .tracing import LinearCall, Trace, trace
 
 
 def profile_model(loaded: LoadedModel) -> ModelProfile:
-    """Read shapes and roles of a loaded encoder; every parameter is counted in exactly one place.
+    """Return the shapes and roles of a loaded encoder's matrices; every parameter is counted exactly once.
 
     Args:
-        loaded: is run on one short sample.
+        loaded: the model; it is run on one short sample.
 
     Raises:
         InputFileError: no list of encoder blocks with linear layers is found.
@@ -31,12 +31,12 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     model = loaded.model
     blocks = _encoder_blocks(model, loaded.name)
     example = loaded.example()
-    found = trace(model, lambda: loaded.head.read(model, example))
+    traced = trace(model, lambda: loaded.head.read(model, example))
     num_tokens = int(example.mask.sum())
-    matrices = _matrices(found.calls, blocks, num_tokens)
+    matrices = _matrices(traced.calls, blocks, num_tokens)
     if not matrices:
         raise InputFileError(f"{loaded.name}: no linear layer was reached inside its {len(blocks)} blocks.")
-    tables = _tables(model, found, num_tokens)
+    tables = _tables(model, traced, num_tokens)
     searched = {id(model.get_submodule(m.module).weight) for m in matrices}
     owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
     priced = searched | set(owners)
@@ -46,11 +46,11 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         architecture=type(model).__name__,
         sha256=loaded.sha256,
         num_blocks=len(blocks),
-        hidden=getattr(config, "hidden_size", 0) or found.block_outputs.get(blocks[0], 0) or matrices[0].columns,
-        heads=getattr(config, "num_attention_heads", 0) or found.heads or 1,
+        hidden=getattr(config, "hidden_size", 0) or traced.block_outputs.get(blocks[0], 0) or matrices[0].columns,
+        heads=getattr(config, "num_attention_heads", 0) or traced.heads or 1,
         matrices=matrices,
         tables=tables,
-        head=_head(found.calls, searched, owners, blocks, num_tokens),
+        head=_head(traced.calls, searched, owners, blocks, num_tokens),
         other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
     )
 
@@ -63,17 +63,17 @@ def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
 
 
 def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: int) -> tuple[MatrixSpec, ...]:
-    """Weights of linear layers inside the blocks, each once however often and by whichever module it is used."""
+    """Return the weights of linear layers inside the blocks, shared weights only once."""
     matrices: list[MatrixSpec] = []
-    taken: set[int] = set()
+    seen: set[int] = set()
     for index, prefix in enumerate(blocks):
         inside = [call for call in calls if call.module == prefix or call.module.startswith(prefix + ".")]
         kinds = block_kinds(inside)
         for module, kind in kinds.items():
             weight = next(call.layer.weight for call in inside if call.module == module)
-            if id(weight) in taken:
+            if id(weight) in seen:
                 continue
-            taken.add(id(weight))
+            seen.add(id(weight))
             positions = [call.positions for call in calls if call.layer.weight is weight]
             rows, columns = as_matrix(weight).shape
             matrices.append(
@@ -91,10 +91,10 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
 
 
 def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
-    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role.
+    """Return the role of each linear layer of a block, by module in order of execution; `linear` if it is unknown.
 
     Args:
-        calls: the linear layers that ran, with what they read.
+        calls: of the block's linear layers.
     """
     first: dict[str, LinearCall] = {}
     for call in calls:
@@ -119,7 +119,7 @@ def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
 
 
 def _attention(output: LinearCall, calls: dict[str, LinearCall]) -> dict[str, Kind]:
-    """Roles around one attention: its output layer, and what the scores and the weighted sum are made of."""
+    """Return the roles of the layers of one attention: output, query, key and value."""
     kinds: dict[str, Kind] = {output.module: "attention_output"}
     scores = [module for module in calls if module in output.scores]
     values = [module for module in calls if module in output.reads]
@@ -136,19 +136,19 @@ def _attention(output: LinearCall, calls: dict[str, LinearCall]) -> dict[str, Ki
 
 
 def _query_and_key(modules: list[str]) -> list[Kind]:
-    """Query and key do the same work; which is which is only a name: q… or k… if so called."""
+    """Return which layer is the query and which the key; they are symmetric, so only their names can tell."""
     letters = [module.rsplit(".", 1)[-1][0].lower() for module in modules]
     return ["key", "query"] if letters == ["k", "q"] else ["query", "key"]
 
 
-def _tables(model: nn.Module, found: Trace, num_tokens: int) -> tuple[TableSpec, ...]:
+def _tables(model: nn.Module, traced: Trace, num_tokens: int) -> tuple[TableSpec, ...]:
     tables, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             rows, columns = module.weight.shape
-            # relative positions are read once per pair of tokens, which is no row gather
-            per_token = found.table_reads.get(name, 0) / num_tokens
+            # tables of relative positions are read per pair of tokens, not once per token
+            per_token = traced.table_reads.get(name, 0) / num_tokens
             tables.append(
                 TableSpec(module=name, rows=rows, columns=columns, reads_per_token=per_token if per_token <= 1 else 0.0)
             )
@@ -158,7 +158,7 @@ def _tables(model: nn.Module, found: Trace, num_tokens: int) -> tuple[TableSpec,
 def _head(
     calls: Sequence[LinearCall], searched: set[int], owners: dict[int, str], blocks: Sequence[str], num_tokens: int
 ) -> tuple[HeadSpec, ...]:
-    """Linear layers outside the encoder in order of execution, each once."""
+    """Return the linear layers outside the encoder in order of execution, each once."""
     prefixes = tuple(prefix + "." for prefix in blocks)
     heads: dict[str, HeadSpec] = {}
     before = True

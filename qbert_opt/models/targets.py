@@ -1,4 +1,4 @@
-"""The right answers of labelled texts, beside the rows that a model answers with."""
+"""Correct answers of labelled texts, aligned with the rows of a model's outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["NONE", "SpanWindow", "Targets", "read_targets"]
 
 
 def read_targets(loaded: LoadedModel, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-    """Return the right answers, or None where the data has none or the outputs have no right and wrong.
+    """Return the correct answers; None if the data has no labels, or labels do not apply to the kind of head.
 
     Args:
         loaded: the model.
@@ -21,6 +21,6 @@ def read_targets(loaded: LoadedModel, data: LabeledTexts, batches: Sequence[Toke
         batches: the same texts, tokenized for this model.
 
     Raises:
-        InputFileError: labels that the model does not know, or that are not of its kind.
+        InputFileError: labels that the model does not know, or that do not suit the kind of head.
     """
     return loaded.head.spec.targets(loaded.reader, data, batches)

@@ -1,4 +1,4 @@
-"""A model folder's tokenizer, set up so that texts beside each other answer as each does alone."""
+"""Load a model folder's tokenizer, set up so that batching does not change outputs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ MIXED_CASE = "The Quick Brown FOX"
 
 
 def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: str | None = None) -> Any:
-    """Load the tokenizer of a model folder or hub model, and fit it to the model.
+    """Load the tokenizer of a model folder or hub model, and set it up for the model.
 
-    Texts are cut at the model's window and padded on the right, where no position moves; the attention mask is always
-    made, and token types only where the model tells them apart.
+    Texts are truncated to the model's window and padded on the right, which leaves positions unchanged. The attention
+    mask is always returned, token types only if the model has more than one.
 
     Args:
         source: folder or hub model.
         config: transformers' config of the model.
-        blank: `blank_model(config)`, if the caller has it.
-        name: what the user called the model, where that is not `source`.
+        blank: result of `blank_model(config)`, if available.
+        name: what the user called the model, if not `source`.
 
     Raises:
-        InputFileError: there is none (transformers would go on with an empty vocabulary), it asks for code of its own,
-            knows tokens that the model has no row for, or lacks what the model's kind of answers needs.
+        InputFileError: there is no tokenizer (transformers would continue with an empty vocabulary), it requires custom
+            code, has tokens beyond the model's embedding table, or lacks a feature that the kind of head needs.
     """
     folder = find_folder(source)
     name = name or str(source)
@@ -45,14 +45,14 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: 
     for path in present:
         _check_readable(path)
     if (folder / "tokenizer_config.json").exists() and read_json(folder / "tokenizer_config.json").get("auto_map"):
-        raise InputFileError(f"{name}: tokenizer_config.json asks for code of its own (auto_map), which is never run.")
+        raise InputFileError(f"{name}: tokenizer_config.json requires custom code (auto_map), which is never run.")
     kind = config_kind(config, name)
     with refusing(name):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **KINDS[kind].tokenizer_options)
     model = blank_model(config, name) if blank is None else blank
     if kind in ("tags", "spans") and not tokenizer.is_fast:
         raise InputFileError(
-            f"{name}: {kind} need a tokenizer that says where its tokens are in the text (tokenizer.json); this one, "
+            f"{name}: {kind} need a tokenizer that returns character offsets (tokenizer.json); this one, "
             f"{type(tokenizer).__name__}, does not. Save a fast tokenizer beside the model."
         )
     if kind == "vocabulary" and tokenizer.mask_token_id is None:
@@ -81,16 +81,16 @@ def _check_readable(path: Path) -> None:
 
 
 def _set_inputs(tokenizer: Any, model: Any) -> None:
-    """Make the inputs that the model takes: the mask always, token types where there is more than one."""
-    taken = inspect.signature(model.forward).parameters
+    """Select the tokenizer's outputs: the mask always, token types if the model has more than one."""
+    accepted = inspect.signature(model.forward).parameters
     names = ["input_ids"]
-    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in taken and token_types(model) != 1:
+    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in accepted and token_types(model) != 1:
         names.append("token_type_ids")
     tokenizer.model_input_names = [*names, "attention_mask"]
 
 
 def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
-    """Pad on the right; a tokenizer without a padding token pads with the model's, which the mask leaves out."""
+    """Pad on the right; without a padding token, use the model's, which the mask excludes anyway."""
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is not None:
         return
@@ -105,7 +105,7 @@ def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
 
 
 def _set_window(tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str) -> None:
-    """Cut texts where the model has no more positions, or where the folder asks for it."""
+    """Truncate texts at the model's last position, or earlier if the folder requires it."""
     window = model_window(tokenizer, config)
     if embedding is not None and embedding.max_tokens is not None:
         window = min(window, embedding.max_tokens)
@@ -123,7 +123,7 @@ def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
     token, index = max(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
     if index >= rows:
         raise InputFileError(
-            f"{name}: its tokenizer knows {token!r} as number {index}, and the model's embedding table has "
+            f"{name}: its tokenizer gives {token!r} the id {index}, but the model's embedding table has "
             f"{rows} rows. Resize the table and train it, or save the tokenizer without the added tokens."
         )
 
@@ -131,6 +131,6 @@ def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
 def _check_lower_case(tokenizer: Any, name: str) -> None:
     if tokenizer(MIXED_CASE)["input_ids"] != tokenizer(MIXED_CASE.lower())["input_ids"]:
         raise InputFileError(
-            f"{name}: {TRANSFORMER_SETTINGS} asks for lower-case texts (do_lower_case), and its tokenizer keeps "
+            f"{name}: {TRANSFORMER_SETTINGS} requires lower-case texts (do_lower_case), but its tokenizer keeps "
             "capitals. Make the texts lower-case and set do_lower_case to false."
         )

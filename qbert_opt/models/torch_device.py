@@ -14,41 +14,41 @@ from ..errors import UsageError
 from .loading import LoadedModel
 
 
-def pick_device(asked: str) -> torch.device:
-    """Return the torch device that was asked for; `auto` is a GPU if there is one, each process its own.
+def pick_device(name: str) -> torch.device:
+    """Return a torch device by name; `auto` is a GPU if there is one, a different one for each process.
 
     Args:
-        asked: `auto`, `cpu`, `cuda` or `cuda:N`.
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UsageError: no such device, or not on this machine.
+        UsageError: the name is invalid, or this machine has no such device.
     """
-    local = os.environ.get("LOCAL_RANK", "0")  # torchrun's number of this process on its machine
-    if asked == "auto":
-        asked = f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    local = os.environ.get("LOCAL_RANK", "0")  # set by torchrun
+    if name == "auto":
+        name = f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"`torch_device` {asked}: {reason} Legal: auto, cpu, cuda, cuda:N.") from None
+        raise UsageError(f"`torch_device` {name}: {reason} Legal: auto, cpu, cuda, cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"`torch_device` {asked}: is neither a CPU nor a CUDA GPU. Legal: auto, cpu, cuda, cuda:N.")
+        raise UsageError(f"`torch_device` {name}: is neither a CPU nor a CUDA GPU. Legal: auto, cpu, cuda, cuda:N.")
     return device
 
 
 @contextmanager
-def on_device(loaded: LoadedModel, asked: str) -> Iterator[LoadedModel]:
-    """Compute on a device inside: the model moves there and back, its inputs follow it at every call.
+def on_device(loaded: LoadedModel, name: str) -> Iterator[LoadedModel]:
+    """Run the model on a device inside the context; it is moved there and back, and its inputs at every call.
 
     Args:
-        loaded: computes there inside the block.
-        asked: `auto`, `cpu`, `cuda` or `cuda:N`.
+        loaded: the model.
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UsageError: no such device.
     """
-    device = pick_device(asked)
+    device = pick_device(name)
 
     def follow(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         return tuple(map(move, args)), {key: move(value) for key, value in kwargs.items()}

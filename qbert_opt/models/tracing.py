@@ -1,7 +1,7 @@
-"""What feeds what in one forward pass: linear layers, and the softmaxes of attention between them.
+"""The data flow of one forward pass: linear layers, and the softmaxes of attention between them.
 
-The autograd graph knows, whatever the layers are called and whichever attention implementation runs: fused attention is
-asked for its plain form, in which scores, softmax and weighted sum are nodes of their own.
+It is read from the autograd graph, independently of the layers' names and the attention implementation: fused attention
+is run in its unfused form, in which scores, softmax and weighted sum are separate nodes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ class LinearCall:
     Attributes:
         module: its name.
         layer: the layer.
-        positions: rows of its input: tokens, or one for a sample, or whatever else it is applied to.
-        input_id: the same for calls that read the very same tensor.
-        reads: linear layers whose outputs reach its input past no other linear layer and no softmax.
-        scores: linear layers that make the attention scores its input was weighted by; empty unless attention lies
-            between.
+        positions: number of rows of its input, for example tokens, or 1 if it is applied once per sample.
+        input_id: identical for calls that read the same tensor.
+        reads: linear layers that feed its input without another linear layer or a softmax in between.
+        scores: linear layers that feed the attention scores by which its input is weighted; empty without attention.
     """
 
     module: str
@@ -47,9 +46,9 @@ class Trace:
 
     Attributes:
         calls: of linear layers, in order of execution.
-        table_reads: rows read of each embedding table.
-        block_outputs: width of what each module of a list returned, by name.
-        heads: attention heads by the shape of the first softmax, or None without one.
+        table_reads: number of rows read from each embedding table.
+        block_outputs: output width of each module of a list, by name.
+        heads: attention heads, from the shape of the first softmax; None without one.
     """
 
     calls: tuple[LinearCall, ...]
@@ -70,10 +69,10 @@ class _Raw:
 
 
 def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
-    """Watch one forward pass of a model.
+    """Record the data flow of one forward pass of a model.
 
     Args:
-        model: what is watched.
+        model: the model.
         run: calls the model once, on one sample without padding.
     """
     raw: list[_Raw] = []
@@ -84,22 +83,22 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
     makers = {id(call.after): call.module for call in raw}
     calls, first_softmax = [], None
     for call in raw:
-        found, softmaxes = _upstream([call.before], makers)
+        layers, softmaxes = _upstream([call.before], makers)
         scores: set[str] = set()
         for node in softmaxes:
             first_softmax = first_softmax or node
             scores |= _upstream([n for n, _ in node.next_functions], makers)[0]
         positions = call.input.numel() // width_read(call.layer)
         calls.append(
-            LinearCall(call.module, call.layer, positions, id(call.input), frozenset(found), frozenset(scores))
+            LinearCall(call.module, call.layer, positions, id(call.input), frozenset(layers), frozenset(scores))
         )
     del output
     return Trace(tuple(calls), dict(reads), widths, _num_heads(first_softmax))
 
 
 def _upstream(starts: list[Any], makers: dict[int, str]) -> tuple[set[str], list[Any]]:
-    """Linear layers and softmax nodes reached backwards from some nodes, not going past either."""
-    found: set[str] = set()
+    """Return the nearest linear layers and softmax nodes upstream of some nodes."""
+    layers: set[str] = set()
     softmaxes: list[Any] = []
     seen: set[int] = set()
     stack = [node for node in starts if node is not None]
@@ -109,16 +108,16 @@ def _upstream(starts: list[Any], makers: dict[int, str]) -> tuple[set[str], list
             continue
         seen.add(id(node))
         if id(node) in makers:
-            found.add(makers[id(node)])
+            layers.add(makers[id(node)])
         elif "softmax" in node.name().lower():
             softmaxes.append(node)
         else:
             stack += [before for before, _ in node.next_functions if before is not None]
-    return found, softmaxes
+    return layers, softmaxes
 
 
 def _num_heads(softmax: Any) -> int | None:
-    """Heads by the shape of attention weights, `[samples, heads, tokens, tokens]` for one sample."""
+    """Return the number of heads from the shape of attention weights, `[1, heads, tokens, tokens]`."""
     weights = getattr(softmax, "_saved_result", None)
     if weights is None or weights.dim() < 3:
         return None
@@ -127,10 +126,10 @@ def _num_heads(softmax: Any) -> int | None:
 
 @contextmanager
 def unfrozen(model: nn.Module) -> Iterator[None]:
-    """Let all parameters require gradients for a while: frozen ones leave no trace in the graph.
+    """Make all parameters require gradients inside the context, because frozen ones do not appear in the graph.
 
     Args:
-        model: whose weights get gradients inside the block.
+        model: the model.
     """
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     for parameter in frozen:

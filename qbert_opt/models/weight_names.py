@@ -1,4 +1,4 @@
-"""Which tensors of the weight files a model uses: all, or those left over are named and judged."""
+"""Check that a model uses every tensor of its weight files, and that the rest can be ignored."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .heads import KINDS
 from .samples import OutputKind
 
 WRAPPERS = ("_orig_mod.", "module.", "model.")  # torch.compile, DistributedDataParallel, training frameworks
-INDEX_BUFFERS = ("position_ids", "rotary_emb.inv_freq")  # follow from the config; older versions wrote them down
+INDEX_BUFFERS = ("position_ids", "rotary_emb.inv_freq")  # derived from the config; older versions saved them
 ADAPTER_PARTS = re.compile(r"lora_|adapter|\bia3_|base_layer|modules_to_save|base_model\.model")
-PRETRAINING_HEADS = re.compile(  # of these a fine-tuned model needs none
+PRETRAINING_HEADS = re.compile(  # not needed by a fine-tuned model
     r"^(\w+\.)?(pooler|cls\.predictions|cls\.seq_relationship|lm_head|lm_predictions|predictions|sop_classifier"
     r"|vocab_\w+|discriminator_predictions|generator_predictions|generator_lm_head|mask_predictions"
     r"|embeddings\.position_embeddings)\b"
@@ -28,36 +28,36 @@ HEAD_CLASSES = {
 
 
 def wrapper_prefix(names: Iterable[str], base_prefix: str) -> str:
-    """Return what a wrapper put before the name of every tensor, `_orig_mod.` for example; empty where nothing.
+    """Return the prefix that a wrapper added to the name of every tensor, for example `_orig_mod.`; else empty.
 
     Args:
         names: of all tensors.
-        base_prefix: what the model itself puts before its encoder's names.
+        base_prefix: the model's own prefix for its encoder.
     """
-    found, names = "", list(names)
+    prefix, names = "", list(names)
     wrappers = [wrapper for wrapper in WRAPPERS if wrapper != f"{base_prefix}."]
-    while added := next((w for w in wrappers if names and all(n.startswith(found + w) for n in names)), None):
-        found += added
-    return found
+    while added := next((w for w in wrappers if names and all(n.startswith(prefix + w) for n in names)), None):
+        prefix += added
+    return prefix
 
 
 def check_sizes(files: ModelFiles, blank: Any) -> None:
-    """Check that the weights can be the model's, before memory is taken for it.
+    """Check that the weights can belong to the model, before memory for it is allocated.
 
     Args:
         files: headers of the weight files.
-        blank: the model without memory for its weights.
+        blank: the model on the meta device.
 
     Raises:
-        InputFileError: a model that is far larger than what the files hold, or weights that are no floats.
+        InputFileError: the model is far larger than the files, or weights are not floating-point.
     """
     if not files.tensors:
         raise InputFileError(f"{files.name}: its weight file holds no tensors. Save the model anew.")
     stored = sum(math.prod(tensor.shape) for tensor in files.tensors.values())
-    wanted = sum(parameter.numel() for parameter in blank.parameters())
-    if wanted > 2 * stored + 10**6:
+    described = sum(parameter.numel() for parameter in blank.parameters())
+    if described > 2 * stored + 10**6:
         raise InputFileError(
-            f"{files.name}: config.json describes a model of {wanted:,} weights, and the files hold {stored:,}. "
+            f"{files.name}: config.json describes a model of {described:,} weights, and the files hold {stored:,}. "
             "Put the config and the weights of one model together."
         )
     for name, tensor in files.tensors.items():
@@ -71,25 +71,25 @@ def check_sizes(files: ModelFiles, blank: Any) -> None:
 def check_names(
     files: ModelFiles, model: Any, info: dict[str, Any], kind: OutputKind, prefix: str, *, encoder_only: bool
 ) -> str | None:
-    """Check that every tensor of the files has its place in the model and the other way round.
+    """Check that the tensors of the files and of the model correspond.
 
     Args:
-        files: what the folder holds.
+        files: contents of the folder.
         model: the loaded model.
         info: transformers' report of loading it.
-        kind: what the model answers with.
-        prefix: what was taken off the tensors' names.
-        encoder_only: whether heads in the files are meant to be left out (sentence-transformers folders).
+        kind: of the model's outputs.
+        prefix: removed from the tensors' names before loading, see `wrapper_prefix`.
+        encoder_only: whether a head in the files may be ignored (sentence-transformers folders).
 
     Returns:
-        One line about tensors that are not used, and need not be; None where all are.
+        A line about tensors that are harmlessly unused; None if all are used.
 
     Raises:
-        InputFileError: a tensor that is missing, of another shape, or would be dropped.
+        InputFileError: a tensor is missing, has another shape, or would be dropped although it matters.
     """
-    for name, stored, wanted in sorted(info["mismatched_keys"]):
+    for name, stored, expected in sorted(info["mismatched_keys"]):
         raise InputFileError(
-            f"{files.name}: {name} has shape {tuple(stored)} in the file, and config.json makes it {tuple(wanted)} "
+            f"{files.name}: {name} has shape {tuple(stored)} in the file, and config.json makes it {tuple(expected)} "
             f"({len(info['mismatched_keys'])} such in all). Put the config and the weights of one model together."
         )
     unused = _unused(files, model, info, prefix)
@@ -126,7 +126,7 @@ def check_names(
 
 
 def _unused(files: ModelFiles, model: Any, info: dict[str, Any], prefix: str) -> list[str]:
-    """Tensors without a place in the model, those that transformers passes over in silence included."""
+    """Return the tensors that the model does not use, including those that transformers ignores silently."""
     ignored = model._keys_to_ignore_on_load_unexpected or ()
     places = set(model.state_dict())
     base = f"{model.base_model_prefix}."

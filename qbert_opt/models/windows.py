@@ -1,32 +1,32 @@
-"""How many tokens of a text a model reads."""
+"""The longest text, in tokens, that a model reads."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# encoders that number positions from behind their padding index, as RoBERTa does (fairseq's convention)
+# encoders whose positions start after the padding index, as in RoBERTa (fairseq's convention)
 OFFSET_FAMILIES = frozenset(
     {
         "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm", "mluke", "mpnet",
         "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
     }
 )  # fmt: skip
-MPNET_PADDING = 1  # whatever its config says
-EARLIER_MAX_TOKENS = 128  # where texts were cut before the model's own window counted
-WITHOUT_POSITIONS = 1 << 14  # where neither config nor tokenizer names a window
+MPNET_PADDING = 1  # hard-coded in transformers; the config is ignored
+EARLIER_MAX_TOKENS = 128  # truncation length of earlier releases
+WITHOUT_POSITIONS = 1 << 14  # if neither config nor tokenizer gives a limit
 
 
 def position_limit(config: Any) -> int | None:
-    """Return the most tokens that a model has positions for; None where its config names none.
+    """Return the largest number of tokens that a model has positions for; None if its config has no limit.
 
     Args:
         config: of a transformers model.
 
     Returns:
-        `max_position_embeddings`, less the positions up to the padding index in families such as RoBERTa's.
+        `max_position_embeddings`, minus the positions up to the padding index for models like RoBERTa.
     """
     positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0:  # relative positions without a limit say -1
+    if not isinstance(positions, int) or positions <= 0:  # -1: relative positions without a limit
         return None
     if config.model_type not in OFFSET_FAMILIES:
         return positions
@@ -35,11 +35,11 @@ def position_limit(config: Any) -> int | None:
 
 
 def model_window(tokenizer: Any, config: Any) -> int:
-    """Return the longest sample in tokens that a model reads: its positions and its tokenizer's limit, where sane.
+    """Return the longest sample that a model reads, in tokens: the smaller of its positions and its tokenizer's limit.
 
     Args:
-        tokenizer: the model's; a limit that is no sane length (`VERY_LARGE_INTEGER`) does not count.
-        config: the model's.
+        tokenizer: of the model; a placeholder limit (`VERY_LARGE_INTEGER`) is ignored.
+        config: of the model.
     """
     limit = position_limit(config)
     most = WITHOUT_POSITIONS if limit is None else limit
@@ -48,13 +48,13 @@ def model_window(tokenizer: Any, config: Any) -> int:
 
 
 def longest_sample(tokenizer: Any, default: int | None, max_tokens: int | None = None) -> int:
-    """Return the tokens at which a text is cut.
+    """Return the length in tokens at which texts are truncated, at most the model's window.
 
     Args:
-        tokenizer: the model's; its `model_max_length` is the model's window, see `model_window`.
-        default: what the kind of head takes by default; None is the window.
-        max_tokens: what the user asked for.
+        tokenizer: of the model; its `model_max_length` is the model's window, see `model_window`.
+        default: default length of the kind of head; None is the window.
+        max_tokens: length that replaces the default, if given.
     """
-    asked = max_tokens or default
+    limit = max_tokens or default
     window = int(tokenizer.model_max_length)
-    return window if asked is None else min(asked, window)
+    return window if limit is None else min(limit, window)

@@ -1,4 +1,4 @@
-"""Rounded inputs of matrices: what rounding does to values, and a model that computes with rounded inputs."""
+"""Activation quantization: round the inputs of matrices to integers, on single tensors or throughout a model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Hook = Callable[[nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
 def round_activations(
     values: torch.Tensor, bits: int, low: torch.Tensor | float | None = None, high: torch.Tensor | float | None = None
 ) -> torch.Tensor:
-    """Return values rounded to `2**bits` levels of a range that holds zero; shapes stay.
+    """Return values rounded to `2**bits` levels of a range that contains zero; the shape is unchanged.
 
     Args:
         values: `[..., columns]`.
         bits: of a code.
-        low: lower end of the range; None takes each token's own.
+        low: lower end of the range; None uses a dynamic range for each token.
         high: upper end.
     """
     if low is None or high is None:
@@ -47,8 +47,8 @@ def with_rounded_inputs(
 
     Args:
         model: changed.
-        planned: what is rounded.
-        rounder: makes the pre-hook of a matrix from bits, lower and upper end; `Rounder` when None.
+        planned: the inputs to round, with their bits and ranges.
+        rounder: makes a matrix's pre-hook from bits, lower end and upper end; `Rounder` if None.
     """
     make = rounder or Rounder
     by_weight = {id(model.get_submodule(name).weight): item for item in planned for name in item.modules}

@@ -50,7 +50,7 @@ def shared_inputs(model: nn.Module, batch: TokenBatch, modules: Sequence[str]) -
 
 @dataclass(slots=True)
 class _Seen:
-    """What calibration text showed of one input."""
+    """Statistics of one input over the calibration set."""
 
     low: float = 0.0
     high: float = 0.0
@@ -68,7 +68,7 @@ def calibrated_ranges(
         InputFileError: an activation is NaN or infinite; names the module.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {name: _Seen() for name in modules}
+    statistics = {name: _Seen() for name in modules}
     total = sum(int(batch.mask.sum()) for batch in batches)
     with captured(model, modules) as inputs:
         for batch in batches:
@@ -80,8 +80,8 @@ def calibrated_ranges(
                         raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
                     per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]
                     share = KEPT_VALUES / (total * len(calls) * tensor.shape[-1])
-                    _see(found[name], per_text, share, generator)
-    return {name: _ranges(seen) for name, seen in found.items()}
+                    _see(statistics[name], per_text, share, generator)
+    return {name: _ranges(seen) for name, seen in statistics.items()}
 
 
 def _see(seen: _Seen, per_text: Sequence[torch.Tensor], share: float, generator: torch.Generator) -> None:
@@ -129,6 +129,6 @@ def _least_squares(values: torch.Tensor, whole: tuple[float, float], bits: int) 
 def rounding_errors(
     values: torch.Tensor, choices: Sequence[ActivationChoice], ranges: Sequence[tuple[float, float] | None]
 ) -> torch.Tensor:
-    """Return what rounding adds to an input under each choice, `[choices, ...]`."""
+    """Return the rounding error of an input under each choice, `[choices, ...]`."""
     ends = [(None, None) if r is None else r for r in ranges]
     return torch.stack([round_activations(values, c.bits, *r) - values for c, r in zip(choices, ends, strict=True)])

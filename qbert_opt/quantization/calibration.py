@@ -1,4 +1,4 @@
-"""Calibration text for a model, and quantized matrices from it: the one place where rounding errors come from.
+"""The calibration set of a model, and matrices quantized with it: every quantization error comes from this file.
 
 The scores, the plan and the written model all use these functions with the same data, sizes and seed, so that the ΔW
 that was scored is the ΔW that is deployed.
@@ -27,7 +27,7 @@ from .quantized_matrix import QuantizedMatrix, StoredMatrix
 from .quantizer import quantizer
 
 BATCH_SIZE = 16
-GRAM_BYTES = 1 << 29  # of statistics of inputs at a time; more are made by reading the text again
+GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs further passes over the calibration set
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def method_grid(
     """Return every choice of a quantizer: bits × grouping × form, by default the form that is usual for the method.
 
     Raises:
-        UsageError: unknown method, or a form that it has not.
+        UsageError: unknown method, or a form that the method does not have.
     """
     legal: Sequence[Form] = quantizer(method).FORMS
     for form in forms or ():
@@ -88,12 +88,12 @@ def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> l
 def fit_grams(
     model: nn.Module, method: str, batches: Sequence[TokenBatch], modules: Sequence[str], head: Head
 ) -> dict[str, torch.Tensor]:
-    """Second moments of the inputs of some modules as a quantizer wants them, float32 `[columns, columns]` each.
+    """Return the input second moments that a quantizer needs, by module, float32 `[columns, columns]` each.
 
     Args:
-        model: whose modules they are.
+        model: contains the modules.
         method: the quantizer.
-        batches: calibration text.
+        batches: calibration set.
         modules: names of linear layers.
         head: how the model's answers are read.
     """
@@ -105,7 +105,7 @@ def fit_grams(
 def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
     """Quantize rows of an embedding table, `[rows, columns]`, under choices of one method without calibration text.
 
-    Each row is rounded by itself: some rows of a table give the same codes as the whole table.
+    Each row is rounded independently, so part of a table gives the same codes as the whole table.
     """
     layouts = [c.layout(*rows.shape, heads=1) for c in choices]
     found: list[QuantizedMatrix] = quantizer(choices[0].method).quantize(rows, layouts)
@@ -118,10 +118,10 @@ def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> 
 
 
 class MatrixQuantizer:
-    """Quantizes a model's matrices by one method with statistics of one calibration text.
+    """Quantizes a model's matrices by one method with the statistics of one calibration set.
 
     Attributes:
-        model: whose matrices they are.
+        model: the model that holds the matrices.
     """
 
     def __init__(self, loaded: LoadedModel, profile: ModelProfile, method: str, fit: LabeledTexts | None) -> None:
@@ -132,7 +132,7 @@ class MatrixQuantizer:
             self._batches, self._head = fit_batches(loaded, method, fit), loaded.head
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
-        """The matrix' weights, float32 `[rows, columns]`."""
+        """Weights of a matrix, float32 `[rows, columns]`."""
         return weight_of(self.model, matrix.module)
 
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
@@ -143,7 +143,7 @@ class MatrixQuantizer:
         return found
 
     def _gram(self, matrix: MatrixSpec) -> torch.Tensor:
-        """Statistics of a matrix; made for it and those that follow it, as many as `GRAM_BYTES` hold."""
+        """Statistics of a matrix; computed together with those of the following matrices, up to `GRAM_BYTES`."""
         if matrix.module not in self._grams:
             self._grams.clear()
             names: list[str] = []
@@ -163,11 +163,11 @@ class MatrixQuantizer:
 
 
 def quantized_matrices(quantizer: MatrixQuantizer, plan: Allocation) -> Iterator[StoredMatrix]:
-    """Quantize the matrices of a plan, then its embedding tables, each when it is asked for.
+    """Quantize the matrices of a plan, then its embedding tables, lazily and one at a time.
 
     Args:
-        quantizer: of the model and the method that the plan is of.
-        plan: what each matrix and table is stored as.
+        quantizer: for the plan's model and method.
+        plan: the choice of each matrix and table.
     """
     for matrix, planned in zip(plan.profile.matrices, plan.matrices, strict=True):
         yield StoredMatrix(planned.module, *quantizer.quantize(matrix, [planned.choice]))
@@ -175,6 +175,6 @@ def quantized_matrices(quantizer: MatrixQuantizer, plan: Allocation) -> Iterator
 
 
 def quantized_tables(model: nn.Module, plan: Allocation) -> Iterator[StoredMatrix]:
-    """Quantize the embedding tables of a plan, each when it is asked for."""
+    """Quantize the embedding tables of a plan, lazily and one at a time."""
     for table in plan.tables:
         yield StoredMatrix(table.module, *quantize_table(model, table.module, [table.choice]))

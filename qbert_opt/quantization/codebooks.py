@@ -1,4 +1,4 @@
-"""The codebook of each group that loses least, when columns count by their input energy.
+"""The codebook of each group with the least squared error, columns weighted by their input energy.
 
 Weighted k-means in one dimension, exact for small groups: clusters are intervals of the sorted values, so the best
 ones follow by dynamic programming (Wang and Song 2011, Ckmeans.1d.dp). Large groups are first cut into bins of equal
@@ -12,10 +12,10 @@ import torch
 from ..spec.choices import Layout
 from .quantized_matrix import QuantizedMatrix, grouped, with_codebook
 
-BINS = 64  # groups of at most so many values are solved exactly
-EXACT_BITS = 4  # above, levels start at quantiles: there are nearly as many as bins
+BINS = 64  # groups of at most this many values are solved exactly
+EXACT_BITS = 4  # with more bits, levels start at quantiles: there are nearly as many levels as bins
 POLISH = 8  # Lloyd's iterations
-CHUNK = 1 << 19  # intervals priced at a time
+CHUNK = 1 << 19  # intervals evaluated at a time
 
 
 def search_codebook(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ def search_codebook(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) 
         energy: float32 `[columns]`, mean square of each input.
 
     Returns:
-        float16 `[groups, 2**bits]`, rising.
+        float16 `[groups, 2**bits]`, ascending.
     """
     values, order = grouped(weight, layout).sort(dim=1)
     weights = grouped(energy.clamp_min(1e-12).expand(weight.shape), layout).gather(1, order)
@@ -38,7 +38,7 @@ def search_codebook(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) 
 
 
 def nearest_levels(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return int64 codes `[groups, elements]` of the nearest of the rising levels `[groups, 2**bits]`."""
+    """Return int64 codes `[groups, elements]` of the nearest of the ascending levels `[groups, 2**bits]`."""
     return torch.searchsorted((levels[:, 1:] + levels[:, :-1]) / 2, values.contiguous())
 
 
@@ -49,7 +49,7 @@ def round_to_codebook(weight: torch.Tensor, layout: Layout, codebook: torch.Tens
 
 
 def _centroids(values: torch.Tensor, weights: torch.Tensor, codes: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of the values at each level; a level without values stays."""
+    """Weighted mean of the values at each level; a level without values is unchanged."""
     total = torch.zeros_like(levels).scatter_add_(1, codes, weights)
     moment = torch.zeros_like(levels).scatter_add_(1, codes, weights * values)
     return torch.where(total > 0, moment / total.clamp_min(1e-30), levels).sort(dim=1).values

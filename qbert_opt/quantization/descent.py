@@ -1,6 +1,6 @@
-"""Descent of `tr(ΔW · H · ΔWᵀ)` from a quantized matrix: over its codes, and over what its ranges store.
+"""Descent on `tr(ΔW · H · ΔWᵀ)` from a quantized matrix: over its codes, and over the parameters of its ranges.
 
-Neither step ever makes it larger, the rounding of float32 sums apart.
+Neither step increases it, apart from rounding in float32 sums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .quantized_matrix import (
 )
 
 BLOCK = 64  # columns per lazy update
-LARGEST_CODEBOOK = 16  # entries that are refitted together
+LARGEST_CODEBOOK = 16  # entries refitted together
 RIDGE = 1e-9  # of the mean diagonal: a group with one code in use stays solvable
 
 
@@ -34,7 +34,7 @@ def descend_codes(
         weight: float32 `[rows, columns]`.
         quantized: the same matrix under several layouts.
         hessian: float32 `[columns, columns]`, positive definite.
-        order: in which columns are visited.
+        order: the order in which columns are visited.
     """
     lanes = Lanes(quantized, order)
     curvature = hessian[order][:, order]
@@ -53,13 +53,13 @@ def descend_codes(
                 block[i + 1 :].addr_(curvature[column, column + 1 : stop], moves[i])
         if stop < len(stored):
             slope[stop:].addmm_(curvature[start:stop, stop:].T, moves)
-    return [replace(q, codes=found) for q, found in zip(quantized, lanes.gather(codes), strict=True)]
+    return [replace(q, codes=swept) for q, swept in zip(quantized, lanes.gather(codes), strict=True)]
 
 
 def refit_ranges(weight: torch.Tensor, quantized: QuantizedMatrix, hessian: torch.Tensor) -> QuantizedMatrix:
-    """Set what each range stores to its least-squares value given the codes, one group of columns after the other.
+    """Refit the parameters of each range by least squares given the codes, one group of columns after the other.
 
-    A range is kept where fp16 rounding or a scale that is not positive would lose.
+    A range is left alone if rounding to fp16, or a scale that is not positive, would increase the error.
 
     Args:
         weight: float32 `[rows, columns]`.
@@ -85,7 +85,7 @@ def refit_ranges(weight: torch.Tensor, quantized: QuantizedMatrix, hessian: torc
 
 
 def _numbers(quantized: QuantizedMatrix) -> torch.Tensor:
-    """What ranges store that is fitted, float64 `[groups down, groups across, numbers of a range]`."""
+    """The fitted parameters of the ranges, float64 `[groups down, groups across, parameters of a range]`."""
     layout = quantized.layout
     down = len(quantized.codes) if layout.axis == "columns" else layout.num_groups
     if quantized.codebook is not None:
@@ -107,7 +107,7 @@ def _with_numbers(quantized: QuantizedMatrix, numbers: torch.Tensor) -> Quantize
 
 
 def _sorted_codebook(quantized: QuantizedMatrix, codebook: torch.Tensor) -> QuantizedMatrix:
-    """Entries that passed one another change places, and codes with them."""
+    """Sort the entries of each codebook again and renumber the codes to match."""
     layout = quantized.layout
     levels, order = codebook.reshape(-1, codebook.shape[-1]).sort(dim=1, stable=True)
     codes = order.argsort(dim=1).gather(1, grouped(quantized.codes, layout).long())
@@ -115,7 +115,7 @@ def _sorted_codebook(quantized: QuantizedMatrix, codebook: torch.Tensor) -> Quan
 
 
 def _features(quantized: QuantizedMatrix, part: slice) -> list[torch.Tensor]:
-    """What each number of a range is multiplied by in the weights, float32 `[rows or 1, columns of the part]`."""
+    """Derivative of the weights by each parameter of a range, float32 `[rows or 1, columns of the part]`."""
     layout = quantized.layout
     codes = quantized.codes[:, part].float()
     if quantized.codebook is not None:
@@ -129,7 +129,7 @@ def _features(quantized: QuantizedMatrix, part: slice) -> list[torch.Tensor]:
 
 
 def _combined(features: Sequence[torch.Tensor], per_row: torch.Tensor) -> torch.Tensor:
-    """Change of the weights when the numbers of each row's range change, float32 `[rows, columns of the part]`."""
+    """Change of the weights when the parameters of each row's range change, float32 `[rows, columns of the part]`."""
     total = per_row[:, :1] * features[0]
     for index, feature in enumerate(features[1:], start=1):
         total += per_row[:, index, None] * feature
@@ -139,7 +139,7 @@ def _combined(features: Sequence[torch.Tensor], per_row: torch.Tensor) -> torch.
 def _least_squares(
     features: Sequence[torch.Tensor], numbers: torch.Tensor, hessian: torch.Tensor, slope: torch.Tensor
 ) -> torch.Tensor:
-    """Moves of the numbers, to what fp16 holds, that lower the objective; 0 where none does. As `numbers`, float64."""
+    """Steps of the parameters to fp16 values that lower the objective, 0 if none does; float64, shaped as `numbers`."""
     rows, groups = len(slope), len(numbers)
     curved = [feature @ hessian for feature in features]
 

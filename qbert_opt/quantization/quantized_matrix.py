@@ -18,14 +18,14 @@ class QuantizedMatrix:
     """Codes and ranges of one matrix: `weight ≈ scale * code + offset`, or `weight ≈ codebook[code]`.
 
     Attributes:
-        layout: how groups lie over the matrix, and what their ranges store.
+        layout: the groups and the form of their ranges.
         codes: uint8 `[rows, columns]`, each below `2**bits`.
         scale: float16 `[num_groups]` for row groups, `[rows, columns / group_size]` for column groups; all ones with a
             codebook.
         offset: float16, shaped as `scale`; the value of code 0. Where it follows from the scale and is not stored
             (forms `symmetric`, `signed` and `zero-point`), it is float32: rounded to fp16 it would move zero. Zeros
             with a codebook.
-        codebook: float16 `[*scale.shape, 2**bits]`, rising, for form `codebook`; else None.
+        codebook: float16 `[*scale.shape, 2**bits]`, ascending, for form `codebook`; else None.
     """
 
     layout: Layout
@@ -35,7 +35,7 @@ class QuantizedMatrix:
     codebook: torch.Tensor | None = None
 
     def dequantize(self) -> torch.Tensor:
-        """Return float32 `[rows, columns]`: the weights that the codes stand for."""
+        """Return the weights that the codes represent, float32 `[rows, columns]`."""
         rows, columns = self.codes.shape
         if self.codebook is not None:
             codes = grouped(self.codes, self.layout).long()
@@ -64,7 +64,7 @@ class StoredMatrix(NamedTuple):
 
 
 def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:
-    """Put together a matrix of form `codebook`."""
+    """Return a matrix of form `codebook` with placeholder scales and offsets."""
     shape = group_shape(layout, *codes.shape)
     ones = torch.ones(shape, dtype=torch.float16)
     levels = codebook.reshape(*shape, 2**layout.bits)
@@ -84,7 +84,7 @@ def group_shape(layout: Layout, rows: int, columns: int) -> tuple[int, ...]:
 
 
 def expand(per_group: torch.Tensor, layout: Layout, rows: int, columns: int) -> torch.Tensor:
-    """Spread per-group values to something that broadcasts over `[rows, columns]`."""
+    """Expand per-group values to a tensor that broadcasts over `[rows, columns]`."""
     if layout.axis == "columns":
         return per_group.reshape(rows, -1).repeat_interleave(layout.group_size, dim=1)
     return per_group.reshape(-1).repeat_interleave(layout.group_size).reshape(rows, 1)
@@ -96,10 +96,10 @@ def top_code(layout: Layout) -> int:
 
 
 def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a range `[low, high]` per group to what will be stored.
+    """Round a range `[low, high]` per group to the values that are stored.
 
     Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, signed ranges one more below zero. A
-    zero point is a code, so its range holds zero.
+    zero point is a code, so its range contains zero.
 
     Returns:
         scale (float16) and offset (float16; float32 where it follows from scale and zero point), shaped as `low`.
@@ -118,10 +118,10 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
 
 
 def fixed_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Value of code 0, float32, in a range whose zero is the same code for every group (`Layout.fixed_zero`).
+    """Value of code 0, float32, in a form whose zero is the same code for every group (`Layout.fixed_zero`).
 
     Raises:
-        ValueError: the layout's form stores its zero.
+        ValueError: the layout's form stores a zero point or an offset.
     """
     if layout.fixed_zero is None:
         raise ValueError(f"form {layout.form} has no fixed zero")
@@ -129,7 +129,7 @@ def fixed_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def zero_point_offset(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """Value of code 0 when code `zero` stands for 0, float32."""
+    """Value of code 0 if code `zero` represents 0, float32."""
     return -zero.float() * scale.float()
 
 
@@ -156,6 +156,6 @@ def round_to_range(weight: torch.Tensor, layout: Layout, scale: torch.Tensor, of
 
 
 def _tile(shape: torch.Size) -> tuple[int, int]:
-    """Groups and elements of a group that are worked on at a time: what a cache holds."""
+    """Groups, and elements of a group, to process at a time so that they fit a cache."""
     across = min(shape[1], TILE)
     return max(1, TILE // across), across

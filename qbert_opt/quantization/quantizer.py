@@ -1,4 +1,4 @@
-"""What a quantizer must define: one file of `quantization/methods`."""
+"""The interface of a quantizer; each file in `quantization/methods` is one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Quantizer(Protocol):
     """Rounds a matrix under every layout of a plan or a grid.
 
     Attributes:
-        NEEDS_GRAM: whether it wants second moments of the matrix's inputs on calibration text.
-        FORMS: what its ranges can store, the usual form first.
-        GRADIENT_SHARE: how strongly those moments weight tokens by their squared gradient, 0 (not) to 1.
+        NEEDS_GRAM: whether it needs second moments of the matrix's inputs on the calibration set.
+        FORMS: the forms of range that it can store, the default first.
+        GRADIENT_SHARE: share of the moments that weights tokens by their squared gradient, 0 to 1.
     """
 
     NEEDS_GRAM: bool

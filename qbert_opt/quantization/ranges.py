@@ -1,4 +1,4 @@
-"""The range of each group that loses least, when columns count by their input energy."""
+"""The range of each group with the least squared error, columns weighted by their input energy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .quantized_matrix import (
 SHRINKS = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.85, 0.7), 4: (1.0, 0.85)}  # starting points by bits
 REFITS = {2: 4, 3: 3, 4: 2}
 SAMPLE = 8192  # elements that are enough to place the range of a large group
-ENDS = (1.0, 0.7, 0.5, 0.35, 0.25)  # starting points of such a group, tried at each end on its own
-CHUNK = 1 << 18  # elements worked on at a time: what a cache holds
+ENDS = (1.0, 0.7, 0.5, 0.35, 0.25)  # starting points of such a group, for each end separately
+CHUNK = 1 << 18  # elements processed at a time, to fit a cache
 
 
 def is_large(layout: Layout, columns: int) -> bool:
-    """Groups whose range is placed by a sample, where the search has two answers."""
+    """Whether groups are large enough to place their range on a sample, with and without clipping."""
     searched = layout.bits in SHRINKS and layout.form != "codebook"
     return searched and layout.axis == "rows" and layout.group_size * columns > SAMPLE
 
@@ -34,27 +34,27 @@ def is_large(layout: Layout, columns: int) -> bool:
 def search_range(
     weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, clipping: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find scale and offset per group with least `Σ energy · (w - stored(w))²`.
+    """Find the scale and offset per group that minimize `Σ energy · (w - stored(w))²`.
 
-    From a few shrunken min-max ranges, codes and range improve in turn: rounding, then weighted least squares for
-    what the form stores given the codes. The best stored range seen is kept: never worse than min-max.
+    Starting from a few shrunken min-max ranges, the search alternates between rounding and a weighted least-squares fit
+    of the range given the codes. The best range seen, as stored, is kept, so the result is never worse than min-max.
 
     Args:
         weight: float32 `[rows, columns]`.
         layout: groups, bits and form; not `codebook`.
         energy: float32 `[columns]`, mean square of each input.
-        clipping: of large groups, try ranges that leave weights far out behind: least by this sum, in which errors of
-            weights at inputs that move together do not add up as they do in the output.
+        clipping: whether large groups may clip outliers. That minimizes the sum above, which ignores correlations
+            between inputs, so it may be worse at the output.
 
     Returns:
-        scale and offset `[groups]` as `stored_range` types them.
+        scale and offset `[groups]`, with the types of `stored_range`.
     """
     rows, columns = weight.shape
     groups = grouped(weight, layout)
     weights = grouped(energy.clamp_min(1e-12).expand(rows, columns), layout)
     low, high = groups.amin(1), groups.amax(1)
     if layout.bits not in SHRINKS:
-        return stored_range(low, high, layout)  # at 5 bits and more clipping buys nothing
+        return stored_range(low, high, layout)  # clipping does not help at 5 bits and more
     starts = _starts(layout)
     if groups.shape[1] > SAMPLE:
         groups, weights = _sampled(groups, weights)
@@ -70,9 +70,9 @@ def search_range(
 
 
 def _sampled(groups: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Elements that stand for those of large groups: all that weigh most, and every few of the rest, counted for all.
+    """Sample elements of large groups: those with the largest weighted distance, and a reweighted subset of the rest.
 
-    One weight far out at a loud input may carry most of the loss of clipping, and a plain sample would miss it.
+    A single outlier at a high-energy input may cause most of the clipping error, and a plain sample would miss it.
     """
     centre = (weights * groups).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
     far = (weights * (groups - centre).square()).topk(SAMPLE // 2, dim=1).indices
@@ -85,7 +85,7 @@ def _sampled(groups: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """Weights of some groups with what they count, `[groups, elements]`, and their sums `[groups]`."""
+    """Values of some groups with their weights in the sum, `[groups, elements]`, and totals `[groups]`."""
 
     values: torch.Tensor
     weights: torch.Tensor
@@ -118,7 +118,7 @@ def _search(
 
 
 def _starts(layout: Layout) -> list[tuple[float, float]]:
-    """Factors of the lower and the upper end. A zero point moves in whole codes: lopsided starts try its neighbours."""
+    """Factors of the lower and upper end. Zero points move in whole codes, so asymmetric starts try the neighbours."""
     even = [(s, s) for s in SHRINKS[layout.bits]]
     if layout.form not in ("zero-point", "signed") or layout.bits > 2:
         return even
@@ -128,7 +128,7 @@ def _starts(layout: Layout) -> list[tuple[float, float]]:
 def _refit(
     data: _Values, codes: torch.Tensor, scale: torch.Tensor, layout: Layout
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted least squares of values on codes, as it will be stored; a group with one code keeps its scale."""
+    """Weighted least-squares fit of values on codes, rounded as stored; a group with a single code keeps its scale."""
     if layout.fixed_zero is not None:
         fitted = _slope(data, codes - layout.fixed_zero, scale)
         return fitted, fixed_offset(fitted, layout)

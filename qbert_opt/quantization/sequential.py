@@ -1,4 +1,4 @@
-"""A plan's matrices quantized block by block: later ones are fitted to inputs that already carry the earlier errors."""
+"""Quantize a plan's matrices block by block, fitting each to inputs that contain the errors of earlier blocks."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def sequential_matrices(
     """Quantize a plan's matrices in order of execution, then its tables.
 
     Args:
-        loaded: the model that the plan was made for; it is not changed.
-        plan: what each matrix and table is stored as.
+        loaded: the model that the plan was made for; not modified.
+        plan: the choice of each matrix and table.
         fit: calibration texts that fit the quantizer.
-        progress: called with matrices done, matrices in all, and what goes on.
+        progress: called with matrices done, total matrices, and a description.
 
     Returns:
         Every matrix and table, in the plan's order.
 
     Raises:
-        UsageError: there is no calibration text, or the plan's method looks at no inputs, so that order means nothing.
+        UsageError: there is no calibration text, or the plan's method does not use inputs, so order has no effect.
     """
     method = quantizer(plan.method)
     if not method.NEEDS_GRAM:
-        raise UsageError(f"sequential: method {plan.method} looks at no inputs; quantize without it.")
+        raise UsageError(f"`sequential`: method {plan.method} does not use inputs. Leave `sequential` out.")
     batches = fit_batches(loaded, plan.method, fit)
     layouts = {matrix.module: matrix.layout for matrix in plan.matrices}
     quantized: dict[str, QuantizedMatrix] = {}

@@ -1,7 +1,7 @@
-"""Weights that fp16 cannot hold, found before anything is scored or quantized.
+"""Reject weights beyond the range of fp16 before anything is scored or quantized.
 
 Scales, offsets and codebooks are stored in fp16, and so is every tensor that is not quantized. Beyond ±65504 they would
-be infinite, and a model with one infinite row of a table answers NaN as soon as a text reads that row.
+become infinite, and a single infinite row of an embedding table makes the output NaN for every text that uses it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
 
     Args:
         model: float weights.
-        layouts: every way in which a matrix or embedding table may be stored, by module; every parameter that is no
-            such weight is stored in fp16.
+        layouts: possible layouts of each matrix and embedding table, by module; all other parameters are stored in
+            fp16.
 
     Raises:
         InputFileError: names the tensor, its largest value and the limit.
@@ -42,15 +42,15 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
         if module not in layouts:
             if not fits_fp16(tensor):
                 raise InputFileError(
-                    f"{name}: holds a value of size {largest:.6g}; it is stored in fp16, whose limit is "
+                    f"{name}: holds a value of magnitude {largest:.6g}; it is stored in fp16, whose limit is "
                     f"{FP16_MAX:g}. Rescale or retrain the model."
                 )
         elif largest > FP16_MAX / 2:  # below, even the widest range has a scale and an offset within the limit
             for layout in layouts[module]:
                 if not _range_fits(as_matrix(tensor), layout):
                     raise InputFileError(
-                        f"{name}: holds a value of size {largest:.6g}; at {layout.bits} bits and form {layout.form} a "
-                        f"scale or offset would be beyond fp16's limit of {FP16_MAX:g}. Rescale or retrain the model."
+                        f"{name}: holds a value of magnitude {largest:.6g}; at {layout.bits} bits, form {layout.form}, "
+                        f"a scale or offset would be beyond fp16's limit of {FP16_MAX:g}. Rescale or retrain the model."
                     )
 
 
@@ -61,8 +61,8 @@ def possible_layouts(
 
     Args:
         profile: of the model.
-        choices: of the matrices; those that do not divide a matrix are left out.
-        table_choices: of the tables; without any they are stored as tables that nobody scored.
+        choices: of the matrices; those whose groups do not divide a matrix are left out.
+        table_choices: of the tables; if empty, tables get the default layout of unscored tables.
     """
     layouts: dict[str, list[Layout]] = {}
     for matrix in profile.matrices:
@@ -79,12 +79,12 @@ def possible_layouts(
 
 
 def fits_fp16(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is finite once it is rounded to fp16."""
+    """Return whether a tensor is finite after rounding to fp16."""
     return bool(torch.isfinite(tensor.half()).all())
 
 
 def _range_fits(weight: torch.Tensor, layout: Layout) -> bool:
-    """Tell whether the range from the least to the greatest weight of each group can be stored."""
+    """Return whether the min-max range of each group can be stored."""
     groups = grouped(weight.float(), layout)
     low, high = groups.amin(1), groups.amax(1)
     if layout.form == "codebook":

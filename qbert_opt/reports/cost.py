@@ -86,18 +86,18 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
         reports: by name, in the order of the rows; a text says why the device cannot run it.
     """
     table = TextTable("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking")
-    for name, found in reports.items():
-        if isinstance(found, str):
-            table.add_row(name, found)
+    for name, report in reports.items():
+        if isinstance(report, str):
+            table.add_row(name, report)
             continue
         table.add_row(
             name,
-            format_seconds(found.latency_s),
-            format_bytes(found.peak_memory_bytes),
-            format_bytes(found.weight_bytes),
-            format_bytes(found.dram_bytes),
-            format_joules(found.energy_j),
-            format_seconds(found.unpack_s),
+            format_seconds(report.latency_s),
+            format_bytes(report.peak_memory_bytes),
+            format_bytes(report.weight_bytes),
+            format_bytes(report.dram_bytes),
+            format_joules(report.energy_j),
+            format_seconds(report.unpack_s),
         )
     return table
 
@@ -111,13 +111,13 @@ def device_table(device: Device) -> list[str | Table]:
     from hwmodels import figures
 
     table = TextTable("figure", "value", "kind", "source")
-    found = figures(device)
-    for figure in found:
+    all_figures = figures(device)
+    for figure in all_figures:
         origin = figure.provenance
         kind, source = ("unknown", "") if origin is None else (origin.kind, origin.source)
         table.add_row(figure.path, _with_unit(figure.path, figure.value), kind, source)
-    sourced = sum(figure.is_sourced for figure in found)
+    sourced = sum(figure.is_sourced for figure in all_figures)
     facts = [f"{device.id}: {device.name}"]
     if device.engines is not None:
         facts.append(f"engines: {', '.join(device.engines) or 'none of those known here'}")
-    return [*facts, f"{sourced} of {len(found)} figures have a source", table]
+    return [*facts, f"{sourced} of {len(all_figures)} figures have a source", table]

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from ..scoring.diagnosis import Diagnosis
 
 
-def diagnosis_lines(found: Diagnosis, path: str) -> Iterator[str]:
+def diagnosis_lines(diagnosis: Diagnosis, path: str) -> Iterator[str]:
     """Loss, gradient, eigenvalues, their sum, and what of it is negative.
 
     Args:
-        found: what was measured.
+        diagnosis: what was measured.
         path: where it was written.
     """
-    where = "all layers" if found.layer is None else f"layer {found.layer}"
-    trace, error = found.trace
-    first, second = found.eigenvalues
-    yield f"{path}: Hessian by {found.num_parameters:,} weights of {found.model}, {where}"
+    where = "all layers" if diagnosis.layer is None else f"layer {diagnosis.layer}"
+    trace, error = diagnosis.trace
+    first, second = diagnosis.eigenvalues
+    yield f"{path}: Hessian by {diagnosis.num_parameters:,} weights of {diagnosis.model}, {where}"
     yield (
-        f"loss {found.loss:.4g} {found.loss_unit} over {found.num_samples} samples of {found.data}, "
-        f"gradient {found.gradient_norm:.3g}"
+        f"loss {diagnosis.loss:.4g} {diagnosis.loss_unit} over {diagnosis.num_samples} samples of {diagnosis.data}, "
+        f"gradient {diagnosis.gradient_norm:.3g}"
     )
     yield (
-        f"top eigenvalues {first:.4g} and {second:.4g}, least {found.spectrum.least:.3g} or below, "
-        f"trace {trace:.4g} ± {error:.2g}, negative {found.spectrum.negative_share:.1%} of squared curvature"
+        f"top eigenvalues {first:.4g} and {second:.4g}, least {diagnosis.spectrum.least:.3g} or below, "
+        f"trace {trace:.4g} ± {error:.2g}, negative {diagnosis.spectrum.negative_share:.1%} of squared curvature"
     )
-    down = found.descent
+    down = diagnosis.descent
     if down is None:
         yield "no direction of negative curvature was found"
     else:

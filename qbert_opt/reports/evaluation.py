@@ -30,13 +30,13 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
     for column in ("model", *(title for _, title in qualities), loss, "predicted", *flips, "on disk"):
         # a long folder name is folded, so that no figure is ever cut
         table.add_column(column, no_wrap=column != "model", overflow="fold")
-    for name, found, size, predicted in rows:
+    for name, evaluation, size, predicted in rows:
         table.add_row(
             name,
-            *(_quality(getattr(found, field)) for field, _ in qualities),
-            "-" if found.loss is None else _interval(found.loss, 1, ".3g"),
+            *(_quality(getattr(evaluation, field)) for field, _ in qualities),
+            "-" if evaluation.loss is None else _interval(evaluation.loss, 1, ".3g"),
             predicted,
-            *([_flipped(found)] if flips else []),
+            *([_flipped(evaluation)] if flips else []),
             size,
         )
     return table
@@ -93,12 +93,12 @@ def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(line for line in map(_cut_line, evaluations) if line))
 
 
-def _cut_line(found: Evaluation) -> str:
-    if not found.num_cut:
+def _cut_line(evaluation: Evaluation) -> str:
+    if not evaluation.num_cut:
         return ""
     return (
-        f"{found.num_cut} of {found.num_samples} texts were cut to {found.max_tokens} tokens "
-        f"({found.num_lost} {found.lost_unit} not read)"
+        f"{evaluation.num_cut} of {evaluation.num_samples} texts were cut to {evaluation.max_tokens} tokens "
+        f"({evaluation.num_lost} {evaluation.lost_unit} not read)"
     )
 
 
@@ -108,11 +108,11 @@ def _quality(figure: Interval | float | None) -> str:
     return f"{100 * figure:.2f}" if isinstance(figure, float) else _interval(figure, 100, ".2f")
 
 
-def _flipped(found: Evaluation) -> str:
-    if found.flipped is None:
+def _flipped(evaluation: Evaluation) -> str:
+    if evaluation.flipped is None:
         return "-"
-    return f"{found.flipped} ({found.lost or 0} lost, {found.won or 0} won)"
+    return f"{evaluation.flipped} ({evaluation.lost or 0} lost, {evaluation.won or 0} won)"
 
 
-def _interval(found: Interval, factor: float, form: str) -> str:
-    return f"{factor * found.value:{form}} [{factor * found.low:{form}}, {factor * found.high:{form}}]"
+def _interval(interval: Interval, factor: float, form: str) -> str:
+    return f"{factor * interval.value:{form}} [{factor * interval.low:{form}}, {factor * interval.high:{form}}]"

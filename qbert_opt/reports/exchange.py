@@ -43,30 +43,30 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
         widths = sorted({table.bits for table in plan.tables})
         yield (
             f"not carried      {len(plan.tables)} embedding tables at {', '.join(map(str, widths))} bits and "
-            "everything else in fp16: the config speaks of the encoder's matrices only"
+            "everything else in fp16: the config covers the encoder's matrices only"
         )
     for note in export.tool.NOTES:
         yield f"note             {note}"
 
 
 def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
-    """Which choices were priced as which others; those that differ in their form only, in one line for each form.
+    """Report choices that were not scored and the scored ones used instead; one line per form if only that differs.
 
     Args:
-        stand_ins: how many matrices have this choice (first name) priced as that one (second name).
+        stand_ins: (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
     """
     forms = Counter[tuple[str, str]]()
-    for (wanted, taken), count in stand_ins.items():
-        asked, found = choice(wanted), choice(taken)
-        if (asked.bits, asked.grouping) == (found.bits, found.grouping):
-            forms[(asked.form, found.form)] += count
+    for (unscored, scored), count in stand_ins.items():
+        actual, priced = choice(unscored), choice(scored)
+        if (actual.bits, actual.grouping) == (priced.bits, priced.grouping):
+            forms[(actual.form, priced.form)] += count
         else:
-            yield f"priced as        {wanted} was not scored for {count} matrices; its loss is taken from {taken}"
-    for (asked_form, found_form), count in forms.items():
-        more = ", which loses less" if (asked_form, found_form) == ("symmetric", "offset") else ""
+            yield f"priced as        {unscored} was not scored for {count} matrices; its loss is taken from {scored}"
+    for (actual_form, priced_form), count in forms.items():
+        more = ", which loses less" if (actual_form, priced_form) == ("symmetric", "offset") else ""
         yield (
-            f"not priced       ranges with {WORDS[asked_form]} were not scored: {count} matrices are priced with "
-            f"{WORDS[found_form]}{more}"
+            f"not priced       ranges with {WORDS[actual_form]} were not scored: {count} matrices are priced with "
+            f"{WORDS[priced_form]}{more}"
         )
 
 

@@ -71,21 +71,21 @@ def heat_map(plan: Allocation) -> dict[str, Any]:
     }
 
 
-def frontier_curve(plan: Allocation, found: TradeOff, measured: MeasuredPoints | None) -> dict[str, Any] | None:
+def frontier_curve(plan: Allocation, trade_off: TradeOff, measured: MeasuredPoints | None) -> dict[str, Any] | None:
     """Place predicted loss, on a logarithmic axis, over encoder bytes in MB.
 
     Args:
         plan: marked as the chosen one.
-        found: at least one plan; more than 1,500 are thinned.
+        trade_off: at least one plan; more than 1,500 are thinned.
         measured: points to show beside; those without bytes are left out.
 
     Returns:
         Paths, ticks and marks in SVG units; None where no loss is above 0.
     """
-    known = sorted(found.points, key=lambda p: p.usage["encoder_bytes"])
+    known = sorted(trade_off.points, key=lambda p: p.usage["encoder_bytes"])
     known = known[:: max(1, len(known) // MAX_POINTS)]
     points = [(p.usage["encoder_bytes"] / 1e6, p.predicted_loss) for p in known]
-    uniform = [(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.choice) for u in found.uniform]
+    uniform = [(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.choice) for u in trade_off.uniform]
     shown_points = [] if measured is None else [p for p in measured.points if p.encoder_bytes is not None]
     own = (plan.encoder_bytes / 1e6, plan.predicted_loss)
     losses = [y for _, y in points] + [y for _, y, _ in uniform] + [p.loss for p in shown_points] + [own[1]]
@@ -117,13 +117,13 @@ def frontier_curve(plan: Allocation, found: TradeOff, measured: MeasuredPoints |
         return {"x": x(size), "low": y(max(loss - error, loss / 10)), "high": y(loss + error)}
 
     whiskers = [
-        whisker(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.predicted_std_error) for u in found.uniform
+        whisker(u.usage["encoder_bytes"] / 1e6, u.predicted_loss, u.predicted_std_error) for u in trade_off.uniform
     ] + [whisker(*own, plan.predicted_std_error)]
     step = 10 ** math.floor(math.log10((right - left) / 4))
     step = next(s for s in (step, 2 * step, 5 * step, 10 * step) if (right - left) / s <= 8)
     ticks = [i * step for i in range(math.ceil(left / step), math.floor(right / step) + 1)]
     return {
-        "unit": found.loss_unit,
+        "unit": trade_off.loss_unit,
         "path": " ".join(path),
         "band": " ".join([*upper, *reversed(lower)]) if any(errors) else "",
         "whiskers": [bar for bar in whiskers if bar is not None],

@@ -287,10 +287,10 @@ def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
         f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
         f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
     ]
-    if (found := written.read_back) is not None:
+    if (read_back := written.read_back) is not None:
         lines.append(
-            f"read back        bytes and hashes agree; measured loss {found.loss:.4g} {found.loss_unit} on "
-            f"{found.num_texts} texts of {found.data}, predicted {plan.predicted_loss:.4g} ± "
+            f"read back        bytes and hashes agree; measured loss {read_back.loss:.4g} {read_back.loss_unit} on "
+            f"{read_back.num_texts} texts of {read_back.data}, predicted {plan.predicted_loss:.4g} ± "
             f"{plan.predicted_std_error:.1g}"
         )
     return lines

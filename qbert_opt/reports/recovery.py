@@ -9,28 +9,28 @@ if TYPE_CHECKING:
     from ..workflows.recover import Recovered
 
 
-def recovery_lines(found: Recovered) -> list[str]:
+def recovery_lines(run: Recovered) -> list[str]:
     """Each phase with its loss, what was reached, and what a second run needs to reach it again.
 
     Args:
-        found: what training did.
+        run: what training did.
     """
-    lines = [_phase_line(record) for record in found.phases]
-    best = "the quantizer's own codes" if found.best_phase == "start" else found.best_phase
-    epochs = ", ".join(f"{step} {count:g}" for step, count in found.epochs.items())
+    lines = [_phase_line(record) for record in run.phases]
+    best = "the quantizer's own codes" if run.best_phase == "start" else run.best_phase
+    epochs = ", ".join(f"{step} {count:g}" for step, count in run.epochs.items())
     lines += [
-        f"measured loss    {found.start_loss:.4g} before training, {found.best_loss:.4g} after ({best}); "
-        f"{found.loss_unit}, on {found.num_held} held-back training texts",
-        f"trained          on {found.num_texts} texts, passes over them: {epochs}; "
-        f"{found.cpu_seconds / 60:.1f} processor minutes",
-        f"prediction       void: the plan's {found.plan.predicted_loss:.4g} was of the codes before training",
+        f"measured loss    {run.start_loss:.4g} before training, {run.best_loss:.4g} after ({best}); "
+        f"{run.loss_unit}, on {run.num_held} held-back training texts",
+        f"trained          on {run.num_texts} texts, passes over them: {epochs}; "
+        f"{run.cpu_seconds / 60:.1f} processor minutes",
+        f"prediction       void: the plan's {run.plan.predicted_loss:.4g} was of the codes before training",
     ]
-    if found.stopped is not None:
-        lines.append(f"ended early      {found.stopped}")
-    written = found.written
+    if run.stopped is not None:
+        lines.append(f"ended early      {run.stopped}")
+    written = run.written
     lines.append(
-        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {found.plan.encoder_bytes:,}), "
-        f"all tensors {written.tensor_bytes:,} bytes (planned {found.plan.total_bytes:,})"
+        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {run.plan.encoder_bytes:,}), "
+        f"all tensors {written.tensor_bytes:,} bytes (planned {run.plan.total_bytes:,})"
     )
     return lines
 

@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from ..workflows.rerank import TimedPlan
 
 
-def frontier_table(found: TradeOff, rows: int = 16) -> Table:
+def frontier_table(trade_off: TradeOff, rows: int = 16) -> Table:
     """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each.
 
     Args:
-        found: of one resource or two.
+        trade_off: of one resource or two.
         rows: plans to show at most.
     """
-    names = [RESOURCES[name] for name in found.resources]
-    title = f"{len(found.points)} plans in {found.runtime_s:.2f} s, {found.loss_unit}"
-    table = TextTable(*(f"{name} of the searched matrices" for name in found.resources), title=title)
+    names = [RESOURCES[name] for name in trade_off.resources]
+    title = f"{len(trade_off.points)} plans in {trade_off.runtime_s:.2f} s, {trade_off.loss_unit}"
+    table = TextTable(*(f"{name} of the searched matrices" for name in trade_off.resources), title=title)
     for column in ("predicted loss", "sum of scores", "gap", "best uniform plan that fits"):
         table.add_column(column)
-    if found.own_limits:
-        limits = (f"{limit.source} leaves {shown(limit.resource, limit.capacity)}" for limit in found.own_limits)
+    if trade_off.own_limits:
+        limits = (f"{limit.source} leaves {shown(limit.resource, limit.capacity)}" for limit in trade_off.own_limits)
         table.caption = Text(f"not ended by its own limits: {'; '.join(limits)} to the searched matrices")
         table.caption_justify = "left"
     # Several budgets of two resources often have the same best plan.
-    plans = list({(point.choices, point.tables): point for point in found.points}.values())
+    plans = list({(point.choices, point.tables): point for point in trade_off.points}.values())
     step = max(1, len(plans) // rows)
     for point in plans[::step]:
-        fits = [u for u in found.uniform if all(u.usage[name] <= point.usage[name] for name in names)]
+        fits = [u for u in trade_off.uniform if all(u.usage[name] <= point.usage[name] for name in names)]
         best = min(fits, key=lambda u: u.predicted_loss, default=None)
         table.add_row(
             *(shown(name, point.usage[name]) for name in names),

@@ -1,1 +1,1 @@
-"""Answers of a quantized or exported model."""
+"""Run quantized and exported models: predict, measure and time."""

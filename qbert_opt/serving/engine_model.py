@@ -1,4 +1,4 @@
-"""An engine behind the face of a torch model, so that whatever is measured of a model can be measured of an engine."""
+"""Wrap an engine as a torch model, so that it can be measured like one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Served:
     """A model that an engine runs.
 
     Attributes:
-        loaded: answers like the torch model that it came from.
-        folder: where the engine's files are; a temporary place when a quantized folder was exported for this.
+        loaded: the engine as a model.
+        folder: folder of the engine's files; temporary if a quantized folder was exported for this.
         stored_bytes: bytes of the engine's weights on disk.
-        allocation: the plan it was made by.
+        allocation: the plan that it was made from.
     """
 
     loaded: LoadedModel
@@ -38,12 +38,12 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
 
     Args:
         folder: as `quantize` or `export` wrote it.
-        engine: by default what the folder was exported to; another one exports a quantized folder to a temporary place.
-        threads: processor threads; None is the engine's own choice.
+        engine: by default the engine that the folder was exported to; a quantized folder is exported to it temporarily.
+        threads: CPU threads; None lets the engine choose.
 
     Raises:
-        InputFileError: the folder is neither, is broken, or the engine's answers are off.
-        UsageError: an engine that is unknown, not installed or not this folder's.
+        InputFileError: the folder is neither, is damaged, or the engine's outputs deviate from the recorded ones.
+        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to.
     """
     root = Path(folder)
     if not (root / PLAN).is_file():
@@ -66,11 +66,11 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
 
 
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:
-    """What runs took and hold, one line per model, under each other.
+    """Return latency and memory, one line per model.
 
     Args:
         rows: name and timing of each model.
-        predicted_s: latency that the plan predicts on its device; None where there is no device.
+        predicted_s: latency in seconds that the plan predicts on its device; None without a device.
     """
     lines = []
     for name, t in rows:

@@ -1,4 +1,4 @@
-"""Measure a folder on held-out text: a model, a quantized or an exported one, beside the float model it came from."""
+"""Measure a float, quantized or exported model folder on held-out text, and compare it with the float model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .engine_model import Served, serve
 
 @dataclass(frozen=True, slots=True)
 class MeasuredFolder:
-    """A folder with what was measured of it.
+    """A folder with its measurements.
 
     Attributes:
-        folder: as it was named.
-        evaluation: quality, and loss against the reference where there is one.
-        stored_bytes: of its weights on disk.
-        plan: what a quantized or exported folder was made by; None for a model folder.
-        predicted_loss: the plan's; None where there is none or training, or another loss unit, made it void.
-        timing: of runs in an engine; None where none was asked for.
+        folder: as given by the user.
+        evaluation: quality, and loss relative to the reference if there is one.
+        stored_bytes: bytes of its weights on disk.
+        plan: the plan of a quantized or exported folder; None for a float model.
+        predicted_loss: the plan's predicted loss; None without a plan, after training, or in another loss unit.
+        timing: latency and memory in an engine; None if it was not timed.
     """
 
     folder: str
@@ -40,7 +40,7 @@ class MeasuredFolder:
     timing: Timing | None = None
 
     def point(self) -> MeasuredPoint | None:
-        """Return what `pareto` and `report` draw of it; None where there was no reference to lose against."""
+        """Return the point that `pareto` and `report` draw; None without a reference."""
         loss = self.evaluation.loss
         if loss is None:
             return None
@@ -64,26 +64,26 @@ def measure_folder(
     seq_len: int = 128,
     max_tokens: int | None = None,
 ) -> tuple[MeasuredFolder, ...]:
-    """Measure a folder, after its reference where one is given.
+    """Measure a folder, and first its reference if one is given.
 
     Args:
-        folder: a model folder, a quantized or an exported one.
-        texts: held-out text; labels are needed for every figure but the loss against the reference.
+        folder: a float, quantized or exported model folder.
+        texts: held-out text; labels are needed for every figure except the loss relative to the reference.
         reference: folder of the float model to compare outputs with.
-        engine: also time the folder in `torch`, `openvino` or `onnxruntime`; an exported folder is timed in its own.
-        threads: processor threads of the engine; None is its own choice.
+        engine: engine to time the folder in, for example `onnxruntime`; an exported folder is timed in its own engine.
+        threads: CPU threads of the engine; None lets it choose.
         seq_len: tokens of one timed run, at most the model's window.
-        max_tokens: cut longer texts here; None is the model's window.
+        max_tokens: length at which texts are truncated; None is the model's window.
 
     Returns:
-        The reference, if there is one, and last the folder itself.
+        The reference, if there is one, then the folder itself.
 
     Raises:
-        InputFileError: a folder is broken, or the reference is another model.
-        UsageError: an engine that is unknown, not installed or not this folder's.
+        InputFileError: a folder is damaged, or the reference is another model.
+        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to.
 
     Warns:
-        QbertOptWarning: the folder was trained on these very texts.
+        QbertOptWarning: the folder was trained on the same texts.
     """
     subject, plan, served = _opened(folder, engine, threads)
     subject = cut_at(subject, max_tokens)
@@ -97,7 +97,7 @@ def measure_folder(
         outputs = reference_outputs(original, subject, texts)
         measured.append(MeasuredFolder(reference, evaluate(original, texts), folder_bytes(reference)))
     evaluation = evaluate(subject, texts, outputs)
-    trained = _trained_on(folder, texts)  # training changed the codes: the plan's prediction is of other ones
+    trained = _trained_on(folder, texts)  # training changed the codes, so the plan's prediction no longer applies
     holds = plan is not None and plan.loss_unit == evaluation.loss_unit and not trained
     measured.append(
         MeasuredFolder(
@@ -119,12 +119,12 @@ def measure_folder(
 
 
 def measured_points(measured: MeasuredFolder, reference: str | None, texts: LabeledTexts) -> MeasuredPoints:
-    """Return what `pareto --measured` and `report --measured` read.
+    """Return the measured points that `pareto --measured` and `report --measured` read.
 
     Args:
-        measured: a folder.
+        measured: a measured folder.
         reference: folder of the float model, for the description.
-        texts: what it was measured on.
+        texts: the texts that it was measured on.
     """
     unit = measured.evaluation.loss_unit
     what = f"{unit} against {reference} on {len(texts)} texts of {texts.name}"
@@ -135,7 +135,7 @@ def measured_points(measured: MeasuredFolder, reference: str | None, texts: Labe
 def _opened(
     folder: str, engine: str | None, threads: int | None
 ) -> tuple[LoadedModel, Allocation | None, Served | None]:
-    """Open a folder: in an engine where one is asked for or the folder is an engine's."""
+    """Open a folder in the given engine or the one it was exported to, else in torch."""
     if engine is not None or is_exported(folder):
         served = serve(folder, engine, threads=threads)
         return served.loaded, served.allocation, served
@@ -145,7 +145,7 @@ def _opened(
 
 
 def _trained_on(folder: str, texts: LabeledTexts) -> bool:
-    """Tell whether a quantized folder was trained; warns where that was on the very texts it is measured on."""
+    """Return whether a quantized folder was trained; warns if it was trained on the texts it is measured on."""
     training = read_record(Path(folder)).training if is_quantized(folder) and not is_exported(folder) else None
     if training is not None and texts.sha256 in training.drawn_from:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Answers of a quantized or exported model: text in, label and probability out."""
+"""Predict with a quantized or exported classifier: text in, label and probability out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Text = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The likeliest label of a text with its probability, and every label's."""
+    """The most likely label of a text with its probability, and the probabilities of all labels."""
 
     label: str
     probability: float
@@ -29,7 +29,7 @@ class Prediction:
 
 
 class Predictor:
-    """A classifier that is ready to answer.
+    """A classifier of texts, loaded into an engine.
 
     >>> predictor = Predictor("out")  # doctest: +SKIP
     >>> predictor("turn the light on").label  # doctest: +SKIP
@@ -37,13 +37,15 @@ class Predictor:
 
     Args:
         folder: an exported folder, or a quantized one.
-        engine: `torch`, `openvino` or `onnxruntime`; by default what the folder was exported to, and torch for a
-            quantized folder. Another engine than torch exports a quantized folder first, to a temporary place.
-        threads: processor threads; by default the engine's own choice.
+        engine: `torch`, `openvino` or `onnxruntime`; by default the engine that the folder was exported to, or torch
+            for a quantized folder. For other engines a quantized folder is first exported to a temporary folder.
+        threads: CPU threads; by default the engine chooses.
 
     Raises:
-        InputFileError: no such folder, files that differ from those exported, or wrong answers on this machine.
-        UsageError: an engine that is unknown, not installed or not this folder's, or a model without labels.
+        InputFileError: the folder does not exist, its files have changed, or the engine's outputs deviate from the
+            recorded ones on this machine.
+        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to; or the model
+            is not a classifier of texts.
     """
 
     def __init__(self, folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> None:
@@ -54,27 +56,27 @@ class Predictor:
             self._open_exported(Path(folder), engine, threads)
 
     def __call__(self, text: str, pair: str | None = None) -> Prediction:
-        """Answer one text, or one pair of texts."""
+        """Predict the label of one text, or of one pair of texts."""
         return self.predict([text if pair is None else (text, pair)])[0]
 
     def predict(self, texts: Sequence[Text], *, batch_size: int = 16) -> list[Prediction]:
-        """Answer several texts."""
+        """Predict the labels of several texts."""
         if self.labels is None or self.kind != "classes":
             raise UsageError(
-                f"run: {self.folder} is no classifier of texts, which would have one label per text. Its answers can "
-                "be measured with 'qbert-opt evaluate', or read with transformers."
+                f"run: {self.folder} is not a classifier of texts. Measure it with 'qbert-opt evaluate', or run it "
+                "with transformers."
             )
-        found = []
+        predictions = []
         for row in self.logits(texts, batch_size=batch_size):
             scores = np.exp(row.astype(np.float64) - row.max())
             scores /= scores.sum()
             best = int(scores.argmax())
             every = dict(zip(self.labels, scores.tolist(), strict=True))
-            found.append(Prediction(self.labels[best], float(scores[best]), every))
-        return found
+            predictions.append(Prediction(self.labels[best], float(scores[best]), every))
+        return predictions
 
     def logits(self, texts: Sequence[Text], *, batch_size: int = 16) -> NDArray[np.float32]:
-        """Logits `[N, C]` of texts, in their order."""
+        """Return the logits of texts, float32 `[N, C]`, in their order."""
         rows = []
         for start in range(0, len(texts), batch_size):
             part = [(text,) if isinstance(text, str) else text for text in texts[start : start + batch_size]]
@@ -82,7 +84,7 @@ class Predictor:
         return np.concatenate(rows)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.int64]]:
-        """Token arrays of a batch."""
+        """Return the token arrays of a batch, int64 `[B, T]` by name."""
         columns = [list(column) for column in zip(*texts, strict=True)]
         encoded = self._tokenizer(
             *columns, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="np"
@@ -120,23 +122,23 @@ class Predictor:
 
 
 def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Session:
-    """Compile an exported folder and ask it the questions it was checked with: another machine may run it wrong.
+    """Open an exported folder and repeat the checks of its export, because results can differ between machines.
 
     Args:
         folder: as `export` wrote it.
         record: of that folder.
-        threads: processor threads; None is the engine's own choice.
+        threads: CPU threads; None lets the engine choose.
 
     Raises:
-        InputFileError: an answer is off.
+        InputFileError: an output exceeds the record's limits.
     """
     checks = read_checks(folder, record)
     session: Session = engine(record.engine).open_model(folder, threads, record.activations)
-    found = check_session(session, record.kind, checks)
-    if not record.limits.hold(found):
+    agreement = check_session(session, record.kind, checks)
+    if not record.limits.hold(agreement):
         raise InputFileError(
             f"{folder}: {record.engine} answers wrongly on this machine: "
-            f"{'outputs are missing or not finite' if found is None else found}; as exported by "
+            f"{'outputs are missing or not finite' if agreement is None else agreement}; as exported by "
             f"{record.engine_label}: {record.agreement}. Use another engine here."
         )
     return session

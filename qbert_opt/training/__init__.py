@@ -1,1 +1,1 @@
-"""Training loops: fine-tuning."""
+"""Training: fine-tuning a float model, and recovery training of a quantized one."""

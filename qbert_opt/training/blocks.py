@@ -1,4 +1,4 @@
-"""A model's encoder blocks, and what each of them is called with in a forward pass."""
+"""A model's encoder blocks, and the arguments of each of them in a forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIDDEN = "hidden_states"
 
 @dataclass(frozen=True, slots=True)
 class BlockCall:
-    """One call of a block: its hidden states `[B, T, d]` come first, or by name; masks and the like are the rest."""
+    """The arguments of one call of a block: hidden states `[B, T, d]`, first or by name, then masks and the like."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -27,11 +27,11 @@ class BlockCall:
     @property
     def hidden(self) -> torch.Tensor:
         """The hidden states that the block reads."""
-        found: torch.Tensor = self.args[0] if self.args else self.kwargs[HIDDEN]
-        return found
+        hidden: torch.Tensor = self.args[0] if self.args else self.kwargs[HIDDEN]
+        return hidden
 
     def reading(self, hidden: torch.Tensor | None) -> BlockCall:
-        """The same call with other hidden states; None keeps none, so that their memory is free."""
+        """Return the same call with other hidden states, or with none, to free their memory."""
         if self.args:
             return replace(self, args=(hidden, *self.args[1:]))
         return replace(self, kwargs={**self.kwargs, HIDDEN: hidden})
@@ -40,25 +40,25 @@ class BlockCall:
 def block_names(model: nn.Module, plan: Allocation) -> list[str]:
     """Names of the encoder blocks that hold the plan's matrices, in order."""
     lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    found: dict[str, None] = {}
+    blocks: dict[str, None] = {}
     for matrix in plan.matrices:
         parts = matrix.module.split(".")
         prefixes = [".".join(parts[:length]) for length in range(1, len(parts))]
         inside = [name for name in prefixes if name.rpartition(".")[0] in lists]
         if inside:
-            found[inside[0]] = None  # the outermost list: a block may hold lists of its own
-    return list(found)
+            blocks[inside[0]] = None  # the outermost list: a block may contain further lists
+    return list(blocks)
 
 
 def hidden_of(output: Any) -> torch.Tensor:
-    """The hidden states that a block returned, alone or first of several."""
-    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    """Return the hidden states from a block's output: the output itself, or its first element."""
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 @contextmanager
 def watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[str, list[tuple[BlockCall, torch.Tensor]]]]:
-    """Collect each call of each block with the hidden states that it returned, in every forward pass inside."""
+    """Record each block's calls and returned hidden states during forward passes inside the context."""
     seen: dict[str, list[tuple[BlockCall, torch.Tensor]]] = {block: [] for block in blocks}
 
     def hook(block: str) -> Callable[..., None]:
@@ -76,10 +76,10 @@ def watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[str, list[
 
 
 def chained_calls(seen: Mapping[str, Sequence[tuple[BlockCall, torch.Tensor]]]) -> list[BlockCall]:
-    """Return the one call of each block of a pass, each of which reads what the one before returned.
+    """Return the single call of each block in a pass, after checking that each block reads the previous one's output.
 
     Raises:
-        UsageError: the blocks are no such chain, so they cannot be trained one after the other.
+        UsageError: the blocks do not form a chain, so they cannot be trained one after the other.
     """
     before: torch.Tensor | None = None
     calls = []
@@ -101,15 +101,15 @@ def chained_calls(seen: Mapping[str, Sequence[tuple[BlockCall, torch.Tensor]]]) 
 
 
 class _Reached(Exception):
-    """A forward pass came to the block that it was to come to."""
+    """Ends a forward pass at the block of interest."""
 
 
 def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tensor:
-    """Run a model on a batch up to a block; returns the hidden states that the block would read."""
-    found: list[torch.Tensor] = []
+    """Run a model on a batch up to a block, and return the hidden states that the block would read."""
+    reached: list[torch.Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(BlockCall(args, kwargs).hidden)
+        reached.append(BlockCall(args, kwargs).hidden)
         raise _Reached
 
     handle = model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)
@@ -119,4 +119,4 @@ def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tens
         pass
     finally:
         handle.remove()
-    return found[0]
+    return reached[0]

@@ -1,7 +1,7 @@
 """Fine-tune an encoder on labelled texts, tagged words or answered questions: plain AdamW, linear warm-up and decay.
 
-It exists so that every figure of this project can be reproduced from installable encoders; it is no
-competitor to a training framework.
+It exists so that every figure of this project can be reproduced from publicly available encoders; it does not replace a
+training framework.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def fine_tune(
         encoder: folder of a pre-trained encoder.
         data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
-        kind: what the head answers with: classes, tags of words, or spans of a text.
+        kind: output of the head: classes, tags of words, or spans of a text.
         epochs: passes over the data, at least 1.
         learning_rate: peak of the schedule (10 % linear warm-up, linear decay to 0).
         batch_size: samples per step; batches hold sentences of similar length, in random order.
         seed: of head initialisation, dropout and batch order.
-        progress: called after each step with steps done, steps in all, loss in nats.
+        progress: called after each step with steps done, total steps, and loss in nats.
 
     Raises:
-        InputFileError: `encoder` is no model folder, or the labels are not of that kind.
-        UsageError: another kind.
+        InputFileError: `encoder` is not a model folder, or the labels do not suit `kind`.
+        UsageError: `kind` cannot be fine-tuned.
         ValueError: `data` has no labels.
     """
     source = read_model_files(encoder).folder
@@ -95,8 +95,8 @@ def fine_tune(
     for _ in range(epochs):
         for index in generator.permutation(len(batches)):
             batch = batches[index]
-            found = answers(head, model, batch)
-            loss = torch.nn.functional.cross_entropy(found.values, targets.of(found), ignore_index=NONE)
+            outputs = answers(head, model, batch)
+            loss = torch.nn.functional.cross_entropy(outputs.values, targets.of(outputs), ignore_index=NONE)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""The training loop: phases of a ladder with AdamW, the best state kept, resumable after every update."""
+"""The training loop: phases of the ladder with AdamW, keeping the best state, resumable after every update."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from .teacher import Teacher
 
 SECONDS_BETWEEN_WRITES = 60.0
 WARM_UP = 0.1  # of a phase's updates
-UNITS = 1000  # of progress in a pass of the student over one batch
+UNITS = 1000  # of progress per pass of the student over one batch
 Tell = Callable[[int, int, str], None]
 
 
 class Stopped(Exception):
-    """The run ends here and keeps the best state; the message says why."""
+    """Ends the run with the best state so far; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Text that chooses the best state and trains nothing.
+    """Held-out text that selects the best state and is not trained on.
 
     Attributes:
         batches: the text.
-        wanted: the teacher's answers to it.
+        wanted: the teacher's outputs for it.
     """
 
     batches: Sequence[TokenBatch]
     wanted: Outputs
 
     def loss(self, student: Student, teacher: Teacher) -> float:
-        """Mean loss of the student's answers: KL in nats, or squared distance where they are no logits."""
+        """Mean loss of the student's outputs: KL in nats, or squared distance for outputs that are not logits."""
         with deployed_attention():
-            found = collect(teacher.head, student.plain(), self.batches).values
-        return float(teacher.head.spec.loss.of_rows(self.wanted.values, found).mean())
+            values = collect(teacher.head, student.plain(), self.batches).values
+        return float(teacher.head.spec.loss.of_rows(self.wanted.values, values).mean())
 
 
 class TrainingRun:
     """One run over the ladder.
 
     Attributes:
-        state: where it stands.
+        state: its progress and tensors.
         stopped: why it ended early; None if it did not.
     """
 
@@ -72,18 +72,18 @@ class TrainingRun:
         phase_over: Callable[[PhaseRecord], None] = lambda record: None,
         seconds_between_writes: float = SECONDS_BETWEEN_WRITES,
     ) -> None:
-        """Start, or go on from a file of the same run.
+        """Start, or resume from the state file of the same run.
 
         Args:
-            student: what is trained.
-            teacher: what it imitates, with the training text.
-            held: held-back text.
+            student: the model in training.
+            teacher: the float model that it imitates, with the training text.
+            held: held-out text.
             settings: steps and passes.
-            fingerprint: of everything that the run depends on.
-            file: where its state is written now and then; None keeps nothing.
-            tell: called with work done, work in all, and what goes on.
-            phase_over: called after each phase, the student holding the best state so far.
-            seconds_between_writes: of the state file.
+            fingerprint: hash of everything that the run depends on.
+            file: state file, written periodically; None writes none.
+            tell: called with work done, total work, and a description.
+            phase_over: called after each phase, with the best state so far in the student.
+            seconds_between_writes: interval between writes of the state file.
         """
         self._student, self._teacher, self._held, self._settings = student, teacher, held, settings
         self._file, self._tell, self._between = file, tell, seconds_between_writes
@@ -103,7 +103,7 @@ class TrainingRun:
         self._steps = steps
 
     def go(self) -> None:
-        """Train to the end, to Ctrl-C, or to a loss that is no number; leaves the best state in the student."""
+        """Train until the end, Ctrl-C, or a loss that is not finite; leaves the best state in the student."""
         try:
             for name in self._settings.steps:
                 if name not in self.state.progress.finished_steps:
@@ -125,7 +125,7 @@ class TrainingRun:
         known = {record.phase for record in self.state.progress.finished}
         done = sum(self._work[before] for before in self.state.progress.finished_steps)
         count = step.num_phases(self._teacher)
-        self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's answers")
+        self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's outputs")
         with training_attention(self._teacher.batches):
             for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings.block_error)):
                 if phase.name not in known:
@@ -133,7 +133,7 @@ class TrainingRun:
                     self._optimize(phase, self._updates(name), done + number * share, share)
 
     def _optimize(self, phase: Phase, updates: int, work_before: float, work: float) -> None:
-        """Run a phase to its end and keep what it learned if that lost less on held-back text."""
+        """Run a phase to its end and keep its result if that lowers the loss on held-out text."""
         progress, teacher = self.state.progress, self._teacher
         learned = {id(p) for p in (*phase.learned.weights, *phase.learned.ranges)}
         for parameter in self._student.parameters():
@@ -188,15 +188,15 @@ class TrainingRun:
         self._clock += time.process_time() - begun  # not training
 
     def _judge(self, phase: str) -> float:
-        """Measure on held-back text; the state becomes the best if it lost less.
+        """Measure the loss on held-out text, and record the state as the best if the loss is the lowest so far.
 
         Raises:
-            Stopped: the answers are no numbers.
+            Stopped: the outputs are not finite.
         """
         loss = self._held.loss(self._student, self._teacher)
         progress = self.state.progress
         if not math.isfinite(loss):
-            raise Stopped(f"answers are NaN after update {progress.updates} of {phase}; the best state is kept")
+            raise Stopped(f"outputs are NaN after update {progress.updates} of {phase}; the best state is kept")
         if loss < progress.best_loss:
             progress.best_loss, progress.best_phase = loss, phase
             self.state.best = self._snapshot()
@@ -220,10 +220,10 @@ class TrainingRun:
 
 
 def _pace(update: int, updates: int) -> float:
-    """Share of the learning rate: linear warm-up, then half a cosine down to zero.
+    """Factor of the learning rate: linear warm-up, then cosine decay to zero.
 
-    Without warm-up Adam's first updates move every weight by the whole rate at once; end to end that throws the model
-    out of the minimum that the blocks found.
+    Without warm-up, Adam's first updates move every weight by the full learning rate; end to end, that throws the model
+    out of the minimum that block-wise training found.
     """
     warm = min(1.0, (update + 1) / max(1.0, WARM_UP * updates))
     return warm * 0.5 * (1 + math.cos(math.pi * update / updates))

@@ -1,4 +1,4 @@
-"""How far the student's answers and hidden states are from the teacher's, in the graph."""
+"""Losses between the student's and the teacher's outputs and hidden states, in the graph."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from ..models.outputs import SOFTMAX_KINDS, Outputs
 TEMPERATURE = 2.0
 
 
-def answer_loss(found: Outputs, wanted: Outputs, temperature: float = TEMPERATURE) -> torch.Tensor:
-    """Mean over rows of KL(teacher || student) at a temperature, times its square (Hinton et al. 2015).
+def answer_loss(student: Outputs, teacher: Outputs, temperature: float = TEMPERATURE) -> torch.Tensor:
+    """Return the mean over rows of KL(teacher || student) at a temperature, times its square (Hinton et al. 2015).
 
-    Outputs that are no logits lose their squared distance, relative to the teacher's mean square.
+    For outputs that are not logits, it is the squared distance relative to the teacher's mean square.
+
+    Args:
+        student: outputs for a batch.
+        teacher: the teacher's outputs for the same batch.
+        temperature: of both softmaxes.
     """
-    if found.kind not in SOFTMAX_KINDS:
-        return relative_error(found.values, wanted.values, torch.ones(len(found.values)))
-    log_q = (found.values / temperature).log_softmax(-1)
-    log_p = (wanted.values / temperature).log_softmax(-1)
+    if student.kind not in SOFTMAX_KINDS:
+        return relative_error(student.values, teacher.values, torch.ones(len(student.values)))
+    log_q = (student.values / temperature).log_softmax(-1)
+    log_p = (teacher.values / temperature).log_softmax(-1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
 
 
-def relative_error(found: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted squared error over weighted square: `Σ w ‖found - wanted‖² / Σ w ‖wanted‖²`.
+def relative_error(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted squared error relative to the teacher: `Σ w ‖student - teacher‖² / Σ w ‖teacher‖²`.
 
     Args:
-        found: `[..., d]`.
-        wanted: `[..., d]`.
-        weights: `[...]`, 0 where nothing counts, as at padding.
+        student: `[..., d]`.
+        teacher: `[..., d]`.
+        weights: `[...]`, 0 at padding.
     """
-    error = (weights * (found - wanted).square().sum(-1)).sum()
-    return error / (weights * wanted.square().sum(-1)).sum().clamp_min(torch.finfo(torch.float32).tiny)
+    error = (weights * (student - teacher).square().sum(-1)).sum()
+    return error / (weights * teacher.square().sum(-1)).sum().clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,4 +1,4 @@
-"""A phase of training: what is learned, how fast, and the loss of a batch. A step of the ladder is a few of them."""
+"""A phase of training: learned parameters, learning rates and loss. A step of the ladder consists of phases."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .teacher import Teacher
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One optimization, up to its own learning rate and down to zero.
+    """One optimization with its own learning-rate schedule.
 
     Attributes:
         name: unique in a run, for example `blocks 3/6`.
-        learned: what is learned; all else stays as it is.
-        rates: learning rates of weights and of ranges, at their highest.
-        loss: of the batch of that number, in the graph.
-        whole: it trains the whole model, so that its state is worth measuring after each pass over the text.
+        learned: the parameters to train; all others are frozen.
+        rates: peak learning rates of weights and of ranges.
+        loss: maps a batch's number to its loss, in the graph.
+        whole: whether it trains the whole model, so that its state is measured after each pass over the text.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Phase:
 
 
 class BlockError(Protocol):
-    """A file in `training/block_errors`: how much each token counts in the error of a block's output."""
+    """A file in `training/block_errors`: the weight of each token in the error of a block's output."""
 
     def token_weights(self, teacher: Teacher) -> list[list[torch.Tensor]]:
         """Return weights `[blocks][batches]`, float32 `[samples, tokens]`, of mean 1 over real tokens, 0 at padding.
@@ -46,17 +46,17 @@ class Step(Protocol):
     """A file in `training/steps`.
 
     Attributes:
-        RATES: usual learning rates of weights and ranges.
-        COST: time of one pass over the text by all its phases, in passes of the student forward and back.
+        RATES: default learning rates of weights and ranges.
+        COST: time of one pass over the text by all its phases, relative to a forward and backward pass of the student.
     """
 
     RATES: tuple[float, float]
     COST: float
 
     def num_phases(self, teacher: Teacher) -> int:
-        """Return how many phases there will be."""
+        """Return the number of phases."""
 
     def phases(
         self, student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str
     ) -> Iterator[Phase]:
-        """Give phase after phase; what follows a `yield` runs when the phase is over, with what it learned."""
+        """Yield the phases in order; the code after a `yield` runs once that phase has been trained."""

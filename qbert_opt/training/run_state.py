@@ -1,4 +1,4 @@
-"""Where a training run stands, and the file from which it goes on after a kill: safetensors with JSON inside."""
+"""The state of a training run, and the file it resumes from: safetensors with JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Tensors = dict[str, torch.Tensor]
 
 
 class PhaseRecord(BaseModel):
-    """How a phase ended.
+    """Result of a phase.
 
     Attributes:
         phase: its name.
-        updates: optimizer steps of it.
-        train_loss: mean of its last tenth of updates.
-        held_loss: on held-back text, at its end.
-        kept: whether what it learned was better than what was there.
-        cpu_seconds: processor time of the run up to its end.
+        updates: number of optimizer steps.
+        train_loss: mean over the last tenth of its updates.
+        held_loss: on held-out text, at its end.
+        kept: whether its result was better than the state before it.
+        cpu_seconds: CPU time of the run up to its end.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,18 +41,18 @@ class PhaseRecord(BaseModel):
 
 
 class Progress(BaseModel):
-    """What the file says beside the tensors.
+    """Contents of the state file besides the tensors.
 
     Attributes:
-        fingerprint: of everything that the run depends on.
+        fingerprint: hash of everything that the run depends on.
         epochs: passes over the text by step, as measured for `minutes` or as given.
-        start_loss: on held-back text, before training.
-        best_loss: the least so far, of the state that is kept as best.
-        best_phase: where it was reached; `start` before training.
-        finished: phases that are over.
-        finished_steps: steps that are over.
-        updates: of the phase that is running.
-        cpu_seconds: processor time so far.
+        start_loss: on held-out text, before training.
+        best_loss: lowest loss so far.
+        best_phase: the phase that reached it; `start` before training.
+        finished: completed phases.
+        finished_steps: completed steps.
+        updates: optimizer steps done in the current phase.
+        cpu_seconds: CPU time so far.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -74,10 +74,10 @@ class RunState:
     """Progress with its tensors.
 
     Attributes:
-        progress: figures.
-        student: what is learned, now.
-        best: the same where it lost least on held-back text.
-        optimizer: state of the phase that is running, by `number.name`; empty between phases.
+        progress: counters and losses.
+        student: the current learned tensors.
+        best: the learned tensors with the lowest loss on held-out text.
+        optimizer: optimizer state of the current phase, by `number.name`; empty between phases.
     """
 
     progress: Progress
@@ -87,7 +87,7 @@ class RunState:
 
 
 def write_state(state: RunState, path: Path) -> None:
-    """Write the file whole or not at all.
+    """Write the state file atomically.
 
     Raises:
         UsageError: the disk is full, or the file cannot be written.
@@ -108,7 +108,7 @@ def read_state(path: Path) -> RunState:
     """Read what `write_state` wrote.
 
     Raises:
-        InputFileError: no such file, or damaged.
+        InputFileError: the file is missing or damaged.
     """
     groups: dict[str, Tensors] = {"student": {}, "best": {}, "optimizer": {}}
     try:
@@ -119,5 +119,5 @@ def read_state(path: Path) -> RunState:
                 groups[group][rest] = file.get_tensor(name)
     except (SafetensorError, OSError, ValidationError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise InputFileError(f"{path}: is no training state: {reason}. Remove it to train from the start.") from None
+        raise InputFileError(f"{path}: is not a training state: {reason}. Remove it to train from the start.") from None
     return RunState(progress, groups["student"], groups["best"], groups["optimizer"])

@@ -1,4 +1,4 @@
-"""From minutes to passes over the text, by timing a few batches."""
+"""Convert minutes to passes over the text by timing a few batches."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TIMED_BATCHES = 5
 
 
 def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: RecoverySettings) -> dict[str, float]:
-    """Return passes over the text of each step that together take about so long; each step gets as much time.
+    """Return the passes over the text of each step that together take about this long, split equally between steps.
 
-    The machine's speed decides here and nowhere later: a run with these `epochs` gives the same result again.
+    The machine's speed matters only here: a run with these `epochs` is reproducible.
 
     Args:
-        minutes: above 0; of training, without what comes before and after.
-        student: what is trained; stays as it is.
-        teacher: with the training text.
-        settings: says which steps there are.
+        minutes: training time, above 0, without setup and final measurement.
+        student: the model to be trained; not modified.
+        teacher: the float model with the training text.
+        settings: its steps are used.
     """
     seconds = _seconds_per_pass(student, teacher)
     costs = {name: plugins.load_as("training_steps", name, Step).COST for name in settings.steps}
@@ -36,16 +36,16 @@ def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: Rec
 
 
 def _seconds_per_pass(student: Student, teacher: Teacher) -> float:
-    """Time of the student's pass forward and back over the whole text, from a few batches short and long."""
+    """Estimate the time of a forward and backward pass over the whole text from a few short and long batches."""
     count = len(teacher.batches)
-    chosen = np.unique(np.linspace(0, count - 1, min(TIMED_BATCHES, count)).round().astype(int)).tolist()
-    with training_attention(teacher.batches):  # answers that are kept are those of training
-        for index in chosen:
+    timed = np.unique(np.linspace(0, count - 1, min(TIMED_BATCHES, count)).round().astype(int)).tolist()
+    with training_attention(teacher.batches):  # the teacher caches these outputs for training
+        for index in timed:
             teacher.answer(index)  # its time is not the student's
         begun = time.monotonic()
-        for place, index in enumerate((chosen[-1], *chosen)):
+        for place, index in enumerate((timed[-1], *timed)):
             if place == 1:  # the first pass is slow
                 begun = time.monotonic()
             end_to_end(student, teacher, index).backward()
     student.zero_grad()
-    return (time.monotonic() - begun) / len(chosen) * count
+    return (time.monotonic() - begun) / len(timed) * count

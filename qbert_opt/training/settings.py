@@ -1,4 +1,4 @@
-"""What a recovery does, in which order and for how long."""
+"""Settings of recovery training: its steps, their order and length."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DEFAULT_EPOCHS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
-    """How to train a quantized model back.
+    """How to recover a quantized model by training.
 
     Attributes:
         steps: of the ladder, in order: `ranges`, `blocks`, `distill`.
-        epochs: passes over the training text of each step; fractions are legal.
-        rates: learning rates of weights and of ranges by step, where they are not the step's own.
-        block_error: what a block's error counts at each token: `plain` or `sensitivity`.
-        batch_size: texts in a batch.
-        held_back: texts that choose the best state and train nothing.
+        epochs: passes over the training text of each step; fractions are allowed.
+        rates: learning rates of weights and of ranges by step, where they differ from the step's defaults.
+        block_error: how a block's error is weighted by token: `plain` or `sensitivity`.
+        batch_size: texts per batch.
+        held_back: number of texts held out to select the best state.
         tables: whether embedding tables are trained too.
         seed: of the split of texts and the order of batches.
     """
@@ -62,5 +62,5 @@ class RecoverySettings:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
 
     def epochs_of(self, step: str) -> float:
-        """Passes over the text of a step."""
+        """Return a step's number of passes over the text."""
         return self.epochs.get(step, DEFAULT_EPOCHS)

@@ -1,4 +1,4 @@
-"""The one way past a rounding: its value forward, the gradient of what went in backward (Bengio et al. 2013)."""
+"""The straight-through estimator, used for every rounding: rounded forward, identity backward (Bengio et al. 2013)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def straight_through(values: torch.Tensor, rounded: Callable[[torch.Tensor], tor
         values: float tensor.
         rounded: returns a new tensor of the same shape and type; never differentiated.
     """
-    found: torch.Tensor = _StraightThrough.apply(values, rounded)  # type: ignore[no-untyped-call]
-    return found
+    result: torch.Tensor = _StraightThrough.apply(values, rounded)  # type: ignore[no-untyped-call]
+    return result
 
 
 def to_half(values: torch.Tensor) -> torch.Tensor:
-    """Round to fp16, as float32: what a file holds of a range, a bias or a LayerNorm."""
+    """Round to fp16 and return float32: ranges, biases and LayerNorm as they are stored."""
     return values.half().float()

@@ -1,4 +1,4 @@
-"""The quantized model in training: every tensor as it will be stored, computed once per pass from what is learned."""
+"""The quantized model in training: every tensor as it will be stored, computed once per pass from the parameters."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ class TrainedMatrix(Protocol):
     """A matrix in training: a torch module that a file in `training/quantizers` makes.
 
     Attributes:
-        latent: float32 weights that are rounded.
-        ranges: what its ranges store, by name.
+        latent: float32 weights before rounding.
+        ranges: parameters of its ranges, by name.
     """
 
     latent: nn.Parameter
     ranges: nn.ParameterDict
 
     def __call__(self) -> torch.Tensor:
-        """The stored weights, float32 `[rows, columns]`, in the graph."""
+        """Return the stored weights, float32 `[rows, columns]`, in the graph."""
 
     def stored(self) -> QuantizedMatrix:
-        """What is written; `dequantize` of it equals the call, bit for bit."""
+        """Return the matrix to store; its `dequantize` equals the call, bit for bit."""
 
 
 class TrainingQuantizer(Protocol):
     """A file in `training/quantizers`.
 
     Attributes:
-        FORMS: what ranges may store in the matrices that it trains, for example `("offset", "symmetric")`.
+        FORMS: the forms of range that it can train, for example `("offset", "symmetric")`.
     """
 
     FORMS: tuple[str, ...]
 
     def trained(self, weight: torch.Tensor, start: QuantizedMatrix) -> TrainedMatrix:
-        """Begin training where a quantizer left off: the first call equals `start.dequantize()`.
+        """Return the trainable form of a quantized matrix; its first call equals `start.dequantize()`.
 
         Args:
-            weight: float32 `[rows, columns]`, as it was before quantization.
+            weight: float32 `[rows, columns]`, before quantization.
             start: the same matrix quantized.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Parameters by how fast they learn.
+    """Parameters grouped by learning rate.
 
     Attributes:
-        weights: latent weights of matrices, and the tensors that are stored in fp16.
+        weights: latent weights of matrices, and tensors stored in fp16.
         ranges: scales, offsets, zero points and codebooks.
     """
 
@@ -71,12 +71,12 @@ class Learned:
 
 
 class Student(nn.Module):
-    """A model whose matrices are fake-quantized, whose other tensors are rounded to fp16.
+    """A model with fake-quantized matrices and all other tensors rounded to fp16.
 
-    It is called as the model is. A weight that several layers share is one matrix and trained once.
+    It has the call signature of the model. A weight shared by several layers is one matrix.
 
     Attributes:
-        matrices: training form of each matrix and trained table, by module name as `_key` writes it.
+        matrices: trainable form of each matrix and trained table, by module name as encoded by `_key`.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Student(nn.Module):
         others: Mapping[str, torch.Tensor] | None = None,
         tables: bool = False,
     ) -> None:
-        """Put the student together.
+        """Build the student.
 
         Args:
             model: the float model.
-            plan: says which inputs are rounded.
+            plan: its activation quantization is applied.
             start: codes of each matrix and table of the plan.
-            others: tensors that are stored in fp16, by parameter name, where they are not the float model's.
+            others: tensors stored in fp16, by parameter name, where they differ from the float model's.
             tables: whether embedding tables are trained too.
 
         Raises:
-            UsageError: no training quantizer knows the form of a matrix.
+            UsageError: no training quantizer supports the form of a matrix.
         """
         super().__init__()
-        self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # in a tuple: none of its tensors is learned
+        self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # a tuple hides its parameters
         with_rounded_inputs(self.skeleton, plan.activations, TrainedRounder)
         self._shapes = {name: parameter.shape for name, parameter in self.skeleton.named_parameters()}
         frozen = () if tables else {table.module for table in plan.tables}
@@ -126,38 +126,38 @@ class Student(nn.Module):
 
     @property
     def skeleton(self) -> nn.Module:
-        """A copy of the float model that is called with the stored tensors; its own are never used nor changed."""
+        """A copy of the float model that is called with the stored tensors in place of its own."""
         return self._model[0]
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """Answer as the model does, computing with what would be stored."""
+        """Run the model with the tensors as they would be stored."""
         return functional_call(self.skeleton, self.tensors(), args, inputs)
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """Tensors as they would be stored, in the graph, by parameter name behind `prefix`.
+        """Return the tensors as they would be stored, in the graph, by parameter name without `prefix`.
 
         Args:
-            prefix: of the parameter names, for example that of one block; others are left out.
+            prefix: only parameters whose name starts with it are returned, for example those of one block.
         """
-        found = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
+        tensors = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
         for module, matrix in self._trained().items():
             if (name := f"{module}.weight").startswith(prefix):
-                found[name] = matrix().view(self._shapes[name])
+                tensors[name] = matrix().view(self._shapes[name])
         for key, parameter in self.others.items():
             if (name := _name(key)).startswith(prefix):
-                found[name] = straight_through(parameter, to_half)
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+                tensors[name] = straight_through(parameter, to_half)
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def call(
         self, block: str, call: BlockCall, hidden: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Hidden states that one block of the model makes of others.
+        """Run one block of the model on given hidden states, and return its hidden states.
 
         Args:
             block: its name.
-            call: what it is called with beside them.
+            call: its other arguments.
             hidden: float32 `[B, T, d]`.
-            tensors: the block's, as `tensors` returns them; computed anew when None.
+            tensors: the block's tensors as returned by `tensors`; recomputed if None.
         """
         made, stored = call.reading(hidden), tensors or self.tensors(f"{block}.")
         return hidden_of(
@@ -165,14 +165,14 @@ class Student(nn.Module):
         )
 
     def learned(self, prefix: str = "") -> Learned:
-        """What is learned inside a part of the model, or in all of it."""
+        """Return the learned parameters of a part of the model, or of all of it."""
         matrices = [matrix for module, matrix in self._trained().items() if f"{module}.".startswith(prefix)]
         weights = [m.latent for m in matrices]
         weights += [p for key, p in self.others.items() if _name(key).startswith(prefix)]
         return Learned(weights, [p for m in matrices for p in m.ranges.values()])
 
     def stored(self, plan: Allocation) -> Iterator[tuple[str, QuantizedMatrix]]:
-        """Codes of the plan's matrices, then of its tables, in the plan's order."""
+        """Yield the plan's quantized matrices, then its tables, in the plan's order."""
         matrices = self._trained()
         for module in [matrix.module for matrix in plan.matrices] + [table.module for table in plan.tables]:
             yield module, matrices[module].stored() if module in matrices else self._tables[module]
@@ -183,7 +183,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """A copy of the model that holds the stored weights as floats; it answers as the student does now."""
+        """Return a float copy of the model with the stored weights; its outputs equal the student's."""
         model = copy.deepcopy(self.skeleton)
         for name, tensor in self.tensors().items():
             model.get_parameter(name).copy_(tensor)
@@ -191,15 +191,15 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def stored_others(self) -> dict[str, torch.Tensor]:
-        """Tensors besides the matrices and tables, as stored, by parameter name."""
+        """Return all tensors except matrices and tables as stored, by parameter name."""
         return {_name(key): to_half(parameter) for key, parameter in self.others.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedRounder:
-    """Forward pre-hook of one matrix: rounds its input as `activation_quant.Rounder` does, and lets gradients past.
+    """Forward pre-hook of one matrix: rounds its input as `activation_quant.Rounder` does, with gradients.
 
-    What lies outside a fixed range is cut, so it has no gradient (PACT, Choi et al. 2018).
+    Values outside a static range are clipped and get no gradient (PACT, Choi et al. 2018).
     """
 
     bits: int
@@ -222,11 +222,11 @@ def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix) -> Train
         quantizer = plugins.load_as("training_quantizers", name, TrainingQuantizer)
         if form in quantizer.FORMS:
             return quantizer.trained(weight, start)
-    raise UsageError(f"{module}: no training quantizer knows form {form!r}.")
+    raise UsageError(f"{module}: no training quantizer supports form {form!r}.")
 
 
 def _key(name: str) -> str:
-    """A parameter's name as a key of a module container, which allows neither dots nor names of its own methods."""
+    """Encode a parameter's name as a key of a module container, which allows neither dots nor its methods' names."""
     return "/" + name.replace(".", "/")
 
 

@@ -1,4 +1,4 @@
-"""The float model that is imitated, and its answers to the training text."""
+"""The teacher: the float model, and its outputs for the training text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..models.loading import LoadedModel
 from ..models.outputs import Head, Outputs, answers
 from .blocks import BlockCall, chained_calls, watched
 
-CACHE_BYTES = 1 << 30  # of answers that are kept; others are made again
+CACHE_BYTES = 1 << 30  # of cached outputs; the others are recomputed
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer to one batch.
+    """Outputs for one batch.
 
     Attributes:
-        rows: what the head says.
+        rows: outputs of the head.
         hidden: float32 `[B, T, d]`, last hidden states of the encoder.
     """
 
@@ -29,12 +29,12 @@ class Answer:
 
 
 class Teacher:
-    """The float model with the batches that it teaches on.
+    """The float model with the training batches.
 
     Attributes:
         loaded: the model.
-        batches: training text.
-        blocks: names of its encoder blocks.
+        batches: the training text.
+        blocks: names of the model's encoder blocks.
     """
 
     def __init__(self, loaded: LoadedModel, batches: Sequence[TokenBatch], blocks: Sequence[str]) -> None:
@@ -43,12 +43,12 @@ class Teacher:
 
     @property
     def head(self) -> Head:
-        """How answers are read."""
+        """How outputs are read."""
         return self.loaded.head
 
     @torch.no_grad()
     def answer(self, index: int) -> Answer:
-        """Answer a batch; kept while there is room."""
+        """Return the outputs for a batch, cached up to `CACHE_BYTES`."""
         if index in self._kept:
             return self._kept[index]
         with watched(self.loaded.model, self.blocks[-1:]) as seen:
@@ -61,10 +61,10 @@ class Teacher:
 
     @torch.no_grad()
     def block_calls(self, index: int) -> list[BlockCall]:
-        """What each block is called with on a batch.
+        """Return the arguments of each block on a batch.
 
         Raises:
-            UsageError: the blocks are no chain.
+            UsageError: the blocks do not form a chain.
         """
         with watched(self.loaded.model, self.blocks) as seen:
             self.loaded.model(**self.batches[index].inputs)

@@ -31,10 +31,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A frontier with its name; `found` is None where no plan exists, and `reason` says why."""
+    """A frontier with its name; `trade_off` is None where no plan exists, and `reason` says why."""
 
     label: str
-    found: TradeOff | None
+    trade_off: TradeOff | None
     reason: str = ""
 
 

@@ -82,9 +82,9 @@ def command(
     curves: list[Curve] = []
     if picture.devices is None:
         of = _subjects(table, [options.load_target(device)], picture.compare)
-        found = _frontier(of[0], names, points, workload, output, quiet)
-        _print_frontier(found, as_json)
-        curves.append(Curve(of[0].label, found))
+        curve = _frontier(of[0], names, points, workload, output, quiet)
+        _print_frontier(curve, as_json)
+        curves.append(Curve(of[0].label, curve))
     else:
         devices = [options.load_device(name.strip()) for name in picture.devices.split(",")]
         of = _subjects(table, devices, picture.compare)
@@ -139,20 +139,20 @@ def _frontier(
     task = PlanningTask(of.scores, Limits(), device=of.device, workload=workload)
     checkpoint = None if output is None else f"{output}.partial"
     with progress("frontier", quiet=quiet or checkpoint is None, resume=checkpoint) as tell:
-        found = trade_off(task, names, points=points, checkpoint=checkpoint, progress=tell)
+        curve = trade_off(task, names, points=points, checkpoint=checkpoint, progress=tell)
     if output is not None:
-        write_text(output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n")
-    return found
+        write_text(output, to_csv(curve) if output.endswith(".csv") else curve.model_dump_json(by_alias=True) + "\n")
+    return curve
 
 
-def _print_frontier(found: TradeOff, as_json: bool) -> None:
+def _print_frontier(curve: TradeOff, as_json: bool) -> None:
     from ...reports.printing import print_lines
     from ...reports.trade_off import frontier_table
 
     if as_json:
-        typer.echo(found.model_dump_json(by_alias=True, indent=1))
+        typer.echo(curve.model_dump_json(by_alias=True, indent=1))
     else:
-        print_lines([frontier_table(found)])
+        print_lines([frontier_table(curve)])
 
 
 def _print_devices(scores: ScoreTable, devices: Sequence[Device], workload: Workload, as_json: bool) -> None:

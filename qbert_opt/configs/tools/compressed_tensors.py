@@ -55,22 +55,22 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     if suffix == ".yaml":
         [modifier] = document["quant_stage"]["quant_modifiers"].values()
         document = modifier
-    found = {}
+    offers = {}
     for matrix in profile.matrices:
         for group in document["config_groups"].values():
             if any(_matches(target, matrix.module) for target in group["targets"]):
-                found[matrix.module] = _offer(group["weights"], matrix.rows, profile.heads)
+                offers[matrix.module] = _offer(group["weights"], matrix.rows, profile.heads)
                 break
-    return found
+    return offers
 
 
 def _schemes(plan: Allocation, carried: Sequence[Carried]) -> dict[tuple[str, str], list[str]]:
-    found: dict[tuple[str, str], list[str]] = {}
+    modules_by_scheme: dict[tuple[str, str], list[str]] = {}
     for offer, modules in by_offer(carried).items():
         for module in modules:
             scheme = json.dumps(_weights(offer, of_matrix(plan, module)))
-            found.setdefault((scheme, offer.grouping), []).append(module)
-    return found
+            modules_by_scheme.setdefault((scheme, offer.grouping), []).append(module)
+    return modules_by_scheme
 
 
 def _weights(offer: Offer, matrix: PlannedMatrix) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Apply defaults and rules to the profile's matrices, the first rule that matches a name wins."""
     config = json.loads(text)
-    found = {}
+    offers = {}
     for matrix in profile.matrices:
         entry = dict(config)
         for rule, override in config.get("dynamic", {}).items():
@@ -47,10 +47,10 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         if entry:
             size = entry["group_size"]
             grouping = "rows:each" if size == -1 else f"columns:{size}"
-            found[matrix.module] = Offer(
+            offers[matrix.module] = Offer(
                 entry["bits"], grouping, "symmetric" if entry.get("sym", True) else "zero-point"
             )
-    return found
+    return offers
 
 
 def _entry(offer: Offer) -> dict[str, object]:

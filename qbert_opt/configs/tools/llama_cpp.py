@@ -66,13 +66,13 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Match each matrix's tensor name against the lines; the first match applies."""
     rules = [line.partition("=")[::2] for line in text.split()]
-    found = {}
+    offers = {}
     for matrix in profile.matrices:
         name = f"blk.{matrix.block}.{TENSORS.get(matrix.kind, '')}.weight"
         for pattern, kind in rules:
             if re.search(pattern, name):
                 if kind.lower() not in TYPES:
                     raise ValueError(f"type {kind!r} is none of {', '.join(TYPES)}")
-                found[matrix.module] = TYPES[kind.lower()][0]
+                offers[matrix.module] = TYPES[kind.lower()][0]
                 break
-    return found
+    return offers

@@ -38,7 +38,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read rules that name one matrix each; wildcards other than the first `*` are ignored."""
     matrices = {m.module: m for m in profile.matrices}
-    found = {}
+    offers = {}
     for rule in yaml.safe_load(text)["quant_cfg"]:
         if not rule["quantizer_name"].endswith(SUFFIX) or not rule.get("enable", True):
             continue
@@ -51,8 +51,8 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
             grouping = f"columns:{blocks[-1]}"
         else:
             grouping = "rows:each" if config.get("axis") == 0 else "rows:1"
-        found[module] = Offer(config["num_bits"], grouping, "symmetric")
-    return found
+        offers[module] = Offer(config["num_bits"], grouping, "symmetric")
+    return offers
 
 
 def _config(item: Carried) -> dict[str, Any]:

@@ -52,16 +52,16 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read the calls; each applies to the matrices that it does not ignore and that no earlier call has compressed."""
-    found: dict[str, Offer] = {}
+    offers: dict[str, Offer] = {}
     for call in json.loads(text)["compress_weights"]:
         width, _, kind = call["mode"].removeprefix("int").partition("_")
         size = call.get("group_size", -1)
         grouping = "rows:each" if size == -1 else f"columns:{size}"
         ignored = set(call["ignored_scope"]["names"])
         for matrix in profile.matrices:
-            if matrix.module not in found and not ignored & set(_nodes(matrix.module)):
-                found[matrix.module] = Offer(int(width), grouping, "symmetric" if kind == "sym" else "zero-point")
-    return found
+            if matrix.module not in offers and not ignored & set(_nodes(matrix.module)):
+                offers[matrix.module] = Offer(int(width), grouping, "symmetric" if kind == "sym" else "zero-point")
+    return offers
 
 
 def _nodes(module: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read `IntxWeightOnlyConfig`s; other configs are an error."""
-    found = {}
+    offers = {}
     for module, config in json.loads(text)["_data"]["fqn_to_config"].items():
         if config["_type"] != "IntxWeightOnlyConfig":
             raise ValueError(f"{module}: {config['_type']} is no IntxWeightOnlyConfig")
@@ -43,10 +43,10 @@ def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         per_group = granularity["_type"] == "PerGroup"
         grouping = f"columns:{granularity['_data']['group_size']}" if per_group else "rows:each"
         bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-        found[module] = Offer(
+        offers[module] = Offer(
             bits, grouping, "symmetric" if data["mapping_type"]["_data"] == "SYMMETRIC" else "zero-point"
         )
-    return found
+    return offers
 
 
 def _config(offer: Offer) -> dict[str, Any]:

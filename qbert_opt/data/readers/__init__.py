@@ -1,5 +1,5 @@
 """Data layouts that are more than one table, one file each.
 
-What a reader defines is the Protocol `data.reader.Reader`; `texts.read_texts` asks each before it takes the path for a
+A reader implements the Protocol `data.reader.Reader`. `texts.read_texts` tries the readers before it treats a path as a
 table or a folder of splits.
 """

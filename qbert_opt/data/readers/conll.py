@@ -1,7 +1,7 @@
-"""Words and tags in columns, as CoNLL's shared tasks have them: a word on each line, an empty line after a sentence.
+"""Words and tags in columns, as in CoNLL's shared tasks: one word per line, an empty line after each sentence.
 
-The first column is the word, the last one the tag; `--label-column 2` takes the second column instead. Columns end at
-tabs where the file has any, else at blanks. Lines that begin with `-DOCSTART-` mark documents and are no words.
+The first column is the word and the last one the tag; `--label-column 2` selects the second column as the tag. Columns
+are separated by tabs if the file contains any, else by blanks. Lines that begin with `-DOCSTART-` are skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOCUMENT = "-DOCSTART-"
 
 
 def reads(path: Path) -> bool:
-    """Tell whether a file, or every data file of a folder, has one of the endings of this layout."""
+    """Return whether a file, or every data file of a folder, has one of this layout's extensions."""
     return path.suffix in SUFFIXES if not is_folder(path) else bool(_splits(path))
 
 
@@ -27,7 +27,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     """Read sentences with their tags; words and tags are joined by blanks.
 
     Raises:
-        InputFileError: lines with another number of columns than the first, or with a single one.
+        InputFileError: lines have different numbers of columns, or only one column.
         UsageError: an unknown split or column.
     """
     file = path
@@ -56,15 +56,15 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     return _sentences(file, rows, _column(file, label_column, width))
 
 
-def _column(file: Path, asked: str | None, width: int) -> int:
-    """Index of the column of tags."""
-    if asked in (None, "tags", "ner_tags"):
+def _column(file: Path, label_column: str | None, width: int) -> int:
+    """Return the index of the tag column."""
+    if label_column in (None, "tags", "ner_tags"):
         return width - 1
-    if not asked.isdecimal() or not 2 <= int(asked) <= width:
+    if not label_column.isdecimal() or not 2 <= int(label_column) <= width:
         raise UsageError(
-            f"`label_column` {asked}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
+            f"`label_column` {label_column}: {file} has {width} columns. Give a number from 2 to {width}, or tags."
         )
-    return int(asked) - 1
+    return int(label_column) - 1
 
 
 def _sentences(file: Path, rows: list[tuple[int, list[str]]], column: int) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -90,5 +90,5 @@ def _sentences(file: Path, rows: list[tuple[int, list[str]]], column: int) -> tu
 
 
 def _splits(folder: Path) -> dict[str, Path]:
-    """Files of this layout by the name of their split."""
+    """Return the files of this layout by split name."""
     return {file.stem: file for file in sorted(folder.glob("*")) if file.suffix in SUFFIXES and file.is_file()}

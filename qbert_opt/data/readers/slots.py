@@ -1,6 +1,6 @@
 """Utterances with intents and slot tags in parallel files: `seq.in`, `label`, `seq.out` (SNIPS, ATIS).
 
-`--label-column seq.out` takes the tags, one for each word; the intents of `label` are the default.
+The default labels are the intents in `label`; `--label-column seq.out` reads the tags, one for each word.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LABELS = ("label", "seq.out")
 
 
 def reads(path: Path) -> bool:
-    """Tell whether a folder, or its sub-folders, have the parallel files."""
+    """Return whether a folder or its subfolders contain the parallel files."""
     return is_folder(path) and ((path / "seq.in").is_file() or any(path.glob("*/seq.in")))
 
 
@@ -25,7 +25,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     """Read utterances with intents or tags.
 
     Raises:
-        InputFileError: files of different length, or tags that are not one for each word.
+        InputFileError: files of different length, or another number of tags than words.
         UsageError: an unknown split or column.
     """
     folder = path
@@ -35,7 +35,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
             raise UsageError(f"`split`: {path} holds {shown_names(names)}. Say which with `split`.")
         folder = path / str(split)
     elif split is not None:
-        raise UsageError(f"`split` {split}: {path} is one split itself. Leave `split` out.")
+        raise UsageError(f"`split` {split}: {path} is a single split. Leave `split` out.")
     present = [name for name in LABELS if (folder / name).is_file()]
     wanted = {"tags": "seq.out", "intent": "label"}.get(label_column or "", label_column)
     if wanted is not None and wanted not in present:

@@ -1,8 +1,8 @@
 """Questions and paragraphs in SQuAD's JSON: pairs (question, paragraph), labelled with the accepted answers as JSON.
 
-A split takes whole articles, in the order of the file: `train` the first three fifths, `dev` the next, `test` the last.
-Questions of one article share their paragraphs, so that a split by question would not be disjoint text. SQuAD 2's
-questions that the paragraph does not answer have an empty list of answers.
+Splits consist of whole articles in the order of the file: `train` is the first three fifths, `dev` the next, `test` the
+last. Questions of one article share paragraphs, so splits by question would share text. Unanswerable questions of SQuAD
+2 have an empty list of answers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SPLITS = {"train": (0, 3), "dev": (3, 4), "test": (4, 5)}
 
 
 def reads(path: Path) -> bool:
-    """Tell whether a file has SQuAD's layout, by its beginning."""
+    """Return whether a file has SQuAD's layout, by its first bytes."""
     try:
         if path.suffix != ".json" or not path.is_file():
             return False
         with path.open("rb") as file:
             return b'"paragraphs"' in file.read(1 << 16)
-    except OSError:  # said by whoever reads the file
+    except OSError:  # reported when the file is read
         return False
 
 
@@ -34,7 +34,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     """Read questions with their paragraphs.
 
     Raises:
-        InputFileError: no SQuAD layout, or too large.
+        InputFileError: the file does not have SQuAD's layout, or is too large.
         UsageError: an unknown split or column.
     """
     if label_column not in (None, "answers"):
@@ -61,7 +61,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
 
 
 def _accepted(question: dict[str, Any]) -> list[str]:
-    """Accepted answers; none of a question that SQuAD 2 marks as impossible to answer from its paragraph."""
+    """Return the accepted answers; none if SQuAD 2 marks the question as unanswerable."""
     if question.get("is_impossible") is True:
         return []
     return [_text(answer["text"], "answer") for answer in question["answers"]]

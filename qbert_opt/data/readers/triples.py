@@ -1,7 +1,7 @@
-"""Triples of a knowledge graph with the words of its entities and relations (WN11, KG-BERT's layout).
+"""Triples of a knowledge graph with texts of its entities and relations (WN11, KG-BERT's layout).
 
-`train.tsv`, `dev.tsv` and `test.tsv` hold head, relation, tail and, where there are any, a label; `entity2text.txt` and
-`relation2text.txt` beside them hold the words. A sample is the pair (head and relation, tail).
+`train.tsv`, `dev.tsv` and `test.tsv` contain head, relation, tail and optionally a label; `entity2text.txt` and
+`relation2text.txt` in the same folder contain the texts. A sample is the pair (head and relation, tail).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORDS = ("entity2text.txt", "relation2text.txt")
 
 
 def reads(path: Path) -> bool:
-    """Tell whether a folder, or the folder of a file, has the words of entities and relations."""
+    """Return whether a folder, or the folder of a file, contains the texts of entities and relations."""
     folder = path if is_folder(path) else path.parent
     try:
         return all((folder / name).is_file() for name in WORDS) and (folder == path or path.suffix == ".tsv")
@@ -30,7 +30,7 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
     """Read triples as pairs of texts.
 
     Raises:
-        InputFileError: an entity or relation without words, or rows of different length.
+        InputFileError: an entity or relation without text, or rows of different length.
         UsageError: an unknown split or column.
     """
     if label_column not in (None, "label"):
@@ -65,15 +65,15 @@ def read(path: Path, *, split: str | None, label_column: str | None) -> tuple[li
 
 
 def _names(path: Path) -> dict[str, str]:
-    """Words of entities or relations by name."""
-    found: dict[str, str] = {}
+    """Return the text of each entity or relation by name."""
+    texts: dict[str, str] = {}
     faults = []
     rows = _rows(path, 2, 2)
     for number, (name, text) in enumerate(rows, 1):
-        if found.setdefault(name, text) != text:
+        if texts.setdefault(name, text) != text:
             faults.append(RowFault(number, f"{quoted(name)} has other words than before"))
     refuse_rows(path, "line", faults, len(rows), "Keep one line for each name.")
-    return found
+    return texts
 
 
 def _rows(path: Path, least: int, most: int) -> list[list[str]]:

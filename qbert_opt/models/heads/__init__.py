@@ -1,4 +1,4 @@
-"""Everything that is particular to one kind of head stands in its file here."""
+"""One file for each kind of head, with everything that is specific to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ENDINGS: dict[str, HeadKind] = {head.ending: head for head in KINDS.values() if 
 
 
 def kind_of(architecture: str, source: str = "") -> HeadKind:
-    """Return the kind of head by the name of a model's class, as `architectures` in its `config.json` has it.
+    """Return the kind of head from the name of a model's class (`architectures` in its `config.json`).
 
     Args:
-        architecture: the name.
+        architecture: name of the class.
         source: what the user called the model.
 
     Raises:
-        InputFileError: a class with another kind of head; names those that are known.
+        InputFileError: the class has no supported kind of head; lists those that are supported.
     """
     for ending, head in ENDINGS.items():
         if architecture.endswith(ending):

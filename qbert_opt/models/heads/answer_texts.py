@@ -1,4 +1,4 @@
-"""Answers compared as SQuAD's official script compares them."""
+"""Exact match and F1 of answers, as in SQuAD's official evaluation script."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ def normalized(text: str) -> str:
 
 
 def exact_match(text: str, accepted: Sequence[str]) -> bool:
-    """Tell whether an answer is one of the accepted ones after normalization.
+    """Return whether an answer equals an accepted one after normalization.
 
     Args:
-        text: the answer; empty for none.
-        accepted: right answers; without any, none is right.
+        text: the answer; empty for no answer.
+        accepted: accepted answers; if empty, no answer is correct.
     """
     return normalized(text) in map(normalized, _accepted(accepted))
 
 
 def answer_f1(text: str, accepted: Sequence[str]) -> float:
-    """Return the best F1 of the words of an answer and of an accepted one after normalization.
+    """Return the best word F1 between an answer and an accepted one after normalization.
 
     Args:
-        text: the answer; empty for none.
-        accepted: right answers; without any, none is right and has F1 1.
+        text: the answer; empty for no answer.
+        accepted: accepted answers; if empty, no answer is correct and has F1 1.
     """
     return max(_word_f1(normalized(text).split(), normalized(right).split()) for right in _accepted(accepted))
 
 
 def _accepted(accepted: Sequence[str]) -> Sequence[str]:
-    """Answers of which something is left, or the empty one, which is none."""
+    """Answers that are not empty after normalization, or the empty one, which means no answer."""
     return [answer for answer in accepted if normalized(answer)] or [""]
 
 
-def _word_f1(found: list[str], right: list[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    common = sum((Counter(found) & Counter(right)).values())
-    return 2 * common / (len(found) + len(right))
+def _word_f1(answer: list[str], right: list[str]) -> float:
+    if not answer or not right:
+        return float(answer == right)
+    common = sum((Counter(answer) & Counter(right)).values())
+    return 2 * common / (len(answer) + len(right))

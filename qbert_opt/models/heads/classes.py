@@ -19,7 +19,7 @@ from .protocol import HeadKind, Quality, TextReader, right_rows
 
 
 class Classes(HeadKind):
-    """A classifier of texts."""
+    """Classification of texts."""
 
     kind = "classes"
     ending = "ForSequenceClassification"
@@ -33,16 +33,16 @@ class Classes(HeadKind):
     figures = (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1"))
 
     def by_config(self, config: Any) -> OutputKind:
-        """Transformers has a regression as a classifier, of one class or by its problem type."""
+        """Return `regression` for one class or that problem type: transformers uses the same class for both."""
         return "regression" if config.num_labels == 1 or config.problem_type == "regression" else self.kind
 
     def check(self, config: Any, name: str) -> None:
-        """Refuse several labels at once."""
+        """Refuse multi-label classification."""
         if config.problem_type == "multi_label_classification":
-            raise InputFileError(f"{name}: answers with several labels at once, which is not supported.")
+            raise InputFileError(f"{name}: multi-label classification is not supported.")
 
     def exact_columns(self, columns: int) -> int:
-        """The probabilities sum to 1: one column less than classes."""
+        """One less than the number of classes, because probabilities sum to 1."""
         return columns - 1
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
@@ -52,10 +52,10 @@ class Classes(HeadKind):
         ids = label_ids(reader.names, data.labels, whole=data.whole_labels, source=data.name, model=reader.name)
         return Targets(self.kind, torch.tensor(ids), torch.arange(len(data)), names=reader.names)
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Accuracy, and the unweighted mean of the classes' F1."""
-        answers = found.values.argmax(-1).numpy()
-        return Quality(accuracy=right_rows(found, targets), macro_f1=macro_f1(answers, targets.rows.numpy()))
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Accuracy and macro F1."""
+        answers = outputs.values.argmax(-1).numpy()
+        return Quality(accuracy=right_rows(outputs, targets), macro_f1=macro_f1(answers, targets.rows.numpy()))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
         """Return the labels that occur."""
@@ -63,11 +63,11 @@ class Classes(HeadKind):
 
 
 def macro_f1(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Return the unweighted mean of F1 over the classes that occur in answers or labels.
+    """Return the unweighted mean F1 over the classes that occur in answers or labels.
 
     Args:
-        answers: `[N]`.
-        labels: `[N]`.
+        answers: predicted classes, `[N]`.
+        labels: correct classes, `[N]`.
     """
     scores = []
     for index in np.union1d(answers, labels):

@@ -1,6 +1,6 @@
-"""Encoders without a head: one row per text or pair, made of the last hidden states as the model's folder says.
+"""Encoders without a head: one row per text or pair, pooled from the last hidden states.
 
-The mean over the tokens where it says nothing; see `sentence_embeddings`.
+The model's folder determines the pooling, by default the mean over tokens; see `sentence_embeddings`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .protocol import HeadKind, Quality, TextReader
 
 
 class Embeddings(HeadKind):
-    """An encoder alone. Labels mean nothing to it."""
+    """An encoder without a head. Labels are ignored."""
 
     kind = "embeddings"
     ending = "Model"
@@ -40,11 +40,11 @@ class Embeddings(HeadKind):
         return _embedding(getattr(model, "config", None)).read(model, batch)
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """There is no right and wrong."""
+        """Return None: embeddings have no correct answers."""
         return None
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """There is no right and wrong."""
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Return no figures: embeddings are compared with a reference only."""
         return Quality()
 
     def label_names(self, data: LabeledTexts) -> list[str]:
@@ -57,5 +57,5 @@ class Embeddings(HeadKind):
 
 
 def _embedding(config: Any) -> SentenceEmbedding:
-    """How a model with this config embeds; the mean over real tokens where it does not say."""
+    """Return the pooling of a model from its config; by default the mean over real tokens."""
     return embedding_of(config) or SentenceEmbedding()

@@ -1,4 +1,4 @@
-"""How far the answers of a model are from a reference's, row by row."""
+"""Losses between the outputs of a model and a reference, row by row."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Protocol
 
 import torch
 
-ROWS_TOGETHER = 1024  # a vocabulary's rows are long
+ROWS_TOGETHER = 1024  # bounds memory, since rows over a vocabulary are long
 
 
 class RowLoss(Protocol):
-    """A loss between two rows of answers."""
+    """A loss between two rows of outputs."""
 
     @property
     def softmax(self) -> bool:
         """Whether rows are logits of a softmax."""
         ...
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row, float64 `[rows]`; both arguments are `[rows, columns]`."""
         ...
 
 
 class KL:
-    """KL(softmax(reference) || softmax(found)) in nats."""
+    """KL(softmax(reference) || softmax(outputs)) in nats."""
 
     softmax = True
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the divergence of each row, float64 `[rows]`."""
-        return kl_divergence(reference, found)
+        return kl_divergence(reference, outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class SquaredDistance:
-    """Squared distance of two rows.
+    """Squared distance between two rows.
 
     Attributes:
-        relative: to the squared length of the reference's row.
+        relative: whether it is divided by the squared length of the reference's row.
     """
 
     relative: bool
     softmax: bool = False
 
-    def of_rows(self, reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def of_rows(self, reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Return the distance of each row, float64 `[rows]`."""
         before = reference.double()
-        distance: torch.Tensor = (found.double() - before).square().sum(-1)
+        distance: torch.Tensor = (outputs.double() - before).square().sum(-1)
         return distance / before.square().sum(-1) if self.relative else distance
 
     def scale(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the root of the loss' curvature, float64 `[rows, 1]`: √2, or √2 over the length of each row.
+        """Return the square root of the loss's curvature, float64 `[rows, 1]`: √2, or √2 over each row's length.
 
         Args:
             values: the reference's rows, `[rows, columns]`.
@@ -62,16 +62,16 @@ class SquaredDistance:
         return 2**0.5 / length
 
 
-def kl_divergence(reference: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Return KL(softmax(reference) || softmax(found)) of each row in nats, float64 `[rows]`.
+def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Return KL(softmax(reference) || softmax(outputs)) of each row in nats, float64 `[rows]`.
 
-    In float64: in float32 small divergences drown in rounding and turn negative.
+    Computed in float64, since rounding in float32 can make small divergences negative.
 
     Args:
         reference: logits `[rows, columns]`.
-        found: likewise.
+        outputs: logits of the model, `[rows, columns]`.
     """
-    parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(found, ROWS_TOGETHER), strict=True)
+    parts = zip(torch.split(reference, ROWS_TOGETHER), torch.split(outputs, ROWS_TOGETHER), strict=True)
     return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])
 
 

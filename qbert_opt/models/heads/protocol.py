@@ -1,4 +1,4 @@
-"""What a kind of head says of itself; whoever needs to know asks the head."""
+"""The interface of a kind of head, and shared pieces of its implementations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .losses import RowLoss
 
 @dataclass(frozen=True, slots=True)
 class TextReader:
-    """What reads the texts of a model.
+    """Tokenizer of a model with its limits.
 
     Attributes:
         name: what the user called the model.
-        tokenizer: the model's.
-        longest: tokens at which a text is cut.
-        names: of the head's outputs.
-        given: whether the samples came ready, with a plain module, and have no labels of positions.
+        tokenizer: the model's tokenizer.
+        longest: length in tokens at which texts are truncated.
+        names: names of the head's outputs.
+        given: whether ready samples of a plain module take the place of texts, without labels of positions.
     """
 
     name: str
@@ -39,12 +39,12 @@ class TextReader:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample, tokenized.
+    """One tokenized sample.
 
     Attributes:
-        encoded: what the tokenizer made of it, by name.
-        positions: where a label belongs, `[T]`; None where it belongs to the sample.
-        lost: what was cut away: words of tags, tokens otherwise.
+        encoded: the tokenizer's outputs, by name.
+        positions: which tokens carry a label, `[T]`; None if the label belongs to the sample.
+        lost: amount lost by truncation: words for tags, tokens otherwise.
     """
 
     encoded: Mapping[str, Any]
@@ -54,11 +54,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ratio:
-    """A figure of quality: one sum over texts over another.
+    """A figure of quality as the ratio of two sums over texts.
 
     Attributes:
-        above: each text's part of the upper sum, float64 `[texts]`.
-        below: each text's part of the lower sum.
+        above: each text's contribution to the numerator, float64 `[texts]`.
+        below: each text's contribution to the denominator, float64 `[texts]`.
     """
 
     above: NDArray[np.float64]
@@ -67,7 +67,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
-    """What can be said of answers by the right ones; see `Evaluation`, whose fields these become."""
+    """Quality of answers by labels; see the fields of the same names in `Evaluation`."""
 
     accuracy: Ratio | None = None
     macro_f1: float | None = None
@@ -82,22 +82,22 @@ class HeadKind(Protocol):
 
     Attributes:
         kind: its name.
-        ending: how the names of such classes end in transformers; empty where another kind's class has it.
+        ending: suffix of such classes' names in transformers; empty if the class is shared with another kind.
         auto_class: transformers' class that loads such a model.
-        row: what a row of answers belongs to.
-        loss: between a reference's answers and a model's.
-        loss_unit: what losses are in.
-        positions: whether batches say which positions have a label.
-        classifies: whether a row of a few logits stands for a whole sample, so that all columns of the output's
-            Hessian can be back-propagated.
+        row: what a row of outputs belongs to.
+        loss: between the outputs of a reference and of a model.
+        loss_unit: unit of the loss.
+        positions: whether labels belong to positions, which batches then mark.
+        classifies: whether each sample has one row of few logits, so that all columns of the output Hessian can be
+            back-propagated.
         named: whether the columns have names in `id2label`.
-        trainable: whether `fine_tune` can learn it.
-        reads_pairs: whether it reads nothing but pairs of texts.
-        spare_weights: beginnings of the names of weights that a checkpoint may lack, since no answer hangs on them.
+        trainable: whether `fine_tune` supports it.
+        reads_pairs: whether it requires pairs of texts.
+        spare_weights: name prefixes of weights that a checkpoint may lack because they do not affect the outputs.
         tokenizer_options: for loading a tokenizer.
-        lost_unit: what is counted of a text that is cut.
-        default_tokens: tokens at which a text is cut by default; None is the model's window.
-        figures: the figures of quality in a report: field of `Evaluation` and title.
+        lost_unit: unit of what truncation removes.
+        default_tokens: default length in tokens at which texts are truncated; None is the model's window.
+        figures: figures of quality in a report: field of `Evaluation` and title.
     """
 
     kind: OutputKind
@@ -118,78 +118,78 @@ class HeadKind(Protocol):
     figures: tuple[tuple[str, str], ...] = ()
 
     def by_config(self, config: Any) -> OutputKind:
-        """Return the kind that a model of this class has by its config; its own, unless they share the class."""
+        """Return the kind of a model of this class by its config: this kind, unless several kinds share the class."""
         return self.kind
 
     def columns(self, config: Any) -> int:
-        """Return the numbers in a row by a model's config; 0 where it varies with the text."""
+        """Return the number of columns from a model's config; 0 if it varies with the text."""
         return int(config.num_labels)
 
     def check(self, config: Any, name: str) -> None:
-        """Refuse a config with which such a head cannot answer.
+        """Refuse a config that this kind of head does not support.
 
         Raises:
-            InputFileError: says why.
+            InputFileError: the config is not supported; the message gives the reason.
         """
         return None
 
     def exact_columns(self, columns: int) -> int:
-        """Return the columns of a square root of one sample's output Hessian; 0 where they are too many to count."""
+        """Return the number of columns of a square root of a sample's output Hessian; 0 if there are too many."""
         return 0
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-        """Run a model; the answer stays in the graph, `[B, columns]`, `[B, T, columns]` or `[B, 2, T]` for spans."""
+        """Run a model; returns `[B, columns]`, `[B, T, columns]` or, for spans, `[B, 2, T]`, in the graph."""
         answer: torch.Tensor = model(**batch.inputs).logits
         return answer
 
     def num_rows(self, batch: TokenBatch) -> torch.Tensor:
-        """Return the labelled rows of each sample, int64 `[B]`."""
+        """Return the number of labelled rows of each sample, int64 `[B]`."""
         return batch.labelled.sum(1) if self.positions else torch.ones(len(batch.indices), dtype=torch.int64)
 
     def rows(self, raw: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        """Pick the rows with a label out of a raw answer, `[rows, columns]`, in order of the samples of the batch."""
+        """Select the labelled rows of raw outputs, `[rows, columns]`, in the order of the batch's samples."""
         return raw[batch.labelled] if self.positions else raw
 
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
-        """Tokenize one text or pair: one sample, or its windows.
+        """Tokenize one text or pair into one sample, or into several windows.
 
         Args:
-            reader: reads it.
+            reader: the tokenizer with its limits.
             text: one or two strings.
             index: its position in the list of texts.
 
         Raises:
-            InputFileError: it does not fit the kind of head.
+            InputFileError: the text does not suit the kind of head.
         """
         return [whole_or_cut(reader, text)]
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return the right answers; None where the data has none, or there is no right and wrong.
+        """Return the correct answers; None if the data has no labels, or labels do not apply to the kind of head.
 
         Args:
-            reader: tokenized the texts.
-            data: the texts.
-            batches: what it made of them.
+            reader: the tokenizer that `batches` were made with.
+            data: the labelled texts.
+            batches: the same texts, tokenized.
 
         Raises:
-            InputFileError: labels that the model does not know, or that are not of its kind.
+            InputFileError: labels that the model does not know, or that do not suit the kind of head.
         """
         ...
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Return what can be said of answers by the right ones."""
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Compare outputs with the correct answers."""
         ...
 
     def label_names(self, data: LabeledTexts) -> list[str]:
-        """Return the names of the outputs of a head that is to learn from these labels."""
+        """Return the names of the outputs of a new head for these labels."""
         ...
 
 
 def whole_or_cut(reader: TextReader, text: tuple[str, ...], **options: Any) -> Sample:
-    """Tokenize a text, cut at the reader's longest; a sample knows how many tokens were lost.
+    """Tokenize a text, truncated to `reader.longest`; the sample records how many tokens were lost.
 
     Args:
-        reader: reads it.
+        reader: the tokenizer with its limits.
         text: one or two strings.
         options: for the tokenizer.
     """
@@ -200,42 +200,42 @@ def whole_or_cut(reader: TextReader, text: tuple[str, ...], **options: Any) -> S
     return Sample(encoded, None, max(0, lost))
 
 
-def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, wanted: int, need: str) -> None:
-    """Refuse a text where a pair is read, and a pair where one text is.
+def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, num_texts: int, need: str) -> None:
+    """Refuse a single text for a model of pairs, and a pair for a model of single texts.
 
     Args:
-        kind: what the model answers with.
-        text: its one or two parts.
+        kind: of the model's outputs.
+        text: one or two strings.
         index: of the sample, from 0.
-        wanted: parts that the model reads, 1 or 2.
+        num_texts: number of strings that the model reads, 1 or 2.
         need: what to give instead, for the message.
 
     Raises:
-        InputFileError: says what is needed.
+        InputFileError: the sample has another number of texts.
     """
-    if len(text) != wanted:
+    if len(text) != num_texts:
         raise InputFileError(f"sample {index + 1} has {len(text)} texts; a model of {kind} reads {need}.")
 
 
-def right_rows(found: Outputs, targets: Targets) -> Ratio:
-    """Share of rows whose largest column is the right one, text by text.
+def right_rows(outputs: Outputs, targets: Targets) -> Ratio:
+    """Return the share of rows whose largest column is the correct one, by text.
 
     Args:
-        found: values `[rows, columns]`.
-        targets: the right column of each row.
+        outputs: values `[rows, columns]`.
+        targets: the correct column of each row.
     """
-    right = (found.values.argmax(-1) == targets.rows).double()
-    return per_text(found, right)
+    right = (outputs.values.argmax(-1) == targets.rows).double()
+    return per_text(outputs, right)
 
 
-def per_text(found: Outputs, rows: torch.Tensor) -> Ratio:
-    """Sum rows `[rows]` over each text, beside the text's number of rows; texts without rows are left out.
+def per_text(outputs: Outputs, rows: torch.Tensor) -> Ratio:
+    """Return the sum of `rows` over each text, relative to its number of rows; texts without rows are left out.
 
     Args:
-        found: says which rows are a text's.
-        rows: one figure for each row.
+        outputs: assigns each row to a text.
+        rows: a figure for each row, `[rows]`.
     """
-    present, where = np.unique(found.by_text.cpu().numpy(), return_inverse=True)
+    present, where = np.unique(outputs.by_text.cpu().numpy(), return_inverse=True)
     above, below = np.zeros(len(present)), np.zeros(len(present))
     np.add.at(above, where, rows.cpu().double().numpy())
     np.add.at(below, where, 1.0)

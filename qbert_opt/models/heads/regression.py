@@ -1,4 +1,4 @@
-"""Regressions: one row per text or pair, the numbers themselves."""
+"""Regression: one row per text or pair, with the predicted numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .protocol import HeadKind, Quality, TextReader
 
 
 class Regression(HeadKind):
-    """A model that answers with numbers; transformers has it as a classifier of one class."""
+    """Regression; in transformers, a classifier of one class."""
 
     kind = "regression"
     auto_class = AutoModelForSequenceClassification
@@ -27,25 +27,25 @@ class Regression(HeadKind):
     figures = (("correlation", "correlation"),)
 
     def exact_columns(self, columns: int) -> int:
-        """One for each number."""
+        """One for each output."""
         return columns
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return the number of each text, float64."""
+        """Return the label of each text as a number, float64."""
         if data.labels is None:
             return None
         rows = torch.tensor(numbers(data.labels, data.name), dtype=torch.float64)
         return Targets(self.kind, rows, torch.arange(len(data)))
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Pearson's correlation; None where either side does not vary."""
-        answers, labels = found.values[:, 0].double().numpy(), targets.rows.numpy()
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Pearson correlation; None if the outputs or the labels are constant."""
+        answers, labels = outputs.values[:, 0].double().numpy(), targets.rows.numpy()
         if np.ptp(answers) == 0 or np.ptp(labels) == 0:
             return Quality(correlation=None)
         return Quality(correlation=float(np.corrcoef(answers, labels)[0, 1]))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
-        """Numbers have no names.
+        """Regression outputs have no names.
 
         Raises:
             UsageError: always.

@@ -1,9 +1,9 @@
-"""Answers found in a text: two rows per window, start and end, logits over the text's positions and [CLS].
+"""Extractive question answering: two rows per window, start and end, logits over the context's positions and [CLS].
 
-A text that is longer than a window is read in windows that overlap by 128 tokens, as by BERT's SQuAD script. A window
-is a sample of its own for everything that scores or rounds: losses are means over the starts and ends of all windows,
-so that a long text counts by its windows. Measured answers are per question: the best span of all its windows. [CLS]
-stands for "the answer is not here": its score decides for no answer where the data set has questions without one.
+A context longer than a window is split into windows that overlap by 128 tokens, as in BERT's SQuAD script. For scoring
+and quantization each window is a sample: losses are means over the starts and ends of all windows, so a long context
+counts once per window. Answers are evaluated per question, on the best span of all its windows. [CLS] means that the
+window has no answer: its score is used if the data set has unanswerable questions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .answer_texts import answer_f1, exact_match
 from .losses import KL
 from .protocol import HeadKind, Quality, Ratio, Sample, TextReader, check_texts
 
-WINDOW_TOKENS = 384  # BERT's SQuAD script, which most such models were trained with
+WINDOW_TOKENS = 384  # as in BERT's SQuAD script, which most such models were trained with
 OVERLAP_TOKENS = 128
 LONGEST_ANSWER = 30  # tokens, likewise
-NO_ANSWER_MARGIN = 0.0  # by which the score of no answer must exceed the best span's
+NO_ANSWER_MARGIN = 0.0  # by which the no-answer score must exceed the best span's score
 
 
 class Spans(HeadKind):
-    """A model that finds the answer to a question in a text."""
+    """Extractive question answering."""
 
     kind = "spans"
     ending = "ForQuestionAnswering"
@@ -47,14 +47,14 @@ class Spans(HeadKind):
     figures = (("exact_match", "EM [95 %]"), ("answer_f1", "F1 [95 %]"))
 
     def columns(self, config: Any) -> int:
-        """Positions vary with the text."""
+        """Return 0: the number of positions varies with the text."""
         return 0
 
     def check(self, config: Any, name: str) -> None:
-        """Refuse a head with other outputs than start and end."""
+        """Refuse a head without exactly two outputs, start and end."""
         if config.num_labels != 2:
             raise InputFileError(
-                f"{name}: its head has {config.num_labels} outputs; one that finds spans has 2, start and end. "
+                f"{name}: its head has {config.num_labels} outputs; a span head has 2, start and end. "
                 "Set num_labels to 2 and save the model with such a head."
             )
 
@@ -64,31 +64,31 @@ class Spans(HeadKind):
         return torch.stack([answer.start_logits, answer.end_logits], 1)
 
     def num_rows(self, batch: TokenBatch) -> torch.Tensor:
-        """Start and end of each window."""
+        """Return 2 for each window: start and end."""
         return torch.full((len(batch.indices),), 2)
 
     def rows(self, raw: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        """Lay starts and ends under each other, `[2 B, T]`; what cannot be the answer is `IMPOSSIBLE`."""
+        """Stack starts and ends, `[2 B, T]`; positions that cannot be an answer get the logit `IMPOSSIBLE`."""
         return raw.masked_fill(~batch.labelled.to(raw.device)[:, None, :], IMPOSSIBLE).flatten(0, 1)
 
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
-        """Tokenize a question and the text that is searched, window by window; nothing is cut away."""
+        """Tokenize a question and its context into windows; nothing is truncated."""
         encoded, inputs = _windows(reader, text, index)
-        found = []
+        samples = []
         for number in range(len(encoded["input_ids"])):
             window = {name: encoded[name][number] for name in inputs}
             where = _searched(encoded, number)
             none = _none_token(reader, window["input_ids"])
             if none is not None:
                 where[none] = True
-            found.append(Sample(window, where))
-        return found
+            samples.append(Sample(window, where))
+        return samples
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return the tokens where the first accepted answer starts and ends, in each window.
+        """Return the start and end token of the first accepted answer in each window.
 
-        Its first occurrence counts. A window without it has [CLS] instead; where no window holds the whole answer
-        there is none for any of them.
+        Its first occurrence counts. A window without it has [CLS] instead; if no window contains the whole answer, no
+        window of the question has a target.
         """
         if data.labels is None or reader.given:
             return None
@@ -108,9 +108,9 @@ class Spans(HeadKind):
         rights = torch.tensor(rows, dtype=torch.int64)
         return Targets(self.kind, rights, samples, spans=tuple(spans), answerable=answerable)
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Share of answers equal to an accepted one, and F1 of their words, as SQuAD's official script counts them."""
-        texts = answers_of(found, targets)
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Exact match and word F1, as in SQuAD's official evaluation script."""
+        texts = answers_of(outputs, targets)
         rights = [next(windows).accepted for _, windows in groupby(targets.spans, key=lambda span: span.question)]
         pairs = list(zip(texts, rights, strict=True))
         ones = np.ones(len(pairs))
@@ -119,22 +119,22 @@ class Spans(HeadKind):
         return Quality(exact_match=Ratio(exact, ones), answer_f1=Ratio(f1, ones))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
-        """Its two outputs have fixed names."""
+        """Return none: the two outputs have fixed names."""
         return ["start", "end"]
 
 
-def answers_of(found: Outputs, targets: Targets) -> list[str]:
-    """Return the answer to each question: the piece of text whose start and end have the largest sum of logits.
+def answers_of(outputs: Outputs, targets: Targets) -> list[str]:
+    """Return the answer to each question: the span whose start and end have the largest sum of logits.
 
-    The end is not before the start, and at most `LONGEST_ANSWER` tokens long. Where the data set has questions without
-    an answer, none is given if the least score of [CLS] over all windows exceeds the best span's, as by BERT's script.
+    Spans have at most `LONGEST_ANSWER` tokens. If the data set has unanswerable questions, the answer is empty where
+    the lowest [CLS] score over all windows exceeds the best span's, as in BERT's script.
 
     Args:
-        found: logits of starts and ends.
-        targets: the questions with their texts.
+        outputs: logits of starts and ends.
+        targets: the windows of each question.
     """
     texts: list[str] = []
-    rows = iter(found.values.view(len(targets.spans), 2, -1))
+    rows = iter(outputs.values.view(len(targets.spans), 2, -1))
     for _, windows in groupby(targets.spans, key=lambda span: span.question):
         best, answer, none = -np.inf, "", np.inf
         for window in windows:
@@ -150,27 +150,27 @@ def answers_of(found: Outputs, targets: Targets) -> list[str]:
 
 
 def accepted_answers(data: LabeledTexts) -> list[tuple[str, ...]]:
-    """Return the accepted answers of each question; none where the text does not answer it.
+    """Return the accepted answers to each question; none for an unanswerable question.
 
     Args:
         data: labels are JSON lists of answers.
 
     Raises:
-        InputFileError: a label that is no JSON list of texts.
+        InputFileError: a label that is not a JSON list of strings.
     """
     accepted = []
     for row, label in enumerate(data.labels or ()):
         answers = _answers(label)
         if answers is None:
             raise InputFileError(
-                f"{data.name}: sample {row + 1} has label {label[:40]!r}; spans want a JSON list of answers."
+                f"{data.name}: sample {row + 1} has label {label[:40]!r}; spans need a JSON list of answers."
             )
         accepted.append(answers)
     return accepted
 
 
 def _answers(label: str) -> tuple[str, ...] | None:
-    """Answers of a label; None where it is no JSON list of texts."""
+    """Return the answers of a label; None if it is not a JSON list of strings."""
     try:
         answers = json.loads(label)
     except (ValueError, RecursionError):
@@ -181,8 +181,8 @@ def _answers(label: str) -> tuple[str, ...] | None:
 
 
 def _windows(reader: TextReader, text: tuple[str, ...], index: int) -> tuple[Any, list[str]]:
-    """Tokenize a question with each window of its text; returns all windows, and the names of the model's inputs."""
-    check_texts("spans", text, index, 2, "a question and the text that is searched")
+    """Tokenize a question with each window of its context; returns all windows, and the names of the model's inputs."""
+    check_texts("spans", text, index, 2, "a question and its context")
     tokenizer = reader.tokenizer
     question = len(tokenizer(text[0], add_special_tokens=False, verbose=False)["input_ids"])
     room = reader.longest - question - tokenizer.num_special_tokens_to_add(pair=True)
@@ -193,18 +193,18 @@ def _windows(reader: TextReader, text: tuple[str, ...], index: int) -> tuple[Any
         return_overflowing_tokens=True, return_offsets_mapping=True,
     )  # fmt: skip
     if not any(_searched(encoded, 0)):
-        raise InputFileError(f"sample {index + 1}: the text that is searched has no token.")
+        raise InputFileError(f"sample {index + 1}: the context has no token.")
     extra = ("offset_mapping", "overflow_to_sample_mapping")
     return encoded, [name for name in encoded if name not in extra]
 
 
 def _searched(encoded: Any, number: int) -> list[bool]:
-    """Mark the tokens of the text that is searched, `[T]`, in one window."""
+    """Mark the tokens of the context in one window, `[T]`."""
     return [which == 1 for which in encoded.sequence_ids(number)]
 
 
 def _none_token(reader: TextReader, ids: Sequence[int]) -> int | None:
-    """Place of the token that stands for no answer."""
+    """Return the position of the token whose score means no answer."""
     special = reader.tokenizer.cls_token_id
     return list(ids).index(special) if special in ids else None
 
@@ -216,7 +216,7 @@ def _offsets(encoded: Any, number: int) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 def _right_tokens(windows: Sequence[SpanWindow]) -> list[int]:
-    """Right start and end of each window of one question, `[2 * windows]`."""
+    """Return the correct start and end in each window of one question, `[2 * windows]`."""
     text, accepted = windows[0].text, windows[0].accepted
     answer = accepted[0] if accepted else ""
     nowhere = [NONE if window.none is None else window.none for window in windows]
@@ -230,7 +230,7 @@ def _right_tokens(windows: Sequence[SpanWindow]) -> list[int]:
 
 
 def _held(window: SpanWindow, start: int, end: int) -> tuple[int, int] | None:
-    """First and last token of the characters `[start, end)` of a text; None where the window has not all of them."""
+    """Return the first and last token of the characters `[start, end)`; None if the window does not contain them."""
     inside = np.flatnonzero((window.offsets[:, 0] < end) & (window.offsets[:, 1] > start))
     if not len(inside):
         return None
@@ -240,7 +240,7 @@ def _held(window: SpanWindow, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _best_span(start: torch.Tensor, end: torch.Tensor, window: SpanWindow) -> tuple[float, str]:
-    """Score and text of the best allowed span of a window; `start` and `end` are float64 `[T]`."""
+    """Return score and text of the best allowed span of a window; `start` and `end` are float64 `[T]`."""
     if window.none is not None:
         start, end = start.clone(), end.clone()
         start[window.none] = end[window.none] = -torch.inf

@@ -1,6 +1,6 @@
-"""Taggers: one row per word, logits over tags at its first sub-word.
+"""Token classification: one row per word, logits over tags at its first sub-word.
 
-Words beyond the model's window have no row; they count as outside of every entity, and reports say how many there are.
+Words beyond the model's window have no row; they count as outside any entity, and reports state how many there are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUTSIDE = "O"
 
 
 class Tags(HeadKind):
-    """A tagger of words separated by blanks."""
+    """Token classification of words separated by blanks."""
 
     kind = "tags"
     ending = "ForTokenClassification"
@@ -43,7 +43,7 @@ class Tags(HeadKind):
     figures = (("entity_f1", "entity F1 [95 %]"), ("accuracy", "words [95 %]"))
 
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
-        """Tokenize the words of one text; what is lost counts in words."""
+        """Tokenize the words of one text; truncation is counted in words."""
         check_texts(self.kind, text, index, 1, "one text")
         words = split_words(text[0])
         cut = whole_or_cut(reader, (words,), is_split_into_words=True)  # type: ignore[arg-type]
@@ -74,11 +74,11 @@ class Tags(HeadKind):
         rights = torch.tensor(rows, dtype=torch.int64)
         return Targets(self.kind, rights, samples, names=reader.names, words=tuple(words), tags=tuple(tags))
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Share of right words, and F1 of whole entities with their types."""
-        counts = entity_counts(tags_of(found, targets), targets.tags)
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Accuracy over words, and F1 over entities with their types."""
+        counts = entity_counts(tags_of(outputs, targets), targets.tags)
         f1 = Ratio(2 * counts[:, 0], counts[:, 1] + counts[:, 2])
-        return Quality(accuracy=right_rows(found, targets), entity_f1=f1)
+        return Quality(accuracy=right_rows(outputs, targets), entity_f1=f1)
 
     def label_names(self, data: LabeledTexts) -> list[str]:
         """Return the tags that occur."""
@@ -98,7 +98,7 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
         data: labels are tags separated by blanks.
 
     Raises:
-        InputFileError: not one tag for each word.
+        InputFileError: the number of tags differs from the number of words.
     """
     tag_rows = []
     for row, (text, label) in enumerate(zip(data.texts, data.labels or (), strict=True)):
@@ -112,14 +112,14 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
     return tag_rows
 
 
-def tags_of(found: Outputs, targets: Targets) -> list[list[str]]:
-    """Return the tags of all words of each sample; a word that was cut away is outside of every entity.
+def tags_of(outputs: Outputs, targets: Targets) -> list[list[str]]:
+    """Return the predicted tags of all words of each sample; truncated words are outside any entity.
 
     Args:
-        found: one row for each word that was read.
+        outputs: one row for each word that was not truncated.
         targets: the words of each sample.
     """
-    answers = found.values.argmax(-1).tolist()
+    answers = outputs.values.argmax(-1).tolist()
     position = 0
     tags = []
     for words, right in zip(targets.words, targets.tags, strict=True):
@@ -131,19 +131,19 @@ def tags_of(found: Outputs, targets: Targets) -> list[list[str]]:
     return tags
 
 
-def entity_counts(found: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Return `[samples, 3]`: entities that agree in place and type, entities found, entities there are.
+def entity_counts(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Return `[samples, 3]`: correctly predicted entities, predicted entities, true entities.
 
-    Entities are read from the tags as `seqeval` does (the CoNLL script's rules: an I- without its B- starts one).
+    Entities are read from the tags as in `seqeval` (the CoNLL script's rules: an I- without its B- starts one).
 
     Args:
-        found: tags of each sample.
-        right: as many, of the same lengths.
+        predicted: predicted tags of each sample.
+        right: true tags of each sample, of the same lengths.
     """
     from seqeval.metrics.sequence_labeling import get_entities
 
-    counts = np.zeros((len(found), 3))
-    for row, (tags, wanted) in enumerate(zip(found, right, strict=True)):
-        ours, theirs = set(get_entities(list(tags))), set(get_entities(list(wanted)))
+    counts = np.zeros((len(predicted), 3))
+    for row, (tags, correct) in enumerate(zip(predicted, right, strict=True)):
+        ours, theirs = set(get_entities(list(tags))), set(get_entities(list(correct)))
         counts[row] = len(ours & theirs), len(ours), len(theirs)
     return counts

@@ -19,7 +19,7 @@ MASKED_SHARE = 0.15  # of a text's tokens, as in BERT's pre-training
 
 
 class Vocabulary(HeadKind):
-    """A model that fills masks. Texts without masks get some, drawn by the text itself."""
+    """Masked language modelling. Texts without masks get some, by a seed derived from the text."""
 
     kind = "vocabulary"
     ending = "ForMaskedLM"
@@ -41,7 +41,7 @@ class Vocabulary(HeadKind):
         return [Sample(*_masked(reader.tokenizer, dict(sample.encoded), index), sample.lost)]
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return the tokens behind the masks; None where the texts came with masks of their own."""
+        """Return the original tokens at the masks; None if the texts already contained masks."""
         if reader.given:
             return None
         behind: dict[int, torch.Tensor] = {}
@@ -55,12 +55,12 @@ class Vocabulary(HeadKind):
         counts = torch.tensor([len(behind[index]) for index in sorted(behind)])
         return Targets(self.kind, rows, torch.arange(len(data)).repeat_interleave(counts))
 
-    def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Share of masks filled with what stood behind them."""
-        return Quality(accuracy=right_rows(found, targets))
+    def quality(self, outputs: Outputs, targets: Targets) -> Quality:
+        """Share of masks filled with the original token."""
+        return Quality(accuracy=right_rows(outputs, targets))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
-        """A vocabulary's names are its tokenizer's.
+        """The names of the outputs are the tokenizer's vocabulary.
 
         Raises:
             UsageError: always.
@@ -69,7 +69,7 @@ class Vocabulary(HeadKind):
 
 
 def _masked(tokenizer: Any, encoded: dict[str, Any], index: int) -> tuple[dict[str, Any], list[bool]]:
-    """Mask tokens of a text; returns it and which are masked."""
+    """Mask tokens of a text; returns the text and marks of the masked tokens."""
     if tokenizer.mask_token_id is None:
         raise InputFileError("the model fills masks, but its tokenizer has no mask token. Save it with one.")
     ids = np.array(encoded["input_ids"])

@@ -1,8 +1,8 @@
 """Error-compensated rounding (GPTQ, Frantar et al. 2023) with a range search weighted by input energy.
 
-Ranges are fixed before the first column is rounded, so columns may be visited in order of their energy whatever the
-grouping. All layouts of a matrix share one inverse Cholesky factor and one sweep over the columns. Large groups, whose
-weights far out may be clipped or not, are swept with both ranges, and the one that loses less output is kept.
+Ranges are fixed before the first column is rounded, so columns can be visited in order of their energy with any
+grouping. All layouts of a matrix share one inverse Cholesky factor and one sweep over the columns. Large groups are
+swept twice, with and without clipping of outliers, and the range with the smaller output error is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRADIENT_SHARE = 0.0
 DAMPING = 0.01  # of the mean diagonal (GPTQ, section 3.3)
 BLOCK = 64  # columns per lazy update; small enough for the rank-one updates to stay in cache
 MAX_LANES_BYTES = 1 << 29
-LANE_BYTES = 16  # per weight and layout: work, scale, offset, codes and what is in between
+LANE_BYTES = 16  # per weight and layout: working copy, scale, offset, codes and temporaries
 
 
 def quantize(
@@ -72,7 +72,7 @@ def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torc
 
 
 def by_energy(hessian: torch.Tensor) -> torch.Tensor:
-    """Columns by falling energy: the loudest have most others left to compensate them (GPTQ's activation order)."""
+    """Columns by descending energy: the largest have most others left to compensate them (GPTQ's activation order)."""
     return torch.argsort(hessian.diagonal(), descending=True, stable=True)
 
 
@@ -84,7 +84,7 @@ def chunks(weight: torch.Tensor, layouts: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, clipping: bool) -> QuantizedMatrix:
-    """Ranges or codebooks by their energy-weighted search, codes to the nearest; see `search_range`."""
+    """Place ranges or codebooks by energy-weighted search and round to nearest; see `search_range`."""
     if layout.form == "codebook":
         return round_to_codebook(weight, layout, search_codebook(weight, layout, energy))
     return round_to_range(weight, layout, *search_range(weight, layout, energy, clipping=clipping))
@@ -93,7 +93,7 @@ def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, c
 def _better(
     weight: torch.Tensor, first: QuantizedMatrix, second: QuantizedMatrix, hessian: torch.Tensor
 ) -> QuantizedMatrix:
-    """Of each row group take the one with less `Σ_r ΔW_r · hessian · ΔW_rᵀ`."""
+    """For each row group, keep the candidate with the smaller `Σ_r ΔW_r · hessian · ΔW_rᵀ`."""
     losses = []
     for each in (first, second):
         error = each.dequantize() - weight

@@ -1,4 +1,4 @@
-"""Quantease with tokens weighted by how far the answer hangs on them (GuidedQuant, 2025)."""
+"""Quantease with tokens weighted by their influence on the model's output (GuidedQuant, 2025)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from . import quantease
 __all__ = ["FORMS", "GRADIENT_SHARE", "NEEDS_GRAM", "quantize"]
 
 NEEDS_GRAM = True
-GRADIENT_SHARE = 0.5  # of the gradient-weighted second moments in the gram; `benchmarks/quantizers.py` has others
+GRADIENT_SHARE = 0.5  # of the gradient-weighted second moments in the gram; `benchmarks/quantizers.py` tries others
 
 
 def quantize(
     weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
 ) -> list[QuantizedMatrix]:
-    """Quantize one matrix under each layout as quantease does; the gram it is given is what differs.
+    """Quantize one matrix under each layout as quantease does; only the gram differs.
 
     Args:
         weight: float32 `[rows, columns]`.
         layouts: what to produce.
-        gram: float32 `[columns, columns]`, second moments of the inputs, by half weighted by squared gradients.
+        gram: float32 `[columns, columns]`, second moments of the inputs, half of them weighted by squared gradients.
 
     Raises:
         ValueError: `gram` is missing or has the wrong shape.

@@ -1,4 +1,4 @@
-"""Lookup table per group: weighted k-means, inputs of more energy count more (Q-BERT's tables; SqueezeLLM, 2023)."""
+"""Lookup table per group: k-means weighted by input energy (Q-BERT's tables; SqueezeLLM, 2023)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FORMS: tuple[Form, ...] = ("codebook",)
 def quantize(
     weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
 ) -> list[QuantizedMatrix]:
-    """Quantize one matrix under each layout so that `Σ energy · ΔW²` is least in each group.
+    """Quantize one matrix under each layout, minimizing `Σ energy · ΔW²` in each group.
 
     Args:
         weight: float32 `[rows, columns]`.
         layouts: what to produce.
-        gram: float32 `[columns, columns]`, mean over real tokens of `x xᵀ` for inputs x; only its diagonal counts.
+        gram: float32 `[columns, columns]`, mean over real tokens of `x xᵀ` for inputs x; only its diagonal is used.
 
     Raises:
         ValueError: `gram` is missing or has the wrong shape.

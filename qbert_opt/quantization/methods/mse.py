@@ -1,4 +1,4 @@
-"""Round to nearest in the range of each group that has least squared error (range search, no data needed)."""
+"""Round to nearest in the range of each group with the least squared error (range search, no data needed)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMS = rtn.FORMS
 def quantize(
     weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
 ) -> list[QuantizedMatrix]:
-    """Quantize one matrix under each layout; no group has more squared error than in its min-max range.
+    """Quantize one matrix under each layout; no group has a larger squared error than with its min-max range.
 
     Args:
         weight: float32 `[rows, columns]`.
@@ -31,7 +31,7 @@ def quantize(
     for layout in layouts:
         searched = round_to_range(weight, layout, *search_range(weight, layout, even))
         [plain] = rtn.quantize(weight, [layout])
-        # a range placed by a sample of a large group may lose on the whole of it
+        # a range placed on a sample of a large group may be worse on the whole group
         worse = _group_errors(searched, weight) > _group_errors(plain, weight)
         if worse.any():
             shape = searched.scale.shape

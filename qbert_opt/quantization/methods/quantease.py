@@ -1,4 +1,4 @@
-"""GPTQ, then codes and ranges improved in turn: coordinate descent (QuantEase, 2023) and least squares."""
+"""GPTQ, then alternating improvement of codes (coordinate descent: QuantEase, 2023) and ranges (least squares)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["FORMS", "GRADIENT_SHARE", "NEEDS_GRAM", "quantize"]
 
 NEEDS_GRAM = True
 GRADIENT_SHARE = 0.0
-ROUNDS = 3  # each loses less than the one before; the fourth gains under a percent
-WIDEST = 4  # bits; above, compensated rounding leaves nothing to gain
+ROUNDS = 3  # each lowers the error; a fourth gains less than a percent
+WIDEST = 4  # bits; with more, compensated rounding leaves nothing to gain
 
 
 def quantize(

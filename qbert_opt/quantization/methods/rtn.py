@@ -17,7 +17,7 @@ FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
 def quantize(
     weight: torch.Tensor, layouts: Sequence[Layout], gram: torch.Tensor | None = None
 ) -> list[QuantizedMatrix]:
-    """Quantize one matrix under each layout, ranges from the smallest to the largest value of each group.
+    """Quantize one matrix under each layout with the min-max range of each group.
 
     Args:
         weight: float32 `[rows, columns]`.

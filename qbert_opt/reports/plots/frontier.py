@@ -59,11 +59,11 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
             error = None if mark.low is None or mark.high is None else [[mark.loss - mark.low], [mark.high - mark.loss]]
             axes.errorbar([mark.usage[resource] / unit], [mark.loss], yerr=error, label=plain(mark.label), zorder=5,
                           **STYLES[mark.kind])  # fmt: skip
-    for found in (curve.found for curve in _merged(curves) if curve.found is not None):
-        for limit in (own for own in found.own_limits if own.resource == RESOURCES[resource]):
-            at = limit.capacity + (0.0 if resource == "bytes" else found.fixed.get(limit.resource, 0.0))
+    for trade_off in (curve.trade_off for curve in _merged(curves) if curve.trade_off is not None):
+        for limit in (own for own in trade_off.own_limits if own.resource == RESOURCES[resource]):
+            at = limit.capacity + (0.0 if resource == "bytes" else trade_off.fixed.get(limit.resource, 0.0))
             axes.axvline(at / unit, color="black", linestyle="--", linewidth=1, label=plain(limit.source))
-    units = dict.fromkeys(curve.found.loss_unit.split(" (")[0] for curve in curves if curve.found is not None)
+    units = dict.fromkeys(curve.trade_off.loss_unit.split(" (")[0] for curve in curves if curve.trade_off is not None)
     axes.set_xlabel(label)
     axes.set_ylabel("predicted loss, " + plain("; ".join(units) or "no plan", 90), fontsize=8)
     if losses and min(losses) > 0:
@@ -74,30 +74,31 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
     return figure
 
 
-def total(found: TradeOff, usage: dict[str, float], resource: str) -> float:
+def total(trade_off: TradeOff, usage: dict[str, float], resource: str) -> float:
     """A point's use of a resource with what everything that is not searched takes.
 
     Args:
-        found: says what is not searched.
+        trade_off: gives the cost of everything that is not searched.
         usage: of a point, by the names of `RESOURCES`' values.
         resource: a name in `RESOURCES`.
     """
     if resource == "energy":
-        static = found.fixed.get("energy_bound_j")
-        return usage["energy_bound_j"] + (found.fixed["dynamic_energy_j"] if static is None else static)
+        static = trade_off.fixed.get("energy_bound_j")
+        return usage["energy_bound_j"] + (trade_off.fixed["dynamic_energy_j"] if static is None else static)
     name = RESOURCES[resource]
-    return usage[name] + (0.0 if resource == "bytes" else found.fixed.get(name, 0.0))
+    return usage[name] + (0.0 if resource == "bytes" else trade_off.fixed.get(name, 0.0))
 
 
 def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> list[float]:
     colour = COLOURS[index % len(COLOURS)]
-    if curve.found is None or not curve.found.points:
+    if curve.trade_off is None or not curve.trade_off.points:
         reason = curve.reason or "no plan"
         axes.plot([], [], color=colour, linestyle=":", label=plain(f"{curve.label}: {reason}", 80))
         return []
-    found = curve.found
+    trade_off = curve.trade_off
     points = sorted(
-        (total(found, p.usage, resource) / unit, p.predicted_loss, p.predicted_std_error or 0.0) for p in found.points
+        (total(trade_off, p.usage, resource) / unit, p.predicted_loss, p.predicted_std_error or 0.0)
+        for p in trade_off.points
     )
     points = points[:: max(1, len(points) // STEPS_UP_TO)] if len(points) > STEPS_UP_TO else points
     xs, ys, errors = zip(*points, strict=True)
@@ -108,9 +109,9 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
         xs, ys, color=colour, drawstyle="steps-post", marker=marker, markevery=max(1, len(xs) // 12), markersize=4,
         label=plain(f"{curve.label}: best plan for every budget"), zorder=3,
     )  # fmt: skip
-    uniform = [(total(found, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in found.uniform]
+    uniform = [(total(trade_off, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in trade_off.uniform]
     if uniform:
-        own = [u.predicted_std_error or 0.0 for u in found.uniform]
+        own = [u.predicted_std_error or 0.0 for u in trade_off.uniform]
         down = [min(error, LEAST_SHOWN * y) for (_, y, _), error in zip(uniform, own, strict=True)]
         axes.errorbar(
             [x for x, _, _ in uniform], [y for _, y, _ in uniform], yerr=[down, own] if any(own) else None, marker="s",
@@ -134,21 +135,25 @@ def _band(axes: Axes, xs: Sequence[float], ys: Sequence[float], errors: Sequence
 
 def _merged(curves: Sequence[Curve]) -> list[Curve]:
     """Frontiers that are one and the same, as one curve with all names: one would hide the others."""
-    found: list[Curve] = []
+    merged: list[Curve] = []
     for curve in curves:
-        for index, other in enumerate(found):
-            if curve.found is not None and other.found is not None and _key(curve.found) == _key(other.found):
-                found[index] = Curve(f"{other.label}, {curve.label}", other.found)
+        for index, other in enumerate(merged):
+            if (
+                curve.trade_off is not None
+                and other.trade_off is not None
+                and _key(curve.trade_off) == _key(other.trade_off)
+            ):
+                merged[index] = Curve(f"{other.label}, {curve.label}", other.trade_off)
                 break
         else:
-            found.append(curve)
-    return found
+            merged.append(curve)
+    return merged
 
 
-def _key(found: TradeOff) -> tuple[object, ...]:
-    names = [RESOURCES[name] for name in found.resources]
-    points = tuple((*(p.usage[name] for name in names), p.predicted_loss) for p in found.points)
-    return (*(found.fixed.get(name) for name in names), *points)
+def _key(trade_off: TradeOff) -> tuple[object, ...]:
+    names = [RESOURCES[name] for name in trade_off.resources]
+    points = tuple((*(p.usage[name] for name in names), p.predicted_loss) for p in trade_off.points)
+    return (*(trade_off.fixed.get(name) for name in names), *points)
 
 
 def _apart(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

@@ -13,24 +13,24 @@ from .frontier import AXES, total
 from .style import plain, plain_numbers, tidy
 
 
-def draw(found: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
+def draw(trade_off: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
     """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform.
 
     Args:
-        found: of two resources.
+        trade_off: of two resources.
         marks: plans to show beside; those without both resources are left out.
     """
-    first, second = found.resources
+    first, second = trade_off.resources
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()
     tidy(axes)
     (label_x, unit_x), (label_y, unit_y) = AXES[first], AXES[second]
 
     def place(usage: dict[str, float]) -> tuple[float, float]:
-        return total(found, usage, first) / unit_x, total(found, usage, second) / unit_y
+        return total(trade_off, usage, first) / unit_x, total(trade_off, usage, second) / unit_y
 
-    dots = [(*place(p.usage), p.predicted_loss) for p in found.points]
-    squares = [(*place(u.usage), u.predicted_loss) for u in found.uniform]
+    dots = [(*place(p.usage), p.predicted_loss) for p in trade_off.points]
+    squares = [(*place(u.usage), u.predicted_loss) for u in trade_off.uniform]
     losses = [loss for *_, loss in dots + squares]
     norm = LogNorm(min(losses), max(losses)) if losses and 0 < min(losses) < max(losses) else None
     image = None
@@ -46,12 +46,12 @@ def draw(found: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
                       markeredgecolor="black", linestyle="none", label=plain(mark.label))  # fmt: skip
     axes.set_xlabel(label_x)
     axes.set_ylabel(label_y)
-    axes.set_title(plain(found.device or ""), fontsize=10)
+    axes.set_title(plain(trade_off.device or ""), fontsize=10)
     if image is None:
         axes.text(0.5, 0.5, "no plan to show", transform=axes.transAxes, ha="center")
         return figure
     bar = figure.colorbar(image, ax=axes, pad=0.01)
-    bar.set_label("predicted loss, " + plain(found.loss_unit.split(" (")[0], 80), fontsize=8)
+    bar.set_label("predicted loss, " + plain(trade_off.loss_unit.split(" (")[0], 80), fontsize=8)
     plain_numbers(bar.ax.yaxis)
     axes.legend(frameon=False, fontsize=8)
     return figure

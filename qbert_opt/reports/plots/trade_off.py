@@ -28,6 +28,6 @@ def draw(curves: Sequence[Curve], resources: tuple[str, ...], marks: Sequence[Ma
     if len(curves) > 1:
         raise UsageError("`plot`: two resources are drawn for one device and one table at a time.")
     [curve] = curves
-    if curve.found is None:
+    if curve.trade_off is None:
         raise InfeasibleError(curve.reason)
-    return surface.draw(curve.found, marks)
+    return surface.draw(curve.trade_off, marks)

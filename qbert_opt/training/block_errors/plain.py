@@ -1,4 +1,4 @@
-"""Every token counts alike: plain mean squared error."""
+"""All tokens have the same weight: plain mean squared error."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Tokens count by how much the answer depends on them: squared gradients of the loss at the block's output.
+"""Tokens are weighted by their influence on the model's output: squared gradients of the loss at the block's output.
 
-Second order of the answer's KL, with the Gauss-Newton factor of the outputs (`curvature.columns`) back-propagated to
-each block's output on the float path and its products between tokens and channels left out. In a model that reads the
-first token alone, nothing else counts in the last block; plain error would spend the block's weights on all tokens.
+This is the second-order term of the output's KL: the Gauss-Newton factor of the outputs (`curvature.columns`) is
+back-propagated to each block's output on the float path, and cross terms between tokens and channels are dropped. If a
+model classifies by its first token, only that token matters in the last block; plain MSE would fit all tokens equally.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...models.tracing import unfrozen
 from ..blocks import watched
 from ..teacher import Teacher
 
-FLOOR = 0.1  # of the mean: what is now of no use may be once the blocks behind have changed
+FLOOR = 0.1  # of the mean: a token without influence now may gain some once later blocks have changed
 
 
 def token_weights(teacher: Teacher) -> list[list[torch.Tensor]]:
@@ -41,10 +41,10 @@ def token_weights(teacher: Teacher) -> list[list[torch.Tensor]]:
 
 
 def _factor(rows: Outputs, index: int) -> torch.Tensor:
-    """One random sum of the factors of the outputs' Hessian, in the graph: its squared gradient is theirs on average.
+    """Return a random ±1 sum of the output Hessian's factors, in the graph; its squared gradient is theirs on average.
 
     Args:
-        rows: answers to a batch.
+        rows: outputs for a batch.
         index: of the batch; seeds the signs.
     """
     generator = np.random.default_rng(index)

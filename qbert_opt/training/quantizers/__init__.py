@@ -1,5 +1,5 @@
-"""Training quantizers: one file each. A module that holds latent weights and what its ranges store.
+"""Training quantizers, one file each: modules that hold latent weights and the parameters of ranges.
 
 `trained(weight, start)` makes one from float weights and the codes to start from; its `forward` returns the weights
-`[rows, columns]` that its `stored` matrix stands for, bit for bit.
+`[rows, columns]` that its `stored` matrix dequantizes to, bit for bit.
 """

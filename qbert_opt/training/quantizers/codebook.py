@@ -1,6 +1,6 @@
-"""Learned codebook: a weight takes the nearest entry of its group's table, and an entry learns from all that take it.
+"""Learned codebook: weights round to the nearest entry of their group's table, and entries get their gradients.
 
-d/d latent = 1    d/d entry = sum of the gradients of the weights that take it
+d/d latent = 1    d/d entry = sum of the gradients of the weights rounded to it
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ...quantization.quantized_matrix import QuantizedMatrix, grouped, with_code
 from ..straight_through import straight_through, to_half
 
 FORMS = ("codebook",)
-JUST_INSIDE = 0.98  # of the way to the border of a cell
+JUST_INSIDE = 0.98  # of the distance to the boundary of a cell
 
 
 class LearnedCodebook(nn.Module):
@@ -26,15 +26,15 @@ class LearnedCodebook(nn.Module):
     """
 
     def __init__(self, weight: torch.Tensor, start: QuantizedMatrix) -> None:
-        """Start where a quantizer left off: latent weights lie inside the cells of its codes.
+        """Start from a quantizer's result, with latent weights inside the cells of its codes.
 
         Args:
-            weight: float32 `[rows, columns]`, what was quantized.
+            weight: float32 `[rows, columns]`, before quantization.
             start: the quantizer's codes and codebook.
 
         Raises:
             ValueError: the start has no codebook.
-            RuntimeError: the codes cannot be found again from the weights that they stand for.
+            RuntimeError: rounding the latent weights does not reproduce the codes.
         """
         super().__init__()
         if start.codebook is None:
@@ -55,7 +55,7 @@ class LearnedCodebook(nn.Module):
             moved = grouped(self() != stored, self.layout)
             self.latent[moved] = cells[moved]
             if not torch.equal(self(), stored):
-                raise RuntimeError(f"weights in {self.layout} do not lead back to their codes")
+                raise RuntimeError(f"latent weights in {self.layout} do not round to their codes")
 
     def forward(self) -> torch.Tensor:
         """Return the stored weights, float32 `[rows, columns]`."""
@@ -65,13 +65,13 @@ class LearnedCodebook(nn.Module):
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
-        """Return what is written: `dequantize` of it equals `forward`, bit for bit."""
+        """Return the matrix to store; its `dequantize` equals `forward`, bit for bit."""
         levels = self._levels()
         codes = self._codes(levels).to(torch.uint8).reshape(self.shape)
         return with_codebook(self.layout, codes, levels.half())
 
     def _levels(self) -> torch.Tensor:
-        """Entries as stored, rising: an entry that overtook its neighbour changes places with it."""
+        """Entries as stored, sorted again in case some have crossed."""
         return straight_through(self.ranges["levels"], to_half).sort(1).values
 
     def _codes(self, levels: torch.Tensor) -> torch.Tensor:
@@ -80,5 +80,5 @@ class LearnedCodebook(nn.Module):
 
 
 def trained(weight: torch.Tensor, start: QuantizedMatrix) -> LearnedCodebook:
-    """Make the training form of a matrix."""
+    """Return the trainable form of a matrix."""
     return LearnedCodebook(weight, start)

@@ -28,28 +28,29 @@ from ...quantization.quantized_matrix import (
 from ..straight_through import straight_through, to_half
 
 FORMS = ("offset", "symmetric", "signed", "zero-point")
-JUST_UNDER_HALF = 0.49  # of a step: float error does not carry a latent weight out of its cell
+JUST_UNDER_HALF = 0.49  # of a step: rounding errors of floats cannot move a latent weight out of its cell
 
 
 class LearnedRanges(nn.Module):
     """One matrix in training.
 
     Attributes:
-        layout: how groups lie, and what their ranges store.
+        layout: the groups and the form of their ranges.
         shape: rows and columns.
         latent: float32 `[groups, elements]`, the weights that are rounded.
-        ranges: float32 `[groups, 1]` each, by name: `scale`, and `offset` or `zero` as the form has them.
+        ranges: float32 `[groups, 1]` each, by name: `scale`, and `offset` or `zero` depending on the form.
     """
 
     def __init__(self, weight: torch.Tensor, start: QuantizedMatrix) -> None:
-        """Start where a quantizer left off: latent weights lie inside the cells of its codes.
+        """Start from a quantizer's result, with latent weights inside the cells of its codes.
 
         Args:
-            weight: float32 `[rows, columns]`, what was quantized; what rounding left, cut to under half a step, stays.
+            weight: float32 `[rows, columns]`, before quantization; its difference from the stored weights, clamped to
+                under half a step, is kept in the latent weights.
             start: the quantizer's codes and ranges.
 
         Raises:
-            RuntimeError: the codes cannot be found again from the weights that they stand for.
+            RuntimeError: rounding the latent weights does not reproduce the codes.
         """
         super().__init__()
         self.layout, self.shape = start.layout, tuple(start.codes.shape)
@@ -66,9 +67,9 @@ class LearnedRanges(nn.Module):
             self.ranges["zero"] = nn.Parameter(start.zero.float().reshape(-1, 1))
         with torch.no_grad():
             moved = grouped(self() != stored, self.layout)
-            self.latent[moved] = cells[moved]  # steps so small beside the offset that floats cannot halve them
+            self.latent[moved] = cells[moved]  # steps too small beside the offset for float32 to halve
             if not torch.equal(self(), stored):
-                raise RuntimeError(f"weights in {self.layout} do not lead back to their codes")
+                raise RuntimeError(f"latent weights in {self.layout} do not round to their codes")
 
     def forward(self) -> torch.Tensor:
         """Return the stored weights, float32 `[rows, columns]`."""
@@ -77,7 +78,7 @@ class LearnedRanges(nn.Module):
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
-        """Return what is written: `dequantize` of it equals `forward`, bit for bit."""
+        """Return the matrix to store; its `dequantize` equals `forward`, bit for bit."""
         codes, scale, offset = self._parts()
         shape = group_shape(self.layout, *self.shape)
         stores_offset = self.layout.form == "offset"
@@ -104,5 +105,5 @@ class LearnedRanges(nn.Module):
 
 
 def trained(weight: torch.Tensor, start: QuantizedMatrix) -> LearnedRanges:
-    """Make the training form of a matrix."""
+    """Return the trainable form of a matrix."""
     return LearnedRanges(weight, start)

@@ -1,4 +1,4 @@
-"""Block after block: each follows the float block's output on the float path, reading what the trained blocks make.
+"""Block by block: each block learns the float block's output on the float path, from the trained blocks' outputs.
 
 After BRECQ (Li et al. 2021) and EfficientQAT's first phase (Chen et al. 2024), but from a quantizer's codes instead of
 the nearest ones.
@@ -17,19 +17,19 @@ from ..phases import BlockError, Phase
 from ..student import Student
 from ..teacher import Teacher
 
-RATES = (3e-4, 3e-4)  # one pass with these kept more than two with a third of them
+RATES = (3e-4, 3e-4)  # one pass at these rates recovered more than two passes at a third of them
 COST = 1.0
 
 
 def num_phases(teacher: Teacher) -> int:
-    """As many as blocks."""
+    """One for each block."""
     return len(teacher.blocks)
 
 
 def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
     """One phase for each block.
 
-    Memory: hidden states of the text three times, `12 * tokens * d` bytes.
+    Memory: three copies of the text's hidden states, `12 * tokens * d` bytes.
     """
     blocks, model = teacher.blocks, teacher.loaded.model
     weights = plugins.load_as("block_errors", block_error, BlockError).token_weights(teacher)

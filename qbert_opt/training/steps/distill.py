@@ -1,4 +1,4 @@
-"""End to end: answers at temperature 2 and last hidden states follow the teacher's."""
+"""End-to-end distillation: match the teacher's outputs at temperature 2 and its last hidden states."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block
 
 
 def end_to_end(student: Student, teacher: Teacher, index: int) -> torch.Tensor:
-    """Loss of a batch: KL of the answers at temperature 2, and relative error of the last hidden states."""
-    wanted, batch = teacher.answer(index), teacher.batches[index]
+    """Loss of a batch: KL of the outputs at temperature 2 plus relative error of the last hidden states."""
+    target, batch = teacher.answer(index), teacher.batches[index]
     with watched(student.skeleton, teacher.blocks[-1:]) as seen:
-        found = answers(teacher.head, student, batch)
+        outputs = answers(teacher.head, student, batch)
     hidden = seen[teacher.blocks[-1]][-1][1]
-    return answer_loss(found, wanted.rows) + relative_error(hidden, wanted.hidden, batch.mask.float())
+    return answer_loss(outputs, target.rows) + relative_error(hidden, target.hidden, batch.mask.float())

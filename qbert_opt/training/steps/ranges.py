@@ -1,4 +1,4 @@
-"""Ranges only, end to end: scales and offsets follow the teacher's answers, codes move with them, weights do not."""
+"""Ranges only, end to end: distil scales and offsets; codes follow them, latent weights are frozen."""
 
 from __future__ import annotations
 

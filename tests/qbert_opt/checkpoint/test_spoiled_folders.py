@@ -188,14 +188,17 @@ SPOILED = {
     "a file too many": (lambda f: (f / "adapter_config.json").write_text("{}"), r"adapter_config\.json: is not listed"),
     "a folder too many": (lambda f: (f / "1_Pooling").mkdir(), r"1_Pooling: is not listed in config\.json"),
     "weights behind a link": (linked, r"model\.safetensors: is a link to .*, outside the folder"),
-    "config changed": (edit_config(hidden_act="relu"), r"config\.json: is not what was written \(sha256\)"),
-    "labels swapped": (edit_config(id2label={"0": "green", "1": "red", "2": "blue"}), r"config\.json: is not what was"),
+    "config changed": (edit_config(hidden_act="relu"), r"config\.json: has changed since it was written \(sha256\)"),
+    "labels swapped": (
+        edit_config(id2label={"0": "green", "1": "red", "2": "blue"}),
+        r"config\.json: has changed since it was",
+    ),
     "measured loss changed": (
         lambda f: edit_raw(f, read_back={"data": "x", "num_texts": 32, "loss": 0.0, "loss_unit": "nats"}),
-        r"config\.json: is not what was written",
+        r"config\.json: has changed since it was written",
     ),
-    "a hash changed": (lambda f: edit_raw(f, files={}), r"config\.json: is not what was written"),
-    "no seal": (lambda f: edit_raw(f, sha256=""), r"config\.json: is not what was written"),
+    "a hash changed": (lambda f: edit_raw(f, files={}), r"config\.json: has changed since it was written"),
+    "no seal": (lambda f: edit_raw(f, sha256=""), r"config\.json: has changed since it was written"),
     "nested too deeply": (lambda f: (f / "config.json").write_text("[" * 100000), r"config\.json: cannot be read"),
     "a matrix missing from the plan": (drop_matrix, r"has 11 matrices; the profile has 12"),
     "a matrix that the model has not": (
@@ -293,7 +296,7 @@ def test_older_folders_open_with_one_warning(folder):
     model = load_quantized(folder)[0].model
     aged(folder)
     for open_ in (load_quantized, open_packed):
-        with pytest.warns(OlderFolderWarning, match=r"older format qbert-opt/model@1; changes of its config") as caught:
+        with pytest.warns(OlderFolderWarning, match=r"older format qbert-opt/model@1; changes to its config") as caught:
             opened = open_(folder)
         assert len(caught) == 1
     packed = opened.model

@@ -111,7 +111,7 @@ def test_device_files(cli, tmp_path, car_soc, broken):
         ("text\tlabel\nw1\tred\n\nw2\tblue\n", "line 3: is empty"),
         ("text\tlabel\nw1\tred\nw2\t\n", "line 3: column 'label' has no label"),
         ("text\tlabel\nw1\tred\nw2\tmauve\nw3\tred\n", "has label 'mauve'"),
-        ("text\tlabel\nw1\tred\nw2\tblue\n", "2 distinct texts, but 40 + 40 were asked for"),
+        ("text\tlabel\nw1\tred\nw2\tblue\n", "2 distinct texts, but 40 + 40 are needed"),
         ("words\tlabel\nw1\tred\n", "no text column among words, label"),
         ("", "data.tsv: is empty"),
     ],

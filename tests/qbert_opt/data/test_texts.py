@@ -163,7 +163,7 @@ def test_splits_are_disjoint_and_deterministic(texts, sizes, seed):
     data = LabeledTexts("d", tuple((t,) for t in texts), tuple(texts))
     distinct = len(set(texts))
     if distinct < sum(sizes):
-        with pytest.raises(InputFileError, match=rf"d: {distinct} distinct texts, but .* were asked for"):
+        with pytest.raises(InputFileError, match=rf"d: {distinct} distinct texts, but .* are needed"):
             split_disjoint(data, sizes, seed=seed)
         return
     parts = split_disjoint(data, sizes, seed=seed)

@@ -168,8 +168,8 @@ def test_numbers_are_correlated_and_embeddings_have_distances():
 WRONG = {
     "too few tags": ("tags", "w1 w2", "O", r"sample 1 has 2 words and 1 tags \('O'\)"),
     "unknown tag": ("tags", "w1", "B-z", r"d: sample 1 has tag 'B-z'. tiny tags knows O, B-x"),
-    "no answers": ("spans", "w1", "w1", r"sample 1 has label 'w1'; spans want a JSON list of answers"),
-    "answers that are numbers": ("spans", "w1", "[1]", r"label '\[1\]'; spans want"),
+    "no answers": ("spans", "w1", "w1", r"sample 1 has label 'w1'; spans need a JSON list of answers"),
+    "answers that are numbers": ("spans", "w1", "[1]", r"label '\[1\]'; spans need"),
 }
 
 

@@ -116,7 +116,7 @@ def test_numbers_are_finite():
     """A regression's labels are numbers; anything else is one line with its sample."""
     assert numbers(("1", " 2.5 ", "-3e2"), "d") == [1.0, 2.5, -300.0]
     for label in ("nan", "inf", "2,5", "", "high"):
-        with pytest.raises(InputFileError, match=rf"d: sample 2 has label '{label}'. This model answers with numbers"):
+        with pytest.raises(InputFileError, match=rf"d: sample 2 has label '{label}'. This is a regression model"):
             numbers(("1", label), "d")
 
 

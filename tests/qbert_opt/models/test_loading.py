@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qbert_opt.costs.operations import ATTENTION_KINDS
+from qbert_opt.costs.block_walk import ATTENTION_KINDS
 from qbert_opt.errors import InputFileError
 from qbert_opt.models.batches import logits, mean_tokens, tokenize
 from qbert_opt.models.loading import load_model, weights_sha256
@@ -36,7 +36,7 @@ def cut(folder):
 
 SPOILED = {
     "no config": (lambda f: (f / "config.json").unlink(), r"is no model folder: it has no config.json"),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: is no JSON"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: is not JSON"),
     "another kind": (
         lambda f: (f / "config.json").write_text('{"model_type": "no such"}'),
         r"names model_type 'no such'",

@@ -107,11 +107,11 @@ REFUSED = {
     ),
     "another class than the model type makes": (
         lambda f: patch(f, architectures=["RobertaForSequenceClassification"]),
-        r"names the class RobertaForSequenceClassification, and its model_type 'bert' makes BertForSequence",
+        r"names the class RobertaForSequenceClassification, but its model_type 'bert' is BertForSequence",
     ),
     "a decoder called Model": (
         lambda f: patch(f, architectures=["BertLMHeadModel"]),
-        r"names the class BertLMHeadModel, and its model_type 'bert' makes BertModel",
+        r"names the class BertLMHeadModel, but its model_type 'bert' is BertModel",
     ),
     "two architectures": (
         lambda f: patch(f, architectures=["BertForSequenceClassification", "BertModel"]),
@@ -135,13 +135,13 @@ REFUSED = {
         lambda f: [adapter(f), (f / "config.json").unlink()],
         r"holds an adapter without its model. Merge it",
     ),
-    "code of its own": (
+    "custom code": (
         lambda f: patch(f, auto_map={"AutoModelForSequenceClassification": "modeling_mine.Mine"}),
-        r"config.json asks for code of its own \(auto_map\), which is never run",
+        r"config.json requires custom code \(auto_map\), which is never run",
     ),
-    "tokenizer code of its own": (
+    "custom tokenizer code": (
         lambda f: patch(f, "tokenizer_config.json", auto_map={"AutoTokenizer": ["mine.Mine", None]}),
-        r"tokenizer_config.json asks for code of its own \(auto_map\)",
+        r"tokenizer_config.json requires custom code \(auto_map\)",
     ),
     "other weights named": (
         lambda f: patch(f, transformers_weights="other.safetensors"),
@@ -155,7 +155,7 @@ REFUSED = {
     ),
     "tensor that the index leaves out": (
         lambda f: sharded(f, lambda w: w.pop("classifier.weight")),
-        r"classifier.weight is there and not listed",
+        r"classifier.weight is present but not listed",
     ),
     "index of nothing": (
         lambda f: sharded(f, lambda w: w.clear()),
@@ -163,7 +163,7 @@ REFUSED = {
     ),
     "two sets of weights": (
         lambda f: [sharded(f), shutil.copy(f / "model-1.safetensors", f / "model.safetensors")],
-        r"has model.safetensors and model.safetensors.index.json, and only one can be meant",
+        r"has model.safetensors and model.safetensors.index.json, which contradict each other",
     ),
     "pickled weights alone": (
         pickled_only,
@@ -215,12 +215,12 @@ REFUSED = {
     ),
     "labels that contradict each other": (
         lambda f: patch(f, label2id={"red": 1, "green": 0, "blue": 2}),
-        r"id2label calls output 0 'red', and label2id says that is 1",
+        r"id2label calls output 0 'red', but label2id gives it index 1",
     ),
     "count of labels that contradicts them": (lambda f: patch(f, num_labels=5), r"num_labels is 5, and id2label has 3"),
-    "several labels at once": (
+    "multi-label classification": (
         lambda f: patch(f, problem_type="multi_label_classification"),
-        r"answers with several labels at once \(problem_type multi_label_classification\)",
+        r"multi-label classification \(problem_type multi_label_classification\)",
     ),
     "unknown problem": (lambda f: patch(f, problem_type="ranking"), r"problem_type"),
 }  # fmt: skip
@@ -400,7 +400,7 @@ REFUSED_MODULES = {
     "none": ({"pooling": {"pooling_mode_cls_token": False}}, r"pooling 'none' is not supported"),
     "prompt": (
         {"prompts": {"prompts": {"query": "query: "}, "default_prompt_name": "query"}},
-        r"puts prompt 'query' before every text",
+        r"prepends prompt 'query' to every text",
     ),
     "length": ({"settings": {"max_seq_length": 0}}, r"max_seq_length is 0. Give tokens, at least 1"),
     "too short": ({"settings": {"max_seq_length": 3}}, r"reads 3 tokens at most \(sentence_bert_config.json\)"),
@@ -425,7 +425,7 @@ def test_kind_1_sentence_folders_that_ask_for_more(encoder, what):
 
 
 def test_kind_10_a_mistyped_folder_is_said_at_once(tmp_path, monkeypatch):
-    """Its parent is there, so it is no hub model: nothing is asked of the network."""
+    """Its parent is there, so it is not a hub model and nothing is downloaded."""
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     start = time.monotonic()

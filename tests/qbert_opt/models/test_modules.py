@@ -149,7 +149,7 @@ def test_the_whole_path(sensor, wrapped, method, tmp_path):
     written = qb.quantize_model(loaded, plan, data, tmp_path / "out")
     assert written.tensor_bytes == plan.total_bytes
     assert not (tmp_path / "out" / "config.json").exists()
-    with pytest.raises(InputFileError, match=r"What was made from a plain module is loaded 'into' it"):
+    with pytest.raises(InputFileError, match=r"For a plain module, pass it as argument into"):
         qb.load_quantized(tmp_path / "out")
     assert written.read_back.num_texts > 0 and written.read_back.loss_unit == loaded.head.loss_unit
     back, _ = qb.load_quantized(tmp_path / "out", into=loaded)
@@ -217,7 +217,7 @@ def test_torchs_own_encoder_layers():
 
 def test_what_is_refused(sensor):
     """One line each: spans, no samples, too few labels, broken weights, training mode."""
-    with pytest.raises(UsageError, match=r"kind 'spans': a module may answer with classes, tags"):
+    with pytest.raises(UsageError, match=r"kind 'spans': not supported. Legal: classes, tags"):
         from_module(sensor, samples(), ask, kind="spans")
     with pytest.raises(UsageError, match=r"inputs: no samples"):
         from_module(sensor, [], ask)

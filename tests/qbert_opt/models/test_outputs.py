@@ -194,7 +194,7 @@ def test_what_does_not_fit_the_outputs_is_said():
         tokenize(bare, [("w1",)], batch_size=1, kind="vocabulary")
     many = tiny_model("bert")
     many.config.problem_type = "multi_label_classification"
-    with pytest.raises(InputFileError, match=r"several labels at once"):
+    with pytest.raises(InputFileError, match=r"multi-label classification"):
         head_of(many)
     choice = type("BertForMultipleChoice", (torch.nn.Module,), {})()
     with pytest.raises(InputFileError, match=r"is a BertForMultipleChoice. Legal: …ForSequenceClassification, "):
@@ -211,5 +211,5 @@ def test_a_span_head_with_three_outputs_is_refused():
 
     small = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     small.num_labels = 3
-    with pytest.raises(InputFileError, match=r"my model: its head has 3 outputs; one that finds spans has 2"):
+    with pytest.raises(InputFileError, match=r"my model: its head has 3 outputs; a span head has 2"):
         head_of(BertForQuestionAnswering(small), "my model")

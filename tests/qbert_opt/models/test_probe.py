@@ -102,7 +102,7 @@ def test_kind_2_a_token_without_a_row(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["zebra"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(InputFileError, match=r"knows 'zebra' as number 64, .* table has 64 rows"):
+    with pytest.raises(InputFileError, match=r"gives 'zebra' the id 64, .* table has 64 rows"):
         load_model(folder)
 
 
@@ -124,7 +124,7 @@ def test_kind_2_tokenizers_that_do_not_know_where_words_are(tmp_path, monkeypatc
 
     folder = save(tmp_path / "model", "bert", kind)
     monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
-    with pytest.raises(InputFileError, match=rf"{kind} need a tokenizer that says where its tokens are"):
+    with pytest.raises(InputFileError, match=rf"{kind} need a tokenizer that returns character offsets"):
         load_model(folder)
 
 

@@ -243,7 +243,7 @@ def test_what_cannot_be_searched_is_said():
     words = words_reader("spans", 12).tokenizer
     with pytest.raises(InputFileError, match="sample 1: the question alone fills the model's 12 tokens"):
         tokenize(words, [("w1 " * 9, "w2")], batch_size=1, kind="spans")
-    with pytest.raises(InputFileError, match="sample 2: the text that is searched has no token"):
+    with pytest.raises(InputFileError, match="sample 2: the context has no token"):
         tokenize(words, [("w1", "w2"), ("w1", " ")], batch_size=1, kind="spans")
 
 

@@ -49,7 +49,7 @@ def test_fp16_s_limit():
 def test_what_fp16_cannot_hold_is_refused_before_anything_is_scored(spoiled, file_texts, name, value):
     """A row of a table that no text reads, a matrix, a bias, the head: named, with value and limit."""
     loaded = spoiled(name, value)
-    with pytest.raises(InputFileError, match=rf"{name}: holds a value of size \S+; .*fp16.* limit (of|is) 65504"):
+    with pytest.raises(InputFileError, match=rf"{name}: holds a value of magnitude \S+; .*fp16.* limit (of|is) 65504"):
         measure_sensitivity(loaded, file_texts, MATRICES, plan=SAMPLES)
 
 
@@ -66,7 +66,7 @@ def test_quantize_refuses_what_no_text_reads(tiny_folder, gptq_plan, file_texts,
     model = load_model(tiny_folder)
     with torch.no_grad():
         model.model.get_parameter(f"{WORDS}.weight").view(-1)[-1] = value
-    with pytest.raises(InputFileError, match=rf"{WORDS}\.weight: holds a value of size"):
+    with pytest.raises(InputFileError, match=rf"{WORDS}\.weight: holds a value of magnitude"):
         quantize_model(model, gptq_plan, file_texts, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -80,7 +80,7 @@ def test_from_the_command_line(cli, tiny_folder, data_file, gptq_plan, tmp_path)
     loaded.tokenizer.save_pretrained(tmp_path / "m")
     found = cli("sensitivity", "--model", tmp_path / "m", "--data", data_file, "-q", "-o", tmp_path / "s.json",
                 "--calibration-samples", 20, "--scoring-samples", 20)  # fmt: skip
-    assert found.code == 4 and f"{WORDS}.weight: holds a value of size 100000" in found.complaint
+    assert found.code == 4 and f"{WORDS}.weight: holds a value of magnitude 100000" in found.complaint
 
 
 ALLOWED = {  # a value and what is stored of its range: the limit is on scale and offset, not on the weight
@@ -102,7 +102,7 @@ def test_the_limit_is_on_what_is_stored(spoiled, tiny, case):
     layouts = {QUERY: [asked.layout(32, 32, heads=4)]}
     loaded = spoiled(f"{QUERY}.weight", value)
     if not fits:
-        with pytest.raises(InputFileError, match=rf"{asked.bits} bits and form {asked.form}"):
+        with pytest.raises(InputFileError, match=rf"{asked.bits} bits, form {asked.form}"):
             check_storable(loaded.model, layouts)
         return
     check_storable(loaded.model, layouts)

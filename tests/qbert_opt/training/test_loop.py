@@ -96,7 +96,7 @@ def test_the_state_file_holds_no_code(tiny, tiny_start, sentences, tmp_path):
     content = file.read_bytes()
     for broken in (content[:-100], b"", b"x" * 200, content.replace(b'"run"', b'"ran"')):
         file.write_bytes(broken)
-        with pytest.raises(InputFileError, match=r"is no training state: .*Remove it") as refused:
+        with pytest.raises(InputFileError, match=r"is not a training state: .*Remove it") as refused:
             read_state(file)
         assert "\n" not in str(refused.value)
 

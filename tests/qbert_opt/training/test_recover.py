@@ -250,7 +250,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
         settings=other,
     )
     state.write_bytes(state.read_bytes()[:1000])
-    refused(InputFileError, r"is no training state", tiny, start, [file_texts], out, settings=QUICK)
+    refused(InputFileError, r"is not a training state", tiny, start, [file_texts], out, settings=QUICK)
 
 
 def test_minutes_are_kept_about_and_can_be_repeated(tiny, start, file_texts, tmp_path):

@@ -24,7 +24,7 @@ def test_each_subject_has_its_frontier_or_a_reason(reference, monkeypatch):
     """Equal to `trade_off` of that subject alone; one without any plan says why."""
     alone = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=3)
     [curve] = frontiers([Subject("ours", reference)], ("bytes",), points=3)
-    assert curve.label == "ours" and curve.found.points == alone.points
+    assert curve.label == "ours" and curve.trade_off.points == alone.points
 
     def none(*_, **__):
         raise InfeasibleError("no plan keeps 1 MB")

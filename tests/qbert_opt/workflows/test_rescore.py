@@ -70,7 +70,7 @@ def test_scores_of_other_metrics_are_refused(tiny, low_plan, in_sequence, file_t
 
 
 def test_a_method_without_inputs_is_refused(tiny, rtn_scores, file_texts):
-    """Rounding looks at no inputs."""
+    """Round-to-nearest does not use the inputs."""
     plain = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
-    with pytest.raises(UsageError, match="sequential: method rtn looks at no inputs"):
+    with pytest.raises(UsageError, match="`sequential`: method rtn does not use inputs"):
         sequential_matrices(tiny, plain, file_texts)
