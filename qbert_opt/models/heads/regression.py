@@ -38,7 +38,9 @@ class Regression(HeadKind):
         return Targets(self.kind, rows, torch.arange(len(data)))
 
     def quality(self, found: Outputs, targets: Targets) -> Quality:
-        """Pearson's correlation; None where either side does not vary."""
+        """Pearson's correlation; None where either side does not vary, or the model answers with several numbers."""
+        if found.values.shape[1] != 1:
+            return Quality(correlation=None)  # a label is one number, and nothing says which answer it belongs to
         answers, labels = found.values[:, 0].double().numpy(), targets.rows.numpy()
         if np.ptp(answers) == 0 or np.ptp(labels) == 0:
             return Quality(correlation=None)
