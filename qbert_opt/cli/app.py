@@ -10,6 +10,7 @@ import typer
 
 from . import verbs
 from .option_groups import flattened
+from .outputs import keeping_inputs
 
 app = typer.Typer(
     name="qbert-opt",
@@ -46,7 +47,7 @@ def _collect() -> None:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=info.name.replace("_", "-"))
         else:
-            app.command(info.name.replace("_", "-"))(flattened(module.command))
+            app.command(info.name.replace("_", "-"))(keeping_inputs(flattened(module.command)))
 
 
 _collect()

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..data.cells import words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError
 from ..models.batches import num_cut, num_lost, tokenize
 from ..models.heads import KINDS
 from ..models.heads.losses import kl_divergence
 from ..models.heads.protocol import Ratio, per_text
-from ..models.labels import output_order
+from ..models.labels import check_same_meaning, output_order
 from ..models.loading import LoadedModel
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
@@ -146,11 +147,15 @@ def reference_outputs(reference: LoadedModel, loaded: LoadedModel, data: Labeled
         Float32 `[rows, columns]`.
 
     Raises:
-        InputFileError: the names of their outputs differ.
+        InputFileError: the names of their outputs differ, or the data's labels mean other classes to one.
     """
     values = outputs(reference, data)
     if loaded.labels is None or reference.labels is None:
         return values
+    if data.labels is not None and loaded.labels != reference.labels:
+        every = data.labels if data.whole_labels is None else data.whole_labels
+        split = [words(label) if loaded.head.kind == "tags" else [label] for label in every]
+        check_same_meaning(split, (loaded.name, loaded.labels), (reference.name, reference.labels), data.name)
     return values[:, output_order(loaded.labels, reference.labels, loaded.name, reference.name)]
 
 

@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputFileError
+from .config_fields import check_fields
 from .folder_files import ModelFiles, first_line
 from .heads import KINDS
 from .outputs import OutputKind, head_kind
@@ -67,6 +68,7 @@ def read_config(files: ModelFiles) -> Any:
             f"{files.name}: config.json names model_type {kind!r}, which the installed transformers does not know. "
             "Give a BERT-style model; check the spelling, or upgrade transformers."
         )
+    check_fields(files.config, files.name)
     with refusing(files.name):
         config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
         config._attn_implementation = None

@@ -155,12 +155,14 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none.
+    """Return the first line of an error's message, with the next where it only announces that; or the error's type.
 
     Args:
         error: of any library.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1]}"
     return lines[0] if lines else type(error).__name__
 
 

@@ -82,6 +82,33 @@ def label_ids(
     return [reading[label] for label in labels]
 
 
+def check_same_meaning(
+    labels: Sequence[Sequence[str]], model: tuple[str, Sequence[str]], reference: tuple[str, Sequence[str]], source: str
+) -> None:
+    """Check that the labels of a data set name the same classes to a model and to its reference.
+
+    Ids do not where the two have their outputs in another order.
+
+    Args:
+        labels: those of each sample of the whole data set.
+        model: its name, and the names of its outputs in their order.
+        reference: the same of the reference.
+        source: the data set.
+
+    Raises:
+        InputFileError: names the first label that means two classes, or what `label_reading` refuses.
+    """
+    (ours, ours_of), (theirs, theirs_of) = (
+        (label_reading(names, labels, source=source, model=name), names) for name, names in (model, reference)
+    )
+    for label in ours:
+        if ours_of[ours[label]] != theirs_of[theirs[label]]:
+            raise InputFileError(
+                f"{source}: label {label!r} is {ours_of[ours[label]]!r} to {model[0]} and "
+                f"{theirs_of[theirs[label]]!r} to its reference {reference[0]}. Label by name."
+            )
+
+
 def numbers(labels: Sequence[str], source: str) -> list[float]:
     """Return the labels of a regression as numbers.
 

@@ -6,11 +6,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from ..errors import InputFileError
 from .architectures import blank_model, config_kind, refusing, token_types
-from .folder_files import LFS_POINTER, find_folder, read_json
+from .folder_files import LFS_POINTER, find_folder, first_line, read_json
 from .heads import KINDS
 from .sentence_embeddings import TRANSFORMER_SETTINGS, SentenceEmbedding, read_sentence_embedding
 from .windows import model_window
@@ -47,8 +48,10 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: 
     if (folder / "tokenizer_config.json").exists() and read_json(folder / "tokenizer_config.json").get("auto_map"):
         raise InputFileError(f"{name}: tokenizer_config.json requires custom code (auto_map), which is never run.")
     kind = config_kind(config, name)
-    with refusing(name):
+    try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **KINDS[kind].tokenizer_options)
+    except Exception as error:  # the library's errors have no common family
+        raise InputFileError(_why_unreadable(folder, name, error)) from None
     model = blank_model(config, name) if blank is None else blank
     if kind in ("tags", "spans") and not tokenizer.is_fast:
         raise InputFileError(
@@ -78,6 +81,20 @@ def _check_readable(path: Path) -> None:
         raise InputFileError(
             f"{path}: is a git-lfs pointer, not the file itself. Run 'git lfs pull' in its repository."
         )
+
+
+def _why_unreadable(folder: Path, name: str, error: Exception) -> str:
+    """Say which file of a tokenizer is wrong, where one is; transformers' own message often names none."""
+    path = folder / "tokenizer.json"
+    if path.exists():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as wrong:  # a bare Exception is what the library raises
+            return f"{path}: is no tokenizer: {first_line(wrong)}. Save the tokenizer again."
+    return (
+        f"{name}: its tokenizer cannot be loaded ({type(error).__name__}: {first_line(error)}); a file of it may be "
+        "missing, or tokenizer_config.json may name the wrong class. Save the tokenizer again beside the model."
+    )
 
 
 def _set_inputs(tokenizer: Any, model: Any) -> None:

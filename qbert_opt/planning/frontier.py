@@ -56,7 +56,10 @@ class TradeOffPoint(Frozen):
 
 
 class UniformPoint(Frozen):
-    """A plan that gives every matrix one choice, for comparison: no text chose it, so its sum of scores is unbiased."""
+    """A plan that gives every matrix one choice, for comparison: no text chose it, so its sum of scores is unbiased.
+
+    A choice that some matrix cannot take makes no such plan.
+    """
 
     choice: str
     usage: dict[str, float]
@@ -180,7 +183,7 @@ def trade_off(
                 predicted_std_error=fixed_std_error(task, plan.value, np.array(plan.choice)),
             )
             for plan in uniform_plans(_best_tables(task, problem))
-            if not plan.broken
+            if not plan.broken and len(set(plan.choice[: task.num_matrices])) == 1
         ),
         own_limits=tuple(
             OwnLimit(resource=name, capacity=row.capacity, source=row.source)

@@ -38,7 +38,9 @@ class Regression(HeadKind):
         return Targets(self.kind, rows, torch.arange(len(data)))
 
     def quality(self, outputs: Outputs, targets: Targets) -> Quality:
-        """Pearson correlation; None if the outputs or the labels are constant."""
+        """Pearson correlation; None if outputs or labels are constant, or the model has several outputs."""
+        if outputs.values.shape[1] != 1:
+            return Quality(correlation=None)  # a label is one number, and nothing says which output it belongs to
         answers, labels = outputs.values[:, 0].double().numpy(), targets.rows.numpy()
         if np.ptp(answers) == 0 or np.ptp(labels) == 0:
             return Quality(correlation=None)

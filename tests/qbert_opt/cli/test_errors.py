@@ -254,3 +254,21 @@ def test_json_stays_json(cli, tmp_path, plan_file):
     found = cli("solve", "--budget", "1MB", "--json")
     assert found.out == "" and found.code == 3
     assert json.loads(cli("simulate", plan_file, *DEVICE, "--json").out)
+
+
+def test_an_output_that_is_an_input_is_refused(cli, tmp_path, plan_file, data_file, tiny_folder):
+    """By whatever name: the file itself, a symbolic or a hard link; and two outputs of one name."""
+    plan, data = plan_file, tmp_path / "data.tsv"
+    shutil.copy(data_file, data)
+    (tmp_path / "soft.json").symlink_to(plan)
+    (tmp_path / "hard.json").hardlink_to(plan)
+    before = plan.read_bytes(), data.read_bytes()
+    for output in (plan, tmp_path / "soft.json", tmp_path / "hard.json", tmp_path / "." / "plan.json"):
+        found = cli("report", plan, "-o", output)
+        assert found.code == 2
+        assert "--output" in found.complaint and "is also an input, which would be lost" in found.complaint
+    found = cli("sensitivity", "--model", tiny_folder, "--data", data, "-o", data)
+    assert found.code == 2 and "is also an input" in found.complaint
+    found = cli("solve", "-b", "25MB", "-o", tmp_path / "x.svg", "--plot", tmp_path / "x.svg")
+    assert found.code == 2 and "--plot" in found.complaint and "is also where --output is written" in found.complaint
+    assert (plan.read_bytes(), data.read_bytes()) == before

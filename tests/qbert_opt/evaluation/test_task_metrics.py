@@ -20,6 +20,7 @@ from qbert_opt.evaluation.evaluate import (
     outputs,
 )
 from qbert_opt.evaluation.intervals import interval, ratio_interval
+from qbert_opt.models.heads import KINDS
 from qbert_opt.models.heads.answer_texts import answer_f1, exact_match, normalized
 from qbert_opt.models.heads.spans import answers_of
 from qbert_opt.models.heads.tags import entity_counts
@@ -331,3 +332,29 @@ def test_texts_without_anything_to_answer_are_refused(cli, tmp_path):
     data.write_text("text\nhello there\nanother text\n")
     found = cli("evaluate", folder, "--data", data)
     assert found.code == 4 and "unknown.tsv: none of these texts has a position for which" in found.complaint
+
+
+def test_ids_that_name_other_classes_to_the_reference_are_refused(cli, tmp_path):
+    """Same weights, outputs named in another order: id 0 would be right for two different classes."""
+    models = [save(tmp_path / name, "bert", "classes") for name in ("ours", "theirs")]
+    config = json.loads((models[1] / "config.json").read_text())
+    names = ("green", "red", "blue")
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    (models[1] / "config.json").write_text(json.dumps(config))
+    data = tmp_path / "ids.tsv"
+    data.write_text("text\tlabel\nw1 w2\t0\nw3\t1\nw4\t2\n")
+    found = cli("evaluate", models[0], "--data", data, "--reference", models[1])
+    assert found.code == 4
+    assert "label '0' is 'red' to" in found.complaint and "'green' to its reference" in found.complaint
+    data.write_text("text\tlabel\nw1 w2\tred\nw3\tgreen\nw4\tblue\n")
+    assert cli("evaluate", models[0], "--data", data, "--reference", models[1]).code == 0
+
+
+def test_a_regression_with_several_answers_has_no_correlation():
+    """One label column, two answers: it would be that of the first."""
+    kind = KINDS["regression"]
+    answers = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 5.0]])
+    targets = Targets("regression", torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.arange(3))
+    assert kind.quality(Outputs("regression", answers, torch.arange(3), 3), targets).correlation is None
+    one = Outputs("regression", answers[:, :1], torch.arange(3), 3)
+    assert kind.quality(one, targets).correlation == pytest.approx(1.0)

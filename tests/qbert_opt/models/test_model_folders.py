@@ -509,3 +509,22 @@ def test_spans_with_three_outputs_are_refused(tmp_path):
     with pytest.raises(InputFileError, match=r"its span head has 3 outputs. Legal: 2, start and end"):
         load_model(folder)
     assert LABELS["spans"] == ("start", "end")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "says"),
+    [
+        ("config.json", {"architectures": [5]}, r"config.json: architectures is \[5\]\. Give a list with one class"),
+        ("config.json", {"architectures": "BertForSequenceClassification"}, "architectures is 'BertForSequenceClass"),
+        ("config.json", {"hidden_act": "nonsense"}, "hidden_act is 'nonsense'. Legal: .*gelu"),
+        ("config.json", {"hidden_size": "64"}, "hidden_size is '64'. Give a whole number, at least 1"),
+        ("config.json", {"num_attention_heads": 0}, "num_attention_heads is 0. Give a whole number, at least 1"),
+        ("config.json", {"id2label": ["a", "b"]}, "id2label is a list. Give an object, one entry per output"),
+        ("tokenizer.json", {"model": None}, "tokenizer.json: is no tokenizer: .*Save the tokenizer again"),
+    ],
+)
+def test_kind_10_a_wrong_field_is_named_with_its_file(folder, name, fields, says):
+    """The library's own messages name neither, or are a traceback."""
+    patch(folder, name, **fields)
+    with pytest.raises(InputFileError, match=says):
+        load_model(folder)

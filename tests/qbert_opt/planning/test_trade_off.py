@@ -14,6 +14,7 @@ from qbert_opt.data.reference import reference_scores
 from qbert_opt.planning.frontier import TradeOff, trade_off
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
+from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 
 
@@ -135,3 +136,13 @@ def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     verified = cli("solve", "--scores", scores, "--budget", "3.3bit", *common, "--verify", data_file)
     assert verified.code == 0, verified.err
     assert "this plan" in verified.out and "uniform" in verified.out and "measures better" in verified.out
+
+
+def test_a_uniform_plan_gives_every_matrix_its_choice(rtn_scores):
+    """A choice that some matrix cannot take makes none; 128 inputs are no group of matrices with 32."""
+    found = trade_off(PlanningTask(rtn_scores, Limits()), ("bytes",), points=5)
+    profile = rtn_scores.profile
+    for plan in found.uniform:
+        same = sum(choice(plan.choice).bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+        assert plan.usage["encoder_bytes"] == same
+    assert found.uniform
