@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..costs.operations import Workload
 from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
@@ -20,7 +20,7 @@ from ..spec.allocation import (
     PlannedTable,
     UniformPlan,
 )
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice, zero_dtype
 from ..spec.limits import Measure
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
@@ -28,11 +28,6 @@ from ..spec.tables import table_bytes, table_choice
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
-
-
-ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
-    "offset": "float16", "symmetric": "none", "signed": "none", "zero-point": "integer", "codebook": "none",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +218,7 @@ def planned_matrix(
         group_size=layout.group_size,
         method=c.method,
         symmetric=c.symmetric,
-        zero_dtype=ZERO_TYPES[c.form],
+        zero_dtype=zero_dtype(c.form),
         form=c.form,
         bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
         residency="resident" if storage.resident else "streamed",

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
-from .choices import Choice, Form, Layout, choice
+from .choices import Choice, Form, Layout
 from .limits import Measure
+from .plan_checks import check_plan
 from .profiles import Kind, ModelProfile
 from .scores import Provenance
 from .tables import TABLE_CHOICE
@@ -316,51 +317,7 @@ def read_allocation(path: str | Path) -> Allocation:
     """
     allocation = read_document(path, Allocation, SCHEMA, older={FIRST_SCHEMA: _upgraded})
     try:
-        _check_parts(allocation)
-    except (UsageError, ValueError) as error:
-        raise InputFileError(f"{path}: {error} Make the plan anew.") from None
+        check_plan(allocation)
+    except ValueError as error:
+        raise InputFileError(f"{path}: {error} Make the plan again with 'solve'.") from None
     return allocation
-
-
-def _check_parts(allocation: Allocation) -> None:
-    """Raise ValueError where matrices, tables or sums are not those of the profile and the choices."""
-    profile = allocation.profile
-    if len(allocation.matrices) != len(profile.matrices):
-        raise ValueError(f"has {len(allocation.matrices)} matrices; the profile has {len(profile.matrices)}.")
-    for planned, matrix in zip(allocation.matrices, profile.matrices, strict=True):
-        if (planned.module, planned.rows, planned.columns) != (matrix.module, matrix.rows, matrix.columns):
-            raise ValueError(f"matrices: {planned.module} is not the profile's {matrix.module}.")
-        parsed = choice(planned.choice.name)
-        expected = parsed.bytes(matrix.rows, matrix.columns, heads=profile.heads)
-        laid = parsed.layout(matrix.rows, matrix.columns, heads=profile.heads)
-        if (planned.bytes, planned.layout) != (expected, laid):
-            raise ValueError(
-                f"matrices: {planned.module}: says {planned.bytes} bytes; {parsed.name} takes {expected}, "
-                f"in {laid.num_groups} ranges."
-            )
-    tables = tuple((t.module, t.rows, t.columns) for t in profile.tables)
-    if tuple((t.module, t.rows, t.columns) for t in allocation.tables) != tables:
-        raise ValueError("tables: what is planned is not the profile's tables.")
-    for table in allocation.tables:
-        parsed = choice(table.choice.name)
-        expected = parsed.bytes(table.rows, table.columns, heads=1)
-        if table.bytes != expected:
-            raise ValueError(f"tables: {table.module}: says {table.bytes} bytes; {parsed.name} takes {expected}.")
-    known = {m.module for m in profile.matrices}
-    for item in allocation.activations:
-        strange = [name for name in item.modules if name not in known]
-        if strange:
-            raise ValueError(f"activations: {strange[0]} is no matrix of the profile.")
-        if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
-            raise ValueError(f"activations: {item.modules[0]}: scheme tensor has a range, scheme token has none.")
-        if item.low is not None and item.high is not None and not item.low <= 0 <= item.high:
-            raise ValueError(
-                f"activations: {item.modules[0]}: low {item.low:g}, high {item.high:g}; a range holds zero: low is at "
-                "most 0, high at least 0."
-            )
-    encoder_bytes = sum(m.bytes for m in allocation.matrices)
-    if allocation.encoder_bytes != encoder_bytes:
-        raise ValueError(f"encoder_bytes says {allocation.encoder_bytes}; its matrices take {encoder_bytes}.")
-    total_bytes = encoder_bytes + sum(t.bytes for t in allocation.tables) + profile.other_bytes
-    if allocation.total_bytes != total_bytes:
-        raise ValueError(f"total_bytes says {allocation.total_bytes}; matrices and the rest take {total_bytes}.")

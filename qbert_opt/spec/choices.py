@@ -142,6 +142,15 @@ def choice(name: str) -> Choice:
     return Choice(parse_bits(parts[0].removesuffix("bit"))[0], parse_groupings(parts[1])[0], parts[2], form)
 
 
+def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
+    """Return how a range of a form stores what stands for zero.
+
+    >>> zero_dtype("zero-point")
+    'integer'
+    """
+    return {"offset": "float16", "zero-point": "integer"}.get(form, "none")  # type: ignore[return-value]
+
+
 def grid(
     bits: Iterable[int], groupings: Iterable[str], method: str, forms: Iterable[Form] = ("offset",)
 ) -> tuple[Choice, ...]:

@@ -32,7 +32,7 @@ def command(
 
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation
-    from ...errors import InfeasibleError, InputFileError
+    from ...errors import InfeasibleError
     from ...planning.frontier import trade_off
     from ...planning.measured_points import read_measured
     from ...planning.program import PlanningTask
@@ -41,14 +41,14 @@ def command(
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
     from ...spec.limits import Limits
+    from ...spec.plan_scores import check_scores
 
     allocation = read_allocation(plan)
     points = None if measured is None else read_measured(measured)
     frontier = None
     if scores is not None:
         table = options.load_scores(scores)
-        if table.profile.sha256 != allocation.profile.sha256:
-            raise InputFileError(f"{plan}: is a plan for {allocation.profile.name}; the scores are for another model.")
+        check_scores(allocation, table)
         frontier = trade_off(PlanningTask(table, Limits()), ("bytes",))
     cost = None
     if device is not None:
