@@ -20,7 +20,7 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/mypy tests/typing/facade.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto
-	$(BIN)/python -m pytest --nbmake notebooks
+	$(BIN)/python -m pytest -n auto --nbmake notebooks
 
 docs: $(READY)                  ## write the reference pages from the code, and the results page from benchmarks
 	$(BIN)/python docs/generate.py

@@ -23,8 +23,8 @@ from qbert_opt.formats.traced_model import traceable
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
-from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.rerank import MatrixQuantizer, apply_plan, quantized_matrices
 
 ENGINES = ("onnxruntime", "openvino")

@@ -93,7 +93,7 @@ def prepare_planned(model: Path, work: Path) -> None:
         calibration_texts,
         quantized_matrices,
     )
-    from qbert_opt.spec.allocation import PlannedActivation
+    from qbert_opt.spec.planned import PlannedActivation
 
     loaded = qb.load_model(model)
     profile = profile_model(loaded)

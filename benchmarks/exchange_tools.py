@@ -28,7 +28,8 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.choices import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
-from qbert_opt.spec.scores import Provenance, ScoreTable
+from qbert_opt.spec.score_parts import Provenance
+from qbert_opt.spec.scores import ScoreTable
 from qbert_opt.workflows.exchange import export_cost, export_plan, refit
 
 HIDDEN, WIDE, LAYERS, HEADS = 256, 512, 2, 4

@@ -37,6 +37,7 @@ DOCUMENTS = {
         "`evaluate --json`, for `pareto --measured`, `report --measured`",
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
+    "optimized.json": ("qbert_opt.workflows.outcome", "Outcome", "`optimize`"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
     "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }
@@ -81,6 +82,14 @@ A plug-in is a file in one of these folders, and its name is the file's name. Ho
 """
 
 
+ENGINES = """# Engines
+
+`solve --engine NAME` takes only what the engine holds, and counts the bytes of its file in every limit. `export` and
+the simulator read the same rules, `RULES` in `qbert_opt/engines/backends/`. A product whose inputs an engine does not
+round to integers runs in floating point. Device files list the engines that run on a device.
+"""
+
+
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
     return {
@@ -88,6 +97,7 @@ def pages() -> dict[str, str]:
         "files.md": NOTE + files(),
         "device-files.md": NOTE + device_files(),
         "plug-ins.md": NOTE + plug_ins(),
+        "engines.md": NOTE + engines(),
         "how-good-is-it.md": NOTE + results(),
     }
 
@@ -162,6 +172,32 @@ def plug_ins() -> str:
             elif path.suffix == ".yaml":
                 title_line = re.search(r"^name: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
                 lines.append(f"| `{path.stem}` | {_cell(title_line[1] if title_line else '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def engines() -> str:
+    """What every engine holds, how its file stores it, what runs in integers, and where each rule comes from."""
+    from qbert_opt.engines.session import rules_of
+    from qbert_opt.runtime.plugins import available
+
+    header = "| engine | matrices | inputs in integers | codes in its file | static input ranges | runs here |"
+    lines = [ENGINES.rstrip(), "", header, "|---|---|---|---|---|---|"]
+    for name in available("engines"):
+        rules = rules_of(name)
+        kinds = "; ".join(f"{kind}: {', '.join(map(str, bits))} bits" for kind, bits in rules.integer_inputs.items())
+        stored = "as packed" if rules.file is None else f"{', '.join(map(str, rules.file.containers))} bits"
+        static = ", ".join(map(str, rules.static_bits)) + " bits" if rules.static_bits else "as dequantized"
+        static += ", one range per row" if rules.static_needs_rows else ""
+        runs = "no: planning only" if rules.planning_only else "yes"
+        lines.append(
+            f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {stored} | {static} | {runs} |"
+        )
+    for name in available("engines"):
+        rules = rules_of(name)
+        lines += ["", f"## {name}", "", *(f"- {_cell(source)}" for source in rules.sources)]
+        if rules.speeds:
+            lines += ["", "| kernel | times as fast as its float32 | source |", "|---|---|---|"]
+            lines += [f"| {s.what} | {s.times_float32 or 'not measured'} | {_cell(s.source)} |" for s in rules.speeds]
     return "\n".join(lines) + "\n"
 
 

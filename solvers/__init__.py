@@ -1,15 +1,15 @@
-"""One option per item, least value, several capacities: exact answers with their proof.
+"""Choose one option per item with the least total value under several capacities, with a proof of optimality.
 
     problem = ChoiceProblem(items, options, value, usage={"bytes": table}, capacity={"bytes": 25e6})
     solution = solve(problem)
 
-Residency and the like need no notion of their own: "4 bits, kept on chip" and "4 bits, streamed" are two options,
-and the scratchpad is one more resource.
+Residency needs no special treatment: "4 bits, kept on chip" and "4 bits, streamed" are two options, and the scratchpad
+is one more resource.
 
-Pure mathematics: no torch, no hardware. Each room imports only from those before it: `model/` (problem, prices,
+Pure mathematics: no torch, no hardware. Each room imports only from those before it: `model/` (problem, pricing,
 reduced program, solution), `search/` (bounds, partial plans, engines, proof), `methods/` (one solver per file; other
-packages add theirs by an entry point of the group `qbert_opt.solvers`), `solving.py`, `analysis/` (frontier,
-capacities, reasons, rivals).
+packages add solvers by an entry point of the group `qbert_opt.solvers`), `solving.py`, `analysis/` (frontier,
+capacities, explanations, baselines).
 """
 
 from .analysis.baselines import Baseline, random_plans, uniform_plans
@@ -27,7 +27,7 @@ from .model.problem import ChoiceProblem
 from .model.program import Program
 from .model.solution import PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import available, describe
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .solving import solve
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
     "ChoiceSolution",
     "Frontier",
     "FrontierPoint",
-    "Limits",
     "Outcome",
     "ProblemError",
     "Program",
     "Reason",
     "Refinement",
+    "SearchLimits",
     "SolverError",
     "SolverMethod",
     "Status",

@@ -1,4 +1,4 @@
-"""Why an answer is not better: rows that bind, capacities that would do, rows that contradict each other."""
+"""Why a solution is not better: binding rows, the nearest feasible capacities, and conflicting rows."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,18 @@ from .model.problem import ChoiceProblem
 from .model.program import Program, lift, program_of
 from .search import exact_search, proof
 from .search.default_engine import preferred
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .search.presolve import presolve
 
 
 def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
-    """Return the resources of which more, alone, would let some item (with its ties) take a better option.
+    """Return the binding resources: more of one of them alone would let some item (with its ties) take a better option.
 
-    When every better option breaks several capacities, those that would have to grow together.
+    If every better option exceeds several capacities, return those that would have to grow together.
+
+    Args:
+        problem: Rows and tables.
+        choice: Option index of each item.
     """
     _, usage = price(problem, choice)
     names = [name for name, limit in problem.capacity.items() if limit != math.inf]
@@ -45,7 +49,11 @@ def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ..
 
 
 def least_of(problem: ChoiceProblem, resource: str) -> float:
-    """Return the least usage of one resource under all other rows; infinity when there is no plan.
+    """Return the least usage of one resource under all other rows; infinity if there is no plan.
+
+    Args:
+        problem: Rows and tables; the capacity of `resource` is ignored.
+        resource: One with a usage table.
 
     Raises:
         SolverError: The resource has no usage table.
@@ -56,17 +64,20 @@ def least_of(problem: ChoiceProblem, resource: str) -> float:
     others = {name: limit for name, limit in problem.capacity.items() if name != resource}
     turned = replace(problem, value=problem.usage[resource], capacity=others, tie_break=resource)
     reduced = presolve(program_of(turned))
-    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
+    outcome = None if reduced is None else proof.prove(reduced, SearchLimits(), _by_default)
     if reduced is None or outcome is None or outcome.columns is None:
         return math.inf
     return price(problem, lift(problem, reduced, outcome.columns))[1][resource]
 
 
 def nearest_capacities(problem: ChoiceProblem) -> dict[str, float]:
-    """Return the least feasible capacity of each limited resource, the other rows as they are.
+    """Return the least feasible capacity of each limited resource, with the other rows unchanged.
 
-    Where no capacity of it alone is enough, its least usage without the other capacities; nothing where masks and
-    links alone leave no plan.
+    If no capacity of one resource alone is enough, return its least usage without the other capacities. Empty if masks
+    and links alone leave no plan.
+
+    Args:
+        problem: An infeasible problem.
     """
     nearest = {}
     for name, limit in problem.capacity.items():
@@ -78,9 +89,12 @@ def nearest_capacities(problem: ChoiceProblem) -> dict[str, float]:
 
 
 def conflicting_rows(problem: ChoiceProblem) -> tuple[str, ...]:
-    """Return rows that cannot hold together, none of which can be spared (deletion filter, Chinneck 2008).
+    """Return a minimal set of rows that cannot hold together (deletion filter, Chinneck 2008).
 
-    Links go first, so that they are named only when the capacities alone would hold.
+    Links are removed first, so that they are named only if the capacities alone can hold.
+
+    Args:
+        problem: An infeasible problem.
     """
     needed: list[str] = []
     current = problem
@@ -118,9 +132,9 @@ def _any_plan(problem: ChoiceProblem) -> float:
     """Return 0 when masks, pins, ties and families alone leave a plan, else infinity."""
     free = replace(problem, value=np.zeros_like(problem.value), capacity={})
     reduced = presolve(program_of(free))
-    outcome = None if reduced is None else proof.prove(reduced, Limits(), _by_default)
+    outcome = None if reduced is None else proof.prove(reduced, SearchLimits(), _by_default)
     return math.inf if outcome is None or outcome.columns is None else 0.0
 
 
-def _by_default(program: Program, limits: Limits) -> Outcome:
+def _by_default(program: Program, limits: SearchLimits) -> Outcome:
     return exact_search.prove(program, limits, preferred())

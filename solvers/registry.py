@@ -1,6 +1,8 @@
-"""Solvers by name: the files in `methods/`, and entry points of other packages."""
+"""Look up solvers by name: the files in `methods/`, and entry points of other packages."""
 
 import pkgutil
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def method(name: str) -> SolverMethod:
         name: One of `available()`.
 
     Raises:
-        SolverError: There is none, it cannot be loaded, or what was loaded is no `SolverMethod`.
+        SolverError: There is no such solver, it cannot be loaded, or it is not a `SolverMethod`.
     """
     known = _known()
     if name not in known:
@@ -58,19 +60,19 @@ def method(name: str) -> SolverMethod:
     point = known[name]
     try:
         loaded = point.load()
-    except Exception as error:  # somebody else's module may raise anything
+    except Exception as error:  # a third-party module may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise SolverError(f"solver {name!r}: {_origin(point)} cannot be loaded. {reason}") from error
     if not isinstance(loaded, SolverMethod):
         raise SolverError(
-            f"solver {name!r}: {_origin(point)} is a {type(loaded).__name__} without about, usable, label and run. "
-            "Give an object that has them."
+            f"solver {name!r}: {_origin(point)} is a {type(loaded).__name__}, which lacks about, usable, label or run. "
+            "Give an object that has all four."
         )
     return loaded
 
 
 def _known() -> dict[str, EntryPoint]:
-    """Return all solvers; ours in the form of entry points too.
+    """Return all solvers as entry points, including those of this package.
 
     Raises:
         SolverError: Two solvers have the same name.
@@ -81,12 +83,18 @@ def _known() -> dict[str, EntryPoint]:
         for module in pkgutil.iter_modules([str(_FOLDER)])
     ]
     known: dict[str, EntryPoint] = {}
-    for point in [*ours, *entry_points(group=ENTRY_POINTS)]:
+    for point in [*ours, *_installed(tuple(sys.path))]:
         if point.name in known and known[point.name].value != point.value:
             both = f"{_origin(known[point.name])} and {_origin(point)}"
-            raise SolverError(f"solver {point.name!r}: is the name of {both}. Uninstall one of the two packages.")
+            raise SolverError(f"solver {point.name!r}: names both {both}. Uninstall one of the two packages.")
         known[point.name] = point
     return known
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the solvers of other packages on this `sys.path`; every package is read, so once rather than per solve."""
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _origin(point: EntryPoint) -> str:

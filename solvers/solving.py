@@ -1,4 +1,4 @@
-"""Solve a problem by a named method and report only what was proven."""
+"""Solve a problem with a named method, and report only what was proven."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from .model.program import lift, program_of
 from .model.solution import NOISE, PROVEN_GAP, ChoiceSolution, Status, relative_gap
 from .registry import method
 from .search import proof
-from .search.outcome import Limits, Outcome
+from .search.outcome import Outcome, SearchLimits
 from .search.presolve import presolve
 
 
@@ -28,24 +28,24 @@ def solve(
 ) -> ChoiceSolution:
     """Return the plan of least value under every capacity, mask and link, with its proof.
 
-    Plans whose values are equal (to 1e-9 of the value above the least) are decided by the least use of the
-    tie-breaking resource (`lagrangian` leaves ties as they fall). The same input gives the same answer, unless the
-    clock stops the search.
+    Among plans of equal value (to 1e-9 of the value above the least) the one that uses least of the tie-breaking
+    resource is returned (`lagrangian` does not break ties). The same input gives the same solution, unless the time
+    limit stops the search.
 
     Args:
-        problem: What to choose.
+        problem: Items, options and constraints.
         solver: A name from `available()`.
         time_limit_s: Stop after this many seconds with the best plan so far, status `TIME_LIMIT`, or
             `NO_PLAN_FOUND` where there is none yet.
-        relative_gap: The search may stop at this proven gap; above 1e-6 the answer is "feasible".
+        relative_gap: The search may stop at this proven gap; with a gap above 1e-6 the status is `FEASIBLE`.
         seed: For solvers that draw random numbers.
 
     Returns:
-        The plan, priced from the tables, with status, bound and gap; without a plan, why there is none: proven
+        The plan, priced from the tables, with status, bound and gap. Without a plan the status tells why: proven
         infeasible (with conflicting rows and the nearest feasible capacities), or not found before the search ended.
 
     Raises:
-        SolverError: The solver is unknown, unusable here or not made for this problem, or an option is out of
+        SolverError: The solver is unknown, cannot be used here or does not take this problem, or an option is out of
             range.
     """
     chosen = method(solver)
@@ -57,7 +57,7 @@ def solve(
         raise SolverError(f"relative_gap: is {relative_gap}. Give 0 or more, such as 1e-6.")
     start = time.perf_counter()
     deadline = math.inf if time_limit_s is None else start + time_limit_s
-    limits = Limits(relative_gap, seed, deadline)
+    limits = SearchLimits(relative_gap, seed, deadline)
     program = program_of(problem)
     reduced = presolve(program)
     if reduced is None:

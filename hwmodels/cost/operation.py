@@ -82,9 +82,9 @@ class Operation:
         weight: how the weights are stored; None without weights.
         input_bits: width of the integers that a "gemm" reads; None for the device's own activation width.
         repeats: how many times one inference runs it, with the same weights (layers that share them).
-        arithmetic: the floating-point type that an engine multiplies in, whatever the unit could do; a unit without
-            that type uses its own. None leaves the type to the unit and the format. Figures that a device file
-            measured for the format or for products of activations hold as they are.
+        arithmetic: the floating-point type that an engine multiplies in, whatever the unit supports; a unit without
+            that type uses its own. None leaves the type to the unit and the format. Rates that the device file
+            measured for the format, or for products of activations, are used unchanged.
     """
 
     name: str
@@ -99,6 +99,12 @@ class Operation:
     repeats: int = 1
     input_bits: int | None = None
     arithmetic: Literal["fp32", "fp16"] | None = None
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        bits = None if self.weight is None else self.weight.bits
+        shape = f"m={self.m}, k={self.k}, n={self.n}, batch={self.batch}"
+        return f"Operation({self.name!r}, {self.kind!r}, {shape}, weight_bits={bits}, input_bits={self.input_bits})"
 
     def __post_init__(self) -> None:
         if self.kind not in OPERATION_KINDS:

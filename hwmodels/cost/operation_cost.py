@@ -81,6 +81,13 @@ class OperationCost:
     bound: str
     weight_dram_s: float
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"OperationCost({self.name!r}, unit={self.unit!r}, format={self.format!r}, "
+            f"latency_bound_s={self.latency_bound_s:.4g}, dram_bytes={self.dram_bytes}, bound={self.bound!r})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Crossing:

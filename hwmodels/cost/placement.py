@@ -104,8 +104,8 @@ def _compute_type(form: Format | None, op: Operation) -> NumberType | None:
 
 def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
     """Return the unit's rate for a kind; products of activations and gathers have fallbacks that every unit has."""
-    wanted = {"gemm": ("gemm",), "matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}.get(kind, (kind,))
-    for op in wanted:
+    fallbacks = {"matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}
+    for op in fallbacks.get(kind, (kind,)):
         for rate in unit.rates:
             if rate.op == op and (kind != "gemm" or compute is None or rate.type == compute):
                 return rate
@@ -118,7 +118,7 @@ def _is_measured(form: Format | None) -> bool:
 
 
 def _float_rate(unit: Unit, op: Operation) -> Rate | None:
-    """Return the unit's rate in the operation's floating-point type, or in another one where it lacks that."""
+    """Return the unit's rate in the operation's floating-point type, or in another one if it lacks that type."""
     stated = [rate for rate in unit.rates if rate.op == "matmul"] if op.kind == "matmul" else []
     floats = [rate for rate in unit.rates if rate.op == "gemm" and rate.type in FLOATS]
     return next(iter(stated or [rate for rate in floats if rate.type == op.arithmetic] or floats), None)

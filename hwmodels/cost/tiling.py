@@ -1,6 +1,6 @@
 """Tiling: how often the operands of a product [m, k] x [k, n] cross a memory boundary of limited near capacity.
 
-Three loop orders are compared and the one that moves the fewest bytes is taken (a two-level version of the mapping
+Three loop orders are compared and the one that moves the fewest bytes is used (a two-level version of the mapping
 search of Timeloop, Parashar et al. 2019): a block of activation rows stays near and the weights pass once per block; a
 block of weight columns stays near and the activation passes once per block; or a square block of outputs stays near in
 32-bit accumulators and both operands pass.

@@ -75,7 +75,11 @@ def find_device(name_or_path: str, folder: Path | None = None) -> Traversable:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; a path that the system cannot even look up is none."""
+    """Whether there is a file at a path; False also for a path that the system cannot look up.
+
+    Args:
+        path: any path, even one with illegal characters.
+    """
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, no permission, a NUL byte

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from .fields import Frozen, Line, Name
-from .parts import MOST_PARTS, Format, Limits, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .parts import MOST_PARTS, DeviceLimits, Format, Memory, Power, PowerMode, Provenance, Reserved, Rule, Unit
+from .units import format_bytes
 from .vocabulary import OPERATION_KINDS
 
 
@@ -20,7 +21,7 @@ class Device(Frozen):
         interval: lowest and highest measured / predicted latency; the default depends on `confidence`.
         memories: all memories; each unit's `path` names those that feed it.
         reserved: memory that other software occupies.
-        engines: names of the inference engines that run on it; empty for none, absent where nobody has said.
+        engines: names of the inference engines that run on it; empty if none does, None if that is unknown.
         provenance: pattern of a figure's path -> its source; the most specific pattern wins.
     """
 
@@ -42,16 +43,34 @@ class Device(Frozen):
     power: Power
     power_modes: tuple[PowerMode, ...] = ()
     reserved: tuple[Reserved, ...] = ()
-    limits: Limits = Limits()
+    limits: DeviceLimits = DeviceLimits()
     engines: Annotated[tuple[Name, ...], Field(max_length=MOST_PARTS)] | None = None
     provenance: Annotated[dict[str, Provenance], Field(max_length=1000)]
 
+    def __str__(self) -> str:
+        """Return the device in one line."""
+        memories = ", ".join(f"{memory.id} {format_bytes(memory.size_bytes)}" for memory in self.memories)
+        return f"{self.id}: {self.name}; {memories}; {self.confidence}"
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        units = tuple(unit.id for unit in self.units)
+        return f"Device({self.id!r}, units={units}, memories={len(self.memories)}, confidence={self.confidence!r})"
+
     def memory(self, memory_id: str) -> Memory:
-        """Return the memory of that id."""
+        """Return the memory of that id.
+
+        Args:
+            memory_id: id of a memory.
+        """
         return next(memory for memory in self.memories if memory.id == memory_id)
 
     def path(self, unit: Unit) -> tuple[Memory, ...]:
-        """Return the memories that feed a unit, nearest first."""
+        """Return the memories that feed a unit, nearest first.
+
+        Args:
+            unit: one of the device's units.
+        """
         return tuple(self.memory(memory_id) for memory_id in unit.path)
 
     @property
@@ -72,6 +91,9 @@ class Device(Frozen):
         """Whether every unit that an encoder needs can reach activations in an on-chip memory.
 
         An NPU that lacks an operation and shares only DRAM with the processor that runs it hands over in DRAM.
+
+        Args:
+            memory: one of the device's memories.
         """
         return all(memory.id in unit.path for unit in self.units if unit.id in self.encoder_units)
 

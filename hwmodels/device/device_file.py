@@ -46,6 +46,9 @@ _TYPES = {
 def read_device_file(path: Traversable) -> Located:
     """Read one device file.
 
+    Args:
+        path: of the file.
+
     Returns:
         Its fields, each with its place.
 
@@ -67,7 +70,12 @@ def read_device_file(path: Traversable) -> Located:
 
 
 def overlay(base: Located, own: Located) -> Located:
-    """Return `base` with `own` laid over it: mappings by key, lists of parts by their `id`, else what `own` says."""
+    """Return `base` overlaid by `own`: mappings by key, lists of parts by their `id`; anything else is replaced.
+
+    Args:
+        base: fields of the inherited device.
+        own: fields of the file that inherits.
+    """
     if isinstance(base.value, dict) and isinstance(own.value, dict):
         return Located(_merged(base.value, own.value), own.place)
     base_parts, own_parts = _by_id(base), _by_id(own)
@@ -94,7 +102,12 @@ def _by_id(part_list: Located) -> dict[str, Located] | None:
 
 
 def value_at(root: Located, loc: Iterable[str | int]) -> Located:
-    """Return what lies at a location, or the nearest parent that exists."""
+    """Return what lies at a location, or the nearest parent that exists.
+
+    Args:
+        root: a whole file.
+        loc: field names and list positions from the root.
+    """
     here = root
     for part in loc:
         inside = here.value
@@ -106,13 +119,23 @@ def value_at(root: Located, loc: Iterable[str | int]) -> Located:
 
 
 def refusal(root: Located, loc: Iterable[str | int], message: str) -> DeviceError:
-    """Return the error "file:line: field: message" for a location under `root`."""
+    """Return the error "file:line: field: message" for a location under `root`.
+
+    Args:
+        root: the whole file.
+        loc: field names and list positions from the root.
+        message: what was found, what is legal, and what to do.
+    """
     steps = tuple(loc)
     return DeviceError(f"{value_at(root, steps).place}: {field_path(steps)}: {message}")
 
 
 def field_path(loc: Iterable[str | int]) -> str:
-    """Write a location as `memories[1].size`; a key that is long or cannot be printed is escaped and shortened."""
+    """Write a location as `memories[1].size`; a key that is long or cannot be printed is escaped and shortened.
+
+    Args:
+        loc: field names and list positions from the root.
+    """
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in loc)
     return path.removeprefix(".") or "device"
 
@@ -122,7 +145,13 @@ def _key(key: str) -> str:
 
 
 def explain(error: ValidationError, root: Located, model: type[BaseModel]) -> DeviceError:
-    """Return one line about the first of pydantic's findings, with its place in the file."""
+    """Return one line about the first of pydantic's findings, with its place in the file.
+
+    Args:
+        error: pydantic's error.
+        root: the whole file.
+        model: the schema of the file.
+    """
     findings = error.errors(include_url=False)
     first = findings[0]
     loc = tuple(part for part in first["loc"] if part != "[key]")
@@ -168,7 +197,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _described(model: type[BaseModel], loc: tuple[str | int, ...]) -> str:
-    """Say what a field holds, from the JSON schema that editors get."""
+    """Return what a field must contain, from the JSON schema that editors use."""
     owner = _model_at(model, loc[:-1])
     schema = owner.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
     example = f", for example '{schema['examples'][0]}'" if schema.get("examples") else ""

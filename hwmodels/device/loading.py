@@ -135,6 +135,13 @@ def device_schema() -> dict[str, Any]:
 
 
 def sourced_share(device: Device) -> tuple[int, int]:
-    """Return how many of the device's figures have a source, and how many figures there are."""
+    """Return how many of the device's figures have a source, and how many figures there are.
+
+    Args:
+        device: the device.
+
+    Returns:
+        (figures with a source that can be checked, all figures).
+    """
     stated = figures(device)
     return sum(figure.is_sourced for figure in stated), len(stated)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +37,7 @@ class MeasuredGrid:
     rows: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    per_s: tuple[float, ...]
+    per_s: tuple[float, ...] = field(repr=False)
     launch_s: float | None = None
 
 
@@ -82,7 +82,7 @@ class Measurements:
         how: the tool that measured, with versions and date.
         path: ids of the memories that feed the unit, nearest first; the last two if empty.
         held_out: lowest and highest measured / predicted latency of held-out models; None if not checked.
-        engine: name of the engine that was timed; None leaves open what runs on the machine.
+        engine: name of the engine that was timed; None leaves the engines of the machine unknown.
     """
 
     id: str
@@ -90,12 +90,12 @@ class Measurements:
     cores: int
     clock_hz: float
     activation_bits: int
-    memories: tuple[MeasuredMemory, ...]
-    formats: tuple[MeasuredFormat, ...]
-    elements_per_s: Mapping[str, float | MeasuredGrid]
+    memories: tuple[MeasuredMemory, ...] = field(repr=False)
+    formats: tuple[MeasuredFormat, ...] = field(repr=False)
+    elements_per_s: Mapping[str, float | MeasuredGrid] = field(repr=False)
     launch_s: float
     noise: float
-    how: str
+    how: str = field(repr=False)
     path: tuple[str, ...] = ()
     held_out: tuple[float, float] | None = None
     engine: str | None = None

@@ -212,7 +212,7 @@ class Rule(Frozen):
     source: Annotated[Line, Field(min_length=3)]
 
 
-class Limits(Frozen):
+class DeviceLimits(Frozen):
     """What a model may use on this device; an absent limit does not bind. SI numbers, as everywhere.
 
     Attributes:

@@ -37,7 +37,11 @@ class Figure:
 
 
 def figures(device: Device) -> tuple[Figure, ...]:
-    """Return every number that the device's file states, with its source, in the order of the schema."""
+    """Return every number that the device's file states, with its source, in the order of the schema.
+
+    Args:
+        device: a device as loaded.
+    """
     longest_first = sorted(device.provenance.items(), key=lambda item: -len(item[0].replace("*", "")))
     patterns = [(re.compile(translate(pattern)).match, entry) for pattern, entry in longest_first]
 

@@ -136,7 +136,11 @@ for _pattern in (_INTEGER, _OCTAL, _HEXADECIMAL, _FLOAT):
 
 
 def dump_yaml(value: dict[str, Any]) -> str:
-    """Return YAML text that `parse_yaml` reads back to the same value; keys become text."""
+    """Return YAML text that `parse_yaml` parses to the same value.
+
+    Args:
+        value: nested dicts, lists and scalars; keys become text.
+    """
     return str(
         yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     )

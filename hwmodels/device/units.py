@@ -99,21 +99,21 @@ def _factor(unit: str, kind: str) -> Fraction | None:
 def _parse(text: object, kind: str) -> Fraction:
     """Return the exact SI value of a quantity."""
     legal = KINDS[kind]
-    wanted = f"legal is a number and a unit, for example '{legal.example}'"
+    legal_text = f"legal is a number and a unit, for example '{legal.example}'"
     if not isinstance(text, str):
-        raise DeviceError(f"found {shown(text)} without a unit; {wanted}; add the unit")
+        raise DeviceError(f"found {shown(text)} without a unit; {legal_text}; add the unit")
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise DeviceError(f"found {shown(text)}, which is no quantity; {wanted}; correct it")
+        raise DeviceError(f"found {shown(text)}, which is not a quantity; {legal_text}; correct it")
     number, unit = match.groups()
     if not unit:
-        raise DeviceError(f"found {shown(text)} without a unit; {wanted}; add the unit")
+        raise DeviceError(f"found {shown(text)} without a unit; {legal_text}; add the unit")
     factor = _factor(unit, kind)
     if factor is None:
-        raise DeviceError(f"found {shown(text)}, whose unit is not one of {kind}; {wanted}; {_hint(unit)}")
+        raise DeviceError(f"found {shown(text)}, whose unit is not one of {kind}; {legal_text}; {_hint(unit)}")
     value = Fraction(number) * factor
     if value < 0:
-        raise DeviceError(f"found {shown(text)}, which is negative; {wanted}; write it without the sign")
+        raise DeviceError(f"found {shown(text)}, which is negative; {legal_text}; write it without the sign")
     if value and not legal.least <= value <= legal.most:
         raise DeviceError(
             f"found {shown(text)}, which is out of range; legal is {legal.least:g} to {legal.most:g} {legal.symbol}, "
@@ -123,7 +123,11 @@ def _parse(text: object, kind: str) -> Fraction:
 
 
 def shown(value: object) -> str:
-    """Show a value as it was written, without letting a huge one fill the screen."""
+    """Return a value as it was written, shortened to at most 60 characters.
+
+    Args:
+        value: any value from a file.
+    """
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number of over 30 digits"
     return text if len(text) <= 60 else text[:57] + "..."
 

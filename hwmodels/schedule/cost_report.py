@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..device.units import format_bytes, format_joules, format_seconds
 from .list_scheduling import ScheduledOperation
 from .memory import MemoryPlan
 
@@ -94,3 +95,22 @@ class CostReport:
     notes: tuple[str, ...]
     memory: MemoryPlan
     cached: bool
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"CostReport({self.device!r}, latency_s={self.latency_s:.4g}, peak_memory_bytes={self.peak_memory_bytes}, "
+            f"dram_bytes={self.dram_bytes}, energy_j={self.energy_j:.4g}, operations={len(self.operations)})"
+        )
+
+    def __str__(self) -> str:
+        """Return what one inference costs, one figure a line."""
+        low, high = self.latency_interval_s
+        figures = {
+            "latency": f"{format_seconds(self.latency_s)} ({format_seconds(low)} to {format_seconds(high)})",
+            "peak memory": format_bytes(self.peak_memory_bytes),
+            "DRAM traffic": f"{format_bytes(self.dram_bytes)} per inference",
+            "energy": f"{format_joules(self.energy_j)} per inference",
+        }
+        lines = [f"{self.device}, predicted ({self.confidence}):", *(f"{k:13}{v}" for k, v in figures.items())]
+        return "\n".join([*lines, *self.over_limits])

@@ -16,7 +16,12 @@ REMEDIES = {
 
 
 def over_limits(report: CostReport, device: Device) -> tuple[str, ...]:
-    """Return one line for each limit of the device that the report exceeds."""
+    """Return one line for each limit of the device that the report exceeds.
+
+    Args:
+        report: result of `simulate`.
+        device: its limits and memories.
+    """
     limits = device.limits
     checks = (
         ("memory", report.peak_memory_bytes, device.available_bytes, format_bytes),

@@ -105,7 +105,13 @@ def launches_that_stay_s(graph: nx.DiGraph, costs: dict[str, OperationCost], dev
 
 
 def can_fuse(graph: nx.DiGraph, name: str, unit: Unit) -> bool:
-    """Whether an operation may share the launch of its only input, of which it is the only reader."""
+    """Whether an operation may share the launch of its only input; it must be the only reader of that input.
+
+    Args:
+        graph: operator graph.
+        name: the operation.
+        unit: the unit that runs both.
+    """
     before = list(graph.predecessors(name))
     if len(before) != 1 or graph.out_degree(before[0]) != 1:
         return False

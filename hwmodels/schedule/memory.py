@@ -52,6 +52,9 @@ class MemoryPlan:
 def operations(graph: nx.DiGraph) -> dict[str, Operation]:
     """Return the operations of a graph by name.
 
+    Args:
+        graph: operator graph.
+
     Raises:
         DeviceError: empty, cyclic, or a node without an operation of its name.
     """
@@ -90,7 +93,12 @@ def plan_memory(graph: nx.DiGraph, device: Device) -> MemoryPlan:
 
 
 def activation_sizes(graph: nx.DiGraph, device: Device) -> dict[str, int]:
-    """Return the bytes of each operation's output, in the device's activation width or its widest reader's."""
+    """Return the bytes of each operation's output, in the device's activation width or its widest reader's.
+
+    Args:
+        graph: operator graph.
+        device: its activation width.
+    """
     ops = operations(graph)
     widths = {
         name: max([device.activation_bits, *(ops[reader].input_bits or 0 for reader in graph.successors(name))])
@@ -188,6 +196,9 @@ def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
     """Give every tensor an offset: largest first, each in the lowest gap between tensors live at the same time.
 
     Greedy by size (Pisarchyk and Lee 2020), as in TensorFlow Lite's arena planner.
+
+    Args:
+        tensors: sizes and live ranges; their offsets are ignored.
     """
     placed: list[LiveTensor] = []
     for tensor in sorted(tensors, key=lambda t: (-t.size_bytes, t.start, t.name)):

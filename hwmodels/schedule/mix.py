@@ -51,6 +51,14 @@ class MixReport:
     dram_bandwidth_bytes_per_s: float
     average_power_w: float
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"MixReport(reports={len(self.reports)}, mean_latency_s={self.mean_latency_s:.4g}, "
+            f"tail_latency_s={self.tail_latency_s:.4g}, peak_memory_bytes={self.peak_memory_bytes}, "
+            f"mean_energy_j={self.mean_energy_j:.4g})"
+        )
+
 
 def simulate_mix(
     mix: Sequence[tuple[float, nx.DiGraph]], device: Device, *, inferences_per_s: float | None = None

@@ -20,6 +20,10 @@ STEPS = (
 def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Pack codes of any shape to `ceil(size * bits / 8)` bytes.
 
+    Args:
+        codes: uint8 of any shape, each below 2**bits.
+        bits: width of a code, 1 to 8.
+
     Raises:
         ValueError: `bits` is not 1 to 8, or a code does not fit.
 
@@ -52,6 +56,11 @@ def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 def unpack(packed: NDArray[np.uint8], bits: int, size: int) -> NDArray[np.uint8]:
     """Return the `size` codes that `pack` packed, uint8 `[size]`.
 
+    Args:
+        packed: uint8, as `pack` returned it.
+        bits: width of a code, 1 to 8.
+        size: number of codes.
+
     Raises:
         ValueError: `bits` is not 1 to 8, or the bytes are not as many as `size` codes take.
     """
@@ -82,7 +91,12 @@ def unpack(packed: NDArray[np.uint8], bits: int, size: int) -> NDArray[np.uint8]
 
 
 def packed_bytes(size: int, bits: int) -> int:
-    """Bytes of `size` packed codes."""
+    """Bytes of `size` packed codes.
+
+    Args:
+        size: number of codes.
+        bits: width of a code, 1 to 8.
+    """
     return -(-size * bits // 8)
 
 

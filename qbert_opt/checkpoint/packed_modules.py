@@ -9,8 +9,9 @@ from torch.nn import functional
 from ..errors import InputFileError
 from ..models.layers import as_matrix
 from ..quantization.activation_quant import Rounder
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation
 from ..spec.choices import Layout
+from ..spec.planned import PlannedMatrix, PlannedTable
 from .stored_tensors import CODES, part_shapes, restored
 
 CODES_BUFFER = "codes"
@@ -145,12 +146,21 @@ class TiedLinear(nn.Module):
 
 
 def per_row_groups(layout: Layout, columns: int) -> int:
-    """Ranges in one row of a table with column groups."""
+    """Ranges in one row of a table with column groups.
+
+    Args:
+        layout: of the table.
+        columns: its width.
+    """
     return columns // layout.group_size
 
 
 def quantized_parts(allocation: Allocation) -> list[PlannedMatrix | PlannedTable]:
-    """The matrices and tables of a plan."""
+    """The matrices and tables of a plan.
+
+    Args:
+        allocation: the plan; matrices come first, in its order.
+    """
     return [*allocation.matrices, *allocation.tables]
 
 
@@ -199,7 +209,11 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
 
 
 def unpack_modules(model: nn.Module) -> None:
-    """Replace packed modules by those with float weights; what shared a table shares it still."""
+    """Replace packed modules by those with float weights; what shared a table shares it still.
+
+    Args:
+        model: changed in place.
+    """
     plain: dict[int, nn.Linear | nn.Conv1d | nn.Embedding] = {}
     for module in list(model.modules()):
         if isinstance(module, PackedLinear | PackedConv1d | PackedEmbedding):
@@ -213,7 +227,13 @@ def unpack_modules(model: nn.Module) -> None:
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module wherever another one is."""
+    """Put a module wherever another one is.
+
+    Args:
+        model: changed in place, at every name under which `old` is found.
+        old: a module of the model.
+        new: what takes its place.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child is old:

@@ -35,7 +35,8 @@ from ..models.loading import (
 )
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, read_allocation
+from ..spec.allocation import Allocation, read_allocation
+from ..spec.planned import PlannedMatrix, PlannedTable
 from .packed_modules import quantized_parts
 from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
 from .stored_tensors import CODES, part_shapes, restored
@@ -43,6 +44,9 @@ from .stored_tensors import CODES, part_shapes, restored
 
 def open_packed(folder: str | Path) -> LoadedModel:
     """Open a quantized folder through transformers: weights stay packed, and a matrix is unpacked while it is used.
+
+    Args:
+        folder: as `quantize` wrote it.
 
     Raises:
         InputFileError: a part is missing, differs from what was written, or does not match the plan.
@@ -139,6 +143,10 @@ def _empty_model(root: Path) -> LoadedModel:
 def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[StoredMatrix]:
     """Read the stored matrices and tables of a quantized folder, one at a time.
 
+    Args:
+        folder: as `quantize` wrote it.
+        allocation: the plan in that folder.
+
     Raises:
         InputFileError: the file is missing, truncated, or does not match the plan.
     """
@@ -153,12 +161,20 @@ def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[Stored
 
 
 def is_quantized(folder: str | Path) -> bool:
-    """Tell whether a folder holds a quantized model of this project."""
+    """Tell whether a folder holds a quantized model of this project.
+
+    Args:
+        folder: need not exist.
+    """
     return (Path(folder) / PLAN).is_file()
 
 
 def folder_bytes(folder: str | Path) -> int:
-    """Bytes of a model folder's weight files."""
+    """Bytes of a model folder's weight files.
+
+    Args:
+        folder: with safetensors files; other files are not counted.
+    """
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 

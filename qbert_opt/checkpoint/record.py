@@ -98,13 +98,23 @@ class FolderRecord(BaseModel):
 
 
 def record_file(folder: Path) -> Path:
-    """Where a folder's record is: a plain module has no config, so its record is a file of its own."""
+    """Where a folder's record is: a plain module has no config, so its record is a file of its own.
+
+    Args:
+        folder: a quantized folder.
+    """
     alone = folder / f"{ENTRY}.json"
     return alone if alone.exists() else folder / CONFIG
 
 
 def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | None) -> None:
-    """Write the record into `config.json`, or into a file of its own for a plain module, which has no config."""
+    """Write the record into `config.json`, or into a file of its own for a plain module, which has no config.
+
+    Args:
+        record: what the folder holds, with the hash of each file.
+        folder: where to write it.
+        config: the model's configuration, to which the record is added; None for a plain module.
+    """
     entry = record.model_dump(mode="json", exclude={SEAL})
     document = entry if config is None else json.loads(json.dumps(config, default=str)) | {ENTRY: entry}
     entry[SEAL] = _sealed(document)
@@ -114,6 +124,9 @@ def write_record(record: FolderRecord, folder: Path, config: dict[str, Any] | No
 
 def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
     """Read the record of a quantized folder, with the document that it stands in; compare nothing with hashes.
+
+    Args:
+        folder: a quantized folder.
 
     Raises:
         InputFileError: missing, malformed or of an unknown format.
@@ -131,6 +144,9 @@ def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
 
 def read_record(folder: Path) -> FolderRecord:
     """Read the record of a quantized folder, and compare it and every file with their hashes.
+
+    Args:
+        folder: a quantized folder.
 
     Warns:
         OlderFolderWarning: the folder is of the older format, which does not cover its config.
@@ -190,6 +206,10 @@ def checked_record(entry: Any, where: str) -> FolderRecord:
 
 def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
     """Refuse a plan that was made for another model.
+
+    Args:
+        allocation: the plan.
+        loaded: compared by the hash of its weights.
 
     Raises:
         InputFileError: the hashes differ.

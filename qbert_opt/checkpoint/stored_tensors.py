@@ -33,7 +33,11 @@ PARTS = (CODES, "scale", "offset", "zero", "codebook")
 
 
 def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
-    """Return the tensors that are written for a matrix; together they take as many bytes as its choice is priced."""
+    """Return the tensors that are written for a matrix; together they take as many bytes as its choice is priced.
+
+    Args:
+        quantized: codes with their ranges or codebooks.
+    """
     layout = quantized.layout
     parts = {CODES: torch.from_numpy(pack(quantized.codes.numpy(), layout.bits))}
     if quantized.codebook is not None:
@@ -47,7 +51,13 @@ def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
 
 
 def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of each tensor that a matrix of this layout has on disk."""
+    """Shape and type of each tensor that a matrix of this layout has on disk.
+
+    Args:
+        layout: bits, groups and form.
+        rows: outputs of the matrix, or entries of the table.
+        columns: its inputs, or its width.
+    """
     groups = group_shape(layout, rows, columns)
     codes = ((packed_bytes(rows * columns, layout.bits),), torch.uint8)
     if layout.form == "codebook":
@@ -61,7 +71,14 @@ def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tupl
 
 
 def restored(layout: Layout, rows: int, columns: int, parts: Mapping[str, torch.Tensor]) -> QuantizedMatrix:
-    """Undo `stored_parts`; the parts have the shapes and types of `part_shapes`."""
+    """Undo `stored_parts`; the parts have the shapes and types of `part_shapes`.
+
+    Args:
+        layout: bits, groups and form.
+        rows: outputs of the matrix, or entries of the table.
+        columns: its inputs, or its width.
+        parts: the tensors by name, as `stored_parts` names them.
+    """
     packed = np.asarray(parts[CODES])
     codes = torch.from_numpy(unpack(packed, layout.bits, rows * columns).reshape(rows, columns))
     if layout.form == "codebook":

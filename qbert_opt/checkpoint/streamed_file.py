@@ -70,7 +70,11 @@ class StreamedFile:
 
 
 def tensor_digests(path: Path) -> dict[str, str]:
-    """Sha256 of the bytes of each tensor of a safetensors file that was just written."""
+    """Sha256 of the bytes of each tensor of a safetensors file that was just written.
+
+    Args:
+        path: a safetensors file; its header is trusted.
+    """
     found = {}
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -22,7 +22,8 @@ from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable, write_allocation
+from ..spec.allocation import Allocation, write_allocation
+from ..spec.planned import PlannedMatrix, PlannedTable
 from .check_texts import CheckTexts, write_check_texts
 from .packed_modules import quantized_parts
 from .reader import load_quantized, open_packed

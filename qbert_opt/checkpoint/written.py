@@ -27,7 +27,12 @@ class WrittenModel:
 
 
 def measure_folder(folder: Path, allocation: Allocation) -> WrittenModel:
-    """Count the bytes of a written folder from the file itself."""
+    """Count the bytes of a written folder from the file itself.
+
+    Args:
+        folder: a quantized folder.
+        allocation: the plan that it holds, whose bytes are compared.
+    """
     path = folder / WEIGHTS
     with path.open("rb") as file:
         header_bytes = 8 + int.from_bytes(file.read(8), "little")

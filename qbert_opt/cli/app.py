@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import verbs
+from .option_groups import flattened
 
 app = typer.Typer(
     name="qbert-opt",
@@ -45,7 +46,7 @@ def _collect() -> None:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=info.name.replace("_", "-"))
         else:
-            app.command(info.name.replace("_", "-"))(module.command)
+            app.command(info.name.replace("_", "-"))(flattened(module.command))
 
 
 _collect()

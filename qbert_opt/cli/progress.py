@@ -91,7 +91,13 @@ def _reporting(title: str, quiet: bool) -> Iterator[Reporter]:
 
 
 def left_text(seconds: float | None, done: int, total: int) -> str:
-    """Say how long it may still take, no more exactly than it is known."""
+    """Say how long it may still take, no more exactly than it is known.
+
+    Args:
+        seconds: an estimate; None where there is none yet.
+        done: steps done.
+        total: steps in all.
+    """
     if done >= total:
         return "finishing"
     if seconds is None:

@@ -10,22 +10,42 @@ from ..errors import UsageError
 
 
 def seconds(text: str | None, option: str) -> float | None:
-    """Read `20ms`; None stays None."""
+    """Read `20ms`; None stays None.
+
+    Args:
+        text: a number and a unit of time.
+        option: the flag, for the message.
+    """
     return _quantity(text, "time", option)
 
 
 def energy(text: str | None, option: str) -> float | None:
-    """Read `100mJ`; None stays None."""
+    """Read `100mJ`; None stays None.
+
+    Args:
+        text: a number and a unit of energy.
+        option: the flag, for the message.
+    """
     return _quantity(text, "energy", option)
 
 
 def bandwidth(text: str | None, option: str) -> float | None:
-    """Read `2GB/s`; None stays None."""
+    """Read `2GB/s`; None stays None.
+
+    Args:
+        text: a number and a unit of bytes per second.
+        option: the flag, for the message.
+    """
     return _quantity(text, "bandwidth", option)
 
 
 def size(text: str | None, option: str) -> int | None:
-    """Read `64MiB`; None stays None."""
+    """Read `64MiB`; None stays None.
+
+    Args:
+        text: a number and a unit of bytes; powers of 1000 (MB) or of 1024 (MiB).
+        option: the flag, for the message.
+    """
     if text is None:
         return None
     try:
@@ -36,6 +56,9 @@ def size(text: str | None, option: str) -> int | None:
 
 def parse_pins(pins: Sequence[str]) -> dict[str, int]:
     """Read `NAME=8` options.
+
+    Args:
+        pins: each a part of a matrix' name and its bit width.
 
     Raises:
         UsageError: not of that form.
@@ -61,6 +84,10 @@ def _quantity(text: str | None, kind: str, option: str) -> float | None:
 def share(text: str, option: str) -> float:
     """Read `5%` or `0.05`.
 
+    Args:
+        text: a percentage, or a number of at least 0.
+        option: the flag, for the message.
+
     Raises:
         UsageError: no number, or a negative one.
     """
@@ -76,6 +103,10 @@ def share(text: str, option: str) -> float:
 
 def lengths(text: str, option: str) -> dict[int, float]:
     """Read a histogram `16:30,64:50,128:20` of tokens and how often.
+
+    Args:
+        text: tokens (above 0) and a weight (at least 0) for each length.
+        option: the flag, for the message.
 
     Raises:
         UsageError: not of that form.
@@ -95,3 +126,23 @@ def lengths(text: str, option: str) -> dict[int, float]:
     if not sum(found.values()):
         raise UsageError(f"{option} {text}: no length has a weight above 0.")
     return found
+
+
+def resources(text: str) -> tuple[str, ...]:
+    """Read one or two resources of a frontier, for example `bytes,latency`.
+
+    Args:
+        text: one name, or two with a comma between them.
+
+    Raises:
+        UsageError: unknown, or more than two.
+    """
+    from ..planning.constraints import RESOURCES
+
+    names = tuple(part.strip() for part in text.split(","))
+    if len(names) > 2:
+        raise UsageError(f"--resource {text}: at most two at once.")
+    for name in names:
+        if name not in RESOURCES:
+            raise UsageError(f"--resource {name}: legal: {', '.join(RESOURCES)}.")
+    return names

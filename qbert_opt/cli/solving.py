@@ -1,8 +1,7 @@
-"""What `solve` reads from its options and prints of its answer."""
+"""What `solve` prints of its answer, and what it measures for that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,140 +12,22 @@ if TYPE_CHECKING:
     from solvers import Refinement
 
     from ..costs.operations import Workload
-    from ..planning.constraints import PlanConstraints
     from ..planning.program import PlanningTask
     from ..planning.solving import Plan
     from ..spec.allocation import Allocation
-    from ..spec.limits import Limits
     from ..spec.scores import ScoreTable
     from ..workflows.solve import Refine, Solved
 
 
-def read_limits(
-    scores: ScoreTable,
-    *,
-    budget: str | None,
-    total_budget: str | None,
-    max_latency: str | None,
-    max_memory: str | None,
-    max_dram_bytes: str | None,
-    max_bandwidth: str | None,
-    max_energy: str | None,
-    max_scratchpad: str | None,
-    max_bops: float | None,
-    rate: float | None,
-) -> Limits:
-    """Read the limits from their options.
+def local_search(model: str, data: str, max_measurements: int | None, *, quiet: bool) -> Refine | None:
+    """Return a local search on the measured loss, to be applied to a solved plan; None without measurements.
 
     Args:
-        scores: the table, whose shapes give meaning to `2.5bit` and `13x`.
-        budget: size of the encoder's matrices, for example `25MB`.
-        total_budget: size of the whole stored model.
-        max_latency: for example `20ms`.
-        max_memory: peak memory, for example `64MiB`.
-        max_dram_bytes: DRAM traffic per inference.
-        max_bandwidth: DRAM bandwidth at `rate`.
-        max_energy: energy per inference.
-        max_scratchpad: on-chip memory for resident weights.
-        max_bops: bit operations per inference.
-        rate: inferences per second.
-
-    Raises:
-        UsageError: an option that is not a quantity of its kind.
+        model: folder of the float model.
+        data: the text that the plan's scores were made with.
+        max_measurements: evaluations of the whole model at most.
+        quiet: report no progress.
     """
-    from ..planning.budgets import parse_budget
-    from ..spec.limits import Limits
-    from .quantities import bandwidth, energy, seconds, size
-
-    encoder, everything = scores.profile.encoder_elements, scores.profile.float_bytes // 4
-    return Limits(
-        encoder_bytes=None if budget is None else parse_budget(budget, encoder, "--budget"),
-        total_bytes=None if total_budget is None else parse_budget(total_budget, everything, "--total-budget"),
-        latency_s=seconds(max_latency, "--max-latency"),
-        memory_bytes=size(max_memory, "--max-memory"),
-        dram_bytes=size(max_dram_bytes, "--max-dram-bytes"),
-        bandwidth_bytes_per_s=bandwidth(max_bandwidth, "--max-bandwidth"),
-        energy_j=energy(max_energy, "--max-energy"),
-        scratchpad_bytes=size(max_scratchpad, "--max-scratchpad"),
-        bops=max_bops,
-        inferences_per_s=rate,
-    )
-
-
-def read_constraints(
-    *,
-    bits: str | None,
-    groupings: str | None,
-    table_bits: str | None,
-    engine: str | None,
-    pins: Sequence[str] | None,
-    excluded: Sequence[str] | None,
-    ties: Sequence[str] | None,
-    max_formats: int | None,
-    max_loss: float | None,
-    least: str | None,
-) -> PlanConstraints:
-    """Read the constraints from their options.
-
-    Raises:
-        UsageError: an option that is not of its form.
-    """
-    from ..planning.constraints import PlanConstraints
-    from ..spec.choices import parse_bits, parse_groupings
-    from .quantities import parse_pins
-
-    return PlanConstraints(
-        bits=None if bits is None else parse_bits(bits),
-        groupings=None if groupings is None else parse_groupings(groupings),
-        table_bits=None if table_bits is None else parse_bits(table_bits, "--table-bits"),
-        engine=engine,
-        pins=parse_pins(pins or []),
-        excluded=excluded or (),
-        ties=ties or (),
-        max_formats=max_formats,
-        max_loss=max_loss,
-        least=least,
-    )
-
-
-def check_together(
-    *,
-    recipe: str | None,
-    top_k: int | None,
-    within_or_apart: object,
-    measure: str | None,
-    refine: int | None,
-    verify: str | None,
-    model: str | None,
-    data: str | None,
-    constraints: PlanConstraints,
-) -> None:
-    """Refuse options that mean nothing beside each other, or lack one that they need.
-
-    Raises:
-        UsageError: names the options.
-    """
-    from ..errors import UsageError
-    from ..planning.constraints import PlanConstraints
-
-    for flag, value in (("--verify", verify), ("--refine", refine)):
-        if value is not None and (model is None or data is None):
-            raise UsageError(f"{flag}: needs --model and --data, the calibration set of the scores.")
-    if measure is not None and model is None:
-        raise UsageError("--measure: needs --model, which is run in the engine.")
-    restricted = constraints.model_copy(update={"table_bits": None}) != PlanConstraints()
-    if recipe is not None and (restricted or top_k or measure or refine):
-        raise UsageError(
-            "--recipe: is a fixed rule. Remove --top-k, --measure, --refine and every constraint on the choices."
-        )
-    if within_or_apart is not None and top_k is None and measure is None:
-        raise UsageError("--within and --apart: belong to --top-k, for example --top-k 5 --within 5%.")
-    if refine is not None and (top_k is not None or measure is not None or constraints.least is not None):
-        raise UsageError("--refine: lowers the measured loss of one plan. Remove --top-k, --measure and --least.")
-
-
-def local_search(model: str, data: str, max_measurements: int | None, *, quiet: bool) -> Refine | None:
-    """Return a local search on the measured loss, to be applied to a solved plan; None without measurements."""
     if max_measurements is None:
         return None
     from ..data.texts import read_texts
@@ -161,7 +42,12 @@ def local_search(model: str, data: str, max_measurements: int | None, *, quiet: 
 
 
 def print_solved(solved: Solved, *, explain: bool) -> None:
-    """Print a plan with its cost, how it was refined, why it is as it is, and the rest of its shortlist."""
+    """Print a plan with its cost, how it was refined, why it is as it is, and the rest of its shortlist.
+
+    Args:
+        solved: what `solve_plans` returned.
+        explain: also print why each matrix has its choice.
+    """
     from ..reports.plan import print_plan
     from ..reports.printing import print_lines
     from ..reports.trade_off import explanation_lines, shortlist_table
@@ -177,7 +63,12 @@ def print_solved(solved: Solved, *, explain: bool) -> None:
 
 
 def refined_line(refinement: Refinement, plan: Allocation) -> str:
-    """One line on what local search measured."""
+    """One line on what local search measured.
+
+    Args:
+        refinement: what local search measured.
+        plan: the plan that it ended with.
+    """
     end = "no untried swap is predicted to help" if refinement.exhausted else "the evaluations ran out"
     return (
         f"refined          measured {refinement.start:.4g} -> {refinement.measured:.4g} {plan.loss_unit} on the "
@@ -189,7 +80,17 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
 def print_verification(
     scores: ScoreTable, solved: Solved, model: str, data: str, texts: str, output: str | None, *, quiet: bool
 ) -> None:
-    """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins."""
+    """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins.
+
+    Args:
+        scores: the table that the plan was made of.
+        solved: the plan with the rest of its shortlist.
+        model: folder of the float model.
+        data: the text that the scores were made with.
+        texts: held-out text.
+        output: where the plan was written; a uniform plan that wins is written beside it.
+        quiet: report no progress.
+    """
     from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..reports.evaluation import cut_lines, evaluation_table
@@ -224,7 +125,16 @@ def print_verification(
 def print_timings(
     solved: Solved, model: str, engine: str, workload: Workload, output: str | None, *, quiet: bool
 ) -> None:
-    """Time the shortlist in an engine and print it in the order of what was measured."""
+    """Time the shortlist in an engine and print it in the order of what was measured.
+
+    Args:
+        solved: the shortlist.
+        model: folder of the float model.
+        engine: `torch`, `openvino` or `onnxruntime`.
+        workload: sentences and tokens of one timed run.
+        output: where the first plan was written.
+        quiet: report no progress.
+    """
     from ..models.loading import load_model
     from ..reports.printing import print_lines
     from ..reports.trade_off import timed_table
@@ -243,7 +153,12 @@ def print_timings(
 
 
 def write_plans(solved: Solved, output: str) -> list[str]:
-    """Write the shortlist, `p.json`, `p.2.json` and so on; return the paths."""
+    """Write the shortlist, `p.json`, `p.2.json` and so on; return the paths.
+
+    Args:
+        solved: the shortlist.
+        output: path of the first plan.
+    """
     from ..spec.allocation import write_allocation
 
     paths = [output, *(numbered(output, f"plan {number}") for number in range(2, len(solved.plans) + 1))]
@@ -253,7 +168,12 @@ def write_plans(solved: Solved, output: str) -> list[str]:
 
 
 def print_json(solved: Solved, *, as_list: bool) -> None:
-    """Print the plan, or with `as_list` the shortlist, as JSON."""
+    """Print the plan, or with `as_list` the shortlist, as JSON.
+
+    Args:
+        solved: the shortlist.
+        as_list: print every plan, in a list.
+    """
     from pydantic import TypeAdapter
 
     from ..spec.allocation import Allocation
@@ -263,5 +183,10 @@ def print_json(solved: Solved, *, as_list: bool) -> None:
 
 
 def numbered(output: str, name: str) -> str:
-    """Return the path of a plan of a shortlist: `plan.json`, `plan.2.json`, `plan.3.json`."""
+    """Return the path of a plan of a shortlist: `plan.json`, `plan.2.json`, `plan.3.json`.
+
+    Args:
+        output: path of the first plan.
+        name: `plan 2`, `plan 3` and so on.
+    """
     return f"{output.removesuffix('.json')}.{name.removeprefix('plan ')}.json"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..runtime.input_files import quoted
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Form, parse_groupings
+from ..spec.planned import PlannedMatrix
 
 FP16_BITS = 16
 COLUMN_SIZES = (16, 32, 64, 128, 256)

@@ -35,10 +35,14 @@ def load_device(name: str) -> Device:
 
 
 def check_engine(name: str, device: Device) -> None:
-    """Refuse an engine that a device does not list; a device without a list does not know.
+    """Check that a device lists an engine; a device without a list accepts any.
+
+    Args:
+        name: name of the engine.
+        device: the hardware.
 
     Raises:
-        UsageError: names the engines that it lists.
+        UsageError: the device lists other engines; the message names them.
     """
     if device.engines is not None and name not in device.engines:
         legal = ", ".join(device.engines) or "none of those known here"

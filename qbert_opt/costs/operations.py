@@ -14,12 +14,11 @@ import networkx as nx
 from hwmodels import Operation, StoredWeight
 
 from ..spec.choices import Choice
-from ..spec.profiles import OTHER_BYTES, HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from ..spec.profiles import OTHER_BYTES, HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
+from .block_walk import BlockWalk
 from .stored import EngineTarget, stored_weight
 from .stored import Storage as Storage
-
-ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,13 @@ def matrix_operation(
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:
-    """Return the gather of a table's rows for all tokens; a table of relative positions is read as a whole."""
+    """Return the gather of a table's rows for all tokens; a table of relative positions is read as a whole.
+
+    Args:
+        table: shape, and rows read per token.
+        weight: how it is stored.
+        workload: sentences and tokens of one inference.
+    """
     rows = round(workload.tokens * table.reads_per_token) or table.rows
     return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
 
@@ -92,10 +97,10 @@ def model_graph(
     Returns:
         A graph whose nodes carry `op`; the weights of all nodes together are the whole stored model.
     """
-    return _Builder(profile, storage, workload, float_bits, target).build()
+    return GraphBuilder(profile, storage, workload, float_bits, target).build()
 
 
-class _Builder:
+class GraphBuilder:
     """Adds operations one after another; each method returns the name of the resulting tensor."""
 
     def __init__(
@@ -113,6 +118,7 @@ class _Builder:
         self.repeats = 1
 
     def build(self) -> nx.DiGraph:
+        """Return the graph of the whole model."""
         profile = self.profile
         head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
         rest = profile.other_elements - head
@@ -142,6 +148,15 @@ class _Builder:
         return StoredWeight(8 * self.float_bytes, "none", 0, 0, elements * self.float_bytes, 0)
 
     def pointwise(self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0) -> str:
+        """Add a pointwise operation.
+
+        Args:
+            name: its node in the graph.
+            kind: its kind of operation.
+            *inputs: names of the tensors that it reads, all of the same size.
+            elements: number of output elements; 0 for tokens × hidden size.
+            weight: number of floating-point weights.
+        """
         tokens, hidden = self.workload.tokens, self.profile.hidden
         width = elements // tokens if elements else hidden
         size = tokens * width
@@ -166,7 +181,7 @@ class _Builder:
     def _block(self, block: int, current: str, biases: int) -> str:
         matrices = [m for m in self.profile.matrices if m.block == block]
         self.repeats = max((1, *(m.uses for m in matrices)))
-        walk = _Block(self, f"block.{block}", current, biases)
+        walk = BlockWalk(self, f"block.{block}", current, biases)
         for matrix in matrices:
             walk.step(matrix)
         last = walk.finish()
@@ -174,6 +189,12 @@ class _Builder:
         return last
 
     def matrix(self, matrix: MatrixSpec, *inputs: str) -> str:
+        """Add the product of a searched matrix.
+
+        Args:
+            matrix: shape and role.
+            *inputs: names of the tensors that it reads.
+        """
         if self.storage is None:
             weight = self._floats(matrix.elements)
         else:
@@ -186,7 +207,16 @@ class _Builder:
     def attention(
         self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
     ) -> str:
-        """Scores, softmax and weighted sum; `positioned` matrices add scores of relative positions."""
+        """Add scores, softmax and weighted sum; `positioned` matrices add scores of relative positions.
+
+        Args:
+            prefix: start of the operations' names.
+            query: name of the query tensor.
+            key: name of the key tensor.
+            value: name of the value tensor.
+            width: width of all heads together.
+            positioned: matrices of query or key that relative positions pass through.
+        """
         seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
         depth = max(1, width // self.profile.heads)
         side, square = copies * seq * depth, copies * seq * seq
@@ -223,81 +253,6 @@ class _Builder:
         if stored is None:
             raise ValueError(f"{spec.tied_to} has no weights")
         return replace(stored, stored_elsewhere=True)
-
-
-class _Block:
-    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role determines the tensor."""
-
-    def __init__(self, builder: _Builder, prefix: str, current: str, biases: int) -> None:
-        self.builder, self.prefix = builder, prefix
-        self.stream = current
-        self.latest = {builder.profile.hidden: current}  # by width
-        self.unread: dict[str, int] = {}  # results of layers without a role, with their widths
-        self.heads: dict[Kind, MatrixSpec] = {}  # the matrices that attention reads
-        self.positioned: list[MatrixSpec] = []  # those among them that relative positions go through
-        self.wide: list[str] = []  # results of intermediate layers
-        self.biases, self.norms_left, self.pairs, self.last = biases, 2, 0, current
-
-    def step(self, matrix: MatrixSpec) -> None:
-        """Add one matrix and what follows it before the next."""
-        if matrix.kind in ("query", "key", "value", "query_key_value", "position"):
-            self.heads[matrix.kind] = matrix
-            self.positioned += [matrix] if matrix.fixed_positions else []
-            self.builder.matrix(matrix, *([self._source(matrix.columns)] if matrix.uses else []))
-        elif matrix.kind == "intermediate":
-            self.wide.append(self.builder.matrix(matrix, self._source(matrix.columns)))
-        elif matrix.kind == "attention_output":
-            made = self.builder.matrix(matrix, self._context(matrix.columns))
-            self._residual("attention", made, matrix.rows)
-        elif matrix.kind == "output":
-            name = f"{self.prefix}.gelu" + (f".{self.pairs}" if self.pairs else "")
-            elements = self.builder.workload.tokens * matrix.columns
-            active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements)
-            self.wide = []
-            self._residual(
-                f"output{f'.{self.pairs}' if self.pairs else ''}", self.builder.matrix(matrix, active), matrix.rows
-            )
-            self.pairs += 1
-        else:
-            self.last = self.builder.matrix(matrix, self._source(matrix.columns))
-            self.unread[self.last] = matrix.rows
-            self.latest[matrix.rows] = self.last
-
-    def finish(self) -> str:
-        """Return the block's result; a block that lacks a norm, or ends in a layer without a role, gets a norm."""
-        if not self.unread and not self.norms_left and not self.biases:
-            return self.last
-        weight = self.biases + self.norms_left * self.builder.norm
-        # layers that return to the full width end in a residual sum too
-        inputs = dict.fromkeys((*self.unread, *self.wide, self.last, *([self.stream] if self.pairs else [])))
-        return self.builder.pointwise(f"{self.prefix}.norm", "layernorm", *inputs, weight=weight)
-
-    def _source(self, width: int) -> str:
-        tensor = self.latest.get(width, self.last)
-        self.unread.pop(tensor, None)
-        return tensor
-
-    def _context(self, width: int) -> str:
-        """Add attention over query, key and value, which may be one fused tensor."""
-        fused = self.heads.get("query_key_value")
-        query, key, value = (self.heads.get(kind, fused) for kind in ATTENTION_KINDS[:3])
-        if query is None or key is None or value is None:
-            return self._source(width)
-        modules = (query.module, key.module, value.module)
-        return self.builder.attention(self.prefix, *modules, width, self.positioned)
-
-    def _residual(self, name: str, made: str, width: int) -> None:
-        others = [tensor for tensor, columns in self.unread.items() if columns == width]
-        inputs = dict.fromkeys((made, *others, *([self.latest[width]] if width in self.latest else [])))
-        self.unread = {tensor: columns for tensor, columns in self.unread.items() if columns != width}
-        elements = self.builder.workload.tokens * width
-        prefix = f"{self.prefix}.{name}"
-        added = self.builder.pointwise(f"{prefix}.add", "elementwise", *inputs, elements=elements, weight=self.biases)
-        self.biases = 0
-        weight = self.builder.norm if self.norms_left else 0
-        self.norms_left = max(0, self.norms_left - 1)
-        self.last = self.builder.pointwise(f"{prefix}.norm", "layernorm", added, elements=elements, weight=weight)
-        self.latest[width] = self.last
 
 
 def _gemm(name: str, m: int, k: int, n: int, weight: StoredWeight, repeats: int = 1) -> Operation:

@@ -1,4 +1,4 @@
-"""The cost of every option of every matrix and embedding table on a device: the coefficients of the program.
+"""The cost of every option of every matrix and embedding table on a device: the coefficients of the integer program.
 
 An option is a choice, streamed or resident; embedding tables are always streamed. The simulator uses the same
 `operation_cost`.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import DeviceError, UsageError
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
@@ -65,7 +65,7 @@ def simulate_allocation(
     inferences_per_s: float | None = None,
     engine: str | None = None,
 ) -> CostReport:
-    """Simulate a plan; its resident matrices count as resident on the plan's own device only.
+    """Simulate a plan; its resident matrices are resident only on the device that the plan was made for.
 
     Args:
         allocation: the plan.
@@ -124,7 +124,12 @@ def simulate_lengths(
 
 
 def planned_target(allocation: Allocation, device: Device, engine: str | None) -> EngineTarget | None:
-    """Return the engine that is to run a plan on a device; None where neither names one.
+    """Return the engine that runs a plan on a device; None if neither the user nor the plan names one.
+
+    Args:
+        allocation: the plan.
+        device: the hardware.
+        engine: the user's engine; None takes the plan's.
 
     Raises:
         UsageError: there is no such engine, the device does not run it, or it cannot run the plan.
@@ -147,8 +152,40 @@ def _planned_storage(allocation: Allocation, device: Device) -> dict[str, Storag
     return storage | {table.module: Storage(table.choice) for table in allocation.tables}
 
 
+def simulate_baselines(
+    allocation: Allocation,
+    names: Sequence[str],
+    device: Device,
+    workload: Workload,
+    *,
+    inferences_per_s: float | None = None,
+) -> dict[str, CostReport | str]:
+    """Simulate what a plan is compared with; a baseline that the device cannot run has the reason instead.
+
+    Args:
+        allocation: the plan, whose model and quantizer the baselines share.
+        names: each `fp32`, `fp16`, or `int2` to `int8`.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        inferences_per_s: rate of inferences; None is one after the other.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    reports: dict[str, CostReport | str] = {}
+    for name in names:
+        storage, float_bits = baseline_storage(allocation, name)
+        try:
+            reports[name] = simulate_storage(
+                allocation.profile, storage, device, workload, float_bits=float_bits, inferences_per_s=inferences_per_s
+            )
+        except DeviceError as error:
+            reports[name] = str(error)
+    return reports
+
+
 def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Storage] | None, int]:
-    """Return (storage, bits of floating-point weights) of a baseline to compare a plan with.
+    """Return the storage of a baseline plan, and the bits of its floating-point weights.
 
     Args:
         allocation: the plan.

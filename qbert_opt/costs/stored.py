@@ -1,4 +1,4 @@
-"""How matrices and tables are stored: packed as in the quantized folder, or as the file of an engine holds them."""
+"""How matrices and tables are stored: packed as in the quantized folder, or as in the file of an engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hwmodels import StoredWeight
 from ..engines.file_law import FilePart
 from ..engines.rules import EngineRules
 from ..engines.session import rules_of
-from ..spec.allocation import Allocation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation
 from ..spec.choices import Choice
+from ..spec.planned import PlannedMatrix, PlannedTable
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import TABLE_CHOICE, table_bytes
 
@@ -31,7 +32,7 @@ class EngineTarget:
 
     Attributes:
         name: the engine.
-        rules: what it holds.
+        rules: what it supports.
         static_inputs: modules of matrices whose inputs have a static range.
     """
 
@@ -40,7 +41,13 @@ class EngineTarget:
     static_inputs: frozenset[str] = frozenset()
 
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
-        """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder."""
+        """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+            heads: attention heads of the model, for `rows:heads`.
+        """
         law = self.rules.file
         if law is None:
             return None
@@ -50,14 +57,24 @@ class EngineTarget:
         return law.matrix(choice, item.rows, item.columns, heads=heads, static_input=static)
 
     def node_bytes(self, item: MatrixSpec | TableSpec, choice: Choice) -> int:
-        """Return the bytes of the graph's nodes that depend on the choice."""
+        """Return the bytes of the graph's nodes that depend on the choice.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+        """
         if self.rules.file is None or isinstance(item, TableSpec):
             return 0
         static = item.module in self.static_inputs
         return max(1, item.uses) * self.rules.file.node_bytes(choice, static_input=static)
 
     def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
-        """Return why the engine cannot run a matrix or hold a table stored by a choice; None if it can."""
+        """Return why the engine cannot run a matrix or hold a table stored by a choice; None if it can.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+        """
         if isinstance(item, TableSpec):
             return self.rules.table_refusal(choice, item.columns)
         static = item.module in self.static_inputs
@@ -105,7 +122,7 @@ def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
 
 
 def weight_bytes(item: MatrixSpec | TableSpec, choice: Choice, heads: int, target: EngineTarget | None = None) -> int:
-    """Return the bytes of a matrix or table, packed or as the engine's file has it.
+    """Return the bytes of a matrix or table, packed or as in the engine's file.
 
     Args:
         item: shape and role.

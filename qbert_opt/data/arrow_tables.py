@@ -19,6 +19,9 @@ MAX_TABLE_BYTES = 4 * 2**30
 def read_parquet(path: Path) -> Table:
     """Open a parquet file; only the columns that are asked for are read.
 
+    Args:
+        path: a file of up to `MAX_TABLE_BYTES`, unpacked.
+
     Raises:
         InputFileError: no parquet, damaged, or too large.
     """
@@ -40,6 +43,9 @@ def read_parquet(path: Path) -> Table:
 
 def read_arrow(path: Path) -> Table:
     """Read an arrow file, in the stream format that `save_to_disk` writes or in the file format.
+
+    Args:
+        path: a file of up to `MAX_TABLE_BYTES`.
 
     Raises:
         InputFileError: no arrow file, damaged, or too large.

@@ -15,17 +15,27 @@ def words(text: str) -> list[str]:
     """Split a text into words at blanks, tabs and line ends.
 
     Unlike `str.split` this keeps a no-break space inside its word (`10 000`), so that words and tags stay as many.
+
+    Args:
+        text: a sentence; other kinds of blanks stay inside a word.
     """
     return [word for word in _BLANKS.split(text) if word]
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text holds nothing visible: blanks of any kind, zero-width and control characters."""
+    """Tell whether a text holds nothing visible: blanks of any kind, zero-width and control characters.
+
+    Args:
+        text: of any length.
+    """
     return not text or all(unicodedata.category(c)[0] == "Z" or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 def text_of(cell: Any) -> str:
     """A cell as text: what is written in the file; the words of a list are joined by blanks.
+
+    Args:
+        cell: text, number, truth value, list of them, or None.
 
     Raises:
         ValueError: nothing there, or no text; the message continues a sentence that begins with the column.
@@ -58,6 +68,10 @@ def label_of(cell: Any, column: str) -> str:
 
 def check_tags(tokens: list[Any], tags: list[Any]) -> None:
     """Refuse lists of words and tags that do not stay apart when they are joined.
+
+    Args:
+        tokens: words of one sample.
+        tags: one for each word.
 
     Raises:
         ValueError: another number of tags than words, or a word or tag that is empty or holds a blank.

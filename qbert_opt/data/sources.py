@@ -74,7 +74,11 @@ def find_files(source: str, split: str | None) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder; a name too long for the system is none."""
+    """Tell whether a path is a folder; a name too long for the system is none.
+
+    Args:
+        path: need not exist.
+    """
     try:
         return path.is_dir()
     except OSError:
@@ -83,6 +87,9 @@ def is_folder(path: Path) -> bool:
 
 def read_table(path: Path) -> Table:
     """Read a file by its ending; text formats also compressed, as `.tsv.gz`.
+
+    Args:
+        path: its ending says its format.
 
     Raises:
         InputFileError: an unknown ending, or what the format's reader refuses.

@@ -63,7 +63,11 @@ def refuse_rows(path: Path, unit: str, faults: Sequence[RowFault], num_rows: int
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Column names for a message; blanks around a name and characters that do not print are made visible."""
+    """Column names for a message; blanks around a name and characters that do not print are made visible.
+
+    Args:
+        names: as a header has them.
+    """
     plain = [name for name in names[:12] if name and len(name) <= 40 and name.isprintable() and name == name.strip()]
     shown = [name if name in plain else quoted(name) for name in names[:12]]
     return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

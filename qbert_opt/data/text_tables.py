@@ -26,6 +26,10 @@ Row = tuple[int, list[str]]  # line and fields; no fields where the line is empt
 def read_tsv(text: str, path: Path) -> Table:
     """Read tab-separated rows under a header.
 
+    Args:
+        text: the whole file.
+        path: where it is from, for messages.
+
     Raises:
         InputFileError: no header, a column name that occurs twice, or rows with another number of fields.
     """
@@ -36,6 +40,10 @@ def read_tsv(text: str, path: Path) -> Table:
 def read_csv(text: str, path: Path) -> Table:
     """Read comma-separated rows under a header.
 
+    Args:
+        text: the whole file.
+        path: where it is from, for messages.
+
     Raises:
         InputFileError: as `read_tsv`, or a quoted field that does not end where it should.
     """
@@ -45,6 +53,10 @@ def read_csv(text: str, path: Path) -> Table:
 
 def read_json_lines(text: str, path: Path) -> Table:
     """Read one object from each line.
+
+    Args:
+        text: the whole file.
+        path: where it is from, for messages.
 
     Raises:
         InputFileError: a line that is no JSON object.
@@ -70,6 +82,10 @@ def read_json_lines(text: str, path: Path) -> Table:
 
 def read_json(text: str, path: Path) -> Table:
     """Read a list of objects, or one object from each line.
+
+    Args:
+        text: the whole file.
+        path: where it is from, for messages.
 
     Raises:
         InputFileError: anything else.

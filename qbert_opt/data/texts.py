@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputFileError, UsageError
-from ..runtime import plugins
 from .cells import check_tags, label_of, text_of
+from .reader import reader_of
 from .sources import bundled_datasets, find_files, read_table
 from .tables import RowFault, Table, refuse_rows, shown_names
 
@@ -60,6 +60,10 @@ class LabeledTexts:
     labels: tuple[str, ...] | None
     whole_labels: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"LabeledTexts({self.name!r}, texts={len(self.texts)}, labelled={self.labels is not None})"
+
     def __len__(self) -> int:
         return len(self.texts)
 
@@ -99,15 +103,15 @@ def read_texts(
         UsageError: a named column or split does not exist.
     """
     path = Path(source)
-    for name in plugins.available("readers"):
-        reader = plugins.load("readers", name)
-        if reader.reads(path):
-            if text_columns:
-                raise UsageError(f"`text_columns`: {source} has the layout {name!r}, whose texts have no column names.")
-            texts, labels = reader.read(path, split=split, label_column=label_column)
-            if not texts:
-                raise InputFileError(f"{source}: holds no samples. Give a file with at least one.")
-            return LabeledTexts(str(source), tuple(texts), None if labels is None else tuple(labels))
+    layout = reader_of(path)
+    if layout is not None:
+        name, reader = layout
+        if text_columns:
+            raise UsageError(f"`text_columns`: {source} has the layout {name!r}, whose texts have no column names.")
+        samples, truth = reader.read(path, split=split, label_column=label_column)
+        if not samples:
+            raise InputFileError(f"{source}: holds no samples. Give a file with at least one.")
+        return LabeledTexts(str(source), tuple(samples), None if truth is None else tuple(truth))
     parts = [_labelled(read_table(file), text_columns, label_column) for file in find_files(str(source), split)]
     if len({labels is None for _, labels in parts}) > 1:
         raise InputFileError(f"{source}: some files of the split have labels and some have none. Give one file.")
@@ -118,6 +122,11 @@ def read_texts(
 
 def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> list[LabeledTexts]:
     """Draw disjoint samples of the given sizes; a text that occurs twice never lands in two of them.
+
+    Args:
+        data: what to draw from.
+        sizes: number of texts of each sample.
+        seed: the same seed draws the same samples.
 
     Raises:
         InputFileError: fewer distinct texts than the sizes ask for.

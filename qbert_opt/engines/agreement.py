@@ -135,17 +135,20 @@ def answer_rows(kind: str, outputs: Arrays, positions: NDArray[Any] | None) -> N
     if kind == "spans":
         raw = np.stack([outputs[name] for name in OUTPUTS["spans"]], 1)
         allowed = np.broadcast_to(np.asarray(positions, bool)[:, None], raw.shape)
-        return np.where(allowed, raw, np.float32(IMPOSSIBLE)).reshape(-1, raw.shape[-1])
+        rows: NDArray[np.float32] = np.where(allowed, raw, np.float32(IMPOSSIBLE)).reshape(-1, raw.shape[-1])
+        return rows
     if kind == "embeddings":
         weights = np.asarray(positions, np.float32)[:, :, None]
         # an engine may leave anything at padding, NaN included
-        return np.where(weights > 0, outputs["last_hidden_state"] * weights, np.float32(0)).sum(1)
-    logits = outputs["logits"]
+        embeddings: NDArray[np.float32] = np.where(weights > 0, outputs["last_hidden_state"] * weights, 0).sum(1)
+        return embeddings
+    logits: NDArray[np.float32] = outputs["logits"]
     if positions is None:
         return logits
     if logits.shape[:2] != positions.shape:
         raise ValueError(f"outputs of shape {logits.shape} for {positions.shape} tokens")
-    return logits[positions.astype(bool)]
+    labelled: NDArray[np.float32] = logits[positions.astype(bool)]
+    return labelled
 
 
 def compare(kind: str, pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> Agreement | None:

@@ -82,12 +82,21 @@ class EngineRecord(BaseModel):
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Return whether a folder holds a model exported to an engine."""
+    """Return whether a folder holds a model exported to an engine.
+
+    Args:
+        folder: need not exist.
+    """
     return (Path(folder) / RECORD).is_file()
 
 
 def write_record(record: EngineRecord, folder: Path) -> None:
-    """Write `engine.json` with its own hash."""
+    """Write `engine.json` with its own hash.
+
+    Args:
+        record: what the folder holds, with the hash of each file.
+        folder: where to write it.
+    """
     document = record.model_dump(mode="json", by_alias=True, exclude={SEAL})
     document[SEAL] = seal(document)
     (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -96,6 +105,9 @@ def write_record(record: EngineRecord, folder: Path) -> None:
 def read_record(folder: str | Path) -> EngineRecord:
     """Read `engine.json` and check it and every file against their hashes.
 
+    Args:
+        folder: as `export` wrote it.
+
     Warns:
         OlderFolderWarning: the folder has the older schema, which covers the engine's own files only.
 
@@ -103,7 +115,9 @@ def read_record(folder: str | Path) -> EngineRecord:
         InputFileError: the record is malformed or of an unknown schema, or a file is missing, changed or not listed.
     """
     root = Path(folder)
-    record = read_document(root / RECORD, EngineRecord, SCHEMA, older=dict.fromkeys((OLD_SCHEMA, SECOND_SCHEMA), _upgraded))
+    record = read_document(
+        root / RECORD, EngineRecord, SCHEMA, older=dict.fromkeys((OLD_SCHEMA, SECOND_SCHEMA), _upgraded)
+    )
     if record.document_schema == OLD_SCHEMA:
         warnings.warn(
             f"{folder}: has the older schema {OLD_SCHEMA}; changes to its config and tokenizer would not be noticed. "
@@ -128,7 +142,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
     """Return checks as one dictionary of arrays, named for a safetensors file."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for index, check in enumerate(checks):
         arrays |= {f"{index}.input.{name}": array for name, array in check.inputs.items()}
         arrays[f"{index}.answers"] = check.answers
@@ -139,6 +153,10 @@ def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
 
 def read_checks(folder: str | Path, record: EngineRecord) -> list[Check]:
     """Read the checks of an exported folder.
+
+    Args:
+        folder: as `export` wrote it.
+        record: of that folder.
 
     Raises:
         InputFileError: the file cannot be read, or its inputs, answers and labels do not match the record.

@@ -68,7 +68,16 @@ class Engine(RuledEngine, Protocol):
         ...
 
     def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
-        """Open a written model on this number of threads; None lets the engine choose."""
+        """Open a written model.
+
+        Args:
+            folder: as `export` wrote it; the quantized folder itself for an engine without a format.
+            threads: processor threads; None lets the engine choose.
+            activations: how inputs of products are held: `int8`, or `float32`.
+
+        Returns:
+            A session that maps token arrays, int64 `[batch, tokens]`, to outputs by name, float32.
+        """
         ...
 
     def product(
@@ -77,12 +86,21 @@ class Engine(RuledEngine, Protocol):
         threads: int | None = None,
         activations: Activations = "int8",
     ) -> Session:
-        """Open a single matrix product that maps `{"x": [M, columns]}` to `{"y": [M, rows]}`."""
+        """Open a single matrix product that maps `{"x": [M, columns]}` to `{"y": [M, rows]}`.
+
+        Args:
+            matrix: codes with their ranges, or float32 `[rows, columns]`.
+            threads: processor threads; None lets the engine choose.
+            activations: how `x` is held: `int8`, or `float32`.
+        """
         ...
 
 
 def engine(name: str) -> Engine:
     """Load an engine.
+
+    Args:
+        name: for example `openvino`; its package must be installed.
 
     Raises:
         UsageError: there is no such engine, it can only be planned for, or its package is not installed; says what to
@@ -100,6 +118,9 @@ def engine(name: str) -> Engine:
 def rules_of(name: str) -> EngineRules:
     """Return what an engine can run; its package need not be installed.
 
+    Args:
+        name: for example `openvino`.
+
     Raises:
         UsageError: there is no such engine.
     """
@@ -108,6 +129,9 @@ def rules_of(name: str) -> EngineRules:
 
 def exporting_format(name: str) -> Format:
     """Return the file format that an engine opens.
+
+    Args:
+        name: of an engine that opens files.
 
     Raises:
         UsageError: there is no such engine, it is not installed, or it needs no export.

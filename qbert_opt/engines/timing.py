@@ -158,7 +158,13 @@ def time_files(
 
 
 def made_up_inputs(names: tuple[str, ...], batch_size: int, seq_len: int) -> dict[str, NDArray[np.int64]]:
-    """Return random token arrays `[batch_size, seq_len]` without padding; ids are small enough for any vocabulary."""
+    """Return random token arrays `[batch_size, seq_len]` without padding; ids are small enough for any vocabulary.
+
+    Args:
+        names: inputs of the model, for example `input_ids` and `attention_mask`.
+        batch_size: samples.
+        seq_len: tokens of each.
+    """
     ids = np.random.default_rng(0).integers(5, 30, (batch_size, seq_len), dtype=np.int64)
     ones, zeros = np.ones_like(ids), np.zeros_like(ids)
     arrays = {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros}

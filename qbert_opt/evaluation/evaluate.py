@@ -70,6 +70,16 @@ class Evaluation:
     num_cut: int = 0
     num_lost: int = 0
 
+    def __repr__(self) -> str:
+        """Return one line with what was measured."""
+        figures = [(name, getattr(self, name)) for name, _ in self.figures] + [("loss", self.loss)]
+        shown = [
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value.value:.4g}"
+            for name, value in figures
+            if value is not None
+        ]
+        return f"Evaluation({', '.join([f'kind={self.kind!r}', f'num_samples={self.num_samples}', *shown])})"
+
     @property
     def loss(self) -> Interval | None:
         """Loss against the reference in the unit of the outputs: `kl` or `distance`."""

@@ -21,7 +21,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..quantization.methods import QuantizedMatrix  # imports torch, which serving does not need
-    from ..spec.allocation import PlannedActivation
+    from ..spec.planned import PlannedActivation
 
 SMALLEST_INPUT_SCALE = 1e-12
 
@@ -157,7 +157,11 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
 
 
 def container_bits(bits: int) -> int:
-    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4."""
+    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4.
+
+    Args:
+        bits: width of a code, 1 to 8.
+    """
     return next(width for width in (2, 4, 8) if width >= bits)
 
 

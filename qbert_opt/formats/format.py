@@ -10,7 +10,7 @@ from ..runtime.plugins import load_as
 
 if TYPE_CHECKING:
     from ..quantization.quantized_matrix import StoredMatrix
-    from ..spec.allocation import PlannedActivation
+    from ..spec.planned import PlannedActivation
     from .traced_model import TracedModel
 
 Activations = Literal["int8", "int8-coarse", "planned", "float32"]
@@ -56,6 +56,9 @@ class Format(Protocol):
 
 def file_format(name: str) -> Format:
     """Load a format by name.
+
+    Args:
+        name: for example `onnx`.
 
     Raises:
         UsageError: there is no such format.

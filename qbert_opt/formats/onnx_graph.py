@@ -2,9 +2,9 @@
 
 - Products run in `MatMulNBits` with `accuracy_level` 4 (integer kernels), in block sizes that these kernels support;
   inputs are rounded to 8 bits per block.
-- With `coarse`, or if rows are no whole number of blocks, and if ranges span whole rows, they run as `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime
-  fuses: about twice as fast, but with one range for all inputs. Packed codes are expanded to bytes when a session
-  starts.
+- With `coarse`, or where rows are no whole number of blocks, and if ranges span whole rows, they run as
+  `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses: about twice as fast, but with one range for all
+  inputs. Packed codes are expanded to bytes when a session starts.
 - With a planned range for the inputs, `QuantizeLinear` replaces `DynamicQuantizeLinear`.
 - Embedding rows are gathered as bytes and then unpacked.
 Tensors that are float16 in the quantized folder stay float16 in the file; the session widens them when it starts.
@@ -77,9 +77,8 @@ class Builder:
         """Add `output = x @ weight.T` for a quantized matrix."""
         whole_rows = matrix.scale.shape[1] == 1
         by_rows = matrix.input is not None or (whole_rows and (self._coarse or matrix.columns % SMALLEST_BLOCK != 0))
-        if (
-            by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None
-        ):  # stored zero points may not fit into signed bytes; these do
+        if by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None:
+            # stored zero points may not fit into signed bytes; these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
         rest = self._rest(x if matrix.input is None else self._rounded(x, matrix.input), module, matrix)
@@ -98,9 +97,8 @@ class Builder:
             values = self.node("Cast", [codes], to=TensorProto.FLOAT)
         else:
             index = self.node("Cast", [codes], to=TensorProto.INT32)
-            values = self.node(
-                "Gather", [self.constant(_lookup(width, 0, np.float32), f"values{width}"), index], axis=0
-            )
+            table_of_codes = self.constant(_lookup(width, 0, np.float32), f"values{width}")
+            values = self.node("Gather", [table_of_codes, index], axis=0)
         offset = table.offset
         if offset is None:
             offset = -(table.scale.astype(np.float32) * np.float32(table.zero))
@@ -246,7 +244,11 @@ class Builder:
 
 
 def in_float(model: Any) -> Any:
-    """Return the same graph without integer products: activations stay in float32."""
+    """Return the same graph without integer products: activations stay in float32.
+
+    Args:
+        model: an ONNX model; changed in place.
+    """
     unit = numpy_helper.from_array(np.ones((), np.float32), "q_unit")
     model.graph.initializer.append(unit)
     quantized: dict[str, str] = {}

@@ -78,14 +78,16 @@ class TracedModel:
 
 
 def traceable(loaded: LoadedModel) -> TracedModel:
-    """Wrap a loaded model; a run on two texts determines which outputs it has."""
+    """Wrap a loaded model; a run on two texts determines which outputs it has.
+
+    Args:
+        loaded: in evaluation mode.
+    """
     short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
     encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
     tables = {name: module for name, module in loaded.model.named_modules() if isinstance(module, nn.Embedding)}
     looked_up: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: looked_up.add(name)) for name, module in tables.items()
-    ]
+    hooks = [module.register_forward_hook(lambda *_, name=name: looked_up.add(name)) for name, module in tables.items()]
     with torch.no_grad():
         result = loaded.model(**encoded, return_dict=True)
     for hook in hooks:

@@ -35,6 +35,9 @@ def quiet_transformers() -> None:
 def refusing(source: str | Path) -> Iterator[None]:
     """Turn whatever the libraries say of a broken folder into one line: their errors have no common family.
 
+    Args:
+        source: the folder, for messages.
+
     Raises:
         InputFileError: anything went wrong inside.
     """
@@ -51,6 +54,9 @@ def read_config(files: ModelFiles) -> Any:
 
     Answers come as named outputs without attentions and hidden states, computed by torch's own attention: none of
     that changes their values, and an implementation from elsewhere would have to be downloaded and run.
+
+    Args:
+        files: of a model folder.
 
     Raises:
         InputFileError: a model type that transformers does not know, or labels that contradict each other.
@@ -110,6 +116,10 @@ def _activation(config: Mapping[str, Any]) -> str | None:
 def config_kind(config: Any, source: str) -> OutputKind:
     """Return the kind of outputs that a model's `config.json` names.
 
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: none of the known kinds.
     """
@@ -119,6 +129,10 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 def build_model(config: Any, source: str) -> Any:
     """Return a model of the class that its config names, in float32, with weights still to be filled in.
+
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
 
     Raises:
         InputFileError: a head of an unknown kind, or a config that makes no model.
@@ -131,6 +145,10 @@ def build_model(config: Any, source: str) -> Any:
 def blank_model(config: Any, source: str) -> Any:
     """Return the same model without memory for its weights: its class, its inputs and its shapes are known.
 
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: a config that makes no model.
     """
@@ -140,6 +158,11 @@ def blank_model(config: Any, source: str) -> Any:
 
 def check_class(config: Any, blank: Any, source: str) -> None:
     """Check that the model type of a config makes the class that the config names.
+
+    Args:
+        config: transformers' config.
+        blank: what `blank_model` returned for it.
+        source: the folder, for messages.
 
     Raises:
         InputFileError: it makes another one.
@@ -199,7 +222,11 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
 
 
 def token_types(model: nn.Module) -> int:
-    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them."""
+    """Return how many kinds of token (first and second text) a model tells apart; 0 where it has no table of them.
+
+    Args:
+        model: a transformers model.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] == "token_type_embeddings":
             return module.num_embeddings

@@ -64,23 +64,39 @@ def tokenize(
 
 
 def num_cut(batches: Sequence[TokenBatch]) -> int:
-    """Return how many samples were cut."""
+    """Return how many samples were cut.
+
+    Args:
+        batches: of tokenized texts.
+    """
     return sum(lost > 0 for batch in batches for lost in batch.lost)
 
 
 def num_lost(batches: Sequence[TokenBatch]) -> int:
-    """Return how much was cut away in all: words of tags, tokens otherwise."""
+    """Return how much was cut away in all: words of tags, tokens otherwise.
+
+    Args:
+        batches: of tokenized texts.
+    """
     return sum(lost for batch in batches for lost in batch.lost)
 
 
 def mean_tokens(batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of real tokens per sample."""
+    """Return the mean number of real tokens per sample.
+
+    Args:
+        batches: padding is not counted.
+    """
     total = sum(int(batch.mask.sum()) for batch in batches)
     return total / sum(len(batch.indices) for batch in batches)
 
 
 def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
-    """Cut batches into batches of one sample, without padding."""
+    """Cut batches into batches of one sample, without padding.
+
+    Args:
+        batches: of tokenized texts.
+    """
     singles = []
     for batch in batches:
         for row in range(len(batch.indices)):
@@ -95,7 +111,11 @@ def single_samples(batches: Sequence[TokenBatch]) -> list[TokenBatch]:
 
 
 def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
-    """Join samples to one batch, padded to the longest, pads masked out."""
+    """Join samples to one batch, padded to the longest, pads masked out.
+
+    Args:
+        singles: batches of one sample each.
+    """
     length = max(single.mask.shape[1] for single in singles)
 
     def padded(tensor: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -123,6 +143,10 @@ def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBa
     """Batch samples again, as many together and as alike in length, but the chosen apart from the others.
 
     Where no batch has padding, none is made: a model may not know how to leave it out.
+
+    Args:
+        batches: of tokenized texts.
+        chosen: indices of samples that share no batch with others.
     """
     if not batches:
         return []
@@ -139,7 +163,12 @@ def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBa
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, batches: Sequence[TokenBatch]) -> torch.Tensor:
-    """Run the model over all batches; returns float32 `[N, C]` in the order of the texts."""
+    """Run the model over all batches; returns float32 `[N, C]` in the order of the texts.
+
+    Args:
+        model: a classifier of C classes.
+        batches: of N texts together.
+    """
     rows: dict[int, torch.Tensor] = {}
     for batch in batches:
         for index, row in zip(batch.indices, model(**batch.inputs).logits, strict=True):

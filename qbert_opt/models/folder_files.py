@@ -55,6 +55,9 @@ class ModelFiles:
 def find_folder(source: str | Path) -> Path:
     """Return the local folder of a model; a hub model, `owner/name`, is downloaded first, without pickled weights.
 
+    Args:
+        source: a path, or a hub model's name.
+
     Raises:
         InputFileError: a missing folder, a file, a hub model that cannot be fetched, or a folder without config.json.
     """
@@ -85,6 +88,9 @@ def find_folder(source: str | Path) -> Path:
 def read_model_files(source: str | Path) -> ModelFiles:
     """Read the config and the weight files' headers, and refuse what would not be used as the folder means it.
 
+    Args:
+        source: a path, or a hub model's name.
+
     Raises:
         InputFileError: no model folder; a file that is missing, cut short, no permission, or a git-lfs pointer;
             adapters; code of its own; weights that are quantized already, pickled, or outside the folder.
@@ -100,6 +106,9 @@ def read_model_files(source: str | Path) -> ModelFiles:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a model folder.
+
+    Args:
+        path: of a bounded size; a larger file is refused before it is read.
 
     Raises:
         InputFileError: unreadable, too large, a git-lfs pointer, or no JSON object.
@@ -123,6 +132,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Read names, types and shapes of a safetensors file; the library checks them against the file's size.
 
+    Args:
+        path: a safetensors file; no tensor of it is loaded.
+
     Raises:
         InputFileError: missing, unreadable, a git-lfs pointer, cut short, or no safetensors file.
     """
@@ -143,7 +155,11 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type where it has none.
+
+    Args:
+        error: of any library.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -85,6 +85,10 @@ def label_ids(
 def numbers(labels: Sequence[str], source: str) -> list[float]:
     """Return the labels of a regression.
 
+    Args:
+        labels: as written in the file.
+        source: the file, for messages.
+
     Raises:
         InputFileError: one is no finite number.
     """
@@ -132,7 +136,11 @@ def output_order(names: Sequence[str], reference: Sequence[str], model: str, ref
 
 
 def sorted_names(labels: Iterable[str]) -> list[str]:
-    """Return the names of a new head's outputs: sorted, ids by number, so that id k is output k where all occur."""
+    """Return the names of a new head's outputs: sorted, ids by number, so that id k is output k where all occur.
+
+    Args:
+        labels: may repeat.
+    """
     distinct = set(labels)
     if all(_ID.fullmatch(label) for label in distinct):
         return sorted(distinct, key=lambda label: (float(label), label))

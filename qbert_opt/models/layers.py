@@ -15,7 +15,11 @@ MatrixLayer = nn.Linear | nn.Conv1d
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Tell whether a module is a linear layer, or a convolution that is one over windows."""
+    """Tell whether a module is a linear layer, or a convolution that is one over windows.
+
+    Args:
+        module: of a model.
+    """
     if not isinstance(module, nn.Conv1d):
         return isinstance(module, nn.Linear)
     [kernel], [dilation] = module.kernel_size, module.dilation
@@ -24,7 +28,11 @@ def is_matrix(module: nn.Module) -> bool:
 
 
 def largest_module_list(model: nn.Module) -> list[str]:
-    """Return the names of the modules in the list that holds most linear weights: an encoder's blocks; [] for none."""
+    """Return the names of the modules in the list that holds most linear weights: an encoder's blocks; [] for none.
+
+    Args:
+        model: of any architecture.
+    """
     best: tuple[int, list[str]] = (0, [])
     for list_name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList):
@@ -36,22 +44,39 @@ def largest_module_list(model: nn.Module) -> list[str]:
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """View a weight as its matrix `[rows, columns]`."""
+    """View a weight as its matrix `[rows, columns]`.
+
+    Args:
+        weight: of a linear layer, an embedding table or a convolution.
+    """
     return weight.flatten(1)
 
 
 def width_read(layer: MatrixLayer) -> int:
-    """Numbers that a layer reads at each position: columns, or channels of a convolution."""
+    """Numbers that a layer reads at each position: columns, or channels of a convolution.
+
+    Args:
+        layer: a linear layer or a convolution.
+    """
     return layer.in_channels if isinstance(layer, nn.Conv1d) else layer.in_features
 
 
 def width_made(layer: MatrixLayer) -> int:
-    """Numbers that a layer makes at each position."""
+    """Numbers that a layer makes at each position.
+
+    Args:
+        layer: a linear layer or a convolution.
+    """
     return layer.out_channels if isinstance(layer, nn.Conv1d) else layer.out_features
 
 
 def windows(layer: nn.Conv1d, given: torch.Tensor) -> torch.Tensor:
-    """Unfold the input `[B, channels, T]` of a convolution to what its matrix is multiplied with, `[B, T, columns]`."""
+    """Unfold the input `[B, channels, T]` of a convolution to what its matrix is multiplied with, `[B, T, columns]`.
+
+    Args:
+        layer: a convolution over tokens.
+        given: its input, float `[B, channels, T]`.
+    """
     [kernel], [dilation] = layer.kernel_size, layer.dilation
     left = dilation * (kernel - 1) // 2
     right = dilation * (kernel - 1) - left

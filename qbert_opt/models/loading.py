@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ class LoadedModel:
     """
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
     sha256: str
-    given_head: Head | None = None
-    given_example: TokenBatch | None = None
+    given_head: Head | None = field(default=None, repr=False)
+    given_example: TokenBatch | None = field(default=None, repr=False)
     max_tokens: int | None = None
     folder: Path | None = None
 
@@ -112,12 +112,22 @@ class LoadedModel:
 
 
 def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_size: int) -> list[TokenBatch]:
-    """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`."""
+    """Tokenize texts as a model reads them, into batches of similar length, shortest first; see `batches.tokenize`.
+
+    Args:
+        loaded: its tokenizer, and where its texts are cut.
+        texts: each of one or two parts.
+        batch_size: samples in a batch.
+    """
     return tokenize(loaded.tokenizer, texts, batch_size=batch_size, max_tokens=loaded.longest, kind=loaded.head.kind)
 
 
 def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     """Return a model that reads so many tokens of a text at most; None leaves it as it is.
+
+    Args:
+        loaded: a model.
+        max_tokens: cut texts here; None keeps what the model has.
 
     Raises:
         UsageError: fewer than a token between its special ones, or more than the model has positions for.
@@ -183,6 +193,10 @@ def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
 def check_finite(model: nn.Module, source: str) -> None:
     """Refuse weights that are NaN or infinite.
 
+    Args:
+        model: every floating-point tensor is looked at.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: names the first such tensor.
     """
@@ -192,7 +206,11 @@ def check_finite(model: nn.Module, source: str) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash every tensor's name, shape and float32 bytes, in order of name."""
+    """Hash every tensor's name, shape and float32 bytes, in order of name.
+
+    Args:
+        model: parameters and buffers that are saved.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

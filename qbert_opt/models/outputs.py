@@ -62,6 +62,10 @@ class Head:
 def head_of(model: nn.Module, source: str = "") -> Head:
     """Return how the answers of a transformers model are read, by its class.
 
+    Args:
+        model: its config says its class.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: a class with another kind of head; names those that are known.
     """
@@ -76,6 +80,10 @@ def head_of(model: nn.Module, source: str = "") -> Head:
 def head_kind(architecture: str, source: str = "") -> OutputKind:
     """Return the kind of output by the name of a model's class, as `architectures` in its `config.json` has it.
 
+    Args:
+        architecture: for example `BertForSequenceClassification`.
+        source: the folder, for messages.
+
     Raises:
         InputFileError: a class with another kind of head; names those that are known.
     """
@@ -83,7 +91,13 @@ def head_kind(architecture: str, source: str = "") -> OutputKind:
 
 
 def answers(head: Head, model: nn.Module, batch: TokenBatch) -> Outputs:
-    """Run a model on one batch; the values stay in the graph."""
+    """Run a model on one batch; the values stay in the graph.
+
+    Args:
+        head: how its answers are read.
+        model: on the same device as the batch.
+        batch: tokens and mask, `[B, T]`.
+    """
     return rows(head.kind, head.read(model, batch), batch)
 
 
@@ -104,12 +118,22 @@ def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
 
 @torch.no_grad()
 def collect(head: Head, model: nn.Module, batches: Sequence[TokenBatch]) -> Outputs:
-    """Run a model over all batches; rows in order of the samples."""
+    """Run a model over all batches; rows in order of the samples.
+
+    Args:
+        head: how its answers are read.
+        model: run without gradients.
+        batches: of tokenized texts, in any order of samples.
+    """
     return join([answers(head, model, batch) for batch in batches])
 
 
 def join(parts: Sequence[Outputs]) -> Outputs:
-    """Put the answers to several batches together, rows in order of the samples."""
+    """Put the answers to several batches together, rows in order of the samples.
+
+    Args:
+        parts: of the same kind of output.
+    """
     width = max(part.values.shape[1] for part in parts)
     values = torch.cat([nn.functional.pad(p.values, (0, width - p.values.shape[1]), value=IMPOSSIBLE) for p in parts])
     samples = torch.cat([part.samples for part in parts])
@@ -120,6 +144,11 @@ def join(parts: Sequence[Outputs]) -> Outputs:
 
 
 def rows_per_sample(kind: OutputKind, batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of labelled rows of a sample: 1, 2 for spans, words or masked tokens else."""
+    """Return the mean number of labelled rows of a sample: 1, 2 for spans, words or masked tokens else.
+
+    Args:
+        kind: what the model answers with.
+        batches: of tokenized texts.
+    """
     counts = [KINDS[kind].num_rows(batch) for batch in batches]
     return sum(int(count.sum()) for count in counts) / sum(len(count) for count in counts)

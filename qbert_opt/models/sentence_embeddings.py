@@ -85,6 +85,9 @@ class SentenceEmbedding:
 def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
     """Return how a sentence-transformers folder embeds sentences; None where the folder is none.
 
+    Args:
+        folder: of a model.
+
     Raises:
         InputFileError: modules, poolings or prompts that are not supported; names the first.
     """
@@ -118,12 +121,19 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
 
 
 def embedding_fields(embedding: SentenceEmbedding) -> dict[str, Any]:
-    """Return what a model's config carries of it, so that it goes wherever the config goes."""
+    """Return what a model's config carries of it, so that it goes wherever the config goes.
+
+    Args:
+        embedding: pooling and normalization.
+    """
     return {"pooling": list(embedding.modes), "normalized": embedding.normalized}
 
 
 def embedding_of(config: Any) -> SentenceEmbedding | None:
     """Return how a model with this config embeds sentences; None where the config does not say.
+
+    Args:
+        config: transformers' config.
 
     Raises:
         InputFileError: fields that are not those of `embedding_fields`.
@@ -141,6 +151,9 @@ def companion_files(folder: Path) -> tuple[str, ...]:
     """Name the files that say how the encoder's states are used, relative to the folder; copies must hold them too.
 
     Without them sentence-transformers opens the folder with a pooling of its own choice.
+
+    Args:
+        folder: of a model.
     """
     if not (folder / MODULES).exists():
         return ()

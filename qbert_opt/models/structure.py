@@ -22,6 +22,9 @@ from .tracing import LinearCall, Trace, trace
 def profile_model(loaded: LoadedModel) -> ModelProfile:
     """Read shapes and roles of a loaded encoder; every parameter is counted in exactly one place.
 
+    Args:
+        loaded: is run on one short sample.
+
     Raises:
         InputFileError: no list of encoder blocks with linear layers is found.
     """
@@ -88,7 +91,11 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
 
 
 def block_kinds(calls: Sequence[LinearCall]) -> dict[str, Kind]:
-    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role."""
+    """Roles of one block's linear layers, by module in order of execution; `linear` for what has no known role.
+
+    Args:
+        calls: the linear layers that ran, with what they read.
+    """
     first: dict[str, LinearCall] = {}
     for call in calls:
         first.setdefault(call.module, call)

@@ -17,6 +17,9 @@ from .loading import LoadedModel
 def pick_device(asked: str) -> torch.device:
     """Return the torch device that was asked for; `auto` is a GPU if there is one, each process its own.
 
+    Args:
+        asked: `auto`, `cpu`, `cuda` or `cuda:N`.
+
     Raises:
         UsageError: no such device, or not on this machine.
     """
@@ -37,6 +40,10 @@ def pick_device(asked: str) -> torch.device:
 @contextmanager
 def on_device(loaded: LoadedModel, asked: str) -> Iterator[LoadedModel]:
     """Compute on a device inside: the model moves there and back, its inputs follow it at every call.
+
+    Args:
+        loaded: computes there inside the block.
+        asked: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UsageError: no such device.

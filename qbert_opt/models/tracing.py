@@ -127,7 +127,11 @@ def _num_heads(softmax: Any) -> int | None:
 
 @contextmanager
 def unfrozen(model: nn.Module) -> Iterator[None]:
-    """Let all parameters require gradients for a while: frozen ones leave no trace in the graph."""
+    """Let all parameters require gradients for a while: frozen ones leave no trace in the graph.
+
+    Args:
+        model: whose weights get gradients inside the block.
+    """
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     for parameter in frozen:
         parameter.requires_grad_(True)

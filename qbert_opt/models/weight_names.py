@@ -44,6 +44,10 @@ def wrapper_prefix(names: Iterable[str], base_prefix: str) -> str:
 def check_sizes(files: ModelFiles, blank: Any) -> None:
     """Check that the weights can be the model's, before memory is taken for it.
 
+    Args:
+        files: headers of the weight files.
+        blank: the model without memory for its weights.
+
     Raises:
         InputFileError: a model that is far larger than what the files hold, or weights that are no floats.
     """

@@ -1,4 +1,4 @@
-"""What was decided for each matrix, put together to the plan that is written, printed and deployed."""
+"""Assemble the plan that is written, printed and deployed from what was decided for each matrix."""
 
 from __future__ import annotations
 
@@ -8,23 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs.operations import Workload
-from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
+from ..costs.stored import EngineTarget, Storage
 from ..runtime.provenance import code_version
-from ..spec.allocation import (
-    Allocation,
-    DeviceCost,
-    EngineFile,
-    Limit,
-    PlannedActivation,
-    PlannedMatrix,
-    PlannedTable,
-    UniformPlan,
-)
+from ..spec.allocation import Allocation
 from ..spec.choices import Choice, zero_dtype
 from ..spec.limits import Measure
+from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
+from .plan_bytes import engine_file, total_stored_bytes
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
@@ -32,7 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A predicted loss with its standard error, from `folds` parts of the scoring text that did not choose the plan."""
+    """A cross-fitted loss: each of `folds` parts of the scoring text judged a plan that the other parts chose.
+
+    Attributes:
+        loss: predicted loss, in the scores' unit.
+        std_error: standard error of `loss`.
+        folds: number of parts; 0 if `loss` is a sum of scores.
+    """
 
     loss: float
     std_error: float
@@ -41,7 +40,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What is known about a plan beside its choices; a plan made by a rule proves nothing."""
+    """What is known about a plan besides its choices; the fields are those of `Allocation`.
+
+    A plan made by a rule has status `unproven` and no bound.
+    """
 
     status: str
     solver: str
@@ -64,7 +66,16 @@ def assemble(
     workload: Workload,
     target: EngineTarget | None = None,
 ) -> Allocation:
-    """Put a plan together: prices from the choices, losses from the scores, costs from the simulator's report."""
+    """Assemble a plan: bytes from the choices, losses from the scores, device costs from the simulator's report.
+
+    Args:
+        scores: predicted loss of each choice.
+        storage: how each matrix and searched table is stored, by module.
+        proof: what is known about the plan besides its choices.
+        report: the simulator's report; None without a device.
+        workload: sentences and tokens of one inference, as simulated.
+        target: the engine that the plan is made for; None for none.
+    """
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
     tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
     scored = [table for table in tables if table.predicted_loss is not None]
@@ -114,11 +125,11 @@ def assemble(
 
 
 def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
-    """Add rounded inputs to a plan without any; their loss comes to every loss alike.
+    """Add quantized inputs to a plan that has none; their loss is added to every loss in the plan.
 
     Args:
-        plan: a plan whose inputs stay in floats.
-        activations: how each input is rounded, with its predicted loss.
+        plan: a plan whose inputs stay in floating point.
+        activations: how each input is quantized, with its predicted loss.
     """
     more = math.fsum(item.predicted_loss for item in activations)
     own = [item.std_error for item in activations]
@@ -151,57 +162,18 @@ def _uniform_with(plan: Allocation, more: float, joined: Callable[[float], float
         yield rival.model_copy(update=update)
 
 
-def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
-    """Bytes of the searched matrices under their choices."""
-    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
-
-
-def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
-    """Bytes of the whole stored model under its choices."""
-    tables = sum(table_bytes(table, table_choice(storage, table.module)) for table in profile.tables)
-    return stored_bytes(profile, storage) + tables + profile.other_bytes
-
-
-def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget) -> EngineFile:
-    """Return the bytes of a plan in its engine's own file.
-
-    Args:
-        profile: the model.
-        storage: how each matrix and table is stored, by module.
-        target: the engine.
-    """
-    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads, target) for m in profile.matrices)
-    nodes = sum(target.node_bytes(m, storage[m.module].choice) for m in profile.matrices)
-    tables = [
-        weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables
-    ]
-    rest = other_stored_bytes(profile, target, profile.tables)
-    graph = nodes + rest - profile.other_bytes
-    return EngineFile(
-        name=target.name, encoder_bytes=encoder, total_bytes=encoder + sum(tables) + rest + nodes, graph_bytes=graph
-    )
-
-
-def limited_bytes(profile: ModelProfile, storage: Mapping[str, Storage], target: EngineTarget | None) -> dict[str, int]:
-    """Return what limits on bytes count: the file of the engine that the plan is made for, else packed bytes.
-
-    Args:
-        profile: the model.
-        storage: how each matrix and table is stored, by module.
-        target: the engine, or None.
-    """
-    if target is None:
-        encoder, total = stored_bytes(profile, storage), total_stored_bytes(profile, storage)
-    else:
-        file = engine_file(profile, storage, target)
-        encoder, total = file.encoder_bytes, file.total_bytes
-    return {"encoder_bytes": encoder, "total_bytes": total}
-
-
 def planned_matrix(
     profile: ModelProfile, index: int, storage: Storage, predicted_loss: float, std_error: float
 ) -> PlannedMatrix:
-    """Describe what one matrix gets."""
+    """Return one matrix's entry in the plan.
+
+    Args:
+        profile: shapes of the model.
+        index: place of the matrix in `profile.matrices`.
+        storage: its choice and residency.
+        predicted_loss: its score under that choice.
+        std_error: standard error of the score.
+    """
     matrix, c = profile.matrices[index], storage.choice
     layout = c.layout(matrix.rows, matrix.columns, heads=profile.heads)
     return PlannedMatrix(
@@ -228,8 +200,14 @@ def planned_matrix(
 
 
 def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTable:
-    """Describe what one embedding table gets; its loss is unknown where it was not scored."""
-    found = PlannedTable(
+    """Return one embedding table's entry in the plan, without a predicted loss if its choice was not scored.
+
+    Args:
+        scores: predicted losses.
+        table: shape of the table.
+        c: its choice.
+    """
+    planned = PlannedTable(
         module=table.module,
         rows=table.rows,
         columns=table.columns,
@@ -241,9 +219,9 @@ def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTab
     )
     scored = scores.tables
     if scored is None or table.module not in scored.modules or c.name not in scored.choices:
-        return found
+        return planned
     row, column = scored.modules.index(table.module), scored.choices.index(c.name)
-    return found.model_copy(
+    return planned.model_copy(
         update={
             "predicted_loss": scored.value[row][column],
             "std_error": scored.std_error[row][column],

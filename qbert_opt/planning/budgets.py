@@ -16,12 +16,14 @@ def parse_budget(text: str, elements: int, option: str) -> int:
     """Return a budget in bytes.
 
     Args:
-        text: bytes with a unit, average bits per weight (`2.5bit`), or a factor against float32 (`13x`).
+        text: bytes with a unit (`25MB`), average bits per weight (`2.5bit`), or a compression factor relative to
+            float32 (`13x`).
         elements: weights that the budget covers.
-        option: name of the option, for the message.
+        option: name of the option, for error messages.
 
     Raises:
-        UsageError: no unit, a unit that is none of these (`25Mb` may be megabits), or nothing positive.
+        UsageError: there is no unit, the unit is unknown or ambiguous (`25Mb` may be megabits), or the budget is not
+            positive.
     """
     match = _NUMBER.fullmatch(text)
     if match:

@@ -1,4 +1,4 @@
-"""Constraints on a plan besides its limits: choices that are left out, links between matrices, what is minimized."""
+"""Constraints on a plan besides its limits: excluded choices, links between matrices, and what is minimized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ RESOURCES: dict[str, Measure] = {
     "dram": "dram_bytes",
     "bops": "bops",
 }
-"""What a frontier runs over and what can be least, as rows of the program; latency and energy by their bounds."""
+"""Resources that a frontier can span and a plan can minimize, as rows of the program.
+
+Latency and energy stand for their separable upper bounds.
+"""
 EXCLUDED_GROUPING = "rows:each"
 FUSED = "qkv"
 FUSED_KINDS = ("query", "key", "value")
@@ -40,7 +43,7 @@ class PlanConstraints(Frozen):
         bits: bit widths that matrices may take; None allows every one that was scored.
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
-        engine: engine that must be able to run the plan; choices that its rules exclude are not taken.
+        engine: engine that must be able to run the plan; choices that it cannot run are excluded.
         pins: fixed bit width by name.
         excluded: names of matrices kept out of the search, at 8 bits with one range per row.
         ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.
@@ -78,10 +81,14 @@ class PlanConstraints(Frozen):
 
 
 def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
-    """Refuse half a reverse question, or one that nothing can price.
+    """Check that `max_loss` and `least` are given together, and that the resource can be priced.
+
+    Args:
+        constraints: the user's constraints.
+        has_device: whether a device is given; all resources but bytes need one.
 
     Raises:
-        UsageError: says what is missing.
+        UsageError: names what is missing or what is legal.
     """
     if (constraints.max_loss is None) != (constraints.least is None):
         raise UsageError("`max_loss` and `least` belong together, for example `max_loss` 0.001 `least` bytes.")
@@ -90,7 +97,7 @@ def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
     if constraints.least not in RESOURCES:
         raise UsageError(f"`least` {constraints.least}: legal: {', '.join(RESOURCES)}.")
     if constraints.least not in ("bytes", "total-bytes") and not has_device:
-        raise UsageError(f"`least` {constraints.least}: needs `device` to be priced on.")
+        raise UsageError(f"`least` {constraints.least}: needs `device`, which determines its cost.")
     if not math.isfinite(constraints.max_loss):
         raise UsageError(f"`max_loss` {constraints.max_loss}: must be a finite number.")
 
@@ -104,13 +111,13 @@ def allowed_choices(
     """Return which choices the constraints leave to each item, bool `[items, choices]`.
 
     Args:
-        scores: what was scored.
-        choices: columns of the result.
-        constraints: what is wanted.
-        target: the engine that must hold them; None for any.
+        scores: predicted losses; a choice that was not scored for an item is not allowed.
+        choices: the choices, in column order.
+        constraints: the user's constraints.
+        target: the engine that must be able to run the plan; None for any.
 
     Raises:
-        UsageError: a filter that leaves nothing, or a name that nothing has.
+        UsageError: no choice is left, or a name matches no matrix.
     """
     legal: NDArray[np.bool_] = np.isfinite(scores.item_values())
     matrices = len(scores.profile.matrices)
@@ -134,15 +141,15 @@ def allowed_choices(
         rows = _named(scores, name, f"`pins` {name}={width}")
         columns = np.array([c.bits == width for c in choices])
         if not (legal[rows] & columns).any(axis=1).all():
-            raise UsageError(f"`pins` {name}={width}: {width} bits were not scored or are masked for it.")
+            raise UsageError(f"`pins` {name}={width}: {width} bits were not scored for it, or are not allowed.")
         legal[rows] &= columns
     plain = np.array([(c.bits, c.grouping) == (TABLE_BITS, EXCLUDED_GROUPING) for c in choices])
     for name in constraints.excluded:
         rows = _named(scores, name, f"`excluded` {name}")
         if not (before[rows] & plain).any(axis=1).all():
             raise UsageError(
-                f"`excluded` {name}: is kept at {TABLE_BITS} bits, {EXCLUDED_GROUPING}, which was not scored for it. "
-                f"Score that too, or use `pins` {name}=BITS."
+                f"`excluded` {name}: an excluded matrix has {TABLE_BITS} bits and grouping {EXCLUDED_GROUPING}, which "
+                f"was not scored for it. Score that choice too, or use `pins` {name}=BITS."
             )
         legal[rows] = before[rows] & plain
     return legal
@@ -151,10 +158,16 @@ def allowed_choices(
 def held_choices(
     scores: ScoreTable, choices: Sequence[Choice], legal: NDArray[np.bool_], target: EngineTarget
 ) -> NDArray[np.bool_]:
-    """Return which of the legal choices an engine holds, bool `[items, choices]`.
+    """Return which of the legal choices an engine supports, bool `[items, choices]`.
+
+    Args:
+        scores: the items.
+        choices: the choices, in column order.
+        legal: bool [items, choices].
+        target: the engine.
 
     Raises:
-        UsageError: it holds none of an item's.
+        UsageError: the engine supports no legal choice of some item.
     """
     held = np.zeros(legal.shape, dtype=bool)
     for i, item in enumerate(scores.items):
@@ -170,10 +183,14 @@ def held_choices(
 
 
 def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:
-    """Return the sets of modules that choose alike.
+    """Return the sets of modules that must share one choice.
+
+    Args:
+        scores: the matrices and scored tables.
+        constraints: the user's constraints.
 
     Raises:
-        UsageError: a name that fewer than two have.
+        UsageError: a name matches fewer than two matrices.
     """
     return tuple(tie for name in constraints.ties for tie in _ties(scores, name))
 
@@ -182,7 +199,7 @@ def _ties(scores: ScoreTable, name: str) -> Iterator[tuple[str, ...]]:
     if name != FUSED:
         rows = _named(scores, name, f"`ties` {name}")
         if len(rows) < 2:
-            raise UsageError(f"`ties` {name}: only {scores.items[rows[0]].module} has that name. A tie needs two.")
+            raise UsageError(f"`ties` {name}: matches only {scores.items[rows[0]].module}. A tie needs two matrices.")
         yield tuple(scores.items[i].module for i in rows)
         return
     inside = [m for m in scores.profile.matrices if m.kind in FUSED_KINDS]
@@ -197,7 +214,12 @@ def _block(matrix: MatrixSpec) -> int:
 
 
 def formats(scores: ScoreTable, choices: Sequence[Choice]) -> tuple[str | None, ...]:
-    """Return the format that a kernel for each choice serves; None for what only tables are stored as."""
+    """Return the format of each choice (bits, grouping, form: what one kernel runs); None for choices of tables only.
+
+    Args:
+        scores: tells choices of matrices from those of tables only.
+        choices: the choices, in column order.
+    """
     return tuple(f"{c.bits}bit/{c.grouping}/{c.form}" if c.name in scores.choices else None for c in choices)
 
 

@@ -1,8 +1,8 @@
-"""What a plan is predicted to lose on text that did not choose it.
+"""The predicted loss of a plan on text that did not choose it.
 
-The plan of least score is the one whose scores came out low, partly by chance of the scoring text, so the sum of its
-scores is optimistic. As in cross-fitting (Chernozhukov et al. 2018, section 3) each part of the scoring text judges the
-plan that all other parts would have chosen under the same limits. No forward pass of any plan is made.
+The solver picks the plan whose scores came out low, partly by chance of the scoring text, so the sum of its scores is
+optimistic. As in cross-fitting (Chernozhukov et al. 2018, section 3), each part of the scoring text judges the plan
+that all other parts would have chosen under the same limits. No plan is run.
 """
 
 from __future__ import annotations
@@ -19,38 +19,50 @@ from solvers import ChoiceProblem, solve
 from .assembly import Judgement
 from .program import PlanningTask
 
-RELATIVE_GAP = 1e-3  # of the stand-in plans; far below the spread between folds
-TIME_LIMIT_S = 5.0  # for one of them
+RELATIVE_GAP = 1e-3  # of each fold's plan; far below the spread between folds
+TIME_LIMIT_S = 5.0  # for each fold's plan
 
 
 def chosen_by(
     task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64], relative_gap: float
 ) -> NDArray[np.int_] | None:
-    """Return the choice of each item that other scores make under the limits of a program; None where time is short.
+    """Solve a program with other scores.
 
     Args:
-        task: whose program it is.
+        task: the task of the program.
         problem: the program.
-        values: the other scores [items, choices].
-        relative_gap: where the search may stop.
+        values: the other scores, float64 [items, choices].
+        relative_gap: proven relative distance from the optimum at which the search may stop.
+
+    Returns:
+        The choice of each item, int [items]; None if no plan was found within `TIME_LIMIT_S`.
     """
     columns = values.shape[1]
     tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
-    found = solve(replace(problem, value=tiled), "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
-    return None if found.choice is None else np.array(found.choice) % columns
+    solution = solve(replace(problem, value=tiled), "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
+    return None if solution.choice is None else np.array(solution.choice) % columns
 
 
 def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
-    """Sum of the scores [items, choices] of one choice per item."""
+    """Return the sum of the scores of one choice per item.
+
+    Args:
+        values: scores, float64 [items, choices].
+        chosen: choice of each item, int [items].
+    """
     return float(values[np.arange(len(chosen)), chosen].sum())
 
 
 def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
-    """Judge the plan of `problem`, a program of `task`, on text that did not choose it.
+    """Predict the loss of a program's best plan on text that did not choose it.
+
+    Args:
+        task: the task of the program, with the scores on each fold.
+        problem: the program.
 
     Returns:
-        Mean loss over the folds with its standard error; None where the scores hold no folds, or where a fold's program
-        found no plan in its time.
+        Mean loss over the folds with its standard error; None if the scores have no folds, or if no plan was found in
+        time for one of them.
     """
     folds = task.scores.item_folds()
     if not len(folds):
@@ -65,20 +77,25 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
 
 
 def others_mean(folds: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-    """Scores by all folds but one, float64 [items, choices]."""
+    """Return the mean score over all folds but one, float64 [items, choices].
+
+    Args:
+        folds: scores on each fold, float64 [folds, items, choices].
+        index: the fold to leave out.
+    """
     mean: NDArray[np.float64] = np.delete(folds, index, axis=0).mean(axis=0)
     return mean
 
 
 def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
-    """Join what each fold said of the plan that the others chose.
+    """Combine the held-out losses of all folds.
 
-    The standard error is corrected for what the folds' plans have in common (Nadeau and Bengio 2003, section 4), and
-    holds that of the scores' common scale.
+    The standard error is corrected for the overlap between the texts that chose the folds' plans (Nadeau and Bengio
+    2003, section 4), and includes that of the scores' common scale.
 
     Args:
-        task: whose scores they are.
-        held_out: loss on each fold.
+        task: the task, for the common scale of its scores.
+        held_out: loss on each fold of the plan that the other folds chose.
     """
     count, loss = len(held_out), float(np.mean(held_out))
     variance = float(np.var(held_out, ddof=1)) * (1 / count + 1 / (count - 1))
@@ -86,14 +103,17 @@ def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
 
 
 def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -> float | None:
-    """Standard error of the sum of scores of a plan that no text chose, such as a uniform one; None without folds.
+    """Return the standard error of the sum of scores of a plan that no text chose, such as a uniform one.
 
-    The folds judge one and the same plan, so they are independent and the mean over them is the plain sum.
+    All folds judge the same plan, so they are independent, and the mean over them is the plain sum.
 
     Args:
-        task: whose scores they are.
-        loss: the sum of scores.
-        chosen: one choice per item.
+        task: the task, with the scores on each fold.
+        loss: the plan's sum of scores.
+        chosen: choice of each item, int [items].
+
+    Returns:
+        The standard error; None if the scores have fewer than two folds.
     """
     losses = [loss_of(fold, chosen) for fold in task.scores.item_folds()]
     if len(losses) < 2:

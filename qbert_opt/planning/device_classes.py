@@ -1,4 +1,4 @@
-"""One model for each class of devices: the best plan under each device's own limits; a device that cannot is shown."""
+"""The best plan of one model for each of several devices, under each device's own limits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ..errors import InfeasibleError, UsageError
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
-from .planner import allocation_of, solve_task
+from .planner import allocation_of
 from .program import PlanningTask
 from .solving import SolverOptions
+from .task_solver import solve_task
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A device with its best plan, or the reason why there is none."""
+    """A device with its best plan, or with the reason why no plan fits."""
 
     device: str
     plan: Allocation | None
@@ -38,21 +39,24 @@ def plan_for_each(
     *,
     options: SolverOptions | None = None,
 ) -> list[DevicePlan]:
-    """Solve the same model for each device under the given limits and the device's own.
+    """Solve the same model for each device, under the given limits and the device's own.
 
     Args:
         scores: predicted loss of each choice.
         devices: target hardware.
-        limits: what the user asked for on top.
+        limits: the user's limits, in addition to each device's own.
         workload: sentences and tokens of one inference.
-        options: solver, time limit, gap.
+        options: solver, time limit, gap; None takes the defaults.
+
+    Returns:
+        One entry for each device, in the same order; an infeasible device has a reason instead of a plan.
     """
-    found = []
+    plans = []
     for device in devices:
         try:
             task = PlanningTask(scores, limits, device=device, workload=workload)
             plan = allocation_of(task, solve_task(task, options or SolverOptions()))
-            found.append(DevicePlan(device.id, plan))
+            plans.append(DevicePlan(device.id, plan))
         except (InfeasibleError, DeviceError, UsageError) as error:
-            found.append(DevicePlan(device.id, None, str(error)))
-    return found
+            plans.append(DevicePlan(device.id, None, str(error)))
+    return plans

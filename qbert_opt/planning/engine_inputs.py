@@ -1,4 +1,4 @@
-"""Which of the choices for the inputs of matrices the engine of a plan runs."""
+"""The choices for inputs of matrices that the engine of a plan can run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from .program import PlanningTask
 def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice]) -> tuple[ActivationChoice, ...]:
     """Return the choices for inputs that the plan's engine runs as planned: static ranges of its own widths.
 
+    Args:
+        task: its engine; without one all choices are returned.
+        activations: choices for the inputs of matrices.
+
     Raises:
-        UsageError: it runs none of them.
+        UsageError: the engine runs none of them.
     """
     widths = () if task.target is None else task.target.rules.static_bits
     if not widths or task.target is None:
@@ -22,6 +26,6 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
     if activations and not kept:
         raise UsageError(
             f"`engine` {task.target.name}: runs inputs with static ranges of {' or '.join(map(str, widths))} bits; "
-            "none of these was scored, or asked for. `activation_bits` none leaves the inputs to the engine."
+            "none of these was scored, or none was selected. `activation_bits` none leaves the inputs to the engine."
         )
     return kept

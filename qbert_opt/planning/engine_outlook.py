@@ -1,4 +1,4 @@
-"""Which engines of a device run a plan that was made for none of them, and what a plan for one costs instead."""
+"""Which engines of a device run a plan that was made for none of them, and the loss of a plan made for one of them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from hwmodels import format_bytes
 
 from ..costs.stored import EngineTarget, engine_target, weight_bytes
 from ..errors import InfeasibleError, UsageError
-from ..spec.allocation import EngineOutlook, PlannedActivation
 from ..spec.choices import DEFAULT_BITS, Choice
-from .planner import solve_task
+from ..spec.planned import EngineOutlook, PlannedActivation
 from .program import PlanningTask
 from .solving import Plan, SolverOptions
+from .task_solver import solve_task
 
 QUICK = SolverOptions("lagrangian", time_limit_s=1.0)
-"""How the plans for engines are solved: one line of the report is worth no proof."""
+"""How the plans for engines are solved: quickly, because one line of the report needs no proof."""
 
 
 def engine_outlook(
     task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = ()
 ) -> EngineOutlook | None:
-    """Return which engines of the device run a plan, and what a plan for one of them costs under the same limits.
+    """Return which engines of the device run a plan, and the loss of a plan for one of them under the same limits.
 
     Args:
-        task: what the plan answers.
-        plan: made for no engine.
-        activations: how inputs are rounded.
+        task: scores, limits and hardware.
+        plan: its solution, made for no engine.
+        activations: how inputs are quantized.
 
     Returns:
-        The outlook; None where the device names no engines, or the plan was made for one.
+        The outlook; None if the device lists no engines, or if the plan was made for one.
     """
     if task.device is None or not task.device.engines or task.target is not None:
         return None
@@ -46,7 +46,7 @@ def engine_outlook(
 
 
 def _refused(task: PlanningTask, plan: Plan, target: EngineTarget) -> set[str]:
-    """Formats of a plan that an engine does not hold."""
+    """Return the formats of a plan that an engine does not support."""
     formats = set()
     for item in task.items:
         choice = plan.storage[item.module].choice
@@ -56,7 +56,7 @@ def _refused(task: PlanningTask, plan: Plan, target: EngineTarget) -> set[str]:
 
 
 def _with_instead(outlook: EngineOutlook, task: PlanningTask, plan: Plan, static: Sequence[str]) -> EngineOutlook:
-    """Add the best plan for one of the engines under the same limits, or why there is none."""
+    """Add the best plan for one of the engines under the same limits, or the reason why there is none."""
     losses: dict[str, float] = {}
     reasons: list[str] = []
     for name in outlook.engines:
@@ -77,7 +77,7 @@ def _with_instead(outlook: EngineOutlook, task: PlanningTask, plan: Plan, static
 
 
 def _unscored(task: PlanningTask, name: str) -> str:
-    """What an engine needs that was not scored, and the least that it takes."""
+    """Return which choices an engine supports that were not scored, and the least size of a plan with them."""
     target = engine_target(name)
     if target is None:
         return ""

@@ -1,4 +1,4 @@
-"""The whole trade-off of a planning task: least predicted loss over every budget of one resource or two."""
+"""The Pareto frontier of a planning task: the least predicted loss for every budget of one or two resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..runtime.frozen import Frozen
 from ..runtime.progress import Progress, silent
 from ..runtime.resumable import Jobs
 from ..spec.profiles import ModelProfile
-from ..spec.scores import Provenance
+from ..spec.score_parts import Provenance
 from .assembly import Judgement
 from .constraints import RESOURCES
 from .cross_fit import fixed_std_error, judged, loss_of, others_mean
@@ -33,13 +33,12 @@ class TradeOffPoint(Frozen):
     """One plan on the frontier.
 
     Attributes:
-        capacity: budget of each resource on the searched matrices.
-        usage: what the plan uses of every resource, on the searched matrices.
-        predicted_loss: on text that did not choose the plan, see `Allocation.predicted_loss`; the sum of scores where
-            the scores hold no folds.
-        predicted_std_error: of `predicted_loss`; None where the scores hold no folds.
-        sum_of_scores: what is least; no plan within `capacity` has less than `lower_bound`.
-        supported: on the convex hull.
+        capacity: budget of each resource for the searched matrices, in bytes, seconds or joules.
+        usage: what the plan's searched matrices use of every resource.
+        predicted_loss: cross-fitted, see `Allocation.predicted_loss`; the sum of scores if the scores have no folds.
+        predicted_std_error: of `predicted_loss`; None if the scores have no folds.
+        sum_of_scores: the minimized sum; no plan within `capacity` has less than `lower_bound`.
+        supported: whether the plan lies on the convex hull of the frontier.
         choices: name of each matrix' choice, in the order of the profile's matrices.
         tables: name of each scored embedding table's choice, in the order of the scores.
     """
@@ -66,12 +65,12 @@ class UniformPoint(Frozen):
 
 
 class OwnLimit(Frozen):
-    """A limit on a resource of the frontier itself: the frontier goes on beyond it, where the plans break it.
+    """A limit on a resource that the frontier spans. The frontier continues beyond it, with plans that exceed it.
 
     Attributes:
-        resource: which one, by the names of `usage`.
-        capacity: what the limit leaves to the searched matrices.
-        source: who asked, for example `car-soc: limits.weights`.
+        resource: the limited resource, by its name in `usage`.
+        capacity: what the limit leaves for the searched matrices.
+        source: where the limit comes from, for example `car-soc: limits.weights`.
     """
 
     resource: str
@@ -80,11 +79,12 @@ class OwnLimit(Frozen):
 
 
 class TradeOff(Frozen):
-    """A frontier with what it is of.
+    """A Pareto frontier, with the model, text and device that it belongs to.
 
     Attributes:
-        fixed: what everything that is not searched uses.
-        own_limits: limits on the frontier's own resources; they do not end it.
+        resources: names in `RESOURCES`; one or two.
+        fixed: usage of everything that is not searched, by resource.
+        own_limits: limits on the resources that the frontier spans; it continues beyond them.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -100,6 +100,20 @@ class TradeOff(Frozen):
     profile: ModelProfile
     provenance: Provenance
 
+    def __str__(self) -> str:
+        """Return the frontier in one line."""
+        losses = [point.predicted_loss for point in self.points]
+        where = "" if self.device is None else f" on {self.device}"
+        span = f", predicted loss {min(losses):.3g} to {max(losses):.3g}" if losses else ""
+        return f"{self.profile.name}{where}: {len(losses)} plans over {' and '.join(self.resources)}{span}"
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"TradeOff({self.profile.name!r}, resources={self.resources}, device={self.device!r}, "
+            f"points={len(self.points)}, complete={self.complete})"
+        )
+
 
 def trade_off(
     task: PlanningTask,
@@ -109,16 +123,17 @@ def trade_off(
     checkpoint: str | Path | None = None,
     progress: Progress = silent,
 ) -> TradeOff:
-    """Find the least predicted loss over budgets of one or two resources, under the task's other limits.
+    """Compute the Pareto frontier of predicted loss against one or two resources, under the task's other limits.
 
-    Latency and energy are their separable bounds here: the schedule is never slower.
+    Latency and energy stand for their separable upper bounds; the scheduled values are never larger.
 
     Args:
         task: scores, limits and hardware; a limit on a resource of the frontier itself is ignored.
-        resources: names in `RESOURCES`.
-        points: evenly spaced budgets between floor and ceiling; supported plans come on top.
-        checkpoint: file for finished points; an interrupted run goes on from it.
-        progress: called with budgets done, budgets in all, and what goes on.
+        resources: one or two names in `RESOURCES`.
+        points: number of evenly spaced budgets between the least and the largest use; plans on the convex hull are
+            added to them.
+        checkpoint: file for finished points, from which an interrupted run resumes.
+        progress: called with budgets done, number of budgets, and the current step.
 
     Raises:
         UsageError: an unknown resource, or one that needs a device.
@@ -127,35 +142,35 @@ def trade_off(
         if name not in RESOURCES:
             raise UsageError(f"`resources` {name}: legal: {', '.join(RESOURCES)}.")
         if name not in ("bytes", "total-bytes") and task.device is None:
-            raise UsageError(f"`resources` {name}: needs `device` to be priced on.")
+            raise UsageError(f"`resources` {name}: needs `device`, which determines its cost.")
     rows = tuple(RESOURCES[name] for name in resources)
     capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
     problem = task.problem(capacity)
     jobs = Jobs(checkpoint, _fingerprint(problem, rows, points))
     known = Frontier(rows, tuple(_read_point(problem, row, rows) for row in jobs.finished.values()), False, 0.0)
-    asked = points if len(rows) == 1 else math.ceil(math.sqrt(points)) ** 2
+    num_budgets = points if len(rows) == 1 else math.ceil(math.sqrt(points)) ** 2
     done = sum(not point.supported for point in known.points)
 
     def keep(point: FrontierPoint) -> None:
         nonlocal done
         done += not point.supported
-        progress(min(done, asked), asked, "budgets")
+        progress(min(done, num_budgets), num_budgets, "budgets")
         if checkpoint is not None:
             jobs.add(repr(sorted(point.capacity.items())), _point_numbers(point, rows))
 
     resource = rows[0] if len(rows) == 1 else (rows[0], rows[1])
-    found = pareto(problem, resource, points=points, known=known, on_point=keep)
+    frontier = pareto(problem, resource, points=points, known=known, on_point=keep)
     jobs.remove()
     return TradeOff(
         resources=resources,
         loss_unit=task.scores.loss_unit,
         device=None if task.device is None else task.device.id,
-        complete=found.complete,
-        runtime_s=found.runtime_s,
+        complete=frontier.complete,
+        runtime_s=frontier.runtime_s,
         fixed=task.tables.fixed,
         points=tuple(
             _point(task, point, judgement)
-            for point, judgement in zip(found.points, _judgements(task, problem, rows, found.points), strict=True)
+            for point, judgement in zip(frontier.points, _judgements(task, problem, rows, frontier.points), strict=True)
         ),
         uniform=tuple(
             UniformPoint(
@@ -178,16 +193,23 @@ def trade_off(
 
 
 def _best_tables(task: PlanningTask, problem: ChoiceProblem) -> ChoiceProblem:
-    """Give the scored tables their best choice, so that a uniform plan differs in its matrices only."""
+    """Fix the scored tables at their best choice, so that uniform plans differ only in their matrices."""
     value = np.where(problem.mask(), problem.value, np.inf)[task.num_matrices :]
     names = (item.module for item in task.searched_tables)
     return replace(problem, pins={name: problem.options[row.argmin()] for name, row in zip(names, value, strict=True)})
 
 
-def to_csv(found: TradeOff) -> str:
-    """Write the points as CSV: budgets, usage, losses, bound, gap."""
-    names = sorted({name for point in found.points for name in point.usage})
-    budgets = [RESOURCES[name] for name in found.resources]
+def to_csv(frontier: TradeOff) -> str:
+    """Return the points as CSV.
+
+    Args:
+        frontier: the points.
+
+    Returns:
+        A header, then one line per point: budgets, usage, losses, bound, gap, and whether it is on the convex hull.
+    """
+    names = sorted({name for point in frontier.points for name in point.usage})
+    budgets = [RESOURCES[name] for name in frontier.resources]
     losses = ["predicted_loss", "predicted_std_error", "sum_of_scores", "lower_bound", "gap", "supported"]
     rows = [
         [
@@ -195,7 +217,7 @@ def to_csv(found: TradeOff) -> str:
             *(point.usage[name] for name in names),
             *("" if (figure := getattr(point, name)) is None else figure for name in losses),
         ]
-        for point in found.points
+        for point in frontier.points
     ]
     return plain_text.to_csv([*(f"budget_{name}" for name in budgets), *names, *losses], rows)
 
@@ -203,7 +225,7 @@ def to_csv(found: TradeOff) -> str:
 def _judgements(
     task: PlanningTask, problem: ChoiceProblem, rows: tuple[str, ...], points: Sequence[FrontierPoint]
 ) -> list[Judgement | None]:
-    """Cross-fit every point; None where the scores hold no folds, or a fold found no plan within a point's budget."""
+    """Cross-fit every point; None if the scores have no folds, or if a fold has no plan within a point's budget."""
     folds = task.scores.item_folds()
     if not len(folds) or problem.max_families is not None:
         return [None] * len(points)
@@ -239,7 +261,7 @@ def _point(task: PlanningTask, point: FrontierPoint, judgement: Judgement | None
 
 
 def _fingerprint(problem: ChoiceProblem, rows: tuple[str, ...], points: int) -> str:
-    """Say of which frontier a checkpoint is."""
+    """Return a hash of everything that determines the frontier, so that a checkpoint resumes only the same one."""
     made = hashlib.sha256(
         repr((rows, points, problem.items, problem.options, sorted(problem.capacity.items()))).encode()
     )

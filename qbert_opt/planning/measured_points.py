@@ -1,4 +1,4 @@
-"""Points that somebody measured, to be drawn over what was predicted."""
+"""Measured losses of plans, to be drawn over the predicted frontier."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SCHEMA = "qbert-opt/measured@1"
 
 
 class MeasuredPoint(BaseModel):
-    """A plan that was run: its loss with an interval, and whatever else was measured.
+    """A plan that was run: its measured loss with a confidence interval, and other measurements.
 
     Attributes:
-        name: what the picture calls it.
-        loss: in the unit of the predicted loss; `low` and `high` its interval, where there is one.
+        name: label in the figure.
+        loss: in the unit of the predicted loss; `low` and `high` are the ends of its confidence interval, if any.
         encoder_bytes: of the searched matrices as stored.
         latency_s: of one inference; `energy_j` likewise.
     """
@@ -34,20 +34,25 @@ class MeasuredPoint(BaseModel):
     @model_validator(mode="after")
     def _inside(self) -> MeasuredPoint:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"{self.name}: has one end of an interval; give low and high, or neither")
+            raise ValueError(f"{self.name}: has only one end of an interval; give both low and high, or neither")
         if self.low is not None and self.high is not None and not self.low <= self.loss <= self.high:
             raise ValueError(f"{self.name}: loss {self.loss:g} is outside its interval {self.low:g} to {self.high:g}")
         return self
 
     @property
     def usage(self) -> dict[str, float]:
-        """By the names of a frontier's resources."""
+        """The measured resources, by the names of a frontier's resources."""
         known = {"bytes": self.encoder_bytes, "latency": self.latency_s, "energy": self.energy_j}
         return {name: float(value) for name, value in known.items() if value is not None}
 
 
 class MeasuredPoints(BaseModel):
-    """A file of measured points: what was measured, on which text, by which command."""
+    """A file of measured points.
+
+    Attributes:
+        what: free text: what was measured, on which text, by which command.
+        points: the measurements.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -58,10 +63,13 @@ class MeasuredPoints(BaseModel):
 def read_measured(path: str | Path) -> MeasuredPoints:
     """Read measured points.
 
+    Args:
+        path: a JSON file, as `evaluate --reference MODEL --json` writes it.
+
     Raises:
         InputFileError: missing, malformed, of another schema, or without a point.
     """
-    found = read_document(path, MeasuredPoints, SCHEMA)
-    if not found.points:
+    measured = read_document(path, MeasuredPoints, SCHEMA)
+    if not measured.points:
         raise InputFileError(f"{path}: holds no measured points. 'evaluate --reference MODEL --json' writes some.")
-    return found
+    return measured

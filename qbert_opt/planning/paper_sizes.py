@@ -1,4 +1,4 @@
-"""Sizes as the papers print them. Never used for a budget: the papers count other things than a file holds."""
+"""Model sizes as the papers report them. Never used for budgets, because the papers do not count what a file stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class EncoderConfig(Protocol):
-    """The fields of a `BertConfig` that decide an encoder's size."""
+    """The fields of a `BertConfig` that determine an encoder's size."""
 
     hidden_size: int
     intermediate_size: int
@@ -18,8 +18,8 @@ class EncoderConfig(Protocol):
 def size_without_embeddings_mib(config: EncoderConfig, bits: int | Sequence[int], *, num_groups: int = 128) -> float:
     """Return Q-BERT's column "Size w/o-e" (Shen et al. 2020, tables 1 and 2), which it calls MB and means MiB.
 
-    All encoder parameters count, biases and LayerNorm too, at the layer's bits; below 32 bits two fp32 range ends per
-    group of each of the six matrices and an fp32 output layer are added, which makes every printed row come out.
+    All encoder parameters count at the layer's bits, biases and LayerNorm too. Below 32 bits, each group of the six
+    matrices adds two fp32 range ends, and an fp32 output layer is added. This reproduces every row of the tables.
 
     Args:
         config: shapes of the encoder.
@@ -27,7 +27,7 @@ def size_without_embeddings_mib(config: EncoderConfig, bits: int | Sequence[int]
         num_groups: groups per matrix.
 
     Raises:
-        ValueError: not one width per layer.
+        ValueError: the number of widths is not that of the layers.
     """
     hidden, wide, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     widths = [bits] * layers if isinstance(bits, int) else list(bits)

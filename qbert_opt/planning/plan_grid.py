@@ -1,4 +1,4 @@
-"""A plan as a grid of encoder layers by matrices: what every picture of it shares."""
+"""A plan laid out as a grid of encoder layers × matrices, as figures and reports draw it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Grid:
 
     Attributes:
         blocks: encoder layers, in order; the grid's rows.
-        columns: (role, how manieth of that role in its layer); a layer may have several of one role.
+        columns: (role, its number among the matrices of that role in the layer, from 0).
         cells: index of a matrix -> (row, column).
     """
 
@@ -35,13 +35,22 @@ class Grid:
     cells: Mapping[int, tuple[int, int]]
 
     def title(self, column: int, titles: Mapping[str, str]) -> str:
-        """Heading of a column."""
+        """Return the heading of a column; numbered if any layer has several matrices of that role.
+
+        Args:
+            column: index into `columns`.
+            titles: heading of each role; a role that is not here is its own heading.
+        """
         kind, number = self.columns[column]
         return titles.get(kind, kind) + (f" {number + 1}" if (kind, 1) in self.columns else "")
 
 
 def grid_of(matrices: Sequence[Placed]) -> Grid:
-    """Lay matrices out."""
+    """Lay out matrices in a grid.
+
+    Args:
+        matrices: with role and encoder layer, in order of execution.
+    """
     seen: Counter[tuple[int, str]] = Counter()
     keys = []
     for matrix in matrices:

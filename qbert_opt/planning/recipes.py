@@ -1,7 +1,8 @@
-"""The papers' own plans, made by their rules rather than by a program, to be compared with ours.
+"""Plans made by the rules of the papers instead of by a solver, for comparison.
 
-`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω get the high width, the others 2 bits, 128 row groups
-(Shen et al. 2020, section 4.1). k is the largest that the byte budget allows, half of the layers without one.
+`qbert-2/3` and `qbert-2/4`: the k encoder layers of largest Ω have the high width and the others 2 bits, with 128 row
+groups (Shen et al. 2020, section 4.1). k is the largest number that the byte budget allows; half of the layers without
+a budget.
 `uniform:3bit/columns:64/gptq` gives every matrix that choice.
 """
 
@@ -21,8 +22,10 @@ from ..spec.allocation import Allocation
 from ..spec.choices import Choice, choice
 from ..spec.limits import Limits
 from ..spec.profiles import ModelProfile
-from ..spec.scores import Provenance, ScoreTable
-from .assembly import Proof, assemble, stored_bytes, with_activations
+from ..spec.score_parts import Provenance
+from ..spec.scores import ScoreTable
+from .assembly import Proof, assemble, with_activations
+from .plan_bytes import stored_bytes
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -45,15 +48,15 @@ def recipe_allocation(
 
     Args:
         scores: a table of metric `qbert`, which holds Ω of each encoder layer.
-        recipe: a name in `RECIPES`.
+        recipe: a name in `RECIPES`, or `uniform:CHOICE`.
         limits: only the byte budgets are used.
-        device: where to predict its cost.
-        workload: sentences and tokens of one inference.
-        activations: choices for the inputs of matrices; none leaves them as they are.
+        device: device on which to predict the plan's cost; None predicts none.
+        workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
+        activations: choices for the inputs of matrices; empty leaves the inputs in floating point.
 
     Raises:
-        UsageError: unknown recipe, or scores without Ω or without its choices.
-        InfeasibleError: not even all layers at the low width fit.
+        UsageError: unknown recipe, or scores without Ω or without the recipe's choices.
+        InfeasibleError: the budget is too small even with all layers at the low width.
     """
     if activations:
         plain = recipe_allocation(scores, recipe, limits)
@@ -91,8 +94,14 @@ def uniform_allocation(
 ) -> Allocation:
     """Make the plan that gives every matrix the same choice.
 
+    Args:
+        scores: predicted losses.
+        choice: the choice of every matrix.
+        device: device on which to predict the plan's cost; None predicts none.
+        workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
+
     Raises:
-        UsageError: the choice was not scored, or a matrix masks it.
+        UsageError: the choice was not scored, or some matrix cannot have it.
     """
     if choice.name not in scores.choices:
         raise UsageError(f"{choice.name} was not scored. Scored: {', '.join(scores.choices)}.")
@@ -113,10 +122,15 @@ def _unproven(
 
 
 def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Allocation:
-    """Make the plan that somebody wrote by hand: one choice per module, nothing predicted, nothing proven.
+    """Make a plan from choices written by hand; it has no predicted loss and no proof.
+
+    Args:
+        profile: shapes of the model.
+        choices: the choice of each matrix, by module.
 
     Raises:
-        UsageError: a matrix has no choice, choices are of several methods, or one does not divide its matrix.
+        UsageError: a matrix has no choice, the choices use several quantizers, or a grouping does not divide its
+            matrix.
     """
     missing = [m.module for m in profile.matrices if m.module not in choices]
     methods = {c.method for c in choices.values()}

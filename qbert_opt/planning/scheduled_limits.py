@@ -1,8 +1,8 @@
-"""Limits on scheduled values: latency and energy do not add up over matrices, but sums bound them from both sides.
+"""Limits on latency and energy. Neither adds up over matrices, but separable sums bound both from below and above.
 
-A sum that no schedule can undercut (everything prefetched that can be) relaxes the limit: its best plan bounds every
-plan that keeps the limit. That plan often keeps the limit itself, and is then proven. Where it does not, the sum is
-capped lower by what the plan is over, until one does; the gap stays against the relaxation.
+The lower sum (everything prefetched that can be) relaxes the limit, so the best plan under it bounds every plan that
+keeps the limit. If that plan keeps the limit itself, it is optimal. If not, the cap on the sum is lowered by the
+excess until a plan keeps the limit; its gap is measured against the relaxation.
 """
 
 from __future__ import annotations
@@ -21,23 +21,33 @@ from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, attempt, why_infeasible
 
 MAX_TIGHTENINGS = 12
-TIGHTENING_GAP = 1e-3  # of plans under a lowered cap, whose proof is against the relaxation anyway
+TIGHTENING_GAP = 1e-3  # enough under a lowered cap, because the proof is against the relaxation
 
 
 def broken(task: PlanningTask, plan: Plan) -> list[Row]:
-    """Return the scheduled limits that a plan does not keep."""
+    """Return the limits on latency and energy that a plan exceeds.
+
+    Args:
+        task: its limits.
+        plan: a solution, with the simulator's report.
+    """
     if plan.report is None:
         return []
     return [row for row in task.scheduled if measured(plan.report, row.measure) > row.stated]
 
 
 def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
-    """Return a plan that keeps the scheduled limits, proven against what no schedule can undercut.
+    """Return a plan that keeps the limits on latency and energy, with a gap against the relaxation.
+
+    Args:
+        task: scores, limits and hardware.
+        relaxed: the best plan without these limits.
+        options: solver, time limit, gap.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or none was found that does.
+        InfeasibleError: no plan keeps every limit, or the search found none.
     """
-    # A fixed effort per solve: what is left open is far below what the relaxation leaves.
+    # A fixed effort per solve: the gap that it leaves is far below that of the relaxation.
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
     below: dict[str, float] = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
     plan, lower_bound = _tightened(task, quick, FLOORS, below, joint=False)
@@ -45,7 +55,7 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
         reached = [_reached(task, row, options) for row in broken(task, relaxed)]
         if lower_bound == math.inf:
             raise InfeasibleError(f"{_sources(task)}: no plan keeps all of them. Raise one of them.")
-        # The sum from below knows nothing of what is streamed; the one from above decides that too.
+        # The lower sum is the same for streamed and resident weights; the upper sum also decides residency.
         above: dict[str, float] = {
             row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled
         }
@@ -61,9 +71,17 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
 def _tightened(
     task: PlanningTask, options: SolverOptions, sums: Mapping[str, str], caps: dict[str, float], *, joint: bool
 ) -> tuple[Plan | None, float]:
-    """Solve under capped sums, lower the caps by what the schedule is over; None when nothing is left.
+    """Solve under caps on the sums, and lower the caps by the schedule's excess until a plan keeps the limits.
 
-    The second value is the lower bound under the caps as they came (infinity: no plan).
+    Args:
+        task: scores, limits and hardware.
+        options: solver, time limit, gap.
+        sums: the separable sum of each limit.
+        caps: first cap on each sum, by measure.
+        joint: decide bits and residency together.
+
+    Returns:
+        The plan, None if there is none; and the lower bound under the first caps (infinity: no plan).
     """
     caps, lower_bound = dict(caps), -math.inf
     for number in range(MAX_TIGHTENINGS):
@@ -88,7 +106,12 @@ def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float
 
 
 def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
-    """Return a solution that claims no more than a bound of the problem without lowered caps proves."""
+    """Return a solution whose status and gap are those that a given lower bound proves.
+
+    Args:
+        solution: found under lowered caps, which prove nothing about the problem itself.
+        lower_bound: of the objective, without lowered caps.
+    """
     gap = relative_gap(solution.value, lower_bound)
     status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
     status = solution.status if solution.status is Status.TIME_LIMIT else status
@@ -96,10 +119,10 @@ def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSoluti
 
 
 def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
-    """Return the plan of least sum from above.
+    """Return the plan with the least upper sum.
 
     Raises:
-        InfeasibleError: Not even this plan keeps the limit; the message says what it reaches.
+        InfeasibleError: not even this plan keeps the limit; the message gives the value that it reaches.
     """
     problem = task.problem(task.capacity(), joint=task.has_scratchpad)
     bound = problem.usage[SCHEDULED[row.resource]]

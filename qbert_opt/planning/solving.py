@@ -1,10 +1,13 @@
-"""A planning task handed to a solver: how, what came back, and why nothing did."""
+"""Run a solver on a planning task's program: its options, the solved plan, and why no plan is feasible."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
@@ -22,7 +25,13 @@ LINKS = {"ties": "`ties` conflicts with them", "max_families": "`max_formats` {}
 
 @dataclass(frozen=True, slots=True)
 class SolverOptions:
-    """How to solve: a file in `solvers/methods`, seconds, and where the search may stop."""
+    """How to solve.
+
+    Attributes:
+        solver: name of a file in `solvers/methods`.
+        time_limit_s: seconds; None is no limit.
+        relative_gap: proven relative distance from the optimum at which the search may stop.
+    """
 
     solver: str = "auto"
     time_limit_s: float | None = None
@@ -31,7 +40,15 @@ class SolverOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A solved program with what stays on chip; `tightened` are the scheduled limits that had to be enforced."""
+    """A solved program.
+
+    Attributes:
+        problem: the program.
+        solution: its solution.
+        storage: choice and residency of each item, by module.
+        report: the simulator's report; None without a device.
+        tightened: limits on latency or energy that were enforced by lowering their caps.
+    """
 
     problem: ChoiceProblem
     solution: ChoiceSolution
@@ -41,23 +58,36 @@ class Plan:
 
 
 def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
-    """Solve.
+    """Solve a program.
+
+    Args:
+        problem: the program.
+        options: solver, time limit, gap.
+
+    Returns:
+        A solution; its `choice` is None if no plan is feasible.
 
     Raises:
-        UsageError: the solver does not take this problem, or the time limit ended the search before any plan.
+        UsageError: the solver does not take this program, or ran out of time before finding any plan.
     """
     try:
-        answer = solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
+        solution = solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
     except SolverError as error:
         raise UsageError(str(error)) from None
-    if answer.status is Status.NO_PLAN_FOUND:
+    if solution.status is Status.NO_PLAN_FOUND:
         limit = "the search" if options.time_limit_s is None else f"time_limit_s = {options.time_limit_s:g}: the search"
         raise UsageError(f"{limit} ended before any plan was found, and there may be one. Allow more time.")
-    return answer
+    return solution
 
 
 def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution) -> str:
-    """Say in one line which limits stand against each other, and the nearest feasible value of each."""
+    """Return one line: which limits conflict, and the nearest feasible value of each.
+
+    Args:
+        task: scores, limits and hardware.
+        problem: the infeasible program.
+        solution: its solution, with the conflicting rows.
+    """
     constraints, parts = task.constraints, []
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
         if resource == LOSS and constraints.max_loss is not None:
@@ -68,13 +98,19 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
         if row is None or nearest is None:
-            continue  # the scratchpad and the user's pins are no limits that a number could be raised of
+            continue  # the scratchpad and the user's pins are not limits whose number could be raised
         unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
-        taken = row.stated - row.capacity * unit
-        floor, ceiling = nearest * unit + taken, task.ceiling(problem, resource) * unit + taken
+        fixed = row.stated - row.capacity * unit
+        floor, ceiling = nearest * unit + fixed, _ceiling(problem, resource) * unit + fixed
         stated, least, most = shown_apart(row.measure, row.stated, floor, ceiling)
         parts.append(
             f"{row.source} = {stated} is below the floor: nearest feasible {least}, ceiling {most}; "
             f"binding limit {row.measure}"
         )
     return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."
+
+
+def _ceiling(problem: ChoiceProblem, resource: str) -> float:
+    """Return the most of a resource that any plan can use, the limits ignored."""
+    table = np.where(problem.mask(), problem.usage[resource], -np.inf)
+    return math.fsum(table.max(axis=1))

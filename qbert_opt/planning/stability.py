@@ -1,8 +1,8 @@
-"""Does a plan hang on which texts happened to score? And how much text is enough?
+"""How much a plan depends on the texts that happened to be scored, and how much text is enough.
 
-Nothing is run through the model again: the table holds its scores on a few equal parts of the scoring text. Which
-choices change is asked by the bootstrap over these parts (Efron 1979); how much text is enough by plans made from ever
-more parts, each judged on a part that none of them saw.
+The model is not run again: a score table holds the scores on a few equal parts of the scoring text. A bootstrap over
+these parts (Efron 1979) shows which choices change. Plans made from more and more parts, each judged on a held-out
+part, show how much text is enough.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .program import PlanningTask
 from .solving import Plan
 
 SCHEMA = "qbert-opt/stability@1"
-RELATIVE_GAP = 1e-6  # a plan that stops earlier may differ from others by more than the text makes it
-ENOUGH = 1.05  # times the loss that all text reaches
+RELATIVE_GAP = 1e-6  # with a larger gap, plans could differ because of the search instead of the text
+ENOUGH = 1.05  # ratio to the loss of plans from the most text
 
 
 class _Finite(Frozen):
@@ -35,14 +35,14 @@ class _Finite(Frozen):
 
 
 class ChoiceStability(_Finite):
-    """What resampled text chooses for one matrix or table.
+    """How often plans from resampled text agree on one matrix or table.
 
     Attributes:
         module: the matrix or table.
-        choice: what the plan chose.
-        kept: share of resamples that choose the same.
-        kept_bits: share of resamples that choose as many bits.
-        rivals: other choices with the share of resamples that take them, most frequent first.
+        choice: its choice in the plan.
+        kept: share of resamples with the same choice.
+        kept_bits: share of resamples with the same bits.
+        rivals: (other choice, share of resamples with it), most frequent first.
     """
 
     module: str
@@ -53,12 +53,13 @@ class ChoiceStability(_Finite):
 
 
 class TextAmount(_Finite):
-    """What plans from so much text lose on text that they have not seen.
+    """The held-out loss of plans from a given amount of text.
 
     Attributes:
-        samples: texts that chose the plan.
-        loss: predicted loss on a part that did not, mean over all ways to leave one part out.
-        excess: its ratio to the loss of plans from all other parts, on the same parts; `std_error` of that ratio.
+        samples: number of texts that chose the plan.
+        loss: predicted loss on a held-out part, mean over the held-out parts.
+        excess: its ratio to the loss of plans from all other parts, on the same held-out parts.
+        std_error: standard error of `excess`, by the jackknife.
     """
 
     samples: int
@@ -68,19 +69,22 @@ class TextAmount(_Finite):
 
 
 class Stability(_Finite):
-    """How a plan hangs on the scoring text.
+    """How much a plan depends on the scoring text.
 
     Attributes:
-        document_schema: which kind of document this is.
-        model: the model's name; `data` that of the text.
-        loss_unit: what losses are in.
-        encoder_bytes: of the plan.
-        resamples: plans from resampled text; `folds` parts that were resampled, of `samples_per_fold` texts each.
-        items: each matrix and table, those that change most first.
-        regret: mean ratio of a resampled plan's predicted loss, by all text, to the plan's own, minus 1.
-        text: plans from ever more text.
-        enough: least number of texts whose plans lose at most 5 % more than those from the most text, on unseen parts;
-            None where only the most does: more text would still help.
+        document_schema: kind and version of the document.
+        model: name of the model.
+        data: name of the text.
+        loss_unit: unit of all losses.
+        encoder_bytes: bytes of the plan's matrices.
+        resamples: number of plans from resampled text.
+        folds: number of parts that were resampled.
+        samples_per_fold: texts in each part.
+        items: each matrix and table, those that change most often first.
+        regret: mean ratio of a resampled plan's predicted loss on all text to the plan's own, minus 1.
+        text: plans from more and more text.
+        enough: least number of texts whose plans lose at most 5 % more on held-out parts than plans from the most
+            text; None if only the most text reaches that, so that more text would still help.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -104,23 +108,23 @@ def measure_stability(
     resamples: int,
     progress: Progress = silent,
 ) -> Stability:
-    """Make a plan again from resampled and from less text.
+    """Make a plan again from resampled text and from less text.
 
     Args:
         task: scores and limits.
-        plan: its solution by all text.
-        resamples: bootstrap draws.
-        progress: called with plans made, plans in all, and what goes on.
+        plan: the plan from all text.
+        resamples: number of bootstrap resamples.
+        progress: called with plans made, number of plans, and the current step.
 
     Raises:
-        UsageError: the scores are of no parts of a text: a metric that is no mean over samples, or too few samples.
-        InfeasibleError: no plan within the time of one.
+        UsageError: the scores have no folds, because the metric is not a mean over samples or there are too few.
+        InfeasibleError: no plan was found in time for one of the resamples.
     """
     folds = task.scores.item_folds()
     if not len(folds):
         raise UsageError(
-            f"`stability`: {task.scores.metric} scores of {task.scores.provenance.num_scored} samples hold no parts to "
-            "resample. Use `metric` directional and at least 16 `num_scored`."
+            f"`stability`: {task.scores.metric} scores of {task.scores.provenance.num_scored} samples have no folds "
+            "to resample. Use `metric` directional and at least 16 `num_scored`."
         )
     count = len(folds)
     total = resamples + count * (count - 1)
@@ -128,12 +132,12 @@ def measure_stability(
 
     def chosen(values: NDArray[np.float64], what: str) -> NDArray[np.int_]:
         nonlocal done
-        found = chosen_by(task, plan.problem, values, RELATIVE_GAP)
-        if found is None:
+        choice = chosen_by(task, plan.problem, values, RELATIVE_GAP)
+        if choice is None:
             raise InfeasibleError(f"`stability`: no plan found within {TIME_LIMIT_S:.0f} s.")
         done += 1
         progress(done, total, what)
-        return found
+        return choice
 
     own = np.array(plan.solution.choice) % folds.shape[2]
     generator = np.random.default_rng(task.scores.provenance.seed)
@@ -155,13 +159,21 @@ def measure_stability(
     )
 
 
-def write_stability(found: Stability, path: str | Path) -> None:
-    """Write `stability.json`, whole or not at all."""
-    write_text(path, found.model_dump_json(by_alias=True, indent=1) + "\n")
+def write_stability(stability: Stability, path: str | Path) -> None:
+    """Write `stability.json`, completely or not at all.
+
+    Args:
+        stability: what to write.
+        path: of the file.
+    """
+    write_text(path, stability.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
 def read_stability(path: str | Path) -> Stability:
     """Read `stability.json`.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputFileError: missing, malformed, or of another kind.
@@ -170,21 +182,21 @@ def read_stability(path: str | Path) -> Stability:
 
 
 def _items(task: PlanningTask, own: NDArray[np.int_], draws: list[NDArray[np.int_]]) -> list[ChoiceStability]:
-    found = []
+    items = []
     for index, item in enumerate(task.items):
-        taken = [task.choices[int(draw[index])] for draw in draws]
-        mine = task.choices[int(own[index])]
-        rivals = Counter(c.name for c in taken if c != mine).most_common()
-        found.append(
+        resampled = [task.choices[int(draw[index])] for draw in draws]
+        planned = task.choices[int(own[index])]
+        rivals = Counter(c.name for c in resampled if c != planned).most_common()
+        items.append(
             ChoiceStability(
                 module=item.module,
-                choice=mine.name,
-                kept=sum(c == mine for c in taken) / len(taken),
-                kept_bits=sum(c.bits == mine.bits for c in taken) / len(taken),
-                rivals=tuple((name, times / len(taken)) for name, times in rivals),
+                choice=planned.name,
+                kept=sum(c == planned for c in resampled) / len(resampled),
+                kept_bits=sum(c.bits == planned.bits for c in resampled) / len(resampled),
+                rivals=tuple((name, times / len(resampled)) for name, times in rivals),
             )
         )
-    return found
+    return items
 
 
 def _amounts(
@@ -193,7 +205,14 @@ def _amounts(
     samples_per_fold: int,
     generator: np.random.Generator,
 ) -> tuple[TextAmount, ...]:
-    """Leave each part out in turn; add the others one by one, in random order, and judge on what was left out."""
+    """Hold each part out in turn, add the others one by one in random order, and judge each plan on the held-out part.
+
+    Args:
+        folds: scores on each part, float64 [folds, items, choices].
+        chosen: solves for scores [items, choices], with a label for the progress.
+        samples_per_fold: texts in each part.
+        generator: draws the order of the parts.
+    """
     count = len(folds)
     losses = np.empty((count, count - 1))
     for out in range(count):
@@ -202,11 +221,11 @@ def _amounts(
             losses[out, used - 1] = loss_of(
                 folds[out], chosen(folds[order[:used]].mean(0), f"{used} parts of the text")
             )
-    found = []
+    amounts = []
     for used in range(1, count):
         pair = losses[:, used - 1], losses[:, -1]
         without = [np.delete(pair[0], k).sum() / np.delete(pair[1], k).sum() for k in range(count)]  # the jackknife
-        found.append(
+        amounts.append(
             TextAmount(
                 samples=used * samples_per_fold,
                 loss=float(pair[0].mean()),
@@ -214,4 +233,4 @@ def _amounts(
                 std_error=float(((count - 1) * np.var(without)) ** 0.5),
             )
         )
-    return tuple(found)
+    return tuple(amounts)

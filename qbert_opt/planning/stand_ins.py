@@ -1,9 +1,10 @@
-"""Plans that the other texts would have chosen, for every budget of a frontier at once.
+"""Approximate plans under a fold's scores, for every budget of a frontier at once.
 
-Cross-fitting hundreds of points exactly would solve each of them once more per fold. Here one sweep over prices of the
-limited resources gives the plans of the Lagrangian relaxation of a fold for all budgets (Everett 1963); each budget
-takes the best that fits and fills what is left. What this loses against a proven plan is far below the spread between
-folds, and it errs to the safe side: a slightly worse plan predicts a slightly larger loss.
+Cross-fitting hundreds of points exactly would solve each point again for every fold. Instead, one sweep over Lagrange
+multipliers ("prices") of the limited resources gives the plans of a fold's Lagrangian relaxation for all budgets
+(Everett 1963). Each budget takes the best plan that fits and then spends the rest of the budget greedily. The loss of
+accuracy is far below the spread between folds, and it is conservative: a slightly worse plan predicts a slightly
+larger loss.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem
 
-PRICES = {1: 1500, 2: 60, 3: 16}  # per resource, by how many are limited
-MOST_PRICES = 8
-SPAN = 1e5  # prices lie between the typical worth of a resource divided and multiplied by this
+PRICES = {1: 1500, 2: 60, 3: 16}  # prices per resource, by the number of limited resources
+FEWEST_PRICES = 8  # with more resources than that
+SPAN = 1e5  # prices lie between a resource's typical worth divided by this and multiplied by this
 MOST_STEPS = 60
-SLACK = 1 + 1e-12  # capacities that are a plan's own usage
+SLACK = 1 + 1e-12  # rounding, where a capacity is a plan's own usage
 Table = NDArray[np.float64]
 
 
 class Sweep:
-    """Plans of many prices under one set of scores."""
+    """The plans for many combinations of prices, under one set of scores."""
 
     def __init__(self, problem: ChoiceProblem, values: Table, resources: Sequence[str]) -> None:
-        """Find a plan for every combination of prices.
+        """Compute the plan for every combination of prices.
 
         Args:
-            problem: the program; its ties hold, its capacities are given with each budget.
-            values: scores [items, options], not finite where not allowed.
-            resources: what budgets limit.
+            problem: the program; its ties hold, its capacities are ignored.
+            values: scores, float64 [items, options]; not finite where an option is not allowed.
+            resources: names of the limited resources.
         """
         mask = problem.mask() & np.isfinite(values)
         groups = [list(members) for members in problem.groups()]
@@ -49,24 +50,27 @@ class Sweep:
         self.uses = {name: table[rows, self.plans].sum(axis=1) for name, table in self.usage.items()}
 
     def choose(self, capacity: Mapping[str, float]) -> NDArray[np.int_] | None:
-        """Return the choice of each item under capacities, filled up; None where no plan of the sweep fits.
+        """Choose the best plan of the sweep that fits, and spend the rest of the budget greedily.
 
         Args:
             capacity: of each limited resource.
+
+        Returns:
+            The choice of each item, int [items]; None if no plan of the sweep fits.
         """
         fits = np.all([self.uses[name] <= limit * SLACK for name, limit in capacity.items()], axis=0)
         if not fits.any():
             return None
         best = int(np.flatnonzero(fits)[self.losses[fits].argmin()])
         chosen = self._filled(self.plans[best].copy(), capacity)
-        found = np.empty(self.size, dtype=np.int64)
+        per_item = np.empty(self.size, dtype=np.int64)
         for members, option in zip(self.groups, chosen, strict=True):
-            found[members] = option
-        return found
+            per_item[members] = option
+        return per_item
 
     def _prices(self) -> Iterator[dict[str, float]]:
         """Yield prices of every resource, zero included."""
-        count = PRICES.get(len(self.usage), MOST_PRICES)
+        count = PRICES.get(len(self.usage), FEWEST_PRICES)
         axes = []
         for table in self.usage.values():
             worth = _spread(self.value) / max(_spread(table), 1e-300)
@@ -83,14 +87,14 @@ class Sweep:
         return chosen
 
     def _least(self, name: str) -> NDArray[np.int64]:
-        """The least use of a resource; of equal use the least loss."""
+        """Return the plan that uses least of a resource; where options are equal, the one with the least loss."""
         table = self.usage[name]
         least = table == table.min(axis=1, keepdims=True)
         chosen: NDArray[np.int64] = np.where(least, self.value, inf).argmin(axis=1).astype(np.int64)
         return chosen
 
     def _filled(self, chosen: NDArray[np.int64], capacity: Mapping[str, float]) -> NDArray[np.int64]:
-        """Take the largest gain that still fits, until none does."""
+        """Repeatedly make the single change that lowers the loss most and still fits."""
         rows = np.arange(len(chosen))
         for _ in range(MOST_STEPS):
             gain = self.value[rows, chosen][:, None] - self.value
@@ -107,11 +111,11 @@ class Sweep:
 
 
 def _summed(table: Table, groups: Sequence[Sequence[int]]) -> Table:
-    """Items that choose alike as one row."""
+    """Add up the rows of tied items."""
     return np.array([table[list(members)].sum(axis=0) for members in groups])
 
 
 def _spread(table: Table) -> float:
-    """How far apart an item's options typically lie."""
+    """Return the median over items of the difference between their largest and smallest value."""
     finite = np.where(np.isfinite(table), table, np.nan)
     return float(np.median(np.nanmax(finite, axis=1) - np.nanmin(finite, axis=1)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..spec.allocation import PlannedActivation
+from ..spec.planned import PlannedActivation
 
 SMALLEST = 1e-12
 Hook = Callable[[nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]

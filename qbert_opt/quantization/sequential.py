@@ -7,11 +7,11 @@ import copy
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel
-from ..runtime import plugins
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .calibration import fit_batches, fit_grams, quantized_tables, weight_of
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
+from .quantizer import quantizer
 
 
 def sequential_matrices(
@@ -34,8 +34,8 @@ def sequential_matrices(
     Raises:
         UsageError: there is no calibration text, or the plan's method looks at no inputs, so that order means nothing.
     """
-    plugin = plugins.load("quantizers", plan.method)
-    if not plugin.NEEDS_GRAM:
+    method = quantizer(plan.method)
+    if not method.NEEDS_GRAM:
         raise UsageError(f"sequential: method {plan.method} looks at no inputs; quantize without it.")
     batches = fit_batches(loaded, plan.method, fit)
     layouts = {matrix.module: matrix.layout for matrix in plan.matrices}
@@ -47,7 +47,7 @@ def sequential_matrices(
         grams = fit_grams(working, plan.method, batches, inside, loaded.head)
         for module in inside:
             weight = weight_of(loaded.model, module)
-            [quantized[module]] = plugin.quantize(weight, [layouts[module]], grams[module])
+            [quantized[module]] = method.quantize(weight, [layouts[module]], grams[module])
             weight_of(working, module).copy_(quantized[module].dequantize())
     matrices = (StoredMatrix(module, quantized[module]) for module in layouts)
     return (*matrices, *quantized_tables(loaded.model, plan))

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def calibration_lines(found: Calibration, out: str) -> list[str]:
-    """Return what was measured, how noisy the machine was, and whether the file may be called calibrated."""
+    """Return what was measured, how noisy the machine was, and whether the file may be called calibrated.
+
+    Args:
+        found: what was measured.
+        out: path of the device file.
+    """
     measured = found.measurements
     errors = [abs(1 / ratio - 1) for ratio in found.ratios.values()]
     within = sum(error <= 0.1 for error in errors)

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def cost_lines(report: CostReport) -> list[str]:
-    """What a plan costs on a device, one fact a line."""
+    """What a plan costs on a device, one fact a line.
+
+    Args:
+        report: of one inference.
+    """
     shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
     low, high = report.latency_interval_s
     trust = {
@@ -76,7 +80,11 @@ def _with_unit(path: str, value: float) -> str:
 
 
 def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
-    """Predicted costs side by side; a text stands for a model that the device cannot run."""
+    """Predicted costs side by side; a text stands for a model that the device cannot run.
+
+    Args:
+        reports: by name, in the order of the rows; a text says why the device cannot run it.
+    """
     table = TextTable("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking")
     for name, found in reports.items():
         if isinstance(found, str):
@@ -95,7 +103,11 @@ def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
 
 
 def device_table(device: Device) -> list[str | Table]:
-    """Engines that run on a device, every figure of its file with its source, and the share that has one."""
+    """Engines that run on a device, every figure of its file with its source, and the share that has one.
+
+    Args:
+        device: with its provenance.
+    """
     from hwmodels import figures
 
     table = TextTable("figure", "value", "kind", "source")

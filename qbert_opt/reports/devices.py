@@ -13,7 +13,11 @@ from .printing import MEASURES, TextTable
 
 
 def device_table(plans: Sequence[DevicePlan]) -> Table:
-    """A row for each device: its best plan, what binds, or why it can hold none."""
+    """A row for each device: its best plan, what binds, or why it can hold none.
+
+    Args:
+        plans: one for each device.
+    """
     table = TextTable(title="best plan for each device")
     for column in ("device", "encoder", "bits", "whole model", "predicted loss", "latency", "peak memory", "energy"):
         table.add_column(column, no_wrap=True)

@@ -8,7 +8,12 @@ from ..scoring.diagnosis import Diagnosis
 
 
 def diagnosis_lines(found: Diagnosis, path: str) -> Iterator[str]:
-    """Loss, gradient, eigenvalues, their sum, and what of it is negative."""
+    """Loss, gradient, eigenvalues, their sum, and what of it is negative.
+
+    Args:
+        found: what was measured.
+        path: where it was written.
+    """
     where = "all layers" if found.layer is None else f"layer {found.layer}"
     trace, error = found.trace
     first, second = found.eigenvalues

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from .printing import TextTable
 
 if TYPE_CHECKING:
+    from ..data.texts import LabeledTexts
     from ..evaluation.evaluate import Evaluation, Interval
+    from ..serving.measuring import MeasuredFolder
 
 
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
-    """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss."""
+    """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss.
+
+    Args:
+        rows: all of one kind of output; the sizes and losses as text, `-` where there is none.
+        title: says which texts.
+    """
     table = TextTable(title=title)
     qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
@@ -32,6 +40,48 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
             size,
         )
     return table
+
+
+def measured_table(measured: Sequence[MeasuredFolder], texts: LabeledTexts) -> Table:
+    """Measured quality of folders, one row each, beside the loss that their plans predict.
+
+    Args:
+        measured: at least one folder.
+        texts: what they were measured on.
+    """
+    rows = [
+        (
+            row.folder,
+            row.evaluation,
+            f"{row.stored_bytes:,}",
+            "-" if row.predicted_loss is None else f"{row.predicted_loss:.3g}",
+        )
+        for row in measured
+    ]
+    return evaluation_table(rows, f"{len(texts)} texts of {texts.name}")
+
+
+def evaluation_document(
+    measured: Sequence[MeasuredFolder], reference: str | None, texts: LabeledTexts
+) -> dict[str, Any]:
+    """Return what `evaluate --json` prints: measured points, every figure of the last folder, timings by folder.
+
+    Args:
+        measured: the reference, if there is one, and last the folder that is evaluated.
+        reference: folder of the float model, for the description.
+        texts: what they were measured on.
+    """
+    from pydantic import TypeAdapter
+
+    from ..evaluation.evaluate import Evaluation
+    from ..serving.measuring import measured_points
+
+    *_, last = measured
+    points = measured_points(last, reference, texts)
+    document: dict[str, Any] = points.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document |= TypeAdapter(Evaluation).dump_python(last.evaluation, mode="json")
+    timings = {row.folder: asdict(row.timing) for row in measured if row.timing is not None}
+    return document | ({"timing": timings} if timings else {})
 
 
 def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -13,7 +13,13 @@ from ..workflows.exchange import WORDS, Cost, Export
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:
-    """What was carried over, what was not, and what that costs."""
+    """What was carried over, what was not, and what that costs.
+
+    Args:
+        export: the config with what it could not hold.
+        cost: loss and bytes of what the config describes; None without scores.
+        plan: what was exported.
+    """
     exact = sum(item.is_exact for item in export.carried)
     yield f"{export.tool.TITLE}: {exact} of {len(export.carried)} matrices keep their bits and groups"
     for change, count in export.changes.most_common():
@@ -44,7 +50,11 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
 
 
 def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
-    """Which choices were priced as which others; those that differ in their form only, in one line for each form."""
+    """Which choices were priced as which others; those that differ in their form only, in one line for each form.
+
+    Args:
+        stand_ins: how many matrices have this choice (first name) priced as that one (second name).
+    """
     forms = Counter[tuple[str, str]]()
     for (wanted, taken), count in stand_ins.items():
         asked, found = choice(wanted), choice(taken)
@@ -61,7 +71,12 @@ def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
 
 
 def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
-    """Our best plan beside somebody else's."""
+    """Our best plan beside somebody else's.
+
+    Args:
+        plan: the other tool's.
+        best: ours, of no more bytes.
+    """
     yield (
         f"our best plan    {best.predicted_loss:.4g} ± {best.predicted_std_error:.1g} at "
         f"{format_bytes(best.encoder_bytes)}, {best.status}; the imported plan {plan.predicted_loss:.4g} ± "
@@ -71,5 +86,10 @@ def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
 
 
 def ratio(loss: float, reference: float) -> str:
-    """How many times as much, in brackets; nothing where that means nothing."""
+    """How many times as much, in brackets; nothing where that means nothing.
+
+    Args:
+        loss: in any unit.
+        reference: in the same unit; 0 or less has no ratio.
+    """
     return f" ({loss / reference:.2f}x)" if reference > 0 else ""

@@ -23,7 +23,11 @@ Row = dict[str, str | int | float | bool]
 
 
 def operation_rows(report: CostReport) -> list[Row]:
-    """Return one row per operation in the order of execution; times in seconds, as in `OperationCost`."""
+    """Return one row per operation in the order of execution; times in seconds, as in `OperationCost`.
+
+    Args:
+        report: of one inference.
+    """
     return [
         {
             "name": row.cost.name,
@@ -52,6 +56,10 @@ def operation_rows(report: CostReport) -> list[Row]:
 
 def operations_text(report: CostReport, form: str) -> str | list[str | Table]:
     """Return all operations as CSV or JSON text, or as lines and a table to print.
+
+    Args:
+        report: of one inference.
+        form: `table`, `csv` or `json`.
 
     Raises:
         UsageError: another form.
@@ -100,7 +108,12 @@ def _remedies(rows: list[Row]) -> list[str]:
 
 
 def mix_lines(mix: MixReport, lengths: Mapping[int, float]) -> list[str | Table]:
-    """What inferences cost over a histogram of lengths: each length, and all together."""
+    """What inferences cost over a histogram of lengths: each length, and all together.
+
+    Args:
+        mix: one report for each length.
+        lengths: tokens to how often, in the order of the reports.
+    """
     table = TextTable()
     for column in ("tokens", "share", "latency", "DRAM bytes", "energy", "peak memory", "bound by"):
         table.add_column(column, justify="right" if column != "bound by" else "left", no_wrap=True)

@@ -13,8 +13,9 @@ from rich.text import Text
 from hwmodels import format_bytes
 
 from ..runtime.plain_text import one_line
-from ..spec.allocation import Allocation, PlannedMatrix, UniformPlan
+from ..spec.allocation import Allocation
 from ..spec.limits import shown
+from ..spec.planned import PlannedMatrix, UniformPlan
 from ..spec.profiles import ModelProfile
 from .cost import cost_lines
 from .printing import MEASURES, TextTable, both, origin, print_lines, with_error
@@ -37,7 +38,12 @@ TITLES = {
 
 
 def print_plan(plan: Allocation, report: CostReport | None) -> None:
-    """Print a plan and, with a device, its predicted cost."""
+    """Print a plan and, with a device, its predicted cost.
+
+    Args:
+        plan: what to print.
+        report: predicted cost on a device; None without a device.
+    """
     print_lines(
         [
             _heading(plan.profile),
@@ -71,7 +77,11 @@ def _layers(profile: ModelProfile) -> str:
 
 
 def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
-    """Encoder layers by matrices: bits and grouping of each."""
+    """Encoder layers by matrices: bits and grouping of each.
+
+    Args:
+        matrices: of one plan.
+    """
     table = TextTable()
     kinds = list(dict.fromkeys(m.kind for m in matrices))
     places = [(m.block, m.kind) for m in matrices]
@@ -167,7 +177,11 @@ def _loss_lines(plan: Allocation) -> list[str]:
 
 
 def better_uniform(plan: Allocation) -> UniformPlan | None:
-    """Return the uniform plan that is predicted to lose least, where that is less than the plan itself loses."""
+    """Return the uniform plan that is predicted to lose least, where that is less than the plan itself loses.
+
+    Args:
+        plan: with the uniform plans that keep its limits.
+    """
     if plan.objective != "sum_of_scores":
         return None
     best = min(plan.uniform, key=lambda rival: rival.predicted_loss, default=None)
@@ -192,7 +206,11 @@ def _included(plan: Allocation) -> str:
 
 
 def rounded_inputs(plan: Allocation) -> str:
-    """How the inputs of matrices are rounded, and what that costs together; empty where they are not."""
+    """How the inputs of matrices are rounded, and what that costs together; empty where they are not.
+
+    Args:
+        plan: with or without choices of inputs.
+    """
     if not plan.activations:
         return ""
     forms = Counter(
@@ -242,7 +260,12 @@ def _limit_lines(plan: Allocation) -> list[str]:
 
 
 def gain_text(gain: float, loss: float) -> str:
-    """What more of a limit does to the predicted loss; a gain that is not positive is noise of the scoring text."""
+    """What more of a limit does to the predicted loss; a gain that is not positive is noise of the scoring text.
+
+    Args:
+        gain: decrease of the predicted loss, in its unit.
+        loss: the plan's predicted loss.
+    """
     if gain <= 0:
         return "does not lower the predicted loss"
     return f"lowers the predicted loss by {gain:.3g}" + (f" ({100 * gain / loss:.1f} %)" if loss > 0 else "")
@@ -253,7 +276,12 @@ def _ratio(other: float, ours: float) -> str:
 
 
 def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
-    """What is on disk beside what was planned."""
+    """What is on disk beside what was planned.
+
+    Args:
+        written: bytes counted from the file.
+        plan: bytes that were planned.
+    """
     lines = [
         f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
         f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
-from ..spec.scores import Provenance, ScoreTable
+from ..spec.score_parts import Provenance
+from ..spec.scores import ScoreTable
 
 MEASURES = {
     "encoder_bytes": "encoder bytes",
@@ -52,19 +53,34 @@ class TextTable(Table):
 
 
 def print_lines(lines: Iterable[str | Text | Table]) -> None:
-    """Print lines and tables to stdout; every string is one line, whatever characters it holds."""
+    """Print lines and tables to stdout; every string is one line, whatever characters it holds.
+
+    Args:
+        lines: strings may hold any characters.
+    """
     console = Console(width=WIDTH, highlight=False, soft_wrap=True, markup=False, emoji=False)
     for line in lines:
         console.print(Text(one_line(line)) if isinstance(line, str) else line)
 
 
 def with_error(loss: float, std_error: float | None) -> str:
-    """A predicted loss with its standard error, where that is known."""
+    """A predicted loss with its standard error, where that is known.
+
+    Args:
+        loss: in any unit.
+        std_error: in the same unit; None where it is not known.
+    """
     return f"{loss:.4g}" if std_error is None else f"{loss:.4g} ± {std_error:.1g}"
 
 
 def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
-    """One line that says what a run held above the model, and whether that kept its limit."""
+    """One line that says what a run held above the model, and whether that kept its limit.
+
+    Args:
+        peak_bytes: largest memory above the model's own.
+        limit_bytes: what was allowed.
+        processes: how many shared the work.
+    """
     kept = "within" if peak_bytes <= limit_bytes else "ABOVE"
     each = f" in each of {processes} processes" if processes > 1 else ""
     limit = f"{kept} --memory-limit {limit_bytes / 2**20:,.0f} MiB"
@@ -72,7 +88,12 @@ def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
 
 
 def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
-    """Say which metric, quantizer and text scores are from."""
+    """Say which metric, quantizer and text scores are from.
+
+    Args:
+        source: says metric and quantizer.
+        p: of the scores.
+    """
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
     texts = p.num_calibration + p.num_scored
     cut = f", {p.num_cut} of {texts} texts were cut to {p.max_tokens} tokens" if p.num_cut else ""
@@ -83,5 +104,9 @@ def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
 
 
 def both(size_bytes: int) -> str:
-    """A size to the byte, in MB and in MiB."""
+    """A size to the byte, in MB and in MiB.
+
+    Args:
+        size_bytes: at least 0.
+    """
     return f"{size_bytes:,} bytes = {size_bytes / 1e6:.2f} MB = {size_bytes / 2**20:.2f} MiB"

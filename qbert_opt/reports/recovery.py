@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 def recovery_lines(found: Recovered) -> list[str]:
-    """Each phase with its loss, what was reached, and what a second run needs to reach it again."""
+    """Each phase with its loss, what was reached, and what a second run needs to reach it again.
+
+    Args:
+        found: what training did.
+    """
     lines = [_phase_line(record) for record in found.phases]
     best = "the quantizer's own codes" if found.best_phase == "start" else found.best_phase
     epochs = ", ".join(f"{step} {count:g}" for step, count in found.epochs.items())

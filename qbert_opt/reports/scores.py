@@ -7,7 +7,11 @@ from .printing import origin
 
 
 def scores_summary(table: ScoreTable) -> str:
-    """One line that says what a table of scores is of, and where it comes from."""
+    """One line that says what a table of scores is of, and where it comes from.
+
+    Args:
+        table: the scores.
+    """
     return (
         f"{len(table.profile.matrices)} matrices × {len(table.choices)} choices of {table.profile.name} "
         f"({table.profile.architecture}, sha256 {table.profile.sha256[:12]}…), {origin(table, table.provenance)}"

@@ -11,7 +11,11 @@ OFTEN = 0.9
 
 
 def stability_lines(found: Stability) -> Iterator[str]:
-    """Which choices change when the text is resampled, what that costs, and how much text is enough."""
+    """Which choices change when the text is resampled, what that costs, and how much text is enough.
+
+    Args:
+        found: what resampling did.
+    """
     kept = sum(item.kept >= OFTEN for item in found.items)
     bits = sum(item.kept_bits >= OFTEN for item in found.items)
     yield (

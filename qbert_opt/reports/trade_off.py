@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def frontier_table(found: TradeOff, rows: int = 16) -> Table:
-    """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each."""
+    """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each.
+
+    Args:
+        found: of one resource or two.
+        rows: plans to show at most.
+    """
     names = [RESOURCES[name] for name in found.resources]
     title = f"{len(found.points)} plans in {found.runtime_s:.2f} s, {found.loss_unit}"
     table = TextTable(*(f"{name} of the searched matrices" for name in found.resources), title=title)
@@ -50,7 +55,13 @@ def frontier_table(found: TradeOff, rows: int = 16) -> Table:
 
 
 def explanation_lines(problem: ChoiceProblem, solution: ChoiceSolution, objective: str = LOSS) -> Iterator[str]:
-    """Why each matrix got its bits: what the next better and the next worse choice would have cost, line by line."""
+    """Why each matrix got its bits: what the next better and the next worse choice would have cost, line by line.
+
+    Args:
+        problem: the solved program.
+        solution: its answer.
+        objective: name of what is minimized.
+    """
     for reason in explain(problem, solution.choice or ()):
         better = (
             "has its best choice"
@@ -73,7 +84,11 @@ def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
 
 
 def shortlist_table(plans: Sequence[Allocation]) -> Table:
-    """Several plans beside the first: sum of scores, size, latency, and in how many matrices each differs from it."""
+    """Several plans beside the first: sum of scores, size, latency, and in how many matrices each differs from it.
+
+    Args:
+        plans: the first is what the others are compared with.
+    """
     with_device = all(plan.device is not None for plan in plans)
     latencies = ("latency",) if with_device else ()
     table = TextTable(
@@ -88,7 +103,12 @@ def shortlist_table(plans: Sequence[Allocation]) -> Table:
 
 
 def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
-    """Plans of a shortlist in their measured order: loss, and latency as predicted and as measured."""
+    """Plans of a shortlist in their measured order: loss, and latency as predicted and as measured.
+
+    Args:
+        plans: in the order to show.
+        engine: where they were timed.
+    """
     table = TextTable(title=f"measured in {engine}, one thread, processor time")
     for column in ("plan", "sum of scores", "encoder", "predicted on the device", "measured here", "readings spread"):
         table.add_column(column)

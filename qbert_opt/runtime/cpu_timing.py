@@ -39,7 +39,12 @@ class Timing:
 
 
 def reading(call: Call, *, repeats: int = 1) -> float:
-    """Return CPU seconds of one call, averaged over `repeats` calls in a row."""
+    """Return CPU seconds of one call, averaged over `repeats` calls in a row.
+
+    Args:
+        call: what is timed.
+        repeats: calls in one reading, so that the clock's step does not matter.
+    """
     before = time.process_time_ns()
     for _ in range(repeats):
         call()
@@ -47,7 +52,11 @@ def reading(call: Call, *, repeats: int = 1) -> float:
 
 
 def repeats_for(call: Call) -> int:
-    """Warm a call up and return how often one reading has to repeat it."""
+    """Warm a call up and return how often one reading has to repeat it.
+
+    Args:
+        call: what is timed.
+    """
     call()
     return max(1, min(1000, round(SHORTEST_S / max(1e-7, reading(call)))))
 

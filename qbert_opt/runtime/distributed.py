@@ -57,7 +57,11 @@ class Processes:
 
 @contextmanager
 def processes(torch_device: str = "cpu") -> Iterator[Processes]:
-    """Join the processes that `torchrun` started (it sets RANK and WORLD_SIZE), or be alone."""
+    """Join the processes that `torchrun` started (it sets RANK and WORLD_SIZE), or be alone.
+
+    Args:
+        torch_device: `cpu` or `cuda`; says which backend the processes talk by.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return

@@ -33,6 +33,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     What killed processes left of the same file is removed first.
 
+    Args:
+        path: the file that appears when everything went well; an earlier one is replaced.
+
     Raises:
         UsageError: `path` is no regular file, its folder does not exist or may not be written, or the disk is full.
     """
@@ -66,6 +69,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     Until then no other process can write the same folder. What a killed process left of it is removed first.
 
+    Args:
+        path: the folder that appears when everything went well; may exist, but must be empty.
+
     Raises:
         UsageError: `path` holds something already or is being written, its parent does not exist, or the disk is full.
     """
@@ -92,7 +98,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Args:
+        path: file to write.
+        text: written as UTF-8.
+    """
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -134,7 +145,11 @@ def read_document(
 
 
 def first_fault(error: ValidationError) -> str:
-    """Say the first thing that is wrong with a document: which field, what it should be, and what it is."""
+    """Say the first thing that is wrong with a document: which field, what it should be, and what it is.
+
+    Args:
+        error: what pydantic found.
+    """
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "document"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ").rstrip(".")
@@ -151,6 +166,9 @@ def _shown(value: object) -> str:
 def check_free(target: Path) -> None:
     """Refuse a folder that cannot be written, before the work that would go into it.
 
+    Args:
+        target: the folder that will be written.
+
     Raises:
         UsageError: it holds something already, or its parent does not exist.
     """
@@ -162,6 +180,9 @@ def check_free(target: Path) -> None:
 def check_folder(target: Path) -> None:
     """Refuse a target whose folder does not exist: making it would hide a typing error.
 
+    Args:
+        target: the file that will be written.
+
     Raises:
         UsageError: names the folder.
     """
@@ -170,7 +191,12 @@ def check_folder(target: Path) -> None:
 
 
 def disk_error(target: Path, error: OSError) -> UsageError:
-    """What the system said while writing, as one line."""
+    """What the system said while writing, as one line.
+
+    Args:
+        target: what was being written.
+        error: as raised.
+    """
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
     return UsageError(f"{target}: cannot be written: {error.strerror or error}.")

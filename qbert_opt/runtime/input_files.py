@@ -34,6 +34,9 @@ class Literal(str):
 def file_size(path: Path) -> int:
     """Size of a regular file in bytes.
 
+    Args:
+        path: as the user gave it.
+
     Raises:
         InputFileError: missing, or a folder, a pipe or a device.
     """
@@ -75,6 +78,11 @@ def check_input(path: Path, max_bytes: int, what: str) -> None:
 def read_bytes(path: Path, max_bytes: int, what: str) -> bytes:
     """Read a whole file; arguments and refusals are those of `check_input`.
 
+    Args:
+        path: as the user gave it.
+        max_bytes: largest size that is read.
+        what: for the message, for example "a data file".
+
     Raises:
         InputFileError: missing, not a regular file, too large, unreadable, or only a Git LFS pointer.
     """
@@ -91,6 +99,10 @@ def read_bytes(path: Path, max_bytes: int, what: str) -> bytes:
 
 def decode_text(content: bytes, where: str | Path) -> str:
     """Decode strict UTF-8, with or without a byte order mark.
+
+    Args:
+        content: the whole file.
+        where: where it is from, for messages.
 
     Raises:
         InputFileError: another encoding, or a NUL byte; names the first offending line.
@@ -119,6 +131,10 @@ def text_lines(text: str, where: str | Path) -> list[str]:
 
     Unlike `str.splitlines` this leaves U+2028, form feeds and the like alone: they are characters of a text. A last
     line that is empty is none.
+
+    Args:
+        text: the whole file.
+        where: where it is from, for messages.
 
     Raises:
         InputFileError: a carriage return inside a line.
@@ -250,7 +266,11 @@ def _at(path: tuple[str | int, ...]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text from a file for a message: in quotes, what does not print made visible, cut where it is long."""
+    """A text from a file for a message: in quotes, what does not print made visible, cut where it is long.
+
+    Args:
+        text: of any length and content.
+    """
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 

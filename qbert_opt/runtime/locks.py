@@ -29,6 +29,9 @@ _held: dict[Path, tuple[int, Path]] = {}  # file descriptor and output, by lock 
 def sole_writer(target: str | Path) -> Iterator[None]:
     """Hold the right to write an output, against other processes and against the rest of this one.
 
+    Args:
+        target: file or folder that will be written.
+
     Raises:
         UsageError: somebody is writing it, or its folder cannot be written.
     """
@@ -43,6 +46,9 @@ def sole_writer(target: str | Path) -> Iterator[None]:
 
 def acquire(target: str | Path) -> None:
     """Take the right to write an output until `release`, or until this process ends; it may be taken again.
+
+    Args:
+        target: file or folder that will be written.
 
     Warns:
         QbertOptWarning: the file system has no locks, so nobody is kept out.
@@ -78,7 +84,11 @@ def acquire(target: str | Path) -> None:
 
 
 def release(target: str | Path) -> None:
-    """Give the right to write an output back; nothing happens where this process does not hold it."""
+    """Give the right to write an output back; nothing happens where this process does not hold it.
+
+    Args:
+        target: what `acquire` was called with.
+    """
     path = lock_file(target)
     if path in _held:
         with suppress(FileNotFoundError):
@@ -93,7 +103,11 @@ def held() -> tuple[Path, ...]:
 
 
 def lock_file(target: str | Path) -> Path:
-    """The hidden file beside an output that carries its lock."""
+    """The hidden file beside an output that carries its lock.
+
+    Args:
+        target: file or folder that will be written.
+    """
     path = Path(target).absolute()
     return path.with_name(f".{path.name}.lock")
 

@@ -23,18 +23,31 @@ class OlderFolderWarning(QbertOptWarning):
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
+    """Hash of a file's bytes.
+
+    Args:
+        path: read in pieces, whatever its size.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_hashes(folder: Path, record: str) -> dict[str, str]:
-    """Return the sha256 of every file of a folder by name, except its record's."""
+    """Return the sha256 of every file of a folder by name, except its record's.
+
+    Args:
+        folder: without sub-folders.
+        record: name of the file that will hold the hashes.
+    """
     return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != record}
 
 
 def seal(document: Mapping[str, Any]) -> str:
-    """Return the sha256 of a JSON document, whatever its layout and the order of its keys; its own seal is left out."""
+    """Return the sha256 of a JSON document, whatever its layout and the order of its keys; its own seal is left out.
+
+    Args:
+        document: what will be written as JSON.
+    """
     unsealed = {key: value for key, value in document.items() if key != SEAL}
     return hashlib.sha256(json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -89,7 +102,11 @@ def check_complete(
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether a name means a file of the folder itself: no path, no drive, no control character."""
+    """Tell whether a name means a file of the folder itself: no path, no drive, no control character.
+
+    Args:
+        name: as a document has it.
+    """
     return name not in ("", ".", "..") and name.isprintable() and not any(part in name for part in "/\\:")
 
 

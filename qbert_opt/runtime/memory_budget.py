@@ -88,7 +88,12 @@ class PeakMemory:
 
 
 def saved_bytes(model: torch.nn.Module, work: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps for a backward pass through `work`, every storage counted once, weights not at all."""
+    """Bytes that autograd keeps for a backward pass through `work`, every storage counted once, weights not at all.
+
+    Args:
+        model: whose weights are not counted.
+        work: runs a forward pass.
+    """
     storages: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 

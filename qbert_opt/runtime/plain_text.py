@@ -24,6 +24,9 @@ def one_line(text: str) -> str:
 
     >>> print(one_line("a\x1b[31mb\nc"))
     a\x1b[31mb\nc
+
+    Args:
+        text: of any content.
     """
     if text.isprintable():
         return text
@@ -35,7 +38,11 @@ def _escaped(character: str) -> str:
 
 
 def readable(error: UnicodeError) -> tuple[str, int]:
-    """Replace what an encoding cannot hold by ASCII that reads alike; anything else becomes an escape."""
+    """Replace what an encoding cannot hold by ASCII that reads alike; anything else becomes an escape.
+
+    Args:
+        error: as raised while encoding.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     part = error.object[error.start : error.end]

@@ -50,6 +50,9 @@ def summaries(kind: str) -> dict[str, str]:
     """Return a one-line summary of each plug-in of a kind, by name; imports none of them.
 
     A bundled plug-in's summary is the first line of its docstring, an installed one's is the package it comes from.
+
+    Args:
+        kind: a key of `FOLDERS`.
     """
     folder = _folder(kind)
     lines: dict[str, str] = {}

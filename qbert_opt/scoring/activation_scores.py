@@ -21,11 +21,11 @@ from ..models.outputs import rows_per_sample
 from ..quantization.activation_ranges import calibrated_ranges, rounding_errors, shared_inputs
 from ..quantization.calibration import weight_of
 from ..spec.activations import ActivationChoice
-from ..spec.scores import ActivationScores
+from ..spec.score_parts import ActivationScores
 from .matrix_factors import factor_bytes
 from .task import ScoringTask
 
-CONTAINS = "rounding inputs of encoder matrices, each alone; attention's own products stay in floats"
+CONTAINS = "quantizing one input of the encoder matrices at a time; products inside attention stay in floating point"
 
 
 def activation_scores(

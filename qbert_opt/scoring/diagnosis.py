@@ -61,7 +61,12 @@ class Spectrum(_Finite):
         return _mean(np.array(rows) / (width * (2 * np.pi) ** 0.5))
 
     def moment(self, power: int, *, only_negative: bool = False) -> tuple[float, float]:
-        """Return the mean of λ^power and its standard error; `only_negative` sets positive λ to 0."""
+        """Return a moment of the spectral density and its standard error over the random vectors.
+
+        Args:
+            power: k of the mean of λ^k.
+            only_negative: set positive λ to 0.
+        """
         rows = []
         for nodes, weights in zip(self.nodes, self.weights, strict=True):
             values = np.minimum(nodes, 0.0) if only_negative else np.array(nodes)
@@ -166,7 +171,12 @@ class Diagnosis(_Finite):
 
 
 def write_diagnosis(diagnosis: Diagnosis, path: str | Path) -> None:
-    """Write `diagnosis.json`, completely or not at all."""
+    """Write `diagnosis.json`, completely or not at all.
+
+    Args:
+        diagnosis: what to write.
+        path: of the file.
+    """
     write_text(
         path, diagnosis.model_dump_json(by_alias=True, indent=1).replace("\n    ", "").replace("\n   ", " ") + "\n"
     )
@@ -174,6 +184,9 @@ def write_diagnosis(diagnosis: Diagnosis, path: str | Path) -> None:
 
 def read_diagnosis(path: str | Path) -> Diagnosis:
     """Read `diagnosis.json`.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputFileError: missing, malformed, or of another kind.

@@ -12,7 +12,7 @@ from ..curvature.hessian import BASES, ArpackNoConvergence, EigenPair, HessianOp
 from ..curvature.losses import LabelledLoss
 from ..errors import UsageError
 from ..models.batches import TokenBatch, joined, single_samples
-from ..spec.scores import MatrixCurvature
+from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
 
 NUM_SLICES = 10
@@ -42,13 +42,28 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
 def hessian_operator(
     task: ScoringTask, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
 ) -> tuple[HessianOperator, list[int]]:
-    """Hessian of the training loss within the task's memory; see `hessian_within`."""
+    """Return the Hessian of the training loss as an operator that fits into memory; see `hessian_within`.
+
+    Args:
+        task: model, labels and memory.
+        parameters: the weights to differentiate with respect to.
+        batches: the text of the loss.
+
+    Returns:
+        The operator, and for each of its batches the index of the batch in `batches` that it is a piece of.
+    """
     loss = LabelledLoss(task.model, task.head, task.right_answers())
     return hessian_within(task.shares, loss, parameters, batches)
 
 
 def settled_eigenpair(task: ScoringTask, operator: HessianOperator, what: str, seed: int) -> EigenPair:
     """Return the top eigenpair, computed with as many Krylov vectors as fit into memory.
+
+    Args:
+        task: memory.
+        operator: the Hessian.
+        what: name of the layer or matrix, for error messages.
+        seed: of the start vector.
 
     Raises:
         UsageError: the minimum number of vectors does not fit into memory, or there is no convergence.
@@ -90,14 +105,26 @@ def priced_by(
 
 
 def warn_of_negative(task: ScoringTask, curvatures: Mapping[int, MatrixCurvature]) -> None:
-    """Warn of matrices whose curvature is negative beyond its standard error, as Q-BERT found on SQuAD."""
+    """Warn of matrices whose curvature is negative beyond its standard error, as Q-BERT found on SQuAD.
+
+    Args:
+        task: receives the warning.
+        curvatures: curvature of every matrix, by index.
+    """
     names = [c.module for c in curvatures.values() if c.value < -2 * c.std_error]
     if names:
         say_negative(task, next(iter(curvatures.values())).quantity, names, f"{len(curvatures)} matrices")
 
 
 def say_negative(task: ScoringTask, quantity: str, names: Sequence[str], of: str) -> None:
-    """Add a warning that the curvature is negative in some parts of the model."""
+    """Add a warning that the curvature is negative in some parts of the model.
+
+    Args:
+        task: receives the warning.
+        quantity: the negative quantity, for example `trace of the Hessian`.
+        names: the matrices or layers where it is negative.
+        of: number and kind of all parts, for example `36 matrices`.
+    """
     task.warnings.append(
         f"negative {quantity} at {len(names)} of {of} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): the "
         "model has not converged on this loss. Scores use the magnitude; the sign is kept in the table. See 'qbert-opt "
@@ -106,17 +133,29 @@ def say_negative(task: ScoringTask, quantity: str, names: Sequence[str], of: str
 
 
 def spread(values: Sequence[float]) -> float:
-    """Return the standard error of the mean of independent values."""
+    """Return the standard error of the mean.
+
+    Args:
+        values: independent values, at least two.
+    """
     return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def omega(eigenvalues: Sequence[float]) -> float:
-    """Return Q-BERT's Ω of eigenvalues over slices: |mean| + standard deviation."""
+    """Return Q-BERT's Ω = |mean λ| + std λ (Shen et al. 2020, equation 1).
+
+    Args:
+        eigenvalues: top eigenvalue λ on each slice of the data.
+    """
     return abs(float(np.mean(eigenvalues))) + float(np.std(eigenvalues))
 
 
 def omega_error(eigenvalues: Sequence[float]) -> float:
-    """Return the jackknife standard error of Ω over independent slices."""
+    """Return the jackknife standard error of Ω.
+
+    Args:
+        eigenvalues: top eigenvalue on each slice of the data; the slices are independent.
+    """
     count = len(eigenvalues)
     without = [omega([*eigenvalues[:k], *eigenvalues[k + 1 :]]) for k in range(count)]
     return float(((count - 1) * np.var(without)) ** 0.5)

@@ -18,7 +18,11 @@ DESCENT, DESCENT_POINTS = "descent", 17
 
 
 def line_keys(points: int) -> list[str]:
-    """Jobs of a surface."""
+    """Return the names of a surface's jobs, one for each line of the grid.
+
+    Args:
+        points: number of points per direction.
+    """
     return [f"line {index}" for index in range(points)]
 
 
@@ -29,7 +33,12 @@ class Walk:
         self.parameters, self._loss, self._tell = parameters, loss, tell
 
     def loss_at(self, distances: Sequence[float], pairs: Sequence[EigenPair]) -> float:
-        """Return the loss at these distances along these directions; the weights are restored exactly."""
+        """Return the loss at a point near the model, in nats; the weights are restored exactly afterwards.
+
+        Args:
+            distances: distance along each direction.
+            pairs: the directions; their vectors have unit length.
+        """
         step = sum(distance * pair.vector for distance, pair in zip(distances, pairs, strict=True))
         parts = torch.from_numpy(step).split([p.numel() for p in self.parameters])
         before = [p.detach().clone() for p in self.parameters]
@@ -44,7 +53,15 @@ class Walk:
             self._tell()
 
     def distances(self, curvature: float, points: int) -> tuple[float, ...]:
-        """Return distances up to a second-order change of `RISE_NATS`, at most the norm of the weights."""
+        """Return distances up to a second-order change of `RISE_NATS`, at most the norm of the weights.
+
+        Args:
+            curvature: vᵀ H v of the direction.
+            points: number of distances, odd.
+
+        Returns:
+            Evenly spaced distances, ascending, with 0 in the middle.
+        """
         length = float(sum(p.detach().double().square().sum() for p in self.parameters)) ** 0.5
         reach = min(length, (2 * RISE_NATS / max(abs(curvature), 1e-300)) ** 0.5)
         half = points // 2
@@ -54,7 +71,15 @@ class Walk:
 def surface_of(
     jobs: Jobs, walk: Walk, pairs: tuple[EigenPair, EigenPair], gradient: NDArray[np.float64], points: int
 ) -> Surface:
-    """Return the loss on a grid along two eigenvectors; each line of the grid is a job."""
+    """Return the loss on a grid along two eigenvectors.
+
+    Args:
+        jobs: each line of the grid is a job, so that an interrupted run can resume.
+        walk: evaluates the loss.
+        pairs: the top two eigenpairs.
+        gradient: gradient of the loss, float64 `[weights]`.
+        points: number of points per direction, odd.
+    """
     first, second = (walk.distances(pair.value, points) for pair in pairs)
 
     def line(key: str) -> list[float]:
@@ -69,7 +94,13 @@ def surface_of(
 
 
 def descent_of(jobs: Jobs, walk: Walk, down: EigenPair | None) -> Descent | None:
-    """Return the loss along the direction of most negative curvature; None without such a direction."""
+    """Return the loss along the direction of most negative curvature; None without such a direction.
+
+    Args:
+        jobs: the line is a job, so that an interrupted run can resume.
+        walk: evaluates the loss.
+        down: the direction and its curvature; None if there is no negative curvature.
+    """
 
     def line(_key: str) -> list[float]:
         if down is None:

@@ -13,7 +13,7 @@ from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..spec.profiles import MatrixSpec
-from ..spec.scores import MatrixCurvature
+from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
 
 Part = Callable[[], Sequence[SampleFactors]]
@@ -28,6 +28,14 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
 
     Matrices are processed in groups whose factors fit together; each group costs one pass over the text. A matrix whose
     factors do not fit on their own is split into parts, and each part is recomputed whenever it is called.
+
+    Args:
+        task: model, texts and memory.
+        pending: indices of the matrices.
+        plan: how the output Hessian is factored; its seed is replaced by the task's.
+
+    Raises:
+        UsageError: one sample's factors do not fit into memory.
     """
     if not pending:
         return
@@ -81,7 +89,13 @@ def sampled_estimates(
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:
-    """Return curvatures from factors at temperature 1, exact for these texts if all columns are back-propagated."""
+    """Return the curvatures that can be computed from factors, at temperature 1, by name.
+
+    They are exact for these texts if all output columns are back-propagated.
+
+    Args:
+        task: number of samples and memory.
+    """
     return {
         TRACE: lambda parts: trace(torch.cat([squared_norms(part()) for part in parts])),
         EIGENVALUE: lambda parts: top_eigenvalue(gram_matrix(parts, task.shares.jacobians), task.num_samples),
@@ -105,7 +119,15 @@ def curvature_of_factors(task: ScoringTask, quantity: str) -> dict[int, MatrixCu
 
 
 def gathered(task: ScoringTask, quantity: str) -> dict[int, MatrixCurvature]:
-    """Return a curvature of every matrix, whichever process computed it."""
+    """Return a curvature of every matrix, whichever process computed it.
+
+    Args:
+        task: matrices and finished jobs.
+        quantity: a key of `figures`.
+
+    Returns:
+        The curvature of each matrix, by index of the matrix.
+    """
     rows = zip(task.profile.matrices, task.jobs.gather(_keys(task, quantity)).values(), strict=True)
     return {
         index: MatrixCurvature(module=matrix.module, quantity=quantity, value=row[0], std_error=row[1])
@@ -177,7 +199,13 @@ def _tokens(batches: Sequence[TokenBatch]) -> int:
 
 
 def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBatch]) -> int:
-    """Return the tokens of all samples, counted once per back-propagation."""
+    """Return the tokens of all samples, counted once per back-propagation.
+
+    Args:
+        task: the model's head.
+        plan: how many back-propagations each sample has.
+        batches: the samples.
+    """
     return sum(
         tokens * plan.count(task.head, index)
         for batch in batches
@@ -186,5 +214,11 @@ def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBa
 
 
 def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
-    """Return the bytes of inputs for `tokens` and of gradients for `back_propagated` tokens, see `factor_tokens`."""
+    """Return the bytes of a matrix's factors in float32: its inputs, and the gradients at its output.
+
+    Args:
+        matrix: shape, and how often one inference uses it.
+        tokens: number of tokens, for the inputs.
+        back_propagated: number of tokens counted once per back-propagation, for the gradients; see `factor_tokens`.
+    """
     return 4 * max(1, matrix.uses) * (tokens * matrix.columns + back_propagated * matrix.rows)

@@ -42,7 +42,11 @@ class Perturbations:
         self._quantizer: MatrixQuantizer | None = None
 
     def expect(self, matrices: Sequence[MatrixSpec]) -> None:
-        """Announce which matrices will be requested, in which order."""
+        """Announce which matrices will be requested, in which order.
+
+        Args:
+            matrices: the matrices, in the order of the requests.
+        """
         self._expected = list(matrices)
 
     def __call__(self, matrix: MatrixSpec) -> Iterator[torch.Tensor]:

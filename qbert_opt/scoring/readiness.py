@@ -21,6 +21,9 @@ SURE_RATIO = 1.25  # ratio of mean doubts that matters
 def check_ready(loaded: LoadedModel) -> None:
     """Reject a model in training mode or in half precision.
 
+    Args:
+        loaded: the model.
+
     Raises:
         UsageError: names the module or the weight.
     """
@@ -42,6 +45,10 @@ def check_ready(loaded: LoadedModel) -> None:
 def check_samples(batches: Sequence[TokenBatch], source: str) -> None:
     """Reject samples that consist of padding only.
 
+    Args:
+        batches: the samples.
+        source: name of the data, for error messages.
+
     Raises:
         InputFileError: names the first such sample.
     """
@@ -54,6 +61,10 @@ def check_samples(batches: Sequence[TokenBatch], source: str) -> None:
 @torch.no_grad()
 def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
     """Reject a model whose outputs are not finite, or differ between two runs (dropout that eval() does not stop).
+
+    Args:
+        loaded: the model.
+        batches: texts to run it on.
 
     Raises:
         InputFileError: NaN or infinite outputs; names the first module that produces them.
@@ -73,7 +84,12 @@ def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
 
 
 def overlap_warnings(fit: Sequence[TokenBatch], scored: Sequence[TokenBatch]) -> list[str]:
-    """Warn if scoring texts have the same tokens as calibration texts, because their scores are too low."""
+    """Warn if scoring texts have the same tokens as calibration texts, because their scores are too low.
+
+    Args:
+        fit: calibration set.
+        scored: scoring texts.
+    """
     calibration = {_content(one) for one in single_samples(fit)}
     same = sum(_content(one) in calibration for one in single_samples(scored))
     if not same:
@@ -114,6 +130,10 @@ def training_text_warnings(scored: Outputs, held_out: Outputs, names: tuple[str,
 def check_estimate(module: str, estimate: Estimate) -> None:
     """Reject scores that are not finite.
 
+    Args:
+        module: name of the matrix.
+        estimate: its scores.
+
     Raises:
         InputFileError: names the matrix.
     """
@@ -125,6 +145,11 @@ def check_estimate(module: str, estimate: Estimate) -> None:
 
 def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: MemoryShares) -> list[TokenBatch]:
     """Split batches so that the autograd graph of each fits into memory.
+
+    Args:
+        loaded: the model.
+        batches: the samples.
+        shares: memory for the graph.
 
     Raises:
         UsageError: one sample alone does not fit.

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.scores import CommonScale
+from ..spec.score_parts import CommonScale
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds
+FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 PRIOR_SPREAD = 0.1  # prior standard deviation of the common scale around 1
+FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,12 @@ class ScoredMatrix:
 
     @staticmethod
     def of(estimate: Estimate, weight_error: Sequence[float]) -> ScoredMatrix:
-        """Combine an estimate with the squared norms of the quantization errors."""
+        """Combine an estimate with the squared norms of the quantization errors.
+
+        Args:
+            estimate: scores of one matrix.
+            weight_error: ‖ΔW‖² of each choice.
+        """
         return ScoredMatrix(
             estimate.value.numpy(),
             estimate.std_error.numpy(),
@@ -57,7 +64,12 @@ class ScoredMatrix:
 
     @staticmethod
     def from_row(row: Sequence[float], num_choices: int) -> ScoredMatrix:
-        """Read a row back."""
+        """Parse what `row` returned.
+
+        Args:
+            row: the numbers.
+            num_choices: number of the matrix's legal choices.
+        """
         parts = np.array(row[HEADER:]).reshape(-1, num_choices)
         end = 3 + int(row[2])
         return ScoredMatrix(parts[0], parts[1], parts[2], parts[3:end], parts[end:], int(row[0]), row[1])
@@ -69,6 +81,9 @@ def common_scale(rows: Sequence[ScoredMatrix]) -> CommonScale | None:
     With a small effective sample size the factor is usually too low, because texts that would raise it are rare. The
     measured loss of plans is then close to the softened scores themselves, so the factor is shrunk towards 1, by its
     variance relative to `PRIOR_SPREAD` (James and Stein 1961). The standard error includes the full shrinkage.
+
+    Args:
+        rows: scores of all matrices.
 
     Returns:
         The factor; None if the scores are at temperature 1 already, or all 0.
@@ -83,7 +98,14 @@ def common_scale(rows: Sequence[ScoredMatrix]) -> CommonScale | None:
 
 
 def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
-    """Return the mean ratio of scores at temperature 1 to softened scores, and its jackknife standard error."""
+    """Return the mean ratio of scores at temperature 1 to softened scores, and its jackknife standard error.
+
+    Args:
+        rows: scores of all matrices.
+
+    Returns:
+        (ratio, standard error); None if the scores are at temperature 1 already, or all 0.
+    """
     if not rows or not all(len(row.sharp_folds) for row in rows):
         return None
     softened = np.concatenate([row.folds for row in rows], axis=1)
@@ -99,3 +121,42 @@ def sharp_ratio(rows: Sequence[ScoredMatrix]) -> tuple[float, float] | None:
     ]
     spread = float(np.var(without)) * (count - 1)
     return float((sharp.mean(0) / softened.mean(0)).mean()), spread**0.5
+
+
+def effective_sample_size(rows: Sequence[ScoredMatrix]) -> float | None:
+    """Return the effective sample size of the scores, median over matrices; None for data-free scores.
+
+    Args:
+        rows: scores of all matrices.
+    """
+    sizes = [row.effective_samples for row in rows if row.effective_samples > 0]
+    return float(np.median(sizes)) if sizes else None
+
+
+def small_sample_warnings(rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of a small effective sample size: on most texts a confident model has almost no loss.
+
+    Args:
+        rows: scores of all matrices.
+    """
+    effective, samples = effective_sample_size(rows), max(row.samples for row in rows)
+    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
+        return []
+    return [
+        f"effective sample size {effective:.0f} of {samples} scoring texts (the model is confident on the others): "
+        "predicted losses are rough. Score more text."
+    ]
+
+
+def zero_score_warnings(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
+    """Warn of matrices that the loss does not depend on: every choice scores 0 although it has an error.
+
+    Args:
+        names: modules of the matrices.
+        rows: their scores.
+    """
+    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
+    return [
+        f"{name}: gets no gradient: the outputs on this text do not depend on it, so its scores are 0."
+        for name in still
+    ]

@@ -28,7 +28,8 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import ActivationScores, Provenance, Rows, ScoreTable, short
+from ..spec.score_parts import ActivationScores, Provenance, Rows, short
+from ..spec.scores import ScoreTable
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,
@@ -39,11 +40,16 @@ from .readiness import (
     overlap_warnings,
     training_text_warnings,
 )
-from .score_rows import ScoredMatrix, common_scale
+from .score_rows import (
+    ScoredMatrix,
+    common_scale,
+    effective_sample_size,
+    small_sample_warnings,
+    zero_score_warnings,
+)
 from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
-FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 
 
 def measure_sensitivity(
@@ -170,12 +176,12 @@ def measure_sensitivity(
         masks={module: reasons for module, reasons in masks.items() if reasons},
         scale=scale,
         samples=tuple(row.samples for row in rows),
-        effective_samples=_effective(rows),
+        effective_samples=effective_sample_size(rows),
         block_sensitivity=tuple(task.block_sensitivity),
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(*overlap, *familiar, *_unmoved(names, rows), *_carried(rows), *task.warnings),
+        warnings=(*overlap, *familiar, *zero_score_warnings(names, rows), *small_sample_warnings(rows), *task.warnings),
         provenance=provenance,
     )
     jobs.remove()
@@ -244,30 +250,6 @@ def _column(
 def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:
     unseen = tokenized(loaded, held_out.texts, batch_size=BATCH_SIZE)
     return training_text_warnings(answers, collect(loaded.head, loaded.model, unseen), (name, held_out.name))
-
-
-def _unmoved(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> list[str]:
-    """Warn of matrices that the loss does not depend on: every choice scores 0 although it has an error."""
-    still = [name for name, row in zip(names, rows, strict=True) if row.weight_error.any() and not row.value.any()]
-    return [
-        f"{name}: gets no gradient: the outputs on this text do not depend on it; its scores are 0." for name in still
-    ]
-
-
-def _effective(rows: Sequence[ScoredMatrix]) -> float | None:
-    sizes = [row.effective_samples for row in rows if row.effective_samples > 0]
-    return float(np.median(sizes)) if sizes else None
-
-
-def _carried(rows: Sequence[ScoredMatrix]) -> list[str]:
-    """Warn of a small effective sample size: on most texts a confident model has almost no loss."""
-    effective, samples = _effective(rows), max(row.samples for row in rows)
-    if effective is None or samples < 2 * FEW_TEXTS or effective >= FEW_TEXTS:
-        return []
-    return [
-        f"effective sample size {effective:.0f} of {samples} scoring texts (the model is confident on the others): "
-        "predicted losses are rough. Score more text."
-    ]
 
 
 def _fingerprint(parts: Sequence[str]) -> str:

@@ -23,11 +23,11 @@ from ..errors import UsageError
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
 from ..spec.profiles import TableSpec
-from ..spec.scores import TableScores
+from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
 from .task import Estimate, ScoringTask
 
-CONTAINS = "rounding embedding tables, each alone"
+CONTAINS = "quantizing one embedding table at a time"
 MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens of MiB
 
 

@@ -18,7 +18,7 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.scores import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
+from ..spec.score_parts import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
 
 NUM_FOLDS = 8
 MIN_FOLD_SAMPLES = 2
@@ -67,7 +67,11 @@ class Estimate:
 
 
 def fold_means(losses: torch.Tensor) -> torch.Tensor:
-    """Return the means of eight interleaved folds, `[8, choices]`; empty if a fold has fewer than two samples."""
+    """Return the means of eight interleaved folds, `[8, choices]`; empty if a fold has fewer than two samples.
+
+    Args:
+        losses: float64 `[N, choices]`, in order of the samples.
+    """
     if len(losses) < NUM_FOLDS * MIN_FOLD_SAMPLES or not losses.shape[1]:
         return losses[:0]
     return torch.stack([losses[start::NUM_FOLDS].mean(0) for start in range(NUM_FOLDS)])
@@ -133,7 +137,11 @@ class ScoringTask:
         return self.targets
 
     def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
-        """Return ‖ΔW‖² of each choice, float64 `[choices]`."""
+        """Return ‖ΔW‖² of each choice, float64 `[choices]`.
+
+        Args:
+            matrix: one of the profile's.
+        """
         return torch.cat([errors.flatten(1).double().square().sum(1) for errors in self.perturbations(matrix)])
 
 
@@ -142,7 +150,7 @@ class Metric(Protocol):
 
     Attributes:
         LOSS_UNIT: unit of its scores.
-        CONTAINS: what its scores include, for the report.
+        CONTAINS: which quantization errors its scores include, for the report.
         NEEDS_LABELS: whether it needs the labelled training loss.
     """
 
@@ -151,7 +159,12 @@ class Metric(Protocol):
     NEEDS_LABELS: bool
 
     def score(self, task: ScoringTask, pending: Sequence[int], /) -> Iterator[tuple[int, Estimate]]:
-        """Yield (matrix index, estimate of every choice) for each pending matrix, in any order."""
+        """Yield (matrix index, estimate of every choice) for each pending matrix, in any order.
+
+        Args:
+            task: model, texts and quantization errors.
+            pending: indices of the matrices to score, in `task.profile.matrices`.
+        """
         ...
 
 
@@ -160,7 +173,12 @@ class ScoresTables(Protocol):
     """A metric that can also score embedding tables."""
 
     def score_tables(self, task: ScoringTask, choices: Sequence[Choice], /) -> TableScores | None:
-        """Score each table under each choice; None if the model has no table to score."""
+        """Score each table under each choice; None if the model has no table to score.
+
+        Args:
+            task: model and texts.
+            choices: choices of the tables, all of one quantizer.
+        """
         ...
 
 
@@ -171,7 +189,13 @@ class ScoresActivations(Protocol):
     def score_activations(
         self, task: ScoringTask, batches: Sequence[TokenBatch], choices: Sequence[ActivationChoice], /
     ) -> ActivationScores | None:
-        """Score each input under each choice, with static ranges from `batches`."""
+        """Score each quantized input under each choice.
+
+        Args:
+            task: model and texts.
+            batches: calibration set, which fixes the static ranges.
+            choices: choices of the inputs.
+        """
         ...
 
 
@@ -184,6 +208,9 @@ class RecordsCurvature(Protocol):
 
 def metric_named(name: str) -> Metric:
     """Load a metric by name.
+
+    Args:
+        name: of a file in `scoring/metrics`, or of an entry point.
 
     Raises:
         UsageError: there is no such metric.

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import PLAN
-from ..engines.session import Session
+from ..engines.engine_module import engine_module
 from ..engines.timing import Timing
 from ..errors import InputFileError
 from ..models.loading import LoadedModel, load_tokenizer, written_config
@@ -40,6 +36,11 @@ class Served:
 def serve(folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> Served:
     """Open an exported or quantized folder in an engine.
 
+    Args:
+        folder: as `quantize` or `export` wrote it.
+        engine: by default what the folder was exported to; another one exports a quantized folder to a temporary place.
+        threads: processor threads; None is the engine's own choice.
+
     Raises:
         InputFileError: the folder is neither, is broken, or the engine's answers are off.
         UsageError: an engine that is unknown, not installed or not this folder's.
@@ -53,8 +54,7 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
     predictor = Predictor(root, engine, threads=threads)
     allocation = read_allocation(root / PLAN)
     config = written_config(root)
-    # whoever asks what kind of head this is looks at the class' name
-    module = type(allocation.profile.architecture, (_Served,), {})(predictor.session, predictor.inputs, config)
+    module = engine_module(predictor.session, predictor.inputs, config, allocation.profile.architecture)
     loaded = LoadedModel(
         str(folder),
         module,
@@ -65,22 +65,13 @@ def serve(folder: str | Path, engine: str | None = None, *, threads: int | None 
     return Served(loaded, predictor.folder, predictor.stored_bytes, allocation, predictor)
 
 
-class _Served(nn.Module):
-    """Forward passes of a session; takes and returns tensors as the torch model does."""
-
-    def __init__(self, session: Session, inputs: tuple[str, ...], config: Any) -> None:
-        super().__init__()
-        self._session, self._inputs, self.config = session, inputs, config
-
-    def forward(self, **arrays: torch.Tensor) -> Any:
-        from transformers.utils.generic import ModelOutput
-
-        found = self._session.run({name: arrays[name].numpy() for name in self._inputs})
-        return ModelOutput({name: torch.from_numpy(array) for name, array in found.items()})
-
-
 def timing_rows(rows: list[tuple[str, Timing]], predicted_s: float | None) -> list[str]:
-    """What runs took and hold, one line per model, under each other."""
+    """What runs took and hold, one line per model, under each other.
+
+    Args:
+        rows: name and timing of each model.
+        predicted_s: latency that the plan predicts on its device; None where there is no device.
+    """
     lines = []
     for name, t in rows:
         private = "-" if t.private_bytes is None else f"{t.private_bytes / 1e6:.1f} MB"

@@ -122,6 +122,11 @@ class Predictor:
 def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Session:
     """Compile an exported folder and ask it the questions it was checked with: another machine may run it wrong.
 
+    Args:
+        folder: as `export` wrote it.
+        record: of that folder.
+        threads: processor threads; None is the engine's own choice.
+
     Raises:
         InputFileError: an answer is off.
     """

@@ -1,13 +1,13 @@
-"""How the inputs of matrices are rounded on integer hardware: the choices, and which of them a plan takes.
+"""How the inputs of matrices are quantized on integer hardware: the choices, and which of them a plan takes.
 
-What several matrices read (query, key and value) is one input and rounded once. A choice is bits + where a range holds:
+An input that several matrices read (such as that of query, key and value) is quantized once. A choice is bits + range:
 
-- `token`: each token has a range of its own, found while running (dynamic).
-- `tensor/METHOD`: one range for all tokens, found on calibration text by a file-less method: `minmax`, `average`
-  (moving average of each text's range with momentum 0.99, Q-BERT's), `percentile` (99.99 % of the values lie inside),
-  `mse` (least squared error).
+- `token`: each token has its own range, computed at run time (dynamic quantization).
+- `tensor/METHOD`: one range for all tokens, fixed on the calibration set (static quantization). Methods: `minmax`;
+  `average` (moving average of each text's range with momentum 0.99, as in Q-BERT); `percentile` (99.99 % of the values
+  lie inside); `mse` (least squared error).
 
-Codes are unsigned with an integer zero point; ranges hold zero.
+Codes are unsigned with an integer zero point; every range includes zero.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from hwmodels import Device
 
-    from .allocation import PlannedActivation
+    from .planned import PlannedActivation
     from .scores import ScoreTable
 
 Range = Literal["minmax", "average", "percentile", "mse"]
 RANGES: tuple[Range, ...] = ("minmax", "average", "percentile", "mse")
 ACTIVATION_BITS = (8, 16)
-WORTH = 0.01  # of the plan's predicted loss: what 8 bits may cost one input where 16 are allowed too
+MAX_SHARE = 0.01  # of the plan's predicted loss: the most that 8 bits may add at one input where 16 are allowed too
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationChoice:
-    """One way to round an input; `range` is None for ranges per token.
+    """One way to quantize an input.
+
+    Attributes:
+        bits: of a code.
+        range: how the static range is fixed; None for one range per token.
 
     >>> activation_choice("8bit/tensor/mse")
     ActivationChoice(bits=8, range='mse')
@@ -43,7 +47,7 @@ class ActivationChoice:
 
     @property
     def scheme(self) -> Literal["token", "tensor"]:
-        """Where a range holds."""
+        """`token` for one range per token, `tensor` for one range for all tokens."""
         return "token" if self.range is None else "tensor"
 
     @property
@@ -53,25 +57,36 @@ class ActivationChoice:
 
 
 def activation_choice(name: str) -> ActivationChoice:
-    """Read a choice back from its name.
+    """Parse the name of a choice.
+
+    Args:
+        name: `8bit/token`, `16bit/tensor/mse` and the like.
 
     Raises:
-        UsageError: the text is no choice's name.
+        UsageError: no choice has this name.
     """
-    for found in activation_grid(ACTIVATION_BITS):
-        if found.name == name:
-            return found
+    for activation in activation_grid(ACTIVATION_BITS):
+        if activation.name == name:
+            return activation
     legal = ", ".join(c.name for c in activation_grid(ACTIVATION_BITS))
     raise UsageError(f"activation choice {name!r}: legal: {legal}.")
 
 
 def activation_grid(bits: Iterable[int]) -> tuple[ActivationChoice, ...]:
-    """Return every choice at some bit widths."""
+    """Return every choice at the given bit widths.
+
+    Args:
+        bits: widths in `ACTIVATION_BITS`.
+    """
     return tuple(ActivationChoice(b, r) for b in bits for r in (None, *RANGES))
 
 
 def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple[int, ...]:
-    """Read `8,16`; `none` is empty.
+    """Parse `8`, `16`, `8,16` or `none`.
+
+    Args:
+        text: comma-separated bit widths; `none` gives an empty tuple.
+        option: name of the option, for error messages.
 
     Raises:
         UsageError: another width.
@@ -81,70 +96,74 @@ def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if part not in map(str, ACTIVATION_BITS):
-            raise UsageError(f"{option} {text}: {part!r} is no width of activations. Legal: 8, 16, none.")
+            raise UsageError(f"{option} {text}: {part!r} is not a bit width of activations. Legal: 8, 16, none.")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def wanted_activations(
+def selected_activations(
     bits: str | None, ranges: str | None, scores: ScoreTable, device: Device | None
 ) -> tuple[ActivationChoice, ...]:
-    """Choices for the inputs: of the widths asked for; else of the device's own, or of all, where inputs were scored.
+    """Return the scored choices for inputs that the user selected.
 
     Args:
-        bits: as `parse_activation_bits` reads it, or None.
+        bits: as for `parse_activation_bits`; None takes the device's own width, or every scored width without a device.
         ranges: `token` or `tensor` for choices of one scheme; None for both.
-        scores: what was scored.
+        scores: a score table; without scored inputs the result is empty.
         device: target hardware, or None.
 
     Raises:
-        UsageError: another width or scheme, or nothing of it was scored.
+        UsageError: an unknown width or scheme, or one that was not scored.
     """
     if ranges not in (None, "token", "tensor"):
         raise UsageError(f"`activation_ranges` {ranges}: legal: token, tensor.")
-    asked = None if bits is None else parse_activation_bits(bits)
-    if asked == ():
+    selected = None if bits is None else parse_activation_bits(bits)
+    if selected == ():
         return ()
     scored = [activation_choice(name) for name in (scores.activations.choices if scores.activations else ())]
-    widths = asked or ({c.bits for c in scored} if device is None else {device.activation_bits})
-    found = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
-    if not found and (asked or ranges):
+    widths = selected or ({c.bits for c in scored} if device is None else {device.activation_bits})
+    choices = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
+    if not choices and (selected or ranges):
         names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
-        raise UsageError(f"{'`activation_bits`' if asked else '`activation_ranges`'}: not scored. Scored: {names}.")
-    return found
+        raise UsageError(f"{'`activation_bits`' if selected else '`activation_ranges`'}: not scored. Scored: {names}.")
+    return choices
 
 
 def input_bits(planned: Iterable[PlannedActivation]) -> dict[str, int]:
-    """Bits of what each matrix reads, by module."""
+    """Return the bits of each matrix's input, by module.
+
+    Args:
+        planned: the quantized inputs of a plan.
+    """
     return {module: item.bits for item in planned for module in item.modules}
 
 
 def planned_activations(
-    scores: ScoreTable, wanted: Iterable[ActivationChoice], weight_loss: float
+    scores: ScoreTable, allowed: Iterable[ActivationChoice], weight_loss: float
 ) -> tuple[PlannedActivation, ...]:
-    """Take for each input the choice of least predicted loss; inputs share no capacity, so that is the best plan.
+    """Give each input the choice of least predicted loss; inputs share no budget, so this is optimal.
 
-    Where both widths are allowed an input has 8 bits unless they alone cost more than `WORTH` of `weight_loss`.
+    Where both widths are allowed, an input gets 8 bits unless that adds more than `MAX_SHARE` of `weight_loss`.
 
     Args:
-        scores: with scored activations.
-        wanted: choices that are allowed.
-        weight_loss: predicted loss of the plan's matrices and tables.
+        scores: a score table with scored inputs.
+        allowed: choices that an input may take.
+        weight_loss: predicted loss of the plan's matrices and tables, in the unit of the scores.
 
     Raises:
-        UsageError: none of these was scored.
+        UsageError: none of the allowed choices was scored.
     """
-    from .allocation import PlannedActivation
+    from .planned import PlannedActivation
 
-    found, wanted = scores.activations, tuple(wanted)
-    choices = [activation_choice(name) for name in (found.choices if found else ())]
-    legal = [j for j, c in enumerate(choices) if c in wanted]
-    if found is None or not legal:
-        raise UsageError(f"activations: {', '.join(c.name for c in wanted)} was not scored.")
+    scored, allowed = scores.activations, tuple(allowed)
+    choices = [activation_choice(name) for name in (scored.choices if scored else ())]
+    legal = [j for j, c in enumerate(choices) if c in allowed]
+    if scored is None or not legal:
+        raise UsageError(f"activations: {', '.join(c.name for c in allowed)} was not scored.")
     widths = sorted({choices[j].bits for j in legal})
     planned = []
-    for modules, value, error, ranges in zip(found.inputs, found.value, found.std_error, found.ranges, strict=True):
+    for modules, value, error, ranges in zip(scored.inputs, scored.value, scored.std_error, scored.ranges, strict=True):
         best = [min((j for j in legal if choices[j].bits == bits), key=value.__getitem__) for bits in widths]
-        j = next((j for j in best if value[j] <= WORTH * weight_loss), best[-1])
+        j = next((j for j in best if value[j] <= MAX_SHARE * weight_loss), best[-1])
         low, high = ranges[j] or (None, None)
         planned.append(
             PlannedActivation(

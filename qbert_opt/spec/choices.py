@@ -1,19 +1,20 @@
-"""The choices that a weight matrix has, and their price in bytes. The price is taken nowhere else.
+"""The choices for a weight matrix and their size in bytes, which is computed only here.
 
-A choice is bits + grouping + quantizer method + form. Two groupings exist (facts of the field, not ours):
+A choice is bits + grouping + quantizer method + form. There are two kinds of grouping:
 
-- `rows:N`: Q-BERT's groups (Shen et al. 2020, section 3.2): N equal ranges of consecutive output rows share one range
-  of values each. `rows:heads` is one per attention head, `rows:each` one per row.
+- `rows:N`: Q-BERT's group-wise quantization (Shen et al. 2020, section 3.2): the output rows are cut into N groups of
+  consecutive rows, and each group shares one range. `rows:heads` is one group per attention head, `rows:each` one per
+  row (per-channel).
 - `columns:G`: G consecutive inputs of one output row share a range, as in GPTQ, OpenVINO and ONNX Runtime.
 
-The form says what a range stores, and so what its levels are:
+The form determines what is stored for each range, and so which levels it has:
 
 - `offset`: fp16 scale and fp16 offset; `scale * code + offset`.
-- `symmetric`: fp16 scale; the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1` times it, so that zero stays zero.
-- `signed`: fp16 scale; all levels `-2**(b-1) … 2**(b-1)-1` times it, as in a two's-complement integer. This is the
-  default zero point of ONNX Runtime and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
+- `symmetric`: fp16 scale; the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1` times the scale, so zero is exact.
+- `signed`: fp16 scale; all levels `-2**(b-1) … 2**(b-1)-1` times the scale, as in a two's-complement integer: the
+  default zero point of ONNX Runtime, and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
 - `zero-point`: fp16 scale and an integer zero point of as many bits as a code, packed; `scale * (code - zero)`.
-- `codebook`: `2**bits` fp16 values, anywhere (Q-BERT's lookup table per group, SqueezeLLM).
+- `codebook`: `2**bits` arbitrary fp16 values (Q-BERT's lookup table per group, SqueezeLLM).
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ DEFAULT_GROUPINGS = ("rows:1", "rows:heads", "rows:128", "rows:each", "columns:3
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A choice laid over one matrix: how many ranges of how many rows or inputs.
+    """A choice applied to one matrix: how many ranges there are, and how many rows or inputs share each.
 
     Attributes:
         bits: bits of one code.
         axis: `rows` or `columns`.
-        num_groups: ranges in the whole matrix.
+        num_groups: number of ranges in the whole matrix.
         group_size: rows per range (axis `rows`) or inputs per range (axis `columns`).
-        form: what a range stores.
+        form: what is stored for each range.
     """
 
     bits: int
@@ -68,6 +69,12 @@ class Layout:
 class Choice:
     """One way to store a matrix.
 
+    Attributes:
+        bits: of a code, 2 to 8.
+        grouping: `rows:N`, `rows:heads`, `rows:each` or `columns:G`.
+        method: name of the quantizer.
+        form: what is stored for each range.
+
     >>> choice("2bit/columns:128/gptq").bytes(768, 768, heads=12) * 8 / 768**2
     2.25
     """
@@ -84,15 +91,20 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """Short text form, unique within a table of scores; `choice(name)` reads it back."""
+        """Short text form, unique within a score table; `choice(name)` parses it."""
         return f"{self.bits}bit/{self.grouping}/{self.method}" + ("" if self.form == "offset" else f"/{self.form}")
 
     def layout(self, rows: int, columns: int, *, heads: int) -> Layout:
-        """Lay the choice over a matrix of `rows` outputs by `columns` inputs.
+        """Apply the choice to a matrix.
+
+        Args:
+            rows: outputs of the matrix.
+            columns: inputs of the matrix.
+            heads: attention heads of the model, for `rows:heads`.
 
         Raises:
-            UsageError: the groups do not divide the matrix, with the divisors that do; or a codebook has as many
-                entries as its group has weights.
+            UsageError: the groups do not divide the matrix (the message lists the sizes that do), or a codebook has
+                at least as many entries as its group has weights.
         """
         axis, _, size = self.grouping.partition(":")
         if axis == "columns":
@@ -106,11 +118,25 @@ class Choice:
         return Layout(self.bits, "rows", num_groups, rows // num_groups, self.form)
 
     def code_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of the packed codes of a matrix, rounded up to a whole byte."""
+        """Return the bytes of a matrix's packed codes, rounded up to a whole byte.
+
+        Args:
+            rows: outputs of the matrix.
+            columns: inputs of the matrix.
+        """
         return -(-rows * columns * self.bits // 8)
 
     def metadata_bytes(self, rows: int, columns: int, *, heads: int) -> int:
-        """Bytes of what the ranges of a matrix store."""
+        """Return the bytes of a matrix's scales and offsets, zero points or codebooks.
+
+        Args:
+            rows: outputs of the matrix.
+            columns: inputs of the matrix.
+            heads: attention heads of the model, for `rows:heads`.
+
+        Raises:
+            UsageError: as `layout`.
+        """
         groups = self.layout(rows, columns, heads=heads).num_groups
         if self.form == "codebook":
             return groups * LEVEL_BYTES * (1 << self.bits)
@@ -118,7 +144,16 @@ class Choice:
         return groups * SCALE_BYTES + zeros.get(self.form, 0)
 
     def bytes(self, rows: int, columns: int, *, heads: int) -> int:
-        """Bytes of a matrix as stored: codes and what the ranges store."""
+        """Return the bytes of a matrix as stored: codes and metadata.
+
+        Args:
+            rows: outputs of the matrix.
+            columns: inputs of the matrix.
+            heads: attention heads of the model, for `rows:heads`.
+
+        Raises:
+            UsageError: as `layout`.
+        """
         return self.code_bytes(rows, columns) + self.metadata_bytes(rows, columns, heads=heads)
 
     def _check_codebook(self, weights: int) -> None:
@@ -127,10 +162,13 @@ class Choice:
 
 
 def choice(name: str) -> Choice:
-    """Read a choice back from its name.
+    """Parse the name of a choice.
+
+    Args:
+        name: `BITSbit/GROUPING/METHOD[/FORM]`, for example `3bit/columns:64/gptq`.
 
     Raises:
-        UsageError: the text is no choice's name.
+        UsageError: the text is not of this form.
     """
     parts = name.split("/")
     if len(parts) not in (3, 4) or not parts[0].removesuffix("bit").isdigit() or not set(parts[3:]) <= set(FORMS[1:]):
@@ -154,37 +192,55 @@ def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
 def grid(
     bits: Iterable[int], groupings: Iterable[str], method: str, forms: Iterable[Form] = ("offset",)
 ) -> tuple[Choice, ...]:
-    """Return every bits × grouping × form choice, in that order."""
+    """Return every choice of bits × grouping × form, in that order.
+
+    Args:
+        bits: bit widths.
+        groupings: groupings.
+        method: name of the quantizer.
+        forms: what is stored for each range.
+    """
     groupings, forms = tuple(groupings), tuple(forms)
     return tuple(Choice(b, g, method, f) for b in bits for g in groupings for f in forms)
 
 
 def default_grid(method: str) -> tuple[Choice, ...]:
-    """Return the 28 choices {2, 3, 4, 8} bits × 7 groupings."""
+    """Return the 28 default choices: {2, 3, 4, 8} bits × 7 groupings.
+
+    Args:
+        method: name of the quantizer.
+    """
     return grid(DEFAULT_BITS, DEFAULT_GROUPINGS, method)
 
 
 def parse_bits(text: str, option: str = "--bits") -> tuple[int, ...]:
-    """Read `2,3,4,8`.
+    """Parse bit widths such as `2,3,4,8`.
+
+    Args:
+        text: comma-separated integers from 2 to 8.
+        option: name of the option, for error messages.
 
     Raises:
-        UsageError: something else than legal bit widths.
+        UsageError: a part of the text is not a legal bit width.
     """
     values = []
     for part in text.split(","):
         if not part.strip().isdigit() or int(part) not in LEGAL_BITS:
             raise UsageError(
-                f"{option} {text}: {part.strip()!r} is no bit width. Legal: {', '.join(map(str, LEGAL_BITS))}."
+                f"{option} {text}: {part.strip()!r} is not a bit width. Legal: {', '.join(map(str, LEGAL_BITS))}."
             )
         values.append(int(part))
     return tuple(dict.fromkeys(values))
 
 
 def parse_groupings(text: str) -> tuple[str, ...]:
-    """Read `rows:128,columns:64`.
+    """Parse groupings such as `rows:128,columns:64`.
+
+    Args:
+        text: comma-separated groupings: `rows:N`, `rows:heads`, `rows:each` or `columns:N`.
 
     Raises:
-        UsageError: something else than groupings.
+        UsageError: a part of the text is not a grouping.
     """
     groupings = []
     for part in (p.strip() for p in text.split(",")):
@@ -192,22 +248,25 @@ def parse_groupings(text: str) -> tuple[str, ...]:
         named = size in ("heads", "each") and axis == "rows"
         if axis not in ("rows", "columns") or not (named or (size.isdigit() and int(size) > 0)):
             raise UsageError(
-                f"`groupings` {text}: {part!r} is no grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
+                f"`groupings` {text}: {part!r} is not a grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
             )
         groupings.append(part)
     return tuple(dict.fromkeys(groupings))
 
 
 def parse_forms(text: str) -> tuple[Form, ...]:
-    """Read `offset,codebook`.
+    """Parse forms such as `offset,codebook`.
+
+    Args:
+        text: comma-separated names in `FORMS`.
 
     Raises:
-        UsageError: something else than forms.
+        UsageError: a part of the text is not a form.
     """
     parts = [p.strip() for p in text.split(",")]
     for part in parts:
         if part not in FORMS:
-            raise UsageError(f"`forms` {text}: {part!r} is no form. Legal: {', '.join(FORMS)}.")
+            raise UsageError(f"`forms` {text}: {part!r} is not a form. Legal: {', '.join(FORMS)}.")
     return tuple(f for f in FORMS if f in parts)
 
 

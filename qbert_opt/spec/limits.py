@@ -1,6 +1,6 @@
-"""Limits that a plan must keep, from the command line and from the device, as rows of the program.
+"""Limits that a plan must keep, from the user and from the device, as rows of the program.
 
-A sum that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. Latency and energy do not add up
+A resource that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. Latency and energy do not add up
 (prefetch, static power); they are checked on the scheduled value and enforced by tightening their separable bound.
 """
 
@@ -32,24 +32,24 @@ Measure = Literal[
     "energy_j",
     "energy_bound_j",
 ]
-"""What a limit is compared with, and what may be least."""
+"""Quantities that can be limited or minimized."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user asked for; None is no limit. A limit of the device is used where the user gave none.
+    """The user's limits; None is no limit. The device's own limit applies where the user gives none.
 
     Attributes:
         encoder_bytes: `--budget`, on the searched matrices.
         total_bytes: `--total-budget`, on the whole stored model.
         latency_s: on the scheduled latency of one inference.
-        memory_bytes: on peak memory: all weights and the arena of activations.
+        memory_bytes: on peak memory: all weights plus the activation arena.
         dram_bytes: per inference.
         bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`.
         energy_j: per inference, static power included.
-        scratchpad_bytes: of weights that stay on chip between inferences; no more than fit beside the activations.
-        bops: multiply-accumulates × weight bits × activation bits, per inference.
-        inferences_per_s: how often an inference is asked for.
+        scratchpad_bytes: on weights kept on chip between inferences, which get no more than activations leave free.
+        bops: bit operations per inference: multiply-accumulates × weight bits × activation bits.
+        inferences_per_s: rate of inferences, for bandwidth and average power.
     """
 
     encoder_bytes: int | None = None
@@ -66,12 +66,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One limit: `stated` as its owner gave it, `capacity` what it leaves to the searched matrices.
+    """One limit.
 
     Attributes:
         resource: the quantity that adds up over matrices, or `latency_s` / `energy_j` for scheduled values.
-        measure: what the limit is compared with: a field of the plan or of the cost report.
-        source: who asked, for example `--budget` or `car-soc: limits.weights`.
+        measure: the field of the plan or of the cost report that is compared with the limit.
+        stated: the limit as given.
+        capacity: what the limit leaves for the searched matrices.
+        source: where the limit comes from, for example `--budget` or `car-soc: limits.weights`.
     """
 
     resource: str
@@ -91,14 +93,15 @@ def limit_rows(
     """Turn limits into rows.
 
     Args:
-        limits: what the user asked for.
+        limits: the user's limits.
         device: the hardware, with limits of its own.
-        fixed: by resource, what everything that is not searched uses.
-        activation_bytes: arena of activations.
-        total_resource: what a limit on the whole model caps: the matrices alone, where nothing else is searched.
+        fixed: usage of everything that is not searched, by resource.
+        activation_bytes: size of the activation arena.
+        total_resource: resource that a limit on the whole model caps: `encoder_bytes` if only matrices are searched,
+            else `total_bytes`.
 
     Raises:
-        UsageError: a limit that needs a device, or a rate, without one.
+        UsageError: a limit needs a device or a rate of inferences, and there is none.
     """
     _check_needs(limits, device)
     own = device.limits if device else None
@@ -109,15 +112,15 @@ def limit_rows(
     def add(
         resource: str,
         measure: Measure,
-        asked: float | None,
+        of_user: float | None,
         flag: str,
-        taken: float,
+        used_elsewhere: float,
         of_device: float | None,
         field: str,
     ) -> None:
-        stated, source = (asked, flag) if asked is not None else (of_device, f"{name}: limits.{field}")
+        stated, source = (of_user, flag) if of_user is not None else (of_device, f"{name}: limits.{field}")
         if stated is not None:
-            rows.append(Row(resource, measure, stated, stated - taken, source))
+            rows.append(Row(resource, measure, stated, stated - used_elsewhere, source))
 
     add("encoder_bytes", "encoder_bytes", limits.encoder_bytes, "--budget", 0, None, "")
     add(
@@ -131,13 +134,13 @@ def limit_rows(
     )
     if limits.total_bytes is not None and own is not None and own.weights is not None:
         add(total_resource, "total_bytes", None, "", other, own.weights, "weights")
-    taken = other + activation_bytes
+    fixed_peak = other + activation_bytes
     add(
         total_resource,
         PEAK,
         limits.memory_bytes,
         "--max-memory",
-        taken,
+        fixed_peak,
         own.peak_ram if own else None,
         "peak_ram",
     )
@@ -145,7 +148,7 @@ def limit_rows(
         (row.stated for row in rows if row.measure == PEAK), default=inf
     ):
         rows.append(
-            Row(total_resource, PEAK, device.available_bytes, device.available_bytes - taken, f"{name}: memory")
+            Row(total_resource, PEAK, device.available_bytes, device.available_bytes - fixed_peak, f"{name}: memory")
         )
     add("dram_bytes", "dram_bytes", limits.dram_bytes, "--max-dram-bytes", fixed.get("dram_bytes", 0), None, "")
     bandwidth, flag = limits.bandwidth_bytes_per_s, "--max-bandwidth"
@@ -161,16 +164,24 @@ def limit_rows(
 
 
 def tightest(rows: list[Row]) -> dict[str, Row]:
-    """Return the row of least capacity of each resource."""
-    found: dict[str, Row] = {}
+    """Return the row of least capacity for each resource.
+
+    Args:
+        rows: all limits.
+    """
+    least: dict[str, Row] = {}
     for row in rows:
-        if row.resource not in found or row.capacity < found[row.resource].capacity:
-            found[row.resource] = row
-    return found
+        if row.resource not in least or row.capacity < least[row.resource].capacity:
+            least[row.resource] = row
+    return least
 
 
 def measured(report: CostReport | None, measure: str) -> float:
-    """Read what a limit is compared with off a cost report.
+    """Return the value in a cost report that a limit is compared with.
+
+    Args:
+        report: the simulator's report; None without a device.
+        measure: the limited quantity.
 
     Raises:
         UsageError: there is no report, because there is no device.
@@ -182,7 +193,12 @@ def measured(report: CostReport | None, measure: str) -> float:
 
 
 def shown(measure: str, value: float) -> str:
-    """Write a limit or what is used of it, with its unit."""
+    """Format a value with its unit.
+
+    Args:
+        measure: the quantity.
+        value: in the measure's own unit.
+    """
     if measure == "bops":
         return f"{value:.4g} BOPs"
     if measure in ("predicted_loss", "sum_of_scores"):
@@ -192,10 +208,10 @@ def shown(measure: str, value: float) -> str:
 
 
 def shown_apart(measure: str, *values: float) -> list[str]:
-    """Write values as `shown` does, with as many digits as it takes to tell different ones apart.
+    """Format values like `shown`, with enough digits to tell different values apart.
 
     Args:
-        measure: what they are of.
+        measure: the quantity.
         *values: in the measure's own unit.
     """
     texts = [shown(measure, value) for value in values]
@@ -213,10 +229,13 @@ def shown_apart(measure: str, *values: float) -> list[str]:
 
 
 def check_rate(inferences_per_s: float | None) -> None:
-    """Refuse a rate that is none.
+    """Check a rate of inferences.
+
+    Args:
+        inferences_per_s: the rate; None is no rate.
 
     Raises:
-        UsageError: zero or less.
+        UsageError: the rate is zero or less.
     """
     if inferences_per_s is not None and inferences_per_s <= 0:
         raise UsageError(f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 inferences per second.")
@@ -235,8 +254,8 @@ def _check_needs(limits: Limits, device: Device | None) -> None:
     }
     for flag, value in needs_device.items():
         if value is not None and device is None:
-            raise UsageError(f"{flag}: needs `device` to be priced on. Give one, for example `device` car-soc.")
+            raise UsageError(f"{flag}: needs `device`, for example car-soc.")
     if limits.bandwidth_bytes_per_s is not None and limits.inferences_per_s is None:
         raise UsageError(
-            "`bandwidth_bytes_per_s`: needs `inferences_per_s`, the inferences per second that the bandwidth is for."
+            "`bandwidth_bytes_per_s`: needs `inferences_per_s`, since bandwidth is bytes per inference times this rate."
         )

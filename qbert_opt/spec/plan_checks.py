@@ -15,7 +15,8 @@ from .activations import RANGES
 from .choices import LEGAL_BITS, choice, parse_groupings, zero_dtype
 
 if TYPE_CHECKING:
-    from .allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
+    from .allocation import Allocation
+    from .planned import PlannedActivation, PlannedMatrix, PlannedTable
 
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6

@@ -9,7 +9,8 @@ from ..errors import InputFileError
 from .plan_checks import RESCORED
 
 if TYPE_CHECKING:
-    from .allocation import Allocation, PlannedMatrix, PlannedTable
+    from .allocation import Allocation
+    from .planned import PlannedMatrix, PlannedTable
     from .scores import ScoreTable
 
 SAME_SCORE = 1e-3  # relative: two runs of the same scoring on different machines differ by less

@@ -1,6 +1,6 @@
-"""What a model is made of, as far as planning needs it: shapes and roles, no weights.
+"""The shapes and roles of a model's weights, without the weights: all that planning needs to know of a model.
 
-A `ModelProfile` travels inside the scores, so that solving and simulating need no model.
+A `ModelProfile` is stored in the score file, so that solving and simulating need no model.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class MatrixSpec(Frozen):
     """A weight matrix whose bits are searched: `rows` outputs by `columns` inputs, in encoder layer `block`.
 
     Attributes:
-        module: its name in the model; the first of those that share it.
-        kind: what it does. A feed-forward `intermediate` with gates has twice the rows that `output` has columns;
-            `position` maps relative positions to keys or queries; `linear` is everything without one of these roles.
-        block: the encoder layer; the first of those that share it.
+        module: its name in the model; if several modules share it, that of the first.
+        kind: its role. A gated feed-forward `intermediate` has twice as many rows as `output` has columns; `position`
+            maps relative positions to keys or queries; `linear` is a matrix with none of these roles.
+        block: its encoder layer, from 0; if several layers share it, the first.
         rows: outputs.
         columns: inputs.
-        uses: how often one inference multiplies it with the tokens: 12 in a layer that 12 layers share.
-        fixed_positions: positions besides tokens that it is multiplied with, such as relative positions.
+        uses: how often one inference multiplies it with the tokens: 12 if 12 layers share it.
+        fixed_positions: number of vectors besides tokens that it is multiplied with, such as relative positions.
     """
 
     module: str
@@ -57,7 +57,7 @@ class TableSpec(Frozen):
 
     @property
     def bytes(self) -> int:
-        """Bytes where nothing was chosen: 8-bit codes with one fp16 scale and one fp16 offset per row."""
+        """Bytes of a table that is not searched: 8-bit codes with one fp16 scale and one fp16 offset per row."""
         return self.rows * self.columns * TABLE_BITS // 8 + self.rows * 4
 
 
@@ -68,9 +68,9 @@ class HeadSpec(Frozen):
         module: its name in the model.
         rows: outputs.
         columns: inputs.
-        per_token: runs over all tokens, not once per sentence.
-        before_blocks: runs before the encoder's layers.
-        tied_to: the embedding table whose weights it uses, stored and counted there; empty if it has its own.
+        per_token: whether it runs on every token; otherwise once per sentence.
+        before_blocks: whether it runs before the encoder's layers.
+        tied_to: the embedding table whose weights it shares (and where they are counted); empty if it has its own.
     """
 
     module: str
@@ -87,14 +87,14 @@ class ModelProfile(Frozen):
     Attributes:
         name: the model's name as the user gave it.
         architecture: class name, for example `BertForSequenceClassification`.
-        sha256: hash of all weights; artifacts of other models are refused by it.
-        num_blocks: encoder layers that are stored; layers that share their weights count once.
+        sha256: hash of all weights, by which artifacts of another model are rejected.
+        num_blocks: number of stored encoder layers; layers that share their weights count once.
         hidden: width of the residual stream.
         heads: attention heads per layer.
         matrices: searched matrices, in order of execution.
         tables: embedding tables.
         head: linear layers outside the encoder.
-        other_elements: elements of every other tensor, the head's own weights included.
+        other_elements: number of elements in all other tensors, including the head's own weights.
     """
 
     name: str
@@ -113,7 +113,7 @@ class ModelProfile(Frozen):
         tables = {table.module for table in self.tables}
         for spec in self.head:
             if spec.tied_to and spec.tied_to not in tables:
-                raise ValueError(f"head: {spec.module} is tied to {spec.tied_to!r}, which is no table of the model")
+                raise ValueError(f"head: {spec.module} is tied to {spec.tied_to!r}, which is not a table of the model")
         return self
 
     def __str__(self) -> str:
@@ -132,23 +132,23 @@ class ModelProfile(Frozen):
 
     @property
     def num_layers(self) -> int:
-        """Encoder layers that run; more than `num_blocks` where layers share weights."""
+        """Number of encoder layers that run; more than `num_blocks` if layers share weights."""
         uses = [max((m.uses for m in self.matrices if m.block == b), default=1) for b in range(self.num_blocks)]
         return sum(max(1, u) for u in uses)
 
     @property
     def encoder_elements(self) -> int:
-        """Weights in searched matrices."""
+        """Number of weights in the searched matrices."""
         return sum(matrix.elements for matrix in self.matrices)
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of everything but the matrices where tables were not searched: tables at 8 bits, the rest in fp16."""
+        """Bytes of everything but the matrices if tables are not searched: tables at 8 bits, the rest in fp16."""
         return sum(table.bytes for table in self.tables) + self.other_bytes
 
     @property
     def other_bytes(self) -> int:
-        """Bytes of what is neither matrix nor table: biases, LayerNorm, head."""
+        """Bytes of everything but the matrices and tables: biases, LayerNorm, head."""
         return OTHER_BYTES * self.other_elements
 
     @property

@@ -1,4 +1,4 @@
-"""The table of scores: what each choice of each matrix is predicted to cost in loss, and where that comes from."""
+"""The score table (`scores.json`): the predicted loss increase of each matrix under each choice, with provenance."""
 
 from __future__ import annotations
 
@@ -13,189 +13,46 @@ from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
+from .score_parts import (
+    ActivationScores,
+    BlockSensitivity,
+    CommonScale,
+    Folds,
+    MatrixCurvature,
+    Provenance,
+    Rows,
+    TableScores,
+    check_arrays,
+)
 
 SCHEMA = "qbert-opt/scores@1"
-
-Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
-Folds = tuple[Rows, ...]
-
-
-class Provenance(Frozen):
-    """Where scores come from.
-
-    Attributes:
-        data: name of the data set; `data_sha256` its hash.
-        num_scored: samples that score; disjoint from the `num_calibration` samples that fit the quantizer.
-        mean_tokens: mean length of the scoring samples in tokens.
-        mean_confidence: mean probability of the likeliest class; over-confident text under-predicts.
-            None without softmax.
-        scored_accuracy: accuracy on the scoring samples, where they have labels.
-        max_tokens: tokens at which texts were cut, or windows of a text ended; None where samples came ready, and in
-            files of earlier releases.
-        num_cut: texts that were cut, of those that fit and score; None in files of earlier releases.
-        num_lost: what was cut away from them in all: words of tags, tokens otherwise.
-        seed: of every draw.
-        commit: of this project's code, with `+` when it had uncommitted changes; `version` its release.
-        date: day of the run, ISO.
-    """
-
-    data: str
-    data_sha256: str
-    num_scored: int
-    num_calibration: int
-    mean_tokens: float
-    mean_confidence: float | None
-    scored_accuracy: float | None
-    max_tokens: int | None = Field(default=None, gt=0)
-    num_cut: int | None = Field(default=None, ge=0)
-    num_lost: int | None = Field(default=None, ge=0)
-    seed: int
-    commit: str
-    version: str
-    date: str
-
-
-class BlockSensitivity(Frozen):
-    """Q-BERT's sensitivity of one encoder layer: Ω = |mean λ| + std λ of the top eigenvalues over data slices."""
-
-    block: int
-    omega: float
-    eigenvalues: tuple[float, ...]
-
-
-class CommonScale(Frozen):
-    """One factor by which all scores of a table were multiplied to bring them to KL's scale.
-
-    Attributes:
-        value: the factor.
-        std_error: of the factor, over the scoring text; errors that all scores share, so it is not in theirs.
-    """
-
-    value: FiniteFloat = Field(gt=0)
-    std_error: FiniteFloat = Field(ge=0)
-
-
-class TableScores(Frozen):
-    """Predicted loss increase of embedding tables under each of their choices.
-
-    Attributes:
-        modules: the tables; row order of the arrays. A table of the profile that is not here keeps 8 bits.
-        choices: names of the choices; column order of the arrays.
-        value: scores [tables, choices]; None where masked; `std_error` and `weight_error` alike.
-        fold_value: as `ScoreTable.fold_value`.
-        masks: why a choice is not allowed for a table, by module then choice name.
-        unseen_rows: share of each table's rows that the scoring text never reads.
-        unseen_reads: chance that the next read is of such a row, by Good-Turing: reads of rows read once / all reads.
-        unseen_factor: how the score changes when rows read once are replaced by rows never read: 1 where words that
-            the text does not have round like those that it has.
-        contains: what the scores contain.
-    """
-
-    modules: tuple[str, ...]
-    choices: tuple[str, ...]
-    value: tuple[tuple[float | None, ...], ...]
-    std_error: tuple[tuple[float | None, ...], ...]
-    weight_error: tuple[tuple[float | None, ...], ...]
-    fold_value: Folds = ()
-    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
-    unseen_rows: tuple[float, ...]
-    unseen_reads: tuple[float, ...]
-    unseen_factor: tuple[float, ...] = ()
-    contains: str
-
-    @model_validator(mode="after")
-    def _shapes(self) -> TableScores:
-        _check_arrays(self, len(self.modules), len(self.choices))
-        if not len(self.modules) == len(self.unseen_rows) == len(self.unseen_reads):
-            raise ValueError("tables: modules, unseen_rows and unseen_reads differ in length")
-        return self
-
-    def multiplied(self, factor: float) -> TableScores:
-        """The same with every score times a factor."""
-        folds = tuple(short(_multiplied(rows, factor)) for rows in self.fold_value)
-        update = {name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
-        return self.model_copy(update={**update, "fold_value": folds})
-
-
-class MatrixCurvature(Frozen):
-    """How sharply the loss bends along one matrix.
-
-    Attributes:
-        module: the matrix.
-        quantity: what `value` is; a trace is that of the whole block, not the mean over weights.
-        value: with its sign: negative curvature says that the model has not converged on this loss.
-        std_error: over the text (and over random draws, where there are some).
-        eigenvalues: one per slice of the data, where they are taken apart.
-        products: Hessian-vector products spent; 0 for what comes from a factor pass.
-    """
-
-    module: str
-    quantity: str
-    value: float
-    std_error: float
-    eigenvalues: tuple[float, ...] = ()
-    products: int = 0
-
-
-class ActivationScores(Frozen):
-    """Predicted loss increase of rounding each input of the matrices.
-
-    Attributes:
-        inputs: the matrices that read each input; row order of the arrays.
-        choices: names of the choices; column order of the arrays.
-        value: scores [inputs, choices]; `std_error` alike.
-        ranges: lower and upper end [inputs, choices]; None where each token has its own.
-        contains: what the scores contain.
-    """
-
-    inputs: tuple[tuple[str, ...], ...]
-    choices: tuple[str, ...]
-    value: tuple[tuple[FiniteFloat, ...], ...]
-    std_error: tuple[tuple[FiniteFloat, ...], ...]
-    ranges: tuple[tuple[tuple[FiniteFloat, FiniteFloat] | None, ...], ...]
-    contains: str
-
-    @model_validator(mode="after")
-    def _shapes(self) -> ActivationScores:
-        for name in ("value", "std_error", "ranges"):
-            rows = getattr(self, name)
-            if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
-                raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
-        for modules, ranges in zip(self.inputs, self.ranges, strict=True):
-            for low, high in filter(None, ranges):
-                if not low <= 0 <= high:
-                    raise ValueError(f"activations: {modules[0]}: low {low:g}, high {high:g}; a range holds zero")
-        return self
-
-    def multiplied(self, factor: float) -> ActivationScores:
-        """The same with every score times a factor."""
-        return self.model_copy(
-            update={name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
-        )
 
 
 class ScoreTable(Frozen):
     """Predicted loss increase of each matrix under each choice.
 
     Attributes:
-        metric: which estimator, a file in `metrics/`.
-        loss_unit: what the scores are in.
+        metric: the estimator, a file in `scoring/metrics`.
+        method: name of the quantizer whose errors were scored.
+        loss_unit: unit of the scores.
+        contains: which quantization errors the scores include.
         profile: the model's shapes; row order of the arrays is `profile.matrices`.
         choices: names of the choices; column order of the arrays.
         value: scores [matrices, choices]; None where the choice is masked.
         std_error: standard error of each score over samples; None where masked.
-        weight_error: squared Frobenius norm of the rounding error; None where masked.
-        fold_value: the scores on each of a few equal parts of the scoring text, [folds, matrices, choices], by which a
-            plan is judged on text that did not choose it; empty for metrics that are no mean over samples.
-        masks: why a choice is not allowed for a matrix, by `module` then choice name.
-        scale: the factor that all scores, those of tables too, were multiplied by; None where there was none.
-        samples: texts that each matrix' scores are from; 0 for data-free scores, none where a table does not say.
-        effective_samples: how many texts carry the scores, (Σ loss)² / Σ loss² in the median; None where unknown.
-        block_sensitivity: per encoder layer, for metrics that have one.
-        tables: the embedding tables' scores; None keeps them all at 8 bits.
-        curvature: per matrix, for metrics that have one.
-        warnings: what a user of these scores should know.
-        activations: scores of rounded inputs; None leaves them in floats.
+        weight_error: squared Frobenius norm of the quantization error; None where masked.
+        fold_value: the scores on each of a few equal parts of the scoring text, [folds, matrices, choices], for
+            cross-fitting; empty for metrics that are not a mean over samples.
+        masks: why a choice is not allowed for a matrix, by module then choice name.
+        scale: the factor by which all scores were multiplied, also those of tables and inputs; None if there is none.
+        samples: number of texts behind each matrix's scores; 0 for data-free scores; empty in files of earlier
+            releases.
+        effective_samples: effective sample size (Σ loss)² / Σ loss², median over choices and matrices; None if unknown.
+        block_sensitivity: of each encoder layer, for metrics that compute one.
+        tables: scores of the embedding tables; None keeps them all at 8 bits.
+        curvature: of each matrix, for metrics that compute one.
+        warnings: for the user of the scores.
+        activations: scores of quantized inputs; None leaves the inputs in floating point.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -222,11 +79,11 @@ class ScoreTable(Frozen):
 
     @model_validator(mode="after")
     def _shapes(self) -> ScoreTable:
-        _check_arrays(self, len(self.profile.matrices), len(self.choices))
+        check_arrays(self, len(self.profile.matrices), len(self.choices))
         known = {table.module for table in self.profile.tables}
         unknown = [] if self.tables is None else [name for name in self.tables.modules if name not in known]
         if unknown:
-            raise ValueError(f"tables: {unknown[0]} is no table of the profile")
+            raise ValueError(f"tables: {unknown[0]} is not a table of the profile")
         if self.samples and len(self.samples) != len(self.profile.matrices):
             raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self
@@ -248,7 +105,7 @@ class ScoreTable(Frozen):
 
     @property
     def loss_scale(self) -> float:
-        """The factor in every score: 1 without a common scale."""
+        """The common factor in every score; 1 if there is none."""
         return 1.0 if self.scale is None else self.scale.value
 
     def grid(self) -> tuple[Choice, ...]:
@@ -265,17 +122,17 @@ class ScoreTable(Frozen):
 
     @property
     def items(self) -> tuple[MatrixSpec | TableSpec, ...]:
-        """What a plan chooses for: the matrices, then the tables that were scored."""
+        """The items of a plan: the matrices, then the scored tables."""
         specs = {table.module: table for table in self.profile.tables}
         return self.profile.matrices + tuple(specs[name] for name in (self.tables.modules if self.tables else ()))
 
     def item_choices(self) -> tuple[Choice, ...]:
-        """Return the choices of all items: the matrices' in column order, then what only tables have."""
+        """Return the choices of all items: those of matrices in column order, then those of tables only."""
         names = self.choices + (self.tables.choices if self.tables else ())
         return tuple(choice(name) for name in dict.fromkeys(names))
 
     def item_values(self) -> NDArray[np.float64]:
-        """Return the scores of all items, float64 [items, item choices]; NaN where an item has no such choice."""
+        """Return the scores of all items, float64 [items, item choices]; NaN where not scored."""
         return self._item_array("value")
 
     def item_folds(self) -> NDArray[np.float64]:
@@ -292,45 +149,34 @@ class ScoreTable(Frozen):
         return self._joined(getattr(self, name), () if self.tables is None else getattr(self.tables, name))
 
     def _joined(self, matrices: Rows, tables: Rows) -> NDArray[np.float64]:
-        """Matrices' rows above the tables', each under its own choices."""
+        """Stack the rows of matrices and tables, each in the columns of its own choices."""
         columns = [c.name for c in self.item_choices()]
-        found = np.full((len(self.items), len(columns)), np.nan)
-        found[: len(self.profile.matrices), : len(self.choices)] = np.array(matrices, dtype=np.float64)
+        joined = np.full((len(self.items), len(columns)), np.nan)
+        joined[: len(self.profile.matrices), : len(self.choices)] = np.array(matrices, dtype=np.float64)
         if self.tables is not None:
             places = [columns.index(c) for c in self.tables.choices]
-            found[len(self.profile.matrices) :, places] = np.array(tables, dtype=np.float64)
-        return found
-
-
-def short(rows: Rows) -> Rows:
-    """Six significant digits: more would only make a file of many folds long."""
-    return tuple(tuple(None if v is None else float(f"{v:.6g}") for v in row) for row in rows)
-
-
-def _multiplied(rows: Rows, factor: float) -> Rows:
-    return tuple(tuple(None if v is None else factor * v for v in row) for row in rows)
-
-
-def _check_arrays(scores: ScoreTable | TableScores, num_items: int, num_choices: int) -> None:
-    """Raise ValueError where an array has another shape or holds NaN."""
-    named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
-    for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
-        if len(rows) != num_items or any(len(row) != num_choices for row in rows):
-            raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
-        if not np.isfinite([v for row in rows for v in row if v is not None]).all():
-            raise ValueError(f"{name} holds NaN or infinite values")
+            joined[len(self.profile.matrices) :, places] = np.array(tables, dtype=np.float64)
+        return joined
 
 
 def write_scores(table: ScoreTable, path: str | Path) -> None:
-    """Write `scores.json`, whole or not at all."""
+    """Write `scores.json`, completely or not at all.
+
+    Args:
+        table: the scores.
+        path: of the file.
+    """
     write_text(path, table.model_dump_json(by_alias=True, indent=1).replace("\n   ", "") + "\n")
 
 
 def read_scores(path: str | Path) -> ScoreTable:
     """Read `scores.json`.
 
+    Args:
+        path: of the file.
+
     Raises:
-        InputFileError: missing, malformed, or with choices this version does not know.
+        InputFileError: missing, malformed, or with choices that this version does not know.
     """
     table = read_document(path, ScoreTable, SCHEMA)
     try:

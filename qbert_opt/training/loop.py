@@ -16,7 +16,7 @@ from ..models.batches import TokenBatch
 from ..models.outputs import Outputs, collect
 from ..runtime import plugins
 from .attention import deployed_attention, training_attention
-from .phases import Phase
+from .phases import Phase, Step
 from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
 from .settings import RecoverySettings
 from .student import Student
@@ -98,7 +98,7 @@ class TrainingRun:
             progress = Progress(fingerprint=fingerprint, start_loss=loss, best_loss=loss, epochs=dict(settings.epochs))
             self.state = RunState(progress, {}, self._snapshot())
         self._clock = time.process_time() - self.state.progress.cpu_seconds
-        steps = {name: plugins.load("training_steps", name) for name in settings.steps}
+        steps = {name: plugins.load_as("training_steps", name, Step) for name in settings.steps}
         self._work = {name: step.COST * self._updates(name) for name, step in steps.items()}
         self._steps = steps
 

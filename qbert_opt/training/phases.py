@@ -31,6 +31,17 @@ class Phase:
     whole: bool = False
 
 
+class BlockError(Protocol):
+    """A file in `training/block_errors`: how much each token counts in the error of a block's output."""
+
+    def token_weights(self, teacher: Teacher) -> list[list[torch.Tensor]]:
+        """Return weights `[blocks][batches]`, float32 `[samples, tokens]`, of mean 1 over real tokens, 0 at padding.
+
+        Args:
+            teacher: the float model with the training text.
+        """
+
+
 class Step(Protocol):
     """A file in `training/steps`.
 

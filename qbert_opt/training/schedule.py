@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 import numpy as np
 
 from ..runtime import plugins
 from .attention import training_attention
+from .phases import Step
 from .settings import RecoverySettings
 from .steps.distill import end_to_end
 from .student import Student
@@ -29,7 +29,7 @@ def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: Rec
         settings: says which steps there are.
     """
     seconds = _seconds_per_pass(student, teacher)
-    costs: Mapping[str, float] = {name: plugins.load("training_steps", name).COST for name in settings.steps}
+    costs = {name: plugins.load_as("training_steps", name, Step).COST for name in settings.steps}
     share = 60 * minutes / len(settings.steps)
     least = 1 / len(teacher.batches)
     return {name: max(least, float(f"{share / (seconds * cost):.3g}")) for name, cost in costs.items()}

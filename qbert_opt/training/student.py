@@ -22,7 +22,7 @@ from .straight_through import straight_through, to_half
 
 
 class TrainedMatrix(Protocol):
-    """A matrix in training: what a file in `training/quantizers` makes.
+    """A matrix in training: a torch module that a file in `training/quantizers` makes.
 
     Attributes:
         latent: float32 weights that are rounded.
@@ -37,6 +37,24 @@ class TrainedMatrix(Protocol):
 
     def stored(self) -> QuantizedMatrix:
         """What is written; `dequantize` of it equals the call, bit for bit."""
+
+
+class TrainingQuantizer(Protocol):
+    """A file in `training/quantizers`.
+
+    Attributes:
+        FORMS: what ranges may store in the matrices that it trains, for example `("offset", "symmetric")`.
+    """
+
+    FORMS: tuple[str, ...]
+
+    def trained(self, weight: torch.Tensor, start: QuantizedMatrix) -> TrainedMatrix:
+        """Begin training where a quantizer left off: the first call equals `start.dequantize()`.
+
+        Args:
+            weight: float32 `[rows, columns]`, as it was before quantization.
+            start: the same matrix quantized.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,7 @@ class Student(nn.Module):
                 self._fixed[f"{module}.weight"] = quantized.dequantize()
             else:
                 weight = as_matrix(self.skeleton.get_parameter(f"{module}.weight"))
-                self.matrices[_key(module)] = _trained(module, weight, quantized)
+                self.matrices[_key(module)] = cast(nn.Module, _trained(module, weight, quantized))
         quantized_names = {f"{matrix.module}.weight" for matrix in plan.matrices}
         quantized_names |= {f"{table.module}.weight" for table in plan.tables}
         self.others = nn.ParameterDict(
@@ -198,10 +216,10 @@ class TrainedRounder:
         return (rounded, *args[1:])
 
 
-def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix) -> Any:
+def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix) -> TrainedMatrix:
     form = start.layout.form
     for name in plugins.available("training_quantizers"):
-        quantizer = plugins.load("training_quantizers", name)
+        quantizer = plugins.load_as("training_quantizers", name, TrainingQuantizer)
         if form in quantizer.FORMS:
             return quantizer.trained(weight, start)
     raise UsageError(f"{module}: no training quantizer knows form {form!r}.")

@@ -17,15 +17,17 @@ from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
-from ..planning.planner import allocation_of, solve_task
+from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
 from ..planning.solving import SolverOptions
+from ..planning.task_solver import solve_task
 from ..runtime.files import MAX_JSON_BYTES
 from ..runtime.input_files import decode_text, quoted, read_bytes
-from ..spec.allocation import Allocation, PlannedMatrix
+from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.limits import Limits
 from ..spec.plan_scores import check_scores
+from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -223,7 +225,12 @@ def import_plan(
 
 
 def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
-    """Return our best plan with at most as many encoder bytes as another plan."""
+    """Return our best plan with at most as many encoder bytes as another plan.
+
+    Args:
+        plan: its bytes are the limit.
+        scores: of the same model.
+    """
     task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes))
     return allocation_of(task, solve_task(task, SolverOptions()))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import time
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.numpy import save_file
@@ -16,7 +16,6 @@ from torch import nn
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
-from ..engines.agreement import Agreement, AgreementLimits, Check, check_session, compare
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
 from ..errors import InputFileError, QbertOptWarning, UsageError
@@ -27,24 +26,10 @@ from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
-from ..spec.allocation import Allocation, PlannedActivation, write_allocation
+from ..spec.allocation import Allocation, write_allocation
+from ..spec.planned import PlannedActivation
 from .export_check import check_samples, checks_of, in_batches, longest_sample
-
-EXACT_DIFFERENCE = 1e-3  # in float32 only the order of sums may differ; a larger difference means a wrong graph
-# what rounding inputs to 8 bits may do: a fiftieth of a nat per answer is a tenth of what 2-bit plans lose
-ROUNDING_LIMITS = AgreementLimits(loss=0.02, flipped=0.02, difference=0.5)
-# rounded alike, an input near the border of two codes may still get the other one where sums have another order
-SAME_ROUNDING_LIMITS = AgreementLimits(loss=0.01, flipped=0.02, difference=0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How an export answered: the agreement, in float32 and as exported, and why it is refused, if it is."""
-
-    agreement: Agreement | None
-    graph_difference: float
-    limits: AgreementLimits
-    refusal: str | None
+from .export_verdict import compared
 
 
 def export_model(
@@ -109,15 +94,17 @@ def export_model(
             planned = {m: item for item in allocation.activations for m in item.modules} if way == "planned" else {}
             references = checks
             if planned:
-                rounded = replace(loaded, model=with_rounded_inputs(copy.deepcopy(loaded.model), allocation.activations))
+                rounded = replace(
+                    loaded, model=with_rounded_inputs(copy.deepcopy(loaded.model), allocation.activations)
+                )
                 references = checks_of(rounded, traceable(rounded), batches)
             progress(1, 4, f"converting, activations {way}")
             for left in target.iterdir():
                 left.unlink()
             _write(name, traced, folder, allocation, target, way, planned)
             progress(2, 4, f"comparing with torch, activations {way}")
-            outcome = _compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
-            if outcome.refusal is None:
+            outcome = compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
+            if outcome.refusal is None or math.isinf(outcome.graph_difference):
                 break
             refused[way] = outcome.refusal
         if outcome.refusal is not None or outcome.agreement is None:
@@ -180,102 +167,6 @@ def _write(
     planned: Mapping[str, PlannedActivation],
 ) -> None:
     exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned)
-
-
-def _compared(
-    module: Engine,
-    kind: str,
-    target: Path,
-    activations: Activations,
-    checks: Sequence[Check],
-    references: Sequence[Check],
-    whole: Sequence[Check],
-    allocation: Allocation,
-    tolerance: float | None,
-) -> _Outcome:
-    """Run written files and judge their answers.
-
-    Args:
-        module: the engine.
-        kind: what the model answers with.
-        target: the files.
-        activations: how products round their inputs.
-        checks: questions with the answers of the quantized model in float32.
-        references: the same with inputs rounded as planned, where they are.
-        whole: one question as long as the model reads.
-        allocation: the plan.
-        tolerance: largest accepted loss; None takes the usual limits.
-    """
-    floats = module.open_model(target, activations="float32")
-    started = time.process_time()
-    graph = check_session(floats, kind, checks)
-    float_s = time.process_time() - started
-    longest = check_session(floats, kind, whole)
-    limits = SAME_ROUNDING_LIMITS if activations == "planned" else ROUNDING_LIMITS
-    if tolerance is not None:
-        limits = AgreementLimits(loss=tolerance)
-    if graph is None or longest is None or max(graph.difference, longest.difference) > EXACT_DIFFERENCE:
-        found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
-        return _Outcome(
-            None, 0.0, limits,
-            f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
-            "the export or the engine; please report it.",
-        )  # fmt: skip
-    session = module.open_model(target, activations=activations)
-    started = time.process_time()
-    agreement = check_session(session, kind, references)
-    slower = float_s / max(time.process_time() - started, 1e-9)
-    graph_difference = max(graph.difference, longest.difference)
-    if activations == "planned":
-        refusal = _planned_refusal(kind, checks, references, allocation, tolerance, slower)
-        if refusal is not None:
-            return _Outcome(agreement, graph_difference, limits, refusal)
-    if limits.hold(agreement):
-        return _Outcome(agreement, graph_difference, limits, None)
-    return _Outcome(agreement, graph_difference, limits, _engine_refusal(module, activations, agreement, slower))
-
-
-def _planned_refusal(
-    kind: str,
-    checks: Sequence[Check],
-    references: Sequence[Check],
-    allocation: Allocation,
-    tolerance: float | None,
-    slower: float,
-) -> str | None:
-    """Say why the plan's static ranges change too much of what the quantized model answers; None if they do not."""
-    rounding = compare(kind, [(a.answers, b.answers) for a, b in zip(checks, references, strict=True)])
-    predicted = sum(item.predicted_loss for item in allocation.activations)
-    limits = replace_loss(ROUNDING_LIMITS, 2 * predicted) if tolerance is None else AgreementLimits(loss=tolerance)
-    if limits.hold(rounding):
-        return None
-    return (
-        f"static 8-bit activations change too much ({rounding}; the plan predicted {predicted:.2g}). "
-        f"`activations` int8 rounds them in small blocks, float32 not at all ({slower:.1f}x slower here); "
-        "`tolerance` accepts more."
-    )
-
-
-def replace_loss(limits: AgreementLimits, loss: float) -> AgreementLimits:
-    """Return limits whose loss is at least a number."""
-    return limits.model_copy(update={"loss": max(limits.loss or 0.0, loss)})
-
-
-def _engine_refusal(module: Engine, activations: Activations, agreement: Agreement | None, slower: float) -> str:
-    found = "outputs that are missing or not finite" if agreement is None else str(agreement)
-    if activations == "float32":
-        return f"{module.label()} answers otherwise than torch: {found}. This is a bug in the export; please report it."
-    if activations == "planned":
-        return (
-            f"{module.label()} answers otherwise than torch with the same rounding: {found}. This is a bug in the "
-            "export or the engine; please report it."
-        )
-    finer = " `activations` int8 rounds in smaller blocks." if activations == "int8-coarse" else ""
-    return (
-        f"8-bit activations as {module.label()} rounds them ({activations}) change too much: {found}.{finer} "
-        f"`activations` float32 leaves them as they are ({slower:.1f}x slower here); scoring again with "
-        "`activation_bits` 8 plans static ranges; `tolerance` accepts more."
-    )
 
 
 def export_float(model: str | Path, name: str, output: str | Path) -> Path:

@@ -62,13 +62,13 @@ def _of_the_plan(folder: Path, loaded: LoadedModel, allocation: Allocation) -> L
     if origin.data in bundled_datasets() and (texts := read_texts(origin.data)).sha256 == origin.data_sha256:
         return texts
     raise UsageError(
-        f"{folder}: holds no {CHECK_TEXTS}, which earlier releases did not write. Give `texts`, those that the plan was "
-        f"scored on ({origin.data}), or quantize anew."
+        f"{folder}: holds no {CHECK_TEXTS}, which earlier releases did not write. Give `texts`, those that the plan "
+        f"was scored on ({origin.data}), or quantize anew."
     )
 
 
 def _check_ids(folder: Path, samples: Iterable[Sequence[int]], loaded: LoadedModel) -> None:
-    words = int(loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator, union-attr]
+    words = int(loaded.model.get_input_embeddings().num_embeddings)
     for sample in samples:
         if max(sample) >= words or len(sample) > loaded.longest:
             raise InputFileError(

@@ -1,4 +1,4 @@
-"""The whole path in one call: score, plan, quantize, measure, and export to an engine."""
+"""The whole path in one call: score, plan, quantize, export, run in the engine, measure, and compare with 8 bits."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint.reader import load_quantized
-from ..costs.devices import load_device
+from ..costs.devices import check_engine, load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
 from ..engines.session import Activations, exporting_format
-from ..evaluation.evaluate import Evaluation, evaluate, outputs
+from ..errors import UsageError
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.flips import check_answers
 from ..models.loading import LoadedModel, load_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
 from ..quantization.calibration import CalibrationPlan
-from ..runtime.files import check_free
 from ..runtime.progress import Progress, silent
-from ..spec.allocation import Allocation, write_allocation
+from ..scoring.task import ScoresActivations, metric_named
+from ..spec.allocation import Allocation
 from ..spec.limits import Limits
-from ..spec.scores import ScoreTable, write_scores
-from .export import export_model
-from .quantize import plan_texts, quantize_model
-from .score import score_model
-from .solve import check_limits, solve_plans
+from ..spec.quality import QualityLimits, parse_quality
+from ..spec.scores import ScoreTable
+from .comparison import compared
+from .outcome import Outcome
+from .output_folder import OutputFolder
+from .route import Request, planned_widths
+from .shipping import QUANTIZED
+from .text_split import split_texts
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device
-
-SCORES, PLAN, QUANTIZED = "scores.json", "allocation.json", "quantized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ class Optimized:
     Attributes:
         plan: the plan, with its proof and predicted loss.
         predicted: cost on the device; None without a device.
-        measured: quality of the quantized model, and its loss relative to the float model, on `measured_on`.
+        measured: quality, and loss relative to the float model, in the engine on `measured_on`; in PyTorch without one.
         measured_on: name of the text.
-        folder: contains `scores.json`, `allocation.json`, `quantized/`, and `ENGINE/` if exported.
+        folder: contains `scores.json`, `allocation.json`, `optimized.json`, `quantized/`, and `ENGINE/` if exported.
         exported: record of the export; None if nothing was exported.
+        outcome: everything that was found, beside the float and the uniform 8-bit model; `optimized.json`.
     """
 
     plan: Allocation
@@ -52,11 +55,17 @@ class Optimized:
     measured_on: str
     folder: Path
     exported: EngineRecord | None
+    outcome: Outcome
 
     @property
     def quantized(self) -> Path:
         """The quantized folder."""
         return self.folder / QUANTIZED
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        engine = None if self.exported is None else self.exported.engine
+        return f"Optimized({str(self.folder)!r}, plan={self.plan!r}, engine={engine!r})"
 
     def __str__(self) -> str:
         """The result in a few lines."""
@@ -82,6 +91,10 @@ def optimize(
     output: str | Path,
     *,
     budget: str | None = None,
+    total_budget: str | None = None,
+    max_accuracy_drop: str | None = None,
+    max_flips: str | None = None,
+    confidence: str | float = 0.95,
     device: str | Device | None = None,
     engine: str | None = None,
     activations: Activations | None = None,
@@ -92,70 +105,137 @@ def optimize(
     metric: str = "directional",
     method: str = "gptq",
     calibration: CalibrationPlan | None = None,
+    seed: int = 0,
+    max_tokens: int | None = None,
     scores: ScoreTable | None = None,
     progress: Progress = silent,
 ) -> Optimized:
-    """Score a model, solve for a plan, write and measure the quantized model, and export it if an engine is given.
+    """Score a model, plan it, write it, export it to an engine, measure it there, and compare it with uniform 8 bits.
+
+    A run that was interrupted goes on from the scores and plans in `output` when it is started again.
 
     Args:
         model: model folder, or a loaded model.
-        data: calibration text that the model was not trained on; labels are not needed.
-        output: folder to create; must not exist, or be empty.
+        data: calibration text that the model was not trained on. It calibrates, scores, and what is left checks; labels
+            are needed for accuracy only.
+        output: folder to create; must not exist, be empty, or be left by an interrupted run.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
+        total_budget: size of the whole stored model, in the same units.
+        max_accuracy_drop: `0.5pt`: the smallest plan that is proven on held-out text to lose no more accuracy; without
+            labels, to change no more answers.
+        max_flips: `1%`: likewise of changed answers.
+        confidence: of these proofs.
         device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
-        engine: engine to plan for and to export to, for example `onnxruntime`; None exports nothing.
-        activations: how the engine rounds the inputs of products, as in `export_model`.
-        test_data: held-out text to measure on; by default the scoring texts, which the plan was chosen on.
-        limits: further limits; `budget` overrides its `encoder_bytes`.
+        engine: engine to plan for, to export to and to measure in, for example `onnxruntime`; None exports nothing.
+        activations: how the engine rounds the inputs of products, as in `export_model`; by default in planned 8-bit
+            ranges where it multiplies integers and a plan exists, else in its own way.
+        test_data: held-out text to check on; by default what calibration and scoring leave of `data`.
+        limits: further limits; `budget` and `total_budget` override its own.
         constraints: what the plan must satisfy besides the limits.
         workload: sentences and tokens of one inference.
         metric: estimator of the loss.
         method: quantizer.
         calibration: sizes of the calibration set and of the scoring texts.
+        seed: of every random draw, where `calibration` does not say.
+        max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
         scores: an existing table for this model and text; None computes one.
         progress: called with the current step.
 
     Returns:
-        Plan, predicted cost and measured quality.
+        Plan, predicted cost, measured quality, and the comparison.
 
     Raises:
-        InfeasibleError: no plan meets every limit.
-        InputFileError: model, data or device cannot be read, or do not match each other.
+        InfeasibleError: no plan meets every limit, or is proven to.
+        InputFileError: model, data or device cannot be read, do not match each other, or hold too little text.
         UsageError: no limit is given, or a name is unknown.
     """
-    folder = Path(output)
-    check_free(folder)
+    folder = OutputFolder(Path(output))
+    folder.check()
     target = load_device(device) if isinstance(device, str) else device
     constraints = constraints or PlanConstraints()
+    quality = parse_quality(max_accuracy_drop, max_flips, confidence)
+    _check(engine, target, activations, constraints, quality)
     if engine is not None:
-        exporting_format(engine)  # an engine that cannot be exported to is refused before the work
         constraints = constraints.model_copy(update={"engine": engine})
-    limits = limits or Limits()
-    if budget is not None:
-        limits = replace(limits, encoder_bytes=parse_budget(budget, 1, "`budget`"))  # likewise; sized below
-    check_limits(limits, target, constraints)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    texts = data if isinstance(data, LabeledTexts) else read_texts(data)
-    table = scores or score_model(
-        loaded, texts, metric=metric, method=method, calibration=calibration, progress=progress
-    )
-    if budget is not None:
-        limits = replace(limits, encoder_bytes=parse_budget(budget, table.profile.encoder_elements, "`budget`"))
-    solved = solve_plans(table, limits, device=target, workload=workload, constraints=constraints)
-    folder.mkdir(exist_ok=True)
-    write_scores(table, folder / SCORES)
-    write_allocation(solved.plan, folder / PLAN)
-    quantize_model(loaded, solved.plan, texts, folder / QUANTIZED, progress=progress)
-    if test_data is None:
-        scored = plan_texts(loaded, solved.plan, texts)[1]
-        measured_on = replace(scored, name=f"the scoring texts of {scored.name}")
-    else:
-        measured_on = test_data if isinstance(test_data, LabeledTexts) else read_texts(test_data)
-    reopened, _ = load_quantized(folder / QUANTIZED)
-    measured = evaluate(reopened, measured_on, outputs(loaded, measured_on))
-    exported = None
-    if engine is not None:
-        exported = export_model(
-            folder / QUANTIZED, engine, folder / engine, texts=measured_on, activations=activations, progress=progress
+    limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
+    unlimited = limits == Limits(inferences_per_s=limits.inferences_per_s) and constraints.max_loss is None
+    if unlimited and target is None and not quality:
+        raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
+    for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
+        check_answers(loaded.head.kind, f"max_{name}")
+    if quality.accuracy_drop is not None and not loaded.head.spec.classifies:
+        raise UsageError(
+            f"`max_accuracy_drop`: holds for classifiers of texts; {loaded.name} answers with {loaded.head.kind}. "
+            "Give `max_flips`: a text flips if any of its answers changes."
         )
-    return Optimized(solved.plan, solved.report, measured, measured_on.name, folder, exported)
+    texts = data if isinstance(data, LabeledTexts) else read_texts(data)
+    held_out = test_data if isinstance(test_data, LabeledTexts) or test_data is None else read_texts(test_data)
+    if scores is not None:
+        origin = scores.provenance
+        calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
+    split = split_texts(texts, held_out, calibration, quality, seed)
+    with folder.writing():
+        table, reused = folder.scores(
+            loaded, texts, split.plan, given=scores, metric=metric, method=method,
+            activation_bits=_scored_widths(engine, activations, metric), progress=progress,
+        )  # fmt: skip
+        profile = table.profile
+        limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
+        request = Request(table, limits, target, workload or Workload(), constraints)
+        shipped, solved, outcome = compared(
+            loaded, texts, split, request, activations, quality, folder, reused, progress
+        )
+    return Optimized(
+        solved.plan, solved.report, shipped.measured, split.check.name, folder.path, shipped.exported, outcome
+    )
+
+
+def _check(
+    engine: str | None,
+    target: Device | None,
+    activations: Activations | None,
+    constraints: PlanConstraints,
+    quality: QualityLimits,
+) -> None:
+    """Refuse what does not go together, before any work.
+
+    Raises:
+        UsageError: an engine that is unknown, not installed or needs no export, or options that exclude each other.
+    """
+    if engine is not None:
+        exporting_format(engine)
+        if target is not None:
+            check_engine(engine, target)
+    elif activations is not None:
+        raise UsageError("`activations`: is a setting of an engine. Give `engine`.")
+    if quality and (constraints.max_loss is not None or constraints.least is not None):
+        raise UsageError(
+            "`max_loss` and `least`: the smallest plan under `max_flips` or `max_accuracy_drop` is sought."
+        )
+    planned_widths(engine, activations)
+
+
+def _scored_widths(engine: str | None, activations: Activations | None, metric: str) -> tuple[int, ...]:
+    """Return the widths of inputs to score; none where the metric scores no inputs.
+
+    Raises:
+        UsageError: planned inputs were asked for, which the metric does not score.
+    """
+    widths = planned_widths(engine, activations)
+    if not widths or isinstance(metric_named(metric), ScoresActivations):
+        return widths
+    if activations == "planned":
+        raise UsageError(f"`activations` planned: `metric` {metric} does not score inputs. Use directional.")
+    return ()
+
+
+def _sized(
+    limits: Limits, budget: str | None, total_budget: str | None, encoder_elements: int, elements: int
+) -> Limits:
+    """Return limits with the budgets in bytes."""
+    if budget is not None:
+        limits = replace(limits, encoder_bytes=parse_budget(budget, encoder_elements, "`budget`"))
+    if total_budget is not None:
+        limits = replace(limits, total_bytes=parse_budget(total_budget, elements, "`total_budget`"))
+    return limits

@@ -93,6 +93,11 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     A model whose vocabulary has no word of the bundled texts reads words of its own.
 
     None for a plain module without data, which reads no texts.
+
+    Args:
+        loaded: the float model.
+        allocation: the plan.
+        data: the text of its scores, other text, or None.
     """
     if data is not None and data.sha256 == allocation.provenance.data_sha256:
         _, scored = plan_texts(loaded, allocation, data)
@@ -155,6 +160,10 @@ def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:
     """Return a model that truncates texts at the same length as when the plan's scores were computed.
 
     Plans of earlier releases do not record it; they used 128 tokens, or 384 for span extraction.
+
+    Args:
+        loaded: a model.
+        allocation: a plan of it.
     """
     default = loaded.head.spec.default_tokens or EARLIER_MAX_TOKENS
     return replace(loaded, max_tokens=allocation.provenance.max_tokens or default)

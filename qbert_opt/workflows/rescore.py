@@ -21,8 +21,9 @@ from ..quantization.calibration import BATCH_SIZE, weight_of
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
-from ..spec.allocation import Allocation, PlannedActivation, PlannedMatrix, PlannedTable
+from ..spec.allocation import Allocation
 from ..spec.plan_checks import RESCORED
+from ..spec.planned import PlannedActivation, PlannedMatrix, PlannedTable
 
 
 def rescored(

@@ -24,6 +24,7 @@ def score_model(
     calibration: CalibrationPlan | None = None,
     activation_bits: Sequence[int] = (),
     max_tokens: int | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress = silent,
 ) -> ScoreTable:
     """Score every choice of every matrix and embedding table on the default grid of a quantizer.
@@ -36,6 +37,7 @@ def score_model(
         calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
         activation_bits: widths of rounded inputs to score too: 8, 16.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
+        checkpoint: progress file, from which an interrupted run resumes.
         progress: called with the matrix that is being scored.
 
     Returns:
@@ -53,5 +55,6 @@ def score_model(
         plan=calibration or CalibrationPlan(256, 256, 0),
         table_choices=table_grid(),
         activation_choices=activation_grid(activation_bits),
+        checkpoint=checkpoint,
         progress=progress,
     )

@@ -12,10 +12,11 @@ from ..costs.simulate import simulate_allocation
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
 from ..planning.engine_outlook import engine_outlook
-from ..planning.planner import allocation_of, solve_rounded, top_plans
+from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
 from ..planning.recipes import recipe_allocation
 from ..planning.solving import Plan, SolverOptions
+from ..planning.task_solver import solve_rounded, top_plans
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
@@ -144,6 +145,11 @@ def solve_recipe(
 
 def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:
     """Reject a request without any limit, for which every matrix would take its largest choice.
+
+    Args:
+        limits: what the user asked for.
+        device: target hardware, whose own limits count too.
+        constraints: a largest loss counts as a limit.
 
     Raises:
         UsageError: there is neither a limit, nor a device, nor a largest loss.

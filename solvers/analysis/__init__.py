@@ -1,1 +1,1 @@
-"""Questions about a problem and its plan, answered by solving: frontier, capacities, reasons, rivals."""
+"""Analyses of a problem and its plan: frontier, capacities, explanations, baselines, shortlist, local search."""

@@ -1,7 +1,7 @@
-"""Plans to hold an answer against: uniform ones, and random ones that fill the same capacities."""
+"""Baselines to compare a solution with: uniform plans, and random plans that fill the same capacities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,34 +15,34 @@ from ..search.presolve import drop_unfitting
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """One plan that nobody optimised.
+    """One plan that was not optimized.
 
     Attributes:
         name: "uniform OPTION" or "random NUMBER".
         choice: Option index of each item.
         value: Priced from the tables.
-        usage: The same.
-        broken: Rows that the plan breaks; empty when it is a fair rival.
+        usage: Usage of every resource.
+        broken: Constraints that the plan breaks; empty if the comparison is fair.
     """
 
     name: str
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     value: float
-    usage: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
     broken: tuple[str, ...]
 
 
 def uniform_plans(problem: ChoiceProblem) -> tuple[Baseline, ...]:
-    """Return for each option the plan that gives it to every item, best value first, plans that fit before others.
+    """Return, for each option, the plan that gives it to every item.
 
-    Where an option is masked for an item or the item is pinned, the item takes the allowed option that is nearest
-    in usage (of the resource that decides ties), so that one special matrix does not rule the rival out.
+    If an option is masked for an item or the item is pinned, the item takes the allowed option with the nearest usage
+    (of the tie-breaking resource), so that one special matrix does not rule out the whole plan.
 
     Args:
-        problem: Rows and tables.
+        problem: Tables and constraints.
 
     Returns:
-        One plan per option that some group of items may take; `broken` names the rows that a plan breaks.
+        One plan per option that some group of items may take: feasible plans first, then by value.
     """
     mask = problem.mask()
     plans = [
@@ -54,19 +54,19 @@ def uniform_plans(problem: ChoiceProblem) -> tuple[Baseline, ...]:
 
 
 def random_plans(problem: ChoiceProblem, count: int = 20, seed: int = 0) -> tuple[Baseline, ...]:
-    """Return random plans that keep the capacities and leave no item that could still use more, best first.
+    """Return random plans that keep the capacities, and in which no item can use more without exceeding one.
 
-    Each starts from random options, is repaired in a random order of preference, and then filled by steps of
-    rising usage in random order. Fewer than `count` come back when repair fails; none under `max_families`,
-    unless the plan happens to keep it.
+    Each plan starts from random options, is repaired in a random order of preference, and is then filled by random
+    steps of increasing usage. Fewer than `count` plans are returned if repair fails; under `max_families`, only plans
+    that happen to keep that limit.
 
     Args:
-        problem: Rows and tables.
-        count: How many plans to draw.
+        problem: Tables and constraints.
+        count: Number of plans to draw.
         seed: The same seed gives the same plans.
 
     Returns:
-        Plans that keep every row, by rising value.
+        Plans that keep every row, by increasing value.
 
     Raises:
         SolverError: `count` is negative.

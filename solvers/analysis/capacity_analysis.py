@@ -1,4 +1,4 @@
-"""Questions about a capacity: what more of it buys, and between which limits it matters."""
+"""Analyses of one capacity: what more of it gains, in which range it matters, and the least of it for a given value."""
 
 import math
 from dataclasses import replace
@@ -17,17 +17,17 @@ from ..solving import solve
 def shadow_price(
     problem: ChoiceProblem, solution: ChoiceSolution, resource: str, step: float, **solve_options: Any
 ) -> float:
-    """Return value(capacity) − value(capacity + step), solved again: what one more `step` buys.
+    """Solve again with a larger capacity, and return the gain: value(capacity) − value(capacity + step).
 
     Args:
-        problem: The problem that `solution` answers.
-        solution: An answer with a plan.
-        resource: One with a finite capacity.
-        step: How much more, in the resource's unit.
+        problem: The problem of `solution`.
+        solution: A solution with a plan.
+        resource: One with a capacity.
+        step: Increase of the capacity, in the resource's unit.
         **solve_options: Passed to `solve`.
 
     Returns:
-        How much the value falls, in its own unit; at least 0.
+        Decrease of the value, in its own unit; at least 0.
 
     Raises:
         SolverError: There is no plan or no such capacity, or the step is not positive.
@@ -40,18 +40,18 @@ def shadow_price(
     if not 0 < step < math.inf:
         raise SolverError(f"shadow_price: step is {step}. Give a positive amount.")
     wider = replace(problem, capacity={**problem.capacity, resource: problem.capacity[resource] + step})
-    # Both values are proven to a gap only: a looser capacity never costs more.
+    # Both values are proven only up to a gap, but a larger capacity can never make the value worse.
     return max(0.0, solution.value - solve(wider, **solve_options).value)
 
 
 def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]:
-    """Return floor and ceiling between which a capacity of `resource` matters.
+    """Return the range (floor, ceiling) in which a capacity of `resource` matters.
 
-    Floor: the least usage of any plan under masks, pins, ties and families. Ceiling: the usage of the
-    best-valued plan without any capacity (of equal values, the one that uses least).
+    Floor: the least usage of any plan under masks, pins, ties and families. Ceiling: the usage of the best plan
+    without any capacity (among equal values, of the plan that uses least).
 
     Args:
-        problem: Rows and tables; its capacities are ignored.
+        problem: Tables and constraints; its capacities are ignored.
         resource: One with a usage table.
 
     Returns:
@@ -69,20 +69,20 @@ def capacity_range(problem: ChoiceProblem, resource: str) -> tuple[float, float]
 
 
 def least_usage(problem: ChoiceProblem, resource: str, max_value: float, **solve_options: Any) -> ChoiceSolution:
-    """Return the plan that uses least of one resource with a value of at most `max_value`: the reverse question.
+    """Return the plan that uses least of one resource, with a value of at most `max_value`: the reverse problem.
 
-    The other capacities, masks and links hold; the capacity of `resource` itself is ignored. Of equal usage the
-    least value wins.
+    The other capacities, masks and links hold; the capacity of `resource` itself is ignored. Among plans of equal
+    usage, the one with the least value is returned.
 
     Args:
-        problem: The tables.
-        resource: What to spare.
+        problem: Tables and constraints.
+        resource: The resource to minimize.
         max_value: Largest value that the plan may have.
         **solve_options: Passed to `solve`.
 
     Returns:
-        A solution whose `value` and `usage` are the plan's in `problem`, while `lower_bound` and `gap` speak of
-        the resource. When infeasible, `nearest_capacity["value"]` is the least value that a plan can have.
+        A solution whose `value` and `usage` are those of the plan in `problem`, while `lower_bound` and `gap` refer to
+        the resource. If infeasible, `nearest_capacity["value"]` is the least value that a plan can have.
 
     Raises:
         SolverError: The resource has no usage table, or `max_value` is NaN.
@@ -99,13 +99,14 @@ def least_usage(problem: ChoiceProblem, resource: str, max_value: float, **solve
 
 
 def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = "value") -> ChoiceProblem:
-    """Return the reverse problem: least usage of a resource, the value a resource of its own with a capacity.
+    """Return the reverse problem: minimize the usage of a resource, with the value as a resource with a capacity.
 
-    Usage is never negative, so each item's value counts from its least; `least_value` is what is left out.
+    Usage must not be negative, so each item's value counts from its least one; `least_value` is the constant that is
+    left out.
 
     Args:
-        problem: The tables.
-        resource: What to spare; its own capacity is ignored.
+        problem: Tables and constraints.
+        resource: The resource to minimize; its own capacity is ignored.
         max_value: Largest value that a plan may have.
         row: Name of the value as a resource; the first of the capacities.
 
@@ -124,7 +125,7 @@ def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = 
     least = np.where(mask, problem.value, np.inf).min(axis=1)
     above = np.where(mask, problem.value - least[:, None], 0.0)
     limits = {name: limit for name, limit in problem.capacity.items() if name != resource}
-    # A usage table of the same name would be hidden by ours; the name is free to choose.
+    # The new table must not hide a usage table of the same name.
     key = row if row not in problem.usage else f"{row} (objective)"
     return replace(
         problem,
@@ -137,5 +138,9 @@ def reverse(problem: ChoiceProblem, resource: str, max_value: float, row: str = 
 
 
 def least_value(problem: ChoiceProblem) -> float:
-    """Return the sum of each item's least value: what every plan has, whatever the capacities."""
+    """Return the sum of each item's least value, which no plan can undercut, whatever its capacities.
+
+    Args:
+        problem: Tables, masks and pins.
+    """
     return math.fsum(np.where(problem.mask(), problem.value, np.inf).min(axis=1))

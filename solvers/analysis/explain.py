@@ -1,8 +1,8 @@
-"""Why an item got its option: what the next better and the next worse one would have cost."""
+"""Why an item has its option: what the next better and the next worse option would cost."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,31 +12,31 @@ from ..model.problem import ChoiceProblem
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One item (with those tied to it) taking another option, all others as they are.
+    """A change of one item (with those tied to it) to another option, with all other items unchanged.
 
     Attributes:
-        option: Its name.
-        value: Change of the value of the plan.
-        usage: Change of each resource.
-        missing: How much of each limited resource would be missing; empty when the step fits.
+        option: Name of the other option.
+        value: Change of the plan's value.
+        usage: Change of the usage of each resource.
+        missing: How much of each limited resource would be missing; empty if the step fits.
     """
 
     option: str
     value: float
-    usage: Mapping[str, float]
-    missing: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
+    missing: Mapping[str, float] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reason:
-    """The option of one item between its neighbours in value.
+    """The option of one item, and the next better and next worse options.
 
     Attributes:
-        item: Name.
-        option: What it got.
-        better: The step of smallest gain in value, or None when it has its best option. In an optimal plan it
-            does not fit, unless a limit on families forbids it.
-        worse: The step of smallest loss in value, or None when it has its worst.
+        item: Name of the item.
+        option: Name of its option.
+        better: The step with the smallest gain in value; None if the item has its best option. In an optimal plan this
+            step exceeds a capacity, or a limit on families forbids it.
+        worse: The step with the smallest loss in value; None if the item has its worst option.
     """
 
     item: str
@@ -46,19 +46,19 @@ class Reason:
 
 
 def explain(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[Reason, ...]:
-    """Return the reason for each item of a plan, in the order of the items.
+    """Explain the option of each item of a plan.
 
-    Options that are worse in value and use at least as much of everything say nothing and are passed over.
+    Options that are worse in value and use at least as much of every resource are skipped.
 
     Args:
-        problem: Rows and tables.
+        problem: Tables and constraints.
         choice: Option index of each item.
 
     Returns:
-        One reason per item; changes in the units of the tables.
+        One reason per item, in the order of the items; changes in the units of the tables.
 
     Raises:
-        SolverError: The plan has not one known option per item.
+        SolverError: The plan does not have exactly one known option per item.
     """
     _, usage = price(problem, choice)
     slack = {

@@ -1,9 +1,9 @@
-"""The whole trade-off at once: least value for every capacity of one resource, or of two."""
+"""The Pareto frontier: the least value for every capacity of one or two resources."""
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -12,24 +12,25 @@ from ..diagnosis import least_of
 from ..model.errors import SolverError
 from ..model.problem import ChoiceProblem
 from ..model.solution import PROVEN_GAP
-from ..search.outcome import Limits
+from ..search.outcome import SearchLimits
 from ..solving import solve
 from .frontier_points import Budget, FrontierPoint, key_of, point_of, points_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frontier:
-    """Points by rising capacity (of the first resource, then the second); a larger capacity is never worse.
+    """A Pareto frontier; a larger capacity never has a larger value.
 
     Attributes:
-        resources: One or two.
-        points: Supported plans and evenly spaced capacities together.
-        complete: False when the clock stopped it; pass it as `known` to go on.
+        resources: One or two names.
+        points: Plans on the convex hull and at evenly spaced capacities, by capacity of the first resource, then of
+            the second.
+        complete: False if the time limit stopped the computation; pass the frontier as `known` to continue.
         runtime_s: Wall-clock time of the last call.
     """
 
     resources: tuple[str, ...]
-    points: tuple[FrontierPoint, ...]
+    points: tuple[FrontierPoint, ...] = field(repr=False)
     complete: bool
     runtime_s: float
 
@@ -45,26 +46,27 @@ def pareto(
     known: Frontier | None = None,
     on_point: Callable[[FrontierPoint], None] | None = None,
 ) -> Frontier:
-    """Return the least value over the capacities of one resource or two, between floor and ceiling.
+    """Compute the Pareto frontier of value against one or two resources.
 
     The other capacities, masks and links of the problem hold throughout; the capacity of the resource itself is
-    ignored. With one limited resource and no limit on families, all supported plans come from one sort. With several,
-    capacities are taken from the loosest down: a plan that fits smaller capacities is the best one for them too, and
-    each relaxation starts from the plans of those before. A limit on families, or thousands of items, leave one
-    solve per point, by `solver`.
+    ignored. With one limited resource and no limit on families, all plans on the convex hull come from one sort. With
+    several, capacities are taken in decreasing order: a plan that also fits smaller capacities is optimal for them
+    too, and each relaxation starts from the plans of earlier ones. With a limit on families, or thousands of items,
+    `solver` solves every point separately.
 
     Args:
-        problem: The tables.
+        problem: Tables and constraints.
         resource: One name, or two for a grid.
-        points: Evenly spaced capacities (two resources: the side of the grid is the root, rounded up).
-        solver: For the points that need one.
+        points: Number of evenly spaced capacities, from the least usage to that of the best plan (with two resources,
+            the grid has the square root of it, rounded up, per side).
+        solver: For points that need a solve of their own.
         relative_gap: Passed to `solver`.
-        time_limit_s: Stop after this many seconds, incomplete.
+        time_limit_s: Stop after this many seconds, with an incomplete frontier.
         known: An earlier frontier of the same problem; its points are not solved again.
-        on_point: Called with each new point, say to store it.
+        on_point: Called with each new point, for example to store it.
 
     Returns:
-        Points by rising capacity, each with a proven bound; incomplete when the clock stopped it.
+        Points by increasing capacity, each with a proven bound.
 
     Raises:
         SolverError: A resource is unknown or repeated, there are fewer than two points, or no plan exists.
@@ -73,9 +75,9 @@ def pareto(
     resources = (resource,) if isinstance(resource, str) else tuple(resource)
     _check(problem, resources, points)
     others = {name: limit for name, limit in problem.capacity.items() if name not in resources}
-    # The first resource decides between equal values, unless the problem names another.
+    # The first resource breaks ties, unless the problem names another.
     base = replace(problem, capacity=others, tie_break=problem.tie_break or resources[0])
-    limits = Limits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
+    limits = SearchLimits(relative_gap, deadline=math.inf if time_limit_s is None else start + time_limit_s)
     budgets = _budgets(base, resources, points)
     done = {} if known is None else {key_of(point.capacity): point for point in known.points}
     collected, complete = [*done.values()], True
@@ -112,7 +114,7 @@ def _budgets(base: ChoiceProblem, resources: tuple[str, ...], points: int) -> li
 
 
 def _monotone(base: ChoiceProblem, points: list[FrontierPoint]) -> tuple[FrontierPoint, ...]:
-    """Sort; let no point be worse than one of smaller capacities, nor its bound above one's of smaller ones."""
+    """Sort the points, and replace any that is worse than a point of smaller capacities."""
     ordered = sorted(points, key=lambda p: (*p.capacity.values(), not p.supported))
     result: list[FrontierPoint] = []
     leader: dict[tuple[float, ...], FrontierPoint] = {}  # best so far per capacity of the second resource

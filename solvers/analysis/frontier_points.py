@@ -1,8 +1,8 @@
-"""The points of a frontier, found in the way that suits the problem."""
+"""The points of a frontier, computed by the method that suits the problem."""
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,35 +14,35 @@ from ..search import exact_search, partial_plans, proof
 from ..search.default_engine import preferred
 from ..search.hull import Hull, hull_of
 from ..search.incumbent import polish
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.presolve import drop_unfitting, presolve
 from ..solving import solve
 
 MOST_GROUPS_TOGETHER = 500
-"""Items (tied ones count as one) up to which the points of several rows help each other."""
+"""Items (tied ones count as one) up to which points with several rows are solved together, each from earlier ones."""
 MOST_KNOWN = 60  # plans of one relaxation that the next one starts from
 MOST_HULL_POINTS = 5000
-"""Supported plans that are reported; of more (thousands of items) every second, third, … is."""
+"""Largest number of reported plans on the convex hull; if there are more, only every second, third, … is reported."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontierPoint:
-    """The best plan found for one set of capacities.
+    """The best plan for one set of capacities.
 
     Attributes:
-        capacity: Of the resource, or both; the plan's own usage for a supported plan.
+        capacity: Capacity of each of the frontier's resources; the plan's own usage if it is supported.
         choice: Option index of each item.
         value: Priced from the tables.
-        usage: Of every resource.
-        lower_bound: No plan within these capacities has a smaller value.
-        gap: (value − lower_bound) / Σ |chosen values|; proven.
-        supported: On the convex hull: best for some price per unit of the resource.
+        usage: Usage of every resource.
+        lower_bound: Proven: no plan within these capacities has a smaller value.
+        gap: (value − lower_bound) / Σ |chosen values|.
+        supported: Whether the plan lies on the convex hull: it is optimal for some price per unit of the resource.
     """
 
     capacity: Mapping[str, float]
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     value: float
-    usage: Mapping[str, float]
+    usage: Mapping[str, float] = field(repr=False)
     lower_bound: float
     gap: float
     supported: bool
@@ -53,7 +53,11 @@ Key = tuple[tuple[str, float], ...]
 
 
 def key_of(capacity: Budget) -> Key:
-    """Return what tells one set of capacities from another."""
+    """Return a hashable key of one set of capacities.
+
+    Args:
+        capacity: Capacity of each resource.
+    """
     return tuple(sorted(capacity.items()))
 
 
@@ -63,9 +67,18 @@ def points_of(
     budgets: list[Budget],
     done: Mapping[Key, FrontierPoint],
     solver: str,
-    limits: Limits,
+    limits: SearchLimits,
 ) -> Iterator[FrontierPoint | None]:
-    """Yield points in the way that suits the problem; None when the time is over."""
+    """Yield the points of a frontier by the method that suits the problem; None when the time is over.
+
+    Args:
+        base: The problem without capacities of the frontier's own resources.
+        resources: One or two names.
+        budgets: Capacities to solve for.
+        done: Points that are already known.
+        solver: For points that need a solve of their own.
+        limits: Time and gap.
+    """
     limited = any(limit != math.inf for limit in base.capacity.values())
     if base.max_families is not None or len(base.groups()) > MOST_GROUPS_TOGETHER:
         one_row = len(resources) == 1 and not limited and base.max_families is None
@@ -79,7 +92,15 @@ def points_of(
 def point_of(
     problem: ChoiceProblem, capacity: Budget, choice: tuple[int, ...], bound: float, supported: bool
 ) -> FrontierPoint:
-    """Return the point of a plan, priced from the tables, with a proven bound on every plan within the capacities."""
+    """Return the frontier point of a plan, priced from the tables.
+
+    Args:
+        problem: The tables.
+        capacity: Capacities of the point.
+        choice: Option index of each item.
+        bound: Proven lower bound of the value within these capacities.
+        supported: Whether the plan lies on the convex hull.
+    """
     value, usage = price(problem, choice)
     worth = math.fsum(np.abs(problem.value[range(len(choice)), choice]).tolist())
     lower = value if value - bound <= NOISE * worth else bound
@@ -87,16 +108,16 @@ def point_of(
 
 
 def _proven_point(
-    base: ChoiceProblem, capacity: Budget, program: Program, outcome: Outcome, solver: str, limits: Limits
+    base: ChoiceProblem, capacity: Budget, program: Program, outcome: Outcome, solver: str, limits: SearchLimits
 ) -> FrontierPoint | None:
-    """Return the point of an outcome, solved anew where rounding could hide a better plan; None without a plan."""
+    """Return the point of an outcome, solved again if rounding could hide a better plan; None without a plan."""
     if outcome.columns is not None and proof.trusted(program, outcome.columns):
         return point_of(base, capacity, lift(base, program, outcome.columns), outcome.bound, supported=False)
     return _solved_point(base, capacity, solver, limits)
 
 
 def _solved_points(
-    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: SearchLimits
 ) -> Iterator[FrontierPoint | None]:
     """Yield a solved point per budget that has a plan."""
     for budget in budgets:
@@ -110,9 +131,9 @@ def _solved_points(
             yield point
 
 
-def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limits) -> FrontierPoint | None:
+def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: SearchLimits) -> FrontierPoint | None:
     left = None if limits.deadline == math.inf else limits.remaining_s()
-    # The resource that decides ties stays the first capacity.
+    # The tie-breaking resource stays the first capacity.
     limited = replace(base, capacity={**budget, **base.capacity})
     answer = solve(limited, solver, relative_gap=limits.relative_gap, time_limit_s=left)
     if answer.choice is None:
@@ -121,9 +142,9 @@ def _solved_point(base: ChoiceProblem, budget: Budget, solver: str, limits: Limi
 
 
 def _several_row_points(
-    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: Limits
+    base: ChoiceProblem, budgets: list[Budget], done: Mapping[Key, FrontierPoint], solver: str, limits: SearchLimits
 ) -> Iterator[FrontierPoint | None]:
-    """Yield the best plan of each budget that has one, the loosest budget first."""
+    """Yield the best plan of each feasible budget, the largest budget first."""
     whole = presolve(program_of(replace(base, capacity={**budgets[-1], **base.capacity})))
     if whole is None or not proof.moderate(whole):
         yield from _solved_points(base, budgets, done, solver, limits)
@@ -156,12 +177,12 @@ def _several_row_points(
 
 
 def _still_best(point: FrontierPoint, budget: Budget) -> bool:
-    """Say whether a point of capacities no smaller holds a plan that fits this budget: then no plan is better."""
+    """Whether the plan of a point with no smaller capacities fits this budget, and so is optimal for it too."""
     looser = all(point.capacity.get(name, -math.inf) >= limit for name, limit in budget.items())
     return looser and all(point.usage[name] <= limit for name, limit in budget.items())
 
 
-def _closed(whole: Program, known: tuple[IntArray, ...], limits: Limits) -> tuple[Outcome, tuple[IntArray, ...]]:
+def _closed(whole: Program, known: tuple[IntArray, ...], limits: SearchLimits) -> tuple[Outcome, tuple[IntArray, ...]]:
     """Return the best plan of a program and the plans of its relaxation, started from those of earlier ones."""
     part = drop_unfitting(whole)
     if part is None:
@@ -181,7 +202,7 @@ def _one_row_points(
     budgets: list[Budget],
     done: Mapping[Key, FrontierPoint],
     solver: str,
-    limits: Limits,
+    limits: SearchLimits,
 ) -> Iterator[FrontierPoint | None]:
     """Yield every supported plan, then the best plan of each budget, each started from the one before."""
     program = presolve(program_of(replace(base, capacity={name: budgets[-1][name]})))
@@ -219,7 +240,7 @@ def _hull_points(
             yield point_of(base, {name: usage[name]}, choice, value, supported=True)
 
 
-def _next(limited: Program, hull: Hull, before: IntArray | None, limits: Limits) -> tuple[IntArray, float]:
+def _next(limited: Program, hull: Hull, before: IntArray | None, limits: SearchLimits) -> tuple[IntArray, float]:
     """Return the best plan for the program's capacity and its bound, given the plan of a smaller one."""
     relaxation = hull.relaxation(limited, float(limited.rhs[0]))
     starts = [polish(limited, relaxation, plan) for plan in (relaxation.plans[0], before) if plan is not None]

@@ -1,7 +1,7 @@
 """From predicted to measured: swaps that keep every row, accepted only when the really measured loss falls."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,21 +15,21 @@ _MOST_STEPS = 200  # single steps of least predicted change that are also tried 
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """Where the swaps led.
+    """The result of a local search.
 
     Attributes:
         choice: The best plan that was measured.
-        measured: Its loss.
-        start: The loss of the plan at the beginning.
-        history: Every measured plan with its loss, in order, the start first.
-        accepted: How many swaps were kept.
-        exhausted: No untried swap was predicted to help; False when the measurements ran out.
+        measured: Its measured loss.
+        start: Measured loss of the first plan.
+        history: Every measured plan with its loss, in order, starting with the first plan.
+        accepted: Number of swaps that were kept.
+        exhausted: True if no untried swap was predicted to help; False if the number of measurements ran out.
     """
 
-    choice: tuple[int, ...]
+    choice: tuple[int, ...] = field(repr=False)
     measured: float
     start: float
-    history: tuple[tuple[tuple[int, ...], float], ...]
+    history: tuple[tuple[tuple[int, ...], float], ...] = field(repr=False)
     accepted: int
     exhausted: bool
 
@@ -41,29 +41,30 @@ def refine(
     measure: Callable[[tuple[int, ...]], float],
     max_measurements: int,
 ) -> Refinement:
-    """Improve a plan by measuring: scores are local, so they are taken anew around each accepted plan.
+    """Improve a plan by local search on the measured loss.
 
-    Per round `propose` scores every option around the current plan; swaps of one group or two that keep every
-    capacity, mask and link are measured in order of predicted gain until one lowers the measured loss.
+    In each round `propose` scores every option around the current plan. Swaps of one or two groups that keep every
+    capacity, mask and link are measured in order of predicted gain, until one lowers the measured loss. Scores hold
+    only near a plan, so they are computed again after each accepted swap.
 
     Args:
-        problem: Rows that every plan must keep; its values are not read.
+        problem: Constraints that every plan must keep; its values are not used.
         choice: The plan to start from.
         propose: Plan -> float [I, O], predicted loss of each option given the rest of the plan; only differences
             within an item matter.
         measure: Plan -> measured loss.
-        max_measurements: Calls of `measure` at most, the start included.
+        max_measurements: Largest number of calls of `measure`, including that of the first plan.
 
     Returns:
         The plan of least measured loss, with every plan that was measured.
 
     Raises:
-        SolverError: The plan breaks a row, `max_measurements` is below 1 or `propose` gives another shape.
+        SolverError: The plan breaks a constraint, `max_measurements` is below 1, or `propose` returns a wrong shape.
     """
     current = tuple(int(option) for option in choice)
     broken = violations(problem, current)
     if broken:
-        raise SolverError(f"refine: the plan breaks {', '.join(broken)}. Start from a plan that keeps every row.")
+        raise SolverError(f"refine: the plan breaks {', '.join(broken)}. Start from a plan that keeps every limit.")
     if max_measurements < 1:
         raise SolverError(f"refine: max_measurements is {max_measurements}. Give 1 or more.")
     start = loss = measure(current)
@@ -96,7 +97,7 @@ def _scores(problem: ChoiceProblem, table: ArrayLike) -> NDArray[np.float64]:
 
 
 def _swaps(problem: ChoiceProblem, choice: tuple[int, ...], scores: NDArray[np.float64]) -> Iterator[tuple[int, ...]]:
-    """Yield plans one or two groups away that keep every row and are predicted to help, best first."""
+    """Yield plans that differ in one or two groups, keep every row, and are predicted to help; best first."""
     mask = problem.mask()
     steps: list[tuple[float, tuple[int, ...], int]] = []
     for members in problem.groups():

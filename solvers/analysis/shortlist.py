@@ -1,4 +1,4 @@
-"""Several good plans instead of one, for really measuring and choosing."""
+"""Several diverse good plans, to be measured and compared."""
 
 import math
 from dataclasses import replace
@@ -15,20 +15,20 @@ from ..solving import solve
 def top_k(
     problem: ChoiceProblem, n: int, within: float = math.inf, *, distance: int = 1, **solve_options: Any
 ) -> tuple[ChoiceSolution, ...]:
-    """Return up to `n` different plans by rising value, each the best that differs from all before it.
+    """Return up to `n` diverse plans: each is the best plan that differs enough from all earlier ones.
 
-    "Agrees with an earlier plan" is one more summed resource with a capacity, so every solver that takes several
-    capacities can do it, with its proof.
+    The number of items that agree with an earlier plan is one more additive resource with a capacity, so every solver
+    that takes several capacities can do this, with its proof.
 
     Args:
-        problem: What to choose.
-        n: How many plans at most.
-        within: Largest distance from the best value, as a part of it; later plans are left out.
-        distance: In how many items two plans differ at least.
+        problem: Items, options and constraints.
+        n: Largest number of plans.
+        within: Largest relative distance from the best value; plans beyond it are left out.
+        distance: Least number of items in which two plans differ.
         **solve_options: Passed to `solve` (the solver must take several capacities).
 
     Returns:
-        Plans by rising value; fewer than `n` where there are no more.
+        Plans by increasing value; fewer than `n` if there are no more.
 
     Raises:
         SolverError: `n`, `within` or `distance` is out of range.
@@ -64,7 +64,7 @@ def _differing(problem: ChoiceProblem, choice: tuple[int, ...], distance: int, n
 
 
 def _without_agreement(problem: ChoiceProblem, answer: ChoiceSolution) -> ChoiceSolution:
-    """Leave out the resources that stand for earlier plans."""
+    """Remove the resources that count agreement with earlier plans."""
     return replace(
         answer,
         usage={name: amount for name, amount in answer.usage.items() if name in problem.usage},

@@ -1,13 +1,13 @@
-"""One solver per file, found by its name: each defines `METHOD`, a `SolverMethod`.
+"""One solver per file, named after the file: each defines `METHOD`, a `SolverMethod`.
 
-The first line of a file's docstring says what the solver is good for. Another package adds one by an entry point of
-the group `qbert_opt.solvers` that names such an object.
+The first line of a file's docstring describes the solver. Another package adds a solver by an entry point of the group
+`qbert_opt.solvers` that names such an object.
 """
 
 from typing import Protocol, runtime_checkable
 
 from ..model.program import Program
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 
 @runtime_checkable
@@ -26,13 +26,13 @@ class SolverMethod(Protocol):
     def label(self) -> str:
         """Return name and version, starting with the name of the solver."""
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
-        """Return the best plan that was found and a bound on the cost of every plan.
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
+        """Return the best plan of the search, and a bound on the cost of every plan.
 
         Args:
             program: Presolved and scaled: costs and rows are at most 1.
-            limits: Clock, gap and seed.
+            limits: Time, gap and seed.
 
         Raises:
-            SolverError: The program is too large, or of a kind that the method does not take.
+            SolverError: The program is too large, or of a kind that the method does not support.
         """

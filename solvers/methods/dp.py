@@ -1,4 +1,4 @@
-"""Dynamic programming over partial plans, exact without a grid or an engine: the fastest for few capacities."""
+"""Exact dynamic programming over partial plans, without discretization or other packages; fastest for few limits."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import numpy as np
 from ..model.errors import SolverError
 from ..model.program import Program
 from ..search import exact_search, families, partial_plans
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 ABOUT = (__doc__ or "").partition("\n")[0]
 
@@ -25,11 +25,15 @@ class DynamicProgramming:
         """Return name and version."""
         return f"dp (numpy {np.__version__})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
-        """Return the proven best plan, or a good one and a bound where too many partial plans would be kept.
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
+        """Return the proven optimum, or a good plan and a bound if too many partial plans would have to be kept.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time and gap.
 
         Raises:
-            SolverError: Too many partial plans before the first that fits, or too many sets of families.
+            SolverError: The number of partial plans, or of sets of families, is too large.
         """
         if program.max_families is not None and not families.countable(program):
             raise SolverError("dp: too many sets of families. Use the solver 'ilp' or fewer families.")

@@ -1,4 +1,4 @@
-"""Try every plan: the oracle for tests and tiny problems."""
+"""Tries every plan; the reference for tests, and for tiny problems."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..model.errors import SolverError
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 
 ABOUT = (__doc__ or "").partition("\n")[0]
 MOST_PLANS = 5_000_000
@@ -26,8 +26,12 @@ class Exhaustive:
         """Return name and version."""
         return f"exhaustive (numpy {np.__version__})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
         """Price every combination in blocks; equal costs (up to rounding) are decided by `tie`, then by position.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time.
 
         Raises:
             SolverError: There are more than five million plans.
@@ -36,7 +40,8 @@ class Exhaustive:
         plans = math.prod(sizes.tolist())
         if plans > MOST_PLANS:
             raise SolverError(
-                f"exhaustive: {plans:.3g} plans, at most {MOST_PLANS:.0e} are tried. Use the solver 'ilp'."
+                f"exhaustive: there are {plans:.3g} plans, and at most {MOST_PLANS:.0e} can be tried. "
+                "Use the solver 'ilp'."
             )
         best: tuple[float, float, IntArray] | None = None
         noise = program.rounding()

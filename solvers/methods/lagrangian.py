@@ -1,4 +1,4 @@
-"""Multipliers for every capacity, with a bound and exact repair of what is left: the one for thousands of items."""
+"""Lagrangian relaxation with a proven bound, then repair and a limited exact search; for thousands of items."""
 
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,14 +9,14 @@ from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
 from ..search import exact_search, families, partial_plans
 from ..search.incumbent import incumbent
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.presolve import cheapest
 from ..search.relaxation import Relaxation, relax
 from ..search.scipy_engine import minimise_by_scipy
 
 ABOUT = (__doc__ or "").partition("\n")[0]
 CORE_COLUMNS = 4000
-"""Largest core that is handed to the engine whole; of a larger one only a window is improved."""
+"""Columns of the largest core that the engine searches as a whole; of a larger core it searches only a window."""
 WINDOW_COLUMNS = 600
 MOST_NODES = 100
 MOST_NODES_TO_FIRST = 1000
@@ -37,8 +37,12 @@ class Lagrangian:
         """Return name and version."""
         return f"lagrangian (SciPy {version('scipy')})"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
-        """Return a plan and a bound; a proof only where the gap closes within a fixed effort.
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
+        """Return a good plan and a bound; it is proven optimal only if the gap closes within a fixed effort.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time and gap.
 
         Raises:
             SolverError: `max_families` leaves more sets of families than can be bounded one by one.
@@ -53,8 +57,14 @@ class Lagrangian:
 METHOD = Lagrangian()
 
 
-def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
-    """Return a plan below the cutoff, if one was found, and a bound on every plan."""
+def settle(program: Program, limits: SearchLimits, cutoff: float) -> Outcome:
+    """Return a plan below the cutoff, if there is one, and a bound on the cost of every plan.
+
+    Args:
+        program: Without a limit on families.
+        limits: Time and gap.
+        cutoff: Cost that a plan must stay below; infinity for none.
+    """
     easiest = cheapest(program)
     if program.fits(easiest):
         cost = float(program.cost[easiest].sum())
@@ -63,7 +73,7 @@ def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
     if relaxation.infeasible or relaxation.bound >= cutoff:
         return Outcome(None, np.inf if relaxation.infeasible else relaxation.bound, finished=True)
     plan = incumbent(program, relaxation)
-    if plan is None:  # no repair worked: a search has to find the first plan, or that there is none
+    if plan is None:  # no repair worked, so a search must find the first plan or prove that there is none
         closer = exact_search.PartialPlansFirst(minimise_by_scipy)
         return closer(program, relaxation, None, cutoff, replace(limits, most_nodes=MOST_NODES_TO_FIRST))
     outcome = _improve(program, relaxation, plan, limits)
@@ -72,7 +82,7 @@ def settle(program: Program, limits: Limits, cutoff: float) -> Outcome:
     return outcome
 
 
-def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: Limits) -> Outcome:
+def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: SearchLimits) -> Outcome:
     """Search the core, or a window of it, with a fixed effort."""
     cost = float(program.cost[plan].sum())
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
@@ -100,7 +110,7 @@ def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program
     return program.take(mask)
 
 
-def _search(program: Program, part: Program, limits: Limits) -> Outcome:
+def _search(program: Program, part: Program, limits: SearchLimits) -> Outcome:
     effort = replace(limits, relative_gap=max(limits.relative_gap, ENGINE_GAP), most_nodes=MOST_NODES)
     outcome = exact_search.search(part, effort, minimise_by_scipy)
     if outcome.columns is None:

@@ -1,10 +1,10 @@
-"""Branch and bound by SciPy's own HiGHS, with no other package."""
+"""Integer programming with SciPy's built-in HiGHS; needs no other package."""
 
 from importlib.metadata import version
 
 from ..model.program import Program
 from ..search import exact_search
-from ..search.outcome import Limits, Outcome
+from ..search.outcome import Outcome, SearchLimits
 from ..search.scipy_engine import minimise_by_scipy
 
 ABOUT = (__doc__ or "").partition("\n")[0]
@@ -23,8 +23,13 @@ class Milp:
         """Return name and version."""
         return f"milp (SciPy {version('scipy')}, its HiGHS)"
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
-        """Return the proven best plan."""
+    def run(self, program: Program, limits: SearchLimits) -> Outcome:
+        """Return the optimum, proven by SciPy's HiGHS.
+
+        Args:
+            program: Presolved and scaled.
+            limits: Time and gap.
+        """
         return exact_search.prove(program, limits, exact_search.ByEngine(minimise_by_scipy))
 
 

@@ -1,1 +1,1 @@
-"""What is solved and what is answered: problem, prices, the reduced program, the solution."""
+"""The problem, its pricing, the reduced program, and the solution."""

@@ -1,9 +1,9 @@
-"""What can go wrong here, in one family."""
+"""The errors of this package, under one base class."""
 
 
 class SolverError(ValueError):
-    """A request that no solver can answer: an unknown solver, a bad option, a problem too large."""
+    """A request that cannot be solved: an unknown solver, a bad option, or a problem that is too large."""
 
 
 class ProblemError(SolverError):
-    """A choice problem that contradicts itself or holds meaningless numbers; says where and what to do."""
+    """A choice problem that contradicts itself or contains invalid numbers; the message tells where and what to do."""

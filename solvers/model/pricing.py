@@ -1,4 +1,4 @@
-"""Price a plan from the tables, the only source of value and usage in any answer."""
+"""Price a plan from the problem's tables, the only source of value and usage in any solution."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from .errors import SolverError
 from .problem import ChoiceProblem
 
 ROUNDING = 1e-12
-"""Relative excess over a capacity that counts as float noise: a byte never does below 10¹¹ bytes."""
+"""Relative excess over a capacity that counts as float rounding. One byte counts as an excess up to 10¹² bytes."""
 
 
 def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[str, float]]:
-    """Return value and usage of one plan, each summed without rounding error (`math.fsum`).
+    """Return the value and the usage of one plan, each summed without rounding error (`math.fsum`).
 
     Args:
         problem: The tables.
@@ -21,7 +21,7 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
         The value, in the unit of the table, and the usage of every resource, in its own unit.
 
     Raises:
-        SolverError: The plan has not one known option per item.
+        SolverError: The plan does not have exactly one known option per item.
     """
     count = len(problem.options)
     if len(choice) != len(problem.items) or not all(0 <= option < count for option in choice):
@@ -34,7 +34,11 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
 
 
 def total(amounts: Sequence[float]) -> float:
-    """Return the correctly rounded sum; of entries that are masked, and may be anything, infinity or NaN."""
+    """Return the correctly rounded sum; infinity or NaN if the sum overflows or an entry is not finite.
+
+    Args:
+        amounts: Numbers; those of masked options may be anything.
+    """
     try:
         return math.fsum(amounts)
     except (OverflowError, ValueError):
@@ -42,22 +46,26 @@ def total(amounts: Sequence[float]) -> float:
 
 
 def capacity_with_rounding(limit: float) -> float:
-    """Return the capacity with room for the rounding of float sums."""
+    """Return the capacity with a margin for the rounding errors of float sums.
+
+    Args:
+        limit: The capacity.
+    """
     return limit + ROUNDING * abs(limit) if math.isfinite(limit) else limit
 
 
 def violations(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ...]:
-    """Return the rows that a plan breaks: resource names, "allowed", "pins", "ties", "max_families".
+    """Return the constraints that a plan breaks: resource names, "allowed", "pins", "ties", "max_families".
 
     Args:
-        problem: The rows.
+        problem: The constraints.
         choice: Option index of each item.
 
     Returns:
-        Empty when the plan keeps every row; a capacity may be exceeded by `ROUNDING` of it.
+        Empty if the plan keeps every row; a capacity may be exceeded by the relative error `ROUNDING`.
 
     Raises:
-        SolverError: The plan has not one known option per item.
+        SolverError: The plan does not have exactly one known option per item.
     """
     _, usage = price(problem, choice)
     broken = [name for name, limit in problem.capacity.items() if usage[name] > capacity_with_rounding(limit)]

@@ -1,4 +1,4 @@
-"""The problem: one option per item, least value, several capacities."""
+"""The problem: one option per item, least total value, several capacities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,28 +14,28 @@ MOST_SUM = 2.0**1021
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChoiceProblem:
-    """Pick one option for each item so that the summed value is least and every capacity holds.
+    """Choose one option for each item so that the total value is least and every capacity holds.
 
     Constraints are of three kinds: sums (`usage` ≤ `capacity`), masks (`allowed`, `pins`) and links (`ties`,
-    `families`). Arrays are copied and made read-only; everything is checked when the problem is made.
+    `families`). Arrays are copied and made read-only; everything is checked on construction.
 
     Attributes:
         items: I unique names.
         options: O unique names.
-        value: float64 [I, O], what is minimised; may be negative; anything where `allowed` is False.
+        value: float64 [I, O], to be minimized; may be negative; ignored where `allowed` is False.
         usage: resource -> float64 [I, O], finite and ≥ 0 where `allowed`.
-        capacity: resource -> most that may be used; infinity is no limit. A resource of `usage` without
+        capacity: resource -> largest total usage; infinity is no limit. A resource of `usage` without a
             capacity is only reported.
         allowed: bool [I, O]; None allows everything.
-        ties: sets of items that must take the same option. Overlapping sets join.
+        ties: sets of items that must take the same option. Overlapping sets are merged.
         pins: item -> option that it must take.
-        families: family (say, the number format that a kernel serves) of each option; None does not count.
-        max_families: most distinct families in one plan.
-        tie_break: resource whose least usage decides between plans of equal value; None: the first with a
-            capacity.
+        families: family of each option, for example the number format that one kernel runs; None does not count.
+        max_families: largest number of distinct families in one plan.
+        tie_break: among plans of equal value, the one that uses least of this resource wins; None: the first
+            resource with a capacity.
 
     Raises:
-        ProblemError: An entry means nothing (NaN, infinite, negative usage), a name is unknown or repeated,
+        ProblemError: An entry is invalid (NaN, infinite, negative usage), a name is unknown or repeated,
             or masks, pins and ties leave an item without any option.
     """
 
@@ -59,8 +59,12 @@ class ChoiceProblem:
         _check_families(self)
         _check_links(self)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"ChoiceProblem(items={len(self.items)}, options={len(self.options)}, capacity={dict(self.capacity)})"
+
     def mask(self) -> NDArray[np.bool_]:
-        """Return bool [I, O]: what `allowed` and `pins` leave to each item (ties not applied)."""
+        """Return bool [I, O]: the options that `allowed` and `pins` leave to each item (ties not applied)."""
         shape = (len(self.items), len(self.options))
         mask = np.ones(shape, dtype=bool) if self.allowed is None else self.allowed.copy()
         for item, option in self.pins.items():
@@ -71,7 +75,7 @@ class ChoiceProblem:
         return mask
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Return the items that choose as one, as index tuples in order of their first item."""
+        """Return the sets of tied items, as index tuples in order of their first item; untied items are alone."""
         leader = {name: name for name in self.items}
         for tie in self.ties:
             merged = {leader[name] for name in tie}
@@ -83,7 +87,7 @@ class ChoiceProblem:
         return tuple(tuple(indices) for indices in members.values())
 
     def tie_resource(self) -> str | None:
-        """Return the resource that decides between equal values, if there is any."""
+        """Return the resource that breaks ties between plans of equal value; None if there is none."""
         return self.tie_break if self.tie_break is not None else next(iter(self.capacity), None)
 
 
@@ -138,7 +142,7 @@ def _check_tables(problem: ChoiceProblem) -> None:
 
 
 def _check_sum(problem: ChoiceProblem, what: str, table: NDArray[np.float64], allowed: NDArray[np.bool_]) -> None:
-    """Refuse entries of which a sum over the items, or the difference of two sums, overflows."""
+    """Reject entries so large that a sum over the items, or the difference of two such sums, could overflow."""
     most = MOST_SUM / len(problem.items)
     too_large = allowed & (np.abs(table) > most)
     _refuse(problem, what, table, too_large, f"Sums would overflow: give at most {most:.3g}, or mask the option.")
@@ -159,7 +163,7 @@ def _check_capacities(problem: ChoiceProblem) -> None:
         if np.isnan(limit):
             raise ProblemError(f"capacity of {name!r}: is NaN. Give a number, or infinity for no limit.")
     if problem.tie_break is not None and problem.tie_break not in problem.usage:
-        raise ProblemError(f"tie_break: {problem.tie_break!r} is no resource. {known}")
+        raise ProblemError(f"tie_break: {problem.tie_break!r} is not a resource. {known}")
 
 
 def _check_families(problem: ChoiceProblem) -> None:
@@ -180,11 +184,11 @@ def _check_links(problem: ChoiceProblem) -> None:
     named = [("pins", item) for item in problem.pins] + [("ties", item) for tie in problem.ties for item in tie]
     for kind, item in named:
         if item not in known_items:
-            raise ProblemError(f"{kind}: {item!r} is no item. Items start with {problem.items[0]!r}.")
+            raise ProblemError(f"{kind}: {item!r} is not an item. Items start with {problem.items[0]!r}.")
     for item, option in problem.pins.items():
         if option not in known_options:
             raise ProblemError(
-                f"pins: item {item!r} is pinned to {option!r}, which is no option. "
+                f"pins: item {item!r} is pinned to {option!r}, which is not an option. "
                 f"Options: {', '.join(problem.options)}."
             )
     mask = problem.mask()

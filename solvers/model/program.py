@@ -1,6 +1,6 @@
 """The reduced problem that every method works on: columns (group, option) in flat arrays, sorted by group.
 
-Tied items have become one group, masked options are gone, resources without a limit are gone.
+Tied items are merged into one group; masked options and resources without a limit are removed.
 """
 
 import math
@@ -20,15 +20,15 @@ NO_FAMILY = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """Least cost of one column per group with rows @ x ≤ rhs; N columns, R rows, G groups.
+    """Minimize the cost of one column per group subject to rows @ x ≤ rhs; N columns, R rows, G groups.
 
     Attributes:
         group: int [N], ascending, 0 to G − 1, every group at least once.
         option: int [N].
         cost: float [N].
         rows: float [R, N].
-        rhs: float [R], with room for float rounding.
-        tie: float [N], decides between plans of equal cost.
+        rhs: float [R], with a margin for float rounding.
+        tie: float [N]; among plans of equal cost the one with the least sum wins.
         family: int [N], `NO_FAMILY` for a column that does not count.
         max_families: None for no limit.
     """
@@ -47,15 +47,27 @@ class Program:
         """Return the first column of each group, int [G]."""
         return np.flatnonzero(np.diff(self.group, prepend=-1)).astype(np.int64)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        groups = int(self.group[-1]) + 1 if len(self.group) else 0
+        return f"Program(columns={len(self.cost)}, groups={groups}, rows={len(self.rhs)})"
+
     def least(self, table: FloatArray) -> FloatArray:
-        """Return the least entry of each group: [..., N] -> [..., G]."""
+        """Return the least entry of each group: [..., N] -> [..., G].
+
+        Args:
+            table: float [N] or [R, N].
+        """
         return np.minimum.reduceat(table, self.starts, axis=-1)
 
     def magnitude(self, cost: float = math.inf) -> float:
         """Return Σ_g max_j |c_j| over the columns that a plan of at most this cost can take.
 
-        Rounding errors of sums are parts of it. A column that no such plan can afford does not count: one absurd
-        score must not blur the others.
+        Rounding errors of sums are proportional to it. A column that no such plan can afford does not count, so that
+        one absurd score does not blur the others.
+
+        Args:
+            cost: Largest cost that matters; infinity for all.
         """
         size = np.abs(self.cost)
         if cost < math.inf:
@@ -65,11 +77,19 @@ class Program:
         return float(np.maximum.reduceat(size, self.starts).sum())
 
     def rounding(self, cost: float = math.inf) -> float:
-        """Return the most by which float sums of plans of at most this cost are off, added up in any order."""
+        """Return a bound on the rounding error of a float sum over a plan of at most this cost, in any order.
+
+        Args:
+            cost: Largest cost that matters; infinity for all.
+        """
         return (len(self.starts) + 32) * 2.0**-53 * self.magnitude(cost)
 
     def keep(self, mask: NDArray[np.bool_]) -> "Program | None":
-        """Return the program with only these columns, or None when a group has none left."""
+        """Return the program with only these columns, or None when a group has none left.
+
+        Args:
+            mask: bool [N].
+        """
         if mask.all():
             return self
         if not np.logical_or.reduceat(mask, self.starts).all():
@@ -77,7 +97,11 @@ class Program:
         return self.take(mask)
 
     def take(self, mask: NDArray[np.bool_]) -> "Program":
-        """Return the program with only these columns, at least one of each group."""
+        """Return the program with only these columns, at least one of each group.
+
+        Args:
+            mask: bool [N].
+        """
         return replace(
             self,
             group=self.group[mask],
@@ -89,7 +113,11 @@ class Program:
         )
 
     def fits(self, columns: IntArray) -> bool:
-        """Say whether a plan (one column of each group) keeps every row and the limit on families."""
+        """Whether a plan (one column of each group) keeps every row and the limit on families.
+
+        Args:
+            columns: int [G], one column of each group.
+        """
         if (self.rows[:, columns].sum(axis=1) > self.rhs).any():
             return False
         if self.max_families is None:
@@ -98,7 +126,11 @@ class Program:
 
 
 def program_of(problem: ChoiceProblem) -> Program:
-    """Join tied items, drop masked options and unlimited resources."""
+    """Merge tied items, and drop masked options and unlimited resources.
+
+    Args:
+        problem: What to choose.
+    """
     groups = problem.groups()
     order = np.array([index for members in groups for index in members])
     starts = np.cumsum([0, *(len(members) for members in groups[:-1])])
@@ -138,14 +170,26 @@ def _families(problem: ChoiceProblem) -> IntArray:
 
 
 def columns_in(program: Program, part: Program, columns: IntArray) -> IntArray:
-    """Return the columns of `program` that have group and option of these columns of a part of it."""
+    """Return the columns of `program` that have group and option of these columns of a part of it.
+
+    Args:
+        program: The larger program.
+        part: A program of some of its columns.
+        columns: Positions in `part`.
+    """
     width = int(program.option.max()) + 1
     keys = part.group[columns] * width + part.option[columns]
     return np.searchsorted(program.group * width + program.option, keys).astype(np.int64)
 
 
 def lift(problem: ChoiceProblem, program: Program, columns: Sequence[int] | IntArray) -> tuple[int, ...]:
-    """Return the option index of each item for a plan of the reduced program (one column per group)."""
+    """Return the option index of each item for a plan of the reduced program (one column per group).
+
+    Args:
+        problem: The problem of the program.
+        program: Reduced from it.
+        columns: int [G], one column of each group.
+    """
     choice = [0] * len(problem.items)
     for members, column in zip(problem.groups(), columns, strict=True):
         for item in members:

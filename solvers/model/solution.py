@@ -1,4 +1,4 @@
-"""The answer, and how far it can be trusted."""
+"""The solution of a problem, with what is proven about it."""
 
 import math
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from enum import StrEnum
 PROVEN_GAP = 1e-6
 """Largest relative gap that may be called optimal."""
 NOISE = 1e-9
-"""Part of Σ |chosen values| below which a difference of value and bound is float rounding."""
+"""Share of Σ |chosen values| below which a difference between value and bound is float rounding."""
 
 
 class Status(StrEnum):
-    """What was proven; never better than the proof."""
+    """What was proven, and no more."""
 
-    OPTIMAL = "optimal"  # a plan, and no plan is better by more than 1e-6 × Σ |its values|
-    FEASIBLE = "feasible"  # a plan, with the gap that it carries
+    OPTIMAL = "optimal"  # a plan; proven that no plan is better by more than 1e-6 × Σ |its values|
+    FEASIBLE = "feasible"  # a plan with a larger proven gap
     INFEASIBLE = "infeasible"  # proven: no plan keeps every row
-    TIME_LIMIT = "time_limit"  # a plan, with its gap, from a search that the clock stopped
-    NO_PLAN_FOUND = "no_plan_found"  # neither a plan nor a proof that there is none: the search ended too early
+    TIME_LIMIT = "time_limit"  # a plan with its gap; the time limit stopped the search
+    NO_PLAN_FOUND = "no_plan_found"  # the search ended with neither a plan nor a proof that there is none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,17 +27,17 @@ class ChoiceSolution:
 
     Attributes:
         status: See `Status`.
-        choice: Option index of each item; None when there is no plan.
-        value: Sum over the items (`math.fsum`); NaN when there is no plan.
-        usage: The same for every resource of the problem; empty when there is no plan.
-        lower_bound: No plan has a smaller value; infinity when infeasible.
-        gap: (value − lower_bound) / Σ |chosen values|, infinity when there is no plan.
-        binding: Resources of which a larger capacity would, alone, let some item take a better option.
-        nearest_capacity: Only when infeasible: least feasible capacity of each limited resource with the
-            other rows as they are, or, where none of it alone would do, without the other capacities; empty
-            where masks and links alone leave no plan.
-        conflicts: Only when infeasible: rows that cannot hold together, none of which can be spared
-            (resource names, "pins", "ties", "max_families").
+        choice: Option index of each item; None without a plan.
+        value: Sum over the items (`math.fsum`); NaN without a plan.
+        usage: Usage of every resource of the problem; empty without a plan.
+        lower_bound: No plan has a smaller value; infinity if infeasible.
+        gap: (value − lower_bound) / Σ |chosen values|; infinity without a plan.
+        binding: Resources of which a larger capacity, alone, would let some item take a better option.
+        nearest_capacity: Only if infeasible: the least feasible capacity of each limited resource with the other rows
+            unchanged; if no capacity of it alone is enough, without the other capacities. Empty if masks and links
+            alone leave no plan.
+        conflicts: Only if infeasible: a minimal set of rows that cannot hold together (resource names, "pins",
+            "ties", "max_families").
         runtime_s: Wall-clock time.
         solver: Name and version.
     """
@@ -53,6 +53,14 @@ class ChoiceSolution:
     conflicts: tuple[str, ...] = ()
     runtime_s: float = 0.0
     solver: str = ""
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        items = None if self.choice is None else len(self.choice)
+        return (
+            f"ChoiceSolution({self.status.value!r}, items={items}, value={self.value:.6g}, gap={self.gap:.1e}, "
+            f"binding={self.binding}, solver={self.solver!r})"
+        )
 
     def __str__(self) -> str:
         """Return the report in one short paragraph."""
@@ -74,12 +82,12 @@ class ChoiceSolution:
 
 
 def relative_gap(value: float, lower_bound: float, magnitude: float | None = None) -> float:
-    """Return (value − lower_bound) / magnitude, 0 when they are equal, infinity for a magnitude of 0.
+    """Return (value − lower_bound) / magnitude; 0 if they are equal, infinity for a magnitude of 0.
 
     Args:
-        value: Of a plan.
-        lower_bound: No plan has a smaller value.
-        magnitude: Σ |chosen values| of the plan; None: |value|, which is the same where no value is negative.
+        value: Value of a plan.
+        lower_bound: Proven lower bound of the value of every plan.
+        magnitude: Σ |chosen values| of the plan; None: |value|, which is the same if no value is negative.
     """
     if value <= lower_bound:
         return 0.0

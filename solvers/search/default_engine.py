@@ -1,4 +1,4 @@
-"""The engine and the closer for searches that no user has chosen one for."""
+"""The default engine and closer, for searches where the user has not chosen a solver."""
 
 from .exact_search import Engine, PartialPlansFirst
 from .pulp_engine import highs_present, minimise_by_highs
@@ -6,10 +6,10 @@ from .scipy_engine import minimise_by_scipy
 
 
 def preferred() -> PartialPlansFirst:
-    """Return the partial plans, and behind them the engine of tightest tolerances that is installed."""
+    """Return a closer that tries partial plans first, then the installed engine with the tightest tolerances."""
     return PartialPlansFirst(engine())
 
 
 def engine() -> Engine:
-    """Return HiGHS by highspy where it is installed, else SciPy's own."""
+    """Return HiGHS by highspy if it is installed, else SciPy's built-in HiGHS."""
     return minimise_by_highs if highs_present() else minimise_by_scipy

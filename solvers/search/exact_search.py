@@ -1,9 +1,9 @@
-"""Exact answers: a bound, a good plan, and a search among the few columns that are left between them.
+"""Exact solutions: a bound, a good plan, and a search among the few columns that could still improve it.
 
-A column whose reduced cost exceeds the distance of bound and plan is in no better plan (reduced-cost fixing), which
-leaves a core of some hundred columns for the search over partial plans or for an engine. Engines have absolute
-tolerances (about 1e-6), so tiny values vanish and a plan may exceed a capacity by some bytes. Here the core is
-rescaled before, and every plan is priced exactly after.
+A column whose reduced cost exceeds the gap between bound and plan cannot be in a better plan (reduced-cost fixing).
+This leaves a core of a few hundred columns for the search over partial plans or for an engine. Engines have absolute
+tolerances (about 1e-6), with which tiny values vanish and a plan may exceed a capacity by a few bytes. The core is
+therefore rescaled first, and every plan is priced exactly afterwards.
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,34 @@ from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
 from . import families, partial_plans
 from .incumbent import incumbent
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .presolve import cheapest, drop_unfitting
 from .relaxation import Relaxation, relax
 
 COST_SPAN = 1e6
-"""The dearest column, after scaling. Engine tolerances are below 1e-6 of one unit."""
+"""Cost of the most expensive column after scaling. Engine tolerances are below 1e-6 of one unit."""
 ROW_SPAN = 1e4
 _MOST_REJECTED = 50
-_SMALL = 100  # columns whose second search costs next to nothing
+_SMALL = 100  # columns; below this a second search costs almost nothing
 _MOST_DIFFERENCES = 200_000
 _QUICK_PLANS = 50_000
-"""Partial plans (some 0.2 s) after which an engine is the better choice."""
+"""Partial plans (about 0.2 s) after which an engine is the better choice."""
 
 
 class Engine(Protocol):
-    """Least cost of a scaled program; each plan in `rejected` must not come back."""
+    """Minimizes a scaled program; must not return any plan in `rejected`."""
 
-    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
-        """Return the outcome in the units of the program that was given."""
+    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
+        """Return the outcome in the units of the given program."""
 
 
 class Closer(Protocol):
     """Search between the bound of a relaxation and the cost of a known plan, or a cutoff."""
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
-        """Return a plan below `cost`, or the known one; without any, a bound of `cost` when it is proven."""
+        """Return a plan below `cost`, or the known plan; without a plan, a bound of `cost` if that is proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,18 @@ class _Scaling:
 
 
 def scaled(program: Program) -> tuple[Program, _Scaling]:
-    """Subtract each group's least cost and usage, then bring costs and rows to the engine's range."""
+    """Subtract each group's least cost and usage, then bring costs and rows to the engine's range.
+
+    Args:
+        program: Costs and rows of any size.
+
+    Returns:
+        The scaled program, and how to undo the scaling of a bound.
+    """
     least_cost = program.least(program.cost)
     cost = program.cost - least_cost[program.group]
     span = float(cost.max())
-    # With everything at its least there is nothing to scale.
+    # If all costs are equal there is nothing to scale.
     factor = COST_SPAN / max(span, 1e-290) if span > 0 else 1.0
     least = program.least(program.rows)
     rows = program.rows - least[:, program.group]
@@ -70,8 +77,14 @@ def scaled(program: Program) -> tuple[Program, _Scaling]:
     return small, _Scaling(factor, float(least_cost.sum()))
 
 
-def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
-    """Return the best plan of a presolved program and its proof; of equal values the least `tie`."""
+def prove(program: Program, limits: SearchLimits, closer: Closer) -> Outcome:
+    """Return the best plan of a presolved program with its proof; among equal costs, the one with the least `tie`.
+
+    Args:
+        program: Presolved.
+        limits: Time and gap.
+        closer: Searches between the bound and the best known plan.
+    """
 
     def close(part: Program, cutoff: float) -> Outcome:
         return best_plan(part, limits, closer, cutoff)
@@ -90,15 +103,30 @@ def prove(program: Program, limits: Limits, closer: Closer) -> Outcome:
     return replace(best, columns=tied)
 
 
-def best_plan(program: Program, limits: Limits, closer: Closer, cutoff: float = np.inf) -> Outcome:
-    """Return the best plan that costs less than `cutoff`; none and a bound of `cutoff` when there is none."""
+def best_plan(program: Program, limits: SearchLimits, closer: Closer, cutoff: float = np.inf) -> Outcome:
+    """Return the best plan that costs less than `cutoff`; no plan and a bound of `cutoff` if there is none.
+
+    Args:
+        program: Presolved.
+        limits: Time and gap.
+        closer: Searches between the bound and the best known plan.
+        cutoff: Cost that a plan must stay below.
+    """
     return best_plan_from(program, limits, closer, (), cutoff)[0]
 
 
 def best_plan_from(
-    program: Program, limits: Limits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
+    program: Program, limits: SearchLimits, closer: Closer, known: Sequence[IntArray], cutoff: float = np.inf
 ) -> tuple[Outcome, Sequence[IntArray]]:
-    """Return the same and the plans of its relaxation, which starts from known ones (they need not fit)."""
+    """Return the same as `best_plan`, and the plans of the relaxation, for the relaxation of a similar program.
+
+    Args:
+        program: Presolved.
+        limits: Time and gap.
+        closer: Searches between the bound and the best known plan.
+        known: Plans from which the relaxation starts; they need not fit.
+        cutoff: Cost that a plan must stay below.
+    """
     easiest = cheapest(program)
     if program.fits(easiest):
         cost = float(program.cost[easiest].sum())
@@ -108,7 +136,7 @@ def best_plan_from(
         return Outcome(None, np.inf, finished=True), known
     if relaxation.bound >= cutoff:
         return Outcome(None, relaxation.bound, finished=True), relaxation.plans
-    # The heuristics know no families; with a limit on them the engine starts from nothing.
+    # The heuristics ignore families, so with a limit on families the engine starts without a plan.
     plan = incumbent(program, relaxation) if program.max_families is None else None
     cost = np.inf if plan is None else float(program.cost[plan].sum())
     if cost >= cutoff:
@@ -120,14 +148,14 @@ def best_plan_from(
 
 @dataclass(frozen=True, slots=True)
 class ByEngine:
-    """The closer that hands the core to an engine."""
+    """The closer that runs an engine on the core."""
 
     engine: Engine
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
-        """Search for a plan below `cost` among the columns that can be in one."""
+        """Search for a plan below `cost` among the columns that such a plan can use."""
         core = core_of(program, relaxation, cost)
         if core is None:
             return Outcome(plan, cost, finished=True)
@@ -141,13 +169,13 @@ class ByEngine:
 
 @dataclass(slots=True)
 class PartialPlansFirst:
-    """The closer that tries partial plans first, and an engine where there are too many; `used_engine` says which."""
+    """The closer that tries partial plans first, and an engine if there are too many; `used_engine` records which."""
 
     engine: Engine
     used_engine: bool = False
 
     def __call__(
-        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: Limits
+        self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
         """Search for a plan below `cost`."""
         bound = relaxation.bound
@@ -162,7 +190,13 @@ class PartialPlansFirst:
 
 
 def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | None:
-    """Return the columns that a plan of at most this cost can use."""
+    """Return the program of the columns that a plan of at most this cost can use; None if there is no such plan.
+
+    Args:
+        program: All columns.
+        relaxation: Its relaxation.
+        cost: Largest cost of a plan; infinity keeps every column.
+    """
     if cost == np.inf:
         return program
     ceiling = cost + program.rounding(cost)
@@ -170,8 +204,17 @@ def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | 
     return None if core is None else drop_unfitting(core)
 
 
-def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
-    """Run the engine until its plan really fits; one that fits only within tolerances is cut off."""
+def search(program: Program, limits: SearchLimits, engine: Engine) -> Outcome:
+    """Run an engine until its plan really fits; a plan that fits only within the engine's tolerance is cut off.
+
+    Args:
+        program: The columns to search.
+        limits: Time and gap.
+        engine: Minimizes a scaled program.
+
+    Raises:
+        SolverError: Too many plans in a row fit only within the tolerance.
+    """
     small, scaling = scaled(program)
     rejected: tuple[IntArray, ...] = ()
     while len(rejected) <= _MOST_REJECTED:
@@ -180,18 +223,25 @@ def search(program: Program, limits: Limits, engine: Engine) -> Outcome:
             return replace(outcome, bound=scaling.undo(outcome.bound))
         rejected += (outcome.columns,)
     raise SolverError(
-        f"solve: {len(rejected)} plans in a row fit only within the engine's tolerance. "
+        f"solve: {len(rejected)} plans in succession fit only within the engine's tolerance. "
         "Round the usage tables to whole units or use the solver 'dp' or 'lagrangian'."
     )
 
 
 def least_tie(
-    program: Program, cost: float, limits: Limits, closer: Closer, *, elsewhere: bool = False
+    program: Program, cost: float, limits: SearchLimits, closer: Closer, *, elsewhere: bool = False
 ) -> IntArray | None:
-    """Among the plans of this cost return the one that uses least of the tie-breaking resource.
+    """Among the plans of a given cost, return the one that uses least of the tie-breaking resource.
 
-    None when no plan has this cost or the time is over; also when no two plans of the program can tie, unless the
-    known plan of this cost is `elsewhere`.
+    None if no plan has this cost or the time is over; also if no two plans of the program can tie, unless the known
+    plan of this cost is `elsewhere`.
+
+    Args:
+        program: Presolved.
+        cost: Cost of the best plan.
+        limits: Time and gap.
+        closer: Searches between the bound and the best known plan.
+        elsewhere: Whether the known plan of this cost is outside the program.
     """
     base = float(program.least(program.cost).sum())
     cutoff = tie_cutoff(program, cost)
@@ -211,10 +261,10 @@ def least_tie(
 
 
 def _could_tie(program: Program, rounding: float) -> bool:
-    """Say whether two plans may cost the same and differ in `tie`.
+    """Whether two plans may have the same cost and differ in `tie`.
 
-    Two plans tie when their items' cost differences cancel. Among measured values that happens only where a
-    difference is zero or occurs twice, so without any such repetition the second search is spared.
+    Two plans tie if the cost differences of their items cancel. With measured values that happens only if some
+    difference is zero or occurs twice; otherwise the second search can be skipped.
     """
     if (program.least(-program.tie) == -program.least(program.tie)).all():
         return False

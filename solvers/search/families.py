@@ -1,4 +1,4 @@
-"""At most k families in a plan: a bound for every set of k families at once, then set by set, best bound first."""
+"""Plans with at most k families: bound all sets of k families at once, then solve set by set, best bound first."""
 
 import math
 from collections.abc import Callable
@@ -8,32 +8,42 @@ from itertools import combinations
 import numpy as np
 
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program, columns_in
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .presolve import drop_unfitting
 from .relaxation import relax, sum_rounding
 
 MOST_SETS = 20_000
-"""More sets than this are left to the engine, with one switch per family."""
+"""With more sets than this, an engine solves the program with one switch per family."""
 
 _ALL = slice(None)
 
 Closer = Callable[[Program, float], Outcome]
 """Best plan below a cutoff, without families."""
 TieBreaker = Callable[[Program, float, bool], IntArray | None]
-"""Plan of a given cost that uses least of the tie-breaking resource; True: the known one is not in the program."""
+"""Plan of a given cost that uses least of the tie-breaking resource; True if the known plan is not in the program."""
 
 
 def countable(program: Program) -> bool:
-    """Say whether there is a limit on families and few enough sets to bound each of them."""
+    """Whether there is a limit on families, and few enough sets of families to bound each of them.
+
+    Args:
+        program: Its families and `max_families`.
+    """
     if program.max_families is None:
         return False
     return math.comb(len(_kinds(program)), program.max_families) <= MOST_SETS
 
 
-def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreaker | None = None) -> Outcome:
+def prove_by_sets(program: Program, limits: SearchLimits, close: Closer, tie: TieBreaker | None = None) -> Outcome:
     """Return the best plan over all sets of `max_families` families.
 
-    Every plan with at most k families lies in some set of exactly k, where it is a plan without that limit.
+    Every plan with at most k families lies in some set of exactly k, where it needs no limit on families.
+
+    Args:
+        program: With a limit on families that is `countable`.
+        limits: Time and gap.
+        close: Finds the best plan below a cutoff, without families.
+        tie: Finds the plan of a given cost with the least use of the tie-breaking resource; None leaves ties.
     """
     table = _FamilyTable.of(program)
     relaxation = relax(program, oracle=table.least_plan)
@@ -54,7 +64,7 @@ def prove_by_sets(program: Program, limits: Limits, close: Closer, tie: TieBreak
         part = _restrict(program, table.sets[index])
         if part is None:
             continue
-        # The multipliers that suit one set suit its neighbours, and often rule out hundreds of them.
+        # Multipliers that are good for one set are good for similar sets, and often rule out hundreds of them.
         multipliers = relax(part).multipliers
         doubtful = np.flatnonzero(bounds < enough)
         bounds[doubtful] = np.maximum(bounds[doubtful], table.bounds(program, multipliers, doubtful))
@@ -93,7 +103,7 @@ def _least_tie(program: Program, best: IntArray, sets: IntArray, tie: TieBreaker
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FamilyTable:
-    """Where the columns of each family are, and all sets of k families.
+    """The columns of each family, and all sets of k families.
 
     Attributes:
         sets: int [S, k], family numbers.

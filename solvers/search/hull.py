@@ -1,7 +1,8 @@
-"""All supported plans of one resource at once: the lower convex hull of (usage, value).
+"""All plans on the lower convex hull of (usage, cost) for one resource.
 
-Per group the hull of its columns, then all steps in order of value gained per unit: every prefix is the best plan
-for its own usage (Sinha and Zoltners 1979), and the line between two neighbours bounds every plan between them.
+Each group contributes the hull of its own columns. With the steps of all groups sorted by gain per unit, every prefix
+is the best plan for its own usage (Sinha and Zoltners 1979), and the line between two neighbours bounds every plan
+between them.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ class Hull:
 
     Attributes:
         first: int [G], columns of the first plan.
-        steps: int [K], the column that replaces its group's column.
-        usage: float [K + 1], rising.
-        cost: float [K + 1], falling.
+        steps: int [K], at each step the column that replaces its group's column.
+        usage: float [K + 1], increasing.
+        cost: float [K + 1], decreasing.
     """
 
     first: IntArray
@@ -29,13 +30,23 @@ class Hull:
     cost: FloatArray
 
     def plan(self, program: Program, index: int) -> IntArray:
-        """Return the columns of one plan."""
+        """Return the columns of one plan, int [G].
+
+        Args:
+            program: The program of the hull.
+            index: Number of the plan, 0 to K.
+        """
         plan = self.first.copy()
-        plan[program.group[self.steps[:index]]] = self.steps[:index]  # of several steps of a group the last stays
+        plan[program.group[self.steps[:index]]] = self.steps[:index]  # if a group has several steps, the last one wins
         return plan
 
     def relaxation(self, program: Program, limit: float) -> Relaxation:
-        """Return the relaxation of the program at this capacity of its one row (at least the first plan's usage)."""
+        """Return the relaxation of a program with one row at a given capacity.
+
+        Args:
+            program: The program of the hull.
+            limit: Capacity of its row; at least the usage of the first plan.
+        """
         index = max(int(np.searchsorted(self.usage, limit, side="right")) - 1, 0)
         plan = self.plan(program, index)
         multiplier = 0.0
@@ -51,7 +62,11 @@ class Hull:
 
 
 def hull_of(program: Program) -> Hull:
-    """Return the hull of a program with one row; its capacity plays no part."""
+    """Return the convex hull of a program with one row; the capacity of the row is ignored.
+
+    Args:
+        program: With one row.
+    """
     parts = np.split(np.lexsort((program.cost, program.rows[0], program.group)), program.starts[1:])
     usage, cost = program.rows[0].tolist(), program.cost.tolist()
     chains = [_chain(part.tolist(), usage, cost) for part in parts]
@@ -69,7 +84,7 @@ def hull_of(program: Program) -> Hull:
 
 
 def _chain(columns: list[int], usage: list[float], cost: list[float]) -> list[int]:
-    """Return the columns on the lower hull whose cost falls, by rising usage (monotone chain, Andrew 1979)."""
+    """Return the columns on the decreasing part of the lower hull, by usage (monotone chain, Andrew 1979)."""
     chain: list[int] = []
     for column in columns:
         if chain and cost[column] >= cost[chain[-1]]:
@@ -81,5 +96,5 @@ def _chain(columns: list[int], usage: list[float], cost: list[float]) -> list[in
 
 
 def _above(a: int, b: int, c: int, usage: list[float], cost: list[float]) -> bool:
-    """Say whether b lies on or above the line from a to c."""
+    """Whether b lies on or above the line from a to c."""
     return (cost[b] - cost[a]) * (usage[c] - usage[a]) >= (cost[c] - cost[a]) * (usage[b] - usage[a])

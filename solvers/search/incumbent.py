@@ -1,17 +1,22 @@
-"""Good plans fast: repair a relaxed plan, fill what is left, swap in pairs."""
+"""Good plans quickly: repair a relaxed plan, fill the remaining capacity, and swap in pairs."""
 
 import numpy as np
 
 from ..model.program import FloatArray, IntArray, Program
 from .relaxation import Relaxation
 
-_PAIR_COLUMNS = 300  # columns of least reduced cost that are tried in pairs
+_PAIR_COLUMNS = 300  # number of columns, by least reduced cost, that are tried in pairs
 _MOST_STARTS = 4
 _MOST_STEPS = 100_000
 
 
 def incumbent(program: Program, relaxation: Relaxation) -> IntArray | None:
-    """Return the best plan found from the plans of the relaxation, or None when none could be repaired."""
+    """Return the best plan that repair, fill and swaps make of the relaxation's plans; None if none can be repaired.
+
+    Args:
+        program: Columns and rows.
+        relaxation: Its relaxation.
+    """
     best: IntArray | None = None
     for start in relaxation.plans[:_MOST_STARTS]:
         plan = polish(program, relaxation, start)
@@ -21,7 +26,13 @@ def incumbent(program: Program, relaxation: Relaxation) -> IntArray | None:
 
 
 def polish(program: Program, relaxation: Relaxation, plan: IntArray) -> IntArray | None:
-    """Repair, fill and pair-swap one plan; None when it cannot be made to fit."""
+    """Repair, fill and pair-swap one plan; None when it cannot be made to fit.
+
+    Args:
+        program: Columns and rows.
+        relaxation: Its relaxation.
+        plan: int [G]; need not fit.
+    """
     repaired = repair(program, relaxation.reduced, plan)
     if repaired is None:
         return None
@@ -29,7 +40,13 @@ def polish(program: Program, relaxation: Relaxation, plan: IntArray) -> IntArray
 
 
 def repair(program: Program, reduced: FloatArray, plan: IntArray) -> IntArray | None:
-    """Take the step of least reduced cost per violation removed until every row holds."""
+    """Make a plan fit: repeatedly take the step with the least reduced cost per violation removed; None if stuck.
+
+    Args:
+        program: Columns and rows.
+        reduced: Reduced cost of each column, float [N].
+        plan: int [G]; need not fit.
+    """
     plan = plan.copy()
     unit = 1 / np.maximum(np.abs(program.rhs), 1e-300)
     for _ in range(_MOST_STEPS):
@@ -41,9 +58,9 @@ def repair(program: Program, reduced: FloatArray, plan: IntArray) -> IntArray | 
         left = np.maximum(used[:, None] + step - program.rhs[:, None], 0.0)
         removed = ((over[:, None] - left) * unit[:, None]).sum(axis=0)
         price = np.maximum(reduced - reduced[plan][program.group], 0.0)
-        # A free step would tie with every other free step: prefer the one that removes most.
+        # All free steps would tie: prefer the one that removes most.
         price += 1e-9 * price.max(initial=0.0) + 1e-300
-        with np.errstate(over="ignore"):  # next to free: infinite is right
+        with np.errstate(over="ignore"):  # almost free steps: infinity is the right rate
             rate = np.divide(removed, price, out=np.full_like(price, -np.inf), where=removed > 0)
         column = int(rate.argmax())
         if not removed[column] > 0:
@@ -53,7 +70,12 @@ def repair(program: Program, reduced: FloatArray, plan: IntArray) -> IntArray | 
 
 
 def fill(program: Program, plan: IntArray) -> IntArray:
-    """Take the step that lowers the cost most and fits, until none does."""
+    """Repeatedly take the single step that lowers the cost most and fits, until there is none.
+
+    Args:
+        program: Columns and rows.
+        plan: int [G]; fits.
+    """
     plan = plan.copy()
     while True:
         slack = program.rhs - program.rows[:, plan].sum(axis=1)
@@ -65,16 +87,22 @@ def fill(program: Program, plan: IntArray) -> IntArray:
             return plan
         candidate = plan.copy()
         candidate[program.group[column]] = column
-        if not program.fits(candidate):  # the sum rounds differently than the step did
+        if not program.fits(candidate):  # the sum rounds differently from the step
             return plan
         plan = candidate
 
 
 def swap_pairs(program: Program, reduced: FloatArray, plan: IntArray) -> IntArray:
-    """Change two groups at once, among the columns of least reduced cost, while that lowers the cost."""
+    """Change two groups at once, among the columns of least reduced cost, as long as that lowers the cost.
+
+    Args:
+        program: Columns and rows.
+        reduced: Reduced cost of each column, float [N].
+        plan: int [G]; fits.
+    """
     near = np.argsort(reduced, kind="stable")[:_PAIR_COLUMNS]
     group = program.group[near]
-    least_gain = program.rounding(float(program.cost[plan].sum()))  # smaller ones could go in circles
+    least_gain = program.rounding(float(program.cost[plan].sum()))  # smaller gains could cycle
     while True:
         slack = program.rhs - program.rows[:, plan].sum(axis=1)
         step = program.rows[:, near] - program.rows[:, plan][:, group]

@@ -1,4 +1,7 @@
-"""Ctrl-C while native code runs: Python acts on a signal only between its own instructions; an engine takes minutes."""
+"""Ctrl-C while native code runs.
+
+Python handles signals only between its own instructions, and an engine may run for minutes.
+"""
 
 import signal
 import threading
@@ -9,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """Within, Ctrl-C sets the event that is given instead of raising; KeyboardInterrupt follows at the end.
+    """Make Ctrl-C set the yielded event instead of raising; KeyboardInterrupt follows when the context ends.
 
-    An exception must not cross native code, so an engine that calls back into Python looks at the event and ends by
+    An exception must not cross native code, so an engine that calls back into Python checks the event and stops
     itself. Outside the main thread, where no signal arrives, the event is never set.
     """
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""What a method hands back, and how long it may take."""
+"""The result of a method, and the limits on its search."""
 
 import time
 from dataclasses import dataclass, field
@@ -8,11 +8,16 @@ import numpy as np
 from ..model.program import IntArray, Program
 
 TIE_TOLERANCE = 1e-9
-"""Plans whose values differ by less than this part of the value (above its least) count as equal."""
+"""Plans count as equal if their values differ by less than this share of the value above the least."""
 
 
 def tie_cutoff(program: Program, cost: float) -> float:
-    """Return the cost up to which a plan counts as equal to one of this cost."""
+    """Return the largest cost that counts as equal to a given cost; see `TIE_TOLERANCE`.
+
+    Args:
+        program: Its least costs and rounding errors.
+        cost: Cost of a plan.
+    """
     if cost == np.inf:
         return cost
     above = max(cost - float(program.least(program.cost).sum()), 0.0)
@@ -20,7 +25,7 @@ def tie_cutoff(program: Program, cost: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SearchLimits:
     """How long to search and how small the gap must become."""
 
     relative_gap: float = 1e-6
@@ -29,7 +34,7 @@ class Limits:
     most_nodes: int | None = None  # of the tree of `milp`: an effort that does not depend on the machine
 
     def engine_gap(self) -> float:
-        """Return the gap for an engine: well inside the required one, since costs are shifted."""
+        """Return the gap for an engine: much smaller than required, because the engine's costs are shifted."""
         return self.relative_gap * 1e-3 if self.relative_gap <= 1e-6 else self.relative_gap
 
     def remaining_s(self) -> float:
@@ -37,23 +42,23 @@ class Limits:
         return max(self.deadline - time.perf_counter(), 1e-6)
 
     def expired(self) -> bool:
-        """Say whether the time is over."""
+        """Whether the time is over."""
         return time.perf_counter() >= self.deadline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What was found for a `Program`.
+    """The result of a search on a `Program`.
 
     Attributes:
-        columns: One column of each group, or None when no plan was found.
-        bound: No plan costs less; infinity when `finished` without a plan.
-        finished: The search came to its own end; False when it was stopped by the clock.
-        solver: The method that was used, where it was chosen on the way.
-        tie_settled: Of all plans of this cost, this one has least `tie`.
+        columns: int [G], one column of each group; None without a plan.
+        bound: No plan costs less; infinity if `finished` without a plan.
+        finished: False if the time limit stopped the search.
+        solver: The method that was used, if it was chosen during the search.
+        tie_settled: Whether, of all plans of this cost, this one is known to have the least `tie`.
     """
 
-    columns: IntArray | None
+    columns: IntArray | None = field(repr=False)
     bound: float
     finished: bool
     solver: str = ""

@@ -1,12 +1,13 @@
-"""Exact search without an engine: partial plans, thinned by dominance and by bounds (Nemhauser and Ullmann 1969).
+"""Exact search without an engine: partial plans, pruned by dominance and by bounds (Nemhauser and Ullmann 1969).
 
 Group after group, every partial plan that may still become the best is kept as (usage of every row, cost). A partial
-plan goes when it cannot fit any more, when another one uses no more of anything and costs no more, or when some
-multipliers say that its completion costs more than the best known plan. No grid is needed: usage and cost stay floats.
+plan is dropped if it can no longer fit, if another one uses no more of anything and costs no more, or if some
+multipliers prove that its completion costs more than the best known plan. Usage and cost stay floats; nothing is
+discretized.
 
-First only the most promising partial plans are kept (a beam), which finds the best plan nearly always; then ever more
-of them, against that plan. When none had to be left out, the plan is proven; else the least bound of what was left
-out is a bound on every plan.
+The first pass keeps only the most promising partial plans (a beam), which nearly always finds the best plan; later
+passes keep more and more of them. If none had to be left out, the plan is proven optimal; otherwise the least bound of
+those left out is a bound on every plan.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.program import FloatArray, IntArray, Program
-from .outcome import Limits, Outcome, tie_cutoff
+from .outcome import Outcome, SearchLimits, tie_cutoff
 from .relaxation import Relaxation
 
 MOST_STATES = 3_000_000
-"""Partial plans kept over all groups in one pass (some seconds); what comes after is left out."""
+"""Largest number of partial plans kept over all groups in one pass (a few seconds)."""
 _WIDTHS = (200, 2_000, 200_000)
-"""Partial plans kept for one group, pass after pass."""
-_RIVALS = 200  # cheapest partial plans that others are held against, where there are several rows
+"""Largest number of partial plans kept for one group, in each pass."""
+_RIVALS = 200  # number of cheapest partial plans that others are compared with, if there are several rows
 _BLOCK = 256
 _FACTORS = (0.0, 0.5, 0.8, 1.2, 2.0)
 _ADDED = (0.01, 0.05, 0.2)
@@ -30,7 +31,7 @@ _DRAWN = 24
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """Kept partial plans up to one group: where each came from, and the column that it took."""
+    """The partial plans kept up to one group: the parent of each, and the column that it added."""
 
     parent: IntArray
     column: IntArray
@@ -38,7 +39,7 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
-    """What one pass found: a plan or None, and the least bound of what it left out (infinity: nothing)."""
+    """The result of one pass: a plan or None, and the least bound of the partial plans left out (infinity: none)."""
 
     plan: IntArray | None
     left_out: float
@@ -49,22 +50,22 @@ def close(
     relaxation: Relaxation,
     plan: IntArray | None,
     cost: float,
-    limits: Limits,
+    limits: SearchLimits,
     most_states: int = MOST_STATES,
 ) -> Outcome:
-    """Return the best plan below a cost; equal costs are decided by `tie` where it is a row, then by least usage.
+    """Return the best plan below a cost; among equal costs the least `tie` (if it is a row), then the least usage.
 
     Args:
         program: Without a limit on families.
-        relaxation: Of this program.
+        relaxation: Its relaxation.
         plan: The best known plan, or None.
-        cost: Its cost, or a cutoff that a plan must stay below, or infinity.
-        limits: The clock and the gap at which to stop.
-        most_states: Partial plans to keep in one pass.
+        cost: Cost of the known plan, or a cutoff that a plan must stay below, or infinity.
+        limits: Time, and the gap at which to stop.
+        most_states: Largest number of partial plans to keep in one pass.
 
     Returns:
-        `finished` without a plan (of its own or known) means that there is none below `cost`; not finished means
-        that too much had to be left out, or that the clock stopped it.
+        Finished without a plan: there is none below `cost`. Not finished: too many partial plans had to be left out,
+        or the time limit stopped the search.
     """
     multipliers = _around(program, relaxation.multipliers)
     bound, settled = relaxation.bound, False
@@ -89,13 +90,13 @@ def close(
 
 
 def _around(program: Program, multipliers: FloatArray) -> FloatArray:
-    """Return multipliers [K, R]: the best ones, none, and others about them for plans of unusual usage."""
+    """Return multipliers [K, R]: the best ones, zero, and variations for partial plans of unusual usage."""
     rows = len(multipliers)
     one_by_one = 1 + np.kron(np.eye(rows), np.array(_FACTORS)[:, None] - 1)
     drawn = np.exp(np.random.default_rng(0).normal(0, 0.3, (_DRAWN, rows)))
     together = np.ones((1, rows)) * np.array(_FACTORS)[:, None]
     factors = np.vstack([np.ones((1, rows)), together, one_by_one, drawn])
-    # A row without a price in the relaxation may well have one for a partial plan: a part of the dearest row's.
+    # A row with a multiplier of 0 in the relaxation may have a positive one for a partial plan: try some values.
     room = np.maximum(program.rhs - program.least(program.rows).sum(axis=1), 1e-300)
     added = np.kron(np.diag((multipliers * room).max(initial=0.0) / room), np.array(_ADDED)[:, None])
     result: FloatArray = np.vstack([multipliers * factors, multipliers + added])
@@ -122,20 +123,20 @@ class _Search:
     def below(
         cls, program: Program, relaxation: Relaxation, multipliers: FloatArray, ceiling: float
     ) -> "_Search | None":
-        """Leave out columns whose reduced cost says that they are in no such plan; None when a group has none left."""
+        """Remove columns whose reduced cost proves that no such plan uses them; None if a group has none left."""
         mask = relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9)
         core = program.keep(mask)
         return None if core is None else cls(core, np.flatnonzero(mask).astype(np.int64), multipliers, ceiling)
 
-    def run(self, width: int, limits: Limits, most_states: int) -> _Pass:
-        """Return the best plan of those that keeping `width` partial plans for each group leads to."""
+    def run(self, width: int, limits: SearchLimits, most_states: int) -> _Pass:
+        """Return the best plan of a pass that keeps at most `width` partial plans for each group."""
         program = self.program
         settled, choices = self.groups()
         usage, cost = program.rows[:, settled].sum(axis=1)[:, None], np.array([program.cost[settled].sum()])
         least_rows = self.rest(program.rows, choices)
         least_adjusted = self.rest(program.cost + self.multipliers @ program.rows, choices)
         least_adjusted -= (self.multipliers @ program.rhs)[:, None]
-        # Priced usage and limits cancel; what their rounding may add must not rule out the best plan.
+        # Priced usage and limits cancel; their rounding errors must not rule out the best plan.
         most_used = np.abs(program.rhs) + np.maximum.reduceat(np.abs(program.rows), program.starts, axis=1).sum(axis=1)
         least_adjusted -= (len(choices) + 32) * 2.0**-52 * (self.multipliers @ most_used)[:, None]
         layers: list[_Layer] = []
@@ -166,14 +167,14 @@ class _Search:
     def bounds(
         self, usage: FloatArray, cost: FloatArray, which: IntArray, ahead: FloatArray, multipliers: slice
     ) -> FloatArray:
-        """Return the highest bound that some of the multipliers give on the completion of partial plans."""
+        """Return the highest bound over some of the multipliers on the cost of completing each partial plan."""
         if not len(which):
             return np.zeros(0)
         best: FloatArray = (self.multipliers[multipliers] @ usage[:, which] + ahead[multipliers, None]).max(axis=0)
         return best + cost[which]
 
     def groups(self) -> tuple[IntArray, list[IntArray]]:
-        """Return the columns that are alone in their group, and those of each other group, widest usage first."""
+        """Return the columns that are alone in their group, and the columns of each other group, widest usage first."""
         starts = self.program.starts
         sizes = np.diff(starts, append=len(self.program.group))
         parts = np.split(np.arange(len(self.program.group)), starts[1:])
@@ -183,7 +184,7 @@ class _Search:
         return starts[sizes == 1], [free[index] for index in np.argsort(-width, kind="stable")]
 
     def rest(self, table: FloatArray, choices: list[IntArray]) -> FloatArray:
-        """Return the least sums over the groups that are still ahead, float [rows of the table, depth + 1]."""
+        """Return the least sums over the remaining groups, float [rows of the table, depth + 1]."""
         least = np.array([table[:, columns].min(axis=1) for columns in choices]).reshape(len(choices), len(table))
         sums = np.vstack([np.cumsum(least[::-1], axis=0)[::-1], np.zeros((1, len(table)))])
         result: FloatArray = sums.T
@@ -192,7 +193,7 @@ class _Search:
     def best(
         self, layers: list[_Layer], usage: FloatArray, cost: FloatArray, settled: IntArray, left_out: float
     ) -> _Pass:
-        """Return the plan of least cost, then of least tie and usage."""
+        """Return the plan of least cost; among equal costs, of least tie and usage."""
         equal = np.flatnonzero(cost <= tie_cutoff(self.program, float(cost.min())))
         rows = self.program.rows
         order = sorted(range(len(rows)), key=lambda row: not np.array_equal(rows[row], self.program.tie))
@@ -204,16 +205,17 @@ class _Search:
             column = int(layer.column[state])
             plan[self.program.group[column]] = column
             state = int(layer.parent[state])
-        # A plan that fits only within the rounding of another order of adding is not one, but others may be.
+        # A plan that fits only because of another order of summation is rejected, but others may fit.
         if not self.program.fits(plan):
             return _Pass(None, min(left_out, cheapest))
         return _Pass(self.columns[plan], left_out)
 
 
 def _undominated(usage: FloatArray, cost: FloatArray) -> IntArray:
-    """Return partial plans without those that another one beats or equals in everything.
+    """Return the partial plans that no other one dominates.
 
-    With one row, all of them are found; with several, those that one of the cheapest beats, which is most.
+    With one row, all dominated ones are removed; with several rows, those dominated by one of the cheapest, which is
+    most of them.
     """
     order = np.lexsort((*usage[::-1], cost))
     if len(order) < 2 or not len(usage):

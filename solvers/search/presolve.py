@@ -11,10 +11,13 @@ _BLOCK = 2_000_000  # comparisons held in memory at once
 
 
 def presolve(program: Program) -> Program | None:
-    """Drop columns that no best plan needs; None when the rows cannot hold.
+    """Drop columns that no best plan needs; None if no plan keeps the rows.
 
-    A column goes when it does not fit even beside the least of every other group, or when another column of
-    its group is no worse in cost and every row (and counts as no further family).
+    A column is dropped if it does not fit even beside the least of every other group, or if another column of its group
+    is no worse in cost and in every row (and adds no further family).
+
+    Args:
+        program: All columns.
     """
     fitting = drop_unfitting(program)
     if fitting is None:
@@ -25,7 +28,7 @@ def presolve(program: Program) -> Program | None:
 
 
 def _needed_limit(program: Program) -> Program:
-    """Lift the limit on families where no plan can have more."""
+    """Remove the limit on families if no plan can exceed it."""
     distinct = len(set(program.family.tolist()) - {NO_FAMILY})
     if program.max_families is None or distinct > program.max_families:
         return program
@@ -33,7 +36,11 @@ def _needed_limit(program: Program) -> Program:
 
 
 def drop_unfitting(program: Program) -> Program | None:
-    """Drop columns that fit no plan, again and again until nothing changes; None when no plan fits."""
+    """Drop columns that fit into no plan, repeatedly until nothing changes; None if no plan fits.
+
+    Args:
+        program: Columns and rows.
+    """
     while True:
         least = program.least(program.rows)
         room = program.rhs - least.sum(axis=1)
@@ -54,7 +61,7 @@ def _dense(program: Program, table: FloatArray, groups: int, options: int) -> Fl
 
 
 def _dominated(program: Program) -> NDArray[np.bool_]:
-    """Return bool [N]: another column of the group is as good in everything, and better or earlier."""
+    """Return bool [N]: whether another column of the group is as good in every respect, and better or earlier."""
     groups, options = int(program.group[-1]) + 1, int(program.option.max()) + 1
     tables = [_dense(program, table, groups, options) for table in (program.cost, program.tie, *program.rows)]
     family = np.full((groups, options), NO_FAMILY)
@@ -78,7 +85,7 @@ def _dominated(program: Program) -> NDArray[np.bool_]:
 
 
 def _precedes(cost: FloatArray, tie: FloatArray, earlier: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return bool [g, a, b]: a comes before b in the order (cost, tie, position)."""
+    """Return bool [g, a, b]: whether a precedes b in the order (cost, tie, position)."""
     cost_a, cost_b, tie_a, tie_b = cost[:, :, None], cost[:, None, :], tie[:, :, None], tie[:, None, :]
     before = (tie_a < tie_b) | ((tie_a == tie_b) & earlier)
     precedes: NDArray[np.bool_] = (cost_a < cost_b) | ((cost_a == cost_b) & before)
@@ -86,7 +93,11 @@ def _precedes(cost: FloatArray, tie: FloatArray, earlier: NDArray[np.bool_]) -> 
 
 
 def cheapest(program: Program) -> IntArray:
-    """Return the plan of least cost without any row, equal costs decided by `tie`, then by position."""
+    """Return the plan of least cost without any capacity, int [G]; equal costs are decided by `tie`, then by position.
+
+    Args:
+        program: Its costs.
+    """
     order = np.lexsort((program.option, program.tie, program.cost, program.group))
     first: IntArray = order[program.starts]
     return first

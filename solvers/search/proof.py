@@ -1,10 +1,10 @@
-"""Proofs that hold in float arithmetic, whatever the range of the values.
+"""Proofs that hold in exact arithmetic, whatever the range of the values.
 
-A method computes in float64 and its engine has tolerances, so what it proves holds up to an error that grows with the
-largest cost of its program, even one that no good plan takes. An answer is worth the sum of its own absolute costs.
-Where the error is not small against that, columns that no better plan can afford are removed (in exact arithmetic)
-and the method runs again; where nothing can be removed, some group still has a column that would pay far more than
-the known plan, and the program is split there: with these columns only, and without them.
+A method computes in float64 and its engine has tolerances, so its proof holds up to an error that grows with the
+largest cost in its program, even if no good plan takes that column. The error must be small compared with the worth of
+a plan, the sum of its absolute costs. If it is not, columns that no better plan can afford are removed (in exact
+arithmetic) and the method runs again. If none can be removed, some group has a column that gains far more than the
+known plan is worth, and the program is split there: with these columns only, and without them.
 """
 
 import math
@@ -16,18 +16,18 @@ import numpy as np
 from ..model.errors import SolverError
 from ..model.program import FloatArray, IntArray, Program, columns_in
 from ..model.solution import PROVEN_GAP
-from .outcome import TIE_TOLERANCE, Limits, Outcome
+from .outcome import TIE_TOLERANCE, Outcome, SearchLimits
 from .presolve import drop_unfitting
 
 ARITHMETIC = 1e-12
-"""Error of a proven bound as a part of Σ_g max_j |c_j|: float sums (1e-14) and engine tolerances (1e-13)."""
+"""Error of a proven bound relative to Σ_g max_j |c_j|: float sums (1e-14) and engine tolerances (1e-13)."""
 ALLOWED = 0.1 * PROVEN_GAP
-"""Error of a proof that is small enough, as a part of Σ |c| of the best plan."""
+"""Largest acceptable error of a proof, relative to Σ |c| of the best plan."""
 MODERATE = 1e75
 MOST_RUNS = 100
-"""Runs of a method on one problem; more than three are rare. What is still open then keeps its bound."""
+"""Largest number of runs of a method on one problem; more than three are rare. Programs left over keep their bound."""
 
-Run = Callable[[Program, Limits], Outcome]
+Run = Callable[[Program, SearchLimits], Outcome]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,16 +55,16 @@ class _Best:
         return cls(columns, math.fsum(cost), math.fsum(map(abs, cost)), tie, settled)
 
 
-def prove(program: Program, limits: Limits, run: Run) -> Outcome:
-    """Return the best plan that a method finds, with a bound that holds in exact arithmetic.
+def prove(program: Program, limits: SearchLimits, run: Run) -> Outcome:
+    """Run a method, and return its best plan with a bound that holds in exact arithmetic.
 
     Args:
         program: Presolved; costs and rows of any size whose sums are finite.
-        limits: Clock and gap.
-        run: The method. It gets programs whose costs and rows are at most 1.
+        limits: Time and gap.
+        run: The method; it is given programs whose costs and rows are at most 1.
 
     Raises:
-        SolverError: The method returned something that is not a plan of the program, or refused the program.
+        SolverError: The method rejected the program, or returned something that is not a plan of it.
     """
     least_value = math.inf
     best: _Best | None = None
@@ -115,9 +115,13 @@ def prove(program: Program, limits: Limits, run: Run) -> Outcome:
 
 
 def trusted(program: Program, columns: IntArray) -> bool:
-    """Say whether a search in float arithmetic is exact enough to prove a plan of this program.
+    """Whether float arithmetic is exact enough to prove a plan of this program optimal.
 
     The search must have left out columns that cost more than the plan.
+
+    Args:
+        program: What was searched.
+        columns: int [G], the plan.
     """
     cost = program.cost[columns]
     error = ARITHMETIC * program.magnitude(float(cost.sum())) + 2 * TIE_TOLERANCE * _above_least(program, columns)
@@ -125,14 +129,18 @@ def trusted(program: Program, columns: IntArray) -> bool:
 
 
 def moderate(program: Program) -> bool:
-    """Say whether costs and rows are so moderate that no product or quotient of them overflows."""
+    """Whether costs and rows are small enough that no product or quotient of them overflows.
+
+    Args:
+        program: Its costs and rows.
+    """
     rows = program.rows[program.rows > 0]
     least, most = rows.min(initial=1.0), max(rows.max(initial=1.0), float(np.abs(program.cost).max()))
     return bool(least > 1 / MODERATE and most < MODERATE)
 
 
 def _preferred(candidate: _Best, best: _Best, least_value: float) -> bool:
-    """Say whether a plan is better; equal values (as parts of what the plans are worth) are decided by `tie`."""
+    """Whether a plan is better; among equal values (relative to the plans' worth) the least `tie` wins."""
     limit = least_value + TIE_TOLERANCE * min(candidate.worth, best.worth)
     if candidate.value <= limit and best.value <= limit:
         return (candidate.tie, candidate.value) < (best.tie, best.value)
@@ -145,7 +153,7 @@ def _above_least(program: Program, columns: IntArray) -> float:
 
 
 def _affordable(program: Program, value: float) -> Program | None:
-    """Leave out columns whose plans all cost more than a value; None when no plan costs at most that."""
+    """Remove columns whose plans all cost more than a value; None if no plan costs at most that."""
     least = program.least(program.cost)
     room = math.fsum([value, *(-least).tolist()])
     # `value` is rounded, `room` and the differences are too: by half a unit in the last place of each.
@@ -154,7 +162,7 @@ def _affordable(program: Program, value: float) -> Program | None:
 
 
 def _smaller(program: Program, columns: IntArray, value: float) -> list[Program]:
-    """Return programs that together hold every plan of at most this value, the most promising one last."""
+    """Return programs that together contain every plan of at most this value, the most promising program last."""
     affordable = _affordable(program, value)
     if affordable is None:
         return []
@@ -173,7 +181,7 @@ def _exponent(largest: float) -> int:
     return math.frexp(largest)[1]
 
 
-def _run_scaled(program: Program, limits: Limits, run: Run) -> Outcome:
+def _run_scaled(program: Program, limits: SearchLimits, run: Run) -> Outcome:
     """Run a method on the program with costs and rows multiplied by powers of 2, so that no product overflows."""
     power = _exponent(float(np.abs(program.cost).max()))
     most = np.maximum.reduceat(program.rows, program.starts, axis=1)
@@ -200,4 +208,4 @@ def _check_plan(program: Program, outcome: Outcome) -> None:
     groups = np.arange(len(program.starts))
     inside = columns is not None and len(columns) == len(groups) and bool((np.abs(columns) < len(program.group)).all())
     if columns is None or not inside or (program.group[columns] != groups).any() or not program.fits(columns):
-        raise SolverError(f"solver {outcome.solver!r}: returned columns that are no plan of the program.")
+        raise SolverError(f"solver {outcome.solver!r}: returned columns that are not a plan of the program.")

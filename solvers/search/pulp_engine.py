@@ -1,4 +1,4 @@
-"""Engines through PuLP: HiGHS by highspy, and the CBC that PuLP 3 brings."""
+"""Engines run through PuLP: HiGHS (by highspy), and the CBC bundled with PuLP 3."""
 
 import math
 import warnings
@@ -9,23 +9,23 @@ import numpy as np
 
 from ..model.program import NO_FAMILY, IntArray, Program
 from .interrupt import interruption
-from .outcome import Limits, Outcome
+from .outcome import Outcome, SearchLimits
 from .scipy_engine import strongest
 
 if TYPE_CHECKING:
     from pulp import LpProblem, LpVariable
 
 TOLERANCE = 1e-9
-"""HiGHS feasibility and integrality tolerance; its default 1e-6 times a matrix of 10⁷ bytes is 10 bytes."""
+"""HiGHS feasibility and integrality tolerance; its default, 1e-6, would be 10 bytes of a 10⁷-byte matrix."""
 
 
 def highs_present() -> bool:
-    """Say whether PuLP and highspy are installed."""
+    """Whether PuLP and highspy are installed."""
     return find_spec("pulp") is not None and find_spec("highspy") is not None
 
 
 def cbc_present() -> bool:
-    """Say whether PuLP is installed with its own CBC (it left the wheel in PuLP 4)."""
+    """Whether PuLP is installed with its bundled CBC, which PuLP 4 no longer has."""
     if find_spec("pulp") is None:
         return False
     import pulp
@@ -33,8 +33,14 @@ def cbc_present() -> bool:
     return "PULP_CBC_CMD" in pulp.listSolvers(onlyAvailable=True)
 
 
-def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
-    """Solve one scaled program by HiGHS."""
+def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
+    """Solve one scaled program with HiGHS.
+
+    Args:
+        program: Scaled.
+        rejected: Plans that must not be returned, each int [G].
+        limits: Time, gap and seed.
+    """
     import highspy
     import pulp
 
@@ -43,11 +49,11 @@ def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: 
     kinds = highspy.cb.HighsCallbackType
     with interruption() as stopped:
 
-        def look(_kind: Any, _message: str, _found: Any, answer: Any, _data: Any) -> None:
-            answer.user_interrupt = stopped.is_set()
+        def check_interrupt(_kind: Any, _message: str, _output: Any, request: Any, _data: Any) -> None:
+            request.user_interrupt = stopped.is_set()
 
         engine = pulp.HiGHS(
-            callbackTuple=(look, None),
+            callbackTuple=(check_interrupt, None),
             callbacksToActivate=[kinds.kCallbackMipInterrupt, kinds.kCallbackSimplexInterrupt],
             msg=False,
             threads=1,
@@ -63,8 +69,14 @@ def minimise_by_highs(program: Program, rejected: tuple[IntArray, ...], limits: 
     return read(program, model, variables, bound)
 
 
-def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
-    """Solve one scaled program by CBC, which tells no bound: only a finished proof has one."""
+def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
+    """Solve one scaled program with CBC, which reports no bound: only a finished proof has one.
+
+    Args:
+        program: Scaled.
+        rejected: Plans that must not be returned, each int [G].
+        limits: Time.
+    """
     import pulp
 
     model, variables = build(program, rejected)
@@ -89,7 +101,12 @@ def minimise_by_cbc(program: Program, rejected: tuple[IntArray, ...], limits: Li
 
 
 def build(program: Program, rejected: tuple[IntArray, ...]) -> "tuple[LpProblem, list[LpVariable]]":
-    """Write the program in PuLP: one binary per column, one equation per group, one row per capacity."""
+    """Build the PuLP model: one binary per column, one equation per group, one row per capacity.
+
+    Args:
+        program: Scaled.
+        rejected: Plans that must not be returned, each int [G].
+    """
     import pulp
 
     model = pulp.LpProblem("choice", pulp.LpMinimize)
@@ -128,10 +145,17 @@ def _limit_families(model: "LpProblem", program: Program, variables: "list[LpVar
 
 
 def read(program: Program, model: "LpProblem", variables: "list[LpVariable]", bound: float) -> Outcome:
-    """Read the answer; only `sol_status` tells a proof from a time limit, `status` says Optimal for both."""
+    """Convert a solved PuLP model. Only `sol_status` tells a proof from a time limit; `status` is Optimal for both.
+
+    Args:
+        program: What was solved.
+        model: The PuLP model.
+        variables: Its variables, one per column.
+        bound: Lower bound that the engine reports.
+    """
     import pulp
 
-    # Of an infeasible program CBC sets only the one, HiGHS both.
+    # For an infeasible program CBC sets only one of the two, HiGHS both.
     if pulp.LpSolutionInfeasible in (model.status, model.sol_status):
         return Outcome(None, math.inf, finished=True)
     finished = model.sol_status == pulp.LpSolutionOptimal

@@ -1,10 +1,10 @@
-"""Lower bounds: the Lagrangian dual of the capacity rows, maximised by cutting planes.
+"""Lower bounds: the Lagrangian dual of the capacity rows, maximized by cutting planes.
 
     L(λ) = Σ_g min_j (c_j + λ·a_j) − λ·b,  λ ≥ 0           (Fisher 1981, eq. 2)
 
-L(λ) bounds every plan from below for *any* λ, so no tolerance of an engine enters the bound; its maximum is the
-value of the linear relaxation. Each evaluation is one pass over the columns and yields a plan, that is a cut
-(Kelley 1960); the master program has one variable per row, so ten to forty rounds do, for 70 or 10,000 items.
+L(λ) bounds every plan from below for *any* λ, so the bound does not depend on an engine's tolerance; its maximum is the
+value of the linear relaxation. Each evaluation is one pass over the columns and yields a plan, and so a cut (Kelley
+1960). The master program has one variable per row, so ten to forty rounds are enough, for 70 or for 10,000 items.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +18,19 @@ _MOST_ROUNDS = 300
 _ENOUGH = 1e-10  # relative distance of bound and master value at which to stop
 
 Oracle = Callable[[FloatArray], IntArray]
-"""Adjusted costs [N] -> the plan [G] that makes them least."""
+"""Adjusted costs [N] -> the plan [G] of least adjusted cost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relaxation:
-    """The best bound, and what it says about each column.
+    """The best bound, and the reduced cost of each column.
 
     Attributes:
         multipliers: float [R], ≥ 0, cost per unit of each row.
         bound: No plan costs less.
         reduced: float [N], ≥ 0. A plan costs at least `bound` plus the sum of its columns' reduced costs.
-        plans: Plans met on the way, the best adjusted one first; each is least for some multipliers.
-        infeasible: The bound exceeds the dearest plan, so there is none.
+        plans: Plans met during the search, that of the best bound first; each is optimal for some multipliers.
+        infeasible: Whether the bound exceeds the cost of every plan, so that no plan is feasible.
     """
 
     multipliers: FloatArray
@@ -41,15 +41,23 @@ class Relaxation:
 
 
 def sum_rounding(rows: int) -> float:
-    """Return the relative error of a pairwise sum of costs plus multiplied rows (Higham 2002, section 4.2), twice over.
+    """Return twice the relative rounding error of a pairwise sum of priced costs (Higham 2002, section 4.2).
 
-    Twice, so that the reduced cost of a column, which is off by no more, may be held against a bound that is safe.
+    Twice, because the reduced cost of a column has the same error and is compared with a bound that must be safe.
+
+    Args:
+        rows: Number of capacity rows in each priced cost.
     """
     return 2 * (40 + 2 * rows) * 2.0**-53
 
 
 def cheapest_columns(program: Program, cost: FloatArray) -> IntArray:
-    """Return the first column of least cost of each group, int [G]."""
+    """Return the first column of least cost of each group, int [G].
+
+    Args:
+        program: Its groups.
+        cost: Cost of each column, float [N].
+    """
     starts = program.starts
     least = np.minimum.reduceat(cost, starts)
     at_least = np.flatnonzero(cost == least[program.group])
@@ -58,14 +66,14 @@ def cheapest_columns(program: Program, cost: FloatArray) -> IntArray:
 
 
 def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArray] = ()) -> Relaxation:
-    """Maximise the dual.
+    """Maximize the Lagrangian dual.
 
     Args:
         program: Columns and rows.
-        oracle: Finds the least plan for adjusted costs; None takes the least column of each group.
-        known: Plans of an earlier relaxation of the same columns, under any capacities; they start the search.
+        oracle: Finds the plan of least adjusted cost; None takes the cheapest column of each group.
+        known: Plans of an earlier relaxation of the same columns, under any capacities, from which to start.
     """
-    ask = oracle or (lambda cost: cheapest_columns(program, cost))
+    least_plan = oracle or (lambda cost: cheapest_columns(program, cost))
     least = program.least(program.rows)
     room = program.rhs - least.sum(axis=1)
     size = np.maximum(np.maximum(np.abs(room), (program.rows - least[:, program.group]).max(axis=1)), 1e-300)
@@ -81,7 +89,7 @@ def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArr
     at, box = np.zeros(len(right)), np.full(len(right), 100 * span)
     for _ in range(_MOST_ROUNDS):
         adjusted = cost + at @ rows
-        plan = ask(adjusted)
+        plan = least_plan(adjusted)
         total, limit = float(adjusted[plan].sum()), at @ right
         bound = float(total - limit - noise * (total + at @ np.abs(right)))
         if bound > best_bound:
@@ -108,7 +116,7 @@ def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArr
 def _master(
     plans: list[IntArray], cost: FloatArray, rows: FloatArray, right: FloatArray, box: FloatArray
 ) -> tuple[FloatArray, float]:
-    """Return the multipliers in the box that maximise the least of all cuts, and that maximum (costs ≤ 1)."""
+    """Return the multipliers in the box that maximize the least of all cuts, and that maximum (costs ≤ 1)."""
     from scipy.optimize import linprog
 
     height = np.array([cost[plan].sum() for plan in plans])

@@ -1,4 +1,4 @@
-"""The engine that needs no other package: branch and bound by SciPy's own HiGHS."""
+"""The engine that needs no further package: branch and bound by SciPy's built-in HiGHS."""
 
 import os
 import sys
@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from ..model.program import NO_FAMILY, FloatArray, IntArray, Program
-from .outcome import Limits, Outcome
+from .outcome import Outcome, SearchLimits
 
 
-def minimise_by_scipy(program: Program, rejected: tuple[IntArray, ...], limits: Limits) -> Outcome:
-    """Hand one scaled program to `scipy.optimize.milp`."""
+def minimise_by_scipy(program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
+    """Solve one scaled program with `scipy.optimize.milp`.
+
+    Args:
+        program: Scaled.
+        rejected: Plans that must not be returned, each int [G].
+        limits: Time, gap and number of nodes.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     columns, kinds = len(program.group), _kinds(program)
@@ -35,7 +41,7 @@ def minimise_by_scipy(program: Program, rejected: tuple[IntArray, ...], limits: 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep HiGHS 1.8 to 1.12 from printing a line of its own debugging to standard output."""
+    """Keep HiGHS 1.8 to 1.12 from printing a debugging line to standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -47,7 +53,7 @@ def _silent() -> Iterator[None]:
         os.close(kept)
 
 
-def _options(limits: Limits) -> dict[str, float | int]:
+def _options(limits: SearchLimits) -> dict[str, float | int]:
     options: dict[str, float | int] = {"mip_rel_gap": limits.engine_gap()}
     if limits.deadline != np.inf:
         options["time_limit"] = limits.remaining_s()
@@ -57,7 +63,12 @@ def _options(limits: Limits) -> dict[str, float | int]:
 
 
 def strongest(program: Program, weight: FloatArray) -> IntArray:
-    """Return the column of greatest weight of each group: the plan behind nearly integral variables."""
+    """Return the column of greatest weight of each group, int [G]: the plan behind nearly integral variables.
+
+    Args:
+        program: Its groups.
+        weight: Value of each column's variable, float [N].
+    """
     order = np.lexsort((-weight, program.group))
     first: IntArray = order[program.starts]
     return first
@@ -81,7 +92,7 @@ def _blocks(  # type: ignore[no-untyped-def]
         none = csr_array((len(program.rhs), len(kinds)))
         yield hstack([csr_array(program.rows), none], format="csr"), -np.inf, program.rhs
     for kind_index, kind in enumerate(kinds):
-        # Per group: any column of the family ≤ the family's switch; tighter than one row for all groups.
+        # Per group: the sum over the family's columns ≤ the family's switch; tighter than one row for all groups.
         member = index[program.family == kind]
         group, local = np.unique(program.group[member], return_inverse=True)
         uses = csr_array((np.ones(len(member)), (local, member)), shape=(len(group), wide))

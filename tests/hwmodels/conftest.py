@@ -11,7 +11,7 @@ from hwmodels.cost.operation import Operation, StoredWeight
 
 
 def stored(n, k, bits, axis="rows", groups=1, size=0, resident=False):
-    """Price a matrix as the planner does: packed codes and one fp16 scale and offset per range."""
+    """Describe a stored matrix as the planner does: packed codes, one fp16 scale and one fp16 offset per range."""
     if axis == "none":
         return StoredWeight(bits, axis, 0, 0, math.ceil(n * k * bits / 8), 0, resident)
     number = groups if axis == "rows" else n * k // size
@@ -28,7 +28,7 @@ def pointwise(name, kind, m, n, inputs=1, weight=None):
 
 
 def encoder(bits=8, axis="rows", groups=1, size=0, layers=12, seq=128, width=768, ffn=3072, heads=12, resident=False):
-    """Return a BERT encoder with its embeddings as an operator graph; every matrix is stored alike."""
+    """Return a BERT encoder with its embeddings as an operator graph; all matrices are stored the same way."""
     graph = nx.DiGraph()
 
     def add(op, *sources):

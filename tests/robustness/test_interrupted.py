@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 VERBS = ("sensitivity", "pareto", "quantize", "export-config")
 
 
+@pytest.mark.slow
 def test_nothing_is_half_written(tmp_path):
     """SIGKILL, SIGINT and SIGTERM once for a verb with progress files, one with a folder, one with a file."""
     command = [sys.executable, "benchmarks/interrupted.py", tmp_path / "found.json", "--moments", "3"]

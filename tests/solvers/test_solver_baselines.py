@@ -1,4 +1,4 @@
-"""Rivals of the answer, reasons for it, and residency as an option."""
+"""Baselines of a solution, explanations of it, and residency as an option."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_a_masked_item_takes_the_option_nearest_in_usage(ladder):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_no_rival_that_fits_beats_the_answer(choice_problems, data):
+def test_no_feasible_baseline_beats_the_solution(choice_problems, data):
     problem = data.draw(choice_problems(slack=0.6))
     answer = solve(problem)
     rivals = [*uniform_plans(problem), *random_plans(problem, 5, seed=1)]
@@ -50,8 +50,8 @@ def test_random_plans_fill_the_capacity_and_repeat_with_their_seed():
         random_plans(problem, -1)
 
 
-def test_the_reasons_by_hand(ladder):
-    """Plan (8, 2) of 10 bytes: b at 4 bits would gain 2 and miss 2 bytes; a at 4 bits would lose 4 and free 4."""
+def test_explanations_by_hand(ladder):
+    """Plan (8, 2) of 10 bytes: b at 4 bits gains 2 but needs 2 more bytes; a at 4 bits loses 4 and frees 4."""
     a, b = explain(ladder, (2, 0))
     assert (a.item, a.option, a.better) == ("a", "8", None)
     assert (a.worse.option, a.worse.value, a.worse.usage, a.worse.missing) == ("4", 4.0, {"bytes": -4.0}, {})
@@ -71,7 +71,7 @@ def test_in_an_optimal_plan_no_better_step_fits(choice_problems, data):
 
 
 def test_residency_and_bits_are_one_decision():
-    """An option may carry residency: the scratchpad of 10 holds b at 4 bits, so only a streams; by hand."""
+    """An option may include residency: the scratchpad of 10 holds b at 4 bits, so only a is streamed; by hand."""
     options = ("4 resident", "4 streamed", "8 resident", "8 streamed")
     value = np.array([[1.0, 1, 0, 0], [5, 5, 0, 0]])
     scratchpad = np.array([[8.0, 0, 16, 0], [6, 0, 12, 0]])

@@ -11,7 +11,7 @@ from solvers import ChoiceProblem, SolverError, Status, capacity_range, shadow_p
 
 
 def test_shadow_price_is_the_value_of_one_more_step(ladder):
-    """10 bytes buy 5; 12 buy (8, 4) for 3; 16 buy 0."""
+    """10 bytes have value 5, 12 bytes (8, 4) value 3, 16 bytes value 0."""
     solution = solve(ladder)
     assert shadow_price(ladder, solution, "bytes", 2.0) == 2.0
     assert shadow_price(ladder, solution, "bytes", 6.0) == 5.0
@@ -35,7 +35,7 @@ def test_capacity_range_by_hand(ladder):
         capacity_range(ladder, "time")
 
 
-def test_capacity_range_of_contradicting_links(ladder):
+def test_capacity_range_with_conflicting_links(ladder):
     stuck = replace(ladder, pins={"a": "2", "b": "4"}, families=("x", "y", "z"), max_families=1)
     with pytest.raises(SolverError, match="pins and max_families leave no plan"):
         capacity_range(stuck, "bytes")
@@ -46,7 +46,7 @@ def test_capacity_range_of_contradicting_links(ladder):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_nearest_capacities_are_feasible_and_least(choice_problems, data):
-    """Raising one capacity to its nearest makes a plan (when the others allow one); a bit less does not."""
+    """Raising one capacity to its nearest value allows a plan (if the others do); slightly less does not."""
     problem = data.draw(choice_problems(slack=-0.1))
     solution = solve(problem, "exhaustive")
     if solution.status is not Status.INFEASIBLE:
@@ -61,8 +61,8 @@ def test_nearest_capacities_are_feasible_and_least(choice_problems, data):
         assert solve(short, "exhaustive").choice is None
 
 
-def test_conflicts_name_only_what_matters(ladder):
-    """Pins that do no harm are not blamed; a second capacity that holds is not either."""
+def test_conflicts_are_minimal(ladder):
+    """Harmless pins are not named, and neither is a second capacity that holds."""
     tables = {"bytes": ladder.usage["bytes"], "time": 16 - ladder.usage["bytes"]}
     both = replace(ladder, usage=tables, capacity={"bytes": 10.0, "time": 20.0})
     assert solve(both).conflicts == ("bytes", "time")
@@ -72,7 +72,7 @@ def test_conflicts_name_only_what_matters(ladder):
     assert solve(replace(ladder, capacity={"bytes": 3.0}, pins={"a": "8"})).conflicts == ("bytes",)
 
 
-def test_binding_names_the_capacity_that_stands_alone_in_the_way():
+def test_binding_names_the_only_capacity_in_the_way():
     problem = ChoiceProblem(
         ("a",), ("small", "large"), np.array([[1.0, 0.0]]),
         {"bytes": np.array([[1.0, 3.0]]), "time": np.array([[1.0, 2.0]])}, {"bytes": 2.0, "time": 9.0},

@@ -17,7 +17,7 @@ from solvers import ChoiceProblem, SolverError, Status, available, describe, pri
 from solvers.methods import exhaustive, ilp, lagrangian
 from solvers.model.program import program_of
 from solvers.search import partial_plans
-from solvers.search.outcome import Limits
+from solvers.search.outcome import SearchLimits
 from solvers.search.presolve import presolve
 from solvers.search.pulp_engine import minimise_by_cbc, minimise_by_highs
 from solvers.search.relaxation import relax
@@ -28,19 +28,19 @@ EXACT = [name for name in USABLE if name not in ("exhaustive", "lagrangian")]
 MANY = settings(max_examples=150, deadline=None)
 
 
-def agrees(found, oracle, problem):
-    """Same status; same value to 1e-9 of the magnitudes; never more of the tie-breaking resource."""
-    assert found.status is oracle.status
+def agrees(result, oracle, problem):
+    """Same status, same value to 1e-9 of the magnitudes, and never more of the tie-breaking resource."""
+    assert result.status is oracle.status
     if oracle.choice is None:
-        assert found.choice is None and math.isnan(found.value)
+        assert result.choice is None and math.isnan(result.value)
         return
-    assert violations(problem, found.choice) == ()
+    assert violations(problem, result.choice) == ()
     scale = np.abs(np.where(problem.mask(), problem.value, 0)).max(axis=1).sum()
-    assert found.value == pytest.approx(oracle.value, abs=1e-9 * scale, rel=0)
-    assert found.gap <= 1e-6 and found.lower_bound <= found.value
+    assert result.value == pytest.approx(oracle.value, abs=1e-9 * scale, rel=0)
+    assert result.gap <= 1e-6 and result.lower_bound <= result.value
     tie = problem.tie_resource()
-    if tie is not None and found.value == pytest.approx(oracle.value, abs=1e-13 * scale, rel=0):
-        assert found.usage[tie] <= oracle.usage[tie]
+    if tie is not None and result.value == pytest.approx(oracle.value, abs=1e-13 * scale, rel=0):
+        assert result.usage[tie] <= oracle.usage[tie]
 
 
 @pytest.mark.parametrize("solver", EXACT)
@@ -62,19 +62,19 @@ def test_larger_problems_equal_exhaustive_search(solver, choice_problems, data):
 @MANY
 @given(data=st.data())
 def test_lagrangian_brackets_the_best_value(choice_problems, data):
-    """Bound ≤ best value ≤ value found; infeasible exactly when nothing fits."""
+    """Bound ≤ optimum ≤ value of the plan; infeasible exactly if nothing fits."""
     problem = data.draw(choice_problems(most_items=5, most_options=5, most_resources=3))
-    found, oracle = solve(problem, "lagrangian"), solve(problem, "exhaustive")
-    assert (found.choice is None) == (oracle.choice is None)
-    if found.choice is not None:
+    solution, oracle = solve(problem, "lagrangian"), solve(problem, "exhaustive")
+    assert (solution.choice is None) == (oracle.choice is None)
+    if solution.choice is not None:
         rounding = 1e-9 * np.abs(np.where(problem.mask(), problem.value, 0)).sum()
-        assert violations(problem, found.choice) == ()
-        assert found.lower_bound - rounding <= oracle.value <= found.value + rounding
+        assert violations(problem, solution.choice) == ()
+        assert solution.lower_bound - rounding <= oracle.value <= solution.value + rounding
 
 
 @pytest.mark.parametrize("core_columns", [0, 10_000])
 def test_lagrangian_with_a_core_too_large_for_partial_plans(core_columns, monkeypatch):
-    """A window of the core, or the whole core with a limited effort: still a plan that fits, and a true bound."""
+    """A window of the core, or the whole core with limited effort: still a plan that fits, and a true bound."""
     monkeypatch.setattr(lagrangian, "CORE_COLUMNS", core_columns)
     monkeypatch.setattr(lagrangian, "WINDOW_COLUMNS", 20)
     monkeypatch.setattr(lagrangian, "MOST_STATES", 1)
@@ -93,7 +93,7 @@ def test_lagrangian_with_a_core_too_large_for_partial_plans(core_columns, monkey
 @MANY
 @given(data=st.data())
 def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems, data):
-    """With room for one or two partial plans only: bound ≤ best ≤ found, and a claimed proof is one."""
+    """With only one or two partial plans kept: bound ≤ optimum ≤ value of the plan, and a claimed proof is correct."""
     problem = data.draw(choice_problems(most_items=6, most_options=5, most_resources=3, families=False))
     program = presolve(program_of(problem))
     if program is None or not len(program.rhs):
@@ -101,21 +101,21 @@ def test_partial_plans_that_were_left_out_bound_what_is_claimed(choice_problems,
     relaxation = relax(program)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(partial_plans, "_WIDTHS", (1, 2))
-        found = partial_plans.close(program, relaxation, None, math.inf, Limits())
-    best = exhaustive.METHOD.run(program, Limits())
+        result = partial_plans.close(program, relaxation, None, math.inf, SearchLimits())
+    best = exhaustive.METHOD.run(program, SearchLimits())
     rounding = 1e-9 * float(np.abs(program.cost).sum()) + 1e-300
-    assert found.bound <= best.bound + rounding
-    if found.columns is not None:
-        cost = float(program.cost[found.columns].sum())
-        assert program.fits(found.columns) and cost >= best.bound - rounding
-        assert not found.finished or cost - found.bound <= 1e-6 * abs(cost) + rounding
-    elif found.finished:
+    assert result.bound <= best.bound + rounding
+    if result.columns is not None:
+        cost = float(program.cost[result.columns].sum())
+        assert program.fits(result.columns) and cost >= best.bound - rounding
+        assert not result.finished or cost - result.bound <= 1e-6 * abs(cost) + rounding
+    elif result.finished:
         assert best.columns is None
 
 
 @pytest.mark.parametrize("solver", EXACT)
 def test_sets_of_families_without_any_plan_end_the_search(solver):
-    """Of three families only one leaves each item an option, and with it nothing fits: infeasible, not for ever."""
+    """Only one of three families leaves each item an option, and nothing fits with it: infeasible, no endless loop."""
     problem = ChoiceProblem(
         ("a", "b", "c"), ("x", "y", "z"), np.array([[1.0, 3, 2], [2, 1, 3], [3, 2, 1]]),
         {"r": np.array([[1.0, 4, 9], [4, 1, 9], [9, 4, 1]])}, {"r": 8.0},
@@ -127,14 +127,14 @@ def test_sets_of_families_without_any_plan_end_the_search(solver):
 
 @pytest.mark.parametrize("engine", [minimise_by_highs, minimise_by_cbc, minimise_by_scipy])
 def test_an_engine_that_finds_no_plan_says_so_with_its_bound(engine, ladder):
-    """What is left below a known plan may hold none: a bound of infinity, or the known plan looks unproven."""
-    found = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), Limits())
-    assert (found.columns, found.bound, found.finished) == (None, math.inf, True)
+    """If no plan is below the known one the engine's bound is infinity; else the known plan would look unproven."""
+    result = engine(program_of(replace(ladder, capacity={"bytes": 3.0})), (), SearchLimits())
+    assert (result.columns, result.bound, result.finished) == (None, math.inf, True)
 
 
 @pytest.mark.parametrize("solver", USABLE)
 def test_a_plan_that_only_the_engine_finds(solver):
-    """Two rows that only one plan keeps, both exactly: heuristics fail there and must not be taken for a proof."""
+    """Only one plan keeps both rows, exactly: the heuristics fail, and their failure must not count as a proof."""
     problem = ChoiceProblem(
         tuple("abcd"), ("x", "y"), np.array([[1.0, 2], [-2, 1], [-2, 2], [-3, 0]]),
         {"r": np.array([[8.0, 4], [8, 5], [5, 7], [5, 8]]), "s": np.array([[2.0, 9], [1, 6], [4, 2], [3, 1]])},
@@ -165,7 +165,7 @@ def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, p
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems, data):
-    """Item and option order carry no meaning: value and usage stay, and so does a plan without equals."""
+    """The order of items and options does not matter: value and usage stay the same, and so does a unique plan."""
     problem = data.draw(choice_problems(links=False))
     rows = data.draw(st.permutations(range(len(problem.items))))
     columns = data.draw(st.permutations(range(len(problem.options))))
@@ -187,7 +187,7 @@ def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems
 
 @pytest.mark.parametrize("solver", EXACT)
 def test_a_plan_without_equals_is_permuted_with_its_items_and_options(solver):
-    """Values that no two plans share: the same plan comes back under other numbers."""
+    """If no two plans have the same value, the same plan is returned under the new indices."""
     rng = np.random.default_rng(6)
     value, table = rng.normal(0, 1, (8, 5)), rng.integers(1, 50, (8, 5)).astype(float)
     items, options = np.array(list("abcdefgh")), np.array(list("vwxyz"))
@@ -199,8 +199,8 @@ def test_a_plan_without_equals_is_permuted_with_its_items_and_options(solver):
         turned = replace(
             problem, items=tuple(items[rows]), options=tuple(options[columns]), value=value[at], usage={"r": table[at]}
         )
-        found = options[columns][list(solve(turned, solver).choice)]
-        assert dict(zip(items[rows], found, strict=True)) == plan
+        result = options[columns][list(solve(turned, solver).choice)]
+        assert dict(zip(items[rows], result, strict=True)) == plan
 
 
 @pytest.mark.parametrize("solver", EXACT)
@@ -216,7 +216,7 @@ def test_a_looser_capacity_is_never_worse(solver, choice_problems, data, factor)
 
 @pytest.mark.parametrize("solver", EXACT)
 def test_equal_values_are_decided_by_fewest_bytes(solver):
-    """Least bytes win among plans of value 4, across items too; `tie_break` names another judge."""
+    """Among plans of value 4 the fewest bytes win, across items too; `tie_break` names another resource."""
     problem = ChoiceProblem(
         ("a", "b", "c"), ("x", "y"), np.array([[1.0, 2], [1, 2], [1, 0]]),
         {"bytes": np.array([[3.0, 1], [2, 1], [2, 4]]), "time": np.array([[0.0, 1], [0, 5], [0, 9]])},
@@ -230,7 +230,7 @@ def test_equal_values_are_decided_by_fewest_bytes(solver):
 
 @pytest.mark.parametrize("solver", EXACT)
 def test_bytes_hold_exactly_at_large_sizes(solver):
-    """Random instances of up to 10⁸ bytes: never one byte above, and as good as hull-free dynamic search."""
+    """Random problems of up to 10⁸ bytes: never a byte too many, and as good as an independent dynamic program."""
     rng = np.random.default_rng(5)
     table = np.sort(rng.integers(1_000_000, 30_000_000, (4, 6)), axis=1).astype(float)
     value = np.sort(10.0 ** rng.uniform(-9, -1, (4, 6)), axis=1)[:, ::-1]
@@ -277,7 +277,7 @@ def hard():
 
 @pytest.mark.parametrize("solver", EXACT)
 def test_a_time_limit_never_yields_optimal(solver, hard):
-    """Wall-clock time stops the search, so what is held against the limit is CPU time: machines are loaded."""
+    """Wall-clock time stops the search, but the test checks CPU time, because the machine may be busy."""
     for seconds in (1e-6, 0.3):
         start = time.process_time()
         solution = solve(hard, solver, time_limit_s=seconds)
@@ -288,7 +288,7 @@ def test_a_time_limit_never_yields_optimal(solver, hard):
 
 @pytest.mark.parametrize("solver", ["exhaustive", *EXACT])
 def test_a_search_that_ends_before_any_plan_is_not_infeasible(solver, hard):
-    """Nothing found and nothing proven has a status of its own, with a bound and what to do."""
+    """Neither a plan nor a proof: a status of its own, with a bound and advice."""
     solution = solve(hard, solver, time_limit_s=1e-6)
     assert solution.status is Status.NO_PLAN_FOUND and solution.choice is None and math.isnan(solution.value)
     assert solution.conflicts == () and solution.nearest_capacity == {} and math.isfinite(solution.lower_bound)
@@ -301,7 +301,7 @@ import numpy as np
 from solvers import ChoiceProblem
 from solvers.model.program import program_of
 from solvers.search.exact_search import scaled
-from solvers.search.outcome import Limits
+from solvers.search.outcome import SearchLimits
 from solvers.search.presolve import presolve
 from solvers.search.pulp_engine import minimise_by_highs
 
@@ -313,15 +313,15 @@ core = scaled(presolve(program_of(ChoiceProblem(names, names[:20], value, usage,
 before = signal.getsignal(signal.SIGINT)
 print("running", flush=True)
 try:
-    minimise_by_highs(core, (), Limits(deadline=time.perf_counter() + 60))
+    minimise_by_highs(core, (), SearchLimits(deadline=time.perf_counter() + 60))
 except KeyboardInterrupt:
     print("interrupted" if signal.getsignal(signal.SIGINT) is before else "handler lost", flush=True)
 """
 
 
 @pytest.mark.skipif(find_spec("highspy") is None, reason="needs HiGHS")
-def test_ctrl_c_is_answered_while_highs_runs():
-    """Half a second into minutes of native code, not at its end; and Ctrl-C is as before afterwards."""
+def test_ctrl_c_works_while_highs_runs():
+    """Within half a second of minutes of native code; and Ctrl-C works as usual afterwards."""
     command = [sys.executable, "-c", HARD_BY_HIGHS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "running\n"
@@ -343,7 +343,7 @@ def test_the_same_problem_gives_the_same_answer(solver):
 
 
 def test_a_loose_gap_is_called_feasible_unless_proven():
-    """`optimal` is a gap of at most 1e-6, whatever the caller is content with."""
+    """`optimal` is a gap of at most 1e-6, whatever gap the caller accepts."""
     rng = np.random.default_rng(3)
     value = 10.0 ** rng.uniform(-6, -1, (40, 12))
     usage = {name: rng.uniform(1, 9, (40, 12)) for name in "ab"}
@@ -355,7 +355,7 @@ def test_a_loose_gap_is_called_feasible_unless_proven():
     assert solution.gap <= 0.5
 
 
-def test_requests_that_no_solver_can_answer(ladder):
+def test_illegal_requests(ladder):
     with pytest.raises(SolverError, match=r"solver: 'cplex' is unknown\. Choose one of auto, .*ilp"):
         solve(ladder, "cplex")
     with pytest.raises(SolverError, match="time_limit_s: is 0"):
@@ -369,7 +369,7 @@ def test_requests_that_no_solver_can_answer(ladder):
         {"r": np.tile([1.0, 0], (24, 1))},
         {"r": 3},
     )
-    with pytest.raises(SolverError, match=r"exhaustive: 1.68e\+07 plans"):
+    with pytest.raises(SolverError, match=r"exhaustive: there are 1.68e\+07 plans"):
         solve(many, "exhaustive")
 
 

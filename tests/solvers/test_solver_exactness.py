@@ -17,7 +17,7 @@ QUICK = [name for name in USABLE if name != "cbc"]
 
 
 def exact_best(problem):
-    """Return the exact value of the best plan, or None: Fractions over all plans."""
+    """Return the exact value of the best plan in Fractions, over all plans; None if there is none."""
     best = None
     for plan in itertools.product(range(len(problem.options)), repeat=len(problem.items)):
         fits = all(
@@ -32,7 +32,7 @@ def exact_best(problem):
 
 
 def check(problem, solution):
-    """Optimal, infeasible and the bound are what exact arithmetic says; nothing is left unproven."""
+    """Status and bound agree with exact arithmetic, and nothing is left unproven."""
     best = exact_best(problem)
     if best is None:
         # A plan may exceed a capacity by 1e-12 of it, so that sums of floats can reach it.
@@ -49,7 +49,7 @@ def check(problem, solution):
 @pytest.mark.parametrize("solver", USABLE)
 @pytest.mark.parametrize("outlier", [1e2, 1e8, 1e13, 1e100, 1e300, -1e8, -1e20, -1e300])
 def test_an_absurd_score_does_not_blur_the_others(solver, outlier):
-    """A costs 1, B 1 + 1e-5, C is absurd and, where negative, unreachable: A everywhere is best, by hand."""
+    """A costs 1, B 1 + 1e-5, C is absurd and, if negative, infeasible: A for every item is optimal, by hand."""
     value = np.tile([1.0, 1 + 1e-5, outlier], (3, 1))
     usage = np.tile([10.0, 1.0, 0.0 if outlier > 0 else 2000.0], (3, 1))
     problem = ChoiceProblem(("a", "b", "c"), ("A", "B", "C"), value, {"bytes": usage}, {"bytes": 1000.0})
@@ -58,8 +58,8 @@ def test_an_absurd_score_does_not_blur_the_others(solver, outlier):
 
 
 @pytest.mark.parametrize("solver", QUICK)
-def test_a_bargain_that_only_the_search_finds_unreachable(solver):
-    """Each bargain of -1e20 fits alone, but no two rows allow one: the best of the rest is -3, not 1."""
+def test_absurdly_good_options_that_no_plan_can_use(solver):
+    """Each option of -1e20 fits alone, but no two together allow a plan; the best remaining plan has -3, not 1."""
     value = np.array([[1.0, -1.0, -1e20], [1.0, -1.0, -1e20], [1.0, -1.0, 1.0]])
     usage = {
         "r": np.array([[1.0, 2, 3], [1, 2, 4], [1, 2, 1]]),
@@ -121,7 +121,7 @@ def test_every_proof_holds_in_exact_arithmetic(solver, problem):
 
 
 def test_a_frontier_with_an_absurd_score_is_exact():
-    """Where rounding could hide a better plan the point is solved anew."""
+    """If rounding could hide a better plan, the point is solved again."""
     value = np.array([[1e13, 2.0, 1.0], [1e13, 2.0, 1.0], [3.0, 2.0, 1.0]])
     usage = np.array([[0.0, 1, 2], [0, 1, 2], [0, 1, 2]])
     problem = ChoiceProblem(tuple("abc"), tuple("xyz"), value, {"r": usage}, {"r": 6.0})

@@ -1,4 +1,4 @@
-"""The frontier against exhaustive search: every supported plan, exact points between, monotone, resumable."""
+"""The frontier against exhaustive search: plans on the convex hull, exact points between, monotone, resumable."""
 
 import itertools
 from dataclasses import replace
@@ -50,9 +50,9 @@ def test_one_resource_has_every_supported_plan_and_exact_points(choice_problems,
         return
     frontier = pareto(problem, "r0", points=7)
     assert frontier.complete and frontier.resources == ("r0",)
-    found = {(p.usage["r0"], round(p.value, 9)) for p in frontier.points}
+    result = {(p.usage["r0"], round(p.value, 9)) for p in frontier.points}
     plans = list(all_plans(problem, "r0"))
-    assert {(u, round(v, 9)) for u, v in hull_vertices(plans)} <= found
+    assert {(u, round(v, 9)) for u, v in hull_vertices(plans)} <= result
     for point in frontier.points:
         best = min(v for u, v in plans if u <= point.capacity["r0"] * (1 + 1e-12))
         assert point.value == pytest.approx(best, rel=1e-9, abs=1e-12)
@@ -68,8 +68,8 @@ def test_other_rows_and_families_hold_on_the_frontier(choice_problems, data):
     if len(problem.usage) < 2 or solve(replace(problem, capacity={"r1": problem.capacity["r1"]})).choice is None:
         return
     for point in pareto(problem, "r0", points=4).points:
-        asked = replace(problem, capacity={**problem.capacity, **point.capacity})
-        assert point.value == pytest.approx(solve(asked, "exhaustive").value, rel=1e-9, abs=1e-12)
+        candidate = replace(problem, capacity={**problem.capacity, **point.capacity})
+        assert point.value == pytest.approx(solve(candidate, "exhaustive").value, rel=1e-9, abs=1e-12)
 
 
 def test_two_resources_give_a_monotone_grid_that_can_be_resumed():
@@ -95,7 +95,7 @@ def test_two_resources_give_a_monotone_grid_that_can_be_resumed():
     assert again == [] and [p.value for p in resumed.points] == [p.value for p in whole.points]
 
 
-def test_a_stopped_frontier_of_one_resource_goes_on(ladder):
+def test_a_stopped_frontier_of_one_resource_resumes(ladder):
     stopped = pareto(ladder, "bytes", points=5, time_limit_s=1e-6)
     assert not stopped.complete and all(p.supported for p in stopped.points)
     whole = pareto(ladder, "bytes", points=5, known=stopped)
@@ -106,7 +106,7 @@ def test_a_stopped_frontier_of_one_resource_goes_on(ladder):
     ]  # fmt: skip
 
 
-def test_what_no_frontier_can_answer(ladder):
+def test_illegal_frontiers(ladder):
     with pytest.raises(SolverError, match="'time' has no usage table. Resources: bytes"):  # noqa: RUF043
         pareto(ladder, "time")
     with pytest.raises(SolverError, match="Give one name or two different ones"):

@@ -1,4 +1,4 @@
-"""Solvers of other packages: found by entry point, held to the same contract, refused in one line."""
+"""Solvers of other packages: loaded by entry point, same contract, errors in one line."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_another_packages_solver_is_listed_and_solves(installed, ladder):
 
 
 def test_another_packages_solver_keeps_the_contract(installed):
-    """Held against exhaustive search, absurd values included: what proves is not the method's business."""
+    """Against exhaustive search, with absurd values too: the proof does not depend on the method's arithmetic."""
     installed({"stubborn": "somebody_elses_solver:METHOD"})
     rng = np.random.default_rng(8)
     for number in range(40):
@@ -96,7 +96,7 @@ def test_another_packages_solver_keeps_the_contract(installed):
 
 def test_one_name_from_two_packages_is_refused_with_both(installed):
     installed({"dp": "somebody_elses_solver:METHOD"})
-    message = r"'dp': is the name of solvers\.methods\.dp:METHOD and somebody_elses_solver:METHOD of somebody-elses"
+    message = r"'dp': names both solvers\.methods\.dp:METHOD and somebody_elses_solver:METHOD of somebody-elses"
     for ask in (available, describe, lambda: method("auto")):
         with pytest.raises(SolverError, match=message):
             ask()
@@ -108,11 +108,13 @@ def test_a_broken_entry_point_is_an_error_when_it_is_used(installed, ladder):
     assert describe()["gone"][1] is False and solve(ladder).value == 5.0
     with pytest.raises(SolverError, match=r"'gone': no_such_module:METHOD of somebody-elses cannot be loaded\. Module"):
         solve(ladder, "gone")
-    with pytest.raises(SolverError, match=r"'nothing': .*NOTHING of somebody-elses is a int without about, usable"):
+    with pytest.raises(
+        SolverError, match=r"'nothing': .*NOTHING of somebody-elses is a int, which lacks about, usable"
+    ):
         solve(ladder, "nothing")
 
 
-def test_what_is_no_plan_is_not_passed_on(installed, ladder):
+def test_columns_that_are_not_a_plan_are_an_error(installed, ladder):
     installed({"liar": "somebody_elses_solver:LIAR"})
-    with pytest.raises(SolverError, match="returned columns that are no plan"):
+    with pytest.raises(SolverError, match="returned columns that are not a plan"):
         solve(ladder, "liar")

@@ -1,4 +1,4 @@
-"""A problem that contradicts itself is refused with the item, the option and the way out."""
+"""A contradictory problem is rejected; the message names the item, the option and the fix."""
 
 from dataclasses import replace
 
@@ -22,14 +22,14 @@ BYTES = np.array([[2.0, 4.0, 8.0], [2.0, 4.0, 8.0]])
         ({"usage": {"bytes": BYTES * np.nan}}, "item 'a', option '2': usage of 'bytes' is nan"),
         ({"capacity": {"time": 1.0}}, "capacity of 'time': has no usage table. Resources .*: bytes"),
         ({"capacity": {"bytes": np.nan}}, "capacity of 'bytes': is NaN"),
-        ({"tie_break": "time"}, "tie_break: 'time' is no resource"),
+        ({"tie_break": "time"}, "tie_break: 'time' is not a resource"),
         ({"allowed": np.array([[True] * 3, [False] * 3])}, "item 'b': every option is masked"),
         ({"families": ("x",)}, "families: 1 entries for 3 options"),
         ({"max_families": 1}, "max_families: needs families"),
         ({"max_families": 0, "families": ("x", "x", "y")}, "max_families: is 0"),
-        ({"pins": {"c": "2"}}, "pins: 'c' is no item"),
-        ({"ties": (("a", "c"),)}, "ties: 'c' is no item"),
-        ({"pins": {"a": "3"}}, "pins: item 'a' is pinned to '3', which is no option. Options: 2, 4, 8"),
+        ({"pins": {"c": "2"}}, "pins: 'c' is not an item"),
+        ({"ties": (("a", "c"),)}, "ties: 'c' is not an item"),
+        ({"pins": {"a": "3"}}, "pins: item 'a' is pinned to '3', which is not an option. Options: 2, 4, 8"),
         (
             {"pins": {"a": "2"}, "allowed": np.array([[False, True, True], [True] * 3])},
             "'a' is pinned to '2', which is masked",
@@ -37,13 +37,13 @@ BYTES = np.array([[2.0, 4.0, 8.0], [2.0, 4.0, 8.0]])
         ({"pins": {"a": "2", "b": "4"}, "ties": (("a", "b"),)}, "items 'a', 'b' have no option in common"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_refused_with_its_place(ladder, change, message):
+def test_a_contradiction_is_rejected_with_its_place(ladder, change, message):
     with pytest.raises(ProblemError, match=message):
         replace(ladder, **change)
 
 
 def test_masked_entries_may_be_anything():
-    """A masked option may be NaN, infinite or negative: it is never read."""
+    """A masked option may be NaN, infinite or negative, because it is never read."""
     allowed = np.array([[True, False], [True, False]])
     bad = np.array([[1.0, np.nan], [1.0, np.inf]])
     problem = ChoiceProblem(("a", "b"), ("x", "y"), bad, {"r": np.array([[1, -1], [1, np.nan]])}, {"r": 2}, allowed)

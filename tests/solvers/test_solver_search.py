@@ -1,4 +1,4 @@
-"""Reverse question, shortlists, refinement and interactions, each against exhaustive search."""
+"""The reverse problem, shortlists and local search, each against exhaustive search."""
 
 import itertools
 import math
@@ -29,8 +29,8 @@ def feasible_plans(problem):
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), share=st.sampled_from([-0.1, 0.0, 0.3, 0.7, 1.0]))
-def test_the_reverse_question(choice_problems, data, share):
-    """Least usage among plans of at most this value; infeasible just when no plan has it."""
+def test_the_reverse_problem(choice_problems, data, share):
+    """Least usage among plans of at most this value; infeasible exactly if no plan has it."""
     problem = data.draw(choice_problems(most_items=3, slack=0.7))
     if "r0" not in problem.usage:
         return
@@ -50,7 +50,7 @@ def test_the_reverse_question(choice_problems, data, share):
         assert (answer.value, answer.usage) == price(problem, answer.choice)
 
 
-def test_the_reverse_question_by_hand(ladder):
+def test_the_reverse_problem_by_hand(ladder):
     assert least_usage(ladder, "bytes", 5.0).usage["bytes"] == 10.0
     with pytest.raises(SolverError, match="resource: 'time' has no usage table"):
         least_usage(ladder, "time", 5.0)
@@ -83,7 +83,7 @@ def test_a_shortlist_within_a_distance_of_value_and_items(ladder):
 
 
 def _pairwise(problem, seed):
-    """Return a loss with interactions, ½‖Σ s‖² + Σ v, which a table of single scores cannot see."""
+    """Return a loss with interactions, ½‖Σ s‖² + Σ v, which a table of individual scores cannot express."""
     factors = np.random.default_rng(seed).normal(size=(*problem.value.shape, 3))
 
     def loss(plan):

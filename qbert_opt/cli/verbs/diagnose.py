@@ -11,6 +11,7 @@ from ..progress import progress
 
 
 def command(
+    *,
     model: options.Model,
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="File to write.")] = "diagnosis.json",
@@ -24,9 +25,7 @@ def command(
     vectors: Annotated[int, typer.Option("--vectors", min=2, help="Random vectors for the spectral density.")] = 4,
     steps: Annotated[int, typer.Option("--steps", min=2, help="Hessian-vector products per random vector.")] = 30,
     points: Annotated[int, typer.Option("--points", min=3, help="Points of the loss surface per direction; odd.")] = 11,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    split: options.Split = None,
+    columns: options.TextOptions,
     seed: options.Seed = 0,
     memory_limit: Annotated[
         str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
@@ -41,20 +40,20 @@ def command(
     The loss is the cross-entropy that the model was trained with. On its training text, a converged model has no
     large negative eigenvalues. An interrupted run resumes where it stopped.
     """
-    from ...data.texts import read_texts
     from ...models.loading import load_model
     from ...models.torch_device import on_device
     from ...reports.diagnosis import diagnosis_lines
+    from ...reports.plots.saving import check_ending, save
     from ...runtime.distributed import processes
     from ...runtime.memory_budget import PeakMemory
     from ...scoring.diagnosing import DiagnosisPlan, diagnose
     from ...scoring.diagnosis import write_diagnosis
-    from ..pictures import check_plot
     from ..quantities import size
 
-    check_plot(plot)
+    if plot is not None:
+        check_ending(plot)
     limit_bytes = size(memory_limit, "--memory-limit") or 0
-    texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    texts = columns.read(data)
     with (
         on_device(load_model(model), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
@@ -75,7 +74,6 @@ def command(
     write_diagnosis(diagnosis, output)
     if plot is not None:
         from ...reports.plots.diagnosis import draw
-        from ...reports.plots.plan import save
 
         save(draw(diagnosis), plot)
     from ...reports.printing import memory_line, print_lines

@@ -15,7 +15,8 @@ def command(
     engine: Annotated[str, typer.Option("--engine", help="openvino or onnxruntime.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Texts for the comparison; by default scored ones, which the folder holds.")
+        str | None,
+        typer.Option("--data", help="Texts to compare outputs on; by default scored texts, which the folder contains."),
     ] = None,
     text_column: options.TextColumn = None,
     split: options.Split = None,
@@ -23,8 +24,8 @@ def command(
         str | None,
         typer.Option(
             "--activations",
-            help="planned, int8, int8-coarse (faster, less exact) or float32 (slow); by default the first of planned, "
-            "int8 and float32 that agrees with PyTorch.",
+            help="planned, int8, int8-coarse (faster, less accurate) or float32 (slow); by default the first of "
+            "planned, int8 and float32 that agrees with PyTorch.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -32,7 +33,7 @@ def command(
         typer.Option(
             "--tolerance",
             min=0,
-            help="Largest accepted loss per answer (nats of KL; of embeddings and regressions a relative squared "
+            help="Largest accepted loss per answer (nats of KL; for embeddings and regressions a relative squared "
             "distance) instead of the usual limits: 0.02, and 2 % of decided answers changed.",
         ),
     ] = None,

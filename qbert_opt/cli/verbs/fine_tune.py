@@ -11,6 +11,7 @@ from ..progress import progress
 
 
 def command(
+    *,
     encoder: Annotated[str, typer.Option("--encoder", help="Folder of a pre-trained encoder.")],
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Model folder to write.")],
@@ -18,9 +19,7 @@ def command(
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training text.")] = 2,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 8e-5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 64,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    split: options.Split = None,
+    columns: options.TextOptions,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,12 +30,11 @@ def command(
 
     `qbert-opt fine-tune --encoder DIR --data snips/train --label-column tags --kind tags -o models/minilm-slots`
     """
-    from ...data.texts import read_texts
     from ...errors import InputFileError
     from ...runtime.plain_text import one_line
     from ...training.fine_tuning import fine_tune
 
-    texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    texts = columns.read(data)
     if texts.labels is None:
         raise InputFileError(f"{data}: has no label column; fine-tuning needs labels.")
     with progress("fine-tuning", quiet=quiet) as tell:

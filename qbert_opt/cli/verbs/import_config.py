@@ -21,11 +21,9 @@ def command(
     scores: Annotated[
         str, typer.Option("--scores", "-s", help="Scores of the same model, or 'reference' for the bundled ones.")
     ],
-    device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
-    ] = None,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    device: options.Device = None,
+    seq_len: options.SeqLen = 128,
+    batch_size: options.BatchSize = 1,
     rest: Annotated[
         str | None, typer.Option("--rest", help="Choice for matrices that the config leaves in floating point.")
     ] = None,

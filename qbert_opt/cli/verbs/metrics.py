@@ -14,7 +14,11 @@ def command() -> None:
 
 
 def list_plugins(kind: str) -> None:
-    """Print name and summary of each plug-in of a kind, without importing it, so that torch is not loaded."""
+    """Print name and summary of each plug-in of a kind, without importing it, so that torch is not loaded.
+
+    Args:
+        kind: a key of `plugins.FOLDERS`.
+    """
     from ...runtime.plugins import summaries
 
     for name, summary in summaries(kind).items():

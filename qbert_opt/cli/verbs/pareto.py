@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
 from ..progress import progress
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hwmodels import Device
+
+    from ...costs.operations import Workload
+    from ...planning.frontier import TradeOff
+    from ...spec.scores import ScoreTable
+    from ...workflows.frontiers import Curve, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """The picture of a frontier, and what it shows besides."""
+
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="Comma-separated devices: the best plan and a curve for each."),
+    ] = None
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", help="LABEL=scores.json: add another metric or quantizer to the plot."),
+    ] = None
+    plan: Annotated[str | None, typer.Option("--plan", help="An allocation.json to mark in the plot.")] = None
+    measured: Annotated[str | None, typer.Option("--measured", help="Measured points (JSON) to add to the plot.")] = (
+        None
+    )
+
 
 def command(
-    scores: Annotated[
-        str | None, typer.Option("--scores", "-s", help="Table of scores; by default the bundled reference.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
-    ] = None,
+    *,
+    scores: options.Scores = None,
+    device: options.Device = None,
     resource: Annotated[
         str,
         typer.Option(
@@ -27,88 +54,137 @@ def command(
     points: Annotated[
         int, typer.Option("--points", min=2, help="Number of budgets between the smallest and the largest.")
     ] = 200,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    seq_len: options.SeqLen = 128,
+    batch_size: options.BatchSize = 1,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write the frontier to this .json or .csv; an interrupted run resumes."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option("--devices", help="Several devices, a,b,c: the best plan and a curve for each."),
-    ] = None,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option("--compare", help="LABEL=scores.json: add another metric or quantizer to the plot."),
-    ] = None,
-    plan: Annotated[str | None, typer.Option("--plan", help="An allocation.json to mark in the plot.")] = None,
-    measured: Annotated[
-        str | None, typer.Option("--measured", help="Measured points (JSON) to add to the plot.")
-    ] = None,
+    picture: PictureOptions,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compute the best plan for every budget: the Pareto frontier of loss over bytes, latency, energy or traffic.
+    """Compute the Pareto frontier: the best plan for every budget of bytes, latency, energy or DRAM traffic.
 
     Examples:
     `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
-    from pydantic import TypeAdapter
-
     from ...costs.operations import Workload
-    from ...data.reference import reference_scores
-    from ...errors import UsageError
-    from ...planning.device_classes import DevicePlan, plan_for_each
-    from ...planning.frontier import to_csv, trade_off
-    from ...planning.program import PlanningTask
-    from ...reports.devices import device_table
     from ...reports.printing import print_lines
-    from ...reports.trade_off import frontier_table
-    from ...runtime.files import write_text
-    from ...spec.limits import Limits
-    from ...spec.scores import read_scores
-    from ..pictures import check_plot, draw_frontiers, parse_resources, subjects
+    from ...workflows.frontiers import Curve, frontiers
+    from ..quantities import resources
 
-    table = reference_scores() if scores is None else read_scores(scores)
+    table = options.load_scores(scores or "reference")
+    _check(picture, device, output)
+    names, workload = resources(resource), Workload(seq_len, batch_size)
+    curves: list[Curve] = []
+    if picture.devices is None:
+        of = _subjects(table, [options.load_target(device)], picture.compare)
+        found = _frontier(of[0], names, points, workload, output, quiet)
+        _print_frontier(found, as_json)
+        curves.append(Curve(of[0].label, found))
+    else:
+        devices = [options.load_device(name.strip()) for name in picture.devices.split(",")]
+        of = _subjects(table, devices, picture.compare)
+        _print_devices(table, devices, workload, as_json)
+    if picture.plot is not None:
+        curves += frontiers(of[len(curves) :], names, points=points, workload=workload)
+        _draw(picture, of[0], curves, names, workload)
+    if not as_json:
+        print_lines([f"wrote {path}" for path in (output, picture.plot) if path is not None])
+
+
+def _check(picture: PictureOptions, device: str | None, output: str | None) -> None:
+    """Refuse options that mean nothing beside each other, before any work is done."""
+    from ...errors import UsageError
+    from ...reports.plots.saving import check_ending
+
     if output is not None and not output.endswith((".json", ".csv")):
         raise UsageError(f"--output {output}: legal endings: .json, .csv.")
-    if plot is None and (compare or plan or measured):
+    if picture.plot is None and (picture.compare or picture.plan or picture.measured):
         raise UsageError("--compare, --plan and --measured: only affect the plot; add --plot FILE.")
-    if device is not None and devices is not None:
+    if device is not None and picture.devices is not None:
         raise UsageError("--device and --devices: give one of them.")
-    if devices is not None and output is not None:
+    if picture.devices is not None and output is not None:
         raise UsageError("--devices: prints a table or JSON; --output writes the frontier of one --device.")
-    check_plot(plot)
-    resources, workload = parse_resources(resource), Workload(seq_len, batch_size)
-    targets = [options.load_target(name.strip()) for name in (devices or "").split(",") if name.strip()]
-    frontier = None
-    if devices is None:
-        targets = [options.load_target(device)]
-        task = PlanningTask(table, Limits(), device=targets[0], workload=workload)
-        checkpoint = None if output is None else f"{output}.partial"
-        with progress("frontier", quiet=quiet or checkpoint is None, resume=checkpoint) as tell:
-            frontier = trade_off(task, resources, points=points, checkpoint=checkpoint, progress=tell)
-        if output is not None:
-            write_text(
-                output, to_csv(frontier) if output.endswith(".csv") else frontier.model_dump_json(by_alias=True) + "\n"
-            )
-        if as_json:
-            typer.echo(frontier.model_dump_json(by_alias=True, indent=1))
-        else:
-            print_lines([frontier_table(frontier)])
+    if picture.plot is not None:
+        check_ending(picture.plot)
+
+
+def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Sequence[str] | None) -> list[Subject]:
+    """Pair the scores, and those of each `--compare LABEL=FILE`, with every device."""
+    from ...errors import UsageError
+    from ...workflows.frontiers import subjects
+
+    tables = [(f"{scores.metric} {scores.method}", scores)]
+    for text in compare or ():
+        label, _, path = text.partition("=")
+        if not label or not path:
+            raise UsageError(f"--compare {text}: not of the form LABEL=scores.json, for example rtn=rtn.json.")
+        tables.append((label, options.load_scores(path)))
+    return subjects(tables, devices)
+
+
+def _frontier(
+    of: Subject, names: tuple[str, ...], points: int, workload: Workload, output: str | None, quiet: bool
+) -> TradeOff:
+    """Compute a frontier and write it to `--output`, beside which an interrupted run keeps what is finished."""
+    from ...planning.frontier import to_csv, trade_off
+    from ...planning.program import PlanningTask
+    from ...runtime.files import write_text
+    from ...spec.limits import Limits
+
+    task = PlanningTask(of.scores, Limits(), device=of.device, workload=workload)
+    checkpoint = None if output is None else f"{output}.partial"
+    with progress("frontier", quiet=quiet or checkpoint is None, resume=checkpoint) as tell:
+        found = trade_off(task, names, points=points, checkpoint=checkpoint, progress=tell)
+    if output is not None:
+        write_text(output, to_csv(found) if output.endswith(".csv") else found.model_dump_json(by_alias=True) + "\n")
+    return found
+
+
+def _print_frontier(found: TradeOff, as_json: bool) -> None:
+    from ...reports.printing import print_lines
+    from ...reports.trade_off import frontier_table
+
+    if as_json:
+        typer.echo(found.model_dump_json(by_alias=True, indent=1))
     else:
-        plans = plan_for_each(table, [target for target in targets if target is not None], Limits(), workload)
-        if as_json:
-            typer.echo(TypeAdapter(list[DevicePlan]).dump_json(plans, by_alias=True, indent=1).decode())
-        else:
-            print_lines([device_table(plans)])
-    if plot is not None:
-        curves = subjects(table, f"{table.metric} {table.method}", targets, compare)
-        draw_frontiers(plot, curves, frontier, resources, points, workload, plan=plan, measured=measured)
-    if not as_json:
-        for path in (output, plot):
-            if path is not None:
-                print_lines([f"wrote {path}"])
+        print_lines([frontier_table(found)])
+
+
+def _print_devices(scores: ScoreTable, devices: Sequence[Device], workload: Workload, as_json: bool) -> None:
+    """Print the best plan for each device."""
+    from pydantic import TypeAdapter
+
+    from ...planning.device_classes import DevicePlan, plan_for_each
+    from ...reports.devices import device_table
+    from ...reports.printing import print_lines
+    from ...spec.limits import Limits
+
+    plans = plan_for_each(scores, devices, Limits(), workload)
+    if as_json:
+        typer.echo(TypeAdapter(list[DevicePlan]).dump_json(plans, by_alias=True, indent=1).decode())
+    else:
+        print_lines([device_table(plans)])
+
+
+def _draw(
+    picture: PictureOptions, of: Subject, curves: Sequence[Curve], names: tuple[str, ...], workload: Workload
+) -> None:
+    """Draw the curves with the marks of the first subject."""
+    from ...planning.measured_points import read_measured
+    from ...reports.plots.saving import save
+    from ...reports.plots.trade_off import draw
+    from ...spec.allocation import read_allocation
+    from ...workflows.frontiers import marks
+
+    shown = marks(
+        of,
+        plan=None if picture.plan is None else read_allocation(picture.plan),
+        measured=None if picture.measured is None else read_measured(picture.measured),
+        workload=workload,
+    )
+    save(draw(curves, names, shown), str(picture.plot))

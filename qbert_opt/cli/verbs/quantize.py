@@ -12,15 +12,14 @@ from ..progress import progress
 
 
 def command(
+    *,
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
     model: options.Model,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
         str | None, typer.Option("--data", help="The calibration text that the scores were computed from.")
     ] = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    split: options.Split = None,
+    columns: options.TextOptions,
     sequential: Annotated[
         bool,
         typer.Option("--sequential", help="Calibrate each block on inputs that contain the errors of earlier blocks."),
@@ -31,7 +30,6 @@ def command(
 
     Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
     """
-    from ...data.texts import read_texts
     from ...models.loading import load_model
     from ...reports.plan import written_lines
     from ...reports.printing import print_lines
@@ -39,9 +37,7 @@ def command(
     from ...workflows.quantize import quantize_model
 
     allocation = read_allocation(plan)
-    texts = None
-    if data is not None:
-        texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    texts = None if data is None else columns.read(data)
     with progress("quantizing", quiet=quiet) as tell:
         written = quantize_model(load_model(model), allocation, texts, output, sequential=sequential, progress=tell)
     if sequential:

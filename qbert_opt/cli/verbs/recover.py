@@ -23,11 +23,11 @@ def command(
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
     ] = None,
     block_error: Annotated[
-        str, typer.Option("--block-error", help="Weights of tokens in a block's error: plain or sensitivity.")
+        str, typer.Option("--block-error", help="Weighting of tokens in a block's error: plain or sensitivity.")
     ] = "plain",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32,
     held_back: Annotated[
-        int, typer.Option("--held-back", min=1, help="Held-out texts for choosing the best state.")
+        int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
     ] = 512,
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
     text_column: options.TextColumn = None,

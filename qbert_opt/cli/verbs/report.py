@@ -18,8 +18,8 @@ def command(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Target hardware: adds the predicted cost of each operation.")
     ] = None,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    seq_len: options.SeqLen = 128,
+    batch_size: options.BatchSize = 1,
     measured: Annotated[
         str | None, typer.Option("--measured", help="Measured points (JSON), with this plan's first.")
     ] = None,

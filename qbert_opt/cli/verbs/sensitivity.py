@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,26 +15,35 @@ if TYPE_CHECKING:
     from ...spec.scores import ScoreTable
 
 
+@dataclass(frozen=True, slots=True)
+class StabilityOptions:
+    """Whether to test how much a plan depends on the scoring texts."""
+
+    stability: Annotated[
+        int,
+        typer.Option(
+            "--stability", min=0, help="Number of bootstrap resamples of the texts, to test how stable the plan is."
+        ),
+    ] = 0
+    budget: Annotated[
+        str, typer.Option("--budget", "-b", help="With --stability: budget of the plans, as in 'solve'.")
+    ] = "2.5bit"
+
+
 def command(
+    *,
     model: options.Model,
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="File to write.")] = "scores.json",
     metric: options.Metric = "directional",
-    method: options.Method = "gptq",
-    bits: options.Bits = options.DEFAULT_BITS,
-    groupings: options.Groupings = options.DEFAULT_GROUPINGS,
-    forms: options.Forms = None,
-    table_bits: options.TableBits = options.DEFAULT_TABLE_BITS,
-    activation_bits: options.ActivationBits = "none",
+    grid: options.GridOptions,
     calibration_samples: options.CalibrationSamples = 256,
     scoring_samples: options.ScoringSamples = 256,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    split: options.Split = None,
+    columns: options.TextOptions,
     held_out: Annotated[
         str | None,
         typer.Option(
-            "--held-out", help="Text that the model has certainly not seen: warns if --data looks like training text."
+            "--held-out", help="Text that the model was not trained on; warns if --data looks like training text."
         ),
     ] = None,
     curvature: Annotated[
@@ -49,13 +59,7 @@ def command(
         str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
     ] = "2GiB",
     torch_device: options.TorchDevice = "auto",
-    stability: Annotated[
-        int,
-        typer.Option(
-            "--stability", min=0, help="Number of resamples of the scoring texts, to test how stable the plan is."
-        ),
-    ] = 0,
-    budget: Annotated[str, typer.Option("--budget", "-b", help="Budget of these plans, as in 'solve'.")] = "2.5bit",
+    resampling: StabilityOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Score every choice of every matrix on calibration text.
@@ -72,21 +76,16 @@ def command(
     from ...models.loading import load_model
     from ...models.torch_device import on_device
     from ...planning.budgets import parse_budget
-    from ...quantization.calibration import CalibrationPlan, method_grid
+    from ...quantization.calibration import CalibrationPlan
     from ...runtime.distributed import processes
     from ...runtime.memory_budget import PeakMemory
     from ...scoring.sensitivity import measure_sensitivity
-    from ...spec.activations import activation_grid, parse_activation_bits
-    from ...spec.choices import parse_bits, parse_forms, parse_groupings
     from ...spec.scores import write_scores
-    from ...spec.tables import table_grid
     from ..quantities import size
 
     limit_bytes = size(memory_limit, "--memory-limit") or 0
-    parse_budget(budget, 1, "--budget")  # report a wrong budget before the work starts
-    allowed_forms = None if forms is None else parse_forms(forms)
-    choices = method_grid(method, parse_bits(bits), parse_groupings(groupings), allowed_forms)
-    texts = read_texts(data, text_columns=text_column, label_column=label_column, split=split)
+    parse_budget(resampling.budget, 1, "--budget")  # report a wrong budget before the work starts
+    choices, texts = grid.matrices(), columns.read(data)
     with (
         on_device(load_model(model, max_tokens=max_tokens), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
@@ -94,48 +93,45 @@ def command(
     ):
         peak = PeakMemory()
         table = measure_sensitivity(
-            loaded,
-            texts,
-            choices,
-            metric=metric,
-            plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
-            table_choices=() if table_bits == "none" else table_grid(parse_bits(table_bits, "--table-bits")),
-            activation_choices=activation_grid(parse_activation_bits(activation_bits)),
-            held_out=None if held_out is None else read_texts(held_out),
-            with_curvature=curvature,
-            memory_limit_bytes=limit_bytes,
-            checkpoint=f"{output}.partial",
-            processes=team,
-            progress=tell,
-        )
-    if team.rank:
-        return
-    write_scores(table, output)
+            loaded, texts, choices, metric=metric, plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            table_choices=grid.tables(), activation_choices=grid.activations(),
+            held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
+            memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,
+        )  # fmt: skip
+    if team.rank == 0:
+        write_scores(table, output)
+        _print_scores(table, output, peak.bytes, limit_bytes, team.count)
+        if resampling.stability:
+            _stability(table, resampling, output, quiet)
+
+
+def _print_scores(table: ScoreTable, output: str, peak_bytes: int, limit_bytes: int, processes: int) -> None:
+    """Print what was scored, what to mind, and the memory that it took."""
     from ...reports.printing import memory_line, print_lines
     from ...reports.scores import scores_summary
     from ...runtime.plain_text import one_line
 
     for warning in table.warnings:
         typer.echo(f"warning: {one_line(warning)}", err=True)
-    print_lines([f"{output}: {scores_summary(table)}", memory_line(peak.bytes, limit_bytes, team.count)])
-    if stability:
-        _stability(table, budget, stability, output, quiet)
+    print_lines([f"{output}: {scores_summary(table)}", memory_line(peak_bytes, limit_bytes, processes)])
 
 
-def _stability(table: ScoreTable, budget: str, resamples: int, output: str, quiet: bool) -> None:
+def _stability(table: ScoreTable, resampling: StabilityOptions, output: str, quiet: bool) -> None:
     """Measure, write and print how much a plan depends on the scoring texts."""
     from ...planning.budgets import parse_budget
-    from ...planning.planner import solve_task
     from ...planning.program import PlanningTask
     from ...planning.solving import SolverOptions
     from ...planning.stability import measure_stability, write_stability
+    from ...planning.task_solver import solve_task
     from ...reports.printing import print_lines
     from ...reports.stability import stability_lines
     from ...spec.limits import Limits
 
-    encoder_bytes = parse_budget(budget, table.profile.encoder_elements, "--budget")
+    encoder_bytes = parse_budget(resampling.budget, table.profile.encoder_elements, "--budget")
     task = PlanningTask(table, Limits(encoder_bytes=encoder_bytes))
     with progress("stability", quiet=quiet) as tell:
-        result = measure_stability(task, solve_task(task, SolverOptions()), resamples=resamples, progress=tell)
+        result = measure_stability(
+            task, solve_task(task, SolverOptions()), resamples=resampling.stability, progress=tell
+        )
     write_stability(result, Path(output).parent / "stability.json")
     print_lines(stability_lines(result))

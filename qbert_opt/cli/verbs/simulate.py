@@ -15,19 +15,17 @@ if TYPE_CHECKING:
 
     from ...spec.allocation import Allocation
 
-BASELINES = {"fp32": 32, "fp16": 16}
-
 
 def command(
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
     device: Annotated[
         str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
     ],
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")] = 128,
+    seq_len: options.SeqLen = 128,
     lengths: Annotated[
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")] = 1,
+    batch_size: options.BatchSize = 1,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +58,7 @@ def command(
     from hwmodels import CostReport, DeviceError
 
     from ...costs.operations import Workload
-    from ...costs.simulate import baseline_storage, simulate_allocation, simulate_storage
+    from ...costs.simulate import simulate_allocation, simulate_baselines
     from ...errors import InfeasibleError, UsageError
     from ...reports.cost import cost_lines
     from ...reports.operations import operations_text
@@ -74,31 +72,17 @@ def command(
     if lengths is not None:
         idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
         if given := [flag for flag, value in idle.items() if value]:
-            raise UsageError(f"{given[0]}: belongs to one --seq-len, not to --lengths. Leave one of them out.")
+            raise UsageError(f"{given[0]}: needs a single --seq-len, so it cannot be combined with --lengths.")
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
     try:
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
-    others: dict[str, CostReport | str] = {}
-    for name in compare.split(",") if compare else ():
-        storage, float_bits = baseline_storage(allocation, name.strip())
-        try:
-            others[name.strip()] = simulate_storage(
-                allocation.profile, storage, target, workload, float_bits=float_bits, inferences_per_s=rate
-            )
-        except DeviceError as error:
-            others[name.strip()] = str(error)
+    names = [name.strip() for name in compare.split(",")] if compare else []
+    others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate)
     if roofline or timeline:
-        from ...reports.plots import memory
-        from ...reports.plots import plan as plan_figure
-        from ...reports.plots import roofline as roofs
-
-        if roofline:
-            plan_figure.save(roofs.draw(report, target), roofline, "--roofline")
-        if timeline:
-            plan_figure.save(memory.draw(report), timeline, "--timeline")
+        _draw(report, target, roofline, timeline)
     if per_op:
         text = operations_text(report, per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
@@ -114,8 +98,19 @@ def command(
     _print_rest(report, others, (roofline, timeline))
 
 
+def _draw(report: CostReport, device: Device, roofline: str | None, timeline: str | None) -> None:
+    """Draw the pictures that are asked for."""
+    from ...reports.plots import memory, saving
+    from ...reports.plots import roofline as roofs
+
+    if roofline:
+        saving.save(roofs.draw(report, device), roofline, "roofline")
+    if timeline:
+        saving.save(memory.draw(report), timeline, "timeline")
+
+
 def _print_rest(report: CostReport, others: dict[str, CostReport | str], drawn: Sequence[str | None]) -> None:
-    """Print the comparison, where there is one, and which pictures were written."""
+    """Print the comparison, if there is one, and the names of the plots that were written."""
     from ...reports.cost import comparison_table
     from ...reports.printing import print_lines
 

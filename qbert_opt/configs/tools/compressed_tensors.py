@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.allocation import Allocation
+from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
 from ..offers import Carried, Offer, by_offer, of_matrix, ranges, row_ranges
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.allocation import Allocation
+from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
 from ..offers import FP16_BITS, Carried, Offer, ranges, row_ranges
 

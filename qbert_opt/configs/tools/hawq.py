@@ -6,7 +6,8 @@ import ast
 import re
 from collections.abc import Iterable, Sequence
 
-from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.allocation import Allocation
+from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
 from ..offers import FP16_BITS, Carried, Offer, ranges
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ...errors import UsageError
-from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.allocation import Allocation
+from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
 from ..offers import Carried, Offer
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ...spec.allocation import Allocation, PlannedMatrix
+from ...spec.allocation import Allocation
+from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
 from ..offers import FP16_BITS, Carried, Offer, by_offer, ranges
 

@@ -61,8 +61,9 @@ RULES = EngineRules(
     sources=(
         "bits 2, 4, 8; 3 and 5 to 7 widened: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits; "
         "1.31.1 refuses 3 bits when a session starts",
-        "blocks of 16 to 256 inputs, at 2 bits 32 to 128 in integers: measured: benchmarks/held_out_plans_onnxruntime"
-        ".json; blocks of 512 compute zeros: microsoft/onnxruntime issue 28551",
+        "blocks of 16 to 256 inputs, at 2 bits 32 to 128 in integers: onnxruntime docs/ContribOperators.md; 2 bits in "
+        "blocks of 16 and 256 run in floats (seen with 1.31.1, no result file); blocks of 512 compute zeros: "
+        "microsoft/onnxruntime issue 28551",
         "ranges are float16 scales, offsets a second product: qbert_opt/formats/onnx_graph.py",
         "8-bit activations in products of weights, float32 elsewhere: accuracy_level 4 of MatMulNBits; "
         "DynamicQuantizeLinear and MatMulInteger, onnxruntime.ai/docs/performance/model-optimizations/quantization",

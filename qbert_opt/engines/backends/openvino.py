@@ -56,10 +56,10 @@ RULES = EngineRules(
         Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
     ),
     sources=(
-        "bits 2, 4, 8 stay packed; u3 and u6 are unpacked to float32, so 3 and 5 to 7 bits are widened: "
-        "docs.openvino.ai, element types; measured: benchmarks/held_memory.json",
-        "integers for column groups of 32 to 384 inputs, floats for 16 and 48: measured: "
-        "benchmarks/held_out_plans_openvino.json",
+        "bits 2, 4, 8 stay packed: docs.openvino.ai, element types; u3 and u6 are unpacked to float32 when a model is "
+        "compiled (seen with 2026.4.1, no result file), so 3 and 5 to 7 bits are widened",
+        "column groups of 16 in floats, of 32 and 64 in integers: measured: benchmarks/held_out_plans_openvino.json; "
+        "96, 128, 256 and 384 in integers, 48 in floats: seen with 2026.4.1 on one AVX-512 core, no result file",
         "ranges are float16 scales, row groups repeated per row, offsets a second product: "
         "qbert_opt/formats/openvino_graph.py",
         "8-bit activations in products of weights, float32 elsewhere: DYNAMIC_QUANTIZATION_GROUP_SIZE and "

@@ -19,7 +19,7 @@ RULES = EngineRules(
     sources=(
         "8 and 16 bits per layer, nothing below, one range per output row, symmetric on TDA4VM: "
         "TexasInstruments/edgeai-tidl-tools docs/tidl_fsg_quantization.md",
-        "no float32 on the matrix unit: e2e.ti.com thread 1608595",
+        "no float32 (TDA4VH): e2e.ti.com thread 1608595",
         "tables at 8 bits per row, bytes without the graph: assumed",
     ),
 )

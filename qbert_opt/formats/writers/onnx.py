@@ -17,7 +17,7 @@ from ..format import Activations
 
 if TYPE_CHECKING:
     from ...quantization.quantized_matrix import StoredMatrix
-    from ...spec.allocation import PlannedActivation
+    from ...spec.planned import PlannedActivation
     from ..traced_model import TracedModel
 
 TITLE = "ONNX"

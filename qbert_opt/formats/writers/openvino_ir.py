@@ -17,7 +17,7 @@ from ..format import Activations
 
 if TYPE_CHECKING:
     from ...quantization.quantized_matrix import StoredMatrix
-    from ...spec.allocation import PlannedActivation
+    from ...spec.planned import PlannedActivation
     from ..openvino_graph import Weights
     from ..traced_model import TracedModel
 
@@ -82,7 +82,9 @@ def _converted(traced: TracedModel) -> Any:
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced.module, example_input=traced.with_tables)
         model = frontend.convert(frontend.load(decoder))
-    for port, name in zip([*model.inputs, *model.outputs], [*traced.inputs, *traced.tables, *traced.outputs], strict=True):
+    for port, name in zip(
+        [*model.inputs, *model.outputs], [*traced.inputs, *traced.tables, *traced.outputs], strict=True
+    ):
         port.get_tensor().set_names({name})
     apply_moc_transformations(model, cf=False)  # as convert_model does: the same graph with 40 % fewer nodes
     return model

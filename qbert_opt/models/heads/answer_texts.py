@@ -11,7 +11,11 @@ _PUNCTUATION = frozenset(string.punctuation)
 
 
 def normalized(text: str) -> str:
-    """Return lower-case words without punctuation and articles."""
+    """Return lower-case words without punctuation and articles.
+
+    Args:
+        text: an answer.
+    """
     lower = "".join(letter for letter in text.lower() if letter not in _PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", lower).split())
 

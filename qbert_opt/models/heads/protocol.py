@@ -203,6 +203,13 @@ def whole_or_cut(reader: TextReader, text: tuple[str, ...], **options: Any) -> S
 def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, wanted: int, need: str) -> None:
     """Refuse a text where a pair is read, and a pair where one text is.
 
+    Args:
+        kind: what the model answers with.
+        text: its one or two parts.
+        index: of the sample, from 0.
+        wanted: parts that the model reads, 1 or 2.
+        need: what to give instead, for the message.
+
     Raises:
         InputFileError: says what is needed.
     """
@@ -211,13 +218,23 @@ def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, wanted: int
 
 
 def right_rows(found: Outputs, targets: Targets) -> Ratio:
-    """Share of rows whose largest column is the right one, text by text."""
+    """Share of rows whose largest column is the right one, text by text.
+
+    Args:
+        found: values `[rows, columns]`.
+        targets: the right column of each row.
+    """
     right = (found.values.argmax(-1) == targets.rows).double()
     return per_text(found, right)
 
 
 def per_text(found: Outputs, rows: torch.Tensor) -> Ratio:
-    """Sum rows `[rows]` over each text, beside the text's number of rows; texts without rows are left out."""
+    """Sum rows `[rows]` over each text, beside the text's number of rows; texts without rows are left out.
+
+    Args:
+        found: says which rows are a text's.
+        rows: one figure for each row.
+    """
     present, where = np.unique(found.by_text.cpu().numpy(), return_inverse=True)
     above, below = np.zeros(len(present)), np.zeros(len(present))
     np.add.at(above, where, rows.cpu().double().numpy())

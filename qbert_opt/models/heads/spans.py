@@ -128,6 +128,10 @@ def answers_of(found: Outputs, targets: Targets) -> list[str]:
 
     The end is not before the start, and at most `LONGEST_ANSWER` tokens long. Where the data set has questions without
     an answer, none is given if the least score of [CLS] over all windows exceeds the best span's, as by BERT's script.
+
+    Args:
+        found: logits of starts and ends.
+        targets: the questions with their texts.
     """
     texts: list[str] = []
     rows = iter(found.values.view(len(targets.spans), 2, -1))
@@ -147,6 +151,9 @@ def answers_of(found: Outputs, targets: Targets) -> list[str]:
 
 def accepted_answers(data: LabeledTexts) -> list[tuple[str, ...]]:
     """Return the accepted answers of each question; none where the text does not answer it.
+
+    Args:
+        data: labels are JSON lists of answers.
 
     Raises:
         InputFileError: a label that is no JSON list of texts.

@@ -94,6 +94,9 @@ def first_tokens(encoded: Any) -> list[bool]:
 def tag_lists(data: LabeledTexts) -> list[list[str]]:
     """Return the tags of each text.
 
+    Args:
+        data: labels are tags separated by blanks.
+
     Raises:
         InputFileError: not one tag for each word.
     """
@@ -110,7 +113,12 @@ def tag_lists(data: LabeledTexts) -> list[list[str]]:
 
 
 def tags_of(found: Outputs, targets: Targets) -> list[list[str]]:
-    """Return the tags of all words of each sample; a word that was cut away is outside of every entity."""
+    """Return the tags of all words of each sample; a word that was cut away is outside of every entity.
+
+    Args:
+        found: one row for each word that was read.
+        targets: the words of each sample.
+    """
     answers = found.values.argmax(-1).tolist()
     position = 0
     tags = []
@@ -127,6 +135,10 @@ def entity_counts(found: Sequence[Sequence[str]], right: Sequence[Sequence[str]]
     """Return `[samples, 3]`: entities that agree in place and type, entities found, entities there are.
 
     Entities are read from the tags as `seqeval` does (the CoNLL script's rules: an I- without its B- starts one).
+
+    Args:
+        found: tags of each sample.
+        right: as many, of the same lengths.
     """
     from seqeval.metrics.sequence_labeling import get_entities
 

@@ -14,7 +14,11 @@ LEAST_DENSITY = 1e-7  # of the tallest: below it a picture shows rounding
 
 
 def draw(found: Diagnosis) -> Figure:
-    """Draw the density of eigenvalues beside the surface of the loss."""
+    """Draw the density of eigenvalues beside the surface of the loss.
+
+    Args:
+        found: with or without a surface.
+    """
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_density(left, found)
@@ -25,7 +29,12 @@ def draw(found: Diagnosis) -> Figure:
 
 
 def draw_density(axes: Axes, found: Diagnosis) -> None:
-    """Draw the density of eigenvalues, logarithmic, negative ones marked; the band is its standard error."""
+    """Draw the density of eigenvalues, logarithmic, negative ones marked; the band is its standard error.
+
+    Args:
+        axes: where to draw.
+        found: with its density.
+    """
     tidy(axes)
     nodes = [node for row in found.spectrum.nodes for node in row]
     low, high = min([*nodes, *found.eigenvalues, 0.0]), max([*nodes, *found.eigenvalues, 0.0])
@@ -46,7 +55,13 @@ def draw_density(axes: Axes, found: Diagnosis) -> None:
 
 
 def draw_surface(figure: Figure, axes: Axes, found: Diagnosis) -> None:
-    """Draw the loss along the top two eigenvectors; the cross is the model itself."""
+    """Draw the loss along the top two eigenvectors; the cross is the model itself.
+
+    Args:
+        figure: gets the colour bar.
+        axes: where to draw.
+        found: with its surface.
+    """
     surface = found.surface
     image = axes.contourf(surface.first, surface.second, np.array(surface.loss).T, levels=16, cmap="cividis")
     axes.plot(0.0, 0.0, "x", color=COLOURS[1], markersize=9, markeredgewidth=2)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...planning.constraints import RESOURCES
 from ...planning.frontier import TradeOff
+from ...workflows.frontiers import Curve, Mark
 from .style import COLOURS, MARKERS, plain, tidy
 
 # resource: (axis label, units per axis unit)
@@ -24,27 +24,6 @@ AXES = {
 STEPS_UP_TO = 4000  # points of one curve; more are thinned, so that a file stays small
 NAMED_UNIFORM = 4
 LEAST_SHOWN = 0.9  # of a loss: error bars reach down no further, since a logarithmic axis has no zero
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A frontier with its name; `found` is None where no plan exists, and `reason` says why."""
-
-    label: str
-    found: TradeOff | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A plan to be shown beside the curves: its usage by resource name, its loss, and an interval if measured."""
-
-    label: str
-    kind: Literal["chosen", "recipe", "measured"]
-    usage: dict[str, float]
-    loss: float
-    low: float | None = None
-    high: float | None = None
 
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -96,7 +75,13 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
 
 
 def total(found: TradeOff, usage: dict[str, float], resource: str) -> float:
-    """A point's use of a resource with what everything that is not searched takes."""
+    """A point's use of a resource with what everything that is not searched takes.
+
+    Args:
+        found: says what is not searched.
+        usage: of a point, by the names of `RESOURCES`' values.
+        resource: a name in `RESOURCES`.
+    """
     if resource == "energy":
         static = found.fixed.get("energy_bound_j")
         return usage["energy_bound_j"] + (found.fixed["dynamic_energy_j"] if static is None else static)

@@ -23,6 +23,9 @@ def draw(report: CostReport) -> Figure:
     """Draw the arena of activations over the schedule; weights are no part of it.
 
     Across: operations in order where one runs after the other, else seconds.
+
+    Args:
+        report: of one inference.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from ...errors import UsageError
 from ...planning.plan_grid import Grid, grid_of
-from ...runtime.files import atomic_file
 from ...spec.allocation import Allocation
 from ...spec.scores import ScoreTable
 from ..plan import TITLES
@@ -30,6 +25,10 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
 
     Left: encoder layers by matrices, colour = bits, text = grouping. Right: the loss that the matrix would cost at the
     fewest bits scored (its worst choice), on a log scale: what the bits were spent on.
+
+    Args:
+        plan: what to draw.
+        scores: the table that it was made of.
     """
     grid = grid_of(plan.matrices)
     width = max(11.5, min(24.0, 1.5 * len(grid.columns)))
@@ -45,20 +44,6 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
         fontsize=11,
     )
     return figure
-
-
-def save(figure: Figure, path: str | Path, option: str = "--plot") -> None:
-    """Write a figure as PNG or SVG, whole or not at all.
-
-    Raises:
-        UsageError: another ending.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".svg"):
-        raise UsageError(f"{option} {path}: unknown ending {suffix!r}. Legal: .png, .svg.")
-    metadata = {"Date": None} if suffix == ".svg" else {}  # the same figure has the same bytes, whatever the day
-    with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "qbert-opt"}):
-        figure.savefig(temporary, format=suffix[1:], dpi=160, metadata=metadata)
 
 
 def _bits(figure: Figure, axes: Axes, plan: Allocation, grid: Grid) -> None:

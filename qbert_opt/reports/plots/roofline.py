@@ -23,6 +23,10 @@ def draw(report: CostReport, device: Device) -> Figure:
     Across: operations (two per multiply-accumulate) per byte from far memory; a product that moves none stands at the
     right edge. Up: operations per second over its separate time, launch and unpacking included. The roofs are each
     unit's dense peak per type that the report uses, and the far memory's derated bandwidth.
+
+    Args:
+        report: of one inference.
+        device: the device it is of; its peak rates and bandwidths are the roofs.
     """
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()

@@ -16,14 +16,23 @@ MAX_NAME = 48
 
 
 def tidy(axes: Axes) -> None:
-    """Leave the two axes that carry numbers, and a faint grid."""
+    """Leave the two axes that carry numbers, and a faint grid.
+
+    Args:
+        axes: changed in place.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def plain(text: str, longest: int = MAX_NAME) -> str:
-    """A name as it is: no mathematics in dollar signs, no line breaks, its middle left out where it is too long."""
+    """A name as it is: no mathematics in dollar signs, no line breaks, its middle left out where it is too long.
+
+    Args:
+        text: a name from a file or the user.
+        longest: characters that are shown.
+    """
     text = "".join(c if c.isprintable() else "?" for c in text)
     if len(text) > longest:
         text = f"{text[: longest // 2 - 1]}…{text[-(longest // 2) :]}"

@@ -8,12 +8,18 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ...planning.frontier import TradeOff
-from .frontier import AXES, Mark, total
+from ...workflows.frontiers import Mark
+from .frontier import AXES, total
 from .style import plain, plain_numbers, tidy
 
 
 def draw(found: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform."""
+    """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform.
+
+    Args:
+        found: of two resources.
+        marks: plans to show beside; those without both resources are left out.
+    """
     first, second = found.resources
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()

@@ -26,7 +26,7 @@ from ...curvature.factors import SampleFactors
 from ...models.batches import TokenBatch
 from ...spec.activations import ActivationChoice
 from ...spec.choices import Choice
-from ...spec.scores import ActivationScores, TableScores
+from ...spec.score_parts import ActivationScores, TableScores
 from ..activation_scores import activation_scores
 from ..matrix_factors import figures, gathered, sampled_estimates
 from ..table_scores import table_scores
@@ -34,8 +34,8 @@ from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
 CONTAINS = (
-    "second order of rounding encoder matrices, each alone, ranked by the curvature at softmax temperature 2 and "
-    "brought to KL's scale by one common factor"
+    "second-order loss of quantizing one encoder matrix at a time; choices are ranked at softmax temperature 2, and "
+    "one common factor converts the scores to KL"
 )
 NEEDS_LABELS = False
 GIVES_CURVATURE = True  # beside the scores, from the same factors
@@ -47,6 +47,10 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     """Score matrices in groups that fit into memory; each group costs one factor pass.
 
     With `task.with_curvature`, the same factors also give each matrix's trace and top eigenvalue at temperature 1.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
     """
     watched = figures(task) if task.with_curvature else {}
     yield from sampled_estimates(task, pending, softened(task.head, task.carrying), both_losses, watched)
@@ -55,14 +59,31 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
 
 def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | None:
-    """Score the embedding tables by the same formula, in one more factor pass."""
+    """Score the embedding tables by the same formula, in one more factor pass.
+
+    Args:
+        task: model and texts.
+        choices: choices of the tables, all of one quantizer.
+
+    Returns:
+        Scores `[tables, choices]`; None if there is nothing to score.
+    """
     return table_scores(task, choices, softened(task.head, task.carrying))
 
 
 def score_activations(
     task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice]
 ) -> ActivationScores | None:
-    """Score rounded inputs by the same formula, in one more factor pass."""
+    """Score quantized inputs by the same formula, in one more factor pass.
+
+    Args:
+        task: model and texts.
+        fit: calibration set, which fixes the static ranges.
+        choices: choices of the inputs.
+
+    Returns:
+        Scores `[inputs, choices]`; None if there is nothing to score.
+    """
     return activation_scores(task, fit, choices, softened(task.head, task.carrying))
 
 

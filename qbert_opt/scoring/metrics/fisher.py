@@ -17,12 +17,23 @@ from ..matrix_factors import sampled_estimates
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample, diagonal of the curvature only"
-CONTAINS = "diagonal Fisher of the model's own predictions times the squared error of encoder matrices, each alone"
+CONTAINS = (
+    "diagonal Fisher information of the model's own predictions times the squared quantization error, one encoder "
+    "matrix at a time"
+)
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score matrices from the same factor pass as `directional`, at softmax temperature 1."""
+    """Score matrices from the same factor pass as `directional`, at softmax temperature 1.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: one sample's gradients do not fit into memory.
+    """
     for matrix in (task.profile.matrices[index] for index in pending):
         needed = 4 * EXACT.most(task.head) * matrix.elements
         task.shares.refuse_less(task.shares.limit // 8, needed, f"{matrix.module}: one sample's gradients")

@@ -12,11 +12,16 @@ from ..hessian_operators import priced_by
 from ..matrix_factors import TRACE, curvature_of_factors
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of KL(reference || quantized) per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix's Gauss-Newton matrix times its squared error"
+LOSS_UNIT = "nats of KL(reference || quantized) per sample, if errors were spread evenly over all directions"
+CONTAINS = "mean trace of each matrix's Gauss-Newton matrix times its squared quantization error"
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its mean trace, exact for these texts if all output columns are back-propagated."""
+    """Score each matrix by its mean trace, exact for these texts if all output columns are back-propagated.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+    """
     yield from priced_by(task, pending, curvature_of_factors(task, TRACE))

@@ -14,12 +14,17 @@ from ...models.outputs import Outputs, collect
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
-CONTAINS = "measured loss of rounding encoder matrices, each alone"
+CONTAINS = "measured loss of quantizing one encoder matrix at a time"
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Replace each matrix by its rounded version, run the texts, and restore the weights."""
+    """Replace each matrix by its rounded version, run the texts, and restore the weights.
+
+    Args:
+        task: model, texts and quantization errors.
+        pending: indices of the matrices to score.
+    """
     if not pending:
         return
     reference = collect(task.head, task.model, task.batches)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ...spec.scores import BlockSensitivity
+from ...spec.score_parts import BlockSensitivity
 from ..hessian_operators import (
     NUM_SLICES,
     hessian_operator,
@@ -23,13 +23,21 @@ from ..hessian_operators import (
 )
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "top eigenvalue of each encoder layer's Hessian times the squared error of its matrices"
+LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "Ω = |mean λ| + std λ of each encoder layer's top Hessian eigenvalue times its matrices' squared error"
 NEEDS_LABELS = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score all matrices of a layer by the layer's Ω."""
+    """Score all matrices of a layer by the layer's Ω.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
+    """
     omegas = layer_sensitivities(task)
     task.block_sensitivity.extend(omegas)
     negative = [f"layer {layer.block + 1}" for layer in omegas if sum(layer.eigenvalues) < 0]
@@ -43,7 +51,11 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
 
 def layer_sensitivities(task: ScoringTask) -> list[BlockSensitivity]:
-    """Return Ω of each encoder layer, over all parameters of the layer and `NUM_SLICES` slices of the texts."""
+    """Return Ω of each encoder layer, over all parameters of the layer and `NUM_SLICES` slices of the texts.
+
+    Args:
+        task: model and labelled texts.
+    """
     slices = text_slices(task, "qbert")
     blocks = _block_parameters(task)
 

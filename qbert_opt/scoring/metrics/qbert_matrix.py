@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import (
     NUM_SLICES,
     hessian_operator,
@@ -20,13 +20,21 @@ from ..hessian_operators import (
 )
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
+LOSS_UNIT = "Q-BERT Ω × ‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "Ω = |mean λ| + std λ of each matrix's top Hessian eigenvalue times its squared quantization error"
 NEEDS_LABELS = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by its own Ω."""
+    """Score each matrix by its own Ω.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
+    """
     slices = text_slices(task, "qbert-matrix")
     names = [matrix.module for matrix in task.profile.matrices]
 

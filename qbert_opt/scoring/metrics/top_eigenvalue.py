@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import hessian_operator, priced_by, settled_eigenpair, spread, text_slices
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of cross-entropy per sample, were every error along the top eigenvector"
-CONTAINS = "top eigenvalue of each matrix's Hessian times its squared error"
+LOSS_UNIT = "nats of cross-entropy per sample, if every error lay along the top eigenvector"
+CONTAINS = "top eigenvalue of each matrix's Hessian times its squared quantization error"
 NEEDS_LABELS = True
 
 
@@ -24,6 +24,13 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
 
     The standard error is that of uᵀ H_s u over slices s of the texts for a fixed eigenvector u: the first-order change
     of the eigenvalue with the texts.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or an eigenvalue does not converge.
     """
     slices = text_slices(task, "top-eigenvalue")
     names = [matrix.module for matrix in task.profile.matrices]

@@ -12,19 +12,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...curvature.hutchinson import trace_draw
-from ...spec.scores import MatrixCurvature
+from ...spec.score_parts import MatrixCurvature
 from ..hessian_operators import NUM_SLICES, hessian_operator, priced_by, spread, text_slices
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "nats of cross-entropy per sample, were errors spread evenly over all directions"
-CONTAINS = "mean trace of each matrix's Hessian times its squared error"
+LOSS_UNIT = "nats of cross-entropy per sample, if errors were spread evenly over all directions"
+CONTAINS = "mean trace of each matrix's Hessian times its squared quantization error"
 NEEDS_LABELS = True
 DRAWS = 8  # per slice; HAWQ-V2 finds 50 in total sufficient
 VECTOR_BYTES = 36  # per parameter: signs, product and gradient, in float64 and float32
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score each matrix by the mean trace of its Hessian block."""
+    """Score each matrix by the mean trace of its Hessian block.
+
+    Args:
+        task: model, labelled texts and quantization errors.
+        pending: indices of the matrices to score.
+
+    Raises:
+        UsageError: fewer texts than slices, or too small a memory limit.
+    """
     slices = text_slices(task, "trace")
     names = [matrix.module for matrix in task.profile.matrices]
     groups = _groups(task)

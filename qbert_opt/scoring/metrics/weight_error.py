@@ -11,13 +11,18 @@ import torch
 
 from ..task import Estimate, ScoringTask
 
-LOSS_UNIT = "‖ΔW‖² (no loss; ranks only)"
-CONTAINS = "squared error of encoder matrices; no text and no output enters it"
+LOSS_UNIT = "‖ΔW‖² (not a loss; ranks only)"
+CONTAINS = "squared quantization error of encoder matrices; uses neither text nor outputs"
 NEEDS_LABELS = False
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
-    """Score by the error norm alone, which is exact, so the standard error is 0."""
+    """Score by the error norm alone, which is exact, so the standard error is 0.
+
+    Args:
+        task: quantization errors.
+        pending: indices of the matrices to score.
+    """
     for index in pending:
         squared = task.squared_errors(task.profile.matrices[index])
         yield index, Estimate(squared, torch.zeros_like(squared))

@@ -13,7 +13,7 @@ import torch
 from ...runtime import plugins
 from ..blocks import BlockCall, hidden_before, hidden_of
 from ..losses import relative_error
-from ..phases import Phase
+from ..phases import BlockError, Phase
 from ..student import Student
 from ..teacher import Teacher
 
@@ -32,7 +32,7 @@ def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block
     Memory: hidden states of the text three times, `12 * tokens * d` bytes.
     """
     blocks, model = teacher.blocks, teacher.loaded.model
-    weights = plugins.load("block_errors", block_error).token_weights(teacher)
+    weights = plugins.load_as("block_errors", block_error, BlockError).token_weights(teacher)
     calls, wanted, read = [], [], []
     with torch.no_grad():
         now = student.plain()

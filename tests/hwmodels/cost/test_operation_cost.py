@@ -1,4 +1,4 @@
-"""Prices on car-soc that a reader can check on paper.
+"""Costs on car-soc that a reader can check by hand.
 
 car-soc (TI TDA4VM) multiplies 4096 int8 pairs a cycle at 1 GHz and 45 %: 1843.2 GMAC/s. Its DRAM gives
 17.064 GB/s x 0.70 x 0.60 = 7.16688 GB/s after 150 ns, its MSMC 120 GB/s after 40 ns. A launch costs 20 us.
@@ -39,7 +39,7 @@ def test_one_matrix_streamed_at_8_bits(car_soc):
 
 
 def test_one_matrix_in_the_scratchpad_at_8_bits(car_soc):
-    """No byte from DRAM: the 41 us of arithmetic are what is left beside the launch."""
+    """No byte from DRAM: only the 41 us of arithmetic and the launch are left."""
     cost = operation_cost(gemm("q", TOKENS, WIDTH, WIDTH, stored(WIDTH, WIDTH, 8, resident=True)), car_soc)
     assert cost.dram_bytes == 0 and cost.dram_s == 0 and cost.scratchpad_bytes == 589_828
     assert cost.latency_bound_s == pytest.approx(20e-6 + 40.96e-6)
@@ -55,7 +55,7 @@ def test_4_bits_in_128_row_groups_stream_faster_but_must_be_unpacked(car_soc):
 
 
 def test_2_bits_in_columns_of_32_are_slower_than_8_bits(car_soc):
-    """18,432 ranges cost as much as the codes: fewer bits may be slower, and the price says so."""
+    """18,432 ranges cost as much as the codes, so fewer bits can be slower, and the cost shows it."""
     two = operation_cost(gemm("q", TOKENS, WIDTH, WIDTH, stored(WIDTH, WIDTH, 2, "columns", size=32)), car_soc)
     eight = operation_cost(gemm("q", TOKENS, WIDTH, WIDTH, stored(WIDTH, WIDTH, 8)), car_soc)
     assert two.unpack_s == pytest.approx((589_824 * 0.0625 + 18_432 * 2) / 1e9)
@@ -107,7 +107,7 @@ def test_a_format_that_no_unit_runs_is_refused_with_the_rule(car_soc, weight, sa
         operation_cost(op, car_soc)
 
 
-def test_work_that_is_none_is_refused():
+def test_illegal_operations():
     with pytest.raises(DeviceError, match="c: found kind 'conv'; legal are gemm"):
         Operation("c", "conv", 1, 1, 1, 1, 1)
     with pytest.raises(DeviceError, match="c: found m, k, n, batch 0, 1, 1, 1"):
@@ -120,7 +120,7 @@ def test_work_that_is_none_is_refused():
 
 
 def test_resident_weights_need_a_scratchpad_within_reach():
-    """A Pi has caches only: nothing can be pinned there."""
+    """A Raspberry Pi has only caches, in which no weight can be kept."""
     op = gemm("q", TOKENS, WIDTH, WIDTH, stored(WIDTH, WIDTH, 8, resident=True))
     assert "a76 reaches no scratchpad" in str(unsupported(op, load_device("rpi5")))
 
@@ -128,7 +128,7 @@ def test_resident_weights_need_a_scratchpad_within_reach():
 @settings(deadline=None)
 @given(*(st.integers(1, 4096) for _ in range(3)), st.sampled_from([1, 2, 4]), st.integers(1, 2**24))
 def test_a_larger_near_memory_never_moves_more(m, k, n, width, capacity):
-    """And everything crosses at least once."""
+    """And every operand crosses at least once."""
 
     def moved(capacity_bytes):
         ways = best_passes(m, k, n, activation_bytes=1, weight_bytes=width, capacity_bytes=capacity_bytes)
@@ -147,7 +147,7 @@ def test_passes_by_hand():
 
 
 def test_the_default_grid_is_priced_in_time(car_soc):
-    """72 matrices x 28 choices x 2 residencies in well under a second."""
+    """72 matrices × 28 choices × 2 residencies in well under a second."""
     import time
 
     grid = [{"bits": b, "groups": g} for b in (2, 3, 4, 8) for g in (1, 12, 128, 768)]

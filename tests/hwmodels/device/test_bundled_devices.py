@@ -1,4 +1,4 @@
-"""The bundled devices against public figures that their files do not state as such."""
+"""The bundled devices, against public figures that follow from their files."""
 
 import pytest
 
@@ -43,15 +43,15 @@ from ..conftest import encoder, gemm, pointwise, stored
     ],
 )
 def test_peaks_are_the_dense_ones(name, unit, number_type, tera_ops):
-    """2 x products per cycle x cores x clock; sheets that quote sparse figures would be off by two."""
+    """2 × products per cycle × cores × clock; a datasheet's sparse figure would be twice that."""
     device = load_device(name)
-    found = next(part for part in device.units if part.id == unit)
-    rate = next(rate for rate in found.rates if (rate.op, rate.type) == ("gemm", number_type))
-    assert 2 * rate.per_cycle * found.cores * found.clock_hz / 1e12 == pytest.approx(tera_ops, rel=0.05)
+    result = next(part for part in device.units if part.id == unit)
+    rate = next(rate for rate in result.rates if (rate.op, rate.type) == ("gemm", number_type))
+    assert 2 * rate.per_cycle * result.cores * result.clock_hz / 1e12 == pytest.approx(tera_ops, rel=0.05)
 
 
 @pytest.mark.parametrize("name", bundled_devices())
-def test_every_device_runs_an_encoder_and_owns_up_to_its_figures(name):
+def test_every_device_runs_an_encoder_and_states_its_sources(name):
     device = load_device(name)
     report = simulate(encoder(layers=1, seq=64), device)
     assert 0 < report.latency_s <= report.latency_bound_s
@@ -59,8 +59,8 @@ def test_every_device_runs_an_encoder_and_owns_up_to_its_figures(name):
     assert all(figure.provenance.source for figure in figures(device))
 
 
-def test_ranks_that_nobody_doubts():
-    """BERT-base at 8 bits: a Pi 5 beats a Pi 4, car SoCs beat both, a Coral drowns in its PCIe lane."""
+def test_undisputed_rankings():
+    """BERT-base at 8 bits: a Pi 5 beats a Pi 4, car SoCs beat both, and a Coral is limited by its PCIe lane."""
     graph = encoder(bits=8)
     latency_s = {name: simulate(graph, load_device(name)).latency_s for name in bundled_devices()}
     assert latency_s["rpi4"] > latency_s["rpi5"] > latency_s["car-soc"] > latency_s["tda4vh"]
@@ -70,21 +70,21 @@ def test_ranks_that_nobody_doubts():
 
 
 def test_a_per_tensor_npu_leaves_row_groups_to_its_processor():
-    """The Neutron NPU takes one scale per tensor; 128 row groups run on the Cortex-A55."""
+    """The Neutron NPU supports one scale per tensor, so 128 row groups run on the Cortex-A55."""
     device = load_device("imx95")
     for groups, unit in ((1, "neutron"), (128, "a55")):
         assert operation_cost(gemm("q", 128, 768, 768, stored(768, 768, 8, groups=groups)), device).unit == unit
 
 
 def test_units_that_share_no_memory_on_chip_hand_over_through_dram():
-    """The Neutron NPU lacks GELU, so its 98,304 inputs and outputs cross DDR; the MMA's stay in MSMC."""
+    """The Neutron NPU has no GELU, so its 98,304 inputs and outputs cross DDR; those of the MMA stay in MSMC."""
     softmax = pointwise("s", "softmax", 128, 768)
     assert operation_cost(softmax, load_device("imx95")).dram_bytes == 2 * 128 * 768
     assert operation_cost(softmax, load_device("car-soc")).dram_bytes == 0
 
 
 def test_masks_follow_the_engines():
-    """Three bits exist on the car SoC only; int4 is gone where the vendor says so."""
+    """Only the car SoC supports three bits; int4 is masked where the vendor does not support it."""
     three, four = stored(768, 768, 3, groups=128), stored(768, 768, 4, "columns", size=128)
     runs = {name: unsupported(gemm("q", 16, 768, 768, three), load_device(name)) is None for name in bundled_devices()}
     assert {name for name, does in runs.items() if does} == {"car-soc", "tda4vh"}

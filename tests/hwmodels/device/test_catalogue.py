@@ -1,4 +1,4 @@
-"""Devices by name: the folder, plug-ins of other packages, clashes and paths that are none."""
+"""Devices by name: the folder, plug-ins of other packages, name clashes and illegal paths."""
 
 import sys
 
@@ -73,7 +73,7 @@ NAMES = ["x" * 300, "x" * 10_000, "a\0b", "a\nb", "", "@", "@7W", "car-soc@", "/
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[ascii(name)[:12] for name in NAMES])
-def test_paths_that_are_none_are_refused_in_one_line(name):
+def test_illegal_paths_are_rejected_in_one_line(name):
     with pytest.raises(DeviceError) as refused:
         load_device(name)
     assert str(refused.value).isprintable() and refused.value.exit_code == 4

@@ -1,5 +1,6 @@
 """Device files: the bundled one loads, and a wrong one is refused with file, line and field."""
 
+import copy
 import time
 
 import pytest
@@ -174,22 +175,23 @@ def full():
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
 def test_no_field_lets_junk_through_as_another_error(tmp_path, junk):
-    """Every value of the file replaced by junk: it loads (where the junk is legal) or is refused in one line."""
-    load_device(write(tmp_path, yaml.safe_dump(full())))
-    paths, taken = list(_leaves(full())), []
+    """Every value of the file replaced by junk: the file loads (if the junk is legal) or is rejected in one line."""
+    good = full()
+    load_device(write(tmp_path, yaml.safe_dump(good)))
+    paths, accepted = list(_leaves(good)), []
     for path in paths:
-        data = full()
+        data = copy.deepcopy(good)
         inside = data
         for key in path[:-1]:
             inside = inside[key]
         inside[path[-1]] = junk
         try:
             load_device(write(tmp_path, yaml.safe_dump(data)))
-            taken += [path] if path[-1] not in FREE_TEXT else []
+            accepted += [path] if path[-1] not in FREE_TEXT else []
         except DeviceError as error:
             assert "tiny.yaml:" in str(error) and "\n" not in str(error)
-    assert not (str(junk) in NOWHERE and taken)
-    assert len(taken) < len(paths) / 4
+    assert not (str(junk) in NOWHERE and accepted)
+    assert len(accepted) < len(paths) / 4
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_bombs_are_refused_quickly(tmp_path, text):
     assert time.process_time() - started < 1.0 and len(str(refused.value)) < 400
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+def test_binary_files_are_rejected(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_bytes(b"\xff\xfe\x00junk")
     with pytest.raises(DeviceError, match=r"tiny\.yaml:1: found UTF-16 text; legal is UTF-8"):

@@ -121,7 +121,7 @@ def check(path):
 
 @pytest.mark.parametrize("junk", EXTREMES, ids=[junk[:24] for junk in EXTREMES])
 def test_one_field_at_a_time(tmp_path, junk):
-    """Each extreme in every fourth field, so that each field meets a dozen of them."""
+    """Each extreme value in every fourth field, so that each field gets a dozen of them."""
     assert check(write(tmp_path, []))
     for path in PATHS[EXTREMES.index(junk) % SHARE :: SHARE]:
         check(write(tmp_path, [(path, junk)]))

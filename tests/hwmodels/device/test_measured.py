@@ -1,4 +1,4 @@
-"""Device files that a calibration writes: what was measured comes back."""
+"""Device files that a calibration writes reproduce the measurements."""
 
 import networkx as nx
 import pytest
@@ -47,7 +47,7 @@ def measurements(**changes):
 
 
 def test_a_measured_file_gives_back_what_was_measured(tmp_path):
-    """128 x 768 x 768 at 0.4 TMAC/s and 0.1 TMAC/s; where 4 bits ran four times slower, they stay so."""
+    """128 x 768 x 768 at 0.4 TMAC/s and 0.1 TMAC/s: where 4 bits measured four times slower, they are predicted so."""
     device = load_device(write(tmp_path, "host", device_file(measurements())))
     assert device.confidence == "calibrated" and device.latency_interval == (0.93, 1.08)
     macs = 128 * 768 * 768
@@ -70,7 +70,7 @@ def test_a_noisy_or_unchecked_calibration_is_not_called_calibrated(tmp_path):
 
 
 def test_a_cache_keeps_all_weights_or_none(tmp_path):
-    """A cyclic walk over more than the cache holds finds nothing again; below that the second inference is warm."""
+    """Cyclic accesses to more than the cache holds never hit; below that the second inference is warm."""
     memories = (MeasuredMemory("l3", 2**22, 1e11, 1e-8), MeasuredMemory("ram", 2**33, 1e9, 1e-7))
     device = load_device(write(tmp_path, "host", device_file(measurements(memories=memories))))
     reports = []
@@ -105,7 +105,7 @@ GRID = {"rows": (1, 4), "inputs": (1,), "outputs": (8,), "per_s": (1e9, 2e9)}
         ({"formats": (MeasuredFormat("w8", 8, "rows", "int8", {1: 0.0}),)}, "format w8: found 0.0"),
     ],
 )
-def test_what_no_measurement_yields_is_refused_by_name(changes, says):
+def test_impossible_measurements_are_rejected_by_name(changes, says):
     with pytest.raises(DeviceError, match=says) as refused:
         device_file(measurements(**changes))
     assert str(refused.value).startswith("host: ") and str(refused.value).isprintable()
@@ -113,6 +113,6 @@ def test_what_no_measurement_yields_is_refused_by_name(changes, says):
 
 @pytest.mark.parametrize("text", ["1e3", "0o17", "010", "yes", "1:30", "~", "a: b", "0x1f", "- x", "µ"])
 def test_words_that_look_like_numbers_come_back_as_words(tmp_path, text):
-    """PyYAML writes for YAML 1.1, where `1e3` and `0o17` are text; the strict reader takes them for numbers."""
+    """PyYAML writes YAML 1.1, where `1e3` and `0o17` are text; the strict reader would parse them as numbers."""
     device = load_device(write(tmp_path, "host", device_file(measurements(name=text, how=f"{text} 1.0"))))
     assert device.name == text

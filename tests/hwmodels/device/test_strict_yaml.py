@@ -115,7 +115,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "says"), REFUSED, ids=[says[:60] for _, says in REFUSED])
-def test_what_is_refused_is_named_with_its_line(text, says):
+def test_rejections_name_the_line(text, says):
     started = time.process_time()
     with pytest.raises(YamlError) as refused:
         parse_yaml(text, "x.yaml")

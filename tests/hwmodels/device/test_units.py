@@ -1,4 +1,4 @@
-"""Quantities: what is read, what is refused."""
+"""Quantities: what is parsed and what is rejected."""
 
 import contextlib
 
@@ -53,14 +53,14 @@ def test_bytes_are_whole_and_mb_is_not_mib(text, size):
         ("25", "without a unit.*legal is a number and a unit"),
         (25, "without a unit"),
         ("25 GB/s", "not one of bytes"),
-        ("MB", "no quantity"),
+        ("MB", "not a quantity"),
         ("-1 MB", "negative"),
-        ("nan MB", "no quantity"),
-        ("inf MB", "no quantity"),
+        ("nan MB", "not a quantity"),
+        ("inf MB", "not a quantity"),
         ("9e30 MB", "out of range"),
-        ("1e999999999 MB", "no quantity"),
-        ("9**9**9 MB", "no quantity"),
-        pytest.param("9" * 10_000 + " MB", "no quantity", id="huge text"),
+        ("1e999999999 MB", "not a quantity"),
+        ("9**9**9 MB", "not a quantity"),
+        pytest.param("9" * 10_000 + " MB", "not a quantity", id="huge text"),
         pytest.param(10**5000, "over 30 digits", id="huge integer"),
         (float("nan"), "without a unit"),
         (None, "without a unit"),
@@ -68,14 +68,14 @@ def test_bytes_are_whole_and_mb_is_not_mib(text, size):
         ("25 xB", "case-sensitive"),
     ],
 )
-def test_a_size_that_is_none_is_refused_in_one_line(text, says):
+def test_illegal_sizes_are_rejected_in_one_line(text, says):
     with pytest.raises(DeviceError, match=says) as refused:
         parse_bytes(text)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
 
 
 @given(st.text(max_size=30), st.sampled_from(sorted(KINDS)))
-def test_any_text_is_read_or_refused_but_nothing_else_happens(text, kind):
+def test_any_text_is_parsed_or_rejected(text, kind):
     with contextlib.suppress(DeviceError):
         assert parse_quantity(text, kind) >= 0
 

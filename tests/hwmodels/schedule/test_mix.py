@@ -21,6 +21,6 @@ def test_a_mix_of_lengths_is_the_average_and_memory_the_worst(car_soc):
 
 
 @pytest.mark.parametrize("weights", [(), (-1,), (0,), (0, 0), (float("nan"),), (float("inf"),), (1e308, 1e308)])
-def test_weights_that_are_no_shares_are_refused(car_soc, weights):
+def test_illegal_weights_are_rejected(car_soc, weights):
     with pytest.raises(DeviceError, match=r"mix: found weights .*; legal are numbers from 0 to 1e\+18 and one above 0"):
         simulate_mix([(weight, encoder(layers=1, seq=32)) for weight in weights], car_soc)

@@ -1,4 +1,4 @@
-"""A whole graph: sums are exact, the schedule is never above its bound, the encoder costs what it should."""
+"""A whole graph: sums are exact, the schedule never exceeds its bound, and an encoder has the expected cost."""
 
 import math
 import time
@@ -85,7 +85,7 @@ def test_tensors_that_live_at_once_never_share_bytes(graph):
 
 
 def _width(graph, order):
-    """Most bytes alive in an order, counted as the definition has it."""
+    """Return the most bytes alive in an order, by definition."""
     sizes = {name: op.output_elements for name, op in graph.nodes(data="op")}
     step = {name: position for position, name in enumerate(order)}
     last = {name: max((step[r] for r in graph.successors(name)), default=len(order)) for name in order}
@@ -147,7 +147,7 @@ def test_resident_weights_that_do_not_fit_are_refused(car_soc, make_encoder):
 
 
 def test_room_depends_on_activations_only(car_soc, make_encoder):
-    """The program needs it as a constant, whatever formats it picks."""
+    """The program needs it as a constant, whichever formats it chooses."""
     rooms = {scratchpad_room_bytes(make_encoder(bits=bits), car_soc) for bits in (2, 8)}
     arena = peak_activation_bytes(make_encoder(bits=8), car_soc)
     assert rooms == {int(8 * 2**20 * 0.8) - arena}
@@ -165,7 +165,7 @@ def test_prefetch_hides_dram_time_only_where_there_is_room_for_it(car_soc):
 
 
 def test_two_units_work_at_once(car_soc):
-    """An fp32 product on the processor beside an int8 one on the matrix unit: the longer one counts."""
+    """An fp32 product on the processor runs beside an int8 product on the matrix unit: the longer one counts."""
     graph = nx.DiGraph()
     graph.add_node("cpu", op=gemm("cpu", 16, 256, 256, stored(256, 256, 32, "none")))
     graph.add_node("npu", op=gemm("npu", 16, 256, 256, stored(256, 256, 8, resident=True)))
@@ -191,7 +191,7 @@ def graph_of(*operations):
     return graph
 
 
-def test_graphs_that_are_none_are_refused(car_soc):
+def test_illegal_graphs_are_rejected(car_soc):
     renamed = nx.DiGraph()
     renamed.add_node("a", op=pointwise("b", "gelu", 1, 1))
     bare = nx.DiGraph()
@@ -235,7 +235,7 @@ def test_weights_beyond_every_memory_are_priced_and_the_limit_is_named(car_soc):
 
 
 @pytest.mark.parametrize("rate", [0, -1, 1e9, float("nan"), float("inf")])
-def test_rates_that_are_none_are_refused(car_soc, rate):
+def test_illegal_rates_are_rejected(car_soc, rate):
     with pytest.raises(DeviceError, match=r"inferences_per_s: found .*; legal"):
         simulate(encoder(layers=1, seq=16), car_soc, inferences_per_s=rate)
 

@@ -1,4 +1,4 @@
-"""One encoder layer and a whole BERT-base on car-soc, written out as a reader would on paper.
+"""One encoder layer and a whole BERT-base on car-soc, calculated step by step.
 
 Times are in microseconds; the formulas are those of `hwmodels.cost.operation_cost`, the figures those of car-soc.yaml.
 """
@@ -18,7 +18,7 @@ LAUNCH, WAIT = 20.0, 0.15
 
 
 def product(outputs, inputs, bits, groups, unpack_per_weight, unpack_per_group):
-    """Longest of arithmetic with unpacking, and DRAM, beside the launch (MSMC is never the longest here)."""
+    """Return the time of a product: launch + max(arithmetic + unpacking, DRAM); MSMC is never the longest here."""
     stored_bytes = outputs * inputs * bits // 8 + 4 * groups
     busy = TOKENS * outputs * inputs / MMA
     busy += (outputs * inputs * unpack_per_weight + groups * unpack_per_group) / 1e3
@@ -67,7 +67,7 @@ def test_one_layer_and_the_whole_model(car_soc, layers, form):
 
 
 def test_the_arena_of_one_layer(car_soc):
-    """Widest where GELU runs: its input and output of 128 x 3072 beside the residual of 128 x 768."""
+    """Largest while GELU runs: its input and output of 128 x 3072 and the residual of 128 x 768."""
     memory = simulate(encoder(layers=1), car_soc).memory
     assert memory.live_bytes == memory.peak_bytes == 2 * TOKENS * INNER + TOKENS * WIDTH == 884_736
 

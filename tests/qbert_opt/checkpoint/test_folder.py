@@ -3,12 +3,10 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 
 from qbert_opt.checkpoint.reader import folder_bytes, is_quantized, load_quantized
@@ -26,8 +24,6 @@ from qbert_opt.spec.choices import choice
 from qbert_opt.spec.scores import ScoreTable
 from qbert_opt.workflows.quantize import plan_quantizer, quantize_model
 from qbert_opt.workflows.verify import apply_plan
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_bytes_on_disk_are_the_planned_ones(written, gptq_plan):
@@ -153,19 +149,16 @@ def _after(monkeypatch, tensors, error):
     monkeypatch.setattr(StreamedFile, "write", failing)
 
 
-KILLED = """
-import os, signal, sys
-from qbert_opt.checkpoint.streamed_file import StreamedFile
-write = StreamedFile.write
-def dying(file, name, tensor):
-    write(file, name, tensor)
-    if len(file.digests) == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-StreamedFile.write = dying
-from qbert_opt.cli import main
-sys.argv = ["qbert-opt", *sys.argv[1:]]
-main.run()
-"""
+def die_in_the_9th_tensor():
+    """`kill -9` while the file of tensors is written."""
+    write = StreamedFile.write
+
+    def dying(file, name, tensor):
+        write(file, name, tensor)
+        if len(file.digests) == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    StreamedFile.write = dying
 
 
 def test_kill_9_never_serves_half_a_model(cli, tiny_folder, gptq_plan, data_file, tmp_path):
@@ -173,9 +166,9 @@ def test_kill_9_never_serves_half_a_model(cli, tiny_folder, gptq_plan, data_file
     write_allocation(gptq_plan, tmp_path / "plan.json")
     target = tmp_path / "out"
     command = ["quantize", tmp_path / "plan.json", "--model", tiny_folder, "--data", data_file, "--quiet", "-o", target]
-    command = [str(part) for part in command]
-    done = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL
+    child = warm_process.start(tmp_path / "log", command, die_in_the_9th_tensor)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     [left] = tmp_path.glob(".out.*.part")
     assert not target.exists() and (left / "model.safetensors").exists()
     for folder in (target, left):

@@ -28,7 +28,7 @@ def test_a_table_of_operations_is_followed_by_the_comparison(cli, plan, tmp_path
 def test_a_comparison_over_lengths_is_refused(cli, plan):
     """It would print nothing."""
     found = cli("simulate", plan, "--device", "car-soc", "--lengths", "16:1,64:1", "--compare", "int8")
-    assert found.code == 2 and "--compare: belongs to one --seq-len" in found.err
+    assert found.code == 2 and "--compare: needs a single --seq-len" in found.err
 
 
 def test_devices_show_has_units(cli):

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
-from qbert_opt.engines.session import engine
+from qbert_opt.engines.session import engine, rules_of
 from qbert_opt.engines.timing import time_model
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
@@ -31,13 +31,14 @@ from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
 from qbert_opt.serving.predictor import Predictor
-from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROOT = Path(__file__).parents[3]
-ENGINES = [name for name in plugins.available("engines") if plugins.load("engines", name).usable()]
+RUNNABLE = [name for name in plugins.available("engines") if not rules_of(name).planning_only]
+ENGINES = [name for name in RUNNABLE if plugins.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "4bit/columns:32/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
@@ -238,7 +239,9 @@ def test_predictors_agree(exported, quantized, sentences):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
-    with pytest.raises(InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"):
+    with pytest.raises(
+        InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"
+    ):
         export_model(quantized, name, tmp_path / "out", tolerance=1e-9, activations="int8")
     assert not list(tmp_path.iterdir())
 

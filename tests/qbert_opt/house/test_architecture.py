@@ -27,14 +27,16 @@ def in_fresh_python(code):
 
 
 def cpu_seconds(*arguments):
-    """Processor time of the least of three runs of a command: other work on the machine does not count."""
-    times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", *arguments], capture_output=True, check=True, cwd=ROOT)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(times)
+    """Processor time of a command in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", *arguments], capture_output=True, check=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def takes_less_than(limit_s, *arguments):
+    """Whether one of three runs of a command does: caches and other work on the machine slow some of them down."""
+    return any(cpu_seconds(*arguments) < limit_s for _ in range(3))
 
 
 LOADED = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
@@ -91,8 +93,8 @@ def test_help_is_instant_and_the_readmes_line_quick(tmp_path):
     environment = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(tmp_path)
     try:
-        assert cpu_seconds("qbert_opt_entry", "--help") < 0.5
-        assert cpu_seconds("qbert_opt_entry", "solve", "--budget", "25MB", "--device", "car-soc.yaml") < 3
+        assert takes_less_than(0.5, "qbert_opt_entry", "--help")
+        assert takes_less_than(3, "qbert_opt_entry", "solve", "--budget", "25MB", "--device", "car-soc.yaml")
     finally:
         if environment is None:
             del os.environ["PYTHONPATH"]
@@ -124,6 +126,14 @@ def test_every_verb_has_help_with_an_example(words):
     assert f"qbert-opt {words}" in found.output.split("Options")[0].split("Usage:")[1].split("\n", 1)[1]
     for option in next(command for w, command in commands() if " ".join(w) == words).params:
         assert option.name in ("epochs", "learning_rate", "batch_size") or option.help, f"{words}: {option.name}"
+
+
+def test_verbs_only_parse_and_print():
+    """What takes more than 80 lines is work, which belongs to a room that Python can reach."""
+    for path in (ROOT / "qbert_opt" / "cli").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 80, f"{path.name}: {node.name}"
 
 
 def test_every_verb_is_a_file_and_in_the_docs():

@@ -1,4 +1,4 @@
-"""Plans with rounded inputs: what is chosen, what it costs on a device, and that the written model really rounds."""
+"""Plans with quantized inputs: the choices, their cost on a device, and the model that is written."""
 
 import json
 import math
@@ -22,18 +22,19 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.quantization.calibration import BATCH_SIZE, MatrixQuantizer
-from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, wanted_activations
+from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, selected_activations
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
-from qbert_opt.spec.scores import ActivationScores, read_scores, write_scores
+from qbert_opt.spec.score_parts import ActivationScores
+from qbert_opt.spec.scores import read_scores, write_scores
 from qbert_opt.workflows.verify import apply_plan
 
 NAMES = ("8bit/token", "8bit/tensor/mse", "16bit/token")
 
 
 def with_inputs(scores, eight=1e-3, sixteen=1e-6):
-    """A table whose every matrix reads an input of its own; the first input is costly at 8 bits."""
+    """Give every matrix of a score table an input of its own; the first input is costly at 8 bits."""
     inputs = tuple((m.module,) for m in scores.profile.matrices)
     value = tuple((eight * (1000 if i == 0 else 1), 2 * eight, sixteen) for i in range(len(inputs)))
     activations = ActivationScores(
@@ -44,7 +45,7 @@ def with_inputs(scores, eight=1e-3, sixteen=1e-6):
 
 
 def test_each_input_takes_its_best_choice(rtn_scores):
-    """Least loss within a width; 16 bits only where 8 cost more than a hundredth of the plan's loss."""
+    """Least loss within a width; 16 bits only if 8 bits add more than 1 % of the plan's loss."""
     scores = with_inputs(rtn_scores)
     grid = activation_grid((8, 16))
     cheap = planned_activations(scores, grid, weight_loss=1.0)
@@ -57,28 +58,28 @@ def test_each_input_takes_its_best_choice(rtn_scores):
         planned_activations(scores, [c for c in grid if c.range == "minmax"], 1.0)
 
 
-def test_what_is_wanted(rtn_scores, car_soc):
-    """What was asked for, else the device's own width; nothing without scores."""
+def test_selected_activations(rtn_scores, car_soc):
+    """The user's widths and ranges, or else the device's own width; nothing without scores."""
     scores = with_inputs(rtn_scores)
-    assert [c.name for c in wanted_activations(None, None, scores, None)] == list(NAMES)
-    assert {c.bits for c in wanted_activations(None, None, scores, car_soc)} == {8}
-    assert {c.bits for c in wanted_activations("16", None, scores, car_soc)} == {16}
-    assert wanted_activations("none", None, scores, car_soc) == ()
-    assert wanted_activations(None, None, rtn_scores, car_soc) == ()
-    assert wanted_activations(None, None, scores, load_device("rpi5")) != ()
+    assert [c.name for c in selected_activations(None, None, scores, None)] == list(NAMES)
+    assert {c.bits for c in selected_activations(None, None, scores, car_soc)} == {8}
+    assert {c.bits for c in selected_activations("16", None, scores, car_soc)} == {16}
+    assert selected_activations("none", None, scores, car_soc) == ()
+    assert selected_activations(None, None, rtn_scores, car_soc) == ()
+    assert selected_activations(None, None, scores, load_device("rpi5")) != ()
     for bits, ranges, message in (
-        ("4", None, r"--activation-bits 4: '4' is no width of activations. Legal: 8, 16, none"),
+        ("4", None, r"--activation-bits 4: '4' is not a bit width of activations. Legal: 8, 16, none"),
         ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
         ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
     ):
         with pytest.raises(UsageError, match=message):
-            wanted_activations(bits, ranges, scores, car_soc)
+            selected_activations(bits, ranges, scores, car_soc)
     with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
-        wanted_activations("8", None, rtn_scores, None)
+        selected_activations("8", None, rtn_scores, None)
 
 
-def test_their_loss_comes_to_every_prediction(rtn_scores):
-    """Plan, bound, uniform and random plans all hold it; the proof stays the same."""
+def test_the_loss_of_inputs_is_added_to_every_prediction(rtn_scores):
+    """The loss of quantized inputs is added to plan, bound, uniform and random plans; the proof stays the same."""
     limits = Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
     plain = allocate(rtn_scores, limits)
     plan = allocate(with_inputs(rtn_scores), limits, activations=activation_grid((8,)))
@@ -96,7 +97,7 @@ def test_their_loss_comes_to_every_prediction(rtn_scores):
 
 
 def test_wide_inputs_take_the_wide_multiplier(reference, car_soc):
-    """16 bits on an 8-bit device: twice the bit operations, int16's rate and energy, twice the bytes read."""
+    """16 bits on an 8-bit device: twice the bit operations, the rate and energy of int16, twice the bytes read."""
     matrix = reference.profile.matrices[0]
     storage = Storage(choice("8bit/rows:each/gptq"))
     weight = stored_weight(matrix, storage, reference.profile.heads)
@@ -113,7 +114,7 @@ def test_wide_inputs_take_the_wide_multiplier(reference, car_soc):
 
 
 def test_program_and_simulator_agree_on_wide_inputs(reference, car_soc):
-    """Where inputs have 16 bits, bytes, DRAM bytes and energy of the program are the simulator's, exactly."""
+    """With 16-bit inputs, the program's bytes, DRAM bytes and energy equal the simulator's exactly."""
     scores = with_inputs(reference, eight=1.0)
     workload = Workload(64, 1)
     limits = Limits(encoder_bytes=25_000_000)
@@ -135,7 +136,7 @@ def test_program_and_simulator_agree_on_wide_inputs(reference, car_soc):
 
 
 def test_a_device_without_the_wide_multiplier_says_so(reference):
-    """Coral multiplies 8-bit integers only: no plan, and the reason."""
+    """Coral multiplies only 8-bit integers: no plan is feasible, and the message gives the reason."""
     with pytest.raises(InfeasibleError, match=r"no choice is allowed: .*multiplies no int16, which inputs of 16"):
         allocate(
             with_inputs(reference, eight=1.0),
@@ -145,19 +146,19 @@ def test_a_device_without_the_wide_multiplier_says_so(reference):
         )
 
 
-def test_changed_plans_are_refused(rtn_scores, tmp_path):
-    """A plan reads back as written; an unknown module, or a scheme without its range, is a bad file."""
+def test_changed_plans_are_rejected(rtn_scores, tmp_path):
+    """A plan reads back as written; an unknown module, or a scheme without its range, is a bad input file."""
     limits = Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
     plan = allocate(with_inputs(rtn_scores), limits, activations=activation_grid((8,)))
     path = tmp_path / "plan.json"
     write_allocation(plan, path)
     assert read_allocation(path) == plan
     for change, message in (
-        ({"modules": ["nowhere"]}, "activations: nowhere is no matrix of the profile"),
-        ({"low": None}, "scheme tensor has a range"),
-        ({"low": 5.0, "high": -5.0}, r"low 5, high -5; a range holds zero: low is at most 0, high at least 0"),
-        ({"low": 0.5}, r"low 0\.5, high 2; a range holds zero"),
-        ({"high": -0.5}, r"low -1, high -0\.5; a range holds zero"),
+        ({"modules": ["nowhere"]}, "activations: nowhere is not a matrix of the profile"),
+        ({"low": None}, "scheme tensor needs low and high"),
+        ({"low": 5.0, "high": -5.0}, r"low 5, high -5: low must be at most 0 and high at least 0"),
+        ({"low": 0.5}, r"low 0\.5, high 2: low must be at most 0"),
+        ({"high": -0.5}, r"low -1, high -0\.5: low must be at most 0"),
         ({"low": float("-inf")}, "low"),
         ({"high": float("nan")}, "high"),
         ({"bits": 12}, "bits"),
@@ -174,7 +175,7 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
     swapped = json.loads((tmp_path / "scores.json").read_text())
     swapped["activations"]["ranges"][0] = [r and r[::-1] for r in swapped["activations"]["ranges"][0]]
     (tmp_path / "swapped.json").write_text(json.dumps(swapped))
-    with pytest.raises(InputFileError, match=r"low 2, high -1; a range holds zero"):
+    with pytest.raises(InputFileError, match=r"low 2, high -1: a range must include zero"):
         read_scores(tmp_path / "swapped.json")
     broken["activations"]["ranges"].pop()
     (tmp_path / "scores.json").write_text(json.dumps(broken))
@@ -183,15 +184,15 @@ def test_changed_plans_are_refused(rtn_scores, tmp_path):
 
 
 def test_from_scores_to_a_model_that_rounds(cli, tiny_folder, data_file, tmp_path):
-    """sensitivity, solve, quantize, load, evaluate: the loaded model rounds its inputs as planned, and says so."""
+    """sensitivity, solve, quantize, load, evaluate: the loaded model quantizes its inputs as planned and says so."""
     scores, plan, out = (tmp_path / name for name in ("scores.json", "plan.json", "out"))
     run = cli(
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "4,8", "--groupings",
         "rows:each", "--activation-bits", "8", "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores,
     )  # fmt: skip
     assert run.code == 0, run.err
-    found = read_scores(scores).activations
-    assert len(found.choices) == 5 and len(found.inputs) == 8
+    scored = read_scores(scores).activations
+    assert len(scored.choices) == 5 and len(scored.inputs) == 8
     run = cli("solve", "--scores", scores, "-b", "9bit", "--activation-ranges", "tensor", "-o", plan)
     assert run.code == 0, run.err
     assert "tables and activations included" in run.out
@@ -230,7 +231,7 @@ def test_from_scores_to_a_model_that_rounds(cli, tiny_folder, data_file, tmp_pat
 
 
 def test_solve_scores_inputs_when_asked(cli, tiny_folder, data_file, tmp_path):
-    """`solve --model --activation-bits` runs the missing step; a metric that knows no inputs is refused."""
+    """`solve --model --activation-bits` scores the inputs; a metric that cannot score inputs is rejected."""
     plan = tmp_path / "plan.json"
     common = ("--model", tiny_folder, "--data", data_file, "--method", "rtn", "--activation-bits", "8")
     run = cli(

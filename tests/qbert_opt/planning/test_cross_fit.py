@@ -1,4 +1,4 @@
-"""The prediction for text that did not choose the plan: unbiased where the sum of scores is optimistic."""
+"""The cross-fitted prediction, which is unbiased where the sum of scores is optimistic."""
 
 import json
 import math
@@ -8,24 +8,27 @@ import numpy as np
 import pytest
 
 from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.cross_fit import cross_fit
 from qbert_opt.planning.frontier import trade_off
-from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.planner import allocate, solve_task
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import uniform_allocation
+from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.planning.stand_ins import Sweep
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
-from qbert_opt.spec.scores import CommonScale, ScoreTable
+from qbert_opt.spec.score_parts import CommonScale
+from qbert_opt.spec.scores import ScoreTable
 from solvers import ChoiceProblem, solve
 
 FOLDS = 8
 
 
 def noisy(table, generator, *, shape=1.0):
-    """The table as one text would give it: each fold's score is the true one times noise of mean 1."""
+    """Return the table as one text would give it: each fold's score is the true score times noise of mean 1."""
     true = table.values()
     folds = true * generator.gamma(shape, 1 / shape, (FOLDS, *true.shape))
     document = table.model_dump(by_alias=True)
@@ -36,21 +39,24 @@ def noisy(table, generator, *, shape=1.0):
 
 
 def true_loss(table, plan):
-    """What the plan loses by the noiseless table."""
+    """Return the plan's loss by the noiseless table."""
     return sum(table.values()[i, table.choices.index(m.choice.name)] for i, m in enumerate(plan.matrices))
 
 
+@pytest.mark.slow
 def test_judges_plans_without_the_bias_of_their_choice(rtn_scores):
-    """Over many texts the sum of scores is far below the true loss of its plan; the cross-fitted loss is not."""
+    """Over many texts, the sum of scores is far below the true loss of its plan; the cross-fitted loss is not."""
     generator = np.random.default_rng(0)
     limits = Limits(encoder_bytes=rtn_scores.profile.encoder_elements * 3 // 8)
     optimism, error, stated = [], [], []
     for _ in range(40):
-        plan = allocate(noisy(rtn_scores, generator), limits)
-        truth = true_loss(rtn_scores, plan)
-        optimism.append(plan.sum_of_scores / truth - 1)
-        error.append(plan.predicted_loss / truth - 1)
-        stated.append(plan.predicted_std_error / truth)
+        task = PlanningTask(noisy(rtn_scores, generator), limits)
+        plan = solve_task(task, SolverOptions())
+        judged = cross_fit(task, plan.problem)
+        truth = rtn_scores.values()[range(len(plan.solution.choice)), plan.solution.choice].sum()
+        optimism.append(plan.solution.value / truth - 1)
+        error.append(judged.loss / truth - 1)
+        stated.append(judged.std_error / truth)
     of_the_mean = np.std(error, ddof=1) / len(error) ** 0.5
     assert np.mean(optimism) < -0.2
     # seven folds choose a little worse than eight: at most a few per cent above the truth
@@ -60,7 +66,7 @@ def test_judges_plans_without_the_bias_of_their_choice(rtn_scores):
 
 
 def test_equal_folds_predict_the_sum_of_scores_exactly(rtn_scores):
-    """Without noise nothing was chosen by chance."""
+    """Without noise there is no selection bias."""
     rows = rtn_scores.model_dump()["value"]
     table = rtn_scores.model_copy(update={"fold_value": (rows,) * FOLDS, "scale": None})
     plan = allocate(table, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
@@ -73,7 +79,7 @@ def test_equal_folds_predict_the_sum_of_scores_exactly(rtn_scores):
 
 
 def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
-    """Then the sum of scores stands beside what is measured, and the report says nothing else."""
+    """The sum of scores is then shown next to the measured loss, without a cross-fitted prediction."""
     plan = allocate(
         rtn_scores.model_copy(update={"fold_value": ()}), Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2)
     )
@@ -84,7 +90,7 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
 
 
 def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
-    """By plans of least loss that take as many bytes; where that breaks the loss asked for, the report says so."""
+    """It is judged by plans of least loss with as many bytes; if that exceeds the limit on loss, the report says so."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
     plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most))
@@ -96,7 +102,7 @@ def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
 
 
 def test_is_written_read_and_printed(rtn_scores, tmp_path):
-    """The prediction travels with the plan; the report shows it above the sum that was minimized."""
+    """The prediction is stored in the plan; the report shows it above the minimized sum."""
     table = noisy(rtn_scores, np.random.default_rng(1))
     plan = allocate(table, Limits(encoder_bytes=table.profile.encoder_elements // 2))
     write_allocation(plan, tmp_path / "plan.json")
@@ -106,7 +112,7 @@ def test_is_written_read_and_printed(rtn_scores, tmp_path):
 
 
 def test_a_plan_of_the_first_schema_keeps_its_meaning(rtn_scores, tmp_path):
-    """There `predicted_loss` was the sum of scores, and the prediction lay in `cross_fitted`."""
+    """In the first schema `predicted_loss` was the sum of scores, and the prediction was in `cross_fitted`."""
     plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
     old = json.loads(plan.model_dump_json(by_alias=True))
     for name in ("sum_of_scores", "sum_std_error", "folds"):
@@ -130,7 +136,7 @@ def test_a_plan_of_the_first_schema_keeps_its_meaning(rtn_scores, tmp_path):
 
 
 def test_a_uniform_plan_is_judged_as_it_would_be_by_cross_fitting(rtn_scores):
-    """No text chose it: each fold judges one and the same plan, and the error is that of a mean of folds."""
+    """No text chose it: all folds judge the same plan, and the error is that of a mean over folds."""
     table = noisy(rtn_scores, np.random.default_rng(3))
     plan = allocate(table, Limits(encoder_bytes=table.profile.encoder_elements // 2))
     for rival in plan.uniform:
@@ -143,10 +149,10 @@ def test_a_uniform_plan_is_judged_as_it_would_be_by_cross_fitting(rtn_scores):
 
 
 def test_one_more_mb_is_in_the_unit_of_the_prediction(rtn_scores, monkeypatch):
-    """It is the prediction at this budget less the prediction at one more MB, not a difference of sums."""
-    from qbert_opt.planning import planner
+    """The gain is the prediction at this budget minus that at one more MB, not a difference of sums of scores."""
+    from qbert_opt.planning import comparisons
 
-    monkeypatch.setattr(planner, "MB", 1000)
+    monkeypatch.setattr(comparisons, "MB", 1000)
     table = noisy(rtn_scores, np.random.default_rng(4))
     budget = table.profile.encoder_elements * 3 // 8
     plan, wider = (allocate(table, Limits(encoder_bytes=size)) for size in (budget, budget + 1000))
@@ -154,11 +160,11 @@ def test_one_more_mb_is_in_the_unit_of_the_prediction(rtn_scores, monkeypatch):
 
 
 def test_a_frontier_predicts_what_solve_predicts(rtn_scores):
-    """The stand-in plans of a sweep judge as the solved ones do, nearly; the sum is the solver's own."""
+    """The approximate plans of a sweep judge almost like solved ones; the sum of scores is the solver's own."""
     table = noisy(rtn_scores, np.random.default_rng(5))
-    found = trade_off(PlanningTask(table, Limits()), ("bytes",), points=9)
+    curve = trade_off(PlanningTask(table, Limits()), ("bytes",), points=9)
     ratios = []
-    for point in found.points[:: max(1, len(found.points) // 8)]:
+    for point in curve.points[:: max(1, len(curve.points) // 8)]:
         plan = allocate(table, Limits(encoder_bytes=math.floor(point.capacity["encoder_bytes"])))
         assert point.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-5)
         # with exponential noise two plans of nearly equal score may differ more on a fold that chose neither
@@ -168,7 +174,7 @@ def test_a_frontier_predicts_what_solve_predicts(rtn_scores):
 
 
 def test_a_sweep_finds_the_best_plans_of_small_programs():
-    """Against exhaustive search: within a few per cent on average, never better, never over a capacity."""
+    """Against exhaustive search: within a few per cent on average, never better, never above a capacity."""
     generator, excess = np.random.default_rng(6), []
     for _ in range(40):
         items, options = 6, 4
@@ -192,7 +198,7 @@ def test_a_sweep_finds_the_best_plans_of_small_programs():
 
 
 def test_a_plan_that_a_uniform_one_beats_says_so(rtn_scores):
-    """Optimal by its scores, yet predicted to lose more than one choice for all: the report says it in words."""
+    """A plan may be optimal by its scores, yet predicted to be worse than a uniform plan: the report says so."""
     plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
     assert not any(line.startswith("warning") for line in _loss_lines(plan))
     beaten = plan.model_copy(update={"predicted_loss": 2 * plan.uniform[0].predicted_loss})
@@ -202,8 +208,19 @@ def test_a_plan_that_a_uniform_one_beats_says_so(rtn_scores):
 
 
 def test_folds_of_another_shape_are_refused(rtn_scores):
-    """A table whose folds are not as large as its scores is broken."""
+    """A table whose folds have another shape than its scores is rejected."""
     document = rtn_scores.model_dump(by_alias=True)
     document["fold_value"] = [document["value"][:-1]]
     with pytest.raises(ValueError, match="fold_value is not"):
+        ScoreTable.model_validate(document)
+
+
+@pytest.mark.parametrize("array", ["std_error", "fold_value"])
+def test_arrays_of_a_score_table_are_masked_together(rtn_scores, array):
+    """A null in the scores of one fold would make that fold unsolvable; it is named when the table is read."""
+    document = json.loads(rtn_scores.model_dump_json(by_alias=True))
+    rows = document["fold_value"][0] if array == "fold_value" else document[array]
+    assert rows[0][0] is not None
+    rows[0][0] = None
+    with pytest.raises(ValueError, match=f"{array} is not null exactly where value is"):
         ScoreTable.model_validate(document)

@@ -1,4 +1,4 @@
-"""The reverse question: least latency or bytes under a loss, and what its limit says."""
+"""The reverse problem: least latency or bytes under a limit on loss."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def fastest():
     """Least latency on the bundled device with much loss allowed."""
     from hwmodels import load_device
 
-    few = {"bits": (2, 4, 8), "groupings": ("rows:1", "columns:64")}
+    few = {"bits": (2, 4, 8), "groupings": ("columns:128",)}  # one grouping: seconds, where two take a minute
     return [
         allocate(
             reference_scores(),
@@ -27,22 +27,22 @@ def fastest():
 
 
 def test_of_equal_latencies_the_least_loss_is_taken(fastest):
-    """A loss that is allowed is not spent on a thousandth of the latency."""
+    """The allowed loss is not spent on a gain of a thousandth of the latency."""
     _, some, much = fastest
-    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.005
+    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.001
     for plan in fastest:
         assert plan.device.latency_bound_s <= plan.lower_bound * (1 + 2.1e-3)
         assert plan.status == ("optimal" if plan.gap <= 1e-6 else "feasible")
 
 
 def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
-    """At a few per cent of what is allowed nothing binds; under a tight limit it does."""
+    """At a few per cent of the allowed loss the limit does not bind; a tight limit does."""
     binds = [plan.limits[0].binds for plan in fastest]
     assert binds == [fastest[0].lower_bound > 1.001 * fastest[2].lower_bound, False, False]
 
 
 def test_the_nearest_feasible_value_differs_from_the_limit():
-    """Two figures that a message tells apart have digits that differ, and what it advises works."""
+    """Two values that a message distinguishes are printed with different digits, and following its advice works."""
     with pytest.raises(InfeasibleError) as stop:
         allocate(reference_scores(), Limits(encoder_bytes=21_230_000))
     assert "21,230,000 bytes is below the floor: nearest feasible 21,233,952 bytes" in str(stop.value)

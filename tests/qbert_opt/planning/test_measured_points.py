@@ -1,4 +1,4 @@
-"""Measured points: what `evaluate --json` writes is what `--measured` reads; what contradicts itself is refused."""
+"""Measured points: what `evaluate --json` writes is what `--measured` reads; contradictions are rejected."""
 
 import json
 
@@ -16,7 +16,7 @@ POINT = {"name": "plan", "loss": 0.1, "low": 0.05, "high": 0.2, "encoder_bytes":
     [
         ({"low": 0.15}, r"points.0: plan: loss 0.1 is outside its interval 0.15 to 0.2"),
         ({"high": 0.09}, r"points.0: plan: loss 0.1 is outside its interval 0.05 to 0.09"),
-        ({"low": None}, r"points.0: plan: has one end of an interval"),
+        ({"low": None}, r"points.0: plan: has only one end of an interval"),
         ({"encoder_bytes": -1}, r"points.0.encoder_bytes: .*greater than 0, found -1"),
         ({"latency_s": 0}, r"points.0.latency_s: .*greater than 0, found 0"),
         ({"loss": "0.1"}, r"points.0.loss: .*valid number, found '0.1'"),
@@ -31,7 +31,7 @@ def test_kind_7_points_outside_their_interval(tmp_path, change, message):
 
 
 def test_no_points_are_refused(tmp_path):
-    """A file without a point would draw nothing in silence."""
+    """A file without a point is an error instead of an empty plot."""
     path = tmp_path / "m.json"
     path.write_text(json.dumps({"schema": SCHEMA, "points": []}))
     with pytest.raises(InputFileError, match=r"holds no measured points. 'evaluate --reference MODEL --json' writes"):
@@ -44,13 +44,13 @@ def test_kind_11_evaluate_writes_what_report_reads(cli, tmp_path, tiny_folder, d
     write_allocation(gptq_plan, plan)
     out = tmp_path / "out"
     assert cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", out).code == 0
-    found = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder, "--json")
-    assert found.code == 0
-    measured.write_text(found.out)
+    run = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder, "--json")
+    assert run.code == 0
+    measured.write_text(run.out)
     points = read_measured(measured)
     [point] = points.points
     assert point.name == "out" and point.encoder_bytes == gptq_plan.encoder_bytes
-    assert point.loss == json.loads(found.out)["kl"]["value"]
+    assert point.loss == json.loads(run.out)["kl"]["value"]
     assert "120 texts" in points.what
     report = cli("report", plan, "--measured", measured, "-o", tmp_path / "r.html")
     assert report.code == 0

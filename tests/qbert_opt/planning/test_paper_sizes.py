@@ -1,4 +1,4 @@
-"""Sizes as the papers print them, and budgets as people write them."""
+"""Sizes as the papers report them, and budgets as users write them."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def test_qberts_sizes(bits, printed, labels):
 
 
 def test_one_width_per_layer():
-    """Twelve layers take twelve widths."""
+    """Twelve layers need twelve widths."""
     with pytest.raises(ValueError, match=r"3 bit widths for 12 layers"):
         size_without_embeddings_mib(BertConfig(), [2, 3, 4])
 
@@ -44,7 +44,7 @@ def test_one_width_per_layer():
     ],
 )
 def test_budgets(text, size_bytes):
-    """MB is 10⁶, MiB is 2²⁰; bits are per weight; 13x is against float32. Fractions of a byte are cut."""
+    """MB is 10⁶, MiB is 2²⁰; bits are per weight; 13x is relative to float32. Fractions of a byte are dropped."""
     assert parse_budget(text, ENCODER, "--budget") == size_bytes
 
 
@@ -52,8 +52,8 @@ def test_budgets(text, size_bytes):
     "text",
     ["25", "25Mb", "25mb", "-1MB", "-2.5bit", "0MB", "0bit", "0x", "abc", "", "25 apples", "MB", "nanMB", "1e400MB"],
 )
-def test_budgets_that_are_none(text):
-    """No unit, a unit that may be megabits, or nothing positive: one line that names the option and what is legal."""
+def test_illegal_budgets(text):
+    """No unit, an ambiguous unit or a value that is not positive: one line that names the option and what is legal."""
     with pytest.raises(UsageError, match=r"--budget") as caught:
         parse_budget(text, ENCODER, "--budget")
     message = str(caught.value)
@@ -64,7 +64,7 @@ def test_budgets_that_are_none(text):
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
 def test_bits_and_factor_agree(elements, millionths):
-    """Bits b per weight are 32 / b times smaller than float32, to a byte."""
+    """A budget of b bits per weight is a factor of 32 / b relative to float32, to the byte."""
     bits = millionths / 1e4
     by_bits = parse_budget(f"{bits:.4f}bit", elements, "--budget")
     assert abs(by_bits - elements * bits / 8) <= 1

@@ -1,4 +1,4 @@
-"""Plans from the bundled table: proven, within limits, and of the same price as the simulator's."""
+"""Plans from the bundled table: proven, within limits, and with the same costs as the simulator's."""
 
 import math
 
@@ -22,7 +22,7 @@ def storage_of(plan):
 
 
 def program_sum(plan, device, workload, row):
-    """What the program adds up for the chosen options, and for everything that is not searched."""
+    """Return the program's sum over the chosen options plus everything that is not searched."""
     choices = tuple(dict.fromkeys(m.choice for m in plan.matrices))
     legal = np.ones((len(plan.matrices), len(choices)), dtype=bool)
     tables = option_tables(plan.profile, choices, legal, device, workload)
@@ -33,7 +33,7 @@ def program_sum(plan, device, workload, row):
 
 
 def scaled(table, factor):
-    """The same scores in another unit."""
+    """Return the same scores in another unit."""
     document = table.model_dump()
     for name in ("value", "std_error"):
         document[name] = [[None if v is None else v * factor for v in row] for row in document[name]]
@@ -41,7 +41,7 @@ def scaled(table, factor):
 
 
 def test_the_readmes_plan(reference_plan):
-    """Proven optimal, at least 24.5 of 25 MB used, bytes are the sum of the choices' prices."""
+    """Proven optimal, uses at least 24.5 of 25 MB, and its bytes are the sum over its choices."""
     plan = reference_plan
     assert plan.status == "optimal"
     assert 0 <= plan.gap <= 1e-6
@@ -55,7 +55,7 @@ def test_the_readmes_plan(reference_plan):
 
 
 def test_losses_are_those_of_the_scores(reference, reference_plan):
-    """Predicted losses are looked up, not computed anew, and add up."""
+    """Predicted losses come from the score table and add up."""
     value = reference.values()
     for i, m in enumerate(reference_plan.matrices):
         assert m.predicted_loss == value[i, reference.choices.index(m.choice.name)]
@@ -63,13 +63,13 @@ def test_losses_are_those_of_the_scores(reference, reference_plan):
 
 
 def test_the_plan_beats_every_uniform_one(reference, reference_plan):
-    """The best uniform plans within the budget stand beside it, found by looking at all; none is better."""
+    """The plan lists the best uniform plans within the budget, as exhaustive search finds them; none is better."""
     profile, value = reference.profile, reference.values()
     fitting = {}
-    for j, asked in enumerate(reference.grid()):
-        size = sum(asked.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+    for j, candidate in enumerate(reference.grid()):
+        size = sum(candidate.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
         if size <= 25_000_000:
-            fitting[asked.name] = math.fsum(value[:, j])
+            fitting[candidate.name] = math.fsum(value[:, j])
     best = sorted(fitting, key=fitting.get)[:3]
     assert [u.choice for u in reference_plan.uniform] == best
     assert [u.predicted_loss for u in reference_plan.uniform] == [fitting[name] for name in best]
@@ -77,9 +77,9 @@ def test_the_plan_beats_every_uniform_one(reference, reference_plan):
 
 
 @pytest.mark.parametrize("workload", [Workload(), Workload(32, 4)])
-def test_program_and_simulator_agree(reference, car_soc, workload):
-    """Encoder bytes, DRAM bytes and dynamic energy of the program's sums are the simulator's, exactly."""
-    plan = allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc, workload=workload)
+def test_program_and_simulator_agree(reference_sums, car_soc, workload):
+    """The program's encoder bytes, DRAM bytes and dynamic energy equal the simulator's exactly."""
+    plan = allocate(reference_sums, Limits(encoder_bytes=25_000_000), device=car_soc, workload=workload)
     report = simulate_allocation(plan, car_soc, workload)
     assert {m.residency for m in plan.matrices} == {"resident", "streamed"}
     assert program_sum(plan, car_soc, workload, "dram_bytes") == report.dram_bytes == plan.device.dram_bytes
@@ -93,9 +93,9 @@ def test_program_and_simulator_agree(reference, car_soc, workload):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_scheduled_values_keep_their_bounds(reference, car_soc, budget):
-    """Scheduled latency and peak memory are never above the separable bounds; what stays on chip fits."""
-    plan = allocate(reference, Limits(encoder_bytes=budget), device=car_soc)
+def test_scheduled_values_keep_their_bounds(reference_sums, car_soc, budget):
+    """Scheduled latency and peak memory never exceed their separable bounds, and resident weights fit on chip."""
+    plan = allocate(reference_sums, Limits(encoder_bytes=budget), device=car_soc)
     report = simulate_allocation(plan, car_soc, Workload())
     assert report.latency_s <= report.latency_bound_s
     assert report.peak_memory_bytes <= report.peak_bound_bytes
@@ -103,10 +103,10 @@ def test_scheduled_values_keep_their_bounds(reference, car_soc, budget):
     assert plan.device.latency_s == report.latency_s
 
 
-def test_more_bytes_never_cost_more(reference):
-    """A larger budget never gives a larger predicted loss, and one more MB gains what the plan says."""
+def test_more_bytes_never_cost_more(reference, reference_sums):
+    """A larger budget never has a larger predicted loss, and one more MB gains what the plan states."""
     budgets = np.linspace(22_000_000, 85_000_000, 8).astype(int).tolist()
-    losses = [allocate(reference, Limits(encoder_bytes=b)).sum_of_scores for b in budgets]
+    losses = [allocate(reference_sums, Limits(encoder_bytes=b)).sum_of_scores for b in budgets]
     assert losses == sorted(losses, reverse=True)
     plan = allocate(reference, Limits(encoder_bytes=25_000_000))
     after = allocate(reference, Limits(encoder_bytes=26_000_000))
@@ -114,87 +114,87 @@ def test_more_bytes_never_cost_more(reference):
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e12])
-def test_the_unit_of_the_scores_does_not_matter(reference, factor):
-    """Scores a million million times smaller or larger give the same plan."""
+def test_the_unit_of_the_scores_does_not_matter(reference_sums, factor):
+    """Scores a factor of 10¹² smaller or larger give the same plan."""
     limits = Limits(encoder_bytes=25_000_000)
-    expected, found = (allocate(t, limits) for t in (reference, scaled(reference, factor)))
-    assert found.status == "optimal"
-    assert [m.choice for m in found.matrices] == [m.choice for m in expected.matrices]
-    assert found.sum_of_scores == pytest.approx(expected.sum_of_scores * factor)
+    expected, rescaled = (allocate(t, limits) for t in (reference_sums, scaled(reference_sums, factor)))
+    assert rescaled.status == "optimal"
+    assert [m.choice for m in rescaled.matrices] == [m.choice for m in expected.matrices]
+    assert rescaled.sum_of_scores == pytest.approx(expected.sum_of_scores * factor)
 
 
-def test_below_the_floor(reference, car_soc):
-    """The nearest feasible value, the ceiling and the limit that binds are named, and the floor is one."""
-    profile = reference.profile
-    price = [[c.bytes(m.rows, m.columns, heads=12) for c in reference.grid()] for m in profile.matrices]
+def test_below_the_floor(reference_sums, car_soc):
+    """The message gives the nearest feasible value, the ceiling and the binding limit; the first is the floor."""
+    profile = reference_sums.profile
+    price = [[c.bytes(m.rows, m.columns, heads=12) for c in reference_sums.grid()] for m in profile.matrices]
     floor, ceiling = sum(map(min, price)), sum(map(max, price))
     with pytest.raises(InfeasibleError, match=r"--budget = .*floor: .*ceiling .*binding limit encoder_bytes") as caught:
-        allocate(reference, Limits(encoder_bytes=floor - 1), device=car_soc)
+        allocate(reference_sums, Limits(encoder_bytes=floor - 1), device=car_soc)
     message = str(caught.value)
     assert "\n" not in message
     assert f"{floor:,}" in message and f"{ceiling:,}" in message  # to the byte: in MB limit and floor look alike
-    assert allocate(reference, Limits(encoder_bytes=floor)).encoder_bytes == floor
+    assert allocate(reference_sums, Limits(encoder_bytes=floor)).encoder_bytes == floor
 
 
-def test_the_whole_model_has_a_budget_too(reference):
-    """`--total-budget` counts tables, biases and head; what cannot fit even without matrices is said."""
-    fixed = reference.profile.fixed_bytes
-    plan = allocate(reference, Limits(total_bytes=fixed + 25_000_000))
+def test_the_whole_model_has_a_budget_too(reference_sums):
+    """`--total-budget` counts tables, biases and head; a budget below those alone is infeasible with that reason."""
+    fixed = reference_sums.profile.fixed_bytes
+    plan = allocate(reference_sums, Limits(total_bytes=fixed + 25_000_000))
     assert plan.encoder_bytes <= 25_000_000
     [limit] = plan.limits
     assert (limit.resource, limit.used, limit.binds) == ("total_bytes", plan.total_bytes, True)
-    with pytest.raises(InfeasibleError, match=r"--total-budget = .*: what is not searched .* already needs"):
-        allocate(reference, Limits(total_bytes=fixed - 1))
+    with pytest.raises(InfeasibleError, match=r"--total-budget = .*: the parts that are not searched .* already need"):
+        allocate(reference_sums, Limits(total_bytes=fixed - 1))
 
 
-def test_a_latency_limit_is_kept(reference, car_soc):
-    """A limit tighter than the unlimited plan's latency is kept on the scheduled value, at a loss."""
-    relaxed = allocate(reference, Limits(encoder_bytes=30_000_000), device=car_soc)
+def test_a_latency_limit_is_kept(reference_sums, car_soc):
+    """A limit below the unlimited plan's latency is kept on the scheduled value, at the cost of loss."""
+    relaxed = allocate(reference_sums, Limits(encoder_bytes=30_000_000), device=car_soc)
     limit = 0.97 * relaxed.device.latency_s
-    plan = allocate(reference, Limits(encoder_bytes=30_000_000, latency_s=limit), device=car_soc)
+    plan = allocate(reference_sums, Limits(encoder_bytes=30_000_000, latency_s=limit), device=car_soc)
     assert simulate_allocation(plan, car_soc, Workload()).latency_s <= limit
     assert plan.device.latency_s <= limit
     assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
     assert plan.lower_bound <= plan.sum_of_scores
-    found = {row.resource: row for row in plan.limits}
-    assert found["latency_s"].used <= found["latency_s"].capacity == limit
+    result = {row.resource: row for row in plan.limits}
+    assert result["latency_s"].used <= result["latency_s"].capacity == limit
 
 
 @pytest.mark.parametrize("which", ["energy_j", "bops"])
-def test_limits_on_energy_and_bops_are_kept(reference, car_soc, which):
-    """Limits below what the unlimited plan uses are kept by what the simulator says."""
+def test_limits_on_energy_and_bops_are_kept(reference_sums, car_soc, which):
+    """Limits below what the unlimited plan uses are kept, according to the simulator."""
     few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
-    relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
+    relaxed = allocate(reference_sums, Limits(encoder_bytes=40_000_000), **few)
     used = getattr(simulate_allocation(relaxed, car_soc, Workload()), which)
-    plan = allocate(reference, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
+    plan = allocate(reference_sums, Limits(encoder_bytes=40_000_000, **{which: 0.98 * used}), **few)
     assert getattr(simulate_allocation(plan, car_soc, Workload()), which) <= 0.98 * used
     assert plan.sum_of_scores >= relaxed.sum_of_scores * (1 - 1e-6)
 
 
-def test_impossible_limits(reference, car_soc):
-    """A latency that no plan reaches is refused with the limit's name."""
+def test_impossible_limits(reference_sums, car_soc):
+    """A latency that no plan reaches is infeasible, and the message names the limit."""
     with pytest.raises(InfeasibleError, match=r"--max-latency"):
-        allocate(reference, Limits(latency_s=1e-4), device=car_soc)
+        allocate(reference_sums, Limits(latency_s=1e-4), device=car_soc)
     with pytest.raises(InfeasibleError, match=r"--max-dram-bytes"):
-        allocate(reference, Limits(dram_bytes=1000), device=car_soc)
+        allocate(reference_sums, Limits(dram_bytes=1000), device=car_soc)
     with pytest.raises(InfeasibleError, match=r"--max-memory"):
-        allocate(reference, Limits(memory_bytes=1_000_000), device=car_soc)
+        allocate(reference_sums, Limits(memory_bytes=1_000_000), device=car_soc)
 
 
-def test_a_traffic_limit_decides_what_stays_on_chip(reference, car_soc):
+def test_a_traffic_limit_decides_what_stays_on_chip(reference_sums, car_soc):
     """DRAM bytes are a hard limit of the program, residency included."""
     few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("columns:64",))}
-    relaxed = allocate(reference, Limits(encoder_bytes=40_000_000), **few)
+    relaxed = allocate(reference_sums, Limits(encoder_bytes=40_000_000), **few)
     limit = int(0.8 * relaxed.device.dram_bytes)
-    plan = allocate(reference, Limits(encoder_bytes=40_000_000, dram_bytes=limit), **few)
+    plan = allocate(reference_sums, Limits(encoder_bytes=40_000_000, dram_bytes=limit), **few)
     assert simulate_allocation(plan, car_soc, Workload()).dram_bytes <= limit
     assert next(row for row in plan.limits if row.resource == "dram_bytes").binds
 
 
-def test_pins_and_filters(reference):
-    """Pins hold for every matrix with the name in its own; filters leave only what was asked for."""
+def test_pins_and_filters(reference_sums):
+    """Pins hold for every matrix whose name contains the given name; filters leave only the listed choices."""
     plan = allocate(
-        reference,
+        reference_sums,
         Limits(encoder_bytes=40_000_000),
         constraints=PlanConstraints(pins={"layer.0.": 8}, groupings=("columns:64",)),
     )
@@ -203,16 +203,16 @@ def test_pins_and_filters(reference):
     assert {
         m.bits
         for m in allocate(
-            reference, Limits(encoder_bytes=60_000_000), constraints=PlanConstraints(bits=(2, 4))
+            reference_sums, Limits(encoder_bytes=60_000_000), constraints=PlanConstraints(bits=(2, 4))
         ).matrices
     } <= {2, 4}
-    name = reference.profile.matrices[0].module
+    name = reference_sums.profile.matrices[0].module
     with pytest.raises(UsageError, match=r"`pins` nothing=8: no matrix of .* has 'nothing' in its name"):
-        allocate(reference, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
-    with pytest.raises(UsageError, match=r"`pins` .*=5: 5 bits were not scored or are masked"):
-        allocate(reference, Limits(), constraints=PlanConstraints(pins={name: 5}))
+        allocate(reference_sums, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
+    with pytest.raises(UsageError, match=r"`pins` .*=5: 5 bits were not scored for it, or are not allowed"):
+        allocate(reference_sums, Limits(), constraints=PlanConstraints(pins={name: 5}))
     with pytest.raises(UsageError, match=r"`bits`/`groupings`: none of these was scored. Scored: 2bit/rows:1/gptq"):
-        allocate(reference, Limits(), constraints=PlanConstraints(bits=(7,)))
+        allocate(reference_sums, Limits(), constraints=PlanConstraints(bits=(7,)))
 
 
 @pytest.mark.parametrize(
@@ -226,23 +226,23 @@ def test_pins_and_filters(reference):
         (Limits(bandwidth_bytes_per_s=1e9), r"`bandwidth_bytes_per_s`: needs `device`"),
     ],
 )
-def test_limits_that_need_a_device(reference, limits, message):
-    """Nothing but bytes can be priced without one."""
+def test_limits_that_need_a_device(reference_sums, limits, message):
+    """Without a device only bytes can be limited."""
     with pytest.raises(UsageError, match=message):
-        allocate(reference, limits)
+        allocate(reference_sums, limits)
 
 
-def test_a_bandwidth_needs_a_rate(reference, car_soc):
-    """Bytes per second are bytes per inference times a rate; with one, the limit is kept."""
+def test_a_bandwidth_needs_a_rate(reference_sums, car_soc):
+    """Bytes per second are bytes per inference times a rate; with a rate, the limit is kept."""
     with pytest.raises(UsageError, match=r"`bandwidth_bytes_per_s`: needs `inferences_per_s`"):
-        allocate(reference, Limits(bandwidth_bytes_per_s=1e9), device=car_soc)
+        allocate(reference_sums, Limits(bandwidth_bytes_per_s=1e9), device=car_soc)
     limits = Limits(encoder_bytes=25_000_000, bandwidth_bytes_per_s=1e9, inferences_per_s=30)
-    plan = allocate(reference, limits, device=car_soc)
+    plan = allocate(reference_sums, limits, device=car_soc)
     assert plan.device.bandwidth_bytes_per_s <= 1e9
     assert plan.device.bandwidth_bytes_per_s == 30 * plan.device.dram_bytes
 
 
-def test_unknown_solver(reference):
-    """A solver that is none is the user's mistake."""
+def test_unknown_solver(reference_sums):
+    """An unknown solver is a usage error."""
     with pytest.raises(UsageError, match=r"'oracle-of-delphi' is unknown. Choose one of auto"):
-        allocate(reference, Limits(encoder_bytes=25_000_000), options=SolverOptions(solver="oracle-of-delphi"))
+        allocate(reference_sums, Limits(encoder_bytes=25_000_000), options=SolverOptions(solver="oracle-of-delphi"))

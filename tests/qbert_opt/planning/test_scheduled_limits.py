@@ -1,4 +1,4 @@
-"""Limits on scheduled values: sums hold from both sides, the proof is against the lower, the edge is reached."""
+"""Limits on scheduled values: sums bound them from both sides, and the tightest feasible limit is reached."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from qbert_opt.spec.limits import Limits
 
 @pytest.mark.parametrize("name", ["car-soc", "rpi4", "tesla-hw3", "h100"])
 def test_every_schedule_lies_between_the_two_sums(reference, name):
-    """For random plans, streamed and partly resident: floor ≤ scheduled ≤ bound, of latency and of energy."""
+    """For random plans, streamed and partly resident: floor ≤ scheduled ≤ bound, for latency and energy."""
     rng = np.random.default_rng(1)
     device = load_device(name)
     task = PlanningTask(reference, Limits(), device=device, workload=Workload(32))
@@ -37,7 +37,7 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
 
 
 def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(reference, car_soc):
-    """From the unlimited latency down: loss and bound rise, every plan keeps its limit."""
+    """As the latency limit is lowered, loss and bound rise, and every plan keeps its limit."""
     few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("rows:1", "columns:64"))}
     relaxed = allocate(reference, Limits(encoder_bytes=25_000_000), **few)
     before = relaxed.lower_bound
@@ -52,8 +52,8 @@ def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(referenc
     assert relaxed.next_ms_gain is None and relaxed.next_mb_gain > 0
 
 
-def test_the_least_latency_that_the_refusal_names_is_reached(reference, car_soc):
-    """A limit just above what a refused limit is told to be nearest gives a plan."""
+def test_the_nearest_feasible_latency_in_the_message_is_feasible(reference, car_soc):
+    """A limit just above the nearest feasible value in the message gives a plan."""
     few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 8), groupings=("rows:1",))}
     with pytest.raises(InfeasibleError, match=r"nearest feasible \d+\.\d+ ms within") as refused:
         allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=0.01), **few)

@@ -1,4 +1,4 @@
-"""Embedding tables as items of a plan: chosen together with the matrices, priced like them, kept where not scored."""
+"""Embedding tables as items of a plan: chosen with the matrices, priced like them, and left at 8 bits if not scored."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ CHOICES = ("2bit/rows:each/rtn", "4bit/columns:16/rtn", "8bit/rows:each/rtn")
 
 
 def with_tables(scores, choices=CHOICES, scale=1e-3):
-    """The same scores with made-up ones for every table: errors fall fourfold with each bit, the first table rules."""
+    """Add made-up scores for every table: errors fall fourfold with each bit, and the first table dominates."""
     tables = scores.profile.tables
     value = [
         [scale / (1 + i) * 4.0 ** -choice(c).bits if divides(choice(c), table) else None for c in choices]
@@ -48,50 +48,50 @@ def scores(rtn_scores):
 
 
 def test_without_a_limit_on_the_whole_model_tables_keep_their_best(rtn_scores, scores):
-    """`--budget` covers matrices only: they are chosen as without scored tables, and tables have 8 bits."""
+    """`--budget` covers matrices only: they are chosen as without scored tables, and tables take their best choice."""
     limits = Limits(encoder_bytes=scores.profile.encoder_elements // 2)
-    plain, found = allocate(rtn_scores, limits), allocate(scores, limits)
-    assert [m.choice for m in found.matrices] == [m.choice for m in plain.matrices]
-    assert {t.choice.name for t in found.tables} == {TABLE_CHOICE.name}
-    assert found.total_bytes == plain.total_bytes == found.encoder_bytes + found.profile.fixed_bytes
-    assert (plain.folds, found.folds) == (8, 0)  # these tables were scored without folds
+    plain, plan = allocate(rtn_scores, limits), allocate(scores, limits)
+    assert [m.choice for m in plan.matrices] == [m.choice for m in plain.matrices]
+    assert {t.choice.name for t in plan.tables} == {TABLE_CHOICE.name}
+    assert plan.total_bytes == plain.total_bytes == plan.encoder_bytes + plan.profile.fixed_bytes
+    assert (plain.folds, plan.folds) == (8, 0)  # these tables were scored without folds
     without_folds = allocate(rtn_scores.model_copy(update={"fold_value": ()}), limits)
-    assert found.next_mb_gain == pytest.approx(without_folds.next_mb_gain)
-    losses = [m.predicted_loss for m in found.matrices] + [t.predicted_loss for t in found.tables]
-    assert found.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
-    assert (plain.roundings, found.roundings) == (("matrices",), ("matrices", "tables"))
+    assert plan.next_mb_gain == pytest.approx(without_folds.next_mb_gain)
+    losses = [m.predicted_loss for m in plan.matrices] + [t.predicted_loss for t in plan.tables]
+    assert plan.sum_of_scores == math.fsum(losses) > plain.sum_of_scores
+    assert (plain.roundings, plan.roundings) == (("matrices",), ("matrices", "tables"))
     assert all(t.predicted_loss is None for t in plain.tables)
 
 
 @pytest.mark.parametrize("share", [0.35, 0.55, 0.8])
 def test_tables_and_matrices_share_a_total_budget_best(rtn_scores, scores, share):
-    """The plan is as good as the best over every combination of table choices, matrices solved for the rest."""
+    """The plan is as good as the best over all combinations of table choices, with the matrices solved for the rest."""
     profile = scores.profile
     smallest = sum(c.bytes(t.rows, t.columns, heads=1) for t in profile.tables for c in [choice(CHOICES[0])])
     largest = profile.fixed_bytes + profile.encoder_elements
     total = int(smallest + profile.other_bytes + share * (largest - smallest - profile.other_bytes))
-    found = allocate(scores, Limits(total_bytes=total))
-    assert found.status == "optimal"
-    assert found.total_bytes <= total
-    assert found.total_bytes == found.encoder_bytes + sum(t.bytes for t in found.tables) + profile.other_bytes
-    best = math.inf
+    plan = allocate(scores, Limits(total_bytes=total))
+    assert plan.status == "optimal"
+    assert plan.total_bytes <= total
+    assert plan.total_bytes == plan.encoder_bytes + sum(t.bytes for t in plan.tables) + profile.other_bytes
+    sums, best = rtn_scores.model_copy(update={"fold_value": ()}), math.inf  # cross-fitting plays no part here
     for combination in itertools.product(range(len(CHOICES)), repeat=len(profile.tables)):
         picked = [choice(CHOICES[j]) for j in combination]
-        taken = sum(c.bytes(t.rows, t.columns, heads=1) for c, t in zip(picked, profile.tables, strict=True))
+        table_bytes = sum(c.bytes(t.rows, t.columns, heads=1) for c, t in zip(picked, profile.tables, strict=True))
         try:
-            rest = allocate(rtn_scores, Limits(encoder_bytes=total - taken - profile.other_bytes)).sum_of_scores
+            rest = allocate(sums, Limits(encoder_bytes=total - table_bytes - profile.other_bytes)).sum_of_scores
         except InfeasibleError:
             continue
         best = min(best, rest + math.fsum(scores.tables.value[i][j] for i, j in enumerate(combination)))
-    assert found.sum_of_scores == pytest.approx(best, rel=1e-6)
-    assert found.limits[0].binds
+    assert plan.sum_of_scores == pytest.approx(best, rel=1e-6)
+    assert plan.limits[0].binds
 
 
 def test_pins_and_filters_reach_tables(scores):
-    """`--pin` and `--table-bits` hold for tables; a width that was not scored is refused."""
+    """`--pin` and `--table-bits` also apply to tables; a width that was not scored is rejected."""
     limits = Limits(encoder_bytes=scores.profile.encoder_elements // 2)
-    found = allocate(scores, limits, constraints=PlanConstraints(pins={"word_embeddings": 4}))
-    assert {t.module.rsplit(".", 1)[-1]: t.bits for t in found.tables}["word_embeddings"] == 4
+    plan = allocate(scores, limits, constraints=PlanConstraints(pins={"word_embeddings": 4}))
+    assert {t.module.rsplit(".", 1)[-1]: t.bits for t in plan.tables}["word_embeddings"] == 4
     assert {t.bits for t in allocate(scores, limits, constraints=PlanConstraints(table_bits=(2, 4))).tables} == {4}
     with pytest.raises(UsageError, match=r"`table_bits`: not scored .* 2bit/rows:each/rtn"):
         allocate(scores, limits, constraints=PlanConstraints(table_bits=(3,)))
@@ -100,15 +100,15 @@ def test_pins_and_filters_reach_tables(scores):
 
 
 def test_a_total_budget_below_every_plan(scores):
-    """The nearest feasible total is named, and it is feasible."""
+    """The message gives the nearest feasible total, and it is feasible."""
     profile = scores.profile
     with pytest.raises(InfeasibleError, match=r"--total-budget = .*nearest feasible .*binding limit total_bytes"):
         allocate(scores, Limits(total_bytes=profile.other_bytes + 100))
 
 
-def test_program_and_simulator_agree_on_tables(reference, car_soc):
-    """With tables at mixed bits, bytes, DRAM bytes and dynamic energy of the program are the simulator's, exactly."""
-    scores = with_tables(reference, tuple(c.name for c in table_grid()))
+def test_program_and_simulator_agree_on_tables(reference_sums, car_soc):
+    """With tables at mixed bits, the program's bytes, DRAM bytes and dynamic energy equal the simulator's exactly."""
+    scores = with_tables(reference_sums, tuple(c.name for c in table_grid()))
     first, *_ = [t.module for t in scores.profile.tables]
     workload = Workload(64, 2)
     limits = Limits(encoder_bytes=25_000_000)
@@ -129,9 +129,9 @@ def test_program_and_simulator_agree_on_tables(reference, car_soc):
         assert math.fsum([*chosen, *(getattr(cost, row) for cost in rest)]) == getattr(report, row)
 
 
-def test_fewer_table_bits_move_fewer_bytes(reference, car_soc):
-    """The simulator reads gathered rows with their bits: 3 bits move less than 8."""
-    scores = with_tables(reference, tuple(c.name for c in table_grid()))
+def test_fewer_table_bits_move_fewer_bytes(reference_sums, car_soc):
+    """The simulator counts the bits of gathered rows: 3 bits move fewer bytes than 8."""
+    scores = with_tables(reference_sums, tuple(c.name for c in table_grid()))
     word = scores.profile.tables[0]
     moved = {}
     for bits in (3, 8):
@@ -147,7 +147,7 @@ def test_fewer_table_bits_move_fewer_bytes(reference, car_soc):
 
 
 def test_a_plan_whose_tables_were_changed_is_refused(scores, tmp_path):
-    """Tables read back as written; other bytes than the choice's are a bad file."""
+    """Tables read back as written; bytes other than the choice's are a bad input file."""
     plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
     path = tmp_path / "allocation.json"
     write_allocation(plan, path)
@@ -160,6 +160,6 @@ def test_a_plan_whose_tables_were_changed_is_refused(scores, tmp_path):
 
 
 def test_tables_share_no_range_between_rows():
-    """Row groups over several rows of a table are refused."""
-    with pytest.raises(UsageError, match=r"rows:128: rows of a table share no range"):
+    """Row groups over several rows of a table are rejected."""
+    with pytest.raises(UsageError, match=r"rows:128: rows of a table cannot share a range"):
         table_grid((4,), ("rows:128",))

@@ -19,12 +19,12 @@ from qbert_opt.spec.limits import Limits
 
 @pytest.fixture(scope="module")
 def frontier():
-    """All supported plans of the bundled table and 40 budgets between them."""
+    """All plans on the convex hull of the bundled table, and 40 budgets between them."""
     return trade_off(PlanningTask(reference_scores(), Limits()), ("bytes",), points=40)
 
 
 def test_a_larger_budget_is_never_worse(frontier):
-    """Along the frontier bytes rise and the predicted loss falls, each point with a proven gap."""
+    """Along the frontier bytes increase and predicted loss decreases, and each point has a proven gap."""
     losses = [p.sum_of_scores for p in frontier.points]
     budgets = [p.capacity["encoder_bytes"] for p in frontier.points]
     assert budgets == sorted(budgets)
@@ -32,41 +32,41 @@ def test_a_larger_budget_is_never_worse(frontier):
     assert all(p.gap <= 1e-6 for p in frontier.points)
 
 
-def test_a_point_is_the_plan_that_solve_finds(frontier):
-    """At a point's own budget, `solve` finds the same predicted loss."""
-    scores = reference_scores()
+@pytest.mark.slow
+def test_a_point_is_the_plan_that_solve_finds(frontier, reference_sums):
+    """At a point's own budget, `solve` has the same sum of scores."""
     for point in frontier.points[5::60]:
         budget = math.floor(point.capacity["encoder_bytes"])
-        plan = allocate(scores, Limits(encoder_bytes=budget))
+        plan = allocate(reference_sums, Limits(encoder_bytes=budget))
         assert plan.sum_of_scores == pytest.approx(point.sum_of_scores, rel=2e-6)
 
 
 def test_pareto_writes_json_and_csv(cli, tmp_path):
-    """Both files hold every point; the JSON reads back as what it was."""
+    """Both files contain every point; the JSON reads back unchanged."""
     assert cli("pareto", "--points", "5", "-o", tmp_path / "f.json").code == 0
     assert cli("pareto", "--points", "5", "-o", tmp_path / "f.csv").code == 0
-    found = TradeOff.model_validate(json.loads((tmp_path / "f.json").read_text()))
+    result = TradeOff.model_validate(json.loads((tmp_path / "f.json").read_text()))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "f.csv").read_text())))
-    assert len(rows) == len(found.points) > 5
-    assert float(rows[0]["predicted_loss"]) == found.points[0].predicted_loss
+    assert len(rows) == len(result.points) > 5
+    assert float(rows[0]["predicted_loss"]) == result.points[0].predicted_loss
 
 
 @pytest.mark.parametrize("resources", ["bytes", "bytes,latency"])
 @pytest.mark.parametrize("finished", [1, 7])
-def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, finished):
-    """Ctrl-C after some points leaves them in the .partial file; the next run finds only the others, equally."""
+def test_an_interrupted_frontier_resumes(cli, tmp_path, monkeypatch, resources, finished):
+    """Ctrl-C leaves finished points in the .partial file; the next run computes only the others, identically."""
     import solvers
     from qbert_opt.planning import frontier as module
 
     line = ("pareto", "--device", "car-soc", "--resource", resources, "--points", "9", "--quiet", "-o")
     assert cli(*line, tmp_path / "whole.json").code == 0
-    found = []
+    result = []
 
     def watched(problem, resource, *, on_point, stop=None, **rest):
         def seen(point):
-            found.append(point)
+            result.append(point)
             on_point(point)
-            if len(found) == stop:
+            if len(result) == stop:
                 raise KeyboardInterrupt
 
         return solvers.pareto(problem, resource, on_point=seen, **rest)
@@ -74,17 +74,17 @@ def test_an_interrupted_frontier_goes_on(cli, tmp_path, monkeypatch, resources, 
     monkeypatch.setattr(module, "pareto", functools.partial(watched, stop=finished))
     assert cli(*line, tmp_path / "f.json").code == 130
     assert (tmp_path / "f.json.partial").exists() and not (tmp_path / "f.json").exists()
-    stopped = len(found)
+    stopped = len(result)
     monkeypatch.setattr(module, "pareto", watched)
     assert cli(*line, tmp_path / "f.json").code == 0
     whole, resumed = (TradeOff.model_validate_json((tmp_path / name).read_text()) for name in ("whole.json", "f.json"))
-    assert stopped == finished and len(found) == len(whole.points)
+    assert stopped == finished and len(result) == len(whole.points)
     assert resumed.points == whole.points
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "whole.json"]
 
 
-def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
-    """Each line says of which problem and budgets it is."""
+def test_a_checkpoint_of_another_frontier_is_ignored(cli, tmp_path):
+    """A checkpoint of another problem or other budgets is ignored."""
     (tmp_path / "f.json.partial").write_text('of another\n["x", [1.0, 2.0, 0.0, 1.0]]\n')
     assert cli("pareto", "--points", "3", "-o", tmp_path / "f.json", "--quiet").code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
@@ -98,23 +98,23 @@ def test_a_checkpoint_of_another_frontier_is_not_taken(cli, tmp_path):
         (["-o", "frontier.txt"], "legal endings: .json, .csv"),
     ],
 )
-def test_pareto_refuses_what_it_cannot_do(cli, options, message):
-    """A wrong resource, one without a device, or an unknown ending is one line and exit code 2."""
-    found = cli("pareto", *options)
-    assert found.code == 2
-    assert message in found.complaint
+def test_pareto_rejects_illegal_options(cli, options, message):
+    """A wrong resource, one without a device, or an unknown file extension is one line and exit code 2."""
+    run = cli("pareto", *options)
+    assert run.code == 2
+    assert message in run.complaint
 
 
 def test_explain_names_the_neighbours_of_every_choice(cli):
-    """`--explain` says for each matrix what the next better and the next worse choice would cost."""
-    found = cli("solve", "--budget", "25MB", "--explain")
-    assert found.code == 0
-    assert found.out.count("next better") + found.out.count("has its best choice") == 72
-    assert "gains" in found.out and "frees" in found.out
+    """`--explain` shows for each matrix what the next better and the next worse choice would cost."""
+    run = cli("solve", "--budget", "25MB", "--explain")
+    assert run.code == 0
+    assert run.out.count("next better") + run.out.count("has its best choice") == 72
+    assert "gains" in run.out and "frees" in run.out
 
 
 def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
-    """The weights that `--verify` measures are those that `quantize` writes, bit for bit."""
+    """The weights that `--verify` measures are bit for bit those that `quantize` writes."""
     from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.spec.allocation import read_allocation

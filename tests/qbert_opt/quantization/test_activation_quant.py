@@ -21,7 +21,7 @@ from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.activation_scores import activation_scores
 from qbert_opt.scoring.task import ScoringTask
 from qbert_opt.spec.activations import activation_choice, activation_grid
-from qbert_opt.spec.allocation import PlannedActivation
+from qbert_opt.spec.planned import PlannedActivation
 
 CHOICES = activation_grid((8,))
 

@@ -15,9 +15,11 @@ from qbert_opt.planning.measured_points import MeasuredPoint, MeasuredPoints
 from qbert_opt.planning.plan_grid import grid_of
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.reports.plots import frontier, plan, surface
+from qbert_opt.reports.plots.saving import save
 from qbert_opt.reports.plots.style import COLOURS, plain
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.limits import Limits
+from qbert_opt.workflows.frontiers import Curve, Mark
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def texts(figure):
 
 def test_the_curve_is_the_frontier(found):
     """Every point of the data is in the picture, in its unit; uniform plans are beside it."""
-    figure = frontier.draw([frontier.Curve("ours", found)], "bytes")
+    figure = frontier.draw([Curve("ours", found)], "bytes")
     curve, uniform = figure.axes[0].lines[:2]
     expected = sorted((p.usage["encoder_bytes"] / 1e6, p.predicted_loss) for p in found.points)
     assert np.allclose(np.column_stack(curve.get_data()), expected)
@@ -44,8 +46,8 @@ def test_one_point_no_point_and_a_device_that_cannot(found):
     """One point is a dot, none is said in words, a device without a plan is named with its reason."""
     one = found.model_copy(update={"points": found.points[:1], "uniform": ()})
     none = found.model_copy(update={"points": (), "uniform": ()})
-    assert len(frontier.draw([frontier.Curve("one", one)], "bytes").axes[0].lines[0].get_xdata()) == 1
-    empty = frontier.draw([frontier.Curve("none", none), frontier.Curve("tiny", None, "does not fit")], "bytes")
+    assert len(frontier.draw([Curve("one", one)], "bytes").axes[0].lines[0].get_xdata()) == 1
+    empty = frontier.draw([Curve("none", none), Curve("tiny", None, "does not fit")], "bytes")
     assert "no plan to show" in [t.get_text() for t in empty.axes[0].texts]
     assert {"none: no plan", "tiny: does not fit"} <= set(texts(empty))
     assert "no plan to show" in [t.get_text() for t in surface.draw(two(none)).axes[0].texts]
@@ -60,7 +62,7 @@ def test_a_limit_of_the_device_is_a_line(reference, car_soc, cli):
     found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=5)
     [limit] = found.own_limits
     assert limit.capacity == 64_000_000 - found.fixed["total_bytes"] < found.points[-1].usage["encoder_bytes"]
-    figure = frontier.draw([frontier.Curve("car-soc", found)], "bytes")
+    figure = frontier.draw([Curve("car-soc", found)], "bytes")
     [line] = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     assert set(line.get_xdata()) == {limit.capacity / 1e6}
     assert "car-soc: limits.weights" in texts(figure)
@@ -69,17 +71,17 @@ def test_a_limit_of_the_device_is_a_line(reference, car_soc, cli):
 
 def test_the_same_frontier_twice_has_both_names(found):
     """Two devices with one frontier share a curve; otherwise one would hide the other."""
-    figure = frontier.draw([frontier.Curve("a", found), frontier.Curve("b", found)], "bytes")
+    figure = frontier.draw([Curve("a", found), Curve("b", found)], "bytes")
     assert "a, b: best plan for every budget" in texts(figure)
 
 
 def test_marks_stand_where_they_were_measured(found):
     """A measured point has its interval; a mark without the resource is left out."""
     marks = [
-        frontier.Mark("measured: x", "measured", {"bytes": 30e6}, 1e-3, 5e-4, 2e-3),
-        frontier.Mark("elsewhere", "recipe", {"latency": 1.0}, 1e-3),
+        Mark("measured: x", "measured", {"bytes": 30e6}, 1e-3, 5e-4, 2e-3),
+        Mark("elsewhere", "recipe", {"latency": 1.0}, 1e-3),
     ]
-    figure = frontier.draw([frontier.Curve("ours", found)], "bytes", marks)
+    figure = frontier.draw([Curve("ours", found)], "bytes", marks)
     assert "measured: x" in texts(figure) and "elsewhere" not in texts(figure)
     *_, bar = figure.axes[0].collections
     assert np.allclose(bar.get_segments()[0], [[30, 5e-4], [30, 2e-3]])
@@ -87,7 +89,7 @@ def test_marks_stand_where_they_were_measured(found):
 
 def test_losses_have_their_standard_error(found):
     """A band along the curve and a bar at each uniform plan; on a logarithmic axis no end reaches zero."""
-    figure = frontier.draw([frontier.Curve("ours", found)], "bytes")
+    figure = frontier.draw([Curve("ours", found)], "bytes")
     band, bars = figure.axes[0].collections
     lowest = min(p.predicted_loss - p.predicted_std_error for p in found.points if p.predicted_std_error)
     assert band.get_paths()[0].vertices[:, 1].min() > 0 and lowest < found.points[0].predicted_loss
@@ -121,7 +123,7 @@ def test_thousands_of_layers_stay_readable_and_small(reference, reference_plan, 
     assert len(figure.axes[0].get_yticks()) <= 41
     assert max(figure.get_size_inches()) <= 24
     for ending in ("png", "svg"):
-        plan.save(figure, tmp_path / f"many.{ending}")
+        save(figure, tmp_path / f"many.{ending}")
         assert (tmp_path / f"many.{ending}").stat().st_size < 300_000
 
 
@@ -142,7 +144,7 @@ def test_odd_names_are_drawn_as_they_are(reference, reference_plan, tmp_path):
     name = "$x_{1$ <script>alert(1)</script>\n& more"
     profile = reference_plan.profile.model_copy(update={"name": name})
     odd = reference_plan.model_copy(update={"profile": profile})
-    plan.save(plan.draw(odd, reference), tmp_path / "odd.svg")
+    save(plan.draw(odd, reference), tmp_path / "odd.svg")
     text = (tmp_path / "odd.svg").read_text()
     assert "<script>alert" not in text
     assert plain("a$b\nc") == r"a\$b?c"

@@ -243,7 +243,7 @@ def test_kind_7_plans_with_unknown_names_are_refused(edited, gptq_plan):
     with pytest.raises(InputFileError, match=r"limits.0.resource: Input should be .*'encoder_bytes'.*, found 'watts'"):
         read_allocation(edited("plan", "limits", [limit]))
     head = [{"module": "decoder", "rows": 9, "columns": 32, "tied_to": "nowhere"}]
-    with pytest.raises(InputFileError, match=r"profile: head: decoder is tied to 'nowhere', which is no table"):
+    with pytest.raises(InputFileError, match=r"profile: head: decoder is tied to 'nowhere', which is not a table"):
         read_allocation(edited("plan", "profile", "head", head))
     with pytest.raises(InputFileError, match=r"objective: Input should be .*, found 'beauty'"):
         read_allocation(edited("plan", "objective", "beauty"))

@@ -1,17 +1,24 @@
 """Plug-ins of other packages: found by entry point, checked against their Protocol, refused by name."""
 
+import ast
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from qbert_opt.engines.session import Engine
+from qbert_opt.configs.tool import ConfigTool
+from qbert_opt.data.reader import Reader
+from qbert_opt.device_profiling.bench import BenchModule
+from qbert_opt.engines.session import Engine, RuledEngine
 from qbert_opt.errors import UsageError
 from qbert_opt.formats.format import Format
 from qbert_opt.quantization.quantizer import Quantizer, quantizer
 from qbert_opt.runtime import plugins
 from qbert_opt.scoring.task import Metric
+from qbert_opt.training.phases import BlockError, Step
+from qbert_opt.training.student import TrainingQuantizer
 
 HALVING = '''"""Round to nearest, then halve every scale: a poor quantizer, but one of another package."""
 
@@ -92,15 +99,65 @@ def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
 
 @pytest.mark.parametrize(
     ("kind", "protocol"),
-    [("quantizers", Quantizer), ("metrics", Metric), ("engines", Engine), ("formats", Format)],
+    [
+        ("quantizers", Quantizer),
+        ("metrics", Metric),
+        ("engines", RuledEngine),
+        ("formats", Format),
+        ("benches", BenchModule),
+        ("configs", ConfigTool),
+        ("readers", Reader),
+        ("training_quantizers", TrainingQuantizer),
+        ("training_steps", Step),
+        ("block_errors", BlockError),
+    ],
 )
 def test_bundled_plugins_satisfy_their_protocol(kind, protocol):
     """Every file of the folder, by the same check that other packages' plug-ins pass."""
     names = plugins.available(kind)
     assert names and set(plugins.summaries(kind)) == set(names)
     for name in names:
-        plugins.load_as(kind, name, protocol)
+        plugin = plugins.load_as(kind, name, protocol)
         assert plugins.summaries(kind)[name]
+        if kind == "engines" and not plugin.RULES.planning_only:
+            plugins.load_as(kind, name, Engine)
+
+
+def test_every_kind_has_a_protocol():
+    """No call takes a plug-in without checking that it is what its kind requires."""
+    covered = {kind for mark in test_bundled_plugins_satisfy_their_protocol.pytestmark for kind, _ in mark.args[1]}
+    assert covered == set(plugins.FOLDERS)
+    package = Path(plugins.__file__).parents[1]
+    unchecked = [
+        path.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "plugins.load"
+    ]
+    assert not unchecked
+
+
+LINES = '''"""A text on each line of a `.lines` file."""
+
+def reads(path):
+    return path.suffix == ".lines"
+
+
+def read(path, *, split, label_column):
+    return [(line,) for line in path.read_text().splitlines()], None
+'''
+
+
+def test_another_package_adds_a_reader(install, tmp_path):
+    """Its layout is read like a bundled one; one that lacks a member is named when a path is opened."""
+    from qbert_opt.data.texts import read_texts
+
+    install("example_lines", {"lines": LINES}, [("readers", "lines = example_lines.lines")])
+    (tmp_path / "a.lines").write_text("one\ntwo\n")
+    assert read_texts(tmp_path / "a.lines").texts == (("one",), ("two",))
+    install("lacking", {"mute": "def reads(path):\n    return False\n"}, [("readers", "mute = lacking.mute")])
+    with pytest.raises(UsageError, match=r"readers: plug-in 'mute' does not define read\."):
+        read_texts(tmp_path / "none.mute")
 
 
 def test_a_broken_device_package_is_one_line(install, cli):

@@ -1,4 +1,4 @@
-"""Spectral density, eigenvectors and surface against dense matrices; the verb from model to picture."""
+"""Spectral density, eigenvectors and surface against dense matrices; the verb from model to plot."""
 
 import copy
 import dataclasses
@@ -33,9 +33,10 @@ def symmetric(values, seed):
 
 
 def spectrum_of(operator, vectors, steps):
-    found = [quadrature(operator, steps, seed) for seed in range(vectors)]
+    quadratures = [quadrature(operator, steps, seed) for seed in range(vectors)]
     return Spectrum(
-        nodes=tuple(tuple(q.nodes.tolist()) for q in found), weights=tuple(tuple(q.weights.tolist()) for q in found)
+        nodes=tuple(tuple(q.nodes.tolist()) for q in quadratures),
+        weights=tuple(tuple(q.weights.tolist()) for q in quadratures),
     )
 
 
@@ -49,36 +50,36 @@ def unit_vector(size, seed):
 def test_the_quadrature_is_exact_for_polynomials(seed, steps):
     """Sums of weight times θ^k are vᵀ H^k v up to degree 2 m - 1; nodes lie within the spectrum; weights sum to 1."""
     dense, _ = symmetric(np.random.default_rng(seed).uniform(-2, 2, 12), seed)
-    found = quadrature(aslinearoperator(dense), steps, seed)
+    spectrum = quadrature(aslinearoperator(dense), steps, seed)
     vector = unit_vector(12, seed)
     for power in range(2 * steps):
         expected = vector @ np.linalg.matrix_power(dense, power) @ vector
-        assert found.nodes**power @ found.weights == pytest.approx(expected, abs=1e-8)
+        assert spectrum.nodes**power @ spectrum.weights == pytest.approx(expected, abs=1e-8)
     values = np.linalg.eigvalsh(dense)
-    assert values[0] - 1e-9 <= found.nodes[0] and found.nodes[-1] <= values[-1] + 1e-9
+    assert values[0] - 1e-9 <= spectrum.nodes[0] and spectrum.nodes[-1] <= values[-1] + 1e-9
 
 
 def test_copies_of_converged_eigenvalues_share_one_weight():
-    """Far more steps than it takes: eigenvalues that stand apart appear several times, their weights add up."""
+    """With far too many steps, isolated eigenvalues appear several times, and their weights add up."""
     values = np.concatenate([[-30.0, 100.0, 55.0], np.linspace(-1, 1, 197)])
     dense, basis = symmetric(values, 1)
-    found = quadrature(aslinearoperator(dense), 120, 3)
+    spectrum = quadrature(aslinearoperator(dense), 120, 3)
     vector = unit_vector(200, 3)
-    copies = [np.abs(found.nodes - value) < 1e-6 for value in values[:3]]
+    copies = [np.abs(spectrum.nodes - value) < 1e-6 for value in values[:3]]
     assert max(int(c.sum()) for c in copies) > 1
     for column, copy_of in enumerate(copies):
-        assert found.weights[copy_of].sum() == pytest.approx((basis[:, column] @ vector) ** 2, rel=1e-6)
+        assert spectrum.weights[copy_of].sum() == pytest.approx((basis[:, column] @ vector) ** 2, rel=1e-6)
 
 
 def test_a_run_ends_with_its_krylov_space():
-    """The identity has one eigenvalue, the zero matrix too; no division by what is not there."""
+    """The identity and the zero matrix have one eigenvalue each; nothing is divided by zero."""
     for scale in (1.0, 0.0):
-        found = quadrature(aslinearoperator(scale * np.eye(9)), 5, 0)
-        np.testing.assert_allclose((found.nodes, found.weights), [[scale], [1.0]])
+        spectrum = quadrature(aslinearoperator(scale * np.eye(9)), 5, 0)
+        np.testing.assert_allclose((spectrum.nodes, spectrum.weights), [[scale], [1.0]])
 
 
 def test_density_trace_and_negative_part_are_those_of_the_dense_matrix():
-    """Over 40 random vectors: within four standard errors of what the dense eigenvalues give."""
+    """Over 40 random vectors: within four standard errors of the dense eigenvalues' values."""
     values = np.concatenate([np.random.default_rng(0).normal(0, 0.3, 60), [4.0, -2.0]])
     dense, _ = symmetric(values, 5)
     spectrum = spectrum_of(aslinearoperator(dense), 40, 20)
@@ -104,42 +105,45 @@ def test_the_top_two_eigenpairs(seed):
 
 @pytest.fixture(scope="module")
 def exact(tiny):
-    """The tiny model in float64, so that small differences are seen."""
+    """The tiny model in float64, so that small differences are visible."""
     return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model).double())
 
 
 def test_the_surface_has_the_eigenvalues_as_curvature_and_the_gradient_as_slope(exact, sentences, monkeypatch):
-    """Second and first differences of the losses, close by; and the weights come back bit by bit."""
+    """By first and second differences of nearby losses; and the weights are restored bit for bit."""
     monkeypatch.setattr(landscape, "RISE_NATS", 1e-5)
     monkeypatch.setattr(
         diagnosing, "top_eigenpairs", lambda *args, **options: top_eigenpairs(*args, **options, tolerance=1e-6)
     )
     before = {name: p.detach().clone() for name, p in exact.model.named_parameters()}
-    found = diagnose(exact, sentences, QUICK, memory_limit_bytes=LIMIT)
+    diagnosis = diagnose(exact, sentences, QUICK, memory_limit_bytes=LIMIT)
     assert all(torch.equal(p, before[name]) for name, p in exact.model.named_parameters())
-    loss = np.array(found.surface.loss)
-    assert found.loss == loss[1, 1] and found.surface.first[1] == found.surface.second[1] == 0
+    loss = np.array(diagnosis.surface.loss)
+    assert diagnosis.loss == loss[1, 1] and diagnosis.surface.first[1] == diagnosis.surface.second[1] == 0
     for line, steps, value, slope in (
-        (loss[:, 1], found.surface.first, found.eigenvalues[0], found.surface.slopes[0]),
-        (loss[1], found.surface.second, found.eigenvalues[1], found.surface.slopes[1]),
+        (loss[:, 1], diagnosis.surface.first, diagnosis.eigenvalues[0], diagnosis.surface.slopes[0]),
+        (loss[1], diagnosis.surface.second, diagnosis.eigenvalues[1], diagnosis.surface.slopes[1]),
     ):
         assert (line[2] - 2 * line[1] + line[0]) / steps[2] ** 2 == pytest.approx(value, rel=1e-2)
         assert (line[2] - line[0]) / (2 * steps[2]) == pytest.approx(slope, rel=1e-2, abs=1e-7)
         assert slope <= 0
-    assert abs(found.eigenvalues[0]) >= abs(found.eigenvalues[1])
-    assert found.spectrum.least <= max(found.eigenvalues)
-    assert np.hypot(*found.surface.slopes) <= found.gradient_norm
+    assert abs(diagnosis.eigenvalues[0]) >= abs(diagnosis.eigenvalues[1])
+    assert diagnosis.spectrum.least <= max(diagnosis.eigenvalues)
+    assert np.hypot(*diagnosis.surface.slopes) <= diagnosis.gradient_norm
 
 
-def test_a_loss_that_falls_where_it_curves_downward_is_said(tiny, sentences):
-    """A network of random weights has not converged; where the loss hardly falls, nothing is said."""
-    found = diagnose(tiny, sentences, QUICK, memory_limit_bytes=LIMIT)
-    assert found.descent.curvature == pytest.approx(found.spectrum.least, rel=1e-3) and found.descent.curvature < 0
-    assert found.descent.loss[8] == pytest.approx(found.loss, rel=1e-6) and found.descent.steps[8] == 0
-    assert found.descent.fall == found.descent.loss[8] - min(found.descent.loss) >= 0
-    [warning] = found.warnings
-    assert "has not converged" in warning and f"{min(found.descent.loss):.4g}" in warning
-    little = found.descent.model_copy(update={"curvature": -0.1, "loss": (*[0.031] * 8, 0.03, *[0.029] * 8)})
+def test_a_decreasing_loss_along_negative_curvature_is_a_warning(tiny, sentences):
+    """A network of random weights has not converged and gets a warning; if the loss hardly decreases there is none."""
+    diagnosis = diagnose(tiny, sentences, QUICK, memory_limit_bytes=LIMIT)
+    assert (
+        diagnosis.descent.curvature == pytest.approx(diagnosis.spectrum.least, rel=1e-3)
+        and diagnosis.descent.curvature < 0
+    )
+    assert diagnosis.descent.loss[8] == pytest.approx(diagnosis.loss, rel=1e-6) and diagnosis.descent.steps[8] == 0
+    assert diagnosis.descent.fall == diagnosis.descent.loss[8] - min(diagnosis.descent.loss) >= 0
+    [warning] = diagnosis.warnings
+    assert "has not converged" in warning and f"{min(diagnosis.descent.loss):.4g}" in warning
+    little = diagnosis.descent.model_copy(update={"curvature": -0.1, "loss": (*[0.031] * 8, 0.03, *[0.029] * 8)})
     assert not list(diagnosing._warnings(1.0, little)) and not list(diagnosing._warnings(1.0, None))
     assert list(diagnosing._warnings(0.4, little)) and list(diagnosing._warnings(-0.4, little))
     falls = little.model_copy(update={"loss": (*[0.3] * 8, 0.2, *[0.1] * 8)})
@@ -147,7 +151,7 @@ def test_a_loss_that_falls_where_it_curves_downward_is_said(tiny, sentences):
 
 
 def test_the_least_vector_has_the_least_node_as_curvature():
-    """Its Rayleigh quotient is that node, also with copies about; with enough steps it is the least eigenvector."""
+    """Its Rayleigh quotient is the smallest node, also with repeated nodes; with enough steps it is the eigenvector."""
     values = np.concatenate([[-7.0, 100.0, 55.0], np.linspace(-1, 1, 97)])
     dense, basis = symmetric(values, 2)
     operator = aslinearoperator(dense)
@@ -158,8 +162,8 @@ def test_the_least_vector_has_the_least_node_as_curvature():
 
 
 @pytest.mark.parametrize("kind", ["tags", "spans"])
-def test_answers_within_texts_have_a_hessian_too(kind):
-    """Words and answer spans: eigenvalues of the loss over labelled rows; what has no answer counts not."""
+def test_tags_and_spans_have_a_hessian_too(kind):
+    """Tags and answer spans: eigenvalues of the loss over labelled rows; rows without a label do not count."""
     words = [" ".join(f"w{(7 * i + j) % 50}" for j in range(5)) for i in range(24)]
     if kind == "tags":
         data = LabeledTexts("tags", tuple((t,) for t in words), ("O B-x I-x O B-y",) * 24)
@@ -167,17 +171,17 @@ def test_answers_within_texts_have_a_hessian_too(kind):
         answers = [json.dumps([t.split()[i % 5]]) if i else "[]" for i, t in enumerate(words)]
         data = LabeledTexts("spans", tuple(("w1 w2", t) for t in words), tuple(answers))
     loaded = LoadedModel(kind, tiny_model("bert", kind), tokenizer(), "0" * 64)
-    found = diagnose(loaded, data, dataclasses.replace(QUICK, num_samples=24, steps=4), memory_limit_bytes=LIMIT)
-    assert found.loss_unit.endswith({"tags": "per word", "spans": "per start or end"}[kind])
-    assert found.loss == pytest.approx(np.log(5), rel=0.5)
-    assert abs(found.eigenvalues[0]) > 0
+    diagnosis = diagnose(loaded, data, dataclasses.replace(QUICK, num_samples=24, steps=4), memory_limit_bytes=LIMIT)
+    assert diagnosis.loss_unit.endswith({"tags": "per word", "spans": "per start or end"}[kind])
+    assert diagnosis.loss == pytest.approx(np.log(5), rel=0.5)
+    assert abs(diagnosis.eigenvalues[0]) > 0
     bare = dataclasses.replace(data, labels=None)
     with pytest.raises(UsageError, match=r"diagnose: needs labels, and .* has none"):
         diagnose(loaded, bare, dataclasses.replace(QUICK, num_samples=24), memory_limit_bytes=LIMIT)
 
 
 def test_embeddings_have_no_training_loss(sentences):
-    """A model without a head is refused in one line."""
+    """A model without a head is rejected in one line."""
     loaded = LoadedModel("bare", tiny_model("bert", "embeddings"), tokenizer(), "0" * 64)
     with pytest.raises(UsageError, match=r"not defined for the embeddings of bare"):
         diagnose(loaded, sentences, QUICK, memory_limit_bytes=LIMIT)
@@ -192,20 +196,20 @@ def test_embeddings_have_no_training_loss(sentences):
         ({"num_samples": 500}, r"500"),
     ],
 )
-def test_what_cannot_be_diagnosed(tiny, sentences, change, message):
-    """One line that says what is legal."""
+def test_illegal_diagnoses(tiny, sentences, change, message):
+    """One line that tells what is legal."""
     with pytest.raises((UsageError, InputFileError), match=message):
         diagnose(tiny, sentences, dataclasses.replace(QUICK, **change), memory_limit_bytes=LIMIT)
 
 
-def test_too_little_memory_is_said_with_what_would_do(tiny, sentences):
-    """The vectors of all layers need more than a megabyte; the hint names --layer."""
+def test_too_little_memory_is_an_error_with_a_remedy(tiny, sentences):
+    """The vectors of all layers need more than a megabyte; the message suggests --layer."""
     with pytest.raises(UsageError, match=r"`memory_limit_bytes` 1MiB: .*one `?(--)?layer.* Give at least \d+MiB"):
         diagnose(tiny, sentences, dataclasses.replace(QUICK, layer=None), memory_limit_bytes=1 << 20)
 
 
 def test_the_verb_resumes_after_an_interruption_with_the_same_bits(cli, tmp_path, tiny_folder, data_file, monkeypatch):
-    """What was finished before Ctrl-C is not done again; the file is the same; nothing is left beside it."""
+    """Work that was finished before Ctrl-C is not repeated, the file is identical, and no other file is left."""
     options = ("--model", tiny_folder, "--data", data_file, "--samples", 20, "--vectors", 3, "--steps", 4,
                "--points", 3, "--layer", 1, "-q")  # fmt: skip
     whole = cli("diagnose", *options, "-o", tmp_path / "whole.json", "--plot", tmp_path / "d.svg")
@@ -230,14 +234,14 @@ def test_the_verb_resumes_after_an_interruption_with_the_same_bits(cli, tmp_path
 
 
 @pytest.fixture(scope="module")
-def found(tiny, sentences):
+def diagnosis(tiny, sentences):
     return diagnose(tiny, sentences, QUICK, memory_limit_bytes=LIMIT)
 
 
-def test_the_document_comes_back_and_nothing_wrong_is_accepted(found, tmp_path):
-    """Round trip to the last bit; NaN, another shape and another schema are refused by name."""
-    write_diagnosis(found, tmp_path / "d.json")
-    assert read_diagnosis(tmp_path / "d.json") == found
+def test_the_document_round_trips_and_errors_are_rejected(diagnosis, tmp_path):
+    """Exact round trip; NaN, another shape and another schema are rejected by name."""
+    write_diagnosis(diagnosis, tmp_path / "d.json")
+    assert read_diagnosis(tmp_path / "d.json") == diagnosis
     document = json.loads((tmp_path / "d.json").read_text())
     for path, wrong, message in (
         (("loss",), float("nan"), "loss"),
@@ -255,16 +259,16 @@ def test_the_document_comes_back_and_nothing_wrong_is_accepted(found, tmp_path):
             read_diagnosis(tmp_path / "wrong.json")
 
 
-def test_the_picture_shows_what_was_found(found):
-    """Density over the whole spectrum, logarithmic; the surface's losses; the model marked; a flat one drawn too."""
-    density, surface = draw(found).axes[:2]
+def test_the_plot_shows_spectrum_and_surface(diagnosis):
+    """The density over the whole spectrum, logarithmic; the loss surface with the model marked; also a flat surface."""
+    density, surface = draw(diagnosis).axes[:2]
     curve = density.lines[0]
-    assert curve.get_xdata()[0] < found.spectrum.least and curve.get_xdata()[-1] > max(found.eigenvalues)
+    assert curve.get_xdata()[0] < diagnosis.spectrum.least and curve.get_xdata()[-1] > max(diagnosis.eigenvalues)
     assert density.get_yscale() == "log" and (curve.get_ydata() > 0).all()
     assert "negative" in density.texts[0].get_text()
     assert (surface.lines[0].get_xdata(), surface.lines[0].get_ydata()) == ([0.0], [0.0])
-    assert f"{found.eigenvalues[0]:.3g}" in surface.get_xlabel()
-    flat = found.model_copy(
-        update={"surface": found.surface.model_copy(update={"loss": ((1.0,) * 3,) * 3}), "eigenvalues": (0.0, 0.0)}
+    assert f"{diagnosis.eigenvalues[0]:.3g}" in surface.get_xlabel()
+    flat = diagnosis.model_copy(
+        update={"surface": diagnosis.surface.model_copy(update={"loss": ((1.0,) * 3,) * 3}), "eigenvalues": (0.0, 0.0)}
     )
     assert len(draw(flat).axes) == 3

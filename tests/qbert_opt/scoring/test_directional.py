@@ -32,7 +32,7 @@ def test_output_factors_rebuild_the_softmax_hessian(classes):
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("confidence", [1, 8])
 def test_softened_factors_combine_to_those_of_kl(classes, confidence):
-    """B₂ A = B₁, also where a model is sure."""
+    """B₂ A = B₁, also where a model is confident."""
     outputs = confidence * torch.randn(20, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     softened, sharp = (output_factors(outputs, t) for t in (2.0, 1.0))
     rebuilt = softened @ sharpening(outputs, 2.0).double()
@@ -40,7 +40,7 @@ def test_softened_factors_combine_to_those_of_kl(classes, confidence):
 
 
 def test_one_pass_gives_the_loss_at_both_temperatures(tiny, sentences):
-    """What the softened factors say of KL is what factors at temperature 1 say, sample by sample."""
+    """Softened factors give the same KL as factors at temperature 1, sample by sample."""
     batches = tokenize(tiny.tokenizer, sentences.texts[:20], batch_size=8)
     matrix = profile_model(tiny).matrices[3]
     errors = torch.randn(4, matrix.rows, matrix.columns, generator=torch.Generator().manual_seed(0))
@@ -54,8 +54,8 @@ def test_one_pass_gives_the_loss_at_both_temperatures(tiny, sentences):
 @pytest.mark.parametrize("classes", [3, 7, 40])
 @pytest.mark.parametrize("confidence", [1, 8, 1000])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_one_drawn_column_stands_for_all(classes, confidence, temperature):
-    """Over many draws its square is the output Hessian at both temperatures; a certain answer has none."""
+def test_one_drawn_column_is_an_unbiased_estimate(classes, confidence, temperature):
+    """Over many draws, its square is the output Hessian at both temperatures; a certain prediction has none."""
     outputs = confidence * torch.randn(1, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     many = torch.arange(20_000)
     column, worth = drawn_factors(outputs.expand(len(many), -1), temperature, many, seed=3)
@@ -66,7 +66,7 @@ def test_one_drawn_column_stands_for_all(classes, confidence, temperature):
 
 
 def test_scores_with_a_drawn_column_are_unbiased(tiny, sentences):
-    """Over seeds their mean is the exact score, at both temperatures; alone a sample draws as it does in a batch."""
+    """Over seeds their mean is the exact score, at both temperatures; a sample draws the same alone and in a batch."""
     together = tokenize(tiny.tokenizer, sentences.texts[:32], batch_size=16)
     matrix = profile_model(tiny).matrices[3]
     errors = torch.randn(2, matrix.rows, matrix.columns, generator=torch.Generator().manual_seed(0))
@@ -93,14 +93,14 @@ def test_scores_with_a_drawn_column_are_unbiased(tiny, sentences):
 
 
 def test_folds_are_equal_parts_of_the_samples():
-    """Their mean is the value; too few samples have none; one text that carries all counts as one."""
+    """Their mean is the value; too few samples have no folds; one dominant text has an effective sample size of one."""
     losses = torch.rand(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = Estimate.over(losses)
-    assert found.folds.shape == (8, 3) and found.sharp_folds.shape == (0, 0)
-    torch.testing.assert_close(found.folds.mean(0), found.value)
-    torch.testing.assert_close(found.folds[5], losses[5::8].mean(0))
+    result = Estimate.over(losses)
+    assert result.folds.shape == (8, 3) and result.sharp_folds.shape == (0, 0)
+    torch.testing.assert_close(result.folds.mean(0), result.value)
+    torch.testing.assert_close(result.folds[5], losses[5::8].mean(0))
     assert len(Estimate.over(losses[:15]).folds) == 0
-    assert 40 < found.effective_samples < 64
+    assert 40 < result.effective_samples < 64
     assert Estimate.over(torch.eye(64, dtype=torch.float64)[:, :3]).effective_samples == pytest.approx(1)
     assert Estimate.over(torch.ones(64, 3, dtype=torch.float64)).effective_samples == pytest.approx(64)
 
@@ -159,9 +159,9 @@ def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
     estimates = [
         quadratic_forms([samples[i] for i in generator.choice(120, size, replace=False)], errors) for _ in range(100)
     ]
-    found = torch.stack([(e.value - truth).square() for e in estimates]).mean(0) / (1 - size / 120)
+    result = torch.stack([(e.value - truth).square() for e in estimates]).mean(0) / (1 - size / 120)
     stated = torch.stack([e.std_error.square() for e in estimates]).mean(0)
-    assert ((found / stated > 0.5) & (found / stated < 2)).all(), found / stated
+    assert ((result / stated > 0.5) & (result / stated < 2)).all(), result / stated
 
 
 def test_gptq_loses_less_than_rounding(tiny, sentences):

@@ -1,4 +1,4 @@
-"""What every metric must keep, and each one against its formula."""
+"""The contract of every metric, and each metric against its formula."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.hessian_operators import priced_by
 from qbert_opt.scoring.task import ScoringTask
 from qbert_opt.spec.choices import grid
-from qbert_opt.spec.scores import MatrixCurvature
+from qbert_opt.spec.score_parts import MatrixCurvature
 
 METRICS = plugins.available("metrics")
 SOME = [0, 4, 5]
@@ -54,26 +54,26 @@ def make_task(tiny, sentences):
 @pytest.fixture(scope="module")
 def scored(make_task):
     """Every metric's task and estimates, made once."""
-    found = {}
+    result = {}
 
     def get(metric):
-        if metric not in found:
+        if metric not in result:
             task = make_task()
-            found[metric] = task, dict(plugins.load("metrics", metric).score(task, SOME))
-        return found[metric]
+            result[metric] = task, dict(plugins.load("metrics", metric).score(task, SOME))
+        return result[metric]
 
     return get
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_gives_estimates(scored, metric):
-    """Each pending matrix once: finite scores, falling with bits; a standard error; the texts used."""
-    task, found = scored(metric)
+    """Each pending matrix once: finite scores that fall with bits, standard errors, and the number of texts."""
+    task, result = scored(metric)
     plugin = plugins.load("metrics", metric)
     assert plugin.LOSS_UNIT and plugin.CONTAINS
     assert isinstance(plugin.NEEDS_LABELS, bool)
-    assert list(found) == SOME
-    for estimate in found.values():
+    assert list(result) == SOME
+    for estimate in result.values():
         assert estimate.value.shape == estimate.std_error.shape == (4,)
         assert estimate.value.dtype == estimate.std_error.dtype == torch.float64
         assert (estimate.value > 0).all() and (estimate.value[:2] > estimate.value[2:]).all()
@@ -86,26 +86,26 @@ def test_every_metric_gives_estimates(scored, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_scores_are_the_same_bits_again_and_one_by_one(scored, make_task, metric):
-    """Same seed and threads, same bits; and a matrix scores the same whatever else is pending."""
-    _, found = scored(metric)
+    """Same seed and threads give identical bits; a matrix scores the same whatever else is pending."""
+    _, result = scored(metric)
     again = dict(plugins.load("metrics", metric).score(make_task(), [5]))
-    assert torch.equal(again[5].value, found[5].value)
-    assert torch.equal(again[5].std_error, found[5].std_error)
+    assert torch.equal(again[5].value, result[5].value)
+    assert torch.equal(again[5].std_error, result[5].std_error)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_little_memory_gives_the_same_scores(scored, make_task, metric):
-    """Several passes, parts and choices at a time change nothing but rounding."""
+    """Several passes, parts and choices at a time change scores only by rounding."""
     if metric in ("trace", "qbert", "top-eigenvalue", "qbert-matrix"):
         limit = 2_000_000 if metric != "qbert" else 8_000_000
     else:
         limit = 150_000
     task = make_task(limit, at_a_time=1)
     if metric == "trace":  # other groups of matrices, other signs: equal within the noise
-        found = dict(plugins.load("metrics", metric).score(task, SOME))
+        result = dict(plugins.load("metrics", metric).score(task, SOME))
         for index, estimate in scored(metric)[1].items():
-            gap = (found[index].value - estimate.value).abs()
-            assert (gap < 4 * (found[index].std_error + estimate.std_error)).all()
+            gap = (result[index].value - estimate.value).abs()
+            assert (gap < 4 * (result[index].std_error + estimate.std_error)).all()
         return
     for index, estimate in plugins.load("metrics", metric).score(task, SOME):
         tolerance = 2e-2 if "eigenvalue" in metric or "qbert" in metric else 1e-4
@@ -113,14 +113,14 @@ def test_little_memory_gives_the_same_scores(scored, make_task, metric):
 
 
 def test_measured_is_the_loss_of_each_change_alone(scored, tiny):
-    """Against a copy of the model with the rounded matrix, and the model is left as it was."""
-    task, found = scored("measured")
+    """Compared with a copy of the model with the rounded matrix; the model itself is unchanged afterwards."""
+    task, result = scored("measured")
     matrix = task.profile.matrices[5]
     weight = tiny.model.get_parameter(f"{matrix.module}.weight")
     before = weight.detach().clone()
     reference = logits(tiny.model, task.batches)
     for error, value, std_error in zip(
-        next(task.perturbations(matrix)), found[5].value, found[5].std_error, strict=True
+        next(task.perturbations(matrix)), result[5].value, result[5].std_error, strict=True
     ):
         with torch.no_grad():
             weight.add_(error)
@@ -132,7 +132,7 @@ def test_measured_is_the_loss_of_each_change_alone(scored, tiny):
 
 
 def test_measured_puts_the_weights_back_when_interrupted(make_task):
-    """Ctrl-C in the middle leaves the user's model whole."""
+    """Ctrl-C in the middle leaves the user's model unchanged."""
     task = make_task()
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
 
@@ -148,7 +148,7 @@ def test_measured_puts_the_weights_back_when_interrupted(make_task):
 
 def test_fisher_is_the_diagonal_of_the_models_own_fisher(scored):
     """½ Σ F_ii ΔW_i² with F_ii = mean over samples of Σ_c p_c (∂ log p_c)², gradient by gradient."""
-    task, found = scored("fisher")
+    task, result = scored("fisher")
     matrix = task.profile.matrices[4]
     weight = task.model.get_parameter(f"{matrix.module}.weight")
     diagonal = torch.zeros_like(weight, dtype=torch.float64)
@@ -158,15 +158,15 @@ def test_fisher_is_the_diagonal_of_the_models_own_fisher(scored):
                 [gradient] = torch.autograd.grad(log_p, weight, retain_graph=True)
                 diagonal += log_p.exp().item() * gradient.double().square() / 30
     expected = (diagonal * next(task.perturbations(matrix)).double().square()).sum((1, 2)) / 2
-    torch.testing.assert_close(found[4].value, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(result[4].value, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("metric", ["trace", "top-eigenvalue", "gauss-newton-trace", "gauss-newton-eigenvalue"])
 def test_curvature_prices_the_squared_error(scored, metric):
-    """½ |curvature| ‖ΔW‖², over the number of weights for a trace; the table carries curvatures of all matrices."""
-    task, found = scored(metric)
+    """½ |curvature| ‖ΔW‖², divided by the number of weights for a trace; the table records all curvatures."""
+    task, result = scored(metric)
     assert [c.module for c in task.curvature] == [m.module for m in task.profile.matrices]
-    for index, estimate in found.items():
+    for index, estimate in result.items():
         curvature = task.curvature[index]
         matrix = task.profile.matrices[index]
         share = curvature.value / (matrix.elements if "trace" in metric else 1)
@@ -175,7 +175,7 @@ def test_curvature_prices_the_squared_error(scored, metric):
 
 
 def test_true_traces_agree_with_an_independent_estimate(scored, make_task):
-    """Traces of each matrix from products of its own Hessian alone, other signs: equal within the noise."""
+    """Traces from products of each matrix's own Hessian, with other random signs: equal within the noise."""
     from qbert_opt.curvature.hessian import HessianOperator
     from qbert_opt.curvature.hutchinson import trace_draw
     from qbert_opt.curvature.losses import LabelledLoss
@@ -207,22 +207,22 @@ def test_omega_per_matrix_is_that_of_its_eigenvalues(scored):
         assert curvature.value == pytest.approx(abs(values.mean()) + values.std())
 
 
-def test_negative_curvature_is_kept_and_said(make_task):
-    """The sign stands in the table and a warning names the matrix; the price is the size: errors earn nothing."""
+def test_negative_curvature_is_recorded_with_a_warning(make_task):
+    """The table keeps the sign and a warning names the matrix; the score uses the magnitude, so errors gain nothing."""
     task = make_task()
-    found = {
+    result = {
         i: MatrixCurvature(module=m.module, quantity="top eigenvalue", value=-3.0 if i == 4 else 2.0, std_error=0.1)
         for i, m in enumerate(task.profile.matrices)
     }
-    scores = dict(priced_by(task, [4], found))
+    scores = dict(priced_by(task, [4], result))
     torch.testing.assert_close(scores[4].value, 1.5 * task.squared_errors(task.profile.matrices[4]))
     assert task.curvature[4].value == -3.0
     [warning] = task.warnings
     assert "at 1 of 6 matrices" in warning and task.profile.matrices[4].module in warning
 
 
-def test_a_limit_too_small_is_refused_with_one_that_does(make_task):
-    """The message names the matrix and a limit; with that limit it works."""
+def test_too_small_a_limit_is_rejected_with_a_sufficient_one(make_task):
+    """The message names the matrix and a sufficient limit; with that limit it works."""
     import re
 
     from qbert_opt.errors import UsageError
@@ -237,7 +237,7 @@ def test_a_limit_too_small_is_refused_with_one_that_does(make_task):
 
 
 def test_parts_of_samples_are_the_samples(make_task):
-    """A matrix too large for one pass comes in parts whose samples are the same, whatever their order."""
+    """A matrix too large for one pass is processed in parts that contain the same samples, in any order."""
     from qbert_opt.scoring.matrix_factors import factor_parts
 
     task = make_task(150_000)
@@ -246,21 +246,21 @@ def test_parts_of_samples_are_the_samples(make_task):
     [(index, parts)] = factor_parts(task, [4], EXACT)
     assert index == 4 and len(parts) > 1
     samples = [sample for part in parts for sample in part()]
-    left, right = (sorted(s.jacobian().norm().item() for s in found) for found in (whole, samples))
+    left, right = (sorted(s.jacobian().norm().item() for s in result) for result in (whole, samples))
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
 def test_folds_of_parts_are_those_of_the_whole(make_task):
-    """Which fold a text is in does not depend on memory."""
+    """The fold of a text does not depend on memory."""
     plugin = plugins.load("metrics", "directional")
-    found = {limit: dict(plugin.score(make_task(limit), [4])) for limit in (150_000, 1 << 30)}
-    little, enough = (found[limit][4] for limit in found)
+    result = {limit: dict(plugin.score(make_task(limit), [4])) for limit in (150_000, 1 << 30)}
+    little, enough = (result[limit][4] for limit in result)
     assert len(enough.folds) == len(enough.sharp_folds) == 8
     torch.testing.assert_close(little.folds, enough.folds, rtol=1e-4, atol=0)
     torch.testing.assert_close(little.sharp_folds, enough.sharp_folds, rtol=1e-4, atol=0)
 
 
-def test_tasks_say_what_they_lack(make_task):
-    """Metrics of the training loss cannot do without labels."""
+def test_metrics_of_the_training_loss_need_labels(make_task):
+    """Metrics of the training loss need labels."""
     with pytest.raises(ValueError, match="needs labels"):
         list(plugins.load("metrics", "trace").score(dataclasses.replace(make_task(), targets=None), SOME))

@@ -1,4 +1,4 @@
-"""Scoring as a piece of work: shared, bounded in memory; and models and texts that are not fit for it."""
+"""Scoring runs: shared work, bounded memory, and unsuitable models and texts."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ CHOICES = grid((2, 4), ("rows:1", "columns:16"), "rtn")
 
 
 def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, data_file, monkeypatch):
-    """Two processes started by torchrun, a metric with shared draws and shared matrices: the same table."""
+    """Two processes started by torchrun, with shared draws and shared matrices, give the same table."""
     command = [
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "trace", "--method", "rtn",
         "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 12, "-q", "-o",
@@ -46,16 +46,16 @@ def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, da
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["one.json", "two.json"]
 
 
-def test_the_peak_is_measured_and_said(cli, tmp_path, tiny_folder, data_file):
-    """A run says what it held and whether that kept the limit."""
+def test_peak_memory_is_measured_and_reported(cli, tmp_path, tiny_folder, data_file):
+    """A run reports its peak memory, and whether it kept the limit."""
     peak = PeakMemory()
     block = torch.ones(100 * 2**20 // 4)  # above the 32 MiB that malloc may serve from pages that are already resident
     assert 90 * 2**20 < peak.bytes < 140 * 2**20
     del block
     options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
-    found = cli("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
-    assert found.code == 0, found.err
-    assert "MiB above the model, within --memory-limit 2,048 MiB" in found.out
+    run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
+    assert run.code == 0, run.err
+    assert "MiB above the model, within --memory-limit 2,048 MiB" in run.out
 
 
 def test_the_graphs_memory_is_counted_once_and_without_weights():
@@ -66,7 +66,7 @@ def test_the_graphs_memory_is_counted_once_and_without_weights():
 
 
 def test_shares_fit_together():
-    """What is live at the same time stays below the limit."""
+    """Everything that is live at the same time stays below the limit."""
     shares = MemoryShares(1 << 30)
     during_pass = shares.factors + shares.graph + shares.statistics
     after_pass = shares.factors + shares.rounding + shares.jacobians + shares.statistics
@@ -77,7 +77,7 @@ def test_shares_fit_together():
     ("name", "what"), [("fpga", "Legal: auto, cpu"), ("cuda:99", "Legal: auto"), ("meta", "neither")]
 )
 def test_unknown_torch_devices(name, what):
-    """One line that names what there is."""
+    """One line that lists the available devices."""
     with pytest.raises(UsageError, match=rf"`torch_device` {name}: .*{what}"):
         pick_device(name)
 
@@ -87,7 +87,7 @@ def test_unknown_torch_devices(name, what):
 
 @pytest.fixture
 def changed(tiny):
-    """A copy of the tiny model that a test may spoil."""
+    """A copy of the tiny model that a test may modify."""
     return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
 
 
@@ -96,14 +96,14 @@ def scores(loaded, sentences, metric="directional", choices=CHOICES):
 
 
 def test_training_mode_is_refused(changed, sentences):
-    """Dropout would make scores random; the module is named."""
+    """Dropout would make scores random; the message names the module."""
     changed.model.bert.encoder.layer[1].attention.train()
     with pytest.raises(UsageError, match=r"bert.encoder.layer.1.attention is in training mode.*model.eval\(\) first"):
         scores(changed, sentences)
 
 
 def test_dropout_in_evaluation_mode_is_refused(changed, sentences):
-    """Dropout that no mode switches off is found by running twice."""
+    """Dropout that eval() does not switch off is detected by running twice."""
     changed.model.bert.encoder.layer[0].output.register_forward_hook(
         lambda _module, _args, output: nn.functional.dropout(output, 0.1, training=True)
     )
@@ -113,7 +113,7 @@ def test_dropout_in_evaluation_mode_is_refused(changed, sentences):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_refused(changed, sentences, dtype):
-    """A model in memory is refused, with the weight and the way out."""
+    """A half-precision model in memory is rejected; the message names the weight and the fix."""
     changed.model.to(dtype)
     with pytest.raises(UsageError, match=rf"is {str(dtype)[6:]}; .*Call model.float\(\) first"):
         scores(changed, sentences)
@@ -125,14 +125,14 @@ def test_half_precision_on_disk_is_loaded_in_float32(changed, sentences, tmp_pat
 
     changed.model.half().save_pretrained(tmp_path / "half")
     changed.tokenizer.save_pretrained(tmp_path / "half")
-    found = scores(load_model(tmp_path / "half"), sentences)
+    result = scores(load_model(tmp_path / "half"), sentences)
     expected = scores(dataclasses.replace(changed, model=changed.model.float().eval()), sentences)
-    np.testing.assert_allclose(found.values(), expected.values(), rtol=1e-6)
+    np.testing.assert_allclose(result.values(), expected.values(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["directional", "fisher", "trace", "top-eigenvalue", "gauss-newton-eigenvalue"])
 def test_a_layer_without_gradient_scores_zero_and_is_named(changed, sentences, metric):
-    """An output that nothing reads: zero, and a warning by name; the others are scored."""
+    """A layer whose output is never read scores zero, with a warning by name; the others are scored."""
     layer = changed.model.bert.encoder.layer[0]
     layer.output.register_forward_pre_hook(lambda _module, args: (torch.zeros_like(args[0]), args[1]))
     table = scores(changed, sentences, metric, CHOICES[:1])
@@ -147,17 +147,17 @@ def test_a_layer_without_gradient_scores_zero_and_is_named(changed, sentences, m
 
 
 def test_one_pass_gives_scores_and_curvature(tiny, sentences):
-    """Trace and top eigenvalue of every matrix beside the scores: what the metrics of their own find, to rounding."""
-    found = measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, with_curvature=True)
+    """Trace and top eigenvalue of every matrix are those of the dedicated metrics, up to rounding."""
+    table = measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, with_curvature=True)
     for name in ("trace", "eigenvalue"):
         alone = scores(tiny, sentences, f"gauss-newton-{name}").curvature
-        beside = [c for c in found.curvature if c.quantity == alone[0].quantity]
-        assert [c.module for c in beside] == [c.module for c in alone] == [m.module for m in found.profile.matrices]
+        beside = [c for c in table.curvature if c.quantity == alone[0].quantity]
+        assert [c.module for c in beside] == [c.module for c in alone] == [m.module for m in table.profile.matrices]
         np.testing.assert_allclose([c.value for c in beside], [c.value for c in alone], rtol=1e-3)
         np.testing.assert_allclose([c.std_error for c in beside], [c.std_error for c in alone], rtol=1e-2)
     drawn = scores(tiny, sentences)
     assert not drawn.curvature
-    np.testing.assert_allclose(np.log(drawn.values() / found.values()), 0, atol=1)  # one column drawn of most texts
+    np.testing.assert_allclose(np.log(drawn.values() / table.values()), 0, atol=1)  # one column drawn of most texts
     with pytest.raises(UsageError, match=r"`curvature`: metric weight-error has no factors to take it from"):
         measure_sensitivity(tiny, sentences, CHOICES, metric="weight-error", plan=PLAN, with_curvature=True)
 
@@ -170,8 +170,8 @@ def test_infinite_weights_are_refused_by_name(changed, sentences):
         scores(changed, sentences)
 
 
-def test_choices_that_fit_no_group_are_refused_with_the_divisors(tiny, sentences):
-    """A matrix that none of the choices divides has no legal choice: named, with the divisors that are legal."""
+def test_groupings_that_divide_nothing_are_rejected_with_the_divisors(tiny, sentences):
+    """A matrix that no choice divides has no legal choice: the message names it and the divisors."""
     with pytest.raises(UsageError, match=r"self.query: no choice is left: .*7 does not divide 32 .*Divisors: 1, 2, 4"):
         scores(tiny, sentences, choices=grid((2,), ("rows:7",), "rtn"))
 
@@ -196,14 +196,14 @@ def test_one_token_is_enough(tiny, sentences):
 
 
 def test_a_sample_of_padding_is_refused():
-    """Nothing to score: the sample is named."""
+    """There is nothing to score: the message names the sample."""
     mask = torch.tensor([[1, 1], [0, 0]])
     with pytest.raises(InputFileError, match=r"my texts: sample 8 consists of padding only"):
         check_samples([TokenBatch({"input_ids": mask, "attention_mask": mask}, (3, 7))], "my texts")
 
 
-def test_scoring_text_that_fits_the_quantizer_too_is_said(tiny, sentences):
-    """Texts that differ on paper and not to the model: a warning with their number."""
+def test_overlap_of_scoring_and_calibration_text_is_a_warning(tiny, sentences):
+    """Texts that differ in spelling but not in tokens get a warning with their number."""
     spaced = LabeledTexts("spaced", tuple((t[0].replace(" ", "  "),) for t in sentences.texts[:25]), None)
     both = LabeledTexts("both", sentences.texts[:25] + spaced.texts, None)
     table = measure_sensitivity(tiny, both, CHOICES, plan=CalibrationPlan(25, 25, 0))
@@ -218,15 +218,15 @@ def test_scoring_text_that_fits_the_quantizer_too_is_said(tiny, sentences):
 
 
 def answers(doubt, seed, count=300):
-    """Two-class answers with a mean doubt of about `doubt`."""
+    """Return two-class outputs with a mean doubt of about `doubt`."""
     generator = np.random.default_rng(seed)
     p = np.clip(generator.gamma(0.5, doubt / 0.5, count), 1e-6, 0.5)
     values = torch.from_numpy(np.stack([np.log(1 - p), np.log(p)], 1))
     return Outputs("classes", values, torch.arange(count), count)
 
 
-def test_text_that_trained_the_model_is_said():
-    """Half the doubt of unseen text is no chance; the same doubt is, in nearly all of 200 pairs."""
+def test_training_text_is_a_warning():
+    """Half the doubt of held-out text is significant; equal doubt gives no warning in nearly all of 200 pairs."""
     names = ("train", "validation")
     [warning] = training_text_warnings(answers(0.02, 0), answers(0.05, 1), names)
     assert "more confident on train" in warning and "than on validation" in warning
@@ -236,11 +236,11 @@ def test_text_that_trained_the_model_is_said():
 
 
 def test_held_out_text_is_compared(cli, tmp_path, tiny_folder, data_file):
-    """Beside itself no text looks like training text; one that is not there is a bad file."""
+    """Compared with itself no text looks like training text; a missing file is a bad input file."""
     options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 9, "-q")
     start = ("sensitivity", "--model", tiny_folder, "--data", data_file, *options, "-o", tmp_path / "s.json")
-    found = cli(*start, "--held-out", data_file)
-    assert found.code == 0 and "more confident" not in found.err
+    run = cli(*start, "--held-out", data_file)
+    assert run.code == 0 and "more confident" not in run.err
     assert cli(*start, "--held-out", tmp_path / "nowhere.tsv").code == 4
 
 
@@ -249,7 +249,7 @@ def test_warnings_are_printed(cli, tmp_path, tiny_folder, sentences):
     path = Path(tmp_path / "both.tsv")
     path.write_text("text\n" + "\n".join(f"{t[0]}\n{t[0].replace(' ', '  ')}" for t in sentences.texts[:20]) + "\n")
     options = ("--method", "rtn", "--bits", "2", "--calibration-samples", 20, "--scoring-samples", 20, "-q")
-    found = cli("sensitivity", "--model", tiny_folder, "--data", path, *options, "-o", tmp_path / "s.json")
-    assert found.code == 0
-    assert found.err.startswith("warning: ") and found.err.count("\n") == 1
-    assert json.loads((tmp_path / "s.json").read_text())["warnings"][0] in found.err
+    run = cli("sensitivity", "--model", tiny_folder, "--data", path, *options, "-o", tmp_path / "s.json")
+    assert run.code == 0
+    assert run.err.startswith("warning: ") and run.err.count("\n") == 1
+    assert json.loads((tmp_path / "s.json").read_text())["warnings"][0] in run.err

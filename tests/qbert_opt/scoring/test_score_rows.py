@@ -1,11 +1,17 @@
-"""Rows of a score table: what is kept of a matrix, and the scale that all share."""
+"""Rows of a score table: the stored numbers of a matrix, and the common scale."""
 
 import numpy as np
 import pytest
 import torch
 
-from qbert_opt.scoring.score_rows import PRIOR_SPREAD, ScoredMatrix, common_scale, sharp_ratio
-from qbert_opt.scoring.sensitivity import FEW_TEXTS, _carried
+from qbert_opt.scoring.score_rows import (
+    FEW_TEXTS,
+    PRIOR_SPREAD,
+    ScoredMatrix,
+    common_scale,
+    sharp_ratio,
+    small_sample_warnings,
+)
 from qbert_opt.scoring.task import Estimate
 
 
@@ -18,8 +24,8 @@ def scored(seed, *, scale=None, samples=80, choices=5, heavy=False):
 
 
 @pytest.mark.parametrize("scale", [None, 0.5])
-def test_a_row_is_read_back(scale):
-    """Through a list of numbers, as an interrupted run keeps it."""
+def test_a_row_round_trips(scale):
+    """Round trip through the list of numbers that an interrupted run stores."""
     before = scored(0, scale=scale)
     after = ScoredMatrix.from_row(before.row(), 5)
     for name in ("value", "std_error", "weight_error", "folds", "samples", "effective_samples"):
@@ -27,18 +33,18 @@ def test_a_row_is_read_back(scale):
     assert after.sharp_folds.size == (0 if scale is None else 40)
 
 
-def test_the_scale_is_found_within_its_error():
-    """Over many tables the factor's error is what the jackknife states."""
-    found = [sharp_ratio([scored(100 * k + i, scale=0.5) for i in range(6)]) for k in range(60)]
-    error = np.array([value for value, _ in found]) - 0.5
-    stated = np.mean([std_error for _, std_error in found])
+def test_the_scale_is_estimated_within_its_error():
+    """Over many tables, the error of the factor is what the jackknife states."""
+    result = [sharp_ratio([scored(100 * k + i, scale=0.5) for i in range(6)]) for k in range(60)]
+    error = np.array([value for value, _ in result]) - 0.5
+    stated = np.mean([std_error for _, std_error in result])
     assert abs(error.mean()) < 4 * stated / 60**0.5
     assert error.std() == pytest.approx(stated, rel=0.3)
 
 
 @pytest.mark.parametrize("heavy", [False, True])
-def test_a_scale_that_few_texts_know_is_shrunk(heavy):
-    """Towards 1, the more the less is known; the error holds the whole way that it went."""
+def test_an_uncertain_scale_is_shrunk(heavy):
+    """Shrunk more towards 1 the less certain it is; the standard error covers the whole shrinkage."""
     rows = [scored(i, scale=0.5, heavy=heavy) for i in range(6)]
     ratio, error = sharp_ratio(rows)
     scale = common_scale(rows)
@@ -47,23 +53,23 @@ def test_a_scale_that_few_texts_know_is_shrunk(heavy):
     assert 0 < weight < 1 and scale.std_error >= abs(scale.value - ratio)
 
 
-def test_what_is_known_well_is_kept():
-    """The same ratio in every text: nothing to shrink."""
+def test_a_certain_scale_is_not_shrunk():
+    """If the ratio is the same in every text, nothing is shrunk."""
     losses = torch.rand(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scale = common_scale([ScoredMatrix.of(Estimate.over(losses, 0.5 * losses), [1.0] * 5)])
     assert scale.value == pytest.approx(0.5) and scale.std_error == pytest.approx(0, abs=1e-9)
 
 
-def test_scores_by_kl_itself_have_no_scale():
-    """Nothing to bring anywhere; nor where nothing moves the loss."""
+def test_scores_in_kl_have_no_scale():
+    """Scores that are KL already need no scale; neither do scores of 0."""
     assert common_scale([scored(0), scored(1)]) is None
     still = torch.zeros(80, 5, dtype=torch.float64)
     assert common_scale([ScoredMatrix.of(Estimate.over(still, still), [1.0] * 5)]) is None
 
 
-def test_scores_that_a_few_texts_carry_are_said():
-    """A sure model: nearly all loss in a handful of texts."""
-    assert _carried([scored(0)]) == []
-    [warning] = _carried([scored(0, heavy=True)])
+def test_a_small_effective_sample_size_is_a_warning():
+    """On a confident model nearly all loss is in a few texts, and a warning says so."""
+    assert small_sample_warnings([scored(0)]) == []
+    [warning] = small_sample_warnings([scored(0, heavy=True)])
     assert "of 80 scoring texts" in warning
     assert float(warning.split()[3]) < FEW_TEXTS

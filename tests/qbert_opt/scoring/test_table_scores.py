@@ -1,4 +1,4 @@
-"""Scores of embedding tables: against dense gradients, against measured KL, and what is said of rows never read."""
+"""Scores of embedding tables: against dense gradients and measured KL, and the report on rows never read."""
 
 import copy
 
@@ -62,7 +62,7 @@ def test_the_gathered_form_is_the_dense_one(tiny, batches, sentences, module):
 
 @pytest.mark.parametrize("module", TABLES)
 def test_small_errors_cost_what_is_predicted(tiny, batches, module):
-    """At temperature 1 the mean over texts is the KL that a small change of the table really costs."""
+    """At temperature 1, the mean over texts is the measured KL of a small change of the table."""
     weight = weight_of(tiny.model, module)
     samples = factor_pass(tiny.model, batches, [module])[module]
     shrunk = 1e-2
@@ -77,8 +77,8 @@ def test_small_errors_cost_what_is_predicted(tiny, batches, module):
     assert float(measured) == pytest.approx(shrunk**2 * float(losses.mean()), rel=0.05)
 
 
-def test_rows_are_rounded_by_themselves(tiny):
-    """Codes of some rows are those of the whole table: only what is read need be rounded."""
+def test_rows_are_quantized_independently(tiny):
+    """Codes of some rows equal those of the whole table, so only rows that are read need quantizing."""
     weight = weight_of(tiny.model, TABLES[0])
     some = torch.tensor([5, 1, 40])
     for method in ("rtn", "mse"):
@@ -88,8 +88,8 @@ def test_rows_are_rounded_by_themselves(tiny):
             assert torch.equal(whole.dequantize()[some], part.dequantize())
 
 
-def test_what_the_text_does_not_read(tiny, sentences):
-    """Shares are those of counting by hand; where unread rows are rounded ten times worse the factor says so."""
+def test_rows_that_the_text_never_reads(tiny, sentences):
+    """Shares equal a count by hand; if unread rows have ten times the error, the factor reflects it."""
     texts = sentences.texts[:6]
     [batch] = tokenize(tiny.tokenizer, texts, batch_size=6)
     ids = batch.inputs["input_ids"][batch.mask]
@@ -107,7 +107,7 @@ def test_what_the_text_does_not_read(tiny, sentences):
 
 
 def test_more_bits_cost_less_and_unread_tables_cost_nothing(tiny, table_scores):
-    """Scores fall with the bits; a table that is masked says why; positions and types are scored too."""
+    """Scores fall with bits; a masked table has a reason; positions and token types are scored too."""
     tables = table_scores.tables
     assert tables.modules == tuple(TABLES)
     assert set(tables.masks[TABLES[0]]) == {f"{b}bit/columns:{g}/mse" for b in (2, 3, 4, 6, 8) for g in (64, 128)}
@@ -132,20 +132,20 @@ def test_from_scores_to_the_written_model(cli, tiny_folder, data_file, tmp_path)
     run = cli("solve", "--scores", scores, "--total-budget", "12000B", "-o", plan)
     assert run.code == 0, run.err
     assert "rounding of activations not included" in run.out
-    found = read_allocation(plan)
-    assert min(t.bits for t in found.tables) < 8
-    assert found.total_bytes <= 12_000
+    result = read_allocation(plan)
+    assert min(t.bits for t in result.tables) < 8
+    assert result.total_bytes <= 12_000
     run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", out)
     assert run.code == 0, run.err
-    assert f"all tensors {found.total_bytes:,} bytes" in run.out
+    assert f"all tensors {result.total_bytes:,} bytes" in run.out
     loaded, _ = load_quantized(out)
-    for planned in found.tables:
+    for planned in result.tables:
         weight = weight_of(loaded.model, planned.module)
         assert max(len(row.unique()) for row in weight) <= 2**planned.bits
 
 
 def test_tables_can_be_left_unscored(cli, tiny_folder, data_file, tmp_path):
-    """`--table-bits none` keeps them at 8 bits, and the plan says that their rounding is not in the prediction."""
+    """`--table-bits none` keeps tables at 8 bits, and the plan states that the prediction excludes them."""
     scores = tmp_path / "scores.json"
     run = cli(
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "8", "--groupings",
@@ -154,19 +154,19 @@ def test_tables_can_be_left_unscored(cli, tiny_folder, data_file, tmp_path):
     assert run.code == 0, run.err
     assert read_scores(scores).tables is None
     assert "rounding of tables and activations not included" in cli("solve", "-s", scores, "-b", "9bit").out
-    assert "--table-bits nine: 'nine' is no bit width" in cli(
+    assert "--table-bits nine: 'nine' is not a bit width" in cli(
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--table-bits", "nine"
     ).complaint  # fmt: skip
 
 
 def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
-    """One column of some texts, all of others: each text's loss is what it is when its kind is alone."""
+    """Some texts have one column, others all: each text's loss is the same as with its own kind only."""
     batches = tokenize(tiny.tokenizer, sentences.texts[:12], batch_size=4)
     weight = weight_of(tiny.model, TABLES[0])
 
     def losses(carrying):
-        found = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
-        return row_losses(found, weight, CHOICES, torch.Generator().manual_seed(0))[0]
+        result = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
+        return row_losses(result, weight, CHOICES, torch.Generator().manual_seed(0))[0]
 
     mixed, exact, drawn = losses({1, 7}), losses(range(12)), losses({})
     expected = torch.stack([(exact if i in (1, 7) else drawn)[i] for i in range(12)])

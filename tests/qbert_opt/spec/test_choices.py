@@ -1,4 +1,4 @@
-"""Choices and their prices against arithmetic done by hand."""
+"""Choices and their sizes, against arithmetic by hand."""
 
 import pytest
 from hypothesis import given
@@ -50,20 +50,20 @@ choices = st.builds(
 @pytest.mark.parametrize("bits", DEFAULT_BITS)
 def test_price_by_hand(bits, grouping, ranges):
     """Bytes = bits/8 per weight plus an fp16 scale and an fp16 offset per range; without the offset if symmetric."""
-    asked = Choice(bits, grouping, "gptq")
-    assert asked.code_bytes(SIDE, SIDE) == bits * CODES
-    assert asked.metadata_bytes(SIDE, SIDE, heads=12) == 4 * ranges
-    assert asked.bytes(SIDE, SIDE, heads=12) == bits * CODES + 4 * ranges
+    candidate = Choice(bits, grouping, "gptq")
+    assert candidate.code_bytes(SIDE, SIDE) == bits * CODES
+    assert candidate.metadata_bytes(SIDE, SIDE, heads=12) == 4 * ranges
+    assert candidate.bytes(SIDE, SIDE, heads=12) == bits * CODES + 4 * ranges
     extra = {"symmetric": 2 * ranges, "signed": 2 * ranges, "zero-point": 2 * ranges + -(-ranges * bits // 8)}
     for form, metadata in extra.items():
         assert Choice(bits, grouping, "gptq", form).bytes(SIDE, SIDE, heads=12) == bits * CODES + metadata
     if 2**bits < SIDE * SIDE / ranges:
         assert Choice(bits, grouping, "gptq", "codebook").metadata_bytes(SIDE, SIDE, heads=12) == 2 * 2**bits * ranges
-    assert asked.layout(SIDE, SIDE, heads=12).num_groups == ranges
+    assert candidate.layout(SIDE, SIDE, heads=12).num_groups == ranges
 
 
 def test_two_bits_in_columns_of_128_are_two_and_a_quarter():
-    """The price that the design states: 2.25 bits per weight."""
+    """The documented size: 2.25 bits per weight."""
     assert choice("2bit/columns:128/gptq").bytes(SIDE, SIDE, heads=12) * 8 / SIDE**2 == 2.25
 
 
@@ -73,16 +73,16 @@ def test_codes_round_up_to_a_byte():
 
 
 def test_layout_lies_as_named():
-    """`rows:N` are N ranges of rows / N rows; `columns:G` are ranges of G inputs; heads may be crossed by a count."""
+    """`rows:N` are N ranges of rows / N rows; `columns:G` are ranges of G inputs; a count may cross heads."""
     assert Choice(4, "rows:128", "rtn").layout(3072, 768, heads=12) == Layout(4, "rows", 128, 24)
     assert Choice(4, "rows:heads", "rtn").layout(3072, 768, heads=12) == Layout(4, "rows", 12, 256)
     assert Choice(4, "columns:64", "rtn").layout(3072, 768, heads=12) == Layout(4, "columns", 3072 * 12, 64)
 
 
 @given(choices)
-def test_names_round_trip(asked):
+def test_names_round_trip(candidate):
     """`choice(c.name)` is c."""
-    assert choice(asked.name) == asked
+    assert choice(candidate.name) == candidate
 
 
 @given(choices, choices)
@@ -107,9 +107,9 @@ def test_finer_and_wider_cost_more(rows, columns, bits, axis):
 
 def test_default_grid_is_every_bits_by_grouping():
     """28 distinct choices, bits outermost."""
-    found = default_grid("gptq")
-    assert len(set(found)) == 28
-    assert [(c.bits, c.grouping) for c in found] == [(b, g) for b in DEFAULT_BITS for g in DEFAULT_GROUPINGS]
+    choices = default_grid("gptq")
+    assert len(set(choices)) == 28
+    assert [(c.bits, c.grouping) for c in choices] == [(b, g) for b in DEFAULT_BITS for g in DEFAULT_GROUPINGS]
     forms = ("symmetric", "codebook")
     assert grid([2], ["rows:1"], "x", forms) == tuple(Choice(2, "rows:1", "x", form) for form in forms)
 
@@ -123,22 +123,22 @@ def test_default_grid_is_every_bits_by_grouping():
     ],
 )
 def test_groups_that_do_not_divide_are_refused(grouping, rows, columns, message):
-    """The refusal names the divisors that there are."""
+    """The message lists the divisors."""
     with pytest.raises(UsageError, match=message):
         Choice(2, grouping, "rtn").layout(rows, columns, heads=5)
 
 
 @pytest.mark.parametrize("text", ["1", "9", "two", "2,,3", "", "-2", "2.5"])
-def test_bits_that_are_none(text):
-    """Only the legal widths are read."""
-    with pytest.raises(UsageError, match=r"is no bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
+def test_illegal_bit_widths(text):
+    """Only legal bit widths are accepted."""
+    with pytest.raises(UsageError, match=r"is not a bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
         parse_bits(text)
 
 
 @pytest.mark.parametrize("text", ["rows", "rows:0", "columns:heads", "columns:each", "tiles:4", "rows:-1", "rows:1,"])
-def test_groupings_that_are_none(text):
-    """Only rows:N, rows:heads, rows:each and columns:N are read."""
-    with pytest.raises(UsageError, match=r"is no grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
+def test_illegal_groupings(text):
+    """Only rows:N, rows:heads, rows:each and columns:N are accepted."""
+    with pytest.raises(UsageError, match=r"is not a grouping\. Legal: rows:N, rows:heads, rows:each, columns:N\."):
         parse_groupings(text)
 
 
@@ -149,18 +149,18 @@ def test_lists_keep_order_and_lose_repeats():
 
 
 def test_a_codebook_as_long_as_its_group_is_refused():
-    """32 values for 32 weights save nothing."""
+    """A codebook of 32 values for 32 weights saves nothing."""
     with pytest.raises(UsageError, match="5bit/columns:32/gptq/codebook: a codebook of 32 values for groups of 32"):
         choice("5bit/columns:32/gptq/codebook").bytes(64, 64, heads=4)
     assert choice("4bit/columns:32/gptq/codebook").metadata_bytes(64, 64, heads=4) == 64 * 2 * 32
 
 
-def test_forms_that_are_none():
-    """Only the four forms are read, in their order, once."""
+def test_illegal_forms():
+    """Only known forms are accepted; they are returned in a fixed order without repeats."""
     assert parse_forms("codebook, offset,codebook") == ("offset", "codebook")
     with pytest.raises(
         UsageError,
-        match=r"`forms` offset,lut: 'lut' is no form\. Legal: offset, symmetric, signed, zero-point, codebook",
+        match=r"`forms` offset,lut: 'lut' is not a form\. Legal: offset, symmetric, signed, zero-point, codebook",
     ):
         parse_forms("offset,lut")
 
@@ -168,7 +168,7 @@ def test_forms_that_are_none():
 @pytest.mark.parametrize(
     "name", ["", "2bit", "2/rows:1/rtn/x/y", "abit/rows:1/rtn", "2bit/rows:1", "2bit/rows:1/rtn/offset"]
 )
-def test_names_that_are_none(name):
-    """Anything else than BITSbit/GROUPING/METHOD is refused with an example."""
+def test_illegal_names(name):
+    """Anything but BITSbit/GROUPING/METHOD is rejected with an example."""
     with pytest.raises(UsageError, match=r"not of the form BITSbit/GROUPING/METHOD\[/FORM\], for example"):
         choice(name)

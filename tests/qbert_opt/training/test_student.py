@@ -12,7 +12,7 @@ from qbert_opt.models.loading import LoadedModel, weights_sha256
 from qbert_opt.models.modules import from_module
 from qbert_opt.models.outputs import answers, collect
 from qbert_opt.quantization.activation_quant import round_activations
-from qbert_opt.spec.allocation import PlannedActivation
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.training.blocks import block_names
 from qbert_opt.training.student import Student, TrainedRounder
 

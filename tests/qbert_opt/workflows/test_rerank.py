@@ -14,8 +14,9 @@ from qbert_opt.workflows.rerank import TimedPlan, ranked, time_plans
 @pytest.fixture(scope="module")
 def plans(rtn_scores):
     """Three plans of the tiny model, by rising loss."""
-    from qbert_opt.planning.planner import SolverOptions, allocation_of, solve_task, top_plans
+    from qbert_opt.planning.planner import SolverOptions, allocation_of
     from qbert_opt.planning.program import PlanningTask
+    from qbert_opt.planning.task_solver import solve_task, top_plans
     from qbert_opt.spec.limits import Limits
 
     task = PlanningTask(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))

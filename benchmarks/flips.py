@@ -1,0 +1,144 @@
+"""Are changed answers and lost accuracy predicted? Plans from 2 to 8 bits, predicted, then measured on other text.
+
+    python benchmarks/flips.py measure MODEL CALIBRATION TEST SCORES OUT.jsonl
+    python benchmarks/flips.py table OUT.jsonl...
+
+SCORES are of MODEL on CALIBRATION by `qbert-opt sensitivity --activation-bits 8`. Predictions see the float model's
+answers to the calibration and scoring texts, never TEST and never a plan's forward pass. Plans are measured in PyTorch.
+A run that was interrupted goes on. `table` prints each plan, and how many measured figures lie in their stated 95 %
+prediction intervals.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qbert_opt.data.texts import read_texts, split_disjoint
+from qbert_opt.evaluation.counts import changed_answers
+from qbert_opt.evaluation.evaluate import measure
+from qbert_opt.evaluation.flips import flip_relation
+from qbert_opt.models.loading import load_model
+from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.recipes import uniform_allocation
+from qbert_opt.runtime.provenance import code_commit
+from qbert_opt.spec.activations import wanted_activations
+from qbert_opt.spec.allocation import Allocation
+from qbert_opt.spec.choices import choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable, read_scores
+from qbert_opt.workflows.quantize import plan_quantizer
+from qbert_opt.workflows.shipping import answers_and_targets
+from qbert_opt.workflows.solve import solve_plans
+from qbert_opt.workflows.verify import apply_plan
+
+ROWS = ("rows:1", "rows:heads", "rows:128", "rows:each")
+PLANS: tuple[tuple[float, tuple[str, ...] | None, str | None], ...] = (
+    *((bits, None, None) for bits in (2.15, 2.25, 2.4, 2.6, 2.8, 3.0, 3.5, 4.0, 5.0)),
+    *((bits, ROWS, None) for bits in (2.2, 2.5, 3.0, 4.0)),
+    *((bits, ROWS, "tensor") for bits in (2.5, 3.0, 4.0, 6.0)),
+    *((bits, None, "token") for bits in (2.5, 4.0)),
+)
+UNIFORM = ("2bit/columns:64", "3bit/rows:each", "4bit/rows:each", "8bit/rows:each")
+
+
+def plans(scores: ScoreTable, done: set[str]) -> Iterator[tuple[str, Allocation]]:
+    """Yield name and plan of those that are not done."""
+    for bits, groupings, inputs in PLANS:
+        limits = Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
+        activations = () if inputs is None else wanted_activations("8", inputs, scores, None)
+        constraints = PlanConstraints(groupings=groupings)
+        name = f"{bits} bits{', row groups' if groupings else ''}{f', 8-bit inputs per {inputs}' if inputs else ''}"
+        if name not in done:
+            yield name, solve_plans(scores, limits, constraints=constraints, activations=activations).plan
+    for name in UNIFORM:
+        if f"uniform {name}" not in done:
+            yield f"uniform {name}", uniform_allocation(scores, choice(f"{name}/{scores.method}"))
+
+
+def measure_plans(arguments: argparse.Namespace) -> None:
+    """Predict and measure every plan; one JSON line each."""
+    loaded, data, scores = load_model(arguments.model), read_texts(arguments.calibration), read_scores(arguments.scores)
+    test, origin, out = read_texts(arguments.test), scores.provenance, Path(arguments.out)
+    if arguments.texts is not None:
+        [test] = split_disjoint(test, [arguments.texts], seed=0)
+    [seen] = split_disjoint(data, [origin.num_calibration + origin.num_scored], seed=origin.seed)
+    relation = flip_relation(*answers_and_targets(loaded, seen))
+    truth, targets = answers_and_targets(loaded, test)
+    done = {json.loads(line)["plan"] for line in out.read_text().splitlines()} if out.exists() else set()
+    quantizer = None
+    for name, plan in plans(scores, done):
+        quantizer = quantizer or plan_quantizer(loaded, plan, data)
+        started = time.process_time()
+        answers, _ = answers_and_targets(apply_plan(loaded, plan, quantizer), test)
+        changed, kl = changed_answers(answers, truth.values, targets), measure(answers, None, truth.values).kl
+        if kl is None or changed.drop is None:
+            raise SystemExit("a classifier and labelled text are needed")
+        forecasts = {
+            what: relation.forecast(plan.predicted_loss, plan.predicted_std_error, len(test), drop=what == "drop")
+            for what in ("flips", "drop")
+        }
+        given_kl = {"flips": relation.flipped(kl.value), "drop": relation.dropped(kl.value)}
+        row = {
+            "model": loaded.name.rstrip("/").rpartition("/")[2], "plan": name, "texts": len(test),
+            "bits": plan.average_bits, "predicted_kl": plan.predicted_loss,
+            "predicted_kl_error": plan.predicted_std_error, "kl": kl.value,
+            "flips": changed.flips.value, "drop": changed.drop.value,
+            "predicted": {what: [f.value, f.low, f.high] for what, f in forecasts.items()},
+            "from_measured_kl": given_kl, "scored": origin.num_scored, "commit": code_commit(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+            "cpu_s": round(time.process_time() - started, 1),
+        }  # fmt: skip
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row["plan"], row["flips"], row["predicted"]["flips"], flush=True)
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Print each plan, and the coverage of the intervals."""
+    rows = [json.loads(line) for path in arguments.out for line in Path(path).read_text().splitlines()]
+    print("| model | plan | KL: predicted, measured | flips, %: predicted [95 %], measured | drop, points: likewise |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        figures = []
+        for what in ("flips", "drop"):
+            value, low, high = (100 * x for x in row["predicted"][what])
+            figures.append(f"{value:.2f} [{low:.2f}, {high:.2f}], {100 * row[what]:.2f}")
+        print(
+            f"| {row['model']} | {row['plan']} | {row['predicted_kl']:.2g}, {row['kl']:.2g} | {' | '.join(figures)} |"
+        )
+    for what in ("flips", "drop"):
+        inside = [row["predicted"][what][1] <= row[what] <= row["predicted"][what][2] for row in rows]
+        off = [abs(row["from_measured_kl"][what] - row[what]) for row in rows]
+        print(
+            f"{what}: {sum(inside)} of {len(rows)} measured figures lie in the stated interval; from the measured KL, "
+            f"{100 * np.mean(off):.2f} points off in the mean"
+        )
+    ratios = np.log([row["kl"] / row["predicted_kl"] for row in rows])
+    print(f"log(measured / predicted KL): mean {ratios.mean():.2f}, standard deviation {ratios.std(ddof=1):.2f}")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("measure")
+    for name in ("model", "calibration", "test", "scores", "out"):
+        one.add_argument(name)
+    one.add_argument("--texts", type=int, help="take so many of TEST")
+    one.set_defaults(run=measure_plans)
+    other = verbs.add_parser("table")
+    other.add_argument("out", nargs="+")
+    other.set_defaults(run=table)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

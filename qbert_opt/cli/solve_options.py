@@ -1,0 +1,244 @@
+"""The options of `solve`, in the groups that its `--help` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from hwmodels import Device
+
+    from ..costs.operations import Workload
+
+LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
+SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
+
+
+def _text(panel: str, *names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """Limits of a plan, each a quantity with its unit; None does not bind."""
+
+    budget: Annotated[
+        str | None,
+        _text(LIMITS, "--budget", "-b", help="Size of the encoder's matrices: 25MB, 23.8MiB, 2.5bit or 13x."),
+    ] = None
+    total_budget: Annotated[
+        str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
+    ] = None
+    max_latency: Annotated[str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms.")] = (
+        None
+    )
+    max_memory: Annotated[
+        str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")
+    ] = None
+    max_dram_bytes: Annotated[
+        str | None, _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, e.g. 30MB.")
+    ] = None
+    max_bandwidth: Annotated[
+        str | None, _text(LIMITS, "--max-bandwidth", help="DRAM bandwidth at --rate, e.g. 2GB/s.")
+    ] = None
+    max_energy: Annotated[str | None, _text(LIMITS, "--max-energy", help="Energy per inference, e.g. 100mJ.")] = None
+    max_scratchpad: Annotated[
+        str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory that resident weights may use, e.g. 1MB.")
+    ] = None
+    max_bops: Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareOptions:
+    """Target hardware and what one inference is."""
+
+    device: Annotated[
+        str | None,
+        _text(HARDWARE, "--device", "-d", help="Target hardware: a YAML file or the name of a bundled device."),
+    ] = None
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.0, help="Inferences per second.", rich_help_panel=HARDWARE)
+    ] = None
+    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.", rich_help_panel=HARDWARE)] = (
+        128
+    )
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Sentences per inference.", rich_help_panel=HARDWARE)
+    ] = 1
+
+    def target(self) -> Device | None:
+        """Read the device, if one is named."""
+        return options.load_target(self.device)
+
+    def workload(self) -> Workload:
+        """Return the sentences and tokens of one inference."""
+        from ..costs.operations import Workload
+
+        return Workload(self.seq_len, self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """Where scores come from: a file, or a model that is scored first."""
+
+    scores: Annotated[
+        str | None, _text(SCORING, "--scores", "-s", help="Score table; by default the bundled reference.")
+    ] = None
+    model: Annotated[
+        str | None, _text(SCORING, "--model", "-m", help="Model folder to score first (needs --data).")
+    ] = None
+    data: Annotated[str | None, _text(SCORING, "--data", help="Calibration text for --model.")] = None
+    metric: options.Metric = "directional"
+    method: options.Method = "gptq"
+    calibration_samples: options.CalibrationSamples = 256
+    scoring_samples: options.ScoringSamples = 256
+    max_tokens: options.MaxTokens = None
+    seed: options.Seed = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintOptions:
+    """What a plan must satisfy besides its limits."""
+
+    bits: Annotated[str | None, _text(CONSTRAINTS, "--bits", help="Bit widths that matrices may take, e.g. 2,4,8.")] = (
+        None
+    )
+    groupings: Annotated[
+        str | None, _text(CONSTRAINTS, "--groupings", help="Groupings that matrices may take, e.g. rows:each.")
+    ] = None
+    table_bits: Annotated[
+        str | None, _text(CONSTRAINTS, "--table-bits", help="Bit widths that embedding tables may take.")
+    ] = None
+    activation_bits: Annotated[
+        str | None,
+        _text(
+            CONSTRAINTS,
+            "--activation-bits",
+            help="Bit widths of quantized activations: 8, 16, 8,16 or none; by default the device's.",
+        ),
+    ] = None
+    activation_ranges: Annotated[
+        str | None,
+        _text(
+            CONSTRAINTS,
+            "--activation-ranges",
+            help="Ranges of quantized activations: token (dynamic) or tensor (static).",
+        ),
+    ] = None
+    engine: Annotated[
+        str | None,
+        _text(CONSTRAINTS, "--engine", help="Use only what this engine runs; limits count the bytes of its file."),
+    ] = None
+    pins: Annotated[
+        list[str] | None,
+        _text(
+            CONSTRAINTS,
+            "--pin",
+            help="NAME=BITS: fix the bit width of matrices whose name contains NAME. Repeatable.",
+        ),
+    ] = None
+    excluded: Annotated[
+        list[str] | None,
+        _text(CONSTRAINTS, "--exclude", help="NAME: keep matching matrices at 8 bits, per-channel. Repeatable."),
+    ] = None
+    ties: Annotated[
+        list[str] | None,
+        _text(
+            CONSTRAINTS,
+            "--tie",
+            help="NAME: give matching matrices one choice; qkv ties query, key and value of each layer. Repeatable.",
+        ),
+    ] = None
+    max_formats: Annotated[
+        int | None,
+        typer.Option(
+            "--max-formats", min=1, help="Largest number of different formats (kernels).", rich_help_panel=CONSTRAINTS
+        ),
+    ] = None
+    max_loss: Annotated[
+        float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; needs --least.")
+    ] = None
+    least: Annotated[
+        str | None,
+        _text(
+            CONSTRAINTS,
+            "--least",
+            help="Resource to minimize under --max-loss: bytes, total-bytes, latency, energy, dram or bops.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShortlistOptions:
+    """Several plans, and what is measured of them."""
+
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k",
+            min=1,
+            help="Number of diverse plans to return; -o p.json writes p.2.json and so on.",
+            rich_help_panel=SHORTLIST,
+        ),
+    ] = None
+    within: Annotated[
+        str | None,
+        _text(SHORTLIST, "--within", help="With --top-k: largest distance from the best plan's loss, e.g. 5%."),
+    ] = None
+    apart: Annotated[
+        int | None,
+        typer.Option(
+            "--apart",
+            min=1,
+            help="With --top-k: least number of matrices in which two plans differ; by default a tenth.",
+            rich_help_panel=SHORTLIST,
+        ),
+    ] = None
+    measure: Annotated[
+        str | None, _text(SHORTLIST, "--measure", help="Time each plan on this machine in this engine (needs --model).")
+    ] = None
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            "--refine",
+            min=1,
+            help="Local search on measured loss, at most N evaluations (needs --model, --data).",
+            rich_help_panel=SHORTLIST,
+        ),
+    ] = None
+    verify: Annotated[
+        str | None,
+        _text(
+            SHORTLIST,
+            "--verify",
+            help="Held-out text on which to measure the plan and uniform plans (needs --model, --data).",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How a plan is found."""
+
+    recipe: Annotated[
+        str | None,
+        _text(
+            SOLVER, "--recipe", help="Use a published rule instead of solving: qbert-2/3, qbert-2/4, uniform:CHOICE."
+        ),
+    ] = None
+    solver: Annotated[str, _text(SOLVER, "--solver", help="Solver to use; see 'qbert-opt solvers'.")] = "auto"
+    time_limit: Annotated[str | None, _text(SOLVER, "--time-limit", help="Time limit of the solver, e.g. 60s.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is written, drawn and printed of a plan."""
+
+    output: Annotated[str | None, _text(OUTPUT, "--output", "-o", help="Write allocation.json here.")] = None
+    as_json: Annotated[bool, _text(OUTPUT, "--json", help="Print JSON.")] = False
+    explain: Annotated[bool, _text(OUTPUT, "--explain", help="Explain the choice of each matrix.")] = False
+    plot: Annotated[str | None, _text(OUTPUT, "--plot", help="Draw the plan to this PNG or SVG.")] = None

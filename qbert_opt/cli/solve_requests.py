@@ -1,0 +1,187 @@
+"""What the options of `solve` ask for, in the words of the planner."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .options import load_scores
+from .progress import progress
+
+if TYPE_CHECKING:
+    from ..planning.constraints import PlanConstraints
+    from ..spec.limits import Limits
+    from ..spec.scores import ScoreTable
+    from ..workflows.solve import Shortlist
+    from .solve_options import ConstraintOptions, LimitOptions, ScoringOptions, ShortlistOptions
+
+DEFAULT_SHORTLIST = 5
+"""Number of plans that `--measure` times without `--top-k`."""
+
+
+def read_scores(
+    options: ScoringOptions, activation_bits: str | None, *, only_measured: bool, quiet: bool
+) -> ScoreTable:
+    """Read the table of `--scores`, score `--model`, or take the bundled reference.
+
+    Args:
+        options: where the scores come from.
+        activation_bits: widths of rounded inputs to score, for example `8,16`; None scores none.
+        only_measured: whether `--model` beside `--scores` is there to be measured, not scored.
+        quiet: report no progress.
+
+    Raises:
+        UsageError: both, or a model without calibration text.
+    """
+    from ..errors import UsageError
+
+    model = None if only_measured and options.scores is not None else options.model
+    if options.scores is not None and model is not None:
+        raise UsageError("--scores and --model: give one of them; --scores already names its model.")
+    if model is None and options.max_tokens is not None:
+        raise UsageError("--max-tokens: belongs to --model; a table of scores records where its texts were cut.")
+    if model is None:
+        return load_scores(options.scores or "reference")
+    if options.data is None:
+        raise UsageError("--model: needs --data, calibration text to score it on.")
+    from ..quantization.calibration import CalibrationPlan
+    from ..spec.activations import parse_activation_bits
+    from ..workflows.score import score_model
+
+    with progress(f"{options.metric} scores", quiet=quiet) as tell:
+        return score_model(
+            model,
+            options.data,
+            metric=options.metric,
+            method=options.method,
+            calibration=CalibrationPlan(options.calibration_samples, options.scoring_samples, options.seed),
+            activation_bits=parse_activation_bits(activation_bits or "none"),
+            max_tokens=options.max_tokens,
+            progress=tell,
+        )
+
+
+def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -> Limits:
+    """Read the limits from their options.
+
+    Args:
+        options: quantities with their units.
+        scores: the table, whose shapes give meaning to `2.5bit` and `13x`.
+        rate: inferences per second.
+
+    Raises:
+        UsageError: an option that is not a quantity of its kind.
+    """
+    from ..planning.budgets import parse_budget
+
+    encoder, everything = scores.profile.encoder_elements, scores.profile.float_bytes // 4
+    budget, total = options.budget, options.total_budget
+    return replace(
+        resource_limits(options, rate),
+        encoder_bytes=None if budget is None else parse_budget(budget, encoder, "--budget"),
+        total_bytes=None if total is None else parse_budget(total, everything, "--total-budget"),
+    )
+
+
+def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
+    """Read the limits that need no model's shapes: all but the budgets.
+
+    Args:
+        options: quantities with their units.
+        rate: inferences per second.
+
+    Raises:
+        UsageError: an option that is not a quantity of its kind.
+    """
+    from ..spec.limits import Limits
+    from .quantities import bandwidth, energy, seconds, size
+
+    return Limits(
+        latency_s=seconds(options.max_latency, "--max-latency"),
+        memory_bytes=size(options.max_memory, "--max-memory"),
+        dram_bytes=size(options.max_dram_bytes, "--max-dram-bytes"),
+        bandwidth_bytes_per_s=bandwidth(options.max_bandwidth, "--max-bandwidth"),
+        energy_j=energy(options.max_energy, "--max-energy"),
+        scratchpad_bytes=size(options.max_scratchpad, "--max-scratchpad"),
+        bops=options.max_bops,
+        inferences_per_s=rate,
+    )
+
+
+def read_constraints(options: ConstraintOptions) -> PlanConstraints:
+    """Read the constraints from their options.
+
+    Args:
+        options: as the user gave them.
+
+    Raises:
+        UsageError: an option that is not of its form.
+    """
+    from ..planning.constraints import PlanConstraints
+    from ..spec.choices import parse_bits, parse_groupings
+    from .quantities import parse_pins
+
+    return PlanConstraints(
+        bits=None if options.bits is None else parse_bits(options.bits),
+        groupings=None if options.groupings is None else parse_groupings(options.groupings),
+        table_bits=None if options.table_bits is None else parse_bits(options.table_bits, "--table-bits"),
+        engine=options.engine,
+        pins=parse_pins(options.pins or []),
+        excluded=options.excluded or (),
+        ties=options.ties or (),
+        max_formats=options.max_formats,
+        max_loss=options.max_loss,
+        least=options.least,
+    )
+
+
+def read_shortlist(options: ShortlistOptions) -> Shortlist | None:
+    """Read the request for several plans; None where one is enough.
+
+    Args:
+        options: as the user gave them; `--measure` alone asks for `DEFAULT_SHORTLIST` plans.
+
+    Raises:
+        UsageError: `--within` is no share.
+    """
+    from ..workflows.solve import Shortlist
+    from .quantities import share
+
+    count = options.top_k or (DEFAULT_SHORTLIST if options.measure else None)
+    farthest = math.inf if options.within is None else share(options.within, "--within")
+    return None if count is None else Shortlist(count, farthest, options.apart)
+
+
+def check_together(
+    constraints: PlanConstraints, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
+) -> None:
+    """Refuse options that mean nothing beside each other, or lack one that they need.
+
+    Args:
+        constraints: what `read_constraints` returned.
+        recipe: the value of `--recipe`.
+        scoring: where the scores come from.
+        shortlist: several plans, and what is measured of them.
+
+    Raises:
+        UsageError: names the options.
+    """
+    from ..errors import UsageError
+    from ..planning.constraints import PlanConstraints
+
+    measure, refine, top_k = shortlist.measure, shortlist.refine, shortlist.top_k
+    for flag, value in (("--verify", shortlist.verify), ("--refine", refine)):
+        if value is not None and (scoring.model is None or scoring.data is None):
+            raise UsageError(f"{flag}: needs --model and --data, the calibration set of the scores.")
+    if measure is not None and scoring.model is None:
+        raise UsageError("--measure: needs --model, which is run in the engine.")
+    restricted = constraints.model_copy(update={"table_bits": None}) != PlanConstraints()
+    if recipe is not None and (restricted or top_k or measure or refine):
+        raise UsageError(
+            "--recipe: is a fixed rule. Remove --top-k, --measure, --refine and every constraint on the choices."
+        )
+    if (shortlist.within or shortlist.apart) is not None and top_k is None and measure is None:
+        raise UsageError("--within and --apart: belong to --top-k, for example --top-k 5 --within 5%.")
+    if refine is not None and (top_k is not None or measure is not None or constraints.least is not None):
+        raise UsageError("--refine: lowers the measured loss of one plan. Remove --top-k, --measure and --least.")

@@ -1,0 +1,181 @@
+"""How many answers change under a loss: predicted from the reference's margins.
+
+Quantization moves the logits z of a row by an error e. To second order KL(softmax(z) ‖ softmax(z + e)) is half the
+variance of e under p = softmax(z), ½ eᵀ(diag p − p pᵀ)e (the Fisher metric of a softmax; Amari 2016, section 2.2).
+Taking e as independent noise N(0, σ²) on every logit, its mean is ½ σ² (1 − Σ p²), so a mean loss K over rows means
+
+    σ² = 2 K / mean(1 − Σ p²).
+
+The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c) = E_x Π_j Φ(x + (z_c − z_j)/σ) with x
+standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (σ √2)), the margin being the distance
+between the two logits. The margins are those of the reference on the scoring text: no forward pass of any plan.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..models.heads import KINDS
+from ..models.samples import OutputKind, Outputs, Targets
+from .intervals import Interval
+
+NODES = 32  # of the quadrature
+RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
+DEVIATIONS = np.geomspace(1e-3, 1e2, 41)  # σ at which chances are tabulated, in logits
+CARRYING = 8  # texts below which the density of margins is not read off single texts
+LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
+DRAWS = 1000
+TOGETHER = 1 << 22  # numbers in memory at a time
+
+
+def check_answers(kind: OutputKind, parameter: str) -> None:
+    """Refuse a kind of output in which nothing can flip.
+
+    Args:
+        kind: of the model's outputs.
+        parameter: the limit that was given, for the message.
+
+    Raises:
+        UsageError: it has no answers; names the kinds that have.
+    """
+    if not KINDS[kind].loss.softmax:
+        legal = ", ".join(name for name, spec in KINDS.items() if spec.loss.softmax)
+        raise UsageError(
+            f"`{parameter}`: the model answers with {kind}, of which none can flip. Supported: {legal}. Limit the size "
+            "with `budget` instead."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlipRelation:
+    """What a mean KL does to the answers of some texts. A text flips if any of its answers changes.
+
+    Attributes:
+        flips: chance that each text flips, float64 `[texts, DEVIATIONS]`; noise of different rows is independent.
+        drops: expected loss of right answers of each text, likewise; None where there are no labels per text.
+        curvature: Σ over the rows of each text of (1 − Σ p²) / 2, float64 `[texts]`.
+        rows: answers of each text, float64 `[texts]`.
+    """
+
+    flips: NDArray[np.float64]
+    drops: NDArray[np.float64] | None
+    curvature: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+    def flipped(self, kl: float) -> float:
+        """Predicted share of texts that flip at a mean KL, nats per row."""
+        return self._at(self.flips.mean(0), kl)
+
+    def dropped(self, kl: float) -> float:
+        """Predicted loss of accuracy at a mean KL; that of agreement where there are no labels."""
+        return self._at((self.flips if self.drops is None else self.drops).mean(0), kl)
+
+    def forecast(self, kl: float, std_error: float, num_texts: int, *, drop: bool = False, seed: int = 0) -> Interval:
+        """Predict the share that a measurement on other texts will find, with its 95 % prediction interval.
+
+        The interval holds the error of the predicted loss (its standard error and `LOSS_SPREAD`), the choice of the
+        scoring texts (bootstrap) and the counting of a finite number of texts (binomial; a drop: two of them).
+
+        Args:
+            kl: predicted mean KL, nats per row.
+            std_error: of `kl`.
+            num_texts: texts that the measurement counts.
+            drop: of accuracy instead of answers.
+            seed: of the draws.
+        """
+        generator = np.random.default_rng(seed)
+        spread = math.hypot(LOSS_SPREAD, std_error / max(kl, 1e-30))
+        losses = kl * np.exp(spread * generator.standard_normal(DRAWS))
+        drops = self.flips if self.drops is None else self.drops
+        found = np.empty(DRAWS)
+        for index, loss in enumerate(losses):
+            texts = generator.integers(0, len(self.rows), len(self.rows))
+            flipped = float(np.clip(self._at(self.flips[texts].mean(0), loss, texts), 0, 1))
+            if not drop:
+                found[index] = generator.binomial(num_texts, flipped) / num_texts
+                continue
+            net = float(np.clip(self._at(drops[texts].mean(0), loss, texts), -flipped, flipped))
+            lost, won = (flipped + net) / 2, (flipped - net) / 2
+            rest = max(0.0, 1 - lost - won)
+            counts = generator.multinomial(num_texts, [lost, won, rest])
+            found[index] = (counts[0] - counts[1]) / num_texts
+        low, high = np.quantile(found, [0.025, 0.975])
+        return Interval(self.dropped(kl) if drop else self.flipped(kl), float(low), float(high))
+
+    def _at(self, curve: NDArray[np.float64], kl: float, texts: NDArray[np.int64] | slice = slice(None)) -> float:
+        """Read a mean over texts off at a mean KL of the same texts."""
+        mean = self.curvature[texts].sum() / self.rows[texts].sum()
+        deviation = math.sqrt(max(kl, 0.0) / max(float(mean), 1e-300))
+        least = self.least_deviation
+        at = float(np.interp(math.log(max(deviation, least)), np.log(DEVIATIONS), curve))
+        return at * min(1.0, deviation / least)
+
+    @property
+    def least_deviation(self) -> float:
+        """Least σ at which enough texts carry the flips; below it shares are proportional to σ.
+
+        That is because the density of margins near zero is even, while that of a few texts is not. How many carry them
+        is the effective sample size (Σ flips)² / Σ flips².
+        """
+        carried = self.flips.sum(0) ** 2 / np.maximum((self.flips**2).sum(0), 1e-300)
+        enough = np.flatnonzero(carried >= min(CARRYING, len(self.rows) / 2))
+        return float(DEVIATIONS[enough[0] if len(enough) else -1])
+
+
+def flip_relation(reference: Outputs, targets: Targets | None = None) -> FlipRelation:
+    """Tabulate how answers change with the loss.
+
+    Args:
+        reference: the float model's answers to the scoring text.
+        targets: the right ones; used for classifiers.
+
+    Raises:
+        UsageError: outputs that have no answers.
+    """
+    check_answers(reference.kind, "max_flips")
+    top, places = reference.values.double().topk(min(RIVALS, reference.values.shape[1]), dim=-1)
+    labelled = targets is not None and KINDS[reference.kind].classifies
+    right = places == targets.rows[:, None] if targets is not None and labelled else None
+    texts, where = np.unique(reference.by_text.numpy(), return_inverse=True)
+    stays = np.zeros((len(texts), len(DEVIATIONS)))  # log of the chance that no answer of a text changes
+    drops = np.zeros((len(texts), len(DEVIATIONS)))
+    for column, deviation in enumerate(DEVIATIONS):
+        chances = _chances(top, float(deviation), every=right is not None)
+        np.add.at(stays[:, column], where, np.log(np.clip(chances[:, 0].numpy(), 1e-300, 1.0)))
+        if right is not None:
+            was = right[:, 0].double()
+            np.add.at(drops[:, column], where, (was - (chances * right).sum(1)).numpy())
+    curvature, rows = np.zeros(len(texts)), np.zeros(len(texts))
+    p = reference.values.double().softmax(-1)
+    np.add.at(curvature, where, ((1 - p.square().sum(-1)) / 2).numpy())
+    np.add.at(rows, where, 1.0)
+    return FlipRelation(-np.expm1(stays), drops if right is not None else None, curvature, rows)
+
+
+def _chances(top: torch.Tensor, deviation: float, *, every: bool) -> torch.Tensor:
+    """Chance that each of a row's largest logits is the largest under noise, float64 `[rows, 1 or columns]`.
+
+    Args:
+        top: logits in descending order, `[rows, columns]`.
+        deviation: σ of the noise on each.
+        every: of all columns; otherwise of the first alone.
+    """
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NODES))
+    weights = weights / weights.sum()
+    columns = top.shape[1]
+    found = []
+    for part in top.split(max(1, TOGETHER // (columns * NODES))):
+        of_columns = []
+        for column in range(columns if every else 1):
+            gaps = (part[:, [column]] - part) / deviation  # [rows, columns]
+            logs = torch.special.log_ndtr(nodes[None, :, None] + gaps[:, None, :])
+            rivals = torch.arange(columns) != column
+            of_columns.append(logs[..., rivals].sum(-1).exp() @ weights)
+        found.append(torch.stack(of_columns, 1))
+    return torch.cat(found)

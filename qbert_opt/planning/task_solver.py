@@ -1,0 +1,151 @@
+"""Solve a planning task: its best plan, the best plan with quantized inputs, or several diverse plans.
+
+Bits come first: the least predicted loss under every limit. Then, with the bits fixed, residency: which matrices stay
+in the scratchpad for the least energy. Only where residency decides which bits are possible or best, because DRAM
+traffic is limited or latency, energy or traffic is minimized, do both become one program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price, top_k
+
+from ..errors import InfeasibleError, UsageError
+from ..spec.activations import ActivationChoice, input_bits, planned_activations
+from ..spec.planned import PlannedActivation
+from .engine_inputs import runnable_inputs
+from .program import LOSS, RESIDENT_GOALS, PlanningTask
+from .scheduled_limits import broken, enforced, proven_against
+from .solving import Plan, SolverOptions, attempt, why_infeasible
+
+GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
+"""Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
+
+The other goals are sums of whole numbers; among plans with equal sums the solver takes the one with the least loss.
+"""
+
+
+def solve_rounded(
+    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
+) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
+    """Solve, and choose how the inputs of matrices are quantized.
+
+    If an input gets another width than the device's own, all costs are computed again and the task is solved again.
+
+    Args:
+        task: scores, limits and hardware.
+        options: solver, time limit, gap.
+        activations: choices for the inputs; empty leaves the inputs in floating point.
+
+    Returns:
+        The task with its final costs, its best plan, and how each input is quantized.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: none of the `activations` was scored.
+    """
+    activations = runnable_inputs(task, activations)
+    if activations and task.target is not None and task.scores.activations is not None:
+        task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
+    plan = solve_task(task, options)
+    if not activations:
+        return task, plan, ()
+    chosen = [task.choices.index(plan.storage[item.module].choice) for item in task.items]
+    loss = math.fsum(task.value[range(len(chosen)), chosen].tolist())
+    planned = planned_activations(task.scores, activations, loss)
+    widths = input_bits(planned)
+    if task.device is not None and any(bits != task.device.activation_bits for bits in widths.values()):
+        task = task.reading(widths)
+        plan = solve_task(task, options)
+    return task, plan, planned
+
+
+def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
+    """Solve the program, decide residency, simulate, and enforce the limits on latency and energy.
+
+    Args:
+        task: scores, limits and hardware.
+        options: solver, time limit, gap.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: the solver does not take this program, or ran out of time before finding any plan.
+    """
+    problem = task.problem(task.capacity(), joint=task.joint)
+    # Bits and residency together under a limit on loss are the hardest programs: spend a fixed effort, report the gap.
+    quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
+    solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
+    if solution.choice is None:
+        raise InfeasibleError(why_infeasible(task, problem, solution))
+    if task.goal in GOAL_TOLERANCE:
+        solution = _least_loss(task, problem, solution, replace(options, solver="lagrangian") if quick else options)
+    plan = Plan(problem, solution, *task.placed(solution.choice or ()))
+    return enforced(task, plan, options) if broken(task, plan) else plan
+
+
+def _least_loss(
+    task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution, options: SolverOptions
+) -> ChoiceSolution:
+    """Return the plan of least loss among those within `GOAL_TOLERANCE` of the least latency or energy.
+
+    Args:
+        task: a task that minimizes latency or energy.
+        problem: its program.
+        solution: the program's solution; its lower bound remains the proof.
+        options: solver, time limit, gap.
+    """
+    goal = str(task.goal)
+    room = GOAL_TOLERANCE[goal] * (solution.value + task.fixed(goal))
+    capacity = {**problem.capacity, goal: solution.value + room}
+    second = replace(problem, value=np.where(problem.mask(), problem.usage[LOSS], np.nan), capacity=capacity)
+    lowest = attempt(replace(second, tie_break=goal), options)
+    if lowest.choice is None:
+        return solution
+    value, usage = price(problem, lowest.choice)
+    answer = replace(
+        solution, choice=lowest.choice, value=value, usage=usage, binding=binding_rows(problem, lowest.choice)
+    )
+    return proven_against(answer, solution.lower_bound)
+
+
+def top_plans(
+    task: PlanningTask,
+    best: Plan,
+    options: SolverOptions,
+    count: int,
+    within: float = math.inf,
+    apart: int | None = None,
+) -> list[Plan]:
+    """Return up to `count` diverse plans, best first.
+
+    Each is the best plan that differs from all earlier ones in at least `apart` matrices or tables.
+
+    Args:
+        task: scores, limits and hardware.
+        best: its solution, from `solve_task`.
+        options: solver, time limit and gap of each plan.
+        count: largest number of plans.
+        within: largest relative distance from the best plan's objective.
+        apart: least number of matrices and tables in which two plans differ. None takes a tenth of them, because
+            plans that differ in only two measure the same.
+
+    Raises:
+        UsageError: `apart` is more than the number of matrices and tables.
+    """
+    apart = max(1, len(task.items) // 10) if apart is None else apart
+    if apart > len(task.items):
+        raise UsageError(f"`apart` {apart}: there are {len(task.items)} matrices and scored tables.")
+    rivals = top_k(
+        best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
+        relative_gap=options.relative_gap,
+    )  # fmt: skip
+    others = [rival for rival in rivals if rival.choice is not None and rival.choice != best.solution.choice]
+    plans = [Plan(best.problem, rival, *task.placed(rival.choice or ())) for rival in others]
+    if best.tightened:  # a proof under lowered caps does not hold under the limits themselves
+        plans = [replace(plan, solution=proven_against(plan.solution, best.solution.lower_bound)) for plan in plans]
+    return [best, *(plan for plan in plans if not broken(task, plan))][:count]

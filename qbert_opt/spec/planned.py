@@ -1,0 +1,238 @@
+"""The parts of a plan: what each matrix, table and input gets, what the plan costs, and which limits it keeps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from ..runtime.frozen import Frozen
+from .choices import Choice, Form, Layout
+from .limits import Measure
+from .profiles import Kind
+from .tables import TABLE_CHOICE
+
+
+class PlannedMatrix(Frozen):
+    """One matrix of a plan.
+
+    Attributes:
+        module: its name in the model.
+        name: its name in reports.
+        kind: its role.
+        block: its encoder layer, from 0.
+        rows: outputs.
+        columns: inputs.
+        bits: of a code.
+        axis: whether a range covers whole rows or a part of one row (`columns`).
+        grouping: as in its choice, for example `columns:64`.
+        num_groups: number of ranges.
+        group_size: rows or inputs per range.
+        method: name of the quantizer.
+        symmetric: whether zero is in the middle of the levels.
+        scale_dtype: type of the scales.
+        zero_dtype: type of the offsets or zero points.
+        form: what is stored for each range; derived from `symmetric` in plans of older releases.
+        bytes: codes and metadata.
+        residency: `resident` if it stays on chip between inferences, else `streamed`.
+        predicted_loss: its score.
+        std_error: standard error of its score.
+    """
+
+    module: str
+    name: str
+    kind: Kind
+    block: int
+    rows: int
+    columns: int
+    bits: int = Field(ge=1, le=16)
+    axis: Literal["rows", "columns"]
+    grouping: str
+    num_groups: int
+    group_size: int
+    method: str
+    symmetric: bool
+    scale_dtype: Literal["float16"] = "float16"
+    zero_dtype: Literal["float16", "integer", "none"] = "float16"
+    form: Form = "offset"
+    bytes: int
+    residency: Literal["resident", "streamed"] = "streamed"
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+    @model_validator(mode="before")
+    @classmethod
+    def _form(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "form" in fields:
+            return fields
+        return fields | {"form": "symmetric" if fields.get("symmetric") else "offset"}
+
+    @property
+    def choice(self) -> Choice:
+        """The choice of this matrix."""
+        return Choice(self.bits, self.grouping, self.method, self.form)
+
+    @property
+    def layout(self) -> Layout:
+        """Its ranges."""
+        return Layout(self.bits, self.axis, self.num_groups, self.group_size, self.form)
+
+
+class PlannedTable(Frozen):
+    """One embedding table of a plan; a table that was not scored has 8 bits, one range per row, and no predicted loss.
+
+    Attributes:
+        unseen_rows: share of its rows that the scoring text never reads.
+    """
+
+    module: str
+    rows: int
+    columns: int
+    bits: int = Field(ge=1, le=16)
+    grouping: str = "rows:each"
+    method: str = TABLE_CHOICE.method
+    form: Form = "offset"
+    bytes: int
+    predicted_loss: FiniteFloat | None = None
+    std_error: FiniteFloat | None = None
+    unseen_rows: float | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """The choice of this table."""
+        return Choice(self.bits, self.grouping, self.method, self.form)
+
+    @property
+    def layout(self) -> Layout:
+        """Its ranges."""
+        return self.choice.layout(self.rows, self.columns, heads=1)
+
+
+class PlannedActivation(Frozen):
+    """How one input is quantized: unsigned codes, and a range that includes zero.
+
+    Attributes:
+        modules: the matrices that read this input.
+        bits: of a code.
+        scheme: `token`: each token has its own range, computed at run time; `tensor`: `low` to `high` for all tokens.
+        range: how `low` and `high` were fixed on the calibration set; None for `token`.
+        low: lower end of the range, at most 0; None for `token`.
+        high: upper end of the range, at least 0; None for `token`.
+        predicted_loss: its score.
+        std_error: standard error of its score.
+    """
+
+    modules: tuple[str, ...]
+    bits: Literal[8, 16]
+    scheme: Literal["token", "tensor"]
+    range: str | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+
+class DeviceCost(Frozen):
+    """The predicted cost of a plan on its device.
+
+    Attributes:
+        name: of the device.
+        seq_len: tokens per sentence.
+        batch_size: sentences per inference.
+        latency_s: scheduled latency of one inference.
+        latency_bound_s: its separable upper bound, as limited in the program.
+        peak_memory_bytes: all weights plus the activation arena.
+        peak_bound_bytes: its separable upper bound.
+        dram_bytes: DRAM traffic per inference.
+        bandwidth_bytes_per_s: DRAM bytes per inference × rate of inferences.
+        energy_j: per inference, static power included.
+        dynamic_energy_j: per inference, without static power.
+        unpack_s: time spent unpacking weights.
+        confidence: how far the figures can be trusted, from the device description.
+    """
+
+    name: str
+    seq_len: int
+    batch_size: int
+    latency_s: float
+    latency_bound_s: float
+    peak_memory_bytes: int
+    peak_bound_bytes: int
+    dram_bytes: int
+    bandwidth_bytes_per_s: float
+    energy_j: float
+    dynamic_energy_j: float
+    unpack_s: float
+    confidence: str
+
+
+class EngineFile(Frozen):
+    """The size of a plan in the file of the engine that it was made for; every limit on bytes counts these.
+
+    Attributes:
+        name: the engine.
+        encoder_bytes: of the matrices, with codes in the widths that the engine has and ranges as it stores them.
+        total_bytes: of the whole file.
+        graph_bytes: the part of `total_bytes` that is nodes, names and shapes.
+    """
+
+    name: str
+    encoder_bytes: int
+    total_bytes: int
+    graph_bytes: int
+
+
+class EngineOutlook(Frozen):
+    """Which engines of the device run a plan that was made for none of them, and what a plan for one would cost.
+
+    Attributes:
+        engines: engines that the device lists.
+        runs: those of them that run the plan unchanged.
+        custom: formats of the plan that none of them supports: bits, axis and form.
+        instead: the engine whose plan under the same limits has the least predicted loss; None if there is none, or
+            none was sought.
+        loss_ratio: sum of scores of that plan / sum of scores of this plan.
+        reason: why there is no such plan.
+    """
+
+    engines: tuple[str, ...]
+    runs: tuple[str, ...]
+    custom: tuple[str, ...]
+    instead: str | None = None
+    loss_ratio: FiniteFloat | None = None
+    reason: str = ""
+
+
+class UniformPlan(Frozen):
+    """A plan that gives every matrix the same choice within the same budget, for comparison.
+
+    Attributes:
+        choice: the choice of every matrix.
+        encoder_bytes: bytes of the matrices; in the engine's file if the plan is made for an engine.
+        predicted_loss: the sum of its scores. No text chose this plan, so the sum is unbiased, and cross-fitting would
+            give the same number.
+        predicted_std_error: of `predicted_loss`, over the scoring text; None in plans of older releases.
+    """
+
+    choice: str
+    encoder_bytes: int
+    predicted_loss: float
+    predicted_std_error: FiniteFloat | None = None
+
+
+class Limit(Frozen):
+    """A limit that the plan keeps.
+
+    Attributes:
+        resource: the limited quantity.
+        capacity: the limit.
+        used: the plan's value.
+        source: where the limit comes from, for example `--budget`.
+        binds: whether a looser limit would allow a better plan.
+    """
+
+    resource: Measure
+    capacity: float
+    used: float
+    source: str
+    binds: bool

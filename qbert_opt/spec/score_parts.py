@@ -1,0 +1,232 @@
+"""The parts of a score table: provenance, scores of tables and activations, curvature, and what their arrays share."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from pydantic import Field, FiniteFloat, model_validator
+
+from ..runtime.frozen import Frozen
+
+Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
+Folds = tuple[Rows, ...]
+
+
+class Provenance(Frozen):
+    """Where scores come from.
+
+    Attributes:
+        data: name of the data set.
+        data_sha256: its hash.
+        num_scored: number of scoring samples, disjoint from the calibration set.
+        num_calibration: number of samples in the calibration set, which fits the quantizer.
+        mean_tokens: mean length of the scoring samples, in tokens.
+        mean_confidence: mean probability of the most likely class; scores are too low on text where the model is
+            over-confident. None without softmax.
+        scored_accuracy: accuracy on the scoring samples; None without labels.
+        max_tokens: number of tokens to which texts were cut, or that a window of a text holds; None if the samples were
+            already tokenized, and in files of earlier releases.
+        num_cut: number of calibration and scoring texts that were cut; None in files of earlier releases.
+        num_lost: total number of tokens cut off; words for tagging tasks.
+        seed: of all random draws.
+        commit: of qbert-opt's code, with `+` if it had uncommitted changes.
+        version: of qbert-opt.
+        date: of the run, ISO 8601.
+    """
+
+    data: str
+    data_sha256: str
+    num_scored: int
+    num_calibration: int
+    mean_tokens: float
+    mean_confidence: float | None
+    scored_accuracy: float | None
+    max_tokens: int | None = Field(default=None, gt=0)
+    num_cut: int | None = Field(default=None, ge=0)
+    num_lost: int | None = Field(default=None, ge=0)
+    seed: int
+    commit: str
+    version: str
+    date: str
+
+
+class BlockSensitivity(Frozen):
+    """Q-BERT's sensitivity of one encoder layer (Shen et al. 2020, equation 1).
+
+    Attributes:
+        block: the encoder layer, from 0.
+        omega: Ω = |mean λ| + std λ over slices of the data.
+        eigenvalues: top eigenvalue λ of the layer's Hessian on each slice.
+    """
+
+    block: int
+    omega: float
+    eigenvalues: tuple[float, ...]
+
+
+class CommonScale(Frozen):
+    """The factor that converts all scores of a table to the scale of KL.
+
+    Attributes:
+        value: the factor; the scores in the table are already multiplied by it.
+        std_error: of the factor, over the scoring text. All scores share this error; theirs do not include it.
+    """
+
+    value: FiniteFloat = Field(gt=0)
+    std_error: FiniteFloat = Field(ge=0)
+
+
+class TableScores(Frozen):
+    """Predicted loss increase of embedding tables under each of their choices.
+
+    Attributes:
+        modules: the tables; row order of the arrays. A table of the profile that is not listed keeps 8 bits.
+        choices: names of the choices; column order of the arrays.
+        value: scores [tables, choices]; None where masked.
+        std_error: standard error of each score over samples; None where masked.
+        weight_error: squared Frobenius norm of the quantization error; None where masked.
+        fold_value: as `ScoreTable.fold_value`.
+        masks: why a choice is not allowed for a table, by module then choice name.
+        unseen_rows: share of each table's rows that the scoring text never reads.
+        unseen_reads: probability that the next read is of such a row, by Good-Turing: rows read once / all reads.
+        unseen_factor: ratio of scores when rows read once are replaced by rows never read; about 1 if unseen words
+            have the same quantization error as seen ones.
+        contains: what the scores include.
+    """
+
+    modules: tuple[str, ...]
+    choices: tuple[str, ...]
+    value: tuple[tuple[float | None, ...], ...]
+    std_error: tuple[tuple[float | None, ...], ...]
+    weight_error: tuple[tuple[float | None, ...], ...]
+    fold_value: Folds = ()
+    masks: dict[str, dict[str, str]] = Field(default_factory=dict)
+    unseen_rows: tuple[float, ...]
+    unseen_reads: tuple[float, ...]
+    unseen_factor: tuple[float, ...] = ()
+    contains: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> TableScores:
+        check_arrays(self, len(self.modules), len(self.choices))
+        if not len(self.modules) == len(self.unseen_rows) == len(self.unseen_reads):
+            raise ValueError("tables: modules, unseen_rows and unseen_reads differ in length")
+        return self
+
+    def multiplied(self, factor: float) -> TableScores:
+        """Return the same table with every score multiplied.
+
+        Args:
+            factor: see `CommonScale`.
+        """
+        folds = tuple(short(_multiplied(rows, factor)) for rows in self.fold_value)
+        update = {name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+        return self.model_copy(update={**update, "fold_value": folds})
+
+
+class MatrixCurvature(Frozen):
+    """The curvature of the loss with respect to one matrix.
+
+    Attributes:
+        module: the matrix.
+        quantity: what `value` is; a trace is that of the matrix's whole Hessian block, not the mean over weights.
+        value: with its sign; negative curvature means that the model has not converged on this loss.
+        std_error: over the texts, and over random draws if there are any.
+        eigenvalues: one per slice of the data, for metrics that use slices.
+        products: number of Hessian-vector products; 0 if the curvature comes from a factor pass.
+    """
+
+    module: str
+    quantity: str
+    value: float
+    std_error: float
+    eigenvalues: tuple[float, ...] = ()
+    products: int = 0
+
+
+class ActivationScores(Frozen):
+    """Predicted loss increase of quantizing each input of the matrices.
+
+    Attributes:
+        inputs: the matrices that read each input; row order of the arrays.
+        choices: names of the choices; column order of the arrays.
+        value: scores [inputs, choices].
+        std_error: standard error of each score over samples.
+        ranges: lower and upper end of the static range [inputs, choices]; None if each token has its own range.
+        contains: what the scores include.
+    """
+
+    inputs: tuple[tuple[str, ...], ...]
+    choices: tuple[str, ...]
+    value: tuple[tuple[FiniteFloat, ...], ...]
+    std_error: tuple[tuple[FiniteFloat, ...], ...]
+    ranges: tuple[tuple[tuple[FiniteFloat, FiniteFloat] | None, ...], ...]
+    contains: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ActivationScores:
+        for name in ("value", "std_error", "ranges"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
+                raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+        for modules, ranges in zip(self.inputs, self.ranges, strict=True):
+            for low, high in filter(None, ranges):
+                if not low <= 0 <= high:
+                    raise ValueError(
+                        f"activations: {modules[0]}: low {low:g}, high {high:g}: a range must include zero"
+                    )
+        return self
+
+    def multiplied(self, factor: float) -> ActivationScores:
+        """Return the same table with every score multiplied.
+
+        Args:
+            factor: see `CommonScale`.
+        """
+        return self.model_copy(
+            update={name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+        )
+
+
+def short(rows: Rows) -> Rows:
+    """Round to six significant digits; more would only make files with many folds long.
+
+    Args:
+        rows: [items, choices], None where masked.
+    """
+    return tuple(tuple(None if v is None else float(f"{v:.6g}") for v in row) for row in rows)
+
+
+def _multiplied(rows: Rows, factor: float) -> Rows:
+    return tuple(tuple(None if v is None else factor * v for v in row) for row in rows)
+
+
+class _ScoreArrays(Protocol):
+    value: Rows
+    std_error: Rows
+    weight_error: Rows
+    fold_value: Folds
+
+
+def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None:
+    """Check the shapes of score arrays, and that they are finite.
+
+    Args:
+        scores: a `ScoreTable` or its `TableScores`.
+        num_items: rows that each array must have.
+        num_choices: columns that each array must have.
+
+    Raises:
+        ValueError: an array has another shape, holds NaN or infinity, or is not masked where `value` is.
+    """
+    named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
+    for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
+        if len(rows) != num_items or any(len(row) != num_choices for row in rows):
+            raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
+        if not np.isfinite([v for row in rows for v in row if v is not None]).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+    masked = [[value is None for value in row] for row in scores.value]
+    for name, rows in [("std_error", scores.std_error)] + [("fold_value", rows) for rows in scores.fold_value]:
+        if [[value is None for value in row] for row in rows] != masked:
+            raise ValueError(f"{name} is not null exactly where value is")

@@ -1,0 +1,53 @@
+"""Every supported family goes through every engine: what is quantized is found in the converted graph, and is right."""
+
+import itertools
+
+import pytest
+from families import save
+
+from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.models.loading import load_model
+from qbert_opt.models.structure import profile_model
+from qbert_opt.planning.recipes import given_allocation
+from qbert_opt.runtime import plugins
+from qbert_opt.spec.choices import choice
+from qbert_opt.workflows.export import export_model
+from qbert_opt.workflows.quantize import quantize_model
+
+EXPORTERS = [n for n in ("openvino", "onnxruntime") if plugins.load("engines", n).usable()]
+MODELS = (
+    ("bert", "vocabulary"),  # its table is the head's matrix
+    ("roberta", "tags"),
+    ("distilbert", "spans"),
+    ("electra", "embeddings"),
+    ("albert", "vocabulary"),  # one block's weights several times, which exporters share
+    ("albert with two groups", "classes"),
+    ("mpnet", "spans"),
+    ("deberta-v2", "vocabulary"),  # products with constants, which converters fold
+    ("deberta-v2 with its own position keys", "classes"),
+    ("mobilebert", "classes"),
+    ("modernbert", "tags"),
+)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[" ".join(model) for model in MODELS])
+def quantized(request, sentences, tmp_path_factory):
+    """A tiny model of a family in column and row groups."""
+    family, kind = request.param
+    folder = tmp_path_factory.mktemp("family")
+    loaded = load_model(save(folder / "model", family, kind))
+    profile = profile_model(loaded)
+    names = itertools.cycle(["4bit/columns:16/rtn", "8bit/rows:each/rtn", "3bit/rows:1/rtn/symmetric"])
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    texts = sentences.texts[:24]
+    if kind == "spans":
+        texts = tuple((a[0], b[0]) for a, b in itertools.pairwise(texts))
+    return quantize_model(loaded, plan, LabeledTexts("texts", texts, None), folder / "out").folder
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_every_family_is_exported(quantized, tmp_path, name):
+    """In float32 the graph answers as torch does."""
+    record = export_model(quantized, name, tmp_path / "out", activations="float32")
+    assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
+    assert record.checked_on == "texts" and record.agreement.answers >= 20

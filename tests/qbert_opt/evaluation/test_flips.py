@@ -1,0 +1,150 @@
+"""Changed answers: predicted from margins, counted, and what counts prove."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, norm
+
+from qbert_opt.errors import UsageError
+from qbert_opt.evaluation.counts import ChangedAnswers, changed_answers, texts_needed, upper_drop, upper_share
+from qbert_opt.evaluation.evaluate import kl_divergence
+from qbert_opt.evaluation.flips import _chances, check_answers, flip_relation
+from qbert_opt.models.samples import Outputs, Targets
+
+
+def outputs(values, kind="classes", texts=None):
+    """Rows of answers, one per text unless `texts` says otherwise."""
+    values = torch.as_tensor(values, dtype=torch.float32)
+    samples = torch.arange(len(values)) if texts is None else torch.as_tensor(texts)
+    return Outputs(kind, values, samples, len(set(samples.tolist())))
+
+
+def confident(count=400, classes=2, seed=0):
+    """Logits of a model that is sure of most texts."""
+    return torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_two_classes_have_a_closed_form():
+    """The chance to flip is Φ(-margin / (σ √2)); both answers together are certain."""
+    top = torch.tensor([[2.0, 0.0], [0.3, 0.1]], dtype=torch.float64)
+    for deviation in (0.2, 0.7, 3.0):
+        found = _chances(top, deviation, every=True)
+        expected = norm.sf((top[:, 0] - top[:, 1]).numpy() / deviation / math.sqrt(2))
+        np.testing.assert_allclose(found[:, 1].numpy(), expected, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(found.sum(1).numpy(), 1, atol=1e-9)
+
+
+def test_many_classes_agree_with_drawing_noise():
+    """Five classes against a million draws."""
+    logits = torch.tensor([[1.0, 0.6, 0.5, -1.0, 0.0]], dtype=torch.float64)
+    ordered = logits.sort(descending=True).values
+    noise = torch.randn(1_000_000, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.8
+    share = torch.bincount((ordered + noise).argmax(1), minlength=5) / len(noise)
+    np.testing.assert_allclose(_chances(ordered, 0.8, every=True)[0].numpy(), share.numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_noise_of_known_size_is_predicted(classes):
+    """Really noisy logits: their measured KL predicts the share of changed answers and the lost accuracy."""
+    logits = confident(2_000, classes)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    targets = Targets("classes", labels, torch.arange(len(labels)))
+    relation = flip_relation(outputs(logits), targets)
+    noisy = logits + 0.3 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    kl = float(kl_divergence(logits, noisy).mean())
+    changed = changed_answers(outputs(noisy), logits, targets)
+    flips = changed.flips.value
+    error = math.sqrt(flips / len(logits))  # of counting
+    assert relation.flipped(kl) == pytest.approx(flips, abs=3 * error) and flips > 10 * error
+    assert relation.dropped(kl) == pytest.approx(changed.drop.value, abs=3 * error)
+
+
+def test_a_text_flips_if_any_of_its_rows_does():
+    """Tags: two rows of even odds flip a text with chance 1 - ¼; one changed row of a text counts once."""
+    relation = flip_relation(outputs([[0.0, 0.0], [0.0, 0.0]], kind="tags", texts=[0, 0]))
+    assert relation.flips[0, 30] == pytest.approx(0.75, abs=1e-6)
+    reference = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    answers = outputs([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], kind="tags", texts=[0, 0, 1])
+    assert changed_answers(answers, reference) == ChangedAnswers(2, 1)
+
+
+@given(kl=st.floats(1e-8, 0.5), factor=st.floats(1.1, 50))
+@settings(max_examples=15, deadline=None)
+def test_more_loss_flips_no_fewer(kl, factor):
+    """Flips grow with the loss, and few texts do not make them vanish where the loss is small."""
+    relation = flip_relation(outputs(confident(60)))
+    assert 0 < relation.flipped(kl) <= relation.flipped(factor * kl) + 1e-9 <= 1 + 1e-9
+
+
+def test_a_forecast_holds_what_other_texts_show():
+    """Its interval covers the measured share for noise of the predicted size, on texts that did not make it."""
+    relation = flip_relation(outputs(confident(256, seed=3)))
+    held = 0
+    for seed in range(12):
+        logits = confident(500, seed=100 + seed)
+        noisy = logits + 0.25 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+        kl = 0.25**2 * float(relation.curvature.mean())
+        found = relation.forecast(kl, 0.1 * kl, 500, seed=seed)
+        held += found.low <= changed_answers(outputs(noisy), logits).flips.value <= found.high
+    assert held >= 11
+
+
+def test_changed_answers_by_hand():
+    """Two lost, one won, one changed from wrong to wrong."""
+    reference = torch.tensor([[2.0, 0, 0], [2.0, 0, 0], [2.0, 0, 0], [2.0, 0, 0], [2.0, 0, 0]])
+    answers = outputs([[0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
+    targets = Targets("classes", torch.tensor([0, 0, 1, 2, 0]), torch.arange(5))
+    found = changed_answers(answers, reference, targets)
+    assert found == ChangedAnswers(5, 4, lost=2, won=1, was_right=3)
+    assert found.drop.value == pytest.approx(0.2) and found.flips.value == pytest.approx(0.8)
+
+
+def test_the_exact_bound_of_a_share():
+    """Where the bound is true, so few are counted with chance 1 - confidence; none of n has a closed form."""
+    bound = upper_share(3, 872, 0.95)
+    assert binom.cdf(3, 872, bound) == pytest.approx(0.05)
+    assert upper_share(0, 299, 0.95) == pytest.approx(1 - 0.05 ** (1 / 299)) and upper_share(7, 7, 0.95) == 1
+
+
+@pytest.mark.parametrize(("lost", "won", "total"), [(0, 0, 300), (3, 1, 872), (1, 6, 400), (40, 30, 500)])
+def test_the_paired_bound_against_a_likelihood_maximized_by_search(lost, won, total):
+    """Tango's score, with the restricted likelihood maximized numerically, is -z at the bound."""
+    z = float(norm.ppf(0.95))
+    bound = upper_drop(lost, won, total, 0.95)
+
+    def minus_likelihood(q):
+        shares = (q + bound, q, 1 - bound - 2 * q)
+        counts = (lost, won, total - lost - won)
+        return -sum(count * math.log(max(share, 1e-300)) for count, share in zip(counts, shares, strict=True))
+
+    q = minimize_scalar(minus_likelihood, bounds=(0, (1 - bound) / 2), method="bounded", options={"xatol": 1e-10}).x
+    score = (lost - won - total * bound) / math.sqrt(total * (2 * q + bound * (1 - bound)))
+    assert score == pytest.approx(-z, abs=2e-3)
+
+
+def test_the_paired_bound_holds_its_confidence():
+    """Of drops drawn at 1 point, at most about 5 % are bounded below it."""
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(872, [0.02, 0.01, 0.97], size=1500)
+    broken = np.mean([upper_drop(int(a), int(b), 872, 0.95) < 0.01 for a, b, _ in counts])
+    assert broken < 0.07
+
+
+def test_texts_that_a_proof_needs():
+    """299 texts prove 1 % at 95 %, 298 do not; for half a point of accuracy it is 539."""
+    assert texts_needed(0.01, 0.95) == 299
+    assert upper_share(0, 299, 0.95) <= 0.01 < upper_share(0, 298, 0.95)
+    needed = texts_needed(0.005, 0.95, paired=True)
+    assert upper_drop(0, 0, needed, 0.95) <= 0.005 < upper_drop(0, 0, needed - 1, 0.95)
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "regression"])
+def test_what_has_no_answers_is_refused(kind):
+    """One line that names what is supported."""
+    with pytest.raises(UsageError, match=f"`max_flips`: the model answers with {kind}.*classes, tags, spans"):
+        check_answers(kind, "max_flips")

@@ -1,0 +1,43 @@
+"""The command line in processes of their own, forked from one that has imported torch and transformers already.
+
+A fresh interpreter spends about five seconds of processor time on these imports. Where a test is about a process that
+dies or about what its parent keeps, and not about what is imported, a forked process proves the same.
+"""
+
+import os
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+IMPORTED = ["qbert_opt.cli.main", "qbert_opt.workflows.quantize", "qbert_opt.workflows.recover",
+            "transformers.models.bert.modeling_bert", "pytest"]  # fmt: skip
+
+
+def start(log: Path, arguments, prepare=None):
+    """Start `qbert-opt ARGUMENTS` in a forked process, with its stdout and stderr in one file.
+
+    Args:
+        log: the file for what it prints.
+        arguments: words of the command line.
+        prepare: a function of a module, called in the process before the command runs.
+
+    Returns:
+        The process; join it for its `exitcode`, which is minus the signal that ended it.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    process = context.Process(target=_run, args=(str(log), [str(word) for word in arguments], prepare))
+    process.start()
+    return process
+
+
+def _run(log, arguments, prepare):
+    from qbert_opt.cli import main
+
+    with Path(log).open("wb", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if prepare is not None:
+        prepare()
+    sys.argv = ["qbert-opt", *arguments]
+    main.run()
