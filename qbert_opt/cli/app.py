@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import verbs
+from .idle_options import Verb
 from .option_groups import flattened
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def _collect() -> None:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=info.name.replace("_", "-"))
         else:
-            app.command(info.name.replace("_", "-"))(flattened(module.command))
+            app.command(info.name.replace("_", "-"), cls=Verb)(flattened(module.command))
 
 
 _collect()

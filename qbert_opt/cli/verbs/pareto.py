@@ -103,8 +103,6 @@ def _check(picture: PictureOptions, device: str | None, output: str | None) -> N
 
     if output is not None and not output.endswith((".json", ".csv")):
         raise UsageError(f"--output {output}: legal endings: .json, .csv.")
-    if picture.plot is None and (picture.compare or picture.plan or picture.measured):
-        raise UsageError("--compare, --plan and --measured: only affect the plot; add --plot FILE.")
     if device is not None and picture.devices is not None:
         raise UsageError("--device and --devices: give one of them.")
     if picture.devices is not None and output is not None:

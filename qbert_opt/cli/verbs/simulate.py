@@ -59,7 +59,7 @@ def command(
 
     from ...costs.operations import Workload
     from ...costs.simulate import simulate_allocation, simulate_baselines
-    from ...errors import InfeasibleError, UsageError
+    from ...errors import InfeasibleError
     from ...reports.cost import cost_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
@@ -70,9 +70,6 @@ def command(
     allocation = read_allocation(plan)
     workload = Workload(seq_len, batch_size)
     if lengths is not None:
-        idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
-        if given := [flag for flag, value in idle.items() if value]:
-            raise UsageError(f"{given[0]}: needs a single --seq-len, so it cannot be combined with --lengths.")
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
     try:
