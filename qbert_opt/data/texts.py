@@ -100,8 +100,10 @@ def read_texts(
 
     Raises:
         InputFileError: the file is missing or unreadable, or a row has no text or, where others do, no label.
-        UsageError: a named column or split does not exist.
+        UsageError: a named column or split does not exist, or a column is named twice.
     """
+    if text_columns and len(set(text_columns)) < len(text_columns):
+        raise UsageError(f"`text_columns` {text_columns[-1]}: is given twice; a pair has two different columns.")
     path = Path(source)
     layout = reader_of(path)
     if layout is not None:

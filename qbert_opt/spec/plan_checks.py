@@ -120,10 +120,12 @@ def _check_choice(where: str, planned: PlannedMatrix | PlannedTable) -> None:
     if planned.bits not in LEGAL_BITS:
         raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, LEGAL_BITS))}.")
     try:
-        parse_groupings(planned.grouping)
+        is_one = parse_groupings(planned.grouping) == (planned.grouping,)
     except UsageError:
+        is_one = False
+    if not is_one:
         legal = "rows:N, rows:heads, rows:each, columns:N"
-        raise ValueError(f"{where}grouping is {planned.grouping!r}; legal: {legal}.") from None
+        raise ValueError(f"{where}grouping is {planned.grouping!r}; legal: {legal}.")
 
 
 def _check_tables(plan: Allocation) -> None:

@@ -86,7 +86,7 @@ def command(
         _print_frontier(found, as_json)
         curves.append(Curve(of[0].label, found))
     else:
-        devices = [options.load_device(name.strip()) for name in picture.devices.split(",")]
+        devices = _devices(picture.devices)
         of = _subjects(table, devices, picture.compare)
         _print_devices(table, devices, workload, as_json)
     if picture.plot is not None:
@@ -111,6 +111,18 @@ def _check(picture: PictureOptions, device: str | None, output: str | None) -> N
         check_ending(picture.plot)
 
 
+def _devices(text: str) -> list[Device]:
+    """Read the devices of `--devices`; two files of one device would be drawn as one."""
+    from ...errors import UsageError
+    from ..quantities import listed
+
+    devices = [options.load_device(name) for name in listed(text, "--devices")]
+    ids = [device.id for device in devices]
+    if twice := [name for number, name in enumerate(ids) if name in ids[:number]]:
+        raise UsageError(f"--devices {text}: {twice[0]} is named twice. Keep one of them.")
+    return devices
+
+
 def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Sequence[str] | None) -> list[Subject]:
     """Pair the scores, and those of each `--compare LABEL=FILE`, with every device."""
     from ...errors import UsageError
@@ -121,6 +133,8 @@ def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Seq
         label, _, path = text.partition("=")
         if not label or not path:
             raise UsageError(f"--compare {text}: not of the form LABEL=scores.json, for example rtn=rtn.json.")
+        if label in [name for name, _ in tables]:
+            raise UsageError(f"--compare {text}: {label} is the name of another curve already. Give another name.")
         tables.append((label, options.load_scores(path)))
     return subjects(tables, devices)
 

@@ -65,6 +65,7 @@ def command(
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
+    from ..quantities import listed
 
     target = options.load_device(device)
     allocation = read_allocation(plan)
@@ -76,7 +77,7 @@ def command(
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
-    names = [name.strip() for name in compare.split(",")] if compare else []
+    names = listed(compare, "--compare") if compare is not None else ()
     others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate)
     if roofline or timeline:
         _draw(report, target, roofline, timeline)
