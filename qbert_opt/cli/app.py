@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from . import verbs
-from .idle_options import Verb
 from .option_groups import flattened
+from .verb import Verb
 
 app = typer.Typer(
     name="qbert-opt",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
 Values = Mapping[str, Any]
 
@@ -28,15 +27,6 @@ class Rule:
     options: tuple[str, ...]
     idle: Callable[[Values], bool]
     reason: str
-
-
-class Verb(TyperCommand):
-    """A command that refuses options which would do nothing."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb, if every option that the user gave is of use."""
-        check_options(ctx)
-        return super().invoke(ctx)
 
 
 def check_options(context: typer.Context) -> None:
