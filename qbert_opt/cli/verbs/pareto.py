@@ -54,7 +54,7 @@ def command(
     points: Annotated[
         int, typer.Option("--points", min=2, help="Number of budgets between the smallest and the largest.")
     ] = 200,
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     output: Annotated[
         str | None,
@@ -71,14 +71,14 @@ def command(
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...reports.printing import print_lines
     from ...workflows.frontiers import Curve, frontiers
     from ..quantities import resources
 
     table = options.load_scores(scores or "reference")
     _check(picture, device, output)
-    names, workload = resources(resource), Workload(seq_len, batch_size)
+    names, workload = resources(resource), workload_of(table.profile, seq_len, batch_size)
     curves: list[Curve] = []
     if picture.devices is None:
         of = _subjects(table, [options.load_target(device)], picture.compare)

@@ -18,7 +18,7 @@ def command(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Target hardware: adds the predicted cost of each operation.")
     ] = None,
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     measured: Annotated[
         str | None, typer.Option("--measured", help="Measured points (JSON), with this plan's first.")
@@ -30,7 +30,7 @@ def command(
     """
     from hwmodels import DeviceError
 
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation
     from ...errors import InfeasibleError
     from ...planning.frontier import trade_off
@@ -53,7 +53,9 @@ def command(
     cost = None
     if device is not None:
         try:
-            cost = simulate_allocation(allocation, options.load_device(device), Workload(seq_len, batch_size))
+            cost = simulate_allocation(
+                allocation, options.load_device(device), workload_of(allocation.profile, seq_len, batch_size)
+            )
         except DeviceError as error:
             raise InfeasibleError(f"{plan}: {error}") from None
     write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))

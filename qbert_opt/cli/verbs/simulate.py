@@ -21,7 +21,7 @@ def command(
     device: Annotated[
         str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
     ],
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     lengths: Annotated[
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
@@ -57,7 +57,7 @@ def command(
     """
     from hwmodels import CostReport, DeviceError
 
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation, simulate_baselines
     from ...errors import InfeasibleError
     from ...reports.cost import cost_lines
@@ -69,7 +69,7 @@ def command(
 
     target = options.load_device(device)
     allocation = read_allocation(plan)
-    workload = Workload(seq_len, batch_size)
+    workload = workload_of(allocation.profile, seq_len, batch_size)
     if lengths is not None:
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
@@ -132,11 +132,14 @@ def _over_lengths(
 
     from hwmodels import DeviceError, MixReport
 
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError
     from ...reports.operations import mix_lines
     from ...reports.printing import print_lines
 
+    for tokens in histogram:
+        workload_of(allocation.profile, tokens)  # refuses what the model cannot read
     try:
         mix = simulate_lengths(
             allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate, engine=engine
