@@ -31,7 +31,8 @@ def test_an_output_that_cannot_be_written_is_refused_first(cli, line, name):
 @pytest.mark.parametrize(
     "line",
     [
-        "evaluate {} --data d", "run {} --text t", "recover {} -m m --data d -o o", "export {} --engine openvino -o o -q",
+        "evaluate {} --data d", "run {} --text t", "recover {} -m m --data d -o o",
+        "export {} --engine openvino -o o -q",
         "solve -b 25MB -d {}", "solve -b 3bit -s {}", "report {} -o r.html", "sensitivity -m {} --data d",
         "simulate {} -d car-soc", "import-config {}.json --from nncf -s reference",
     ],
