@@ -138,9 +138,10 @@ def answer_rows(kind: str, outputs: Arrays, positions: NDArray[Any] | None) -> N
         rows: NDArray[np.float32] = np.where(allowed, raw, np.float32(IMPOSSIBLE)).reshape(-1, raw.shape[-1])
         return rows
     if kind == "embeddings":
-        weights = np.asarray(positions, np.float32)[:, :, None]
-        # an engine may leave anything at padding, NaN included
-        embeddings: NDArray[np.float32] = np.where(weights > 0, outputs["last_hidden_state"] * weights, 0).sum(1)
+        # NaN at padding stays NaN: whoever pools with a mask multiplies it by 0
+        embeddings: NDArray[np.float32] = np.einsum(
+            "bt,btc->bc", np.asarray(positions, np.float32), outputs["last_hidden_state"]
+        )
         return embeddings
     logits: NDArray[np.float32] = outputs["logits"]
     if positions is None:

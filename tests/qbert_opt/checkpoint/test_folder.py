@@ -197,9 +197,9 @@ def test_what_reads_back_otherwise_is_never_left(tiny, gptq_plan, file_texts, tm
 def test_the_loss_of_what_was_read_back_is_kept(tiny, written, file_texts):
     """The record's figure is the loss of the folder as anybody loads it, on texts that did not fit the quantizer."""
     record = read_record(written.folder)
-    assert record.read_back == written.read_back and record.read_back.num_texts == 32
+    assert record.read_back == written.read_back and record.read_back.num_texts == 40
     _, scored = calibration_texts(file_texts, CalibrationPlan(40, 40, 0))
-    texts = scored.take(range(32))
+    texts = scored.take(range(40))
     found = evaluate(load_quantized(written.folder)[0], texts, outputs(tiny, texts))
     assert record.read_back.loss == pytest.approx(found.kl.value, rel=1e-3)
     assert set(record.files) == {path.name for path in written.folder.iterdir()} - {"config.json"}

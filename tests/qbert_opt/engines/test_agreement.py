@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qbert_opt.engines.agreement import AgreementLimits, Check, answer_rows, check_session, compare
-from qbert_opt.workflows.export import ROUNDING_LIMITS
+from qbert_opt.workflows.export_verdict import ROUNDING_LIMITS
 
 F = np.float32
 
@@ -67,7 +67,7 @@ def test_embeddings_and_regressions_by_hand():
 
 
 def test_only_labelled_positions_count():
-    """Padding may hold anything, NaN included."""
+    """Padding may hold anything, except in embeddings, whose users multiply it by 0: NaN there is refused."""
     where = np.array([[True, True, False]])
     logits = np.array([[[1, 2], [3, 4], [np.nan, 0]]], F)
     np.testing.assert_array_equal(answer_rows("tags", {"logits": logits}, where), [[1, 2], [3, 4]])
@@ -76,8 +76,10 @@ def test_only_labelled_positions_count():
     assert rows.shape == (2, 3) and (rows[:, 2] < -1e29).all() and np.isfinite(rows).all()
     agreement = compare("spans", [(rows, rows)])
     assert agreement.loss == 0 and agreement.difference == 0 and agreement.answers == 2
-    states = {"last_hidden_state": logits}
-    np.testing.assert_allclose(answer_rows("embeddings", states, np.array([[0.5, 0.5, 0]])), [[2, 3]])
+    weights = np.array([[0.5, 0.5, 0]])
+    assert np.isnan(answer_rows("embeddings", {"last_hidden_state": logits}, weights)).any()
+    found = answer_rows("embeddings", {"last_hidden_state": np.nan_to_num(logits)}, weights)
+    np.testing.assert_allclose(found, [[2, 3]])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit
 from qbert_opt.planning.frontier import trade_off
-from qbert_opt.planning.planner import allocate, solve_task
+from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.planning.stand_ins import Sweep
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.spec.allocation import read_allocation, write_allocation

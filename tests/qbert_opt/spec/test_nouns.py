@@ -9,6 +9,7 @@ import hwmodels
 import qbert_opt as qb
 import solvers
 from qbert_opt.evaluation.intervals import Interval
+from qbert_opt.workflows import outcome
 from solvers.model.program import Program
 from solvers.search.outcome import Outcome
 
@@ -43,13 +44,22 @@ def nouns():
         qb.PlanConstraints(pins={"query": 8}),
         qb.PlanningTask(scores, limits, device=device), qb.Storage(qb.default_grid("gptq")[0]),
         qb.default_grid("gptq")[0],
-        qb.Optimized(plan, report, measured, "dev.tsv", qb_folder(), None), report.operations[0].cost,
+        qb.Optimized(plan, report, measured, "dev.tsv", qb_folder(), None, compared(plan)), report.operations[0].cost,
         report.memory.tensors[0], solvers.SearchLimits(), solvers.uniform_plans(problem)[0],
         solvers.Refinement((0,) * 500, 1.0, 2.0, (((0,) * 500, 1.0),) * 9, 3, True),
         Outcome(solution.choice, 0.0, True), qb.trade_off(qb.PlanningTask(scores, limits), ("bytes",), points=3),
         *(step for step in (reason.better, reason.worse) if step is not None),
     ]  # fmt: skip
     return {type(noun): noun for noun in made}
+
+
+def compared(plan):
+    """What `optimize` compared, as small as it can be."""
+    row = outcome.Measured(name="a model", stored_bytes=plan.total_bytes, num_texts=500)
+    return outcome.Outcome(
+        model="m", engine=None, device=None, activations=None, loss_unit=plan.loss_unit, texts="500", original=row,
+        uniform=None, uniform_choice=None, uniform_suffices=False, plan=row,
+    )  # fmt: skip
 
 
 def test_every_noun_is_short_when_shown(nouns):
