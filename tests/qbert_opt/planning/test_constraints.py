@@ -126,7 +126,7 @@ def test_a_shortlist_is_diverse_sorted_and_near_the_best(reference_sums):
         (("--budget", "25MB", "--tie", "layer.1.output.dense"), "A tie needs two"),
         (("--budget", "25MB", "--exclude", "elsewhere"), "no matrix of"),
         (("--budget", "25MB", "--within", "5%"), "belongs to --top-k"),
-        (("--budget", "25MB", "--apart", "5"), "belong to --top-k"),
+        (("--budget", "25MB", "--apart", "5"), "belongs to --top-k"),
         (("--budget", "25MB", "--top-k", "2", "--within", "-1%"), "--within -1%: not a share"),
         (("--budget", "25MB", "--top-k", "2", "--apart", "73"), "there are 72 matrices"),
         (("--budget", "25MB", "--refine", "3"), "--refine: needs --model and --data"),
