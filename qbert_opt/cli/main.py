@@ -18,6 +18,7 @@ from typing import Any
 INTERRUPTED = 128 + int(signal.SIGINT)
 TERMINATED = 128 + int(signal.SIGTERM)
 UNWRITABLE = 2
+UNREADABLE = 4
 
 
 class _Stop:
@@ -156,9 +157,13 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _output_failed(error: OSError) -> int | None:
-    """A reader such as `head` that has enough is no mistake; a full disk under stdout is the user's to mend."""
+    """A reader such as `head` that has enough is no mistake; a full disk, or a name that the system refuses, is one."""
     import errno
 
+    if error.filename is not None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        name = str(error.filename)
+        _complain(f"{name if len(name) < 120 else f'{name[:60]}…{name[-60:]}'}: cannot be opened: {error.strerror}.")
+        return UNREADABLE
     of_streams = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
     if error.filename is not None or error.errno not in of_streams:
         return None

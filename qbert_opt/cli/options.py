@@ -59,7 +59,10 @@ Scores = Annotated[str | None, typer.Option("--scores", "-s", help="Score table;
 Device = Annotated[
     str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
 ]
-SeqLen = Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.")]
+SeqLen = Annotated[
+    int | None,
+    typer.Option("--seq-len", min=1, help="Tokens per sentence; by default 128, or what the model reads if less."),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")]
 TorchDevice = Annotated[
     str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,5 +58,5 @@ def _paths(value: object) -> Iterator[Path]:
 
 def _same(path: Path, other: Path) -> bool:
     with suppress(OSError, ValueError):  # what is no path: a name too long, a null character
-        return os.path.samefile(path, other)
+        return path.samefile(other)
     return False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hwmodels import DeviceError, parse_bytes, parse_quantity
 
 from ..errors import UsageError
+from ..runtime.plain_text import whole_number
 
 
 def seconds(text: str | None, option: str) -> float | None:
@@ -63,12 +64,15 @@ def parse_pins(pins: Sequence[str]) -> dict[str, int]:
     Raises:
         UsageError: not of that form.
     """
-    parsed = {}
+    parsed: dict[str, int] = {}
     for pin in pins:
         name, _, bits = pin.rpartition("=")
-        if not name or not bits.isdigit():
+        width = whole_number(bits)
+        if not name or width is None:
             raise UsageError(f"--pin {pin}: not of the form NAME=BITS, for example --pin layer.0.output=8.")
-        parsed[name] = int(bits)
+        if parsed.get(name, width) != width:
+            raise UsageError(f"--pin {pin}: {name} is pinned to {parsed[name]} bits already. Keep one of them.")
+        parsed[name] = width
     return parsed
 
 
@@ -118,14 +122,34 @@ def lengths(text: str, option: str) -> dict[int, float]:
             weight = float(often)
         except ValueError:
             weight = -1.0
-        if not tokens.isdigit() or not 0 < int(tokens) < 1e6 or not 0 <= weight < 1e300 or int(tokens) in parsed:
+        length = whole_number(tokens) or 0
+        if not 0 < length < 1e6 or not 0 <= weight < 1e300 or length in parsed:
             raise UsageError(
                 f"{option} {part}: not of the form TOKENS:OFTEN with each length once, for example 16:30,64:50,128:20."
             )
-        parsed[int(tokens)] = weight
+        parsed[length] = weight
     if not sum(parsed.values()):
         raise UsageError(f"{option} {text}: no length has a weight above 0.")
     return parsed
+
+
+def listed(text: str, option: str) -> tuple[str, ...]:
+    """Read a list of different names such as `a,b,c`.
+
+    Args:
+        text: names with commas between them.
+        option: the flag, for the message.
+
+    Raises:
+        UsageError: a name is empty, or named twice.
+    """
+    names = tuple(part.strip() for part in text.split(","))
+    for number, name in enumerate(names):
+        if not name:
+            raise UsageError(f"{option} {text!r}: name {number + 1} of the list is empty.")
+        if name in names[:number]:
+            raise UsageError(f"{option} {text}: {name} is named twice. Keep one of them.")
+    return names
 
 
 def resources(text: str) -> tuple[str, ...]:
@@ -139,7 +163,7 @@ def resources(text: str) -> tuple[str, ...]:
     """
     from ..planning.constraints import RESOURCES
 
-    names = tuple(part.strip() for part in text.split(","))
+    names = listed(text, "--resource")
     if len(names) > 2:
         raise UsageError(f"--resource {text}: at most two at once.")
     for name in names:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hwmodels import Device
 
     from ..costs.operations import Workload
+    from ..spec.profiles import ModelProfile
 
 LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
 SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
@@ -63,9 +64,15 @@ class HardwareOptions:
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.0, help="Inferences per second.", rich_help_panel=HARDWARE)
     ] = None
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per sentence.", rich_help_panel=HARDWARE)] = (
-        128
-    )
+    seq_len: Annotated[
+        int | None,
+        typer.Option(
+            "--seq-len",
+            min=1,
+            help="Tokens per sentence; by default 128, or what the model reads if less.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Sentences per inference.", rich_help_panel=HARDWARE)
     ] = 1
@@ -74,11 +81,18 @@ class HardwareOptions:
         """Read the device, if one is named."""
         return options.load_target(self.device)
 
-    def workload(self) -> Workload:
-        """Return the sentences and tokens of one inference."""
-        from ..costs.operations import Workload
+    def workload(self, profile: ModelProfile) -> Workload:
+        """Return the sentences and tokens of one inference.
 
-        return Workload(self.seq_len, self.batch_size)
+        Args:
+            profile: the model, which says how many tokens it reads.
+
+        Raises:
+            UsageError: more tokens than the model has positions for.
+        """
+        from ..costs.operations import workload_of
+
+        return workload_of(profile, self.seq_len, self.batch_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,6 @@ def read_scores(
     model = None if only_measured and options.scores is not None else options.model
     if options.scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already names its model.")
-    if model is None and options.max_tokens is not None:
-        raise UsageError("--max-tokens: belongs to --model; a table of scores records where its texts were cut.")
     if model is None:
         return load_scores(options.scores or "reference")
     if options.data is None:
@@ -181,7 +179,5 @@ def check_together(
         raise UsageError(
             "--recipe: is a fixed rule. Remove --top-k, --measure, --refine and every constraint on the choices."
         )
-    if (shortlist.within or shortlist.apart) is not None and top_k is None and measure is None:
-        raise UsageError("--within and --apart: belong to --top-k, for example --top-k 5 --within 5%.")
     if refine is not None and (top_k is not None or measure is not None or constraints.least is not None):
         raise UsageError("--refine: lowers the measured loss of one plan. Remove --top-k, --measure and --least.")

@@ -13,6 +13,7 @@ import networkx as nx
 
 from hwmodels import Operation, StoredWeight
 
+from ..errors import UsageError
 from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
@@ -40,6 +41,25 @@ class Workload:
     def tokens(self) -> int:
         """Tokens per inference."""
         return self.seq_len * self.batch_size
+
+
+def workload_of(profile: ModelProfile, seq_len: int | None, batch_size: int = 1) -> Workload:
+    """Return one inference that a model can run.
+
+    Args:
+        profile: the model.
+        seq_len: tokens per sentence; None is 128, or what the model reads where that is less.
+        batch_size: sentences per inference.
+
+    Raises:
+        UsageError: more tokens than the model has positions for.
+    """
+    most = profile.max_tokens
+    if seq_len is None:
+        return Workload(min(Workload().seq_len, most or Workload().seq_len), batch_size)
+    if most is not None and seq_len > most:
+        raise UsageError(f"`seq_len` {seq_len}: {profile.name} has positions for {most} tokens at most.")
+    return Workload(seq_len, batch_size)
 
 
 def matrix_operation(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, UsageError
+from ..runtime.plain_text import whole_number
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
@@ -197,7 +198,7 @@ def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Stora
     if name in ("fp32", "fp16"):
         return None, int(name[2:])
     bits = name.removeprefix("int")
-    if not name.startswith("int") or not bits.isdigit() or int(bits) not in LEGAL_BITS:
+    if not name.startswith("int") or whole_number(bits) not in LEGAL_BITS:
         legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
         raise UsageError(f"`compare` {name}: legal: {legal}.")
     storage = Storage(Choice(int(bits), "rows:each", allocation.method))

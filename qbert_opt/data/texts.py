@@ -100,8 +100,10 @@ def read_texts(
 
     Raises:
         InputFileError: the file is missing or unreadable, a row has no text, or only some rows have a label.
-        UsageError: a given column or split does not exist.
+        UsageError: a given column or split does not exist, or a column is given twice.
     """
+    if text_columns and len(set(text_columns)) < len(text_columns):
+        raise UsageError(f"`text_columns` {text_columns[-1]}: is given twice; a pair has two different columns.")
     path = Path(source)
     layout = reader_of(path)
     if layout is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..costs.operations import Workload
 from ..costs.stored import EngineTarget, Storage
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice, zero_dtype
 from ..spec.limits import Measure
 from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec
@@ -21,11 +21,6 @@ from .plan_bytes import engine_file, total_stored_bytes
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
-
-
-ZERO_TYPES: dict[Form, Literal["float16", "integer", "none"]] = {
-    "offset": "float16", "symmetric": "none", "signed": "none", "zero-point": "integer", "codebook": "none",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +190,7 @@ def planned_matrix(
         group_size=layout.group_size,
         method=c.method,
         symmetric=c.symmetric,
-        zero_dtype=ZERO_TYPES[c.form],
+        zero_dtype=zero_dtype(c.form),
         form=c.form,
         bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
         residency="resident" if storage.resident else "streamed",

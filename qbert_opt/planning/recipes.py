@@ -64,7 +64,11 @@ def recipe_allocation(
         read = replace(workload or Workload(), input_bits=input_bits(planned))
         return with_activations(recipe_allocation(scores, recipe, limits, device=device, workload=read), planned)
     if recipe.startswith(UNIFORM):
-        return uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
+        plan = uniform_allocation(scores, choice(recipe.removeprefix(UNIFORM)), device=device, workload=workload)
+        for size, most in ((plan.encoder_bytes, limits.encoder_bytes), (plan.total_bytes, limits.total_bytes)):
+            if most is not None and size > most:
+                raise InfeasibleError(f"`recipe` {recipe}: takes {size} bytes, the budget is {most}.")
+        return plan
     if recipe not in RECIPES:
         raise UsageError(f"`recipe` {recipe}: legal: {', '.join(RECIPES)}, {UNIFORM}CHOICE.")
     if not scores.block_sensitivity:

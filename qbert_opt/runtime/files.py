@@ -21,6 +21,8 @@ from .input_files import decode_text, parse_json, read_bytes
 from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
+PART = ".part"
+MAX_SHOWN = 120  # characters of a path in a message
 RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
@@ -40,13 +42,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         UsageError: `path` is no regular file, its folder does not exist or may not be written, or the disk is full.
     """
     target = Path(path)
+    check_folder(target)
     if target.exists() and not target.is_file():
         raise UsageError(f"{target}: is a folder or a device, which a file cannot replace. Give a file name.")
-    check_folder(target)
     try:
         for left in _unfinished(target):
             _remove_unless_in_use(left)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PART, dir=target.parent)
     except OSError as error:
         raise disk_error(target, error) from None
     temporary = Path(name)
@@ -82,7 +84,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PART, dir=target.parent))
         except OSError as error:
             raise disk_error(target, error) from None
         try:
@@ -170,24 +172,34 @@ def check_free(target: Path) -> None:
         target: the folder that will be written.
 
     Raises:
-        UsageError: it holds something already, or its parent does not exist.
+        UsageError: it holds something already, or as `check_folder`.
     """
+    check_folder(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder. Give a new folder, or remove it first.")
-    check_folder(target)
 
 
 def check_folder(target: Path) -> None:
-    """Refuse a target whose folder does not exist: making it would hide a typing error.
+    """Refuse a target that cannot be written where it is to lie: making its folder would hide a typing error.
 
     Args:
-        target: the file that will be written.
+        target: the file or folder that will be written.
 
     Raises:
-        UsageError: names the folder.
+        UsageError: its folder does not exist or may not be written, or its name is too long for the file system.
     """
-    if not target.absolute().parent.is_dir():
-        raise UsageError(f"{target}: its folder {target.absolute().parent} does not exist. Create it first.")
+    folder = target.absolute().parent
+    try:
+        if not folder.is_dir():
+            raise UsageError(f"{_shortened(target)}: its folder {_shortened(folder)} does not exist. Create it first.")
+        most = os.pathconf(folder, "PC_NAME_MAX") - len(f".{PART}") - RANDOM_CHARACTERS - 1  # of its temporary name
+        target.exists()  # asks the system whether it takes the name and the path as a whole
+    except OSError as error:
+        raise disk_error(target, error) from None
+    if (size := len(os.fsencode(target.name))) > most:
+        raise UsageError(f"{_shortened(target)}: the name has {size} bytes; at most {most} can be written here.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{_shortened(target)}: its folder {_shortened(folder)} is not writable. Give another one.")
 
 
 def disk_error(target: Path, error: OSError) -> UsageError:
@@ -199,12 +211,18 @@ def disk_error(target: Path, error: OSError) -> UsageError:
     """
     if error.errno == errno.ENOSPC:
         return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
-    return UsageError(f"{target}: cannot be written: {error.strerror or error}.")
+    return UsageError(f"{_shortened(target)}: cannot be written: {error.strerror or error}.")
+
+
+def _shortened(path: Path) -> str:
+    """Write a path without the middle of a very long one."""
+    text = str(path)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
 
 
 def _unfinished(target: Path) -> list[Path]:
     """Temporary files and folders of the same output, of this process or of others."""
-    return list(target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}.part"))
+    return list(target.parent.glob(f".{glob.escape(target.name)}.{'?' * RANDOM_CHARACTERS}{PART}"))
 
 
 def _remove_unless_in_use(left: Path) -> None:

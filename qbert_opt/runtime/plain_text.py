@@ -33,6 +33,18 @@ def one_line(text: str) -> str:
     return "".join(_escaped(c) if unicodedata.category(c) in HIDDEN else c for c in text)
 
 
+def whole_number(text: str) -> int | None:
+    """Read a whole number of at most 18 decimal digits; None for anything else that Python may or may not take for one.
+
+    >>> whole_number("128"), whole_number("²"), whole_number("-1")
+    (128, None, None)
+
+    Args:
+        text: of any content.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 

@@ -11,12 +11,14 @@ from ..checkpoint.record import check_belongs, read_record
 from ..data.texts import LabeledTexts
 from ..engines.record import is_exported
 from ..engines.timing import Timing, time_model
-from ..errors import QbertOptWarning
+from ..errors import QbertOptWarning, UsageError
 from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
 from ..models.loading import LoadedModel, cut_at, load_model
 from ..planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 from ..spec.allocation import Allocation
 from .engine_model import Served, serve
+
+TIMED_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def measure_folder(
     reference: str | None = None,
     engine: str | None = None,
     threads: int | None = 1,
-    seq_len: int = 128,
+    seq_len: int | None = None,
     max_tokens: int | None = None,
 ) -> tuple[MeasuredFolder, ...]:
     """Measure a folder, and first its reference if one is given.
@@ -72,7 +74,7 @@ def measure_folder(
         reference: folder of the float model to compare outputs with.
         engine: engine to time the folder in, for example `onnxruntime`; an exported folder is timed in its own engine.
         threads: CPU threads of the engine; None lets it choose.
-        seq_len: tokens of one timed run, at most the model's window.
+        seq_len: tokens of one timed run; None is 128, or the model's window if that is less.
         max_tokens: length at which texts are truncated; None is the model's window.
 
     Returns:
@@ -80,12 +82,15 @@ def measure_folder(
 
     Raises:
         InputFileError: a folder is damaged, or the reference is another model.
-        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to.
+        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to; or `seq_len` exceeds the model's window.
 
     Warns:
         QbertOptWarning: the folder was trained on the same texts.
     """
     subject, plan, served = _opened(folder, engine, threads)
+    window = subject.tokenizer.model_max_length
+    if seq_len is not None and seq_len > window:
+        raise UsageError(f"`seq_len` {seq_len}: {folder} reads {window} tokens at most.")
     subject = cut_at(subject, max_tokens)
     measured = []
     outputs = None
@@ -110,7 +115,7 @@ def measure_folder(
     )
     if served is None:
         return tuple(measured)
-    tokens = min(seq_len, subject.tokenizer.model_max_length)
+    tokens = seq_len or min(TIMED_TOKENS, window)
     timed = [*(() if reference is None else (Path(reference),)), served.folder]
     return tuple(
         replace(row, timing=time_model(path, seq_len=tokens, threads=threads))

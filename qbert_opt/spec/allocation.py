@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat
 
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
-from .choices import choice
 from .limits import Measure
+from .plan_checks import check_plan
 from .planned import (
     DeviceCost,
     EngineFile,
@@ -162,54 +162,7 @@ def read_allocation(path: str | Path) -> Allocation:
     """
     allocation = read_document(path, Allocation, SCHEMA, older={FIRST_SCHEMA: _upgraded})
     try:
-        _check_parts(allocation)
-    except (UsageError, ValueError) as error:
+        check_plan(allocation)
+    except ValueError as error:
         raise InputFileError(f"{path}: {error} Make the plan again with 'solve'.") from None
     return allocation
-
-
-def _check_parts(allocation: Allocation) -> None:
-    """Raise ValueError if matrices, tables or sums do not follow from the profile and the choices."""
-    profile = allocation.profile
-    if len(allocation.matrices) != len(profile.matrices):
-        raise ValueError(f"has {len(allocation.matrices)} matrices; the profile has {len(profile.matrices)}.")
-    for planned, matrix in zip(allocation.matrices, profile.matrices, strict=True):
-        if (planned.module, planned.rows, planned.columns) != (matrix.module, matrix.rows, matrix.columns):
-            raise ValueError(f"matrices: {planned.module} does not match {matrix.module} of the profile.")
-        parsed = choice(planned.choice.name)
-        expected = parsed.bytes(matrix.rows, matrix.columns, heads=profile.heads)
-        layout = parsed.layout(matrix.rows, matrix.columns, heads=profile.heads)
-        if (planned.bytes, planned.layout) != (expected, layout):
-            raise ValueError(
-                f"matrices: {planned.module}: has {planned.bytes} bytes in {planned.num_groups} ranges of "
-                f"{planned.group_size}; {parsed.name} takes {expected} bytes in {layout.num_groups} ranges of "
-                f"{layout.group_size}."
-            )
-    tables = tuple((t.module, t.rows, t.columns) for t in profile.tables)
-    if tuple((t.module, t.rows, t.columns) for t in allocation.tables) != tables:
-        raise ValueError("tables: do not match the tables of the profile.")
-    for table in allocation.tables:
-        parsed = choice(table.choice.name)
-        expected = parsed.bytes(table.rows, table.columns, heads=1)
-        if table.bytes != expected:
-            raise ValueError(f"tables: {table.module}: has {table.bytes} bytes; {parsed.name} takes {expected}.")
-    known = {m.module for m in profile.matrices}
-    for item in allocation.activations:
-        unknown = [name for name in item.modules if name not in known]
-        if unknown:
-            raise ValueError(f"activations: {unknown[0]} is not a matrix of the profile.")
-        if (item.scheme == "tensor") != (item.low is not None and item.high is not None):
-            raise ValueError(
-                f"activations: {item.modules[0]}: scheme tensor needs low and high, scheme token has neither."
-            )
-        if item.low is not None and item.high is not None and not item.low <= 0 <= item.high:
-            raise ValueError(
-                f"activations: {item.modules[0]}: low {item.low:g}, high {item.high:g}: low must be at most 0 and high "
-                "at least 0."
-            )
-    encoder_bytes = sum(m.bytes for m in allocation.matrices)
-    if allocation.encoder_bytes != encoder_bytes:
-        raise ValueError(f"encoder_bytes is {allocation.encoder_bytes}; the matrices take {encoder_bytes}.")
-    total_bytes = encoder_bytes + sum(t.bytes for t in allocation.tables) + profile.other_bytes
-    if allocation.total_bytes != total_bytes:
-        raise ValueError(f"total_bytes is {allocation.total_bytes}; matrices, tables and the rest take {total_bytes}.")

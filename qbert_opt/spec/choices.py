@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import UsageError
+from ..runtime.plain_text import whole_number
 
 SCALE_BYTES = 2  # fp16
 OFFSET_BYTES = 2  # fp16
@@ -171,13 +172,23 @@ def choice(name: str) -> Choice:
         UsageError: the text is not of this form.
     """
     parts = name.split("/")
-    if len(parts) not in (3, 4) or not parts[0].removesuffix("bit").isdigit() or not set(parts[3:]) <= set(FORMS[1:]):
+    bits = whole_number(parts[0].removesuffix("bit"))
+    if len(parts) not in (3, 4) or bits is None or not set(parts[3:]) <= set(FORMS[1:]) or "," in parts[1]:
         raise UsageError(
             f"choice {name!r}: not of the form BITSbit/GROUPING/METHOD[/FORM], for example 3bit/columns:64/gptq. "
             f"Forms: {', '.join(FORMS[1:])}."
         )
     form = parse_forms(parts[3])[0] if len(parts) == 4 else "offset"
     return Choice(parse_bits(parts[0].removesuffix("bit"))[0], parse_groupings(parts[1])[0], parts[2], form)
+
+
+def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
+    """Return how a range of a form stores what stands for zero.
+
+    >>> zero_dtype("zero-point")
+    'integer'
+    """
+    return {"offset": "float16", "zero-point": "integer"}.get(form, "none")  # type: ignore[return-value]
 
 
 def grid(
@@ -215,12 +226,11 @@ def parse_bits(text: str, option: str = "--bits") -> tuple[int, ...]:
         UsageError: a part of the text is not a legal bit width.
     """
     values = []
-    for part in text.split(","):
-        if not part.strip().isdigit() or int(part) not in LEGAL_BITS:
-            raise UsageError(
-                f"{option} {text}: {part.strip()!r} is not a bit width. Legal: {', '.join(map(str, LEGAL_BITS))}."
-            )
-        values.append(int(part))
+    for part in (p.strip() for p in text.split(",")):
+        bits = whole_number(part)
+        if bits not in LEGAL_BITS:
+            raise UsageError(f"{option} {text}: {part!r} is not a bit width. Legal: {', '.join(map(str, LEGAL_BITS))}.")
+        values.append(bits)
     return tuple(dict.fromkeys(values))
 
 
@@ -236,12 +246,12 @@ def parse_groupings(text: str) -> tuple[str, ...]:
     groupings = []
     for part in (p.strip() for p in text.split(",")):
         axis, _, size = part.partition(":")
-        named = size in ("heads", "each") and axis == "rows"
-        if axis not in ("rows", "columns") or not (named or (size.isdigit() and int(size) > 0)):
+        named, number = size in ("heads", "each") and axis == "rows", whole_number(size)
+        if axis not in ("rows", "columns") or not (named or number):
             raise UsageError(
                 f"`groupings` {text}: {part!r} is not a grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
             )
-        groupings.append(part)
+        groupings.append(part if named else f"{axis}:{number}")
     return tuple(dict.fromkeys(groupings))
 
 

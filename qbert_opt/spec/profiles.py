@@ -137,6 +137,12 @@ class ModelProfile(Frozen):
         return sum(max(1, u) for u in uses)
 
     @property
+    def max_tokens(self) -> int | None:
+        """Rows of the table of absolute positions: no text of more tokens can be read. None without such a table."""
+        rows = [t.rows for t in self.tables if t.module.endswith("position_embeddings") and t.reads_per_token == 1]
+        return min(rows, default=None)
+
+    @property
     def encoder_elements(self) -> int:
         """Number of weights in the searched matrices."""
         return sum(matrix.elements for matrix in self.matrices)

@@ -26,6 +26,7 @@ from ..runtime.input_files import decode_text, quoted, read_bytes
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.limits import Limits
+from ..spec.plan_scores import check_scores
 from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 
@@ -124,9 +125,9 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
         scores: the table that the plan was solved from.
 
     Raises:
-        InputFileError: the scores are for another model.
+        InputFileError: the scores are for another model, or not those that the plan was solved from.
     """
-    _check_same_model(plan, scores)
+    check_scores(plan, scores)
     values, stand_ins, loss = scores.values(), Counter[tuple[str, str]](), []
     for row, item in enumerate(export.carried):
         choice = item.offer.as_choice(item.matrix.method)
@@ -155,10 +156,10 @@ def refit(
 
     Raises:
         InfeasibleError: no plan fits into the bytes.
-        InputFileError: the scores are for another model.
+        InputFileError: the scores are for another model, or not those that the plan was solved from.
         UsageError: none of the tool's choices was scored.
     """
-    _check_same_model(plan, scores)
+    check_scores(plan, scores)
     limits = Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes)
     task = PlanningTask(scores, limits, device=device, workload=workload)
     matrices = slice(task.num_matrices)
@@ -295,11 +296,3 @@ def _runs(tool: ConfigTool, matrix: PlannedMatrix, choice: Choice) -> bool:
     axis = choice.grouping.partition(":")[0]
     with_choice = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})
     return any((offer.bits, offer.grouping) == (choice.bits, choice.grouping) for offer in tool.offers(with_choice))
-
-
-def _check_same_model(plan: Allocation, scores: ScoreTable) -> None:
-    if plan.profile.sha256 != scores.profile.sha256:
-        raise InputFileError(
-            f"the plan is of {plan.profile.name} (sha256 {plan.profile.sha256[:12]}…), the scores are of "
-            f"{scores.profile.name} ({scores.profile.sha256[:12]}…). Give the scores that the plan was solved from."
-        )

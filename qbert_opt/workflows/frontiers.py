@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..costs.operations import Workload
-from ..errors import InfeasibleError, InputFileError
+from ..errors import InfeasibleError
 from ..planning.frontier import TradeOff, trade_off
 from ..planning.measured_points import MeasuredPoints
 from ..planning.program import PlanningTask
 from ..planning.recipes import RECIPES, recipe_allocation
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
+from ..spec.plan_scores import check_scores
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -120,10 +121,8 @@ def marks(
     Raises:
         InputFileError: the plan is of another model.
     """
-    if plan is not None and plan.profile.sha256 != subject.scores.profile.sha256:
-        raise InputFileError(
-            f"`plan`: is a plan of {plan.profile.name}; the scores are of {subject.scores.profile.name}."
-        )
+    if plan is not None:
+        check_scores(plan, subject.scores)
     shown = []
     if subject.scores.block_sensitivity:
         for recipe in RECIPES:

@@ -22,9 +22,8 @@ from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
 from ..spec.allocation import Allocation
+from ..spec.plan_checks import RESCORED
 from ..spec.planned import PlannedActivation, PlannedMatrix, PlannedTable
-
-CONTAINS = "quantized in sequence and scored again"
 
 
 def rescored(
@@ -81,6 +80,6 @@ def rescored(
             "predicted_std_error": moved * allocation.predicted_std_error if allocation.folds else total_error,
             "sum_of_scores": total,
             "sum_std_error": total_error,
-            "contains": f"{allocation.contains}; {CONTAINS}",
+            "contains": f"{allocation.contains}; {RESCORED}",
         }
     )

@@ -23,7 +23,9 @@ def command(
         str | None, typer.Option("--engine", help="Also time the model in this engine: torch, openvino or onnxruntime.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")] = 1,
-    seq_len: Annotated[int, typer.Option("--seq-len", min=1, help="Tokens per timed run.")] = 128,
+    seq_len: Annotated[
+        int | None, typer.Option("--seq-len", min=1, help="Tokens per timed run; by default at most 128.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, as read by --measured of report and pareto.")
     ] = False,

@@ -22,7 +22,7 @@ def command(
         str, typer.Option("--scores", "-s", help="Scores of the same model, or 'reference' for the bundled ones.")
     ],
     device: options.Device = None,
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     rest: Annotated[
         str | None, typer.Option("--rest", help="Choice for matrices that the config leaves in floating point.")
@@ -36,7 +36,7 @@ def command(
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """
     from ...configs.tool import config_tool
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation
     from ...reports.exchange import import_lines, stand_in_lines
     from ...reports.plan import print_plan
@@ -47,7 +47,7 @@ def command(
 
     tool = config_tool(source)
     table = options.load_scores(scores)
-    target, workload = options.load_target(device), Workload(seq_len, batch_size)
+    target, workload = options.load_target(device), workload_of(table.profile, seq_len, batch_size)
     plan, stand_ins = import_plan(
         config, tool, table, rest=None if rest is None else choice(rest), device=target, workload=workload
     )

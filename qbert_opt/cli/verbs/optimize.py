@@ -48,6 +48,7 @@ def command(
 
     `qbert-opt optimize --model DIR --data text.tsv --engine openvino --budget 4bit --max-accuracy-drop 0.5pt -o out`
     """
+    from ...costs.operations import Workload
     from ...reports.optimized import outcome_lines
     from ...reports.printing import print_lines
     from ...workflows.optimize import optimize
@@ -60,7 +61,8 @@ def command(
             max_flips=answers.max_flips, confidence=answers.confidence, device=hardware.target(), engine=engine,
             activations=activations,  # type: ignore[arg-type]
             test_data=None if answers.test_data is None else replace(text, split=None).read(answers.test_data),
-            workload=hardware.workload(), metric=metric, method=method, max_tokens=max_tokens, seed=seed,
+            workload=Workload(hardware.seq_len or Workload().seq_len, hardware.batch_size),
+            metric=metric, method=method, max_tokens=max_tokens, seed=seed,
             scores=None if scores is None else options.load_scores(scores), progress=tell,
         )  # fmt: skip
     if as_json:

@@ -54,7 +54,7 @@ def command(
     points: Annotated[
         int, typer.Option("--points", min=2, help="Number of budgets between the smallest and the largest.")
     ] = 200,
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     output: Annotated[
         str | None,
@@ -71,14 +71,14 @@ def command(
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...reports.printing import print_lines
     from ...workflows.frontiers import Curve, frontiers
     from ..quantities import resources
 
     table = options.load_scores(scores or "reference")
     _check(picture, device, output)
-    names, workload = resources(resource), Workload(seq_len, batch_size)
+    names, workload = resources(resource), workload_of(table.profile, seq_len, batch_size)
     curves: list[Curve] = []
     if picture.devices is None:
         of = _subjects(table, [options.load_target(device)], picture.compare)
@@ -86,7 +86,7 @@ def command(
         _print_frontier(curve, as_json)
         curves.append(Curve(of[0].label, curve))
     else:
-        devices = [options.load_device(name.strip()) for name in picture.devices.split(",")]
+        devices = _devices(picture.devices)
         of = _subjects(table, devices, picture.compare)
         _print_devices(table, devices, workload, as_json)
     if picture.plot is not None:
@@ -103,14 +103,24 @@ def _check(picture: PictureOptions, device: str | None, output: str | None) -> N
 
     if output is not None and not output.endswith((".json", ".csv")):
         raise UsageError(f"--output {output}: legal endings: .json, .csv.")
-    if picture.plot is None and (picture.compare or picture.plan or picture.measured):
-        raise UsageError("--compare, --plan and --measured: only affect the plot; add --plot FILE.")
     if device is not None and picture.devices is not None:
         raise UsageError("--device and --devices: give one of them.")
     if picture.devices is not None and output is not None:
         raise UsageError("--devices: prints a table or JSON; --output writes the frontier of one --device.")
     if picture.plot is not None:
         check_ending(picture.plot)
+
+
+def _devices(text: str) -> list[Device]:
+    """Read the devices of `--devices`; two files of one device would be drawn as one."""
+    from ...errors import UsageError
+    from ..quantities import listed
+
+    devices = [options.load_device(name) for name in listed(text, "--devices")]
+    ids = [device.id for device in devices]
+    if twice := [name for number, name in enumerate(ids) if name in ids[:number]]:
+        raise UsageError(f"--devices {text}: {twice[0]} is named twice. Keep one of them.")
+    return devices
 
 
 def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Sequence[str] | None) -> list[Subject]:
@@ -123,6 +133,8 @@ def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Seq
         label, _, path = text.partition("=")
         if not label or not path:
             raise UsageError(f"--compare {text}: not of the form LABEL=scores.json, for example rtn=rtn.json.")
+        if label in [name for name, _ in tables]:
+            raise UsageError(f"--compare {text}: {label} is the name of another curve already. Give another name.")
         tables.append((label, options.load_scores(path)))
     return subjects(tables, devices)
 

@@ -46,13 +46,15 @@ def command(
     `qbert-opt recover allocation.json --model models/minilm-snips --data snips/dev --data train.tsv -o recovered`
     """
     from ...data.texts import read_texts
+    from ...errors import UsageError
     from ...models.loading import load_model
     from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
     from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
+    from ..quantities import listed
 
-    names = tuple(part.strip() for part in steps.split(",") if part.strip())
+    names = listed(steps, "--steps")
     settings = RecoverySettings(
         steps=names,
         epochs={} if epochs is None else _epochs(epochs, names),
@@ -62,6 +64,8 @@ def command(
         tables=tables,
         seed=seed,
     )
+    if twice := [name for number, name in enumerate(data) if name in data[:number]]:
+        raise UsageError(f"--data {twice[0]}: is given twice. Keep one of them.")
     texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
     with progress("training", quiet=quiet) as tell:
         recovered = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
@@ -85,5 +89,11 @@ def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:
             raise UsageError(
                 f"--epochs {text}: {number.strip()!r} is not a number. Give 2, or blocks:3,distill:1.5."
             ) from None
-        epochs.update(dict.fromkeys([step.strip()] if step else steps, value))
+        named = (step.strip(),) if step else steps
+        for name in named:
+            if name in epochs:
+                raise UsageError(f"--epochs {text}: {name} has {epochs[name]:g} already. Keep one of them.")
+            if name not in steps:
+                raise UsageError(f"--epochs {text}: {name} is not in --steps {','.join(steps)}.")
+            epochs[name] = value
     return epochs

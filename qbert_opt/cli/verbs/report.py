@@ -18,7 +18,7 @@ def command(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Target hardware: adds the predicted cost of each operation.")
     ] = None,
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     measured: Annotated[
         str | None, typer.Option("--measured", help="Measured points (JSON), with this plan's first.")
@@ -30,9 +30,9 @@ def command(
     """
     from hwmodels import DeviceError
 
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation
-    from ...errors import InfeasibleError, InputFileError
+    from ...errors import InfeasibleError
     from ...planning.frontier import trade_off
     from ...planning.measured_points import read_measured
     from ...planning.program import PlanningTask
@@ -41,19 +41,21 @@ def command(
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
     from ...spec.limits import Limits
+    from ...spec.plan_scores import check_scores
 
     allocation = read_allocation(plan)
     points = None if measured is None else read_measured(measured)
     frontier = None
     if scores is not None:
         table = options.load_scores(scores)
-        if table.profile.sha256 != allocation.profile.sha256:
-            raise InputFileError(f"{plan}: is a plan for {allocation.profile.name}; the scores are for another model.")
+        check_scores(allocation, table)
         frontier = trade_off(PlanningTask(table, Limits()), ("bytes",))
     cost = None
     if device is not None:
         try:
-            cost = simulate_allocation(allocation, options.load_device(device), Workload(seq_len, batch_size))
+            cost = simulate_allocation(
+                allocation, options.load_device(device), workload_of(allocation.profile, seq_len, batch_size)
+            )
         except DeviceError as error:
             raise InfeasibleError(f"{plan}: {error}") from None
     write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))

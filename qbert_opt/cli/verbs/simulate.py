@@ -21,7 +21,7 @@ def command(
     device: Annotated[
         str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
     ],
-    seq_len: options.SeqLen = 128,
+    seq_len: options.SeqLen = None,
     lengths: Annotated[
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
@@ -57,29 +57,27 @@ def command(
     """
     from hwmodels import CostReport, DeviceError
 
-    from ...costs.operations import Workload
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation, simulate_baselines
-    from ...errors import InfeasibleError, UsageError
+    from ...errors import InfeasibleError
     from ...reports.cost import cost_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
+    from ..quantities import listed
 
     target = options.load_device(device)
     allocation = read_allocation(plan)
-    workload = Workload(seq_len, batch_size)
+    workload = workload_of(allocation.profile, seq_len, batch_size)
     if lengths is not None:
-        idle = {"--compare": compare, "--per-op": per_op, "--roofline": roofline, "--timeline": timeline}
-        if given := [flag for flag, value in idle.items() if value]:
-            raise UsageError(f"{given[0]}: needs a single --seq-len, so it cannot be combined with --lengths.")
         _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
         return
     try:
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
-    names = [name.strip() for name in compare.split(",")] if compare else []
+    names = listed(compare, "--compare") if compare is not None else ()
     others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate)
     if roofline or timeline:
         _draw(report, target, roofline, timeline)
@@ -134,11 +132,14 @@ def _over_lengths(
 
     from hwmodels import DeviceError, MixReport
 
+    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_lengths
     from ...errors import InfeasibleError
     from ...reports.operations import mix_lines
     from ...reports.printing import print_lines
 
+    for tokens in histogram:
+        workload_of(allocation.profile, tokens)  # refuses what the model cannot read
     try:
         mix = simulate_lengths(
             allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate, engine=engine

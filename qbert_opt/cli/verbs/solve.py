@@ -40,11 +40,12 @@ def command(
     from .. import solve_requests, solving
     from ..quantities import seconds
 
-    device, workload = hardware.target(), hardware.workload()
+    device = hardware.target()
     constraints = solve_requests.read_constraints(constraint)
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure)
     table = solve_requests.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
+    workload = hardware.workload(table.profile)
     limits = solve_requests.read_limits(limit, table, hardware.rate)
     check_limits(limits, device, constraints)
     inputs = selected_activations(constraint.activation_bits, constraint.activation_ranges, table, device)

@@ -1,7 +1,10 @@
 """Kind 11: every option that is taken does something, and what is written is said."""
 
 import pytest
+from typer.main import get_command
 
+from qbert_opt.cli.app import app
+from qbert_opt.cli.idle_options import RULES
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.allocation import write_allocation
@@ -48,3 +51,122 @@ def test_a_frontier_of_two_resources_repeats_no_plan(cli):
     out = cli("pareto", "--device", "car-soc", "--resource", "bytes,bops", "--points", "9").out
     rows = [line for line in out.splitlines() if " MB " in line]
     assert len(rows) > 2 and len(set(rows)) == len(rows)
+
+
+ALWAYS = {"quiet"}
+"""Options of any verb that are never refused: silence where nothing would be printed is what was asked for."""
+OF_USE = {
+    "calibrate": "out engine precision rounds seconds",
+    "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
+    "memory_limit torch_device",
+    "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
+    "export": "folder engine output data activations tolerance",
+    "export-config": "plan to output scores refit",
+    "fine-tune": "encoder data output kind epochs learning_rate batch_size text_column label_column split seed",
+    "import-config": "config source scores device rest output",
+    "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
+    "max_scratchpad max_bops max_accuracy_drop max_flips test_data device text_column label_column split engine "
+    "activations scores max_tokens seed as_json",
+    "pareto": "scores device output as_json plot devices",
+    "quantize": "plan model output data sequential",
+    "recover": "source model data output steps minutes epochs batch_size held_back tables text_column split seed",
+    "report": "plan output scores device measured",
+    "run": "folder text data engine threads as_json",
+    "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
+    "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
+    "memory_limit torch_device stability",
+    "simulate": "plan device lengths per_op roofline timeline batch_size engine rate",
+    "solve": "budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
+    "max_formats max_loss least top_k refine recipe output as_json plot",
+}
+"""Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
+IDLE = [
+    ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
+    ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
+    ("export f --engine e -o o --split test", "--split: belongs to --data"),
+    ("export f --engine e -o o --text-column t", "--text-column: belongs to --data"),
+    ("export-config p --to nncf --device car-soc -o n.json", "--device: belongs to --refit"),
+    ("import-config c --from nncf --scores s --seq-len 7", "--seq-len: belongs to --device"),
+    ("import-config c --from nncf --scores s --batch-size 2", "--batch-size: belongs to --device"),
+    ("optimize -m m --data d -o o --rate 5", "--rate: belongs to --device"),
+    ("optimize -m m --data d -o o --seq-len 7", "--seq-len: belongs to --device or --engine"),
+    ("optimize -m m --data d -o o --batch-size 7", "--batch-size: belongs to --device or --engine"),
+    ("optimize -m m --data d -o o --scores s --metric guided", "--metric: is recorded in --scores"),
+    ("optimize -m m --data d -o o --scores s --method rtn", "--method: is recorded in --scores"),
+    ("optimize -m m --data d -o o --budget 3bit --confidence 90%", "--confidence: belongs to --max-flips"),
+    ("pareto --seq-len 7", "--seq-len: belongs to --device"),
+    ("pareto --batch-size 7", "--batch-size: belongs to --device"),
+    ("pareto --compare a=b", "--compare: is shown in the plot only"),
+    ("pareto --plan p", "--plan: is shown in the plot only"),
+    ("pareto --measured p", "--measured: is shown in the plot only"),
+    ("pareto --devices a,b --resource dram", "--resource: belongs to a frontier"),
+    ("pareto --devices a,b --points 9", "--points: belongs to a frontier"),
+    ("quantize p -m m -o o --text-column t", "--text-column: belongs to --data"),
+    ("quantize p -m m -o o --label-column t", "--label-column: belongs to --data"),
+    ("quantize p -m m -o o --split t", "--split: belongs to --data"),
+    ("recover p -m m --data d -o o --steps distill --block-error plain", "--block-error: belongs to step blocks"),
+    ("report p -o o --seq-len 7", "--seq-len: belongs to --device"),
+    ("report p -o o --batch-size 7", "--batch-size: belongs to --device"),
+    ("run f --text x --split test", "--split: belongs to --data"),
+    ("run f --text x --text-column t", "--text-column: belongs to --data"),
+    ("sensitivity -m m --data d --budget 3bit", "--budget: belongs to --stability"),
+    *((f"simulate p -d car-soc --lengths 16:1 --{name}", f"--{name.split()[0]}: needs a single --seq-len")
+      for name in ("compare int8", "per-op csv", "roofline r.png", "timeline t.png", "seq-len 7")),
+    ("simulate p -d car-soc --compare int8 --json", "--compare: prints a table"),
+    ("simulate p -d car-soc --compare int8 --per-op csv", "--compare: prints a table"),
+    ("simulate p -d car-soc --per-op table --json", "--json: prints the whole report"),
+    *((f"solve {scores} --{name}", f"--{name.split()[0]}: belongs to --model")
+      for scores in ("--scores s", "", "--scores s --model m --data d --verify v")
+      for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
+                   "max-tokens 64")),
+    ("solve --data d", "--data: belongs to --model"),
+    ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify and --refine"),
+    ("solve --rate 5", "--rate: belongs to --device"),
+    ("solve --seq-len 64", "--seq-len: belongs to --device"),
+    ("solve --batch-size 2", "--batch-size: belongs to --device"),
+    ("solve --within 5%", "--within: belongs to --top-k"),
+    ("solve --apart 5", "--apart: belongs to --top-k"),
+    *((f"solve --recipe r --device car-soc --{name}", f"--{name.split()[0]}: ")
+      for name in ("solver dp", "time-limit 5s", "explain", "table-bits 4", "max-latency 1ms", "max-memory 1MB",
+                   "max-dram-bytes 1MB", "max-bandwidth 1GB/s", "max-energy 1mJ", "max-scratchpad 1kB", "max-bops 5")),
+    *((f"solve --json --model m --data d --{name}", f"--{name.split()[0]}: prints tables")
+      for name in ("explain", "verify v", "measure torch")),
+    ("solve --activation-bits none --activation-ranges token", "--activation-ranges: belongs to rounded inputs"),
+]  # fmt: skip
+
+
+def verbs():
+    """Every verb with its options."""
+    commands = get_command(app).commands
+    return {name: verb for name, verb in commands.items() if not hasattr(verb, "commands")}
+
+
+def test_every_option_of_every_verb_is_of_use_or_has_a_rule():
+    """A new option is put into one of the two lists: then somebody has thought about when it does nothing."""
+    for name, verb in verbs().items():
+        ruled = {option for rule in RULES.get(name, ()) for option in rule.options}
+        of_use = set(OF_USE.get(name, "").split())
+        assert {p.name for p in verb.params} - ALWAYS == ruled | (of_use - ruled), name
+    assert set(RULES) <= set(verbs())
+
+
+@pytest.mark.parametrize(("line", "message"), IDLE)
+def test_an_option_that_would_do_nothing_is_refused(cli, line, message):
+    """Before anything is read: none of these files exists."""
+    found = cli(*line.split())
+    assert found.code == 2 and message in found.complaint
+
+
+def test_every_rule_has_an_example():
+    """Each option of each rule is refused in one of the lines above."""
+    shown = {(line.split()[0], message.split(":")[0]) for line, message in IDLE}
+    for name, rules in RULES.items():
+        flags = {p.name: max(p.opts, key=len) for p in verbs()[name].params}
+        assert {(name, flags[option]) for rule in rules for option in rule.options} <= shown
+
+
+def test_an_option_is_taken_where_it_belongs(cli, plan, tmp_path):
+    """The same options beside the ones that they belong to."""
+    assert cli("report", plan, "-d", "car-soc", "--seq-len", "64", "-o", tmp_path / "r.html").code == 0
+    assert cli("solve", "-b", "25MB", "-d", "car-soc", "--rate", "5", "--seq-len", "64", "-q").code == 0
+    assert cli("simulate", plan, "-d", "car-soc", "--lengths", "16:1", "--batch-size", "2").code == 0

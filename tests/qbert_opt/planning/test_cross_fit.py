@@ -118,17 +118,20 @@ def test_a_plan_of_the_first_schema_keeps_its_meaning(rtn_scores, tmp_path):
     old = json.loads(plan.model_dump_json(by_alias=True))
     for name in ("sum_of_scores", "sum_std_error", "folds"):
         del old[name]
-    old |= {"schema": "qbert-opt/allocation@1", "objective": "predicted_loss", "predicted_loss": 0.25}
-    old |= {"predicted_std_error": 0.125, "next_mb_gain": 0.5}
+    old |= {"schema": "qbert-opt/allocation@1", "objective": "predicted_loss", "next_mb_gain": 0.5}
+    old |= {"predicted_loss": plan.sum_of_scores, "predicted_std_error": plan.sum_std_error}
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old | {"cross_fitted": {"loss": 2.0, "std_error": 1.0, "folds": 8}}))
     read = read_allocation(path)
-    assert (read.sum_of_scores, read.sum_std_error) == (0.25, 0.125)
+    assert (read.sum_of_scores, read.sum_std_error) == (plan.sum_of_scores, plan.sum_std_error)
     assert (read.predicted_loss, read.predicted_std_error, read.folds) == (2.0, 1.0, 8)
     assert read.objective == "sum_of_scores" and read.next_mb_gain is None
     path.write_text(json.dumps(old))
     read = read_allocation(path)
-    assert (read.predicted_loss, read.sum_of_scores, read.folds, read.next_mb_gain) == (0.25, 0.25, 0, 0.5)
+    assert read.predicted_loss == read.sum_of_scores == plan.sum_of_scores and (read.folds, read.next_mb_gain) == (
+        0,
+        0.5,
+    )
     write_allocation(read, path)
     assert read_allocation(path) == read
 

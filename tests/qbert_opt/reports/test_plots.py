@@ -196,7 +196,7 @@ def test_devices_as_table_and_json(cli, tmp_path):
     ("options", "code", "message"),
     [
         (["--plot", "f.pdf"], 2, "Legal: .png, .svg"),
-        (["--compare", "x"], 2, "only affect the plot"),
+        (["--compare", "x"], 2, "is shown in the plot only"),
         (["--plot", "f.png", "--compare", "x"], 2, "not of the form LABEL=scores.json"),
         (["--device", "car-soc", "--devices", "rpi5"], 2, "give one of them"),
         (["--devices", "rpi5", "-o", "f.csv"], 2, "frontier of one --device"),
@@ -215,4 +215,4 @@ def test_a_plan_of_another_model_is_not_marked(cli, tmp_path, gptq_plan):
     write_allocation(gptq_plan, tmp_path / "plan.json")
     found = cli("pareto", "--points", "3", "--plot", tmp_path / "f.png", "--plan", tmp_path / "plan.json")
     assert found.code == InputFileError.exit_code
-    assert "is a plan of" in found.err
+    assert "the plan is for" in found.err

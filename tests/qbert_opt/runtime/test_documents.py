@@ -130,18 +130,18 @@ def test_tables_of_another_shape_are_refused(edited, gptq_scores):
 @pytest.mark.parametrize(
     ("path", "wrong", "message"),
     [
-        (("matrices", 2, "bytes"), 17, r"has 17 bytes in .*; .* takes \d+"),
-        (("matrices", 2, "bits"), 7, r"has \d+ bytes in .*; 7bit/.* takes \d+"),
-        (("matrices", 2, "num_groups"), 5, r"in 5 ranges of .*; "),
-        (("matrices", 2, "grouping"), "tiles:4", r"'tiles:4' is not a grouping"),
+        (("matrices", 2, "bytes"), 17, r"bytes is 17; legal here: \d+"),
+        (("matrices", 2, "bits"), 7, r"7bit/.* bytes is \d+; legal here: \d+"),
+        (("matrices", 2, "num_groups"), 5, r"num_groups is 5; legal here: \d+"),
+        (("matrices", 2, "grouping"), "tiles:4", r"grouping is 'tiles:4'; legal: rows:N"),
         (("matrices", 2, "grouping"), "rows:7", r"7 does not divide"),
-        (("matrices", 2, "bits"), 1, r"'1' is not a bit width"),
-        (("matrices", 2, "rows"), 64, r"does not match"),
-        (("matrices", 2, "module"), "elsewhere", r"elsewhere.* does not match"),
+        (("matrices", 2, "bits"), 1, r"bits is 1; legal: 2, 3"),
+        (("matrices", 2, "rows"), 64, r"rows is 64; legal here: 32"),
+        (("matrices", 2, "module"), "elsewhere", r"elsewhere does not match .* of the profile"),
         (("encoder_bytes",), 17, r"encoder_bytes is 17; the matrices take \d+"),
         (("total_bytes",), 17, r"total_bytes is 17; .* take \d+"),
-        (("tables", 0, "bytes"), 17, r"tables: .*: has 17 bytes; .* takes \d+"),
-        (("tables", 0, "rows"), 17, r"tables: do not match"),
+        (("tables", 0, "bytes"), 17, r"tables: .* bytes is 17; legal here: \d+"),
+        (("tables", 0, "rows"), 17, r"tables: do not match the tables of the profile"),
     ],
 )
 def test_plans_that_contradict_themselves_are_refused(edited, path, wrong, message):

@@ -259,7 +259,7 @@ def test_scores_of_another_model_are_refused(cli, tmp_path, gptq_plan):
     write_allocation(gptq_plan, tmp_path / "plan.json")
     found = cli("export-config", tmp_path / "plan.json", "--to", "nncf", "-s", "reference", "-o", tmp_path / "n.json")
     assert found.code == 4
-    assert "the scores are of" in found.complaint
+    assert "the scores are for" in found.complaint
 
 
 def test_odd_module_names_survive(reference, tmp_path):

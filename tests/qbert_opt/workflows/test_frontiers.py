@@ -42,7 +42,7 @@ def test_marks(reference, reference_plan, gptq_plan):
     assert chosen.usage["bytes"] == reference_plan.encoder_bytes and chosen.loss == reference_plan.predicted_loss
     assert 0 < chosen.low < chosen.loss < chosen.high
     assert chosen.high - chosen.loss == pytest.approx(reference_plan.predicted_std_error)
-    with pytest.raises(InputFileError, match="`plan`: is a plan of"):
+    with pytest.raises(InputFileError, match="the plan is for"):
         marks(subject, plan=gptq_plan)
 
 

@@ -12,8 +12,9 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import quantized_matrices
 from qbert_opt.quantization.sequential import sequential_matrices
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.plan_checks import RESCORED
 from qbert_opt.workflows.quantize import plan_quantizer, plan_texts, quantize_model
-from qbert_opt.workflows.rescore import CONTAINS, rescored
+from qbert_opt.workflows.rescore import rescored
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_scoring_the_plan_s_own_errors_again_gives_its_own_losses(tiny, low_plan
         assert after.predicted_loss == pytest.approx(before.predicted_loss, rel=1e-3)
         assert after.std_error == pytest.approx(before.std_error, rel=1e-3)
     assert again.predicted_loss == pytest.approx(low_plan.predicted_loss, rel=1e-3)
-    assert again.contains.endswith(CONTAINS)
+    assert again.contains.endswith(RESCORED)
 
 
 def test_what_is_written_is_what_was_scored_again(tiny, low_plan, in_sequence, file_texts, tmp_path):

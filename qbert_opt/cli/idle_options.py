@@ -1,0 +1,158 @@
+"""Options that would do nothing beside the others: refused in one line, before a verb starts.
+
+Each verb has its rules here, and the test of this file has its other options: those that are of use in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When some options of a verb do nothing.
+
+    Attributes:
+        options: names of their parameters.
+        idle: whether they do nothing, given the values of all options of the verb.
+        reason: what to tell the user after the name of the option.
+    """
+
+    options: tuple[str, ...]
+    idle: Callable[[Values], bool]
+    reason: str
+
+
+def check_options(context: typer.Context) -> None:
+    """Refuse options that the user gave and that do nothing beside the others.
+
+    Args:
+        context: of the verb, with its values parsed.
+
+    Raises:
+        UsageError: names the option and what it belongs to.
+    """
+    from ..errors import UsageError
+
+    for rule in RULES.get(context.info_name or "", ()):
+        given = [name for name in rule.options if _is_given(context, name)]
+        if given and rule.idle(context.params):
+            [option] = [parameter for parameter in context.command.params if parameter.name == given[0]]
+            raise UsageError(f"{max(option.opts, key=len)}: {rule.reason}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, be it with its default value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _without(*names: str) -> Callable[[Values], bool]:
+    """Say that options are idle unless one of others is given."""
+    return lambda values: not any(values[name] for name in names)
+
+
+def _beside(*names: str) -> Callable[[Values], bool]:
+    """Say that options are idle if one of others is given."""
+    return lambda values: any(values[name] for name in names)
+
+
+def _is_timed(values: Values) -> bool:
+    from ..engines.record import is_exported
+
+    return bool(values["engine"]) or is_exported(values["folder"])
+
+
+WORKLOAD = ("seq_len", "batch_size")
+OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
+OF_DEVICE = (
+    "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops"
+)  # fmt: skip
+COLUMNS = ("text_column", "label_column", "split")
+NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
+NEEDS_DATA = "belongs to --data, which is not given."
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "evaluate": (
+        Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
+    ),
+    "export": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
+    "export-config": (
+        Rule(("device",), _without("refit"), "belongs to --refit: a plan that is converted as it is needs no device."),
+    ),
+    "import-config": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "optimize": (
+        Rule(("rate",), _without("device"), NEEDS_DEVICE),
+        Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
+        Rule(("metric", "method"), _beside("scores"), "is recorded in --scores. Leave one of them out."),
+        Rule(
+            ("confidence",),
+            _without("max_accuracy_drop", "max_flips"),
+            "belongs to --max-flips or --max-accuracy-drop: nothing is proven.",
+        ),
+    ),
+    "pareto": (
+        Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),
+        Rule(("compare", "plan", "measured"), _without("plot"), "is shown in the plot only; add --plot FILE."),
+        Rule(
+            ("resource", "points"),
+            lambda values: bool(values["devices"]) and not values["plot"],
+            "belongs to a frontier; --devices prints one plan for each. Add --plot FILE, or give one --device.",
+        ),
+    ),
+    "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA),),
+    "recover": (
+        Rule(
+            ("block_error",),
+            lambda values: "blocks" not in [step.strip() for step in values["steps"].split(",")],
+            "belongs to step blocks, which is not in --steps.",
+        ),
+    ),
+    "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
+    "sensitivity": (
+        Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),
+    ),
+    "simulate": (
+        Rule(
+            ("compare", "per_op", "roofline", "timeline", "seq_len"),
+            _beside("lengths"),
+            "needs a single --seq-len; --lengths gives several. Leave one of them out.",
+        ),
+        Rule(("compare",), _beside("as_json"), "prints a table, --json does not. Leave one of them out."),
+        Rule(
+            ("compare",),
+            lambda values: values["per_op"] in ("csv", "json"),
+            "prints a table, which --per-op csv and json do not have. Leave one of them out.",
+        ),
+        Rule(("as_json",), _beside("per_op"), "prints the whole report; --per-op has its own json."),
+    ),
+    "solve": (
+        Rule(OF_SCORING, _beside("scores"), "belongs to --model; --scores are scored already."),
+        Rule(OF_SCORING, _without("model"), "belongs to --model; the bundled reference is scored already."),
+        Rule(("data",), _without("model"), "belongs to --model, which is not given."),
+        Rule(
+            ("data",),
+            lambda values: bool(values["scores"]) and not (values["verify"] or values["refine"]),
+            "belongs to --verify and --refine; --scores are scored already.",
+        ),
+        Rule(("rate",), _without("device"), NEEDS_DEVICE),
+        Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),
+        Rule(("within", "apart"), _without("top_k", "measure"), "belongs to --top-k, for example --top-k 5."),
+        Rule(("solver", "time_limit", "explain"), _beside("recipe"), "nothing is solved: --recipe is a fixed rule."),
+        Rule(("table_bits",), _beside("recipe"), "--recipe is a fixed rule, which leaves tables at 8 bits."),
+        Rule(OF_DEVICE, _beside("recipe"), "--recipe is a fixed rule, which keeps --budget and --total-budget only."),
+        Rule(("explain", "verify", "measure"), _beside("as_json"), "prints tables, which --json leaves out."),
+        Rule(
+            ("activation_ranges",),
+            lambda values: values["activation_bits"] == "none",
+            "belongs to rounded inputs; --activation-bits none rounds none.",
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,27 @@
+"""What every verb does before it starts: refuse options that do nothing, and outputs that cannot be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+from .idle_options import check_options
+
+OUTPUTS = ("out", "output", "plot", "roofline", "timeline")
+"""Parameters of verbs that name what is written."""
+
+
+class Verb(TyperCommand):
+    """A command that is checked before any work is done."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, if its options go together and its outputs can be written."""
+        from ..runtime.files import check_folder
+
+        check_options(ctx)
+        for name in OUTPUTS:
+            if ctx.params.get(name) is not None:
+                check_folder(Path(ctx.params[name]))
+        return super().invoke(ctx)

@@ -1,0 +1,51 @@
+"""Compare a plan with the scores that it is said to come from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..errors import InputFileError
+from .plan_checks import RESCORED
+
+if TYPE_CHECKING:
+    from .allocation import Allocation
+    from .planned import PlannedMatrix, PlannedTable
+    from .scores import ScoreTable
+
+SAME_SCORE = 1e-3  # relative: two runs of the same scoring on different machines differ by less
+
+
+def check_scores(plan: Allocation, scores: ScoreTable) -> None:
+    """Check that scores are for the model of a plan, and its losses against them where they are of the same run.
+
+    A plan whose losses were scored again is not compared: its codes are not those that the scores are for.
+
+    Args:
+        plan: the plan.
+        scores: given as its scores.
+
+    Raises:
+        InputFileError: they are for different models, or a loss of the plan is not the score of its choice.
+    """
+    if plan.profile.sha256 != scores.profile.sha256:
+        raise InputFileError(
+            f"the plan is for {plan.profile.name} (sha256 {plan.profile.sha256[:12]}…), the scores are for "
+            f"{scores.profile.name} ({scores.profile.sha256[:12]}…). Give the scores that the plan was solved from."
+        )
+    same_run = (plan.provenance, plan.metric, plan.method) == (scores.provenance, scores.metric, scores.method)
+    if not same_run or plan.contains.endswith(RESCORED):
+        return
+    values = scores.item_values().tolist()
+    columns = {c.name: column for column, c in enumerate(scores.item_choices())}
+    rows = {item.module: row for row, item in enumerate(scores.items)}
+    parts: list[PlannedMatrix | PlannedTable] = [*plan.matrices, *plan.tables]
+    for part in parts:
+        if part.predicted_loss is None or part.module not in rows or part.choice.name not in columns:
+            continue
+        score = values[rows[part.module]][columns[part.choice.name]]
+        if math.isfinite(score) and not math.isclose(part.predicted_loss, score, rel_tol=SAME_SCORE):
+            raise InputFileError(
+                f"the plan is not from these scores: {part.module}: predicted_loss is {part.predicted_loss:g}; "
+                f"{part.choice.name} has {score:g} in the scores. Make the plan again with 'solve'."
+            )
