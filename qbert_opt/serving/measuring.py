@@ -82,7 +82,7 @@ def measure_folder(
 
     Raises:
         InputFileError: a folder is damaged, or the reference is another model.
-        UsageError: the engine is unknown, not installed, or not the one that the folder was exported to; or `seq_len` exceeds the model's window.
+        UsageError: the engine is unknown, not installed, or another than the folder's; or `seq_len` exceeds the window.
 
     Warns:
         QbertOptWarning: the folder was trained on the same texts.
