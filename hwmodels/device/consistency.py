@@ -77,6 +77,11 @@ def _paths(device: Device) -> Iterator[Contradiction]:
                     ("units", position, "path", step),
                     f"found {memory_id!r}; legal are the memories {', '.join(known)}; correct it",
                 )
+            if memory_id in unit.path[:step]:
+                yield Contradiction(
+                    ("units", position, "path", step),
+                    f"found {memory_id!r} twice; legal is each memory once; remove one",
+                )
         path = [known[memory_id] for memory_id in unit.path if memory_id in known]
         for near, far in pairwise(path):
             if near.size_bytes > far.size_bytes:
@@ -99,6 +104,12 @@ def _units(device: Device) -> Iterator[Contradiction]:
                 yield Contradiction(
                     ("units", position, "rates", step),
                     f"found type {rate.type}; legal are those of energy_mac, {', '.join(unit.energy_mac_j)}; add it",
+                )
+            if (rate.op, rate.type) in [(other.op, other.type) for other in unit.rates[:step]]:
+                yield Contradiction(
+                    ("units", position, "rates", step),
+                    f"found a second rate of {rate.op}{f' in {rate.type}' if rate.type else ''}; "
+                    "legal is one for each operation and type; remove one",
                 )
     rated = {rate.op for unit in device.units for rate in unit.rates}
     rated |= {"matmul"} if "gemm" in rated else set()

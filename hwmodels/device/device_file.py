@@ -167,7 +167,8 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
         legal_text = _LEGAL[finding["type"]].format(**finding.get("ctx", {}))
         return f"found {shown(finding['input'])}; legal is {legal_text}; correct it"
     if finding["type"] == "missing":
-        return f"found nothing; legal is {_described(model, loc)}; add the field"
+        what = "value" if isinstance(loc[-1], int) else "field"
+        return f"found nothing; legal is {_described(model, loc)}; add the {what}"
     if finding["type"] == "extra_forbidden":
         legal = sorted(_fields(_model_at(model, loc[:-1])))
         near = difflib.get_close_matches(str(loc[-1]), legal, n=1)
@@ -198,6 +199,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _described(model: type[BaseModel], loc: tuple[str | int, ...]) -> str:
     """Return what a field must contain, from the JSON schema that editors use."""
+    if isinstance(loc[-1], int):
+        return f"{loc[-1] + 1} or more values in this list"
     owner = _model_at(model, loc[:-1])
     schema = owner.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
     example = f", for example '{schema['examples'][0]}'" if schema.get("examples") else ""

@@ -17,6 +17,7 @@ from .errors import DeviceError
 from .parts import Power
 from .provenance import figures
 from .strict_yaml import Located
+from .units import shown
 
 _MAX_PARENTS = 4
 
@@ -48,7 +49,11 @@ def _inherited(file: Traversable, heirs: tuple[Traversable, ...]) -> tuple[Devic
     parent = own.value.pop("inherit", None)
     if parent is None:
         return _validated(own), own
-    if not isinstance(parent.value, str) or len(heirs) >= _MAX_PARENTS or file in heirs:
+    if not isinstance(parent.value, str):
+        raise DeviceError(
+            f"{parent.place}: inherit: found {shown(parent.plain())}; legal is the name or file of a device; correct it"
+        )
+    if len(heirs) >= _MAX_PARENTS or file in heirs:
         raise DeviceError(
             f"{parent.place}: inherit: found {parent.value!r}; legal is a device that does not inherit from this one, "
             f"at most {_MAX_PARENTS} deep; correct it"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from ..errors import InputFileError
 from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.input_files import decode_text, parse_json, read_bytes
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
 from ..spec.allocation import Allocation
 from .stored_tensors import CODES, OLD_CODES
@@ -132,12 +133,15 @@ def parse_record(folder: Path) -> tuple[FolderRecord, dict[str, Any]]:
         InputFileError: missing, malformed or of an unknown format.
     """
     path = record_file(folder)
+    if not (folder / WEIGHTS).exists() and path.name == CONFIG:
+        raise InputFileError(
+            f"{folder / WEIGHTS}: is missing. {REMEDY} If the folder was exported to an engine, its engine.json is "
+            "missing: export the model again."
+        )
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputFileError(f"{path}: {path.stat().st_size} bytes; a config has at most {MAX_JSON_BYTES}.")
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        document = parse_json(decode_text(read_bytes(path, MAX_JSON_BYTES, "a config"), path), path)
+    except InputFileError as error:
+        raise InputFileError(f"{error} {REMEDY}") from None
     in_config = path.name == CONFIG and isinstance(document, dict)
     return checked_record(document.get(ENTRY) if in_config else document, str(path)), document
 

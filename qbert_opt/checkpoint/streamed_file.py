@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 
 DTYPES = {torch.float16: "F16", torch.uint8: "U8"}
@@ -63,7 +64,8 @@ class StreamedFile:
         """
         if (tuple(tensor.shape), tensor.dtype) != self._shapes.get(name) or name in self.digests:
             raise RuntimeError(f"tensor {name} {tuple(tensor.shape)} {tensor.dtype} is not what was announced")
-        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        # numpy, because torch calls a single element contiguous whatever its stride and then refuses to view its bytes
+        data = np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(-1).view(np.uint8).data
         self._file.seek(self._start + self._offsets[name])
         self._file.write(data)
         self.digests[name] = hashlib.sha256(data).hexdigest()

@@ -19,6 +19,7 @@ from ..runtime.files import MAX_JSON_BYTES
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+PLAN = "allocation.json"  # of a quantized folder
 INDEX = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt")
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "pytorch_adapter.bin")
@@ -186,6 +187,8 @@ def _check_requests(folder: Path, name: str, config: Mapping[str, Any]) -> None:
     quantized = config.get("quantization_config") or config.get("compression_config")
     if quantized:
         method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else quantized
+        if method == "qbert-opt" and not (folder / PLAN).exists():
+            raise InputFileError(f"{folder / PLAN}: is missing from this quantized folder. Quantize the model again.")
         what = "a quantized folder of this tool" if method == "qbert-opt" else f"quantized already (by {method})"
         raise InputFileError(f"{name}: is {what}. Give the float model that it was made from.")
     if config.get("transformers_weights") not in (None, WEIGHTS, INDEX):

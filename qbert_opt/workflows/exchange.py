@@ -15,7 +15,7 @@ from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
-from ..errors import InputFileError, UsageError
+from ..errors import InfeasibleError, InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
@@ -29,10 +29,12 @@ from ..spec.limits import Limits
 from ..spec.plan_scores import check_scores
 from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
+from ..spec.tables import TABLE_METHOD
 
 if TYPE_CHECKING:
     from hwmodels import Device
 
+TABLE_AS_SCORED = Choice(8, "rows:each", TABLE_METHOD)  # of tables, which other tools' configs leave out
 WORDS = {
     "offset": "an fp16 offset",
     "symmetric": "no offset (around zero)",
@@ -166,7 +168,14 @@ def refit(
     task.legal[matrices] &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
     if not task.legal[matrices].any(axis=1).all():
         raise UsageError(f"{tool.TITLE}: none of its formats was scored. Scored: {', '.join(scores.choices)}.")
-    return allocation_of(task, solve_task(task, SolverOptions()))
+    try:
+        return allocation_of(task, solve_task(task, SolverOptions()))
+    except InfeasibleError as error:
+        raise InfeasibleError(
+            f"{tool.TITLE}: no plan in its formats is as small as this one, of {plan.encoder_bytes:,} bytes for the "
+            f"encoder and {plan.total_bytes:,} in all. Solve for a plan with a larger budget, or convert without "
+            f"`refit`. ({error})"
+        ) from None
 
 
 def import_plan(
@@ -218,6 +227,8 @@ def import_plan(
         if scores.choices[column] != choice.name:
             stand_ins[(choice.name, scores.choices[column])] += 1
         storage[matrix.module] = Storage(scores.grid()[column])
+    if scores.tables is not None and TABLE_AS_SCORED.name in scores.tables.choices:  # the loss then includes them
+        storage |= {module: Storage(TABLE_AS_SCORED) for module in scores.tables.modules}
     workload = workload or Workload()
     report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
     proof = Proof("unproven", f"imported from {tool.TITLE}: {Path(path).name}")
@@ -225,13 +236,13 @@ def import_plan(
 
 
 def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
-    """Return our best plan with at most as many encoder bytes as another plan.
+    """Return our best plan with at most as many encoder bytes and total bytes as another plan.
 
     Args:
         plan: its bytes are the limit.
         scores: of the same model.
     """
-    task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes))
+    task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes))
     return allocation_of(task, solve_task(task, SolverOptions()))
 
 
