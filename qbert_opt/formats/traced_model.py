@@ -73,8 +73,8 @@ class TracedModel:
     @property
     def with_tables(self) -> tuple[torch.Tensor, ...]:
         """The example followed by the weights of `tables`."""
-        model = self.module.get_submodule("model")
-        return (*self.example, *(model.get_parameter(f"{name}.weight").detach() for name in self.tables))
+        weights = (self.module.get_parameter(f"model.{name}.weight").detach() for name in self.tables)
+        return (*self.example, *weights)
 
 
 def traceable(loaded: LoadedModel) -> TracedModel:
