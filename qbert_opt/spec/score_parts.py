@@ -11,6 +11,7 @@ from ..runtime.frozen import Frozen
 
 Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
 Folds = tuple[Rows, ...]
+LARGEST_SCORE = 1e100
 
 
 class Provenance(Frozen):
@@ -218,7 +219,8 @@ def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None
         num_choices: columns that each array must have.
 
     Raises:
-        ValueError: an array has another shape, holds NaN or infinity, or is not masked where `value` is.
+        ValueError: an array has another shape, holds NaN, infinity or values beyond `LARGEST_SCORE`, or is
+            not masked where `value` is.
     """
     named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
     for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
@@ -226,6 +228,8 @@ def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None
             raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
         if not np.isfinite([v for row in rows for v in row if v is not None]).all():
             raise ValueError(f"{name} holds NaN or infinite values")
+        if max((abs(v) for row in rows for v in row if v is not None), default=0.0) > LARGEST_SCORE:
+            raise ValueError(f"{name} holds values beyond ±{LARGEST_SCORE:g}, whose sums or squares would overflow")
     masked = [[value is None for value in row] for row in scores.value]
     for name, rows in [("std_error", scores.std_error)] + [("fold_value", rows) for rows in scores.fold_value]:
         if [[value is None for value in row] for row in rows] != masked:

@@ -90,9 +90,9 @@ def test_the_loss_of_inputs_is_added_to_every_prediction(rtn_scores):
     for name in ("predicted_loss", "lower_bound", "random_loss"):
         assert getattr(plan, name) == pytest.approx(getattr(plain, name) + more)
     assert plan.uniform[0].predicted_loss == pytest.approx(plain.uniform[0].predicted_loss + more)
-    name = "uniform:4bit/rows:1/rtn"
-    recipe = recipe_allocation(with_inputs(rtn_scores), name, limits, activations=activation_grid((8,)))
-    alone = recipe_allocation(rtn_scores, name, limits)
+    name, roomy = "uniform:4bit/rows:1/rtn", Limits(encoder_bytes=rtn_scores.profile.encoder_elements)
+    recipe = recipe_allocation(with_inputs(rtn_scores), name, roomy, activations=activation_grid((8,)))
+    alone = recipe_allocation(rtn_scores, name, roomy)
     assert recipe.predicted_loss == pytest.approx(alone.predicted_loss + more)
 
 
