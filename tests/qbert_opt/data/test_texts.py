@@ -150,7 +150,7 @@ def test_missing_files_and_columns(tmp_path):
     with pytest.raises(UsageError, match=r"`split` test: .* is no folder of splits"):
         read_texts(path, split="test")
     with pytest.raises(UsageError, match=r"`text_columns`: 3 columns given; a model reads one text or a pair"):
-        read_texts(path, text_columns=["text", "label", "text"])
+        read_texts(path, text_columns=["text", "label", "other"])
 
 
 @given(

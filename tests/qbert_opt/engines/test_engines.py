@@ -407,7 +407,7 @@ def test_run_answers_with_labels_of_texts_only(cli, tmp_path, name, kind):
         export_model(folder, name, tmp_path / "exported", activations="float32")
         folder = tmp_path / "exported"
     found = cli("run", folder, "--text", "w1 w2")
-    assert found.code == 2 and "no classifier of texts" in found.complaint
+    assert found.code == 2 and "is not a classifier of texts" in found.complaint
     assert Predictor(folder).encode([("w1 w2",)])["input_ids"].tolist() == [[2, 6, 7, 3]]
 
 

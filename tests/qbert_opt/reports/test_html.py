@@ -107,7 +107,7 @@ def test_the_verb_writes_it(cli, tmp_path, reference_plan):
 def test_scores_of_another_model_are_refused(cli, tmp_path, gptq_plan):
     write_allocation(gptq_plan, tmp_path / "plan.json")
     found = cli("report", tmp_path / "plan.json", "-s", "reference", "-o", tmp_path / "r.html")
-    assert found.code == 4 and "for another model" in found.complaint
+    assert found.code == 4 and "Give the scores that the plan was solved from" in found.complaint
     assert not (tmp_path / "r.html").exists()
 
 
