@@ -116,17 +116,13 @@ def _judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
 
 
 def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
-    """Return whether the goal could be lower without the limit on loss, by more than what is given up for less loss.
-
-    What is given up is in the plan, but not in its lower bound, so the bound is what is compared.
-    """
+    """Return whether the resource could go lower without the limit on loss, by more than `GOAL_TOLERANCE`."""
     if task.goal is None or LOSS not in plan.solution.binding:
         return False
     without_loss = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
     solver = "lagrangian" if task.goal in RESIDENT_GOALS else "auto"
     least = attempt(replace(plan.problem, capacity=without_loss), SolverOptions(solver)).value + task.fixed(task.goal)
-    limited = plan.solution.lower_bound if task.goal in GOAL_TOLERANCE else plan.solution.value
-    return least < (limited + task.fixed(task.goal)) * (1 - GOAL_TOLERANCE.get(task.goal, 0.0)) * (1 - 1e-9)
+    return least < (plan.solution.value + task.fixed(task.goal)) * (1 - GOAL_TOLERANCE.get(task.goal, 0.0)) * (1 - 1e-9)
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
