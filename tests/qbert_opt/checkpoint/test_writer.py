@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.checkpoint.record import Training, read_record
@@ -146,3 +147,13 @@ def test_what_the_source_raises_leaves_nothing(tiny, gptq_plan, matrices, tmp_pa
     with pytest.raises(RuntimeError, match="diverged"):
         write_checkpoint(tiny, gptq_plan, failing(), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_element_of_any_stride_is_written(tmp_path):
+    """The scale of a matrix with one range may be a view of a pair, which torch calls contiguous with stride 2."""
+    scale = torch.tensor([[0.5, -1.0]], dtype=torch.float16)[:, 0]
+    assert scale.is_contiguous() and scale.stride() == (2,)
+    path = tmp_path / "one.safetensors"
+    with StreamedFile(path, {"scale": ((1,), torch.float16)}, {}) as file:
+        file.write("scale", scale)
+    assert load_file(path)["scale"].tolist() == [0.5]
