@@ -122,6 +122,9 @@ def _said(error: BaseException) -> int | None:
         return 0
     if isinstance(error, OSError):
         return _output_failed(error)
+    if isinstance(error, MemoryError):
+        _complain("not enough memory. Free some, raise the limit of this process (ulimit -v), or take a smaller model.")
+        return UNWRITABLE
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         from typer import rich_utils
 

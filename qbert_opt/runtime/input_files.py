@@ -89,7 +89,8 @@ def read_bytes(path: Path, max_bytes: int, what: str) -> bytes:
     check_input(path, max_bytes, what)
     try:
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            most = min(max_bytes, os.fstat(file.fileno()).st_size)  # read() takes as much memory as it is asked for
+            content = file.read(most + 1)
     except OSError as error:
         raise _unreadable(path, error) from None
     if len(content) > max_bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,8 +68,13 @@ def write(
     _halve(model, weights)
     _tidy(model)
     model.validate_nodes_and_infer_types()
-    ov.save_model(model, folder / GRAPH, compress_to_fp16=False)
     graph = folder / GRAPH
+    try:
+        ov.save_model(model, graph, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(graph)) from None  # its writer says no more
     graph.write_bytes(re.sub(rb">\s+<", b"><", graph.read_bytes()))  # a third of the graph's text is indentation
 
 

@@ -235,6 +235,40 @@ def test_a_full_disk(cli, tmp_path, tiny_folder, data_file, plan_file, monkeypat
     assert not (tmp_path / "s.json").exists()
 
 
+def test_too_little_memory(cli, tmp_path, monkeypatch):
+    """Memory that is refused anywhere is one line; reading a small file asks for no more than the file has."""
+    from qbert_opt.runtime.input_files import read_bytes
+
+    small = tmp_path / "small.json"
+    small.write_bytes(b"{}")
+    assert read_bytes(small, 2**50, "a document") == b"{}"  # a pebibyte at once would be refused
+
+    def refused(*_arguments, **_options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qbert_opt.planning.planner.allocation_of", refused)
+        patch.setattr("qbert_opt.workflows.solve.solve_plans", refused)
+        answer = cli("solve", "--budget", "25MB")
+    assert answer.code == 2
+    assert "not enough memory" in answer.complaint
+
+
+def test_a_full_disk_in_the_writer_of_an_engine(monkeypatch, tmp_path):
+    """OpenVINO says `basic_ios::clear`; what is raised is the system's error with the file."""
+    openvino = pytest.importorskip("openvino")
+    from qbert_opt.device_profiling import engine_bench
+
+    def full(*_arguments, **_options):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    bench = engine_bench.EngineBench("openvino", "float32", engine_bench.container)
+    with pytest.raises(OSError) as caught:
+        bench.pointwise("elementwise", 1, 16)
+    assert caught.value.errno == errno.ENOSPC
+
+
 def test_ctrl_c(cli, tmp_path, monkeypatch):
     """Interrupted while writing: exit code 130, one line, no file."""
     from pathlib import Path
