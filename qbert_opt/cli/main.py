@@ -19,6 +19,7 @@ INTERRUPTED = 128 + int(signal.SIGINT)
 TERMINATED = 128 + int(signal.SIGTERM)
 UNWRITABLE = 2
 UNREADABLE = 4
+AGAIN_S = 0.02
 
 
 class _Stop:
@@ -35,14 +36,23 @@ class _Stop:
         self.code = TERMINATED
         signal.raise_signal(signal.SIGINT)  # whoever guards native code against Ctrl-C is asked in the same way
 
+    def swallowed(self, unraisable: Any) -> None:
+        """Interrupt again a moment later: Python drops what is raised in a finalizer or a callback of an import."""
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            sys.__unraisablehook__(unraisable)
+
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
     stop = _Stop()
-    before = _listen(stop)
+    before, unraisable = _listen(stop), sys.unraisablehook
+    sys.unraisablehook = stop.swallowed if before else unraisable
     try:
         code = _guarded(stop)
     finally:
+        sys.unraisablehook = unraisable
         _release_locks()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -63,7 +73,7 @@ def _listen(stop: _Stop) -> dict[signal.Signals, Any]:
 
     if threading.current_thread() is not threading.main_thread():
         return {}
-    handlers = {signal.SIGINT: stop.interrupt, signal.SIGTERM: stop.terminate}
+    handlers = {signal.SIGINT: stop.interrupt, signal.SIGALRM: stop.interrupt, signal.SIGTERM: stop.terminate}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     return {number: signal.SIG_DFL if handler is None else handler for number, handler in before.items()}
 

@@ -63,6 +63,25 @@ def test_a_signal_ends_a_run_in_one_line(number, code, after, tmp_path):
     assert not (tmp_path / "f.csv").exists()
 
 
+def test_an_interrupt_that_python_drops_comes_again(cli, monkeypatch):
+    """What is raised in a finalizer is printed and forgotten by Python; the run would go on as if nothing had been."""
+    import solvers
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted():
+        Finalized()
+        time.sleep(5)
+
+    monkeypatch.setattr(solvers, "describe", interrupted)
+    started = time.monotonic()
+    answer = cli("solvers")
+    assert answer.code == 130 and "interrupted" in answer.err
+    assert time.monotonic() - started < 4
+
+
 def test_what_a_library_makes_of_an_interrupt_is_still_one(cli, monkeypatch):
     """An import that turns Ctrl-C into an error of its own is not a bad input file."""
     import solvers
