@@ -10,7 +10,6 @@ import typer
 
 from . import verbs
 from .option_groups import flattened
-from .outputs import keeping_inputs
 from .verb import Verb
 
 app = typer.Typer(
@@ -48,7 +47,7 @@ def _collect() -> None:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=info.name.replace("_", "-"))
         else:
-            app.command(info.name.replace("_", "-"), cls=Verb)(keeping_inputs(flattened(module.command)))
+            app.command(info.name.replace("_", "-"), cls=Verb)(flattened(module.command))
 
 
 _collect()

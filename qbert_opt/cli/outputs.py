@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,6 @@ from typing import Any
 from ..errors import UsageError
 
 OUTPUTS = ("out", "output", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
-
-
-def keeping_inputs(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb that refuses to replace a file that it was given to read.
-
-    Args:
-        command: the verb; it is called with keywords.
-    """
-
-    @functools.wraps(command)
-    def checked(**parameters: Any) -> None:
-        check_outputs(parameters)
-        command(**parameters)
-
-    return checked
 
 
 def check_outputs(parameters: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What every verb does before it starts: refuse options that do nothing, and outputs that cannot be written."""
+"""What every verb does before it starts: refuse options that do nothing, and outputs that are inputs or unwritable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from .idle_options import check_options
-
-OUTPUTS = ("out", "output", "plot", "roofline", "timeline")
-"""Parameters of verbs that name what is written."""
+from .outputs import OUTPUTS, check_outputs
 
 
 class Verb(TyperCommand):
@@ -21,6 +19,7 @@ class Verb(TyperCommand):
         from ..runtime.files import check_folder
 
         check_options(ctx)
+        check_outputs(ctx.params)
         for name in OUTPUTS:
             if ctx.params.get(name) is not None:
                 check_folder(Path(ctx.params[name]))
