@@ -19,8 +19,8 @@ class Verb(TyperCommand):
         from ..runtime.files import check_folder
 
         check_options(ctx)
-        check_outputs(ctx.params)
         for name in OUTPUTS:
             if ctx.params.get(name) is not None:
                 check_folder(Path(ctx.params[name]))
+        check_outputs(ctx.params)
         return super().invoke(ctx)
