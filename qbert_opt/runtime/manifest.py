@@ -124,5 +124,5 @@ def is_plain_name(name: str) -> bool:
 
 def _is_inside(path: Path, folder: Path, name: str) -> bool:
     """Tell whether a file, or what it links to, lies in its folder; in the hub's cache, files link to `blobs`."""
-    home = path.resolve().parent
-    return home == (folder.resolve() / name).parent or (home.name == "blobs" and home.parent == folder.resolve().parent.parent)
+    home, root = path.resolve().parent, folder.resolve()
+    return home == (root / name).parent or (home.name == "blobs" and home.parent == root.parent.parent)
