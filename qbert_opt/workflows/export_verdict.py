@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engines.agreement import Agreement, AgreementLimits, Check, check_session, compare
+from ..engines.opening import open_session
 from ..engines.session import Activations, Engine
 from ..spec.allocation import Allocation
 
@@ -60,7 +61,7 @@ def compared(
         allocation: the plan.
         tolerance: largest accepted loss; None takes the usual limits.
     """
-    floats = module.open_model(target, activations="float32")
+    floats = open_session(module, target, activations="float32")
     started = time.process_time()
     graph = check_session(floats, kind, checks)
     float_s = time.process_time() - started
@@ -75,7 +76,7 @@ def compared(
             f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
-    session = module.open_model(target, activations=activations)
+    session = open_session(module, target, activations=activations)
     started = time.process_time()
     agreement = check_session(session, kind, references)
     slower = float_s / max(time.process_time() - started, 1e-9)

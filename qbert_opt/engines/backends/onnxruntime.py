@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -84,6 +85,7 @@ def label() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
@@ -95,6 +97,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     return _Running(in_float(onnx.load(folder / GRAPH)).SerializeToString(), threads)
 
 
+@native_code()
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
@@ -133,5 +136,6 @@ class _Running:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
