@@ -186,26 +186,34 @@ class Builder:
         )  # fmt: skip
 
     def saturate(self, name: str, a: Value, low: int, high: int, shift: int = 0) -> Value:
-        """Return `min(max(round_shift(a, shift), low), high)`."""
+        """Return `min(max(round_shift(a, shift), low), high)`, whose units are `2**shift` times as large."""
         scale = None if a.scale is None else a.scale * 2**shift
         return self.emit(
             Requantize, name, a.shape, scale=scale, bounds=(low, high), a=a.name, multiplier=self.number(1), shift=shift
         )
 
     def binary(
-        self, function: Function, name: str, a: Value, b: Value | int, scale: float | None = None, zero: int = 0
+        self, function: Function, name: str, a: Value | int, b: Value | int, scale: float | None = None, zero: int = 0
     ) -> Value:
         """Add arithmetic on two values, or on a value and a number."""
-        other = self.number(b) if isinstance(b, int) else b.name
-        shape = a.shape
-        if isinstance(b, Value) and (len(b.shape) > len(a.shape) or (a.shape[-1] == 1 and b.shape[-1] != 1)):
-            shape = b.shape
-        return self.emit(Binary, name, shape, scale=scale, zero=zero, function=function, a=a.name, b=other)
+        shapes = [side.shape for side in (a, b) if isinstance(side, Value)]
+        shape = max(shapes, key=lambda axes: (len(axes), axes[-1] != 1))
+        left, right = (self.number(side) if isinstance(side, int) else side.name for side in (a, b))
+        return self.emit(Binary, name, shape, scale=scale, zero=zero, function=function, a=left, b=right)
 
     def per_channel(self, function: Function, name: str, a: Value, b: NDArray[Any], scale: float | None) -> Value:
         """Add arithmetic on a value and a constant vector along the last axis."""
         other = self.constant(f"{name}.b", b.astype(np.int32))
         return self.emit(Binary, name, a.shape, scale=scale, function=function, a=a.name, b=other)
+
+    def magnitude(self, name: str, a: Value) -> Value:
+        """Return `|a|`."""
+        negated = self.binary("multiply", f"{name}.negated", a, -1)
+        return self.binary("maximum", name, a, negated, scale=a.scale)
+
+    def sign(self, name: str, a: Value) -> Value:
+        """Return -1, 0 or 1."""
+        return self.saturate(name, a, -1, 1)
 
     def shift(self, name: str, a: Value, by: Value | int) -> Value:
         """Return `floor(a / 2**by)`."""
