@@ -208,8 +208,9 @@ class Builder:
 
     def magnitude(self, name: str, a: Value) -> Value:
         """Return `|a|`."""
+        positive = self.binary("maximum", f"{name}.positive", a, 0)
         negated = self.binary("multiply", f"{name}.negated", a, -1)
-        return self.binary("maximum", name, a, negated, scale=a.scale)
+        return self.binary("maximum", name, positive, negated, scale=a.scale)
 
     def sign(self, name: str, a: Value) -> Value:
         """Return -1, 0 or 1."""

@@ -106,6 +106,8 @@ def _interval(operation: Operation, of: Operands) -> Interval:
             low, high = _products(of.interval(a), of.interval(b))
             return terms * min(low, 0), terms * max(high, 0)
         case Binary(function=function, a=a, b=b):
+            if a == b and function == "multiply":
+                return _square(of.interval(a))
             return _binary(operation, function, of.interval(a), of.interval(b))
         case Requantize():
             return _requantize(operation, of)
@@ -142,6 +144,11 @@ def _check(operation: Operation, does: str, low: int, high: int) -> None:
 def _products(a: Interval, b: Interval) -> Interval:
     ends = [x * y for x in a for y in b]
     return min(ends), max(ends)
+
+
+def _square(a: Interval) -> Interval:
+    largest = max(a[0] ** 2, a[1] ** 2)
+    return (0 if a[0] <= 0 <= a[1] else min(a[0] ** 2, a[1] ** 2)), largest
 
 
 def _embed(operation: Embed, of: Operands) -> Interval:

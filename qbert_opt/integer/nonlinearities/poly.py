@@ -1,10 +1,12 @@
 """Second-order polynomials, I-BERT's (arXiv 2101.01321, equations 8 to 14).
 
-exp: with `z = floor(x / ln 2)` and `p = -(x mod ln 2)`, `exp(-x) = 2**-z * (0.3585 (p + 1.353)**2 + 0.344)`, at most
-1.9e-3 off. GELU: `x / 2 * (1 + L(x / sqrt 2))` with `L(x) = sgn(x) (1 - 0.2888 (min(|x|, 1.769) - 1.769)**2)`, at most
-1.8e-2 off. tanh: `sgn(x) (1 - e) / (1 + e)` with `e = exp(-2 |x|)`.
+exp: with `z = floor(x / ln 2)` and `p = -(x mod ln 2)`, `exp(-x) = 2**-z * (0.358 p**2 + 0.970 p + 1)`, computed as
+`a (p + b)**2 + c`, at most 1.9e-3 off. GELU: `x / 2 * (1 + L(x / sqrt 2))` with
+`L(x) = sgn(x) (1 - 0.2888 (min(|x|, 1.769) - 1.769)**2)`, at most 1.84e-2 off. tanh: `sgn(x) (1 - e) / (1 + e)` with
+`e = exp(-2 |x|)`.
 
-The published code shifts exp left by 30 bits, which overflows 32; here every step is scaled so that 32 bits hold it.
+The published code rounds constants down and shifts exp left by 30 bits, which overflows 32. Here constants are rounded
+to the nearest, and every step is scaled so that 32 bits hold it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from ..intervals import NEWTON_STEPS
 from ..nonlinearity import EXP_ONE, SCORE_TOP, Activation
 from ..operations import Shift, SquareRoot, Value
 
-EXP_A, EXP_B, EXP_C = 0.3585, 1.353, 0.344
+EXP_A = 0.35815147
+EXP_B = 0.96963238 / (2 * EXP_A)  # 1.353
+EXP_C = 1 - EXP_A * EXP_B**2  # 0.344: exp(0) is 1
 ERF_A, ERF_B = -0.2888, -1.769
 INPUT_BITS = 15
 SMALLEST_LARGEST = 2.0  # of an input: finer units would make the squares of the polynomial overflow
@@ -39,7 +43,7 @@ def activation(
         return tanh(builder, name, exponential, q, to)
     size, sign = builder.magnitude(f"{name}.size", q), builder.sign(f"{name}.sign", q)
     unit = grid.scale / math.sqrt(2)
-    edge = math.floor(-ERF_B / unit)
+    edge = round(-ERF_B / unit)
     inside = builder.binary("minimum", f"{name}.inside", size, edge)
     from_edge = builder.binary("subtract", f"{name}.from_edge", inside, edge)
     square = builder.binary("multiply", f"{name}.square", from_edge, from_edge, scale=-ERF_A * unit**2)
@@ -86,13 +90,13 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
     if unit > COARSEST_SCORES:
         raise UsageError(f"{name}: attention scores reach {unit * SCORE_TOP:.3g}, too far for the polynomial; legal is "
                          f"up to {COARSEST_SCORES * SCORE_TOP:.3g}. Use `nonlinearity` table.")  # fmt: skip
-    halving = math.floor(math.log(2) / unit)
+    halving = round(math.log(2) / unit)
     quotient = builder.binary("divide", f"{name}.quotient", below, halving)
     rest = builder.binary("remainder", f"{name}.rest", below, halving)
-    from_b = builder.binary("subtract", f"{name}.from_b", math.floor(EXP_B / unit), rest)
+    from_b = builder.binary("subtract", f"{name}.from_b", round(EXP_B / unit), rest)
     square = builder.binary("multiply", f"{name}.square", from_b, from_b)
     scale = EXP_A * unit**2
-    polynomial = builder.binary("add", f"{name}.polynomial", square, math.floor(EXP_C / scale), scale=scale)
+    polynomial = builder.binary("add", f"{name}.polynomial", square, round(EXP_C / scale), scale=scale)
     halvings = builder.binary("minimum", f"{name}.halvings", quotient, 31)
     halved = builder.emit(Shift, f"{name}.halved", below.shape, scale=scale, a=polynomial.name, by=halvings.name)
     return builder.requantize(name, halved, Grid(1 / EXP_ONE, 0, EXP_ONE))

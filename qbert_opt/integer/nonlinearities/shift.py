@@ -51,6 +51,7 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
     """Split `x log2(e)` into whole halvings and a rest, both by shifting."""
     bits = -round(math.log2(float(builder.scale_of(below))))
     binary = _sum_of_shifts(builder, f"{name}.binary", below, (1,), minus=4)
+    binary = builder.binary("maximum", f"{name}.positive", binary, 0)  # it is; the interval analysis cannot know
     whole = builder.shift(f"{name}.whole", binary, bits)
     rest = builder.binary("remainder", f"{name}.rest", binary, 1 << bits)
     line = builder.binary("subtract", f"{name}.line", 2 << bits, rest)

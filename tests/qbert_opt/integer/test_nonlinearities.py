@@ -37,13 +37,13 @@ def activation_error(way, function, bits, span=8.0):
 
 @pytest.mark.parametrize(
     ("way", "function", "bound"),
-    [("poly", "gelu", 1.82e-2), ("poly", "tanh", 2.6e-3), ("shift", "gelu", 2.5e-2), ("shift", "tanh", 4.5e-2),
-     ("table", "gelu", 1e-4), ("table", "tanh", 1e-4), ("table", "gelu_new", 1e-4)],
+    [("poly", "gelu", 1.84e-2), ("poly", "tanh", 1.7e-3), ("shift", "gelu", 2.6e-2), ("shift", "tanh", 3.1e-2),
+     ("table", "gelu", 5e-4), ("table", "tanh", 4e-4), ("table", "gelu_new", 5e-4)],
 )  # fmt: skip
 def test_activations_of_16_bits_are_as_close_as_their_papers_say(way, function, bound):
     error, half = activation_error(way, function, 16)
     assert error <= bound + half
-    assert error > bound / 8, "the bound says nothing"
+    assert error > bound / 2, "the bound says nothing"
 
 
 @pytest.mark.parametrize("function", ["gelu", "gelu_new", "tanh"])
@@ -59,7 +59,7 @@ def test_a_table_of_8_bits_adds_only_the_rounding_of_its_input(function):
     assert np.abs(real - exact).max() <= steepest * inputs.scale / 2 + to.scale / 2 + 1e-12
 
 
-@pytest.mark.parametrize(("way", "absolute"), [("table", 4e-5), ("poly", 1.95e-3), ("shift", 4.5e-2)])
+@pytest.mark.parametrize(("way", "absolute"), [("table", 5e-5), ("poly", 2.4e-3), ("shift", 4.5e-2)])
 @pytest.mark.parametrize("largest", [0.5, 4.0, 30.0])
 def test_exp_of_every_difference_of_scores(way, absolute, largest):
     grid = nonlinearity(way).score_grid(largest)
@@ -67,8 +67,8 @@ def test_exp_of_every_difference_of_scores(way, absolute, largest):
     integers, real = on_every(below, grid.scale, lambda b, x: nonlinearity(way).exponential(b, "f", x))
     assert integers.min() >= 0
     assert integers.max() <= EXP_ONE
-    assert abs(int(integers[0]) - EXP_ONE) <= 0.002 * EXP_ONE
-    assert np.abs(real / (1 if abs(real[0] - 1) < 0.1 else EXP_ONE) - np.exp(-below * grid.scale)).max() <= absolute
+    assert integers[0] >= EXP_ONE - 1
+    assert np.abs(real - np.exp(-below * grid.scale)).max() <= absolute
     assert largest / grid.scale <= SCORE_TOP, "scores of the calibration set saturate"
 
 
@@ -76,7 +76,7 @@ def test_exp_of_every_difference_of_scores(way, absolute, largest):
 def test_exp_never_grows_with_the_distance_by_more_than_its_error(way):
     grid = nonlinearity(way).score_grid(10.0)
     integers, _ = on_every(np.arange(65535), grid.scale, lambda b, x: nonlinearity(way).exponential(b, "f", x))
-    assert np.diff(integers).max() <= {"table": 1, "poly": 130, "shift": 1}[way]
+    assert np.diff(integers).max() <= {"table": 1, "poly": 0, "shift": 1}[way]
 
 
 def test_newtons_root_is_the_floor_of_the_root():
