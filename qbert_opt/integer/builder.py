@@ -108,8 +108,19 @@ class Builder:
         self.scales: dict[str, NDArray[np.float64]] = {}
 
     def finish(self, outputs: tuple[Output, ...]) -> Program:
-        """Return the program."""
-        return Program(self.inputs, tuple(self.operations), self.constants, outputs, self.max_tokens)
+        """Return the program, without what its outputs do not depend on.
+
+        Args:
+            outputs: what the model answers.
+        """
+        needed = {output.value for output in outputs}
+        kept = []
+        for operation in reversed(self.operations):
+            if operation.output.name in needed:
+                kept.append(operation)
+                needed |= set(operation.operands)
+        constants = {name: array for name, array in self.constants.items() if name in needed}
+        return Program(self.inputs, tuple(reversed(kept)), constants, outputs, self.max_tokens)
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant and return its name."""
@@ -177,7 +188,10 @@ class Builder:
         """Bring a value to another grid, saturating at its ends; the value's own zero must be 0."""
         if a.zero:
             raise ValueError(f"{a.name} has zero point {a.zero}")
-        ratios = self.scale_of(a) / to.scale
+        return self.rescale(name, a, self.scale_of(a) / to.scale, to)
+
+    def rescale(self, name: str, a: Value, ratios: ArrayLike, to: Grid) -> Value:
+        """Multiply by a real number, or one per element of the last axis; `to` states what the result stands for."""
         multipliers, shift = dyadic(ratios, max(-a.low, a.high), name)
         multiplier = self.number(int(multipliers)) if multipliers.ndim == 0 else self.constant(f"{name}.m", multipliers)
         return self.emit(

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
-BATCH, TOKENS = "batch", "tokens"
+BATCH: Final = "batch"
+TOKENS: Final = "tokens"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 INT32 = 2**31 - 1
 PRODUCT_LIMIT = 2**62  # of a requantization's product with its rounding term: room for a shift built from division
