@@ -173,12 +173,12 @@ class _Compiler:
         name = block.query.rpartition(".")[0]
         context = add_attention(b, self.softmax, name, query, key, value, self._attention(block))
         mixed = self._linear(block.attention_output, context)
-        summed = add_to_stream(b, f"{block.attention_norm}.sum", mixed, stream, middle)
+        summed = add_to_stream(b, f"{block.attention_norm}.input", mixed, stream, middle)
         state = self._norm(block.attention_norm, summed)
         stream = b.requantize(f"{block.output_norm}.stream", state, stream_grid(end))
         inner = self._activated(block.intermediate, self._linear(block.intermediate, state), self.encoder.activation,
                                 self._grid(block.output))  # fmt: skip
-        summed = add_to_stream(b, f"{block.output_norm}.sum", self._linear(block.output, inner), stream, end)
+        summed = add_to_stream(b, f"{block.output_norm}.input", self._linear(block.output, inner), stream, end)
         return self._norm(block.output_norm, summed)
 
     def _symmetric(self, name: str, state: Value) -> Value:
@@ -241,10 +241,13 @@ class _Compiler:
         raise overflow
 
     def _on_grid(self, x: Value, grid: Grid) -> Value:
-        if (x.scale, x.zero, x.low, x.high) == (grid.scale, grid.zero, grid.low, grid.high):
+        if (x.scale, x.zero) == (grid.scale, grid.zero) and grid.low <= x.low and x.high <= grid.high:
             return x
-        name = f"{x.name}.at.{grid.scale:.6g}.{grid.zero}"
-        return self.builder.values.get(name) or self.builder.requantize(name, x, grid)
+        name, b = f"{x.name}.at.{grid.scale:.6g}.{grid.zero}", self.builder
+        if name in b.values:
+            return b.values[name]
+        centred = x if x.zero == 0 else b.binary("subtract", f"{name}.centred", x, x.zero, scale=x.scale)
+        return b.requantize(name, centred, grid)
 
     def _head(self, state: Value) -> tuple[Output, ...]:
         b, encoder = self.builder, self.encoder
