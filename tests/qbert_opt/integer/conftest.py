@@ -49,7 +49,9 @@ def compiled(folder, texts, ways=None):
     batches = tokenized(loaded, texts.texts, batch_size=8)
     inputs = tuple(name for name in batches[0].inputs)
     encoder = encoder_of(loaded)
-    return loaded, compile_model(encoder, read_matrices(folder, plan), plan.activations, batches, inputs, ways or Ways())
+    return loaded, compile_model(
+        encoder, read_matrices(folder, plan), plan.activations, batches, inputs, ways or Ways()
+    )
 
 
 def texts_for(sentences, kind):
