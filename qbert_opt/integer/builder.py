@@ -106,6 +106,7 @@ class Builder:
         self.values = {value.name: value for value in inputs}
         self.constants: dict[str, NDArray[Any]] = {}
         self.scales: dict[str, NDArray[np.float64]] = {}
+        self.rounding = 0.0  # units of a result that a requantization is off at most because its factor is m / 2**e
 
     def finish(self, outputs: tuple[Output, ...]) -> Program:
         """Return the program, without what its outputs do not depend on.
@@ -192,7 +193,10 @@ class Builder:
 
     def rescale(self, name: str, a: Value, ratios: ArrayLike, to: Grid) -> Value:
         """Multiply by a real number, or one per element of the last axis; `to` states what the result stands for."""
-        multipliers, shift = dyadic(ratios, max(-a.low, a.high), name)
+        largest = max(-a.low, a.high)
+        multipliers, shift = dyadic(ratios, largest, name)
+        off = float(np.abs(np.asarray(ratios) - multipliers * 2.0**-shift).max())
+        self.rounding = max(self.rounding, off * largest)
         multiplier = self.number(int(multipliers)) if multipliers.ndim == 0 else self.constant(f"{name}.m", multipliers)
         return self.emit(
             Requantize, name, a.shape, scale=to.scale, zero=to.zero, bounds=(to.low, to.high),

@@ -13,6 +13,7 @@ from ..models.samples import TokenBatch
 from ..quantization.quantized_matrix import StoredMatrix
 from ..spec.planned import PlannedActivation
 from .builder import Builder, Grid
+from .errors import FunctionError, activation_error, exponential_error, square_root_error
 from .families import Block, Encoder
 from .intervals import OverflowFound
 from .layers import (
@@ -29,6 +30,7 @@ from .nonlinearity import Activation, Nonlinearity, nonlinearity
 from .operations import IDS, MASK, TYPES, Positions, Value
 from .program import Output, Program
 from .ranges import Ranges, observed
+from .ways import BY_TABLE, Ways
 
 HEAD_BITS = 16  # of the inputs of matrices that the plan does not quantize: the head, embeddings to a wider encoder
 VALUE_BITS = 8  # of query, key and value
@@ -38,25 +40,21 @@ LEAST_BITS = 8  # of an input that is narrowed so that its sums fit 32 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """Which way computes which nonlinear function: names of `nonlinearities`."""
-
-    softmax: str = "table"
-    activation: str = "table"
-    norm: str = "table"
-
-
-@dataclass(frozen=True, slots=True)
 class Compiled:
     """A program, and what had to be changed for it.
 
     Attributes:
         program: the program.
         narrowed: bits of inputs that the plan gives more, because some input would overflow 32 bits, by module.
+        errors: of the nonlinear functions, each in the range of this model where it is largest.
+        rounding: how far a requantization's result can be off because its real factor is `m / 2**e`, at most, besides
+            the half unit of its rounding.
     """
 
     program: Program
     narrowed: dict[str, int]
+    errors: tuple[FunctionError, ...]
+    rounding: float
 
 
 def compile_model(
@@ -65,7 +63,7 @@ def compile_model(
     planned: Sequence[PlannedActivation],
     batches: Sequence[TokenBatch],
     inputs: Sequence[str],
-    ways: Ways = Ways(),
+    ways: Ways = BY_TABLE,
 ) -> Compiled:
     """Compile a quantized model.
 
@@ -91,7 +89,8 @@ def compile_model(
     except OverflowFound as error:
         raise UsageError(f"{encoder.loaded.name}: {error}, so it has no integer form. Plan fewer bits for its inputs, "
                          "or give text more like the deployment's.") from None  # fmt: skip
-    return Compiled(program, compiler.narrowed)
+    errors = (*compiler.errors.values(), square_root_error(ways.norm))
+    return Compiled(program, compiler.narrowed, errors, compiler.builder.rounding)
 
 
 def _check_planned(encoder: Encoder, planned: Mapping[str, PlannedActivation]) -> None:
@@ -115,6 +114,7 @@ class _Compiler:
     ways: Ways
     inputs: tuple[str, ...]
     narrowed: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, FunctionError] = field(default_factory=dict)
     builder: Builder = field(init=False)
     softmax: Nonlinearity = field(init=False)
     activation: Nonlinearity = field(init=False)
@@ -195,7 +195,13 @@ class _Compiler:
             buckets = layers.relative_position_bucket(steps, num_buckets=len(self._weight(family.relative)))
             bias = self._weight(family.relative)[buckets.numpy()].T.astype(np.float64)
             largest += float(np.abs(bias).max())
+        self._worst(exponential_error(self.ways.softmax, SCORE_MARGIN * largest))
         return Attention(self.encoder.heads, SCORE_MARGIN * largest, bias, probability_top(tokens))
+
+    def _worst(self, error: FunctionError) -> None:
+        known = self.errors.get(error.function)
+        if known is None or error.largest > known.largest:
+            self.errors[error.function] = error
 
     def _norm(self, name: str, x: Value) -> Value:
         module = self.encoder.module(name)
@@ -208,6 +214,7 @@ class _Compiler:
             return self.builder.requantize(f"{name}.relu", x, Grid(to.scale, max(to.low, to.zero), to.high, to.zero))
         seen = self.ranges.outputs[name]
         named: Activation = function  # type: ignore[assignment]
+        self._worst(activation_error(self.ways.activation, named, (seen.low, seen.high), to))
         return self.activation.activation(self.builder, f"{name}.{function}", named, x, (seen.low, seen.high), to)
 
     def _grid(self, module: str, bits: int | None = None) -> Grid:

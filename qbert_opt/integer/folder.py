@@ -55,7 +55,7 @@ def write_program(program: Program, folder: Path) -> None:
         folder: an existing folder.
     """
     arrays, packed = {}, {}
-    codes = _code_names(program.operations)
+    codes = code_names(program.operations)
     for name, array in program.constants.items():
         bits = width(int(array.min()), int(array.max()))
         if name in codes and bits < 8:
@@ -103,20 +103,16 @@ def read_program(folder: Path) -> Program:
     return program
 
 
-def constants_bytes(folder: Path) -> int:
-    """Return the bytes of the file of constants.
-
-    Args:
-        folder: as `write_program` wrote it.
-    """
-    return (folder / CONSTANTS).stat().st_size
-
-
 def _valid(kind: type[Any], entry: dict[str, Any]) -> Any:
     return TypeAdapter(kind).validate_python(entry)
 
 
-def _code_names(operations: tuple[Operation, ...]) -> set[str]:
+def code_names(operations: tuple[Operation, ...]) -> set[str]:
+    """Return the names of the constants that hold codes of matrices and tables.
+
+    Args:
+        operations: of a program.
+    """
     return {
         step.weights if isinstance(step, Linear) else step.codes
         for step in operations

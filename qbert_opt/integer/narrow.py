@@ -86,23 +86,19 @@ def _apply(operation: Operation, of: Mapping[str, Narrow], tokens: int, max_toke
             return _linear(operation, of)
         case MatMul(a=a, b=b, transposed=transposed):
             pattern = "...mk,...nk->...mn" if transposed else "...mk,...kn->...mn"
-            return np.einsum(pattern, of[a], of[b], dtype=np.int32)
+            product: Narrow = np.einsum(pattern, of[a], of[b], dtype=np.int32)
+            return product
         case Binary(function=function, a=a, b=b):
             return _binary(function, of[a], of[b])
         case Requantize(a=a, multiplier=multiplier, shift=shift):
-            product = of[a].astype(np.int64) * of[multiplier]
-            if shift:
-                product = (product >> shift) + ((product >> (shift - 1)) & 1)
-            value = operation.output
-            return np.maximum(np.minimum(product + value.zero, value.high), value.low).astype(np.int32)
+            return _requantize(of[a], of[multiplier], shift, operation.output)
         case Shift(a=a, by=by):
-            return np.right_shift(of[a], of[by])
+            return np.asarray(of[a] >> of[by])
         case Lookup(table=table, a=a, start=start):
             return np.take(of[table], of[a] - np.int32(start))
         case Reduce(function=function, a=a):
-            reduced = np.maximum.reduce if function == "max" else np.add.reduce
             return np.asarray(
-                reduced(of[a], axis=-1, keepdims=True, **({} if function == "max" else {"dtype": np.int32}))
+                of[a].max(-1, keepdims=True) if function == "max" else of[a].sum(-1, keepdims=True, dtype=np.int32)
             )
         case Mask(a=a, mask=mask, fill=fill):
             result = of[a].copy()
@@ -127,6 +123,14 @@ def _positions(ids: Narrow, padding: int | None) -> Narrow:
                 counted += identity != padding
                 places[row, token] = counted if identity != padding else padding
     return places
+
+
+def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Narrow:
+    product = a.astype(np.int64) * multiplier
+    if shift:
+        product = (product >> shift) + ((product >> (shift - 1)) & 1)
+    saturated = np.maximum(np.minimum(product + output.zero, output.high), output.low)
+    return saturated.astype(np.int32)
 
 
 def _embed(operation: Embed, of: Mapping[str, Narrow]) -> Narrow:
@@ -168,7 +172,7 @@ def _binary(function: str, a: Narrow, b: Narrow) -> Narrow:
         case "divide":
             return np.trunc(a / b).astype(np.int32)  # exact: both have at most 31 bits, a double 53
         case "remainder":
-            return a - b * np.trunc(a / b).astype(np.int32)
+            return np.asarray(a - b * np.trunc(a / b).astype(np.int32))
         case "maximum":
             return np.where(a > b, a, b)
     return np.where(a < b, a, b)
@@ -180,8 +184,8 @@ def _root(a: Narrow, start: int | None, steps: int) -> Narrow:
         for half in range(16):
             x = np.where(a >= np.int32(1 << (2 * half)), np.int32(2 << half), x)  # 2 * half + 1 digits or more
     for _ in range(steps):
-        x = np.minimum(x, (x + a // x) >> 1)
-    return x
+        x = np.minimum(x, np.asarray((x + a // x) >> 1))
+    return np.asarray(x)
 
 
 def _rearrange(how: str, a: Narrow, output: Value) -> Narrow:

@@ -70,7 +70,7 @@ class _Running:
             array = inputs[value.name]
             if array.shape[1] > program.max_tokens or array.min() < value.low or array.max() > value.high:
                 raise UsageError(
-                    f"{value.name}: {array.shape[1]} tokens from {array.min()} to {array.max()}; the program reads up to "
-                    f"{program.max_tokens} tokens from {value.low} to {value.high}."
+                    f"{value.name}: {array.shape[1]} tokens from {array.min()} to {array.max()}; the program reads up "
+                    f"to {program.max_tokens} tokens from {value.low} to {value.high}."
                 )
         return dict(program.answers(self._reference.run(inputs)))

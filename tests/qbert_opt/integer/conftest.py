@@ -8,8 +8,9 @@ from families import save
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.integer.compiler import Ways, compile_model
+from qbert_opt.integer.compiler import compile_model
 from qbert_opt.integer.families import encoder_of
+from qbert_opt.integer.ways import Ways
 from qbert_opt.models.loading import load_model, tokenized
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation

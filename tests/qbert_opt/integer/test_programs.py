@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from qbert_opt.integer.compiler import Ways
 from qbert_opt.integer.intervals import check_intervals
 from qbert_opt.integer.narrow import NarrowExecutor
 from qbert_opt.integer.reference import Reference
+from qbert_opt.integer.ways import Ways
 from qbert_opt.models.loading import tokenized
 
 from .conftest import compiled
@@ -59,7 +59,7 @@ def random_inputs(program, seed, batch=3):
 def test_padding_changes_nothing(family_folder):
     folder, texts = family_folder
     loaded, result = compiled(folder, texts)
-    [one] = [batch for batch in tokenized(loaded, texts.texts[:1], batch_size=1)]
+    [one] = tokenized(loaded, texts.texts[:1], batch_size=1)
     inputs = {name: tensor.numpy() for name, tensor in one.inputs.items()}
     padding = loaded.tokenizer.pad_token_id
     longer = {
