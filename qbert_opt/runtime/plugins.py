@@ -29,6 +29,7 @@ FOLDERS: Mapping[str, str] = {
     "training_quantizers": "training.quantizers",
     "training_steps": "training.steps",
     "block_errors": "training.block_errors",
+    "nonlinearities": "integer.nonlinearities",
 }
 """Folder of each kind of plug-in, inside this package."""
 
