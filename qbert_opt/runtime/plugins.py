@@ -30,6 +30,7 @@ FOLDERS: Mapping[str, str] = {
     "training_steps": "training.steps",
     "block_errors": "training.block_errors",
     "nonlinearities": "integer.nonlinearities",
+    "emitters": "integer.emitters",
 }
 """Folder of each kind of plug-in, inside this package."""
 
