@@ -260,7 +260,8 @@ def packed_rows(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     shifted = (codes.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
     padded = np.pad(shifted, ((0, 0), (0, -codes.shape[1] % per_byte)))
     parts = padded.reshape(len(codes), -1, per_byte) << (bits * np.arange(per_byte, dtype=np.uint8))
-    return np.bitwise_or.reduce(parts, axis=-1).astype(np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=-1)
+    return packed
 
 
 def argument(name: str) -> str:
@@ -282,4 +283,3 @@ def _number(value: int) -> str:
 
 def _short(ctype: str) -> str:
     return ctype.removesuffix("_t").replace("uint", "u").replace("int", "i")
-

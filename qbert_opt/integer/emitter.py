@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import UsageError
+from ..runtime.frozen import Frozen
 from ..runtime.plugins import available, load_as
 from .program import Program
 
 
-@dataclass(frozen=True, slots=True)
-class Emitted:
+class Emitted(Frozen):
     """What an emitter wrote.
 
     Attributes:
@@ -70,19 +70,31 @@ def emitter(name: str) -> Emitter:
     return chosen
 
 
-def emit_all(program: Program, names: tuple[str, ...], folder: Path, max_tokens: int | None) -> tuple[Emitted, ...]:
-    """Write a program with several emitters.
+def check_emission(names: Sequence[str], max_tokens: int | None, longest: int) -> None:
+    """Refuse what cannot be emitted, before any work.
 
     Args:
-        program: what to write.
         names: of the emitters.
-        folder: that receives the files.
-        max_tokens: the longest text; None takes the program's.
+        max_tokens: the longest text of the artifacts; None takes `longest`.
+        longest: text that the program is proven for.
 
     Raises:
-        UsageError: an unknown emitter, a missing package, or a text longer than the program is proven for.
+        UsageError: an emitter that does not exist or whose package is missing, or a longer text than the program's.
     """
-    longest = program.max_tokens if max_tokens is None else max_tokens
-    if not 1 <= longest <= program.max_tokens:
-        raise UsageError(f"`emit_tokens` {longest}: the program is proven for texts of 1 to {program.max_tokens} tokens.")
-    return tuple(emitter(name).emit(program, folder, longest) for name in names)
+    for name in names:
+        emitter(name)
+    if max_tokens is not None and not 1 <= max_tokens <= longest:
+        raise UsageError(
+            f"`emit_tokens` {max_tokens}: legal: 1 to {longest}, the tokens that the program is proven for."
+        )
+    if max_tokens is not None and not names:
+        raise UsageError("`emit_tokens`: needs `emit`.")
+
+
+def parse_emitters(text: str | None) -> tuple[str, ...]:
+    """Read names of emitters, separated by commas.
+
+    Args:
+        text: for example `c,onnx`; None is none.
+    """
+    return () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -1,8 +1,8 @@
 """Static memory for the values of a program: which bytes each one has while it is needed.
 
-Values whose live ranges do not overlap share memory. The largest are placed first, each at the lowest place that is free
-for its whole range (greedy by size), and an element-by-element operation writes over an operand of the same shape and
-type that nothing reads again. There is one arena per element type, so that no memory is ever read as another type.
+Values whose live ranges do not overlap share memory. The largest are placed first, each at the lowest place that is
+free for its whole range (greedy by size), and an element-by-element operation writes over an operand of the same shape
+and type that nothing reads again. There is one arena per element type, so that no memory is ever read as another type.
 """
 
 from __future__ import annotations

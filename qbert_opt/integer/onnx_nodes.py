@@ -115,7 +115,7 @@ class Nodes:
 
     def _embed(self, step: Embed) -> str:
         index = self._name(step.index)
-        rows, groups = self.program.constants[step.factors].shape
+        groups = self.program.constants[step.factors].shape[1]
         columns = self.program.constants[step.codes].shape[1]
         codes = self._cast(self._node("Gather", self._codes(step.codes), index, axis=0), INT32)
         parts = self._node("Reshape", codes, self._sizes(0, 0, groups, columns // groups))

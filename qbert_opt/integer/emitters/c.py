@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..c_calls import Calls, Constant, argument
 from ..c_kernels import HELPERS
 from ..emitter import Emitted
@@ -52,9 +50,10 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
     names = _write_constants(constants, folder)
     tables = {step.table for step in program.operations if isinstance(step, Lookup)}
     return Emitted(
-        "c", ("encoder.h", "encoder.c", "constants.h", *names, "main.c"),
-        sum(constant.array.nbytes for constant in constants),
-        sum(constant.array.nbytes for constant in constants if constant.name in tables), ram, max_tokens,
+        emitter="c", files=("encoder.h", "encoder.c", "constants.h", *names, "main.c"),
+        constant_bytes=sum(constant.array.nbytes for constant in constants),
+        table_bytes=sum(constant.array.nbytes for constant in constants if constant.name in tables),
+        ram_bytes=ram, max_tokens=max_tokens,
     )  # fmt: skip
 
 
@@ -173,7 +172,8 @@ def _example(program: Program) -> str:
         "            ids[tokens] = (int32_t)id;", *fills, "        }", "        tokens++;",
         "        if (after != '\\n') continue;",
         f"        status = encode({call});", "        if (status != 0) {",
-        '            fprintf(stderr, "refused: %d tokens, status %d\\n", tokens, status);', "            return status;",
+        '            fprintf(stderr, "refused: %d tokens, status %d\\n", tokens, status);',
+        "            return status;",
         "        }", "        {", *prints, "        }", '        printf("\\n");', "        tokens = 0;", "    }",
         "    return 0;", "}", "",
     ])  # fmt: skip

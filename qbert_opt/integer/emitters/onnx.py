@@ -10,11 +10,8 @@ types only, so a number is lifted above zero before a floor shift and lowered af
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ...errors import UsageError
 from ..emitter import Emitted
@@ -55,8 +52,10 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
     stored = nodes.builder.initializers
     tables = {step.table for step in program.operations if isinstance(step, Lookup)}
     sizes = {name: len(tensor.raw_data) for name, tensor in stored.items()}
-    return Emitted("onnx", (FILE,), sum(sizes.values()), sum(sizes[name] for name in tables if name in sizes), None,
-                   max_tokens)  # fmt: skip
+    return Emitted(
+        emitter="onnx", files=(FILE,), constant_bytes=sum(sizes.values()),
+        table_bytes=sum(sizes[name] for name in tables), ram_bytes=None, max_tokens=max_tokens,
+    )  # fmt: skip
 
 
 def _model(program: Program, nodes: Nodes, max_tokens: int) -> Any:
@@ -78,17 +77,3 @@ def _model(program: Program, nodes: Nodes, max_tokens: int) -> Any:
                               producer_name="qbert-opt")  # fmt: skip
     helper.set_model_props(model, metadata)
     return model
-
-
-def real_answers(metadata: Mapping[str, str], answers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answers in real numbers.
-
-    Args:
-        metadata: of the model.
-        answers: integers by name.
-    """
-    return {
-        name: ((np.asarray(array, np.float64) - int(metadata[f"{name}.zero"])) * float(metadata[f"{name}.scale"]))
-        .astype(np.float32)
-        for name, array in answers.items()
-    }  # fmt: skip
