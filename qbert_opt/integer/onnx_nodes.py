@@ -207,8 +207,10 @@ class Nodes:
         return self._cast(self._node("Sub", self._cast(shifted, INT64), lift), INT32)
 
     def _saturated(self, x: str, y: Value, dtype: Any) -> str:
-        below = self._node("Min", x, self._scalar(y.high, dtype))
-        inside = self._node("Max", below, self._scalar(y.low, dtype))
+        """Clip by comparing: Min, Max and Clip of int64 are wrong in ONNX Runtime up to 1.31 (its pull request 25280)."""
+        low, high = self._scalar(y.low, dtype), self._scalar(y.high, dtype)
+        below = self._node("Where", self._node("Less", x, high), x, high)
+        inside = self._node("Where", self._node("Greater", below, low), below, low)
         return self._cast(inside, INT32) if dtype is np.int64 else inside
 
     def _square_root(self, a: str, start: int | None, steps: int) -> str:

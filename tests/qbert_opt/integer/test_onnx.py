@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-from qbert_opt.integer.builder import Builder
-from qbert_opt.integer.operations import Requantize, Shift, Value
-from qbert_opt.integer.program import Output
 from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways
 
 from .conftest import compiled
+from .small_programs import edge_program
 from .test_programs import random_inputs
 
 onnx = pytest.importorskip("onnx")
@@ -64,3 +62,21 @@ def floating(model):
     assert set(made) <= set(types), "a tensor without a type"
     odd = [node.op_type for node in graph.node if node.domain or "Linear" in node.op_type]
     return {tensor: kind for tensor, kind in types.items() if kind not in INTEGERS} or odd
+
+
+@pytest.mark.parametrize("way", ["table", "poly", "shift"])
+def test_negative_numbers_are_shifted_and_rounded_as_the_reference_does(tmp_path, way):
+    program, rows = edge_program(way)
+    model, running = session(program, tmp_path)
+    assert not floating(model)
+    for row in rows:
+        inputs = {"input_ids": np.array([row])}
+        wanted = integers(program, inputs)
+        for name, answer in zip(wanted, running.run(list(wanted), inputs), strict=True):
+            assert np.array_equal(answer, wanted[name]), name
+
+
+def test_a_floating_tensor_would_be_seen(tmp_path):
+    model, _ = session(edge_program("table")[0], tmp_path)
+    model.graph.node.append(onnx.helper.make_node("Cast", ["input_ids"], ["real"], to=onnx.TensorProto.FLOAT))
+    assert floating(model) == {"real": "FLOAT"}
