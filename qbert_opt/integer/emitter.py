@@ -64,7 +64,7 @@ def emitter(name: str) -> Emitter:
         UsageError: there is no such one, or a package that it needs is missing.
     """
     if name not in available("emitters"):
-        raise UsageError(f"`emit` {name}: legal: {', '.join(available('emitters'))}.")
+        raise UsageError(f"`emit` {name or repr(name)}: legal: {', '.join(available('emitters'))}.")
     chosen = load_as("emitters", name, Emitter)
     chosen.check_usable()
     return chosen

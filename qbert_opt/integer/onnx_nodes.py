@@ -207,7 +207,7 @@ class Nodes:
         return self._cast(self._node("Sub", self._cast(shifted, INT64), lift), INT32)
 
     def _saturated(self, x: str, y: Value, dtype: Any) -> str:
-        """Clip by comparing: Min, Max and Clip of int64 are wrong in ONNX Runtime up to 1.31 (its pull request 25280)."""
+        """Clip by comparing: on int64, Min, Max and Clip are wrong in ONNX Runtime 1.31 (its pull request 25280)."""
         low, high = self._scalar(y.low, dtype), self._scalar(y.high, dtype)
         below = self._node("Where", self._node("Less", x, high), x, high)
         inside = self._node("Where", self._node("Greater", below, low), below, low)
