@@ -51,6 +51,8 @@ PLUGINS = {
     "training_steps": "qbert_opt/training/steps",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
+    "nonlinearities": "qbert_opt/integer/nonlinearities",
+    "emitters": "qbert_opt/integer/emitters",
 }
 
 COMMANDS = """# Commands
