@@ -114,7 +114,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "belongs to step blocks, which is not in --steps.",
         ),
     ),
-    "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
         Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),

@@ -70,7 +70,7 @@ OF_USE = {
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
     "recover": "source model data output steps minutes epochs batch_size held_back tables text_column split seed",
-    "report": "plan output scores device measured",
+    "report": "plan output scores device devices measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "

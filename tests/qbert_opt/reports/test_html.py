@@ -124,7 +124,8 @@ window.onload = () => {
     .map(e => e.id || e.className.baseVal || e.className);
   const cut = [...document.querySelectorAll("td, th, .map i, .map b")].filter(e => e.scrollWidth > e.clientWidth + 1)
     .map(e => e.textContent.slice(0, 60));
-  const found = {sticking, cut, up, down, errors: window.errors, width: document.documentElement.scrollWidth, inner: innerWidth,
+  const found = {sticking, cut, up, down, errors: window.errors, width: document.documentElement.scrollWidth,
+    inner: innerWidth,
     back: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
     soft: getComputedStyle(document.querySelector(".soft")).color, evil: window.evil || 0};
   document.body.innerHTML = ""; document.body.append(JSON.stringify(found));
