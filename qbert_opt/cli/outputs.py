@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UsageError
 
-OUTPUTS = ("out", "output", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
+OUTPUTS = ("out", "output", "bundle", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
 
 
 def check_outputs(parameters: Mapping[str, Any]) -> None:
