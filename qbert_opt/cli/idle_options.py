@@ -79,6 +79,15 @@ NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
 NEEDS_DATA = "belongs to --data, which is not given."
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "calibrate": (
+        Rule(
+            ("engine", "rounds", "seconds"),
+            _beside("bundle", "from_bundle"),
+            "is of a measurement here; a bundle runs onnxruntime on the board, with options of measure.py.",
+        ),
+        Rule(("from_bundle", "out"), _beside("bundle"), "makes a device file; --bundle makes a folder for a board."),
+        Rule(("precision",), _beside("from_bundle"), "is recorded in --from-bundle. Leave it out."),
+    ),
     "evaluate": (
         Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
     ),
@@ -114,7 +123,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "belongs to step blocks, which is not in --steps.",
         ),
     ),
-    "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
         Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),
