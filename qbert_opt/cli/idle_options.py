@@ -69,6 +69,13 @@ def _is_timed(values: Values) -> bool:
     return bool(values["engine"]) or is_exported(values["folder"])
 
 
+def _reads_no_labels(values: Values) -> bool:
+    from ..training.objective import needs_labels
+    from .quantities import weights
+
+    return not needs_labels(weights(values["losses"], "--losses"))
+
+
 WORKLOAD = ("seq_len", "batch_size")
 OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
 OF_DEVICE = (
@@ -113,6 +120,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             lambda values: "blocks" not in [step.strip() for step in values["steps"].split(",")],
             "belongs to step blocks, which is not in --steps.",
         ),
+        Rule(
+            ("losses",),
+            lambda values: {step.strip() for step in values["steps"].split(",")} == {"blocks"},
+            "belongs to steps ranges and distill; --steps has neither.",
+        ),
+        Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
     "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),

@@ -17,17 +17,18 @@ from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
-from ..models.batches import tokenize
+from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
-from ..models.outputs import collect
+from ..models.outputs import SOFTMAX_KINDS, collect
+from ..models.targets import Targets, read_targets
 from ..quantization.calibration import quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
 from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
-from ..training.blocks import block_names
 from ..training.loop import Held, Tell, TrainingRun
+from ..training.objective import needs_labels
 from ..training.run_state import PhaseRecord, read_state
 from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
@@ -102,7 +103,8 @@ def recover(
         The written folder, with losses before and after training.
 
     Raises:
-        InputFileError: the plan or folder is for another model, there are too few texts, or the state file is damaged.
+        InputFileError: the plan or folder is for another model, there are too few texts, labels are missing or unknown
+            to the head, or the state file is damaged.
         UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
     """
     settings = settings or RecoverySettings()
@@ -113,7 +115,7 @@ def recover(
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
-    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
+    teacher = Teacher(loaded, plan, batches, _labels(loaded, texts, batches, settings))
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
     student = Student(loaded.model, plan, start, others=others, tables=settings.tables)
     file = Path(f"{output}{STATE_SUFFIX}")
@@ -130,7 +132,7 @@ def recover(
         run.go()
         state = run.state.progress
         training = Training(
-            method=f"{', '.join(settings.steps)} ({settings.block_error} block errors), distilled from the float model",
+            method=settings.method,
             data=texts.name,
             data_sha256=texts.sha256,
             num_texts=len(texts),
@@ -163,16 +165,39 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
 
 
 def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
-    """Split the texts into held-out and training texts, without duplicates."""
+    """Split the texts into held-out and training texts, without duplicates; labels are kept if a loss needs them."""
     if not data:
         raise UsageError("data: no texts. Give at least one file of training text.")
-    texts = tuple(dict.fromkeys(text for part in data for text in part.texts))
+    needed = needs_labels(settings.losses)
+    for part in data:
+        if needed and part.labels is None:
+            raise InputFileError(f"{part.name}: has no labels, and loss {needed[0]} needs them. Add a label column.")
+    samples: dict[tuple[str, ...], str] = {}
+    for part in data:
+        for text, label in zip(part.texts, part.labels if needed and part.labels else [""] * len(part), strict=True):
+            samples.setdefault(text, label)
     name = " and ".join(part.name for part in data)
-    if len(texts) < 2:
-        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold out and one to train on.")
-    count = max(1, min(settings.held_back, int(HELD_SHARE * len(texts))))
-    held, rest = split_disjoint(LabeledTexts(name, texts, None), [count, len(texts) - count], seed=settings.seed)
+    if len(samples) < 2:
+        raise InputFileError(
+            f"{name}: {len(samples)} distinct text; training needs one to hold out and one to train on."
+        )
+    whole = LabeledTexts(name, tuple(samples), tuple(samples.values()) if needed else None)
+    count = max(1, min(settings.held_back, int(HELD_SHARE * len(samples))))
+    held, rest = split_disjoint(whole, [count, len(samples) - count], seed=settings.seed)
     return held, rest
+
+
+def _labels(
+    loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[TokenBatch], settings: RecoverySettings
+) -> Targets | None:
+    """Return the correct answers of the training text if a loss needs them."""
+    needed = needs_labels(settings.losses)
+    if not needed:
+        return None
+    targets = read_targets(loaded, texts, batches) if loaded.head.kind in SOFTMAX_KINDS else None
+    if targets is None:
+        raise UsageError(f"losses: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
+    return targets
 
 
 def _start(

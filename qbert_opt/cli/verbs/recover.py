@@ -11,9 +11,10 @@ from ..progress import progress
 
 
 def command(
+    *,
     source: Annotated[str, typer.Argument(metavar="PLAN_OR_FOLDER", help="An allocation.json, or a quantized folder.")],
     model: options.Model,
-    data: Annotated[list[str], typer.Option("--data", help="Training text; repeatable. Labels are not needed.")],
+    data: Annotated[list[str], typer.Option("--data", help="Training text; repeatable.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     steps: Annotated[
         str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")
@@ -22,6 +23,13 @@ def command(
     epochs: Annotated[
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
     ] = None,
+    losses: Annotated[
+        str,
+        typer.Option(
+            "--losses",
+            help="Losses of steps ranges and distill, with weights if not 1: logits,hidden:0.5; see docs/plug-ins.md.",
+        ),
+    ] = "logits,last-hidden",
     block_error: Annotated[
         str, typer.Option("--block-error", help="Weighting of tokens in a block's error: plain or sensitivity.")
     ] = "plain",
@@ -30,8 +38,7 @@ def command(
         int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
     ] = 512,
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
-    text_column: options.TextColumn = None,
-    split: options.Split = None,
+    columns: options.TextOptions,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
@@ -45,19 +52,19 @@ def command(
 
     `qbert-opt recover allocation.json --model models/minilm-snips --data snips/dev --data train.tsv -o recovered`
     """
-    from ...data.texts import read_texts
     from ...errors import UsageError
     from ...models.loading import load_model
     from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
     from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
-    from ..quantities import listed
+    from ..quantities import listed, weights
 
     names = listed(steps, "--steps")
     settings = RecoverySettings(
         steps=names,
         epochs={} if epochs is None else _epochs(epochs, names),
+        losses=weights(losses, "--losses"),
         block_error=block_error,
         batch_size=batch_size,
         held_back=held_back,
@@ -66,7 +73,7 @@ def command(
     )
     if twice := [name for number, name in enumerate(data) if name in data[:number]]:
         raise UsageError(f"--data {twice[0]}: is given twice. Keep one of them.")
-    texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
+    texts = [columns.read(name) for name in data]
     with progress("training", quiet=quiet) as tell:
         recovered = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
     print_lines(recovery_lines(recovered))
