@@ -71,9 +71,11 @@ def _is_timed(values: Values) -> bool:
 
 def _reads_no_labels(values: Values) -> bool:
     from ..training.objective import needs_labels
+    from ..training.recipes import recipe
     from .quantities import weights
 
-    return not needs_labels(weights(values["losses"], "--losses"))
+    losses = weights(values["losses"], "--losses") if values["recipe"] is None else recipe(values["recipe"]).losses
+    return not needs_labels(losses)
 
 
 WORKLOAD = ("seq_len", "batch_size")
@@ -115,6 +117,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA),),
     "recover": (
+        Rule(("steps", "losses", "block_error"), _beside("recipe"), "is set by --recipe."),
         Rule(
             ("block_error",),
             lambda values: "blocks" not in [step.strip() for step in values["steps"].split(",")],

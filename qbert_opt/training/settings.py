@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from ..errors import UsageError
 from ..runtime import plugins
@@ -24,6 +25,9 @@ class RecoverySettings:
         epochs: passes over the training text of each step; fractions are allowed.
         rates: learning rates of weights and of ranges by step, where they differ from the step's defaults.
         losses: weight of each loss of the steps that train the whole model.
+        quantizer: training quantizer of the matrices; None is the first one that supports a matrix's form.
+        start: `codes` starts from the given codes; `nearest` from the float weights, rounded to nearest in min-max
+            ranges on the plan's grid.
         block_error: how a block's error is weighted by token: `plain` or `sensitivity`.
         batch_size: texts per batch.
         held_back: number of texts held out to select the best state.
@@ -35,6 +39,8 @@ class RecoverySettings:
     epochs: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_LOSSES))
+    quantizer: str | None = None
+    start: Literal["codes", "nearest"] = "codes"
     block_error: str = "plain"
     batch_size: int = 32
     held_back: int = 512
@@ -69,6 +75,11 @@ class RecoverySettings:
         if self.block_error not in plugins.available("block_errors"):
             legal = ", ".join(plugins.available("block_errors"))
             raise UsageError(f"block_error: unknown {self.block_error!r}. Available: {legal}.")
+        if self.quantizer is not None and self.quantizer not in plugins.available("training_quantizers"):
+            legal = ", ".join(plugins.available("training_quantizers"))
+            raise UsageError(f"quantizer: unknown {self.quantizer!r}. Available: {legal}.")
+        if self.start not in ("codes", "nearest"):
+            raise UsageError(f"start: unknown {self.start!r}. Available: codes, nearest.")
         for field_name in ("batch_size", "held_back"):
             if getattr(self, field_name) < 1:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
@@ -84,4 +95,8 @@ class RecoverySettings:
         if set(self.steps) - {"blocks"}:
             named = [name if weight == 1 else f"{weight:g} {name}" for name, weight in self.losses.items()]
             parts.append(f"losses {' + '.join(named)}")
+        if self.quantizer is not None:
+            parts.append(f"quantizer {self.quantizer}")
+        if self.start == "nearest":
+            parts.append("from nearest codes")
         return f"{', '.join(self.steps)} ({'; '.join(parts)}) from the float model"

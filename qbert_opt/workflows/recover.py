@@ -21,7 +21,7 @@ from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import SOFTMAX_KINDS, collect
 from ..models.targets import Targets, read_targets
-from ..quantization.calibration import quantized_matrices
+from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
@@ -37,6 +37,7 @@ from ..training.teacher import Teacher
 from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
 
 HELD_SHARE = 1 / 8  # largest share of the texts that is held out
+NEAREST = "rtn"
 STATE_SUFFIX = ".training.safetensors"
 
 
@@ -111,13 +112,13 @@ def recover(
     _check_minutes(minutes, settings)
     check_free(Path(output))  # before the work starts
     held_texts, texts = _split(data, settings)
-    plan, start, others, origin = _start(loaded, source, data)
+    plan, start, others, origin = _start(loaded, source, data, settings)
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
     teacher = Teacher(loaded, plan, batches, _labels(loaded, texts, batches, settings))
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
-    student = Student(loaded.model, plan, start, others=others, tables=settings.tables)
+    student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
     with sole_writer(file):
@@ -201,12 +202,14 @@ def _labels(
 
 
 def _start(
-    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts]
+    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts], settings: RecoverySettings
 ) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
     """Return the plan, its codes, the tensors that a folder stores in fp16, and a hash of their origin."""
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
         check_belongs(plan, loaded)
+        if settings.start == "nearest":
+            return plan, _nearest(loaded, plan), {}, "nearest"
         same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
         quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
         return plan, quantized_matrices(quantizer, plan), {}, "plan"
@@ -216,8 +219,21 @@ def _start(
             f"{folder}: is not a quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan."
         )
     opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
+    if settings.start == "nearest":
+        return plan, _nearest(loaded, plan), {}, "nearest"
     others = dict(opened.model.named_parameters())
     return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+
+
+def _nearest(loaded: LoadedModel, plan: Allocation) -> Iterable[tuple[str, QuantizedMatrix]]:
+    """Yield the plan's matrices rounded to nearest in min-max ranges, then its tables.
+
+    Raises:
+        UsageError: a matrix has a codebook, which has no such ranges.
+    """
+    if books := [matrix.module for matrix in plan.matrices if matrix.form == "codebook"]:
+        raise UsageError(f"start: 'nearest' needs ranges, and {books[0]} has a codebook. Start from its codes.")
+    return quantized_matrices(MatrixQuantizer(loaded, plan.profile, NEAREST, None), plan)
 
 
 def _fingerprint(

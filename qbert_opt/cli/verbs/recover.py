@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -19,6 +20,10 @@ def command(
     steps: Annotated[
         str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")
     ] = "blocks,distill",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A paper's training in place of ours: qbert, kdlsq, ternarybert or xtc."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Approximate training time, in minutes.")] = None,
     epochs: Annotated[
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
@@ -50,22 +55,28 @@ def command(
     Examples:
     `qbert-opt recover out --model models/minilm-snips --data train.tsv --minutes 20 -o recovered`
 
+    `qbert-opt recover allocation.json --model models/minilm-snips --data train.tsv --recipe kdlsq -o compared`
+
     `qbert-opt recover allocation.json --model models/minilm-snips --data snips/dev --data train.tsv -o recovered`
     """
     from ...errors import UsageError
     from ...models.loading import load_model
     from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
+    from ...training.recipes import recipe as recipe_settings
     from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
     from ..quantities import listed, weights
 
-    names = listed(steps, "--steps")
-    settings = RecoverySettings(
-        steps=names,
-        epochs={} if epochs is None else _epochs(epochs, names),
-        losses=weights(losses, "--losses"),
-        block_error=block_error,
+    if recipe is None:
+        base = RecoverySettings(
+            steps=listed(steps, "--steps"), losses=weights(losses, "--losses"), block_error=block_error
+        )
+    else:
+        base = recipe_settings(recipe)
+    settings = replace(
+        base,
+        epochs={} if epochs is None else _epochs(epochs, base.steps),
         batch_size=batch_size,
         held_back=held_back,
         tables=tables,
