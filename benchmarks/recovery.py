@@ -6,9 +6,9 @@
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder. Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of
-each parse tree; a phrase that lies inside a longer one is left out); labels are read by recipe qbert alone. TEST is measured after each
-phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on where it
-stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+each parse tree; a phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured
+after each phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on
+where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
 """
 
 import argparse

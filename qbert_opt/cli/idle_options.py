@@ -124,7 +124,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "belongs to step blocks, which is not in --steps.",
         ),
         Rule(
-            ("losses",),
+            ("losses", "teacher_cache"),
             lambda values: {step.strip() for step in values["steps"].split(",")} == {"blocks"},
             "belongs to steps ranges and distill; --steps has neither.",
         ),

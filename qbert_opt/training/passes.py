@@ -149,7 +149,7 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
         if point not in known:
             raise UsageError(
                 f"losses: {blocks[point[1]]} has no {point[0]} layer of its own, so its attention cannot be read. "
-                "Use logits, hidden or last-hidden."
+                "Use logits, hidden or last-hidden, and no part of the teacher's states."
             )
         modules[point] = known[point]
     return modules
@@ -175,6 +175,16 @@ def relation(left: torch.Tensor, right: torch.Tensor, heads: int) -> torch.Tenso
     return torch.matmul(one, other.mT) / math.sqrt(one.shape[-1])
 
 
+def attention_maps(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the logarithms of the softmax over real tokens, `[B, heads, T, T]`.
+
+    Args:
+        scores: `[B, heads, T, T]`.
+        mask: `[B, T]`, 0 or False at padding.
+    """
+    return scores.masked_fill((mask == 0)[:, None, None, :], -1e4).log_softmax(-1)
+
+
 def map_divergence(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean over heads and real tokens of KL(softmax of the teacher's scores || of the student's).
 
@@ -183,7 +193,6 @@ def map_divergence(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Ten
         teacher: scores, likewise.
         mask: `[B, T]`, 1 at real tokens.
     """
-    hidden = (mask == 0)[:, None, None, :]
-    log_q, log_p = (scores.masked_fill(hidden, -1e4).log_softmax(-1) for scores in (student, teacher))
+    log_q, log_p = attention_maps(student, mask), attention_maps(teacher, mask)
     rows = (log_p.exp() * (log_p - log_q)).sum(-1) * mask[:, None, :]
     return rows.sum() / (mask.sum() * student.shape[1])

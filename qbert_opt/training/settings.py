@@ -32,6 +32,8 @@ class RecoverySettings:
         batch_size: texts per batch.
         held_back: number of texts held out to select the best state.
         tables: whether embedding tables are trained too.
+        teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
+            None keeps them in memory as far as they fit and runs the teacher for the rest.
         seed: of the split of texts and the order of batches.
     """
 
@@ -45,6 +47,7 @@ class RecoverySettings:
     batch_size: int = 32
     held_back: int = 512
     tables: bool = False
+    teacher_cache: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +83,8 @@ class RecoverySettings:
             raise UsageError(f"quantizer: unknown {self.quantizer!r}. Available: {legal}.")
         if self.start not in ("codes", "nearest"):
             raise UsageError(f"start: unknown {self.start!r}. Available: codes, nearest.")
+        if self.teacher_cache is not None and not 0 < self.teacher_cache <= 1:
+            raise UsageError(f"teacher_cache: {self.teacher_cache:.4g}; give a share above 0 and up to 100%.")
         for field_name in ("batch_size", "held_back"):
             if getattr(self, field_name) < 1:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")

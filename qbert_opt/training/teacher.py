@@ -66,11 +66,16 @@ class Teacher:
         """Return the pass over a batch with the outputs of these modules, cached up to `CACHE_BYTES`."""
         if index in self._kept and modules.keys() <= self._kept[index].points.keys():
             return self._kept[index]
-        made = run_pass(self.head, self.loaded.model, self.batches[index], modules)
+        made = self.run(index, modules)
         self._bytes += 4 * sum(tensor.numel() for tensor in made.points.values())
         if self._bytes <= CACHE_BYTES:
             self._kept[index] = made
         return made
+
+    @torch.no_grad()
+    def run(self, index: int, modules: Mapping[Point, str]) -> Pass:
+        """Run the model over a batch and return the outputs of these modules."""
+        return run_pass(self.head, self.loaded.model, self.batches[index], modules)
 
     @torch.no_grad()
     def block_calls(self, index: int) -> list[BlockCall]:

@@ -27,17 +27,20 @@ from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
 from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
+from ..training.blocks import block_names
 from ..training.loop import Held, Tell, TrainingRun
-from ..training.objective import needs_labels
+from ..training.objective import needs_labels, points_of
 from ..training.run_state import PhaseRecord, read_state
 from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
 from ..training.student import Student
 from ..training.teacher import Teacher
+from ..training.teacher_cache import StoringTeacher
 from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
 
 HELD_SHARE = 1 / 8  # largest share of the texts that is held out
 NEAREST = "rtn"
+TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
 
 
@@ -58,6 +61,7 @@ class Recovered:
         epochs: passes over the training texts by step; a second run with these gives the same result.
         cpu_seconds: CPU time of training.
         stopped: why training ended early; None if it did not.
+        teacher_bytes: size of the teacher's states that were stored on disk; None if none were.
     """
 
     written: WrittenModel
@@ -72,6 +76,7 @@ class Recovered:
     epochs: dict[str, float]
     cpu_seconds: float
     stopped: str | None
+    teacher_bytes: int | None = None
 
 
 def recover(
@@ -116,11 +121,12 @@ def recover(
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
-    teacher = Teacher(loaded, plan, batches, _labels(loaded, texts, batches, settings))
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
     student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
+    labels = _labels(loaded, texts, batches, settings)
+    teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
     with sole_writer(file):
         if file.exists():
             _check_same_run(file, fingerprint)
@@ -148,11 +154,12 @@ def recover(
             progress=progress,
         )  # fmt: skip
         file.unlink(missing_ok=True)
+        stored_bytes = teacher.remove() if isinstance(teacher, StoringTeacher) else None
     return Recovered(
         written, plan, tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
         loaded.head.loss_unit, len(texts), len(held_texts),
         {step: state.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
-        state.cpu_seconds, run.stopped,
+        state.cpu_seconds, run.stopped, stored_bytes,
     )  # fmt: skip
 
 
@@ -234,6 +241,25 @@ def _nearest(loaded: LoadedModel, plan: Allocation) -> Iterable[tuple[str, Quant
     if books := [matrix.module for matrix in plan.matrices if matrix.form == "codebook"]:
         raise UsageError(f"start: 'nearest' needs ranges, and {books[0]} has a codebook. Start from its codes.")
     return quantized_matrices(MatrixQuantizer(loaded, plan.profile, NEAREST, None), plan)
+
+
+def _teacher(
+    loaded: LoadedModel,
+    plan: Allocation,
+    batches: Sequence[TokenBatch],
+    labels: Targets | None,
+    settings: RecoverySettings,
+    folder: Path,
+    fingerprint: str,
+) -> Teacher:
+    """Return the float model with the training text, which stores its states in `folder` if the settings say so."""
+    if settings.teacher_cache is None:
+        return Teacher(loaded, plan, batches, labels)
+    points = points_of(settings.losses, len(block_names(loaded.model, plan)))
+    return StoringTeacher(
+        loaded, plan, batches, labels,
+        folder=folder, points=points, share=settings.teacher_cache, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def _fingerprint(

@@ -43,6 +43,13 @@ def command(
         int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
     ] = 512,
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
+    teacher_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-cache",
+            help="Store this share of the float model's states on disk for steps ranges and distill: 10%.",
+        ),
+    ] = None,
     columns: options.TextOptions,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -66,7 +73,7 @@ def command(
     from ...training.recipes import recipe as recipe_settings
     from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
-    from ..quantities import listed, weights
+    from ..quantities import listed, share, weights
 
     if recipe is None:
         base = RecoverySettings(
@@ -80,6 +87,7 @@ def command(
         batch_size=batch_size,
         held_back=held_back,
         tables=tables,
+        teacher_cache=None if teacher_cache is None else share(teacher_cache, "--teacher-cache"),
         seed=seed,
     )
     if twice := [name for number, name in enumerate(data) if name in data[:number]]:

@@ -106,6 +106,7 @@ IDLE = [
     ("quantize p -m m -o o --split t", "--split: belongs to --data"),
     ("recover p -m m --data d -o o --steps distill --block-error plain", "--block-error: belongs to step blocks"),
     ("recover p -m m --data d -o o --steps blocks --losses logits", "--losses: belongs to steps ranges and distill"),
+    ("recover p -m m --data d -o o --steps blocks --teacher-cache 10%", "--teacher-cache: belongs to steps ranges"),
     *((f"recover p -m m --data d -o o --recipe xtc --{name}", f"--{name.split()[0]}: is set by --recipe")
       for name in ("steps blocks", "losses logits", "block-error plain")),
     ("recover p -m m --data d -o o --recipe xtc --label-column t", "--label-column: belongs to losses with labels"),
