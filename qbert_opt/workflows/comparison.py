@@ -65,9 +65,10 @@ def compared(
     Raises:
         InfeasibleError: no plan keeps every limit, or is proven to.
     """
-    relation = None
+    relation = scored = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:
-        relation = flip_relation(*answers_and_targets(loaded, split.seen))
+        scored, _ = answers_and_targets(loaded, split.scored)
+        relation = flip_relation(*answers_and_targets(loaded, split.seen), scored=scored)
     elif quality:
         raise UsageError(f"`metric` {request.scores.metric}: its scores are no KL, so they predict no flips.")
     progress(0, 1, "solving")
@@ -99,7 +100,8 @@ def compared(
             more_notes.append(f"uniform 8-bit cannot be compared: {error}")
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
-    row = _Rows(setup, relation, quality, route, progress)
+    of_check = None if scored is None else flip_relation(setup.truth, setup.targets, scored=scored)
+    row = _Rows(setup, of_check, quality, route, progress)
     outcome = Outcome(
         model=loaded.name,
         engine=None if shipped.exported is None else shipped.exported.engine_label,
@@ -228,9 +230,7 @@ class _Rows:
     def _forecast(self, plan: Allocation, *, drop: bool) -> Interval | None:
         if self._relation is None:
             return None
-        return self._relation.forecast(
-            plan.predicted_loss + self._rounding, plan.predicted_std_error, self._texts, drop=drop
-        )
+        return self._relation.forecast(plan.predicted_loss + self._rounding, plan.predicted_std_error, drop=drop)
 
     def _float_files(self) -> tuple[int | None, float | None]:
         """Bytes of the float model's files in the engine, and its latency."""
