@@ -108,13 +108,17 @@ def compared(
         device=None if request.device is None else request.device.id,
         activations=None if shipped.exported is None else shipped.exported.activations,
         loss_unit=solved.plan.loss_unit,
+        least=request.least,
         texts=str(split),
         original=row.original(solved.plan),
         uniform=None if rival is None or uniform is None else row.of(rival, "uniform 8-bit", uniform.latency_s),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
         plan=row.of(shipped, "this plan", solved.report.latency_s if solved.report else None),
-        tried=tuple(row.of(one, f"plan {number}", timed=False) for number, one in enumerate(tried, 1)),
+        tried=tuple(
+            row.of(one, f"plan {number}", one.plan.device.latency_s if one.plan.device else None, timed=False)
+            for number, one in enumerate(tried, 1)
+        ),
         limits=tuple(
             f"{limit.source}: {shown(limit.resource, limit.used)} of {shown(limit.resource, limit.capacity)}"
             for limit in solved.plan.limits
@@ -179,7 +183,7 @@ class _Rows:
         self._setup, self._relation, self._quality = setup, relation, quality
         self._rounding, self._progress = route.engine_rounding, progress
         self._batch = route.request.workload.batch_size
-        self._tokens = min(route.request.workload.seq_len, setup.loaded.longest)
+        self._tokens = route.request.workload.seq_len
 
     def original(self, plan: Allocation) -> Measured:
         """The float model's."""

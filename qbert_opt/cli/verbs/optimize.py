@@ -48,7 +48,6 @@ def command(
 
     `qbert-opt optimize --model DIR --data text.tsv --engine openvino --budget 4bit --max-accuracy-drop 0.5pt -o out`
     """
-    from ...costs.operations import Workload
     from ...reports.optimized import outcome_lines
     from ...reports.printing import print_lines
     from ...workflows.optimize import optimize
@@ -61,7 +60,7 @@ def command(
             max_flips=answers.max_flips, confidence=answers.confidence, device=hardware.target(), engine=engine,
             activations=activations,  # type: ignore[arg-type]
             test_data=None if answers.test_data is None else replace(text, split=None).read(answers.test_data),
-            workload=Workload(hardware.seq_len or Workload().seq_len, hardware.batch_size),
+            least=answers.least, seq_len=hardware.seq_len, batch_size=hardware.batch_size,
             metric=metric, method=method, max_tokens=max_tokens, seed=seed,
             scores=None if scores is None else options.load_scores(scores), progress=tell,
         )  # fmt: skip
