@@ -84,10 +84,10 @@ def runs(weights: Path, data: Path, rows: int, done: set[tuple[str, str, str]]) 
         for number, triple in enumerate(TRIPLES):
             if triple not in done:
                 model, engine, device = triple
-                folder_of_model, texts = models[model]
+                home, texts = models[model]
                 out = work / str(number)
                 command = [
-                    sys.executable, "-m", "qbert_opt", "optimize", "--model", str(folder_of_model), "--data", str(texts),
+                    sys.executable, "-m", "qbert_opt", "optimize", "--model", str(home), "--data", str(texts),
                     "--device", device, "--engine", engine, "-o", str(out),
                 ]  # fmt: skip
                 yield {"model": model, "engine": engine, "device": device} | run(command, out, engine)
