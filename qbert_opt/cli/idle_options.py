@@ -110,7 +110,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
         Rule(("metric", "method"), _beside("scores"), "is recorded in --scores. Leave one of them out."),
         Rule(
-            ("confidence",),
+            ("confidence", "least"),
             _without("max_accuracy_drop", "max_flips"),
             "belongs to --max-flips or --max-accuracy-drop: nothing is proven.",
         ),
