@@ -90,7 +90,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
         return _Running(str(folder / GRAPH), threads)
     import onnx
 
-    from ...formats.onnx_graph import in_float
+    from ...formats.onnx_floats import in_float
 
     return _Running(in_float(onnx.load(folder / GRAPH)).SerializeToString(), threads)
 
@@ -101,7 +101,8 @@ def product(
     """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
     from onnx import TensorProto, helper
 
-    from ...formats.onnx_graph import Builder, in_float, model_of
+    from ...formats.onnx_floats import in_float
+    from ...formats.onnx_graph import Builder, model_of
 
     builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
