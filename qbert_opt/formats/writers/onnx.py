@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputFileError
+from ...errors import InputFileError, UsageError
 from ..affine import AffineMatrix, affine, with_planned_input
 from ..format import Activations
 
@@ -33,6 +33,7 @@ def write(
     folder: Path,
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`.
 
@@ -40,8 +41,10 @@ def write(
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
-        UsageError: a matrix is stored in a form that the engine cannot run.
+        UsageError: a matrix is stored in a form that the engine cannot run, or queries and keys are to be rounded.
     """
+    if scores:
+        raise UsageError("`scores`: ONNX Runtime multiplies queries and keys in floats.")
     import onnx
     from onnx import numpy_helper
 
