@@ -97,7 +97,7 @@ def model_proto(folder: Path, activations: Activations = "int8") -> Any:
     """Return the graph that `open_model` runs, as an `onnx.ModelProto`."""
     import onnx
 
-    from ...formats.onnx_graph import in_float
+    from ...formats.onnx_floats import in_float
 
     model = onnx.load(folder / GRAPH)
     return in_float(model) if activations == "float32" else model
@@ -115,7 +115,8 @@ def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activ
     """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
-    from ...formats.onnx_graph import Builder, in_float, model_of
+    from ...formats.onnx_floats import in_float
+    from ...formats.onnx_graph import Builder, model_of
 
     builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
