@@ -14,7 +14,7 @@ A nibble byte j holds input j in its low and input j + 16 in its high bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,7 @@ def unpack(kind: BlockType, data: Bytes) -> tuple[Integers, NDArray[np.float16]]
     blocks = np.ascontiguousarray(data).reshape(-1, kind.block_bytes)
     scale = blocks[:, :2].copy().view(np.float16)
     rest = blocks[:, 2:]
+    values: NDArray[Any]
     if kind is Q8_0:
         values = rest.view(np.int8).astype(np.int16)
     elif kind is Q2_0:
@@ -153,6 +154,7 @@ def dequantize(kind: BlockType, data: Bytes) -> NDArray[np.float32]:
 
 def _blocks(kind: BlockType, values: Integers, scale: NDArray[np.float16]) -> Bytes:
     """Blocks of signed codes `[blocks, inputs]`, uint8 `[blocks, block_bytes]`."""
+    codes: NDArray[Any]
     if kind is Q8_0:
         codes = values.astype(np.int8).view(np.uint8)
     elif kind is Q2_0:
@@ -166,4 +168,5 @@ def _blocks(kind: BlockType, values: Integers, scale: NDArray[np.float16]) -> By
         codes = stored[:, :16] & 15 | (stored[:, 16:] & 15) << 4
         if kind is Q5_0:
             codes = np.concatenate([np.packbits(stored >> 4, axis=1, bitorder="little"), codes], 1)
-    return np.concatenate([np.ascontiguousarray(scale, np.float16).view(np.uint8), codes], 1)
+    blocks: Bytes = np.concatenate([np.ascontiguousarray(scale, np.float16).view(np.uint8), codes], 1)
+    return blocks

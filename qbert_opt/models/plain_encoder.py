@@ -94,14 +94,14 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     if activation != "gelu":
         raise UsageError(f"{target}: {name} has the activation {activation}; legal is gelu. {_OTHERS}")
-    base = "" if model.base_model is model else f"{model.base_model_prefix}."  # type: ignore[operator]
+    base = "" if model.base_model is model else f"{model.base_model_prefix}."
     if hasattr(model.base_model, "embeddings_project"):
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
     pooler, classifier = _head(model, base, target)
     block, parts = _LAYERS[config.model_type]
     count = len(model.get_submodule(base + block))  # type: ignore[arg-type]
     embeddings = f"{base}embeddings."
-    position = model.get_submodule(f"{embeddings}position_embeddings")
+    position: Any = model.get_submodule(f"{embeddings}position_embeddings")
     norm = model.get_submodule(f"{embeddings}LayerNorm")
     layers = tuple({part: f"{base}{block}.{i}.{name}" for part, name in parts.items()} for i in range(count))
     intermediate: Any = model.get_submodule(layers[0]["intermediate"])
@@ -110,7 +110,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         hidden=config.hidden_size,
         feed_forward=intermediate.out_features,
         heads=config.num_attention_heads,
-        positions=int(position.weight.shape[0]),  # type: ignore[union-attr, operator, index]
+        positions=int(position.weight.shape[0]),
         epsilon=float(norm.eps),  # type: ignore[arg-type]
         word=f"{embeddings}word_embeddings",
         position=f"{embeddings}position_embeddings",
