@@ -58,7 +58,9 @@ def bert(folder, kind="SequenceClassification", width=64, labels=3, **fields):
     """A tiny BERT in blocks of 64, which two bits need."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        **COMMON, **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width}, **({"num_labels": labels} | fields)
+        **COMMON,
+        **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width},
+        **({"num_labels": labels} | fields),
     )
     model = getattr(transformers, f"BertFor{kind}" if kind != "Model" else "BertModel")(config)
     model.save_pretrained(folder)
@@ -393,3 +395,14 @@ def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
     assert exported.code == 0, exported.err
     ran = cli("run", tmp_path / "e", "--text", "w7 w8")
     assert ran.code == 0 and ran.out.strip(), ran.err
+
+
+def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file):
+    """Scored in a form that the engine holds; its uniform rival is in such forms too."""
+    pytest.importorskip("xllamacpp")
+    model = bert(tmp_path / "model", id2label={0: "red", 1: "green", 2: "blue"})
+    done = cli("optimize", "--model", model, "--data", data_file, "--engine", "llama-cpp", "--budget", "5bit",
+               "--method", "rtn", "-o", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    assert list((tmp_path / "out").rglob("model.gguf")), done.out
+    assert "uniform" in done.out
