@@ -21,7 +21,8 @@ from .solving import Plan, SolverOptions
 from .task_solver import solve_rounded
 
 ROUNDS = 7
-AIM = 0.97  # share of the limit that is aimed at while no bound keeps it; the loss grows slower than the bound
+JOINT_ROUNDS = 3  # of programs that decide bits and residency together, which take up to a minute each
+AIM = 0.97  # share of the limit that is aimed at while no bound keeps it
 CLOSE = 0.98  # ratio of a bound that keeps the limit to one that does not, at which the search ends
 WITHIN = 1e-9  # relative rounding, where a bound is a plan's own sum
 
@@ -73,11 +74,12 @@ def _within(
 ) -> Answer:
     """Try bounds on the sum of scores, from the limit downwards, and return the answer under the largest that keeps it.
 
-    Nothing says that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text.
+    Nothing says that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text. The next
+    bound is the one that keeps the limit if prediction and sum stay in proportion.
     """
     kept: Answer | None = None
-    low, bound, above_bound, excess = 0.0, limit, math.inf, math.inf
-    for _ in range(ROUNDS):
+    low, bound, too_large = 0.0, limit, math.inf
+    for _ in range(JOINT_ROUNDS if task.joint else ROUNDS):
         try:
             answer = _answer(task.within_sum(bound), options, activations)
         except NoPlanFoundError:
@@ -88,11 +90,11 @@ def _within(
             break
         if answer.loss <= limit:
             kept, low = answer, bound
-        else:
-            above_bound, excess = bound, answer.loss
-        if limit <= 0 or low >= min(limit, CLOSE * above_bound):
+        else:  # every bound from the plan's own sum upwards allows the same plan
+            too_large = min(bound, answer.task.sum_of_scores(answer.plan.storage))
+        if limit <= 0 or low >= min(limit, CLOSE * too_large):
             break
-        bound = math.sqrt(low * above_bound) if kept is not None else bound * (AIM * limit / excess) ** 2
+        bound = math.sqrt(low * too_large) if kept is not None else too_large * AIM * limit / answer.loss
     return kept if kept is not None else _safest(task, options, activations, limit)
 
 
