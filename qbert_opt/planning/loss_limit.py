@@ -74,8 +74,8 @@ def _within(
 ) -> Answer:
     """Try bounds on the sum of scores, from the limit downwards, and return the answer under the largest that keeps it.
 
-    Nothing says that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text. The next
-    bound is the one that keeps the limit if prediction and sum stay in proportion.
+    Nothing says that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text. The
+    next bound is the one that keeps the limit if prediction and sum stay in proportion.
     """
     kept: Answer | None = None
     low, bound, too_large = 0.0, limit, math.inf

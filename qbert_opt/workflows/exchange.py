@@ -171,10 +171,15 @@ def refit(
     try:
         return allocation_of(task, solve_task(task, SolverOptions()))
     except InfeasibleError as error:
+        sizes = ("encoder_bytes", "total_bytes")
+        costs = {name: np.where(task.legal, task.tables.usage[name][:, : len(task.choices)], np.inf) for name in sizes}
+        encoder, total = (int(costs[name].min(axis=1).sum() + task.tables.fixed[name]) for name in sizes)
+        if encoder <= plan.encoder_bytes and total <= plan.total_bytes:
+            raise InfeasibleError(f"{tool.TITLE}: no plan in its formats: {error}") from None
         raise InfeasibleError(
-            f"{tool.TITLE}: no plan in its formats is as small as this one, of {plan.encoder_bytes:,} bytes for the "
-            f"encoder and {plan.total_bytes:,} in all. Solve for a plan with a larger budget, or convert without "
-            f"`refit`. ({error})"
+            f"{tool.TITLE}: its formats take at least {encoder:,} bytes for the encoder and {total:,} in all; the plan "
+            f"takes {plan.encoder_bytes:,} and {plan.total_bytes:,}. Solve for a plan with a larger budget, or convert "
+            "without `refit`."
         ) from None
 
 
