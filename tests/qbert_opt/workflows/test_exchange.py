@@ -18,7 +18,8 @@ from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import best_within, export_cost, export_plan, import_plan, refit
+from qbert_opt.workflows.exchange import best_within, export_cost, export_plan, import_plan
+from qbert_opt.workflows.refit import refit
 
 TOOLS = plugins.available("configs")
 ENDINGS = [(name, suffix) for name in TOOLS for suffix in config_tool(name).SUFFIXES]
