@@ -60,7 +60,7 @@ def test_a_limit_on_loss_costs_few_programs(monkeypatch):
     plan = allocate(reference_scores(), Limits(), device=load_device("car-soc"), constraints=constraints)
     assert plan.predicted_loss <= 0.0012
     slow = [bound for bound in bounds if bound is not None]  # without a bound the loss is minimized, which is quick
-    assert slow[0] == 0.0012 and slow == sorted(slow, reverse=True) and len(slow) <= 4
+    assert slow[0] == 0.0012 and slow[1] == max(slow[1:]) and len(slow) <= 4
 
 
 def test_the_nearest_feasible_value_differs_from_the_limit():
