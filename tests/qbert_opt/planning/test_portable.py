@@ -184,6 +184,23 @@ def test_mistakes_in_the_list_are_one_line(names, complaint):
         portable_engines(names)
 
 
+@pytest.mark.parametrize(
+    ("constraints", "complaint"),
+    [
+        ({"engine": "qnn", "groupings": ("columns:16",)}, r"`groupings` columns:16: `engine` qnn .*groups of 32, 64"),
+        (
+            {"portable": ENGINES, "groupings": ("columns:16",)},
+            r"`groupings` columns:16: `portable` .*it stores 4 bits there",
+        ),
+        ({"engine": "qnn", "bits": (3,)}, r"`bits` 3: `engine` qnn .*it supports 2, 4, 8"),
+    ],
+)
+def test_choices_that_the_engine_cannot_hold_are_one_line(portable_scores, constraints, complaint):
+    """Scored, and asked for, but not held: what was asked for, which engine, what it supports."""
+    with pytest.raises(UsageError, match=complaint):
+        PlanningTask(portable_scores, qb.Limits(), constraints=qb.PlanConstraints(**constraints))
+
+
 def test_on_the_command_line(cli, portable_scores, rtn_scores, tmp_path):
     """The report names the engines; a table without these forms says which to score; one engine is no list."""
     scores, plan = tmp_path / "scores.json", tmp_path / "plan.json"
