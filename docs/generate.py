@@ -49,6 +49,7 @@ PLUGINS = {
     "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
     "training_steps": "qbert_opt/training/steps",
+    "training_losses": "qbert_opt/training/losses",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -46,6 +47,8 @@ class PlanningTask:
         target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
+        largest_sum: bound on the sum of scores where a resource is minimized; the limit on the predicted loss, unless
+            `within_sum` lowered it.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class PlanningTask:
         self.scores, self.limits, self.device = scores, limits, device
         self.constraints = constraints or PlanConstraints()
         check_goal(self.constraints, has_device=device is not None)
+        self.largest_sum = self.constraints.max_loss
         self.profile: ModelProfile = scores.profile
         self.workload = workload or Workload()
         self.items = scores.items
@@ -98,6 +102,32 @@ class PlanningTask:
         other = self._copy_without("rows", "hard")
         other.limits = limits
         return other
+
+    def within_sum(self, bound: float) -> PlanningTask:
+        """Return the same task under another bound on the sum of scores; the limit on the predicted loss stays.
+
+        Args:
+            bound: of the matrices and scored tables together.
+        """
+        other = self._copy_without()
+        other.largest_sum = bound
+        return other
+
+    def without_goal(self) -> PlanningTask:
+        """Return the same task with the sum of scores as what is minimized, instead of a resource under a bound."""
+        other = self._copy_without()
+        other.constraints = self.constraints.model_copy(update={"max_loss": None, "least": None})
+        other.largest_sum = None
+        return other
+
+    def sum_of_scores(self, storage: Mapping[str, Storage]) -> float:
+        """Return the sum of the scores of one choice per matrix and scored table.
+
+        Args:
+            storage: how each item is stored, by module.
+        """
+        chosen = [self.choices.index(storage[item.module].choice) for item in self.items]
+        return math.fsum(self.value[range(len(chosen)), chosen].tolist())
 
     def _copy_without(self, *cached: str) -> PlanningTask:
         """Return a copy that computes these cached properties again."""
@@ -251,9 +281,9 @@ class PlanningTask:
             )
         except ProblemError as error:  # tied matrices without a common choice
             raise UsageError(str(error)) from None
-        if self.goal is None or self.constraints.max_loss is None:
+        if self.goal is None or self.largest_sum is None:
             return problem
-        return reverse(problem, self.goal, self.constraints.max_loss, LOSS)
+        return reverse(problem, self.goal, self.largest_sum, LOSS)
 
     def usage(self, row: str) -> NDArray[np.float64]:
         """Return the usage of every option, float64 [items, options].

@@ -140,19 +140,15 @@ def _sequence(route: Route, goal: float) -> Iterator[Solved]:
     """Yield the plan of least predicted loss, then the smallest or fastest plan at each of a few larger losses."""
     safest, amount = route.solved, route.request.amount
     yield safest
-    planned = math.fsum(item.predicted_loss for item in safest.plan.activations)
-    rounding = planned + route.engine_rounding
-    last, optimism = amount(safest), 1.0  # of the sum of scores that is minimized, relative to the cross-fitted loss
+    last = amount(safest)
     for step in STEPS:
-        weights = (step * goal - rounding) / optimism
-        if weights <= 0:
+        most = step * goal - route.engine_rounding
+        if most <= 0:
             continue
         try:
-            solved = route.smallest(weights)
+            solved = route.smallest(most)
         except InfeasibleError:  # no plan has so little loss within the other limits
             continue
-        plan = solved.plan
-        optimism = max(1.0, (plan.predicted_loss - planned) / max(plan.sum_of_scores - planned, 1e-30))
         if amount(solved) < last:
             last = amount(solved)
             yield solved

@@ -80,7 +80,7 @@ class Route:
     notes: tuple[str, ...] = ()
 
     def smallest(self, max_loss: float) -> Solved:
-        """Return the smallest or fastest plan whose matrices and tables keep a sum of scores.
+        """Return the smallest or fastest plan whose predicted loss, planned inputs included, keeps a limit.
 
         Raises:
             InfeasibleError: there is none within the other limits.
