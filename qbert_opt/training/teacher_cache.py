@@ -105,11 +105,14 @@ class StoringTeacher(Teacher):
             self._store(index, file)
         return self._read(index, file)
 
-    def remove(self) -> int:
-        """Delete the files and return their size in bytes."""
-        size = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+    @property
+    def num_bytes(self) -> int:
+        """Size of the files so far."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    def remove(self) -> None:
+        """Delete the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        return size
 
     def _chosen_channels(self) -> dict[Point, torch.Tensor]:
         """Channels to store of each point, ascending."""
