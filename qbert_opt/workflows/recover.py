@@ -153,6 +153,7 @@ def recover(
             steps=sum(record.updates for record in state.finished) + state.updates,
             seed=settings.seed,
         )
+        plan = plan.model_copy(update={"activations": student.activations()})
         checked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
         written, stored_bytes = None, teacher.num_bytes if isinstance(teacher, StoringTeacher) else None
         if team.rank == 0:

@@ -70,8 +70,8 @@ OF_USE = {
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables text_column "
-    "split seed",
+    "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
+    "text_column split seed",
     "report": "plan output scores device measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
