@@ -1,8 +1,8 @@
 """Rounded inputs of matrices in training: as `activation_quant.Rounder` rounds them, with gradients and learned ranges.
 
 A static range [l, h] is learned: each end is its start times a factor, so that one learning rate suits wide and narrow
-ranges. With s = (h - l) / (2^b - 1) and straight-through roundings the gradient inside is LSQ's, the clipped part PACT's
-(Choi et al. 2018): an end gets the gradients of all values beyond it, and the values themselves get none.
+ranges. With s = (h - l) / (2^b - 1) and straight-through roundings, the gradient inside is LSQ's and the clipped part
+PACT's (Choi et al. 2018): an end gets the gradients of all values beyond it, and the values themselves get none.
 """
 
 from __future__ import annotations
