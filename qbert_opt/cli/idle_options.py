@@ -88,6 +88,15 @@ NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
 NEEDS_DATA = "belongs to --data, which is not given."
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "calibrate": (
+        Rule(
+            ("engine", "rounds", "seconds"),
+            _beside("bundle", "from_bundle"),
+            "is of a measurement here; a bundle runs onnxruntime on the board, with options of measure.py.",
+        ),
+        Rule(("from_bundle", "out"), _beside("bundle"), "makes a device file; --bundle makes a folder for a board."),
+        Rule(("precision",), _beside("from_bundle"), "is recorded in --from-bundle. Leave it out."),
+    ),
     "evaluate": (
         Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
     ),
@@ -101,7 +110,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
         Rule(("metric", "method"), _beside("scores"), "is recorded in --scores. Leave one of them out."),
         Rule(
-            ("confidence",),
+            ("confidence", "least"),
             _without("max_accuracy_drop", "max_flips"),
             "belongs to --max-flips or --max-accuracy-drop: nothing is proven.",
         ),
@@ -130,7 +139,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
-    "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
         Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),

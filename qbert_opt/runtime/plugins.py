@@ -30,6 +30,7 @@ FOLDERS: Mapping[str, str] = {
     "training_steps": "training.steps",
     "training_losses": "training.losses",
     "block_errors": "training.block_errors",
+    "nonlinearities": "integer.nonlinearities",
 }
 """Folder of each kind of plug-in, inside this package."""
 

@@ -56,7 +56,7 @@ def test_a_frontier_of_two_resources_repeats_no_plan(cli):
 ALWAYS = {"quiet"}
 """Options of any verb that are never refused: silence where nothing would be printed is what was asked for."""
 OF_USE = {
-    "calibrate": "out engine precision rounds seconds",
+    "calibrate": "bundle",
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
     "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
@@ -72,7 +72,7 @@ OF_USE = {
     "quantize": "plan model output data sequential",
     "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
     "text_column split seed",
-    "report": "plan output scores device measured",
+    "report": "plan output scores device devices measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
@@ -83,6 +83,12 @@ OF_USE = {
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
+    ("calibrate --bundle b --engine openvino", "--engine: is of a measurement here"),
+    ("calibrate --bundle b --rounds 5", "--rounds: is of a measurement here"),
+    ("calibrate --from-bundle r.json --seconds 5", "--seconds: is of a measurement here"),
+    ("calibrate --bundle b -o x.yaml", "--out: makes a device file"),
+    ("calibrate --bundle b --from-bundle r.json", "--from-bundle: makes a device file"),
+    ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
     ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
     ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
     ("export f --engine e -o o --split test", "--split: belongs to --data"),
