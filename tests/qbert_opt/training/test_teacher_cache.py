@@ -112,6 +112,16 @@ def test_damaged_and_foreign_files_are_refused(tiny, tiny_start, batches, tmp_pa
         assert "\n" not in str(error.value)
 
 
+def test_files_of_others_are_left_alone(tiny, tiny_start, batches, tmp_path):
+    """The folder goes with its own files only."""
+    folder = tmp_path / "cache"
+    stored = storing(tiny, tiny_start, batches, folder)
+    stored.answer(0, {})
+    (folder / "notes.txt").write_text("mine")
+    stored.remove()
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 def test_what_cannot_be_cut_is_refused(tiny, tiny_start, batches, tmp_path):
     """A part of queries is no attention; a model without a query layer has no tokens to choose by."""
     queries = points_of({"attention-maps": 1.0}, 2)
