@@ -69,6 +69,15 @@ def _is_timed(values: Values) -> bool:
     return bool(values["engine"]) or is_exported(values["folder"])
 
 
+def _reads_no_labels(values: Values) -> bool:
+    from ..training.objective import needs_labels
+    from ..training.recipes import recipe
+    from .quantities import weights
+
+    losses = weights(values["losses"], "--losses") if values["recipe"] is None else recipe(values["recipe"]).losses
+    return not needs_labels(losses)
+
+
 WORKLOAD = ("seq_len", "batch_size")
 OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
 OF_DEVICE = (
@@ -101,7 +110,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
         Rule(("metric", "method"), _beside("scores"), "is recorded in --scores. Leave one of them out."),
         Rule(
-            ("confidence",),
+            ("confidence", "least"),
             _without("max_accuracy_drop", "max_flips"),
             "belongs to --max-flips or --max-accuracy-drop: nothing is proven.",
         ),
@@ -117,11 +126,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA),),
     "recover": (
+        Rule(("steps", "losses", "block_error"), _beside("recipe"), "is set by --recipe."),
         Rule(
             ("block_error",),
             lambda values: "blocks" not in [step.strip() for step in values["steps"].split(",")],
             "belongs to step blocks, which is not in --steps.",
         ),
+        Rule(
+            ("losses", "teacher_cache"),
+            lambda values: {step.strip() for step in values["steps"].split(",")} == {"blocks"},
+            "belongs to steps ranges and distill; --steps has neither.",
+        ),
+        Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
     "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -84,6 +85,7 @@ def label() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
@@ -95,12 +97,13 @@ def model_proto(folder: Path, activations: Activations = "int8") -> Any:
     """Return the graph that `open_model` runs, as an `onnx.ModelProto`."""
     import onnx
 
-    from ...formats.onnx_graph import in_float
+    from ...formats.onnx_floats import in_float
 
     model = onnx.load(folder / GRAPH)
     return in_float(model) if activations == "float32" else model
 
 
+@native_code()
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
@@ -112,7 +115,8 @@ def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activ
     """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
-    from ...formats.onnx_graph import Builder, in_float, model_of
+    from ...formats.onnx_floats import in_float
+    from ...formats.onnx_graph import Builder, model_of
 
     builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
@@ -144,5 +148,6 @@ class _Running:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))

@@ -69,7 +69,7 @@ OF_USE = {
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output steps minutes epochs batch_size held_back tables text_column split seed",
+    "recover": "source model data output recipe minutes epochs batch_size held_back tables text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
@@ -111,6 +111,12 @@ IDLE = [
     ("quantize p -m m -o o --label-column t", "--label-column: belongs to --data"),
     ("quantize p -m m -o o --split t", "--split: belongs to --data"),
     ("recover p -m m --data d -o o --steps distill --block-error plain", "--block-error: belongs to step blocks"),
+    ("recover p -m m --data d -o o --steps blocks --losses logits", "--losses: belongs to steps ranges and distill"),
+    ("recover p -m m --data d -o o --steps blocks --teacher-cache 10%", "--teacher-cache: belongs to steps ranges"),
+    *((f"recover p -m m --data d -o o --recipe xtc --{name}", f"--{name.split()[0]}: is set by --recipe")
+      for name in ("steps blocks", "losses logits", "block-error plain")),
+    ("recover p -m m --data d -o o --recipe xtc --label-column t", "--label-column: belongs to losses with labels"),
+    ("recover p -m m --data d -o o --label-column t", "--label-column: belongs to losses with labels"),
     ("report p -o o --seq-len 7", "--seq-len: belongs to --device"),
     ("report p -o o --batch-size 7", "--batch-size: belongs to --device"),
     ("run f --text x --split test", "--split: belongs to --data"),
