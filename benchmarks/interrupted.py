@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +50,7 @@ COMMANDS = {
         "quantize", "plan.json", "--model", "model", "--data", "data.tsv", "--sequential", "-o", "qs",
     ],
     "export": ["export", "quantized", "--engine", "onnxruntime", "--tolerance", "0.5", "-o", "e"],
+    "export openvino": ["export", "quantized", "--engine", "openvino", "--tolerance", "0.5", "-o", "eo"],
     "fine-tune": ["fine-tune", "--encoder", "model", "--data", "data.tsv", "--epochs", "1", "-o", "t"],
     "export-config": ["export-config", "plan.json", "--to", "gptqmodel", "--scores", "scores.json", "-o", "c.json"],
     "import-config": ["import-config", "config.json", "--from", "gptqmodel", "--scores", "scores.json", "-o", "i.json"],
@@ -63,6 +65,7 @@ READERS = {
     "quantize": load_quantized,
     "quantize --sequential": load_quantized,
     "export": read_record,
+    "export openvino": read_record,
     "fine-tune": load_model,
     "export-config": lambda path: json.loads(path.read_text()),
     "import-config": read_allocation,
@@ -202,6 +205,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     output = Path(options.output).absolute()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -213,5 +217,6 @@ if __name__ == "__main__":
         os.chdir(output.parent)
     total = sum(result["moments"] for result in results.values())
     faults = sum(len(result["faults"]) for result in results.values())
-    output.write_text(json.dumps({"moments": total, "faults": faults, "verbs": results}, indent=1) + "\n")
+    record = {"commit": commit, "command": " ".join(["python benchmarks/interrupted.py", *sys.argv[1:]])}
+    output.write_text(json.dumps({**record, "moments": total, "faults": faults, "verbs": results}, indent=1) + "\n")
     print(f"{total} moments, {faults} faults")

@@ -9,7 +9,8 @@ nothing else; `qb.register()` lets `AutoModel….from_pretrained` open quantized
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` delays the first moment that Ctrl-C is handled
 
 if TYPE_CHECKING:
     from hwmodels import CostReport as CostReport

@@ -32,6 +32,12 @@ class UsageError(QbertOptError):
     exit_code = 2
 
 
+class NoPlanFoundError(UsageError):
+    """The search ended without a plan and without a proof that there is none: the time or the effort was too small."""
+
+    exit_code = 2
+
+
 class InfeasibleError(QbertOptError):
     """No plan keeps every limit; the message holds the nearest feasible value and the limit that binds."""
 

@@ -18,7 +18,7 @@ from .analysis.explain import Reason, Step, explain
 from .analysis.frontier import Frontier, pareto
 from .analysis.frontier_points import FrontierPoint
 from .analysis.refine import Refinement, refine
-from .analysis.shortlist import top_k
+from .analysis.shortlist import differing, top_k
 from .diagnosis import binding_rows
 from .methods import SolverMethod
 from .model.errors import ProblemError, SolverError
@@ -51,6 +51,7 @@ __all__ = [
     "binding_rows",
     "capacity_range",
     "describe",
+    "differing",
     "explain",
     "least_usage",
     "least_value",

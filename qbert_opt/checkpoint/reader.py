@@ -33,6 +33,8 @@ from ..models.loading import (
     weights_sha256,
     written_config,
 )
+from ..models.probe import probe
+from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
 from ..spec.allocation import Allocation, read_allocation
@@ -62,11 +64,16 @@ def open_packed(folder: str | Path) -> LoadedModel:
         model, report = AUTO_CLASSES[config_kind(config, str(root))].from_pretrained(
             root, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
+    embedding = read_sentence_embedding(root)
+    if embedding is not None:
+        model.config.sentence_embedding = embedding_fields(embedding)
     wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
     if wrong:
         raise InputFileError(f"{root / WEIGHTS}: tensor {wrong[0]} is missing or unknown. {REMEDY}")
     check_finite(model, str(folder))
-    return LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), allocation.profile.sha256)
+    loaded = LoadedModel(str(folder), model.eval(), load_tokenizer(root, config), allocation.profile.sha256)
+    probe(loaded.model, loaded.tokenizer, loaded.head, loaded.name)
+    return loaded
 
 
 def load_quantized(
@@ -126,7 +133,10 @@ def load_quantized(
     check_finite(model, str(folder))
     if round_inputs:
         with_rounded_inputs(model, allocation.activations)
-    return replace(shell, model=model.eval(), sha256=weights_sha256(model)), allocation
+    model.eval()
+    if into is None:
+        probe(model, shell.tokenizer, shell.head, shell.name)
+    return replace(shell, model=model, sha256=weights_sha256(model)), allocation
 
 
 def _empty_model(root: Path) -> LoadedModel:

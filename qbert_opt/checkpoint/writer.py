@@ -6,7 +6,6 @@ memory at a time. The folder is read back before it gets its final name.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import InputFileError, QbertOptWarning, UsageError
+from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel
-from ..models.sentence_embeddings import companion_files
+from ..models.sentence_embeddings import copy_companions
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
@@ -72,14 +71,6 @@ def write_checkpoint(
         RuntimeError: the file differs from the plan or the supplied tensors (nothing is left on disk).
     """
     check_belongs(plan, loaded)
-    left = () if loaded.folder is None else companion_files(loaded.folder)
-    if left:
-        warnings.warn(
-            f"{output}: does not hold {', '.join(left)}. qbert-opt pools as they state; sentence-transformers would "
-            "open this folder with its default pooling.",
-            QbertOptWarning,
-            stacklevel=2,
-        )
     planned = quantized_parts(plan)
     others = {name: _halved(name, tensor) for name, tensor in _others(loaded.model, plan, trained or {})}
     metadata = {"format": FORMAT, "model_sha256": loaded.sha256}
@@ -98,6 +89,8 @@ def write_checkpoint(
         if check_texts is not None:
             write_check_texts(check_texts, folder)
         loaded.tokenizer.save_pretrained(folder)
+        if loaded.folder is not None:
+            copy_companions(loaded.folder, folder)
         written = measure_folder(folder, plan)
         check_written(written, plan, file.digests)
         plain = not hasattr(loaded.model, "config")  # a plain module cannot be rebuilt from a config

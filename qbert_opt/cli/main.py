@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
-from pathlib import Path
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # as type checkers know it, without the import
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+    from typing import Any
 
 INTERRUPTED = 128 + int(signal.SIGINT)
 TERMINATED = 128 + int(signal.SIGTERM)
 UNWRITABLE = 2
 UNREADABLE = 4
 AGAIN_S = 0.02
+SHOWN = 5  # outputs in a message
 
 
 class _Stop:
@@ -69,12 +72,11 @@ def _release_locks() -> None:
 
 def _listen(stop: _Stop) -> dict[signal.Signals, Any]:
     """Handle the signals that stop a run; return what handled them before. Outside the main thread none arrives."""
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        return {}
     handlers = {signal.SIGINT: stop.interrupt, signal.SIGALRM: stop.interrupt, signal.SIGTERM: stop.terminate}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    except ValueError:  # in another thread; to ask which this is would import more before Ctrl-C is handled
+        return {}
     return {number: signal.SIG_DFL if handler is None else handler for number, handler in before.items()}
 
 
@@ -95,13 +97,18 @@ def _guarded(stop: _Stop) -> int:
 
 def _verb() -> int:
     """Run the verb, on outputs that replace what their encoding cannot hold."""
+    import warnings
+
     from ..runtime.plain_text import READABLE
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=READABLE)
     from ..errors import QbertOptWarning
+    from ..runtime.files import forget_written
     from .app import app
+
+    forget_written()
 
     warnings.showwarning = _warn
     warnings.filterwarnings("default", category=QbertOptWarning)
@@ -125,7 +132,7 @@ def _said(error: BaseException) -> int | None:
     from .flags import in_flags
 
     if isinstance(error, (QbertOptError, hwmodels.DeviceError)):
-        _complain(one_line(in_flags(str(error))))
+        _complain(one_line(in_flags(str(error))) + _written())
         return error.exit_code
     if isinstance(error, SystemExit) and any(isinstance(cause, BrokenPipeError) for cause in _causes(error)):
         _discard(sys.stdout)  # what typer and rich make of a closed pipe
@@ -133,7 +140,8 @@ def _said(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return _output_failed(error)
     if isinstance(error, MemoryError):
-        _complain("not enough memory. Free some, raise the limit of this process (ulimit -v), or take a smaller model.")
+        remedy = "Free some, raise the limit of this process (ulimit -v), or take a smaller model."
+        _complain(f"not enough memory. {remedy}{_written()}")
         return UNWRITABLE
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         from typer import rich_utils
@@ -149,8 +157,20 @@ def _stopped(code: int, error: BaseException) -> int:
     kept = [str(path) for path in _locked_files() if not any(str(path) in note for note in notes)]
     if kept:
         notes.append(f"finished work is kept in {', '.join(kept)}: the same command goes on from there")
-    _complain("; ".join([f"{how}; nothing half-written is left", *dict.fromkeys(notes)]) + ".")
+    _complain("; ".join([f"{how}; nothing half-written is left", *dict.fromkeys(notes)]) + f".{_written()}")
     return code
+
+
+def _written() -> str:
+    """Return a sentence that names the outputs that are complete although the run failed; empty if there are none."""
+    from ..runtime.files import written
+    from ..runtime.plain_text import one_line
+
+    shown = [one_line(str(path)) for path in written()]
+    if not shown:
+        return ""
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return f" Written before that, and complete: {', '.join(shown[:SHOWN])}{more}."
 
 
 def _locked_files() -> list[Path]:
@@ -183,7 +203,7 @@ def _output_failed(error: OSError) -> int | None:
     _discard(sys.stdout)
     if error.errno == errno.EPIPE:
         return 0
-    _complain(f"the output cannot be written: {error.strerror}. Files that were named with options are whole.")
+    _complain(f"the output cannot be written: {error.strerror}.{_written()}")
     return UNWRITABLE
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
 
 from .idle_options import check_options
-from .outputs import OUTPUTS, check_outputs
+from .outputs import OUTPUTS, check_kind, check_outputs
 
 
 class Verb(TyperCommand):
@@ -16,11 +15,9 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, if its options go together and its outputs can be written."""
-        from ..runtime.files import check_folder
-
         check_options(ctx)
         for name in OUTPUTS:
             if ctx.params.get(name) is not None:
-                check_folder(Path(ctx.params[name]))
+                check_kind(str(ctx.command.name), name, ctx.params[name])
         check_outputs(ctx.params)
         return super().invoke(ctx)

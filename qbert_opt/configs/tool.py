@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+from hwmodels import YamlError, parse_yaml
+
+from ..errors import InputFileError
+from ..runtime.input_files import parse_json
 from ..runtime.plugins import load_as
 from ..spec.allocation import Allocation
 from ..spec.planned import PlannedMatrix
@@ -45,11 +50,11 @@ class ConfigTool(Protocol):
         """
         ...
 
-    def read(self, text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+    def read(self, content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         """Read a config: the format of each module that it names.
 
         Args:
-            text: the whole file.
+            content: the parsed object of a `.json` or `.yaml` file, see `parse_config`; the text of any other.
             profile: of the model that the config is for.
             suffix: ending of the file, one of `SUFFIXES`.
 
@@ -69,3 +74,30 @@ def config_tool(name: str) -> ConfigTool:
         UsageError: there is no such tool.
     """
     return load_as("configs", name.replace(".", "-"), ConfigTool)
+
+
+def parse_config(text: str, path: Path) -> Any:
+    """Parse the text of a config strictly, according to its file extension.
+
+    Args:
+        text: the whole file.
+        path: the file, for its extension and for messages.
+
+    Returns:
+        The object of a `.json` or `.yaml` file (YAML 1.2, keys are text); the text itself of any other.
+
+    Raises:
+        InputFileError: no JSON or YAML, a duplicate key, a number that is not finite, or no object.
+    """
+    if path.suffix == ".json":
+        content = parse_json(text, path)
+    elif path.suffix == ".yaml":
+        try:
+            content = parse_yaml(text, str(path)).plain()
+        except YamlError as error:
+            raise InputFileError(f"{error}.") from None
+    else:
+        return text
+    if not isinstance(content, dict):
+        raise InputFileError(f"{path}: holds a {type(content).__name__}, not an object with named fields.")
+    return content

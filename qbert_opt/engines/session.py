@@ -53,7 +53,8 @@ class Engine(RuledEngine, Protocol):
 
     Attributes:
         INSTALL: the command that installs it.
-        FORMAT: the file format that it opens, a file of `formats/writers`; None runs the quantized folder itself.
+        FORMAT: the file format that it opens, a file of `formats/writers`; None where `export` does not write for it,
+            and then `NO_EXPORT` says why or what to do instead.
     """
 
     INSTALL: str
@@ -134,9 +135,10 @@ def exporting_format(name: str) -> Format:
         name: of an engine that opens files.
 
     Raises:
-        UsageError: there is no such engine, it is not installed, or it needs no export.
+        UsageError: there is no such engine, it is not installed, or `export` does not write for it.
     """
-    format_name = engine(name).FORMAT
+    module = engine(name)
+    format_name = module.FORMAT
     if format_name is None:
-        raise UsageError(f"`engine` {name}: needs no export; it runs the quantized folder itself.")
+        raise UsageError(f"`engine` {name}: {getattr(module, 'NO_EXPORT', 'needs no export.')}")
     return file_format(format_name)

@@ -96,12 +96,17 @@ def read_config(files: ModelFiles) -> Any:
 def written_config(folder: Path) -> Any:
     """Return transformers' config of a folder that this project wrote, without its `quantization_config`.
 
+    The pooling is that of the folder's sentence-transformers files, if it has them.
+
     Raises:
         InputFileError: it cannot be read.
     """
     quiet_transformers()
     with refusing(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    embedding = read_sentence_embedding(folder)
+    if embedding is not None:
+        config.sentence_embedding = embedding_fields(embedding)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config

@@ -6,7 +6,6 @@ of the model that is scored. Other modules are refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,10 @@ import torch
 from torch import nn
 
 from ..errors import InputFileError
-from .folder_files import read_json
+from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.input_files import decode_text, parse_json, read_bytes
+from ..runtime.manifest import IN_SUBFOLDER
+from .folder_files import CONFIG, read_json
 from .samples import TokenBatch
 
 MODULES = "modules.json"
@@ -100,7 +102,7 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
         if kind == "Transformer" and where in ("", "."):
             continue
         if kind == "Pooling" and not pooled:
-            modes, pooled = _modes(folder / where / "config.json"), True
+            modes, pooled = _modes(folder / where / CONFIG), True
         elif kind == "Normalize" and pooled:
             normalized = True
         else:
@@ -154,24 +156,45 @@ def companion_files(folder: Path) -> tuple[str, ...]:
 
     Args:
         folder: of a model.
+
+    Raises:
+        InputFileError: settings of a module lie deeper than in a sub-folder of the model's folder.
     """
     if not (folder / MODULES).exists():
         return ()
     names = [MODULES, TRANSFORMER_SETTINGS, SETTINGS]
     for module in _modules(folder):
-        inner = folder / str(module.get("path", ""))
-        if inner != folder and inner.is_dir():
-            names += [str(path.relative_to(folder)) for path in sorted(inner.glob("*.json"))]
+        name = f"{module.get('path', '')}/{CONFIG}"
+        if module.get("path") in (None, "", ".") or not (folder / name).is_file():
+            continue
+        if not IN_SUBFOLDER.fullmatch(name):
+            raise InputFileError(
+                f"{folder / MODULES}: names {module['path']!r}; settings of modules are kept in sub-folders of the "
+                "model's folder, such as '1_Pooling'. Rename it there and in the folder."
+            )
+        names.append(name)
     return tuple(name for name in names if (folder / name).is_file())
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy sentence-transformers' own files, so that it pools as before.
+
+    Args:
+        source: folder of the model.
+        target: folder that the model is written to.
+
+    Raises:
+        InputFileError: as `companion_files`, or a file cannot be read.
+    """
+    for name in companion_files(source):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_bytes(read_bytes(source / name, MAX_JSON_BYTES, "a config"))
 
 
 def _modules(folder: Path) -> list[Mapping[str, Any]]:
     """Return the entries of `modules.json` in order, after checking that their paths stay inside the folder."""
     path = folder / MODULES
-    try:
-        modules = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"{path}: cannot be read: {error}") from None
+    modules = parse_json(decode_text(read_bytes(path, MAX_JSON_BYTES, "a list of modules"), path), path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise InputFileError(f"{path}: is not a list of modules. Copy the file again.")
     for module in modules:

@@ -143,6 +143,12 @@ def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
             f"{name}: its tokenizer gives {token!r} the id {index}, but the model's embedding table has "
             f"{rows} rows. Resize the table and train it, or save the tokenizer without the added tokens."
         )
+    added = max(tokenizer("")["input_ids"], default=0)  # by its template, whose ids need not be of its vocabulary
+    if added >= rows:
+        raise InputFileError(
+            f"{name}: its tokenizer adds the id {added} to every text, but the model's embedding table has {rows} "
+            "rows. Save the tokenizer again beside the model."
+        )
 
 
 def _check_lower_case(tokenizer: Any, name: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from solvers import random_plans, shadow_price
 
-from ..spec.planned import UniformPlan
+from ..errors import NoPlanFoundError
+from ..spec.planned import PlannedActivation, UniformPlan
 from .assembly import Judgement
 from .cross_fit import cross_fit, fixed_std_error
 from .program import PlanningTask
@@ -21,12 +23,15 @@ MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
 
 
-def best_uniform_plans(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
+def best_uniform_plans(
+    task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = ()
+) -> list[UniformPlan]:
     """Return the three best plans that give every matrix one choice, within the limits on bytes and loss.
 
     Args:
         task: scores, limits and hardware.
         plan: its solution; the uniform plans keep its choices for embedding tables.
+        activations: how inputs are quantized; a limit on the predicted loss counts their loss too.
     """
     matrices = slice(0, task.num_matrices)
     names = [c.name for c in task.choices]
@@ -40,6 +45,7 @@ def best_uniform_plans(task: PlanningTask, plan: Plan) -> list[UniformPlan]:
     rows = [task.hard[name] for name in table_bytes if name in task.hard]
     capacity = min((row.capacity - table_bytes[row.resource] for row in rows), default=math.inf)
     max_loss = math.inf if task.constraints.max_loss is None else task.constraints.max_loss
+    max_loss -= math.fsum(item.predicted_loss for item in activations)
     uniform_plans = []
     for j, c in enumerate(task.choices):
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
@@ -95,6 +101,8 @@ def gain_of_next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) ->
 def gain_of_next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
     """Solve again with one more ms, and return by how much the predicted loss falls; None where latency does not bind.
 
+    It is None too where that search finds no plan: the answer itself does not need it.
+
     Args:
         task: scores, limits and hardware.
         plan: its solution.
@@ -104,7 +112,10 @@ def gain_of_next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) ->
         return None
     stated = next(row.stated for row in task.scheduled if row.measure == "latency_s")
     wider_task = task.under(replace(task.limits, latency_s=stated + MS))
-    wider = solve_task(wider_task, SolverOptions())
+    try:
+        wider = solve_task(wider_task, SolverOptions())
+    except NoPlanFoundError:
+        return None
     if judged is None:
         return max(0.0, plan.solution.value - wider.solution.value)
     again = cross_fit(wider_task, wider.problem)

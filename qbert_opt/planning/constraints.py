@@ -44,6 +44,7 @@ class PlanConstraints(Frozen):
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
         engine: engine that must be able to run the plan; choices that it cannot run are excluded.
+        portable: engines that must all store the plan in the same codes, or `all`; excludes `engine`.
         pins: fixed bit width by name.
         excluded: names of matrices kept out of the search, at 8 bits with one range per row.
         ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.
@@ -58,6 +59,7 @@ class PlanConstraints(Frozen):
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
     engine: str | None = None
+    portable: Sequence[str] | None = None
     pins: Mapping[str, int] = Field(default_factory=dict)
     excluded: Sequence[str] = ()
     ties: Sequence[str] = ()
@@ -176,8 +178,8 @@ def held_choices(
         if not held[i].any():
             reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
             raise UsageError(
-                f"`engine` {target.name}: holds none of the choices scored for {item.module} ({reason}). "
-                f"It holds {target.rules.held}. Score such choices."
+                f"{target.said}: holds none of the choices scored for {item.module} ({reason}). "
+                f"It holds {target.held}. Score such choices."
             )
     return held
 

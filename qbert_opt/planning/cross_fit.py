@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from solvers import ChoiceProblem, solve
 
 from .assembly import Judgement
-from .program import PlanningTask
+from .program import LOSS, RESIDENT_GOALS, PlanningTask
+from .solving import Plan
+from .stand_ins import Sweep
 
 RELATIVE_GAP = 1e-3  # of each fold's plan; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for each fold's plan
+JOINT_ROOM = 1e-3  # relative, of a resource that residency lowers: the least use leaves other scores hardly any plan
 
 
 def chosen_by(
@@ -43,6 +46,26 @@ def chosen_by(
     return None if solution.choice is None else np.array(solution.choice) % columns
 
 
+def stand_in(task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64]) -> NDArray[np.int_] | None:
+    """Return a nearly best plan under other scores, for programs that decide bits and residency together.
+
+    Eight exact solves of such a program would take minutes, or stop at their time limit.
+
+    Args:
+        task: the task of the program.
+        problem: the program.
+        values: the other scores, float64 [items, choices].
+
+    Returns:
+        The choice of each item, int [items]; None if no plan of the sweep keeps every limit.
+    """
+    columns = values.shape[1]
+    tiled = np.tile(np.where(task.legal, values, np.inf), (1, len(problem.options) // columns))
+    limited = {name: limit for name, limit in problem.capacity.items() if limit < math.inf}
+    chosen = Sweep(problem, tiled, tuple(limited)).choose(limited)
+    return None if chosen is None else chosen % columns
+
+
 def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
     """Return the sum of the scores of one choice per item.
 
@@ -51,6 +74,23 @@ def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
         chosen: choice of each item, int [items].
     """
     return float(values[np.arange(len(chosen)), chosen].sum())
+
+
+def judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
+    """Return the program that is solved again on other text.
+
+    It is the plan's own. Where a resource was minimized, it is the least loss at the same use of that resource.
+
+    Args:
+        task: the task of the plan.
+        plan: its solution.
+    """
+    if task.goal is None:
+        return plan.problem
+    capacity = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
+    room = JOINT_ROOM if task.goal in RESIDENT_GOALS else 1e-9
+    capacity[task.goal] = plan.solution.usage[task.goal] * (1 + room)
+    return replace(plan.problem, capacity=capacity, tie_break=task.goal)
 
 
 def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
@@ -68,8 +108,12 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
     if not len(folds):
         return None
     held_out = []
+    joint = len(problem.options) > folds.shape[2] and problem.max_families is None
     for index, fold in enumerate(folds):
-        chosen = chosen_by(task, problem, others_mean(folds, index), RELATIVE_GAP)
+        values = others_mean(folds, index)
+        chosen = stand_in(task, problem, values) if joint else None
+        if chosen is None:
+            chosen = chosen_by(task, problem, values, RELATIVE_GAP)
         if chosen is None:
             return None
         held_out.append(loss_of(fold, chosen))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hwmodels import format_bytes
 
 from ..costs.stored import EngineTarget, engine_target, weight_bytes
-from ..errors import InfeasibleError, UsageError
+from ..errors import InfeasibleError, NoPlanFoundError, UsageError
 from ..spec.choices import DEFAULT_BITS, Choice
 from ..spec.planned import EngineOutlook, PlannedActivation
 from .program import PlanningTask
@@ -68,6 +68,8 @@ def _with_instead(outlook: EngineOutlook, task: PlanningTask, plan: Plan, static
             losses[name] = solve_task(other.with_static_inputs(static) if static else other, QUICK).solution.value
         except InfeasibleError:
             reasons.append(f"no plan for {name} keeps the limits")
+        except NoPlanFoundError:
+            reasons.append(f"no plan for {name} was found within {QUICK.time_limit_s:g} s")
         except UsageError:
             reasons.append(_unscored(task, name))
     if not losses or plan.solution.value <= 0:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from solvers import ChoiceProblem, relative_gap
+from solvers import relative_gap
 
 from ..costs.operations import Workload
 from ..spec.activations import ActivationChoice
@@ -17,11 +18,12 @@ from ..spec.scores import ScoreTable
 from .assembly import Proof, assemble, with_activations
 from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, median_random_loss
 from .constraints import PlanConstraints
-from .cross_fit import cross_fit
+from .cross_fit import cross_fit, judged_program
+from .loss_limit import solve_asked
 from .plan_bytes import limited_bytes
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .solving import Plan, SolverOptions, attempt
-from .task_solver import GOAL_TOLERANCE, solve_rounded
+from .task_solver import GOAL_TOLERANCE
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -57,7 +59,7 @@ def allocate(
             device.
     """
     task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
-    task, plan, rounded = solve_rounded(task, options or SolverOptions(), activations)
+    task, plan, rounded = solve_asked(task, options or SolverOptions(), activations)
     return allocation_of(task, plan, rounded)
 
 
@@ -75,7 +77,7 @@ def allocation_of(
     """
     solution = plan.solution
     fixed = 0.0 if task.goal is None else task.fixed(task.goal)
-    judged = cross_fit(task, _judged_program(task, plan)) if answer else None
+    judged = plan.judged or (cross_fit(task, judged_program(task, plan)) if answer else None)
     proof = Proof(
         status=solution.status.value,
         objective=task.goal or LOSS,
@@ -83,7 +85,7 @@ def allocation_of(
         lower_bound=solution.lower_bound + fixed,
         solver=solution.solver,
         limits=tuple(_limit(task, plan, row) for row in task.rows),
-        uniform=tuple(best_uniform_plans(task, plan)),
+        uniform=tuple(best_uniform_plans(task, plan, activations)),
         random_loss=median_random_loss(task, plan),
         next_mb_gain=gain_of_next_mb(task, plan, judged) if answer else None,
         next_ms_gain=gain_of_next_ms(task, plan, judged) if answer else None,
@@ -91,28 +93,25 @@ def allocation_of(
     )
     plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
     plain = with_activations(plain, tuple(activations)) if activations else plain
-    if task.constraints.max_loss is None:
-        return plain
-    limit = Limit(
-        resource=LOSS,
-        capacity=task.constraints.max_loss,
-        used=plain.sum_of_scores,
-        source="--max-loss",
-        binds=_loss_binds(task, plan),
-    )
-    return plain.model_copy(update={"limits": (limit, *plain.limits)})
+    return plain.model_copy(update={"limits": (*_loss_limits(task, plan, plain), *plain.limits)})
 
 
-def _judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
-    """Return the program that is solved again on other text.
-
-    It is the plan's own. Where a resource was minimized, it is the least loss at the same use of that resource.
-    """
-    if task.goal is None:
-        return plan.problem
-    capacity = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
-    capacity[task.goal] = plan.solution.usage[task.goal] * (1 + 1e-9)
-    return replace(plan.problem, capacity=capacity, tie_break=task.goal)
+def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[Limit]:
+    """Yield the limit on the predicted loss, then the bound on the sum of scores that stands for it in the program."""
+    most, bound = task.constraints.max_loss, task.largest_sum
+    if most is None or bound is None:
+        return
+    binds = _loss_binds(task, plan)
+    yield Limit(resource="predicted_loss", capacity=most, used=plain.predicted_loss, source="--max-loss", binds=binds)
+    if plain.folds:
+        inputs = math.fsum(item.predicted_loss for item in plain.activations)
+        yield Limit(
+            resource=LOSS,
+            capacity=bound + inputs,
+            used=plain.sum_of_scores,
+            source="--max-loss in the program",
+            binds=binds,
+        )
 
 
 def _loss_binds(task: PlanningTask, plan: Plan) -> bool:

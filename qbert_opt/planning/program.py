@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.devices import check_engine
 from ..costs.operations import Workload, model_graph
+from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
-from ..costs.stored import Storage, engine_target
+from ..costs.stored import Storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
@@ -43,9 +44,11 @@ class PlanningTask:
         items: the matrices, then the embedding tables that were scored.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
-        target: the engine that the plan is made for, or None.
+        target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
+        largest_sum: bound on the sum of scores where a resource is minimized; the limit on the predicted loss, unless
+            `within_sum` lowered it.
     """
 
     def __init__(
@@ -73,14 +76,15 @@ class PlanningTask:
         self.scores, self.limits, self.device = scores, limits, device
         self.constraints = constraints or PlanConstraints()
         check_goal(self.constraints, has_device=device is not None)
+        self.largest_sum = self.constraints.max_loss
         self.profile: ModelProfile = scores.profile
         self.workload = workload or Workload()
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.target = engine_target(self.constraints.engine)
+        self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
-            check_engine(self.target.name, device)
+            self.target.check_device(device)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
@@ -98,6 +102,32 @@ class PlanningTask:
         other = self._copy_without("rows", "hard")
         other.limits = limits
         return other
+
+    def within_sum(self, bound: float) -> PlanningTask:
+        """Return the same task under another bound on the sum of scores; the limit on the predicted loss stays.
+
+        Args:
+            bound: of the matrices and scored tables together.
+        """
+        other = self._copy_without()
+        other.largest_sum = bound
+        return other
+
+    def without_goal(self) -> PlanningTask:
+        """Return the same task with the sum of scores as what is minimized, instead of a resource under a bound."""
+        other = self._copy_without()
+        other.constraints = self.constraints.model_copy(update={"max_loss": None, "least": None})
+        other.largest_sum = None
+        return other
+
+    def sum_of_scores(self, storage: Mapping[str, Storage]) -> float:
+        """Return the sum of the scores of one choice per matrix and scored table.
+
+        Args:
+            storage: how each item is stored, by module.
+        """
+        chosen = [self.choices.index(storage[item.module].choice) for item in self.items]
+        return math.fsum(self.value[range(len(chosen)), chosen].tolist())
 
     def _copy_without(self, *cached: str) -> PlanningTask:
         """Return a copy that computes these cached properties again."""
@@ -123,7 +153,7 @@ class PlanningTask:
             modules: the matrices.
         """
         other = self._copy_without("tables", "rows", "hard", "room_bytes")
-        other.target = engine_target(self.constraints.engine, modules)
+        other.target = plan_target(self.constraints.engine, self.constraints.portable, modules)
         other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
         return other
 
@@ -251,9 +281,9 @@ class PlanningTask:
             )
         except ProblemError as error:  # tied matrices without a common choice
             raise UsageError(str(error)) from None
-        if self.goal is None or self.constraints.max_loss is None:
+        if self.goal is None or self.largest_sum is None:
             return problem
-        return reverse(problem, self.goal, self.constraints.max_loss, LOSS)
+        return reverse(problem, self.goal, self.largest_sum, LOSS)
 
     def usage(self, row: str) -> NDArray[np.float64]:
         """Return the usage of every option, float64 [items, options].

@@ -8,6 +8,7 @@ excess until a plan keeps the limit; its gap is measured against the relaxation.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,10 +16,10 @@ import numpy as np
 
 from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
 from ..spec.limits import Row, measured, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
-from .solving import Plan, SolverOptions, attempt, why_infeasible
+from .solving import Plan, SolverOptions, search, search_ended
 
 MAX_TIGHTENINGS = 12
 TIGHTENING_GAP = 1e-3  # enough under a lowered cap, because the proof is against the relaxation
@@ -42,51 +43,59 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
     Args:
         task: scores, limits and hardware.
         relaxed: the best plan without these limits.
-        options: solver, time limit, gap.
+        options: solver, gap, and a time limit for all solves together.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or the search found none.
+        InfeasibleError: proven: no plan keeps every limit.
+        NoPlanFoundError: the search found none, and there may be one.
     """
+    start = time.perf_counter()
     # A fixed effort per solve: the gap that it leaves is far below that of the relaxation.
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
     below: dict[str, float] = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
-    plan, lower_bound = _tightened(task, quick, FLOORS, below, joint=False)
-    if plan is None:
-        reached = [_reached(task, row, options) for row in broken(task, relaxed)]
-        if lower_bound == math.inf:
-            raise InfeasibleError(f"{_sources(task)}: no plan keeps all of them. Raise one of them.")
+    plan, lower_bound = _tightened(task, quick, start, FLOORS, below, joint=False)
+    if plan is None and lower_bound < math.inf:
         # The lower sum is the same for streamed and resident weights; the upper sum also decides residency.
         above: dict[str, float] = {
             row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled
         }
-        plan, _ = _tightened(task, quick, SCHEDULED, above, joint=task.has_scratchpad)
-        plan = plan or next((least for least in reached if not broken(task, least)), None)
+        plan, _ = _tightened(task, quick, start, SCHEDULED, above, joint=task.has_scratchpad)
     if plan is None:
-        raise InfeasibleError(f"{_sources(task)}: no plan found that keeps all of them on the schedule. Raise one.")
+        nearest = {row: _nearest(task, row, _left(options, start)) for row in broken(task, relaxed)}
+        plan = next((least for least in nearest.values() if least is not None and not broken(task, least)), None)
+        if plan is None:
+            raise _no_plan(nearest, options, proven=lower_bound == math.inf)
     solution = proven_against(plan.solution, max(lower_bound, relaxed.solution.lower_bound))
     tightened = tuple(row.measure for row in broken(task, relaxed))
     return replace(plan, solution=solution, tightened=tightened)
 
 
 def _tightened(
-    task: PlanningTask, options: SolverOptions, sums: Mapping[str, str], caps: dict[str, float], *, joint: bool
+    task: PlanningTask,
+    options: SolverOptions,
+    start: float,
+    sums: Mapping[str, str],
+    caps: dict[str, float],
+    *,
+    joint: bool,
 ) -> tuple[Plan | None, float]:
     """Solve under caps on the sums, and lower the caps by the schedule's excess until a plan keeps the limits.
 
     Args:
         task: scores, limits and hardware.
         options: solver, time limit, gap.
+        start: when the time of the limit began, by `time.perf_counter`.
         sums: the separable sum of each limit.
         caps: first cap on each sum, by measure.
         joint: decide bits and residency together.
 
     Returns:
-        The plan, None if there is none; and the lower bound under the first caps (infinity: no plan).
+        The plan, None if none was found; and the lower bound under the first caps (infinity: proven, no plan).
     """
     caps, lower_bound = dict(caps), -math.inf
     for number in range(MAX_TIGHTENINGS):
         problem = task.problem(task.capacity() | _rows(caps, sums), joint=joint)
-        solution = attempt(problem, options)
+        solution = search(problem, _left(options, start))
         options = replace(options, relative_gap=max(options.relative_gap, TIGHTENING_GAP))
         lower_bound = solution.lower_bound if number == 0 else lower_bound
         if solution.choice is None:
@@ -118,28 +127,37 @@ def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSoluti
     return replace(solution, status=status, lower_bound=min(lower_bound, solution.value), gap=gap)
 
 
-def _reached(task: PlanningTask, row: Row, options: SolverOptions) -> Plan:
-    """Return the plan with the least upper sum.
-
-    Raises:
-        InfeasibleError: not even this plan keeps the limit; the message gives the value that it reaches.
-    """
+def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | None:
+    """Return the plan with the least upper sum within the other limits; None if none was found."""
     problem = task.problem(task.capacity(), joint=task.has_scratchpad)
     bound = problem.usage[SCHEDULED[row.resource]]
-    least = attempt(replace(problem, value=np.where(problem.mask(), bound, np.nan)), options)
+    least = search(replace(problem, value=np.where(problem.mask(), bound, np.nan)), options)
     if least.choice is None:
-        raise InfeasibleError(why_infeasible(task, problem, least))
-    plan = Plan(problem, least, *task.placed(least.choice))
-    reached = measured(plan.report, row.measure)
-    if reached > row.stated:
-        stated, least_reached = shown_apart(row.measure, row.stated, reached)
-        raise InfeasibleError(
-            f"no plan keeps every limit: {row.source} = {stated} is below the floor: "
-            f"nearest feasible {least_reached} within the other limits; "
-            f"binding limit {row.measure}. Raise it."
+        return None
+    solution = replace(least, value=price(problem, least.choice)[0])
+    return Plan(problem, solution, *task.placed(least.choice))
+
+
+def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, proven: bool) -> QbertOptError:
+    """Return the error that says which limits are not kept, and the nearest value that a plan reaches."""
+    reasons = []
+    for row, plan in nearest.items():
+        if plan is None or measured(plan.report, row.measure) <= row.stated:
+            continue
+        stated, reached = shown_apart(row.measure, row.stated, measured(plan.report, row.measure))
+        floor = "is below the floor" if proven else "is not kept by any plan found"
+        reasons.append(
+            f"{row.source} = {stated} {floor}: nearest feasible {reached} within the other limits; "
+            f"binding limit {row.measure}"
         )
-    return replace(plan, solution=replace(least, value=price(problem, least.choice)[0]))
+    reason = "; ".join(reasons) or f"{', '.join(row.source for row in nearest)}: not kept together"
+    if proven:
+        return InfeasibleError(f"no plan keeps every limit: {reason}. Raise it.")
+    return NoPlanFoundError(f"{search_ended(options)} without a plan, and there may be one: {reason}.")
 
 
-def _sources(task: PlanningTask) -> str:
-    return ", ".join(row.source for row in task.scheduled)
+def _left(options: SolverOptions, start: float) -> SolverOptions:
+    """Return the options with what is left of the time limit since `start`."""
+    if options.time_limit_s is None:
+        return options
+    return replace(options, time_limit_s=max(start + options.time_limit_s - time.perf_counter(), 1e-6))

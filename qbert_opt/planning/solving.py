@@ -12,12 +12,14 @@ import numpy as np
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
-from ..errors import UsageError
+from ..errors import NoPlanFoundError, UsageError
 from ..spec.limits import shown_apart
-from .program import LOSS, PlanningTask
+from .program import PlanningTask
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
+
+    from .assembly import Judgement
 
 
 LINKS = {"ties": "`ties` conflicts with them", "max_families": "`max_formats` {} conflicts with them"}
@@ -48,6 +50,7 @@ class Plan:
         storage: choice and residency of each item, by module.
         report: the simulator's report; None without a device.
         tightened: limits on latency or energy that were enforced by lowering their caps.
+        judged: its cross-fitted loss, where it is known already.
     """
 
     problem: ChoiceProblem
@@ -55,6 +58,7 @@ class Plan:
     storage: Mapping[str, Storage]
     report: CostReport | None
     tightened: tuple[str, ...] = ()
+    judged: Judgement | None = None
 
 
 def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
@@ -65,19 +69,43 @@ def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
         options: solver, time limit, gap.
 
     Returns:
-        A solution; its `choice` is None if no plan is feasible.
+        A solution; its `choice` is None if it is proven that no plan is feasible.
 
     Raises:
-        UsageError: the solver does not take this program, or ran out of time before finding any plan.
+        NoPlanFoundError: the search ended before it found a plan.
+        UsageError: the solver does not take this program.
+    """
+    solution = search(problem, options)
+    if solution.status is Status.NO_PLAN_FOUND:
+        raise NoPlanFoundError(f"{search_ended(options)} before any plan was found, and there may be one.")
+    return solution
+
+
+def search(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
+    """Solve a program like `attempt`; a search that ends without a plan is an answer, by its status, not an error.
+
+    Args:
+        problem: the program.
+        options: solver, time limit, gap.
+
+    Raises:
+        UsageError: the solver does not take this program.
     """
     try:
-        solution = solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
+        return solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
     except SolverError as error:
         raise UsageError(str(error)) from None
-    if solution.status is Status.NO_PLAN_FOUND:
-        limit = "the search" if options.time_limit_s is None else f"time_limit_s = {options.time_limit_s:g}: the search"
-        raise UsageError(f"{limit} ended before any plan was found, and there may be one. Allow more time.")
-    return solution
+
+
+def search_ended(options: SolverOptions) -> str:
+    """Return the beginning of a message about a search that ended too early, with what to change.
+
+    Args:
+        options: with or without a time limit.
+    """
+    if options.time_limit_s is None:
+        return "raise the limits or use another `solver`: the search ended"
+    return f"`time_limit` = {options.time_limit_s:g} s: allow more time or raise the limits: the search ended"
 
 
 def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceSolution) -> str:
@@ -90,10 +118,6 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
     """
     constraints, parts = task.constraints, []
     for resource in solution.conflicts or tuple(solution.nearest_capacity):
-        if resource == LOSS and constraints.max_loss is not None:
-            above = solution.nearest_capacity.get(LOSS, 0.0) - problem.capacity[LOSS]
-            stated, least = shown_apart(LOSS, constraints.max_loss, constraints.max_loss + above)
-            parts.append(f"`max_loss` = {stated}: nearest feasible {least}")
         if resource in LINKS:
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from ..errors import InfeasibleError, UsageError
+from ..errors import NoPlanFoundError, UsageError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen
 from ..runtime.progress import Progress, silent
@@ -118,7 +118,7 @@ def measure_stability(
 
     Raises:
         UsageError: the scores have no folds, because the metric is not a mean over samples or there are too few.
-        InfeasibleError: no plan was found in time for one of the resamples.
+        NoPlanFoundError: no plan was found in time for one of the resamples.
     """
     folds = task.scores.item_folds()
     if not len(folds):
@@ -134,7 +134,7 @@ def measure_stability(
         nonlocal done
         choice = chosen_by(task, plan.problem, values, RELATIVE_GAP)
         if choice is None:
-            raise InfeasibleError(f"`stability`: no plan found within {TIME_LIMIT_S:.0f} s.")
+            raise NoPlanFoundError(f"`stability`: no plan from resampled text was found within {TIME_LIMIT_S:.0f} s.")
         done += 1
         progress(done, total, what)
         return choice

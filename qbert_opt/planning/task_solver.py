@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from warnings import warn
 
 import numpy as np
 
-from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price, top_k
+from solvers import ChoiceProblem, ChoiceSolution, binding_rows, differing, price, top_k
 
-from ..errors import InfeasibleError, UsageError
+from ..errors import InfeasibleError, QbertOptWarning, UsageError
 from ..spec.activations import ActivationChoice, input_bits, planned_activations
 from ..spec.planned import PlannedActivation
+from .cross_fit import cross_fit, judged_program
 from .engine_inputs import runnable_inputs
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
-from .solving import Plan, SolverOptions, attempt, why_infeasible
+from .solving import Plan, SolverOptions, attempt, search_ended, why_infeasible
 
 GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
 """Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
@@ -55,9 +57,7 @@ def solve_rounded(
     plan = solve_task(task, options)
     if not activations:
         return task, plan, ()
-    chosen = [task.choices.index(plan.storage[item.module].choice) for item in task.items]
-    loss = math.fsum(task.value[range(len(chosen)), chosen].tolist())
-    planned = planned_activations(task.scores, activations, loss)
+    planned = planned_activations(task.scores, activations, task.sum_of_scores(plan.storage))
     widths = input_bits(planned)
     if task.device is not None and any(bits != task.device.activation_bits for bits in widths.values()):
         task = task.reading(widths)
@@ -123,7 +123,9 @@ def top_plans(
 ) -> list[Plan]:
     """Return up to `count` diverse plans, best first.
 
-    Each is the best plan that differs from all earlier ones in at least `apart` matrices or tables.
+    Each is the best plan that differs from all earlier ones in at least `apart` matrices or tables. Its predicted loss
+    is cross-fitted like that of the best: each part of the text judges the best plan that the rest would have chosen
+    among those that differ as much. Plans that break a limit which the program cannot hold are left out.
 
     Args:
         task: scores, limits and hardware.
@@ -136,6 +138,9 @@ def top_plans(
 
     Raises:
         UsageError: `apart` is more than the number of matrices and tables.
+
+    Warns:
+        QbertOptWarning: there are fewer plans than `count`, or the search for the next one ended too early.
     """
     apart = max(1, len(task.items) // 10) if apart is None else apart
     if apart > len(task.items):
@@ -144,8 +149,26 @@ def top_plans(
         best.problem, count, within, distance=apart, solver=options.solver, time_limit_s=options.time_limit_s,
         relative_gap=options.relative_gap,
     )  # fmt: skip
-    others = [rival for rival in rivals if rival.choice is not None and rival.choice != best.solution.choice]
-    plans = [Plan(best.problem, rival, *task.placed(rival.choice or ())) for rival in others]
-    if best.tightened:  # a proof under lowered caps does not hold under the limits themselves
-        plans = [replace(plan, solution=proven_against(plan.solution, best.solution.lower_bound)) for plan in plans]
-    return [best, *(plan for plan in plans if not broken(task, plan))][:count]
+    plans, own = [best], best.problem
+    for rival in rivals:
+        if rival.choice is None or rival.choice == best.solution.choice:
+            continue
+        own = differing(own, plans[-1].solution.choice or (), apart, len(plans))
+        # a proof under lowered caps does not hold under the limits themselves
+        proven = proven_against(rival, best.solution.lower_bound) if best.tightened else rival
+        plan = Plan(best.problem, proven, *task.placed(rival.choice))
+        plans.append(replace(plan, judged=cross_fit(task, judged_program(task, replace(plan, problem=own)))))
+    kept = [plan for plan in plans[1:] if not broken(task, plan) and _keeps_loss(task, plan)]
+    if rivals and rivals[-1].choice is None:
+        fewer = f"{search_ended(options)} before it found plan {len(rivals)}."
+        warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
+    elif len(kept) + 1 < count and within == math.inf:
+        fewer = f"{len(kept) + 1} plans: no more that keep the limits differ so much."
+        warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
+    return [best, *kept][:count]
+
+
+def _keeps_loss(task: PlanningTask, plan: Plan) -> bool:
+    """Return whether a plan keeps the limit on the predicted loss, which the program cannot bound."""
+    limit = task.constraints.max_loss
+    return limit is None or plan.judged is None or plan.judged.loss <= limit

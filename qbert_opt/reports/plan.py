@@ -126,8 +126,10 @@ def _engine_lines(plan: Allocation) -> list[str]:
     file = plan.engine
     if file is None or file.total_bytes == plan.total_bytes:
         return []
+    engines = file.name.split(",")
+    what = f"file of {file.name}" if len(engines) == 1 else f"largest file of {', '.join(engines)} (same codes in each)"
     return [
-        f"file of {file.name}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
+        f"{what}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
     ]
 
@@ -150,7 +152,9 @@ def _loss_lines(plan: Allocation) -> list[str]:
     proof = plan.status if plan.gap is None else f"{plan.status}, proven gap {plan.gap:.1e}"
     if plan.objective != "sum_of_scores":
         bound = "" if plan.lower_bound is None else f", at least {shown(plan.objective, plan.lower_bound)}"
-        proof += f" of the least {MEASURES[plan.objective]}{bound}"
+        bound_on_sum = next((limit.capacity for limit in plan.limits if limit.resource == "sum_of_scores"), None)
+        among = "" if bound_on_sum is None else f" among plans whose sum of scores is at most {bound_on_sum:.4g}"
+        proof += f" of the least {MEASURES[plan.objective]}{bound}{among}"
     lines = [
         *_prediction_lines(plan),
         f"                 ({plan.contains}; {_included(plan)})",
@@ -241,6 +245,7 @@ def _table_lines(plan: Allocation) -> list[str]:
 
 def _limit_lines(plan: Allocation) -> list[str]:
     lines = []
+    limited_sum_only = all(limit.resource != "predicted_loss" for limit in plan.limits)  # plans of older releases
     for limit in plan.limits:
         share = 100 * limit.used / limit.capacity if limit.capacity else math.nan
         mark = "  <- binds" if limit.binds else ""
@@ -248,7 +253,7 @@ def _limit_lines(plan: Allocation) -> list[str]:
             f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
             f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
-        if limit.resource == "sum_of_scores" and plan.predicted_loss > limit.capacity:
+        if limit.resource == "sum_of_scores" and limited_sum_only and plan.predicted_loss > limit.capacity:
             lines.append(
                 f"warning          {limit.source} holds for the sum of scores; on text that did not choose the plan it "
                 f"is predicted to lose {plan.predicted_loss:.4g}. Ask for less, or score more text"

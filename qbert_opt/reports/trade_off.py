@@ -16,7 +16,7 @@ from ..planning.frontier import TradeOff
 from ..planning.program import LOSS
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
-from .printing import TextTable, with_error
+from .printing import MEASURES, TextTable, with_error
 
 if TYPE_CHECKING:
     from ..workflows.rerank import TimedPlan
@@ -84,21 +84,26 @@ def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
 
 
 def shortlist_table(plans: Sequence[Allocation]) -> Table:
-    """Several plans beside the first: sum of scores, size, latency, and in how many matrices each differs from it.
+    """Several plans beside the first: losses, size, latency, and in how many matrices each differs from it.
 
     Args:
-        plans: the first is what the others are compared with.
+        plans: the first is what the others are compared with; in the proven order, which is that of what was minimized.
     """
     with_device = all(plan.device is not None for plan in plans)
     latencies = ("latency",) if with_device else ()
+    title = f"{len(plans)} plans, the least {MEASURES[plans[0].objective]} first; predicted losses are cross-fitted"
+    if not all(plan.folds for plan in plans):
+        title = f"{len(plans)} plans, the least {MEASURES[plans[0].objective]} first; losses are sums of scores"
     table = TextTable(
-        "plan", "sum of scores", "encoder", *latencies, "matrices that differ", title=f"{len(plans)} plans"
+        "plan", "predicted loss", "sum of scores", "encoder", *latencies, "matrices that differ", title=title
     )
     for number, plan in enumerate(plans, 1):
         differ = sum(a.choice != b.choice for a, b in zip(plan.matrices, plans[0].matrices, strict=True))
         differ += sum(a.choice != b.choice for a, b in zip(plan.tables, plans[0].tables, strict=True))
         latency = [format_seconds(plan.device.latency_s)] if with_device and plan.device is not None else []
-        table.add_row(str(number), f"{plan.sum_of_scores:.6g}", format_bytes(plan.encoder_bytes), *latency, str(differ))
+        loss = with_error(plan.predicted_loss, plan.predicted_std_error)
+        sizes = (f"{plan.sum_of_scores:.6g}", format_bytes(plan.encoder_bytes))
+        table.add_row(str(number), loss, *sizes, *latency, str(differ))
     return table
 
 
@@ -110,13 +115,13 @@ def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
         engine: where they were timed.
     """
     table = TextTable(title=f"measured in {engine}, one thread, processor time")
-    for column in ("plan", "sum of scores", "encoder", "predicted on the device", "measured here", "readings spread"):
+    for column in ("plan", "predicted loss", "encoder", "predicted on the device", "measured here", "readings spread"):
         table.add_column(column)
     for timed in plans:
         cost = timed.allocation.device
         table.add_row(
             str(timed.number),
-            f"{timed.allocation.sum_of_scores:.6g}",
+            with_error(timed.allocation.predicted_loss, timed.allocation.predicted_std_error),
             format_bytes(timed.allocation.encoder_bytes),
             "-" if cost is None else format_seconds(cost.latency_s),
             format_seconds(timed.latency_s),

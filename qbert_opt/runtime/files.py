@@ -27,6 +27,18 @@ RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 """What turns a document of an earlier schema into one of today's."""
+_written: list[Path] = []  # by this process, in order
+
+
+def forget_written() -> None:
+    """Start a new list of what was written: a process may run several verbs."""
+    _written.clear()
+
+
+def written() -> list[Path]:
+    """Return the files and folders that were written since and are still there; no parts of a folder in the list."""
+    there = [path for path in dict.fromkeys(_written) if path.exists()]
+    return [path for path in there if not any(other in path.parents for other in there)]
 
 
 @contextmanager
@@ -58,6 +70,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+        _written.append(target)
     except OSError as error:
         raise disk_error(target, error) from None
     finally:
@@ -93,6 +106,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if target.exists():
                 target.rmdir()
             temporary.replace(target)
+            _written.append(target)
         except OSError as error:
             raise disk_error(target, error) from None
         finally:
@@ -210,7 +224,7 @@ def disk_error(target: Path, error: OSError) -> UsageError:
         error: as raised.
     """
     if error.errno == errno.ENOSPC:
-        return UsageError(f"{target}: the disk is full; nothing was written. Free some space and run again.")
+        return UsageError(f"{target}: was not written: the disk is full. Free some space and run again.")
     return UsageError(f"{_shortened(target)}: cannot be written: {error.strerror or error}.")
 
 

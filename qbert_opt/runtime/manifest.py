@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import InputFileError, QbertOptWarning
 
 IGNORED_SUFFIXES = (".md",)  # notes to people; hidden files are not looked at either
 SEAL = "sha256"
+IN_SUBFOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}/config\.json")  # settings of sentence-transformers' modules
 
 
 class OlderFolderWarning(QbertOptWarning):
@@ -36,10 +38,19 @@ def file_hashes(folder: Path, record: str) -> dict[str, str]:
     """Return the sha256 of every file of a folder by name, except its record's.
 
     Args:
-        folder: without sub-folders.
+        folder: with at most one level of sub-folders.
         record: name of the file that will hold the hashes.
     """
-    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != record}
+    return {name: file_sha256(folder / name) for name in _names(folder) if name != record}
+
+
+def _names(folder: Path) -> list[str]:
+    """Return everything in a folder: files by name, those of sub-folders as `SUBFOLDER/NAME`, empty sub-folders."""
+    names = []
+    for path in sorted(folder.iterdir()):
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        names += [f"{path.name}/{inner.name}" for inner in inside] or [path.name]
+    return names
 
 
 def seal(document: Mapping[str, Any]) -> str:
@@ -57,19 +68,19 @@ def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
 
     Args:
         folder: where they are.
-        expected: sha256 by name; plain names, no paths.
+        expected: sha256 by name; plain names, or `IN_SUBFOLDER`.
         remedy: what to do, as the end of the message.
 
     Raises:
         InputFileError: a name is no plain file name, or a file is missing, elsewhere, or differs.
     """
     for name, digest in expected.items():
-        if not is_plain_name(name):
+        if not is_plain_name(name) and not IN_SUBFOLDER.fullmatch(name):
             raise InputFileError(f"{folder}: its record lists {name!r}, which is no plain file name. {remedy}")
         path = folder / name
         if not path.is_file():
             raise InputFileError(f"{path}: is missing, and the folder's record lists it. {remedy}")
-        if not _is_inside(path, folder):
+        if not _is_inside(path, folder, name):
             raise InputFileError(f"{path}: is a link to {path.resolve()}, outside the folder. {remedy}")
         if file_sha256(path) != digest:
             raise InputFileError(f"{path}: is not the file that was written (sha256). {remedy}")
@@ -93,11 +104,12 @@ def check_complete(
     for name in required:
         if name not in listed:
             raise InputFileError(f"{folder / record}: lists no hash of {name}. {remedy}")
-    for path in sorted(folder.iterdir()):
-        is_note = path.name.startswith(".") or path.suffix in IGNORED_SUFFIXES
-        if path.name not in listed and path.name != record and not is_note:
+    known = {record, *listed, *(name.rpartition("/")[0] for name in listed)}
+    for name in _names(folder):
+        is_note = name.startswith(".") or Path(name).suffix in IGNORED_SUFFIXES
+        if name not in known and not is_note:
             raise InputFileError(
-                f"{path}: is not listed in {record}, so it was not written with the folder. Move it elsewhere."
+                f"{folder / name}: is not listed in {record}, so it was not written with the folder. Move it elsewhere."
             )
 
 
@@ -110,7 +122,7 @@ def is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and name.isprintable() and not any(part in name for part in "/\\:")
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: Path, folder: Path, name: str) -> bool:
     """Tell whether a file, or what it links to, lies in its folder; in the hub's cache, files link to `blobs`."""
-    home = path.resolve().parent
-    return home == folder.resolve() or (home.name == "blobs" and home.parent == folder.resolve().parent.parent)
+    home, root = path.resolve().parent, folder.resolve()
+    return home == (root / name).parent or (home.name == "blobs" and home.parent == root.parent.parent)

@@ -85,7 +85,8 @@ def sampled_estimates(
                 del samples
             order = torch.tensor(numbers).argsort()
             columns.append([torch.cat(kind).cpu()[order] for kind in zip(*losses_of_parts, strict=True)])
-        yield index, Estimate.over(*(torch.cat(kind, 1) for kind in zip(*columns, strict=True)))
+        kinds = (torch.cat(kind, 1) for kind in zip(*columns, strict=True))
+        yield index, Estimate.over(*kinds, groups=task.groups)
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:

@@ -30,6 +30,7 @@ from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
 from ..spec.score_parts import ActivationScores, Provenance, Rows, short
 from ..spec.scores import ScoreTable
+from .folds import sample_groups
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,
@@ -138,6 +139,7 @@ def measure_sensitivity(
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
+        groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
     mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))

@@ -61,7 +61,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
             legal = [c for c in choices if c.name not in masks[table.module]]
             weight = weight_of(task.model, table.module)
             losses, share, reads, factor = row_losses(factors.pop(table.module), weight, legal, generator)
-            estimate = Estimate.over(losses.cpu())
+            estimate = Estimate.over(losses.cpu(), groups=task.groups)
             arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
             columns = [c.name not in masks[table.module] for c in choices]
             rows.append([_spread(array, columns) for array in arrays])

@@ -19,9 +19,7 @@ from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
 from ..spec.score_parts import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
-
-NUM_FOLDS = 8
-MIN_FOLD_SAMPLES = 2
+from .folds import fold_means, group_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,8 @@ class Estimate:
         value: scores, float64 `[choices]`.
         std_error: their standard errors over samples or slices, float64 `[choices]`.
         samples: number of scored texts; 0 for data-free scores.
-        folds: scores on each of a few equal folds of the texts, float64 `[folds, choices]`; empty if there are too few
-            samples, or if the score is not a mean over samples.
+        folds: scores on each of a few nearly equal folds of the texts, float64 `[folds, choices]`; empty if there are
+            too few samples, or if the score is not a mean over samples.
         sharp_folds: the same at temperature 1, if `value` is softened; else empty.
         effective_samples: Kish's effective sample size (Σ loss)² / Σ loss², median over choices.
     """
@@ -46,35 +44,29 @@ class Estimate:
     effective_samples: float = 0.0
 
     @staticmethod
-    def over(losses: torch.Tensor, sharp: torch.Tensor | None = None) -> Estimate:
-        """Return mean and standard error over independent samples, and the means of eight folds.
+    def over(losses: torch.Tensor, sharp: torch.Tensor | None = None, *, groups: Sequence[int] = ()) -> Estimate:
+        """Return the mean over samples, its standard error over independent groups of samples, and the means of folds.
 
         Args:
             losses: float64 `[N, choices]`, in order of the samples.
             sharp: the same at temperature 1, if `losses` are softened.
+            groups: which samples share text, see `folds.sample_groups`; empty if none do.
         """
-        unsoftened = losses if sharp is None else sharp
+        groups = groups or range(len(losses))
+        unsoftened = group_sums(losses if sharp is None else sharp, groups)
         squares = unsoftened.square().sum(0)
         effective = torch.where(squares > 0, unsoftened.sum(0).square() / squares, 0.0)
+        deviations = group_sums(losses - losses.mean(0), groups)
+        count = len(deviations)
+        variance = deviations.square().sum(0) * (count / (count - 1) if count > 1 else float("nan"))
         return Estimate(
             losses.mean(0),
-            losses.std(0) / len(losses) ** 0.5,
+            variance.sqrt() / len(losses),
             len(losses),
-            fold_means(losses),
-            fold_means(losses[:, :0] if sharp is None else sharp),
+            fold_means(losses, groups),
+            fold_means(losses[:, :0] if sharp is None else sharp, groups),
             float(effective.median()),
         )
-
-
-def fold_means(losses: torch.Tensor) -> torch.Tensor:
-    """Return the means of eight interleaved folds, `[8, choices]`; empty if a fold has fewer than two samples.
-
-    Args:
-        losses: float64 `[N, choices]`, in order of the samples.
-    """
-    if len(losses) < NUM_FOLDS * MIN_FOLD_SAMPLES or not losses.shape[1]:
-        return losses[:0]
-    return torch.stack([losses[start::NUM_FOLDS].mean(0) for start in range(NUM_FOLDS)])
 
 
 @dataclass(slots=True)
@@ -98,6 +90,7 @@ class ScoringTask:
         given_head: how the model's outputs are read; determined by the model's class if None.
         carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all samples.
         with_curvature: whether the metric should also fill `curvature`.
+        groups: which samples share text, see `folds.sample_groups`; empty if none do.
     """
 
     model: nn.Module
@@ -115,6 +108,7 @@ class ScoringTask:
     given_head: Head | None = None
     carrying: frozenset[int] | None = None
     with_curvature: bool = False
+    groups: Sequence[int] = ()
 
     @property
     def head(self) -> Head:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.agreement import check_session
+from ..engines.opening import open_session
 from ..engines.record import EngineRecord, is_exported, read_checks, read_record
 from ..engines.session import Session, engine
 from ..errors import InputFileError, UsageError
@@ -119,6 +120,31 @@ class Predictor:
         self._tokenizer, self.kind = load_tokenizer(folder, config), config_kind(config, str(folder))
         self.inputs, self.outputs = record.inputs, record.outputs
         self.labels, self.max_tokens = record.labels, record.max_tokens
+        self._dry_run()
+
+    def _dry_run(self) -> None:
+        """Run two texts of different length: the checks of the export are token ids, which no tokenizer has read.
+
+        Raises:
+            InputFileError: tokenizer or engine fails, or an output is missing, NaN or infinite.
+        """
+        from ..models.folder_files import first_line
+        from ..models.probe import known_words
+
+        words = known_words(self._tokenizer)
+        pair = 2 if self.kind == "spans" else 1
+        try:
+            outputs = self.session.run(self.encode([(" ".join(words[:2]),) * pair, (" ".join(words),) * pair]))
+            finite = [outputs[name] for name in self.outputs if np.isfinite(outputs[name]).all()]
+        except Exception as error:  # the engines' errors have no common family
+            raise InputFileError(
+                f"{self.folder}: tokenizer and model do not go together: {type(error).__name__}: {first_line(error)}. "
+                "Export the model again."
+            ) from None
+        if len(finite) < len(self.outputs):
+            raise InputFileError(
+                f"{self.folder}: the outputs for a short text are NaN or infinite. Use another engine here."
+            )
 
 
 def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Session:
@@ -133,7 +159,7 @@ def open_exported(folder: Path, record: EngineRecord, threads: int | None) -> Se
         InputFileError: an output exceeds the record's limits.
     """
     checks = read_checks(folder, record)
-    session: Session = engine(record.engine).open_model(folder, threads, record.activations)
+    session: Session = open_session(engine(record.engine), folder, threads, record.activations)
     agreement = check_session(session, record.kind, checks)
     if not record.limits.hold(agreement):
         raise InputFileError(

@@ -7,7 +7,7 @@ A resource that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capaci
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, floor, inf, log10
 from typing import TYPE_CHECKING, Final, Literal
 
 from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
@@ -33,6 +33,8 @@ Measure = Literal[
     "energy_bound_j",
 ]
 """Quantities that can be limited or minimized."""
+LOSSES = ("sum_of_scores", "predicted_loss")
+"""Those of them that have the scores' unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +203,24 @@ def shown(measure: str, value: float) -> str:
     """
     if measure == "bops":
         return f"{value:.4g} BOPs"
-    if measure in ("predicted_loss", "sum_of_scores"):
+    if measure in LOSSES:
         return f"{value:.4g}"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
+
+
+def above(loss: float, digits: int = 4) -> str:
+    """Format a loss to a few digits, rounded up: a limit of the printed number is kept by a plan of this loss.
+
+    Args:
+        loss: in the scores' unit.
+        digits: significant digits.
+    """
+    text = f"{loss:.{digits}g}"
+    if float(text) >= loss:
+        return text
+    step = 10.0 ** (floor(log10(abs(loss))) + 1 - digits)
+    return f"{loss + step:.{digits}g}"
 
 
 def shown_apart(measure: str, *values: float) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from .activations import RANGES
 from .choices import LEGAL_BITS, choice, parse_groupings, zero_dtype
+from .limits import LOSSES
 
 if TYPE_CHECKING:
     from .allocation import Allocation
@@ -234,12 +235,13 @@ def _check_limits(plan: Allocation) -> None:
     file = plan if plan.engine is None else plan.engine
     figures: dict[str, float] = {"encoder_bytes": file.encoder_bytes, "total_bytes": file.total_bytes}
     if not plan.contains.endswith(RESCORED):
-        figures["sum_of_scores"] = plan.sum_of_scores
+        figures |= {"sum_of_scores": plan.sum_of_scores, "predicted_loss": plan.predicted_loss}
     if plan.device is not None:
         figures |= {name: value for name, value in plan.device if isinstance(value, (int, float))}
     for limit in plan.limits:
         where = f"limits: {limit.resource}: "
-        _at_least_zero(where, capacity=limit.capacity)
+        if limit.resource not in LOSSES:  # a loss that is measured may be negative
+            _at_least_zero(where, capacity=limit.capacity)
         right = figures.get(limit.resource)
         if right is not None and not math.isclose(limit.used, right, rel_tol=DIGITS, abs_tol=1e-300):
             raise ValueError(f"{where}used is {limit.used:g}; the plan uses {right:g}.")

@@ -41,8 +41,9 @@ class ScoreTable(Frozen):
         value: scores [matrices, choices]; None where the choice is masked.
         std_error: standard error of each score over samples; None where masked.
         weight_error: squared Frobenius norm of the quantization error; None where masked.
-        fold_value: the scores on each of a few equal parts of the scoring text, [folds, matrices, choices], for
-            cross-fitting; empty for metrics that are not a mean over samples.
+        fold_value: the scores on each of a few nearly equal parts of the scoring text, [folds, matrices, choices], for
+            cross-fitting; empty for metrics that are not a mean over samples. Samples that share text (windows of one
+            text, questions about one paragraph) are in one part; in files of earlier releases they may not be.
         masks: why a choice is not allowed for a matrix, by module then choice name.
         scale: the factor by which all scores were multiplied, also those of tables and inputs; None if there is none.
         samples: number of texts behind each matrix's scores; 0 for data-free scores; empty in files of earlier

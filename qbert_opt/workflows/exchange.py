@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configs.offers import Carried, Offer, checked, nearest
-from ..configs.tool import ConfigTool
+from ..configs.tool import ConfigTool, parse_config
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
 from ..errors import InfeasibleError, InputFileError, UsageError
@@ -250,9 +250,9 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
     file = Path(path)
     if file.suffix not in tool.SUFFIXES:
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
-    text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
+    content = parse_config(decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path), file)
     try:
-        offers = checked(tool.read(text, scores.profile, file.suffix))
+        offers = checked(tool.read(content, scores.profile, file.suffix))
     except Exception as error:  # a foreign file can be malformed in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: {reason[:200]}.") from None

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engines.agreement import Agreement, AgreementLimits, Check, check_session, compare
+from ..engines.opening import open_session
 from ..engines.session import Activations, Engine
 from ..spec.allocation import Allocation
 
-EXACT_DIFFERENCE = 1e-3  # in float32 only the order of sums may differ; a larger difference means a wrong graph
 # what rounding inputs to 8 bits may do: a fiftieth of a nat per answer is a tenth of what 2-bit plans lose
 ROUNDING_LIMITS = AgreementLimits(loss=0.02, flipped=0.02, difference=0.5)
 # rounded alike, an input near the border of two codes may still get the other one where sums have another order
@@ -60,7 +60,7 @@ def compared(
         allocation: the plan.
         tolerance: largest accepted loss; None takes the usual limits.
     """
-    floats = module.open_model(target, activations="float32")
+    floats = open_session(module, target, activations="float32")
     started = time.process_time()
     graph = check_session(floats, kind, checks)
     float_s = time.process_time() - started
@@ -68,14 +68,14 @@ def compared(
     limits = SAME_ROUNDING_LIMITS if activations == "planned" else ROUNDING_LIMITS
     if tolerance is not None:
         limits = AgreementLimits(loss=tolerance)
-    if graph is None or longest is None or max(graph.difference, longest.difference) > EXACT_DIFFERENCE:
+    if graph is None or longest is None or max(graph.difference, longest.difference) > module.RULES.float_difference:
         found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
         return Outcome(
             None, math.inf, limits,
             f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
-    session = module.open_model(target, activations=activations)
+    session = open_session(module, target, activations=activations)
     started = time.process_time()
     agreement = check_session(session, kind, references)
     slower = float_s / max(time.process_time() - started, 1e-9)

@@ -13,6 +13,7 @@ from ..checkpoint.reader import load_quantized
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
 from ..engines.engine_module import engine_module
+from ..engines.opening import open_session
 from ..engines.record import EngineRecord, is_exported, read_record
 from ..engines.session import Activations, engine
 from ..errors import QbertOptWarning
@@ -147,7 +148,7 @@ def ship(setup: CheckSetup, plan: Allocation, folder: Path, progress: Progress) 
             warnings.simplefilter("ignore", QbertOptWarning)  # what it says is in the record too
             record = export_model(quantized, setup.engine, exported, activations=setup.activations, progress=progress)
     progress(0, 1, f"running the check texts in {setup.engine}")
-    session = engine(setup.engine).open_model(exported, None, record.activations)
+    session = open_session(engine(setup.engine), exported, None, record.activations)
     original = setup.loaded.model
     module = engine_module(session, record.inputs, original.config, type(original).__name__)
     return Shipped(plan, folder, record, *_measured(setup, replace(setup.loaded, model=module)))

@@ -12,11 +12,12 @@ from ..costs.simulate import simulate_allocation
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
 from ..planning.engine_outlook import engine_outlook
+from ..planning.loss_limit import solve_asked
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
 from ..planning.recipes import recipe_allocation
 from ..planning.solving import Plan, SolverOptions
-from ..planning.task_solver import solve_rounded, top_plans
+from ..planning.task_solver import top_plans
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
@@ -99,7 +100,7 @@ def solve_plans(
     """
     task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
     options = options or SolverOptions()
-    task, program, inputs = solve_rounded(task, options, activations)
+    task, program, inputs = solve_asked(task, options, activations)
     rivals: list[Plan] = []
     if shortlist is not None:
         rivals = top_plans(task, program, options, shortlist.count, shortlist.within, shortlist.apart)[1:]

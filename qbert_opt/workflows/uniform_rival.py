@@ -69,10 +69,15 @@ def uniform_rival(route: Route) -> UniformRival | None:
         rate = request.limits.inferences_per_s
         report = simulate_allocation(plan, request.device, request.workload, inferences_per_s=rate)
     file = plan if plan.engine is None else plan.engine
-    own = {"encoder_bytes": file.encoder_bytes, "total_bytes": file.total_bytes}
+    own = {
+        "encoder_bytes": file.encoder_bytes,
+        "total_bytes": file.total_bytes,
+        "predicted_loss": plan.predicted_loss,
+    }
     broken = tuple(
         limit.source
         for limit in route.solved.plan.limits
-        if (own[limit.resource] if limit.resource in own else measured(report, limit.resource)) > limit.capacity
+        if limit.resource != "sum_of_scores"  # the program's own bound, which stands for that on the predicted loss
+        and (own[limit.resource] if limit.resource in own else measured(report, limit.resource)) > limit.capacity
     )
     return UniformRival(plan, None if report is None else report.latency_s, broken)

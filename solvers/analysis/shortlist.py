@@ -8,7 +8,7 @@ import numpy as np
 
 from ..model.errors import SolverError
 from ..model.problem import ChoiceProblem
-from ..model.solution import ChoiceSolution
+from ..model.solution import ChoiceSolution, Status
 from ..solving import solve
 
 
@@ -28,7 +28,8 @@ def top_k(
         **solve_options: Passed to `solve` (the solver must take several capacities).
 
     Returns:
-        Plans by increasing value; fewer than `n` if there are no more.
+        Plans by increasing value; fewer than `n` if there are no more. If the search for the next one ended before it
+        found a plan or a proof that there is none, the last entry has status `NO_PLAN_FOUND` and no choice.
 
     Raises:
         SolverError: `n`, `within` or `distance` is out of range.
@@ -44,15 +45,24 @@ def top_k(
     while len(plans) < n:
         answer = _without_agreement(problem, solve(remaining, **solve_options))
         if answer.choice is None:
+            plans += [answer] if answer.status is Status.NO_PLAN_FOUND else []
             break
         if plans and answer.value > plans[0].value + within * abs(plans[0].value):
             break
         plans.append(answer)
-        remaining = _differing(remaining, answer.choice, distance, len(plans))
+        remaining = differing(remaining, answer.choice, distance, len(plans))
     return tuple(plans)
 
 
-def _differing(problem: ChoiceProblem, choice: tuple[int, ...], distance: int, number: int) -> ChoiceProblem:
+def differing(problem: ChoiceProblem, choice: tuple[int, ...], distance: int, number: int) -> ChoiceProblem:
+    """Return the same problem for plans that differ from an earlier one.
+
+    Args:
+        problem: Items, options and constraints.
+        choice: Option index of each item in the earlier plan.
+        distance: Least number of items in which a plan must differ from it.
+        number: Of the earlier plan; names the new resource, items that agree.
+    """
     agrees = np.zeros(problem.value.shape)
     agrees[range(len(choice)), choice] = 1.0
     name = f"agrees with plan {number}"

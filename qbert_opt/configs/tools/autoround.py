@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
@@ -31,9 +32,9 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return json.dumps({item.matrix.module: _entry(item.offer) for item in carried}, indent=1) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read integer entries."""
-    return {module: _offer(entry) for module, entry in json.loads(text).items() if entry["bits"] < 16}
+    return {module: _offer(entry) for module, entry in content.items() if entry["bits"] < 16}
 
 
 def _entry(offer: Offer) -> dict[str, object]:

@@ -49,15 +49,13 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return json.dumps(config, indent=1) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read groups whose targets are names or `re:` patterns; the first group that matches a matrix applies."""
-    document = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
     if suffix == ".yaml":
-        [modifier] = document["quant_stage"]["quant_modifiers"].values()
-        document = modifier
+        [content] = content["quant_stage"]["quant_modifiers"].values()
     offers = {}
     for matrix in profile.matrices:
-        for group in document["config_groups"].values():
+        for group in content["config_groups"].values():
             if any(_matches(target, matrix.module) for target in group["targets"]):
                 offers[matrix.module] = _offer(group["weights"], matrix.rows, profile.heads)
                 break

@@ -44,11 +44,11 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return yaml.safe_dump({"module_name_configs": entries}, sort_keys=False)
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read entries by module name."""
     rows = {m.module: m.rows for m in profile.matrices}
     by_module = {}
-    for module, entry in yaml.safe_load(text)["module_name_configs"].items():
+    for module, entry in content["module_name_configs"].items():
         whole = entry.get("granularity", "per_tensor") == "per_tensor"
         grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
         bits = entry["n_bits"]

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
@@ -34,13 +35,12 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return json.dumps(config | {"dynamic": rules}, indent=1) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Apply defaults and rules to the profile's matrices, the first rule that matches a name wins."""
-    config = json.loads(text)
     offers = {}
     for matrix in profile.matrices:
-        entry = dict(config)
-        for rule, override in config.get("dynamic", {}).items():
+        entry = dict(content)
+        for rule, override in content.get("dynamic", {}).items():
             if re.match(rule.removeprefix("+:").removeprefix("-:"), matrix.module):
                 entry = {} if rule.startswith("-:") else entry | override
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
@@ -29,9 +30,9 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return f"bit_config_dict = {{\n    {f'bit_config_{name}'!r}: {{\n{''.join(lines)}    }},\n}}\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read the literal without running it; the file must contain exactly one config."""
-    tree = ast.parse(text)
+    tree = ast.parse(content)
     [assignment] = [node for node in tree.body if isinstance(node, ast.Assign)]
     configs = ast.literal_eval(assignment.value)
     if len(configs) != 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...errors import UsageError
 from ...spec.allocation import Allocation
@@ -63,9 +64,9 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Match each matrix's tensor name against the lines; the first match applies."""
-    rules = [line.partition("=")[::2] for line in text.split()]
+    rules = [line.partition("=")[::2] for line in content.split()]
     offers = {}
     for matrix in profile.matrices:
         name = f"blk.{matrix.block}.{TENSORS.get(matrix.kind, '')}.weight"

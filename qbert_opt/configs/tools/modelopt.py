@@ -35,11 +35,11 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return yaml.safe_dump({"quant_cfg": rules, "algorithm": "max"}, sort_keys=False)
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read rules that name one matrix each; wildcards other than the first `*` are ignored."""
     matrices = {m.module: m for m in profile.matrices}
     offers = {}
-    for rule in yaml.safe_load(text)["quant_cfg"]:
+    for rule in content["quant_cfg"]:
         if not rule["quantizer_name"].endswith(SUFFIX) or not rule.get("enable", True):
             continue
         module, config = rule["quantizer_name"].removesuffix(SUFFIX), rule["cfg"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
@@ -50,10 +51,10 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return json.dumps({"compress_weights": calls}, indent=1) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read the calls; each applies to the matrices that it does not ignore and that no earlier call has compressed."""
     offers: dict[str, Offer] = {}
-    for call in json.loads(text)["compress_weights"]:
+    for call in content["compress_weights"]:
         width, _, kind = call["mode"].removeprefix("int").partition("_")
         size = call.get("group_size", -1)
         grouping = "rows:each" if size == -1 else f"columns:{size}"

@@ -32,10 +32,10 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     return json.dumps(_typed("FqnToConfig", {"fqn_to_config": configs}, version=1), indent=1) + "\n"
 
 
-def read(text: str, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
+def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read `IntxWeightOnlyConfig`s; other configs are an error."""
     offers = {}
-    for module, config in json.loads(text)["_data"]["fqn_to_config"].items():
+    for module, config in content["_data"]["fqn_to_config"].items():
         if config["_type"] != "IntxWeightOnlyConfig":
             raise ValueError(f"{module}: {config['_type']} is no IntxWeightOnlyConfig")
         data = config["_data"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import GRAPH, OPSET
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -84,21 +85,34 @@ def label() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
         return _Running(str(folder / GRAPH), threads)
+    return _Running(model_proto(folder, activations).SerializeToString(), threads)
+
+
+def model_proto(folder: Path, activations: Activations = "int8") -> Any:
+    """Return the graph that `open_model` runs, as an `onnx.ModelProto`."""
     import onnx
 
     from ...formats.onnx_floats import in_float
 
-    return _Running(in_float(onnx.load(folder / GRAPH)).SerializeToString(), threads)
+    model = onnx.load(folder / GRAPH)
+    return in_float(model) if activations == "float32" else model
 
 
+@native_code()
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
     """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
+    return _Running(product_proto(matrix, activations).SerializeToString(), threads)
+
+
+def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activations = "int8") -> Any:
+    """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
     from ...formats.onnx_floats import in_float
@@ -116,7 +130,7 @@ def product(
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, rows])
     model = model_of(builder, [x], [y], OPSET)
-    return _Running((in_float(model) if activations == "float32" else model).SerializeToString(), threads)
+    return in_float(model) if activations == "float32" else model
 
 
 class _Running:
@@ -134,5 +148,6 @@ class _Running:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))

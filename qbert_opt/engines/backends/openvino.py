@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
 from ...formats.writers.openvino_ir import GRAPH
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -83,6 +84,7 @@ def label() -> str:
     return f"openvino {openvino.__version__}"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Compile a written model; weights are memory-mapped. Activations are a setting of the engine, not in the file."""
     import openvino as ov
@@ -96,6 +98,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     return _Compiled(model, threads, activations)
 
 
+@native_code()
 def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
@@ -135,6 +138,7 @@ class _Compiled:
         self._names = [output.get_any_name() for output in compiled.outputs]
         self._request = compiled.create_infer_request()
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         self._request.infer(dict(inputs))
         tensors = (self._request.get_output_tensor(index) for index in range(len(self._names)))

@@ -15,7 +15,8 @@ from ..rules import EngineRules
 from ..session import Activations, Arrays, Session
 
 INSTALL = "pip install torch"
-FORMAT = None  # it runs the quantized folder itself
+FORMAT = None
+NO_EXPORT = "needs no export; it runs the quantized folder itself."
 RULES = EngineRules(sources=("everything, in float32: weights are dequantized when a folder is opened",))
 
 

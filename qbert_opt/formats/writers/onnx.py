@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputFileError, UsageError
+from ...runtime.native import native_code
 from ..affine import AffineMatrix, affine, with_planned_input
 from ..format import Activations
 
@@ -27,6 +28,7 @@ OPSET = 17
 SMALLEST_HALVED = 16  # elements; smaller constants are shapes and indices
 
 
+@native_code()
 def write(
     traced: TracedModel,
     stored: Iterable[StoredMatrix],

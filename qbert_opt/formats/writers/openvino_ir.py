@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputFileError
+from ...runtime.native import native_code
 from ..affine import AffineMatrix, affine, with_planned_input
 from ..format import Activations
 
@@ -30,6 +31,7 @@ PREFIX = "__module.model."  # what the converter puts before the names of module
 SMALL_BYTES = 64
 
 
+@native_code()
 def write(
     traced: TracedModel,
     stored: Iterable[StoredMatrix],

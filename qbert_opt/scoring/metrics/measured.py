@@ -43,7 +43,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         finally:
             with torch.no_grad():
                 weight.copy_(original)
-        yield index, Estimate.over(torch.stack(losses, 1).cpu())
+        yield index, Estimate.over(torch.stack(losses, 1).cpu(), groups=task.groups)
 
 
 def sample_losses(reference: Outputs, quantized: Outputs) -> torch.Tensor:

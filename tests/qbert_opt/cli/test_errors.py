@@ -223,7 +223,7 @@ def test_a_full_disk(cli, tmp_path, tiny_folder, data_file, plan_file, monkeypat
         ):
             found = cli(*command)
             assert found.code == 2
-            assert "the disk is full; nothing was written. Free some space" in found.complaint
+            assert "was not written: the disk is full. Free some space" in found.complaint
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     command = ("sensitivity", "--model", tiny_folder, "--data", data_file, "-q", "--calibration-samples", 20)
     with monkeypatch.context() as patch:

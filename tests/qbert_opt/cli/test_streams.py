@@ -1,5 +1,6 @@
 """Kind 9, what is printed: encodings, full and closed outputs, signals, names with markup and control characters."""
 
+import errno
 import json
 import os
 import signal
@@ -164,3 +165,40 @@ def test_the_json_of_a_frontier_has_both_figures(cli):
     points = json.loads(cli("pareto", "--points", "5", "--json").out)["points"]
     assert all(point["predicted_loss"] >= 0.9 * point["sum_of_scores"] for point in points)
     assert points[5]["predicted_std_error"] > 0
+
+
+def test_ctrl_c_before_the_first_import_of_a_verb():
+    """Whatever takes time is imported after Ctrl-C is listened to."""
+    code = """
+import sys
+before = set(sys.modules)
+sys.path[:0] = [ROOT]
+import qbert_opt.cli.main
+slow = {"typing", "pathlib", "threading", "inspect", "typer", "numpy"} - before
+assert not slow & set(sys.modules), slow & set(sys.modules)
+"""
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code.replace("ROOT", repr(str(root)))], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("call", ["the plot", "the html"])
+def test_a_later_output_that_fails_names_those_that_are_written(cli, tmp_path, monkeypatch, call):
+    """`-o` was written and `--plot` fails: both are named as what they are; a report alone names itself only."""
+    monkeypatch.chdir(tmp_path)
+    if call == "the plot":
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+        done = cli("solve", "--budget", "25MB", "-o", "plan.json", "--plot", "plan.png")
+        said = "plan.png: was not written: the disk is full. Free some space and run again. Written before that, and "
+        assert done.complaint == f"qbert-opt: {said}complete: plan.json."
+        assert json.loads((tmp_path / "plan.json").read_text())["schema"].startswith("qbert-opt/allocation")
+    else:
+        assert cli("solve", "--budget", "25MB", "-o", "plan.json").code == 0
+        monkeypatch.setattr(Path, "write_text", full_disk)
+        done = cli("report", "plan.json", "-o", "r.html")
+        assert done.complaint == "qbert-opt: r.html: was not written: the disk is full. Free some space and run again."
+    assert done.code == 2 and not list(tmp_path.glob(".*"))
+
+
+def full_disk(*_arguments, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -11,18 +11,20 @@ from families import FAMILIES, LABELS, save
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qbert_opt.checkpoint.reader import load_quantized
+from qbert_opt.checkpoint.reader import load_quantized, open_packed
+from qbert_opt.checkpoint.record import read_record
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.errors import InputFileError, QbertOptWarning
+from qbert_opt.errors import InputFileError
 from qbert_opt.models.architectures import blank_model
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.folder_files import LFS_POINTER, find_folder
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.outputs import collect
-from qbert_opt.models.sentence_embeddings import companion_files
+from qbert_opt.models.sentence_embeddings import companion_files, embedding_of
 from qbert_opt.models.weight_names import wrapper_prefix
 from qbert_opt.models.windows import position_limit
 
+POOLED = "1_Pooling/config.json"
 QUERY = "bert.encoder.layer.0.attention.self.query"
 
 
@@ -381,15 +383,57 @@ def test_kind_1_a_quantized_folder_keeps_the_pooling(encoder, tmp_path):
     data = LabeledTexts("texts", tuple((f"w{i} w{i + 1} w{(7 * i) % 50}",) for i in range(40)), None)
     scores = measure_sensitivity(loaded, data, grid((8,), ("rows:1",), "rtn"), plan=CalibrationPlan(16, 16, 0))
     plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements * 2))
-    with pytest.warns(QbertOptWarning, match=r"does not hold modules.json, .*1_Pooling/config.json"):
-        quantize_model(loaded, plan, data, tmp_path / "out")
-    again, _ = load_quantized(tmp_path / "out")
+    out = quantize_model(loaded, plan, data, tmp_path / "out").folder
+    again, _ = load_quantized(out)
     batches = tokenize(loaded.tokenizer, data.texts, batch_size=8, kind="embeddings")
     expected = collect(loaded.head, loaded.model, batches).values
     torch.testing.assert_close(collect(again.head, again.model, batches).values, expected, atol=0.05, rtol=0)
-    assert companion_files(encoder) == (
-        "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
-    )  # fmt: skip
+    companions = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", POOLED)
+    assert companion_files(encoder) == companion_files(out) == companions
+    assert all((out / name).read_bytes() == (encoder / name).read_bytes() for name in companions)
+    assert set(companions) <= read_record(out).files.keys()
+    for open_ in (lambda folder: load_quantized(folder)[0], open_packed):
+        assert embedding_of(open_(out).model.config).modes == embedding_of(loaded.model.config).modes
+    _refuse_changed_companions(out)
+
+
+def _refuse_changed_companions(folder):
+    """A pooling that is changed, missing, linked, or beside the listed files."""
+    pooling, elsewhere = folder / POOLED, folder.parent / "elsewhere"
+    whole = pooling.read_bytes()
+    pooling.write_text('{"pooling_mode_mean_tokens": true}')
+    with pytest.raises(InputFileError, match=r"1_Pooling/config.json: is not the file that was written"):
+        load_quantized(folder)
+    pooling.unlink()
+    with pytest.raises(InputFileError, match=r"1_Pooling/config.json: is missing"):
+        load_quantized(folder)
+    pooling.write_bytes(whole)
+    extra = folder / "1_Pooling" / "extra.json"
+    extra.write_text("{}")
+    with pytest.raises(InputFileError, match=r"1_Pooling/extra.json: is not listed in config.json"):
+        load_quantized(folder)
+    extra.unlink()
+    (folder / "1_Pooling").rename(elsewhere)
+    (folder / "1_Pooling").symlink_to(elsewhere)
+    with pytest.raises(InputFileError, match=r"1_Pooling/config.json: is a link to .*, outside the folder"):
+        load_quantized(folder)
+
+
+def test_kind_1_a_sentence_folder_without_its_pooling_file(encoder):
+    """A pooling that `modules.json` names and that is missing is not guessed."""
+    sentence_folder(encoder)
+    (encoder / POOLED).unlink()
+    with pytest.raises(InputFileError, match=r"1_Pooling/config.json: cannot be read: No such file"):
+        load_model(encoder)
+
+
+def test_kind_1_settings_deeper_than_a_sub_folder_are_refused_before_they_are_lost(encoder):
+    sentence_folder(encoder, (TRANSFORMER, {**POOLING, "path": "a/1_Pooling"}))
+    (encoder / "a").mkdir()
+    (encoder / "1_Pooling").rename(encoder / "a" / "1_Pooling")
+    load_model(encoder)
+    with pytest.raises(InputFileError, match=r"names 'a/1_Pooling'; settings of modules are kept in sub-folders"):
+        companion_files(encoder)
 
 
 REFUSED_MODULES = {

@@ -2,11 +2,13 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from qbert_opt.errors import InfeasibleError, QbertOptWarning
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit
 from qbert_opt.planning.frontier import trade_off
@@ -18,14 +20,17 @@ from qbert_opt.planning.stand_ins import Sweep
 from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
+from qbert_opt.reports.trade_off import shortlist_table
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.score_parts import CommonScale
 from qbert_opt.spec.scores import ScoreTable
+from qbert_opt.workflows.solve import Shortlist, solve_plans
 from solvers import ChoiceProblem, solve
 
 FOLDS = 8
+ALL = SolverOptions()
 
 
 def noisy(table, generator, *, shape=1.0):
@@ -91,15 +96,65 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
 
 
 def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
-    """It is judged by plans of least loss with as many bytes; if that exceeds the limit on loss, the report says so."""
+    """It is judged by plans of least loss with as many bytes, and that prediction is what keeps the limit."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
     plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most))
     same_bytes = allocate(table, Limits(encoder_bytes=plan.encoder_bytes))
-    assert plan.folds == FOLDS and plan.sum_of_scores <= most
+    assert plan.folds == FOLDS and plan.sum_of_scores < plan.predicted_loss <= most
     assert plan.predicted_loss == pytest.approx(same_bytes.predicted_loss, rel=1e-6)
-    warned = any(line.startswith("warning") for line in _limit_lines(plan))
-    assert warned == (plan.predicted_loss > most) and warned
+    by_sum = solve_task(PlanningTask(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most)), ALL)
+    assert by_sum.solution.value < plan.encoder_bytes  # which is what the limit on the sum alone would have given
+    predicted, in_program = plan.limits
+    assert (predicted.resource, predicted.capacity, predicted.used) == ("predicted_loss", most, plan.predicted_loss)
+    assert in_program.resource == "sum_of_scores" and plan.sum_of_scores <= in_program.capacity < most
+    assert not any(line.startswith("warning") for line in _limit_lines(plan))
+    proof = next(line for line in _loss_lines(plan) if line.startswith("status"))
+    assert f"among plans whose sum of scores is at most {in_program.capacity:.4g}" in proof
+    # of all plans with a sum within that bound, none has fewer bytes
+    again = PlanningTask(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=in_program.capacity))
+    assert solve_task(again, ALL).solution.value == plan.encoder_bytes
+
+
+def test_a_limit_on_loss_below_every_prediction_names_the_nearest(rtn_scores):
+    """The value in the message is a predicted loss: asking for it gives a plan, and the plan keeps it as printed."""
+    table = noisy(rtn_scores, np.random.default_rng(2))
+    with pytest.raises(InfeasibleError, match=r"`max_loss` = 1e-12: nearest feasible (\S+)\. ") as stop:
+        allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=1e-12))
+    nearest = float(str(stop.value).split("nearest feasible ")[1].split(". ")[0])
+    plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=nearest))
+    assert plan.predicted_loss <= nearest <= plan.predicted_loss * 1.001
+    below = nearest * 0.99
+    with pytest.raises(InfeasibleError):
+        allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=below))
+
+
+def test_every_plan_of_a_shortlist_has_a_cross_fitted_loss(rtn_scores):
+    """Each is judged by what the rest of the text would choose among plans that differ as much; the order is proven."""
+    table = noisy(rtn_scores, np.random.default_rng(7))
+    budget = Limits(encoder_bytes=table.profile.encoder_elements * 3 // 8)
+    plans = solve_plans(table, budget, shortlist=Shortlist(4)).plans
+    assert len(plans) == 4 and {plan.folds for plan in plans} == {FOLDS}
+    sums = [plan.sum_of_scores for plan in plans]
+    assert sums == sorted(sums)
+    # every fold's best plan differs from the full text's in another way, so its loss is not below by selection
+    assert all(plan.predicted_loss > 1.1 * plan.sum_of_scores for plan in plans)
+    title = shortlist_table(plans).title
+    assert "the least sum of scores first" in title and "cross-fitted" in title
+    printed = [column.header for column in shortlist_table(plans).columns]
+    assert printed[:3] == ["plan", "predicted loss", "sum of scores"]
+
+
+def test_a_shortlist_under_a_limit_on_loss_keeps_it(rtn_scores):
+    """No plan that is listed is predicted to lose more than the limit, and the order is that of the bytes."""
+    table = noisy(rtn_scores, np.random.default_rng(2))
+    most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
+    asked = PlanConstraints(least="bytes", max_loss=most)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QbertOptWarning)
+        plans = solve_plans(table, Limits(), constraints=asked, shortlist=Shortlist(4)).plans
+    assert all(plan.predicted_loss <= most for plan in plans)
+    assert [plan.encoder_bytes for plan in plans] == sorted(plan.encoder_bytes for plan in plans)
 
 
 def test_is_written_read_and_printed(rtn_scores, tmp_path):

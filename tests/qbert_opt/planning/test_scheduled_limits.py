@@ -6,10 +6,13 @@ import pytest
 from hwmodels import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
-from qbert_opt.errors import InfeasibleError
+from qbert_opt.errors import InfeasibleError, NoPlanFoundError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
+from qbert_opt.planning.scheduled_limits import broken, enforced
+from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.spec.limits import Limits
 
 
@@ -60,3 +63,24 @@ def test_the_nearest_feasible_latency_in_the_message_is_feasible(reference, car_
     named_s = float(str(refused.value).split("nearest feasible ")[1].split(" ms")[0]) / 1e3
     plan = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=named_s * 1.001), **few)
     assert plan.device.latency_s <= named_s * 1.001
+
+
+def test_a_search_that_is_cut_short_proves_nothing(reference_sums, car_soc):
+    """A latency that a plan keeps is not called infeasible where the time is over before the caps were tightened."""
+    few = PlanConstraints(bits=(2, 4, 8), groupings=("rows:1", "columns:64"))
+    free = PlanningTask(reference_sums, Limits(encoder_bytes=25_000_000), device=car_soc, constraints=few)
+    relaxed = solve_task(free, SolverOptions())
+    limit = 0.99 * relaxed.report.latency_s
+    task = free.under(Limits(encoder_bytes=25_000_000, latency_s=limit))
+    assert broken(task, relaxed)
+    with pytest.raises(NoPlanFoundError, match=r"`time_limit` = 1e-09 s: .* and there may be one") as stop:
+        enforced(task, relaxed, SolverOptions(time_limit_s=1e-9))
+    assert stop.value.exit_code == 2
+    assert enforced(task, relaxed, SolverOptions()).report.latency_s <= limit
+
+
+def test_what_the_lower_sums_rule_out_is_infeasible(reference_sums, car_soc):
+    """A latency of a nanosecond is below the sum that no schedule undercuts: that is a proof."""
+    few = PlanConstraints(bits=(2, 4), groupings=("rows:1",))
+    with pytest.raises(InfeasibleError, match=r"--max-latency = 0\.0+ ms|--max-latency = .* is below the floor"):
+        allocate(reference_sums, Limits(latency_s=1e-9), device=car_soc, constraints=few)

@@ -16,7 +16,7 @@ ACCIDENTS = {
     "full disk": (
         OSError(errno.ENOSPC, "No space left on device"),
         UsageError,
-        "the disk is full; nothing was written",
+        "was not written: the disk is full",
     ),
     "no rights": (OSError(errno.EACCES, "Permission denied"), UsageError, "cannot be written: Permission denied"),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from qbert_opt.configs.tool import config_tool
+from qbert_opt.configs.tool import config_tool, parse_config
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.planner import allocate
@@ -57,7 +57,7 @@ def test_what_is_exported_comes_back(reference, tmp_path, name, suffix, seed):
     export = export_plan(plan, tool, suffix)
     path = tmp_path / f"config{suffix}"
     path.write_text(export.text)
-    back = tool.read(export.text, plan.profile, suffix)
+    back = tool.read(parse_config(export.text, path), plan.profile, suffix)
     offers = {item.matrix.module: item.offer for item in export.carried}
     assert {m: (o.bits, o.grouping, o.form) for m, o in back.items()} == {
         m: (o.bits, o.grouping, o.form) for m, o in offers.items()
@@ -87,6 +87,17 @@ def test_what_changes_is_said_and_priced(reference, reference_plan, name):
     assert cost.carried_loss == pytest.approx(by_hand)
     if not inexact:
         assert cost.carried_loss == pytest.approx(reference_plan.sum_of_scores)
+
+
+def test_integers_of_a_config_are_those_of_yaml_1_2(reference, tmp_path):
+    """`010` is ten, as another reader of YAML 1.2 has it, not the octal 8 of YAML 1.1; `0o10` is 8."""
+    module = reference.profile.matrices[0].module
+    text = f"quant_cfg:\n- quantizer_name: {module}.weight_quantizer\n  cfg: {{num_bits: 010, axis: 0}}\n"
+    tool = config_tool("modelopt")
+    offers = tool.read(parse_config(text, tmp_path / "config.yaml"), reference.profile, ".yaml")
+    assert offers[module].bits == 10
+    offers = tool.read(parse_config(text.replace("010", "0o10"), tmp_path / "c.yaml"), reference.profile, ".yaml")
+    assert offers[module].bits == 8
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "modelopt"])
@@ -197,12 +208,20 @@ def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):
 @pytest.mark.parametrize(
     ("name", "suffix", "edit", "code", "message"),
     [
-        ("gptqmodel", ".json", lambda t: t[:40], 4, "no plan of GPTQModel"),
+        ("gptqmodel", ".json", lambda t: t[:40], 4, "Invalid JSON"),
+        ("gptqmodel", ".json", lambda t: "[]", 4, "holds a list, not an object"),
+        ("gptqmodel", ".json", lambda t: t.replace("{", '{"bits": 2,', 1), 4, "key 'bits' occurs twice"),
+        ("gptqmodel", ".json", lambda t: t.replace("{", '{"damp": NaN,', 1), 4, "damp: is nan"),
+        ("autoround", ".json", lambda t: "[" * 10000, 4, "nested deeper than 64 levels"),
+        ("modelopt", ".yaml", lambda t: t + "algorithm: max\n", 4, "found the key 'algorithm' again"),
+        ("coremltools", ".yaml", lambda t: "a: &a {}\nb: *a", 4, "config.yaml:1: found the anchor '&a'"),
+        ("coremltools", ".yaml", lambda t: "- 1", 4, "holds a list, not an object"),
+        ("modelopt", ".yaml", lambda t: "#" * 2**20, 4, "found more than 1000000 bytes"),
         ("gptqmodel", ".json", lambda t: t.replace('"bits": 3', '"bits": 5'), 4, "5 bits were not scored"),
         ("gptqmodel", ".json", lambda t: t.replace('"group_size": 64', '"group_size": 100'), 4, "does not divide"),
         ("autoround", ".json", lambda t: t.replace("encoder.layer.0", "model.layers.0"), 4, "is for another model"),
         ("modelopt", ".yaml", lambda t: "quant_cfg: []", 4, "names no matrix"),
-        ("modelopt", ".yaml", lambda t: "quant_cfg: !!python/object/apply:os.system ['true']", 4, "no plan of"),
+        ("modelopt", ".yaml", lambda t: "quant_cfg: !!python/object/apply:os.system ['true']", 4, "found the tag"),
         ("torchao", ".json", lambda t: t.replace("IntxWeightOnlyConfig", "Float8Config"), 4, "is no IntxWeightOnly"),
         ("hawq", ".py", lambda t: "bit_config_dict = {'a': {'x': 4}, 'b': {}}", 4, "holds 2 configs (a, b); keep one"),
         ("hawq", ".py", lambda t: "bit_config_dict = __import__('os').getcwd()", 4, "no plan of HAWQ"),
@@ -278,7 +297,7 @@ def test_odd_module_names_survive(reference, tmp_path):
     for name, suffix in ENDINGS:
         tool = config_tool(name)
         export = export_plan(plan, tool, suffix)
-        back = tool.read(export.text, plan.profile, suffix)
+        back = tool.read(parse_config(export.text, tmp_path / f"config{suffix}"), plan.profile, suffix)
         assert {m: (o.bits, o.grouping) for m, o in back.items()} == {
             i.matrix.module: (i.offer.bits, i.offer.grouping) for i in export.carried
         }

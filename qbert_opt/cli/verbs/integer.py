@@ -1,0 +1,49 @@
+"""`qbert-opt integer`: compile a quantized folder to integers only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..progress import progress
+
+
+def command(
+    *,
+    folder: Annotated[str, typer.Argument(help="A quantized folder whose plan rounds inputs in static ranges.")],
+    data: options.Data,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
+    nonlinearity: Annotated[
+        str,
+        typer.Option(
+            "--nonlinearity",
+            help="How nonlinear functions are computed: table, poly or shift; or by function, as in "
+            "softmax=poly,activation=table,norm=table.",
+        ),
+    ] = "table",
+    calibration_samples: options.CalibrationSamples = 256,
+    columns: options.TextOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a program of integer operations only, proven free of overflow, and compare its answers with PyTorch's.
+
+    Example: `qbert-opt integer out --data snips/dev -o out-integer`
+
+    The folder opens in `run` and `evaluate`. The plan must round the inputs of matrices in static ranges: score with
+    `--activation-bits 8,16` and solve with `--activation-ranges tensor`.
+    """
+    from ...integer.ways import parse_ways
+    from ...reports.integer import integer_lines
+    from ...reports.printing import print_lines
+    from ...workflows.integer import integer_model
+
+    ways, texts = parse_ways(nonlinearity), columns.read(data)
+    with progress("compiling", quiet=quiet) as tell:
+        written = integer_model(folder, texts, output, ways=ways, num_texts=calibration_samples, progress=tell)
+    if as_json:
+        typer.echo(written.summary.model_dump_json(by_alias=True, indent=1))
+        return
+    print_lines(integer_lines(written))

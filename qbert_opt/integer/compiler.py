@@ -1,0 +1,273 @@
+"""From a quantized model to an integer-only program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..models.samples import TokenBatch
+from ..quantization.quantized_matrix import StoredMatrix
+from ..spec.planned import PlannedActivation
+from .builder import Builder, Grid
+from .errors import FunctionError, activation_error, exponential_error, square_root_error
+from .families import Block, Encoder
+from .intervals import OverflowFound
+from .layers import (
+    Attention,
+    Norm,
+    add_attention,
+    add_layer_norm,
+    add_to_stream,
+    probability_top,
+    stream_grid,
+)
+from .matrices import Codes, add_embedding, add_linear, rounded, signed_codes
+from .nonlinearity import Activation, Nonlinearity, nonlinearity
+from .operations import IDS, MASK, TYPES, Positions, Value
+from .program import Output, Program
+from .ranges import Ranges, observed
+from .ways import BY_TABLE, Ways
+
+HEAD_BITS = 16  # of the inputs of matrices that the plan does not quantize: the head, embeddings to a wider encoder
+VALUE_BITS = 8  # of query, key and value
+SCORE_MARGIN = 1.25  # room above the largest score of the calibration set
+LOGIT_MARGIN = 2.0
+LEAST_BITS = 8  # of an input that is narrowed so that its sums fit 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A program, and what had to be changed for it.
+
+    Attributes:
+        program: the program.
+        narrowed: bits of inputs that the plan gives more, because some input would overflow 32 bits, by module.
+        errors: of the nonlinear functions, each in the range of this model where it is largest.
+        rounding: how far a requantization's result can be off because its real factor is `m / 2**e`, at most, besides
+            the half unit of its rounding.
+    """
+
+    program: Program
+    narrowed: dict[str, int]
+    errors: tuple[FunctionError, ...]
+    rounding: float
+
+
+def compile_model(
+    encoder: Encoder,
+    stored: Iterable[StoredMatrix],
+    planned: Sequence[PlannedActivation],
+    batches: Sequence[TokenBatch],
+    inputs: Sequence[str],
+    ways: Ways = BY_TABLE,
+) -> Compiled:
+    """Compile a quantized model.
+
+    Args:
+        encoder: the model with dequantized weights, its inputs rounded as planned.
+        stored: its quantized matrices and tables.
+        planned: how the plan rounds the inputs of matrices.
+        batches: calibration text, for every range that the plan does not fix.
+        inputs: names of the token arrays.
+        ways: which way computes which nonlinear function.
+
+    Raises:
+        UsageError: the plan rounds no inputs, or in a way without an integer form; or some input could overflow 32 bits
+            whatever the compiler does; names the matrix.
+        InputFileError: the calibration text gives NaN or infinite values.
+    """
+    by_module = {module: item for item in planned for module in item.modules}
+    _check_planned(encoder, by_module)
+    codes = {matrix.module: signed_codes(matrix.module, matrix.quantized) for matrix in stored}
+    compiler = _Compiler(encoder, codes, by_module, observed(encoder, batches), ways, tuple(inputs))
+    try:
+        program = compiler.program()
+    except OverflowFound as error:
+        raise UsageError(f"{encoder.loaded.name}: {error}, so it has no integer form. Plan fewer bits for its inputs, "
+                         "or give text more like the deployment's.") from None  # fmt: skip
+    errors = (*compiler.errors.values(), square_root_error(ways.norm))
+    return Compiled(program, compiler.narrowed, errors, compiler.builder.rounding)
+
+
+def _check_planned(encoder: Encoder, planned: Mapping[str, PlannedActivation]) -> None:
+    remedy = "Score with --activation-bits 8,16 and solve with --activation-ranges tensor."
+    for block in encoder.blocks:
+        for name in (block.query, block.key, block.value, block.attention_output, block.intermediate, block.output):
+            item = planned.get(name)
+            if item is None:
+                raise UsageError(f"{encoder.loaded.name}: the plan does not round the inputs of {name}. {remedy}")
+            if item.low is None or item.high is None:
+                raise UsageError(f"{encoder.loaded.name}: {name}: its inputs are rounded per token, in ranges that "
+                                 f"only exist at run time. {remedy}")  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Compiler:
+    encoder: Encoder
+    codes: Mapping[str, Codes]
+    planned: Mapping[str, PlannedActivation]
+    ranges: Ranges
+    ways: Ways
+    inputs: tuple[str, ...]
+    narrowed: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, FunctionError] = field(default_factory=dict)
+    builder: Builder = field(init=False)
+    softmax: Nonlinearity = field(init=False)
+    activation: Nonlinearity = field(init=False)
+    norm: Nonlinearity = field(init=False)
+
+    def program(self) -> Program:
+        """Build the whole program."""
+        self.softmax, self.activation, self.norm = map(
+            nonlinearity, (self.ways.softmax, self.ways.activation, self.ways.norm)
+        )
+        family = self.encoder.family
+        tops = {IDS: len(self._table(family.words).w) - 1, MASK: 1}
+        if family.types is not None:
+            tops[TYPES] = len(self._table(family.types).w) - 1
+        tokens = tuple(Value(name, ("batch", "tokens"), 0, tops[name], 1.0) for name in self.inputs)
+        self.builder = Builder(tokens, self.encoder.loaded.longest)
+        state = self._embeddings()
+        for block in self.encoder.blocks:
+            state = self._block(block, state)
+        return self.builder.finish(self._head(state))
+
+    def _table(self, module: str) -> Codes:
+        return self.codes.get(module) or rounded(self._weight(module))
+
+    def _weight(self, module: str) -> np.ndarray:
+        weight: torch.Tensor = self.encoder.module(module).weight
+        return weight.detach().numpy()
+
+    def _embeddings(self) -> Value:
+        """Sum the tables on one 16-bit scale, and normalize."""
+        b, family = self.builder, self.encoder.family
+        grid = stream_grid(self.ranges.inputs[family.norm].largest)
+        ids = b.values[IDS]
+        padding = None
+        if family.counts_real_tokens:
+            padding = int(self.encoder.module(family.positions).padding_idx)
+        positions = b.emit(Positions, "positions", ids.shape, scale=1.0, ids=IDS, padding=padding)
+        total = add_embedding(b, family.words, ids, self._table(family.words), grid)
+        places = add_embedding(b, family.positions, positions, self._table(family.positions), grid)
+        total = b.binary("add", "embeddings.placed", total, places, scale=grid.scale)
+        if family.types is not None:
+            kinds = b.values.get(TYPES) or b.binary("multiply", "no_types", ids, 0, scale=1.0)
+            typed = add_embedding(b, family.types, kinds, self._table(family.types), grid)
+            total = b.binary("add", "embeddings.typed", total, typed, scale=grid.scale)
+        summed = b.saturate("embeddings.sum", total, grid.low, grid.high)
+        normed = self._norm(family.norm, summed)
+        if not family.project:
+            return normed
+        return self._linear(family.project, normed)
+
+    def _block(self, block: Block, state: Value) -> Value:
+        b, seen = self.builder, self.ranges
+        middle, end = seen.inputs[block.attention_norm].largest, seen.inputs[block.output_norm].largest
+        stream = b.requantize(f"{block.attention_norm}.stream", state, stream_grid(middle))
+        query, key, value = (self._symmetric(name, state) for name in (block.query, block.key, block.value))
+        name = block.query.rpartition(".")[0]
+        context = add_attention(b, self.softmax, name, query, key, value, self._attention(block))
+        mixed = self._linear(block.attention_output, context)
+        summed = add_to_stream(b, f"{block.attention_norm}.input", mixed, stream, middle)
+        state = self._norm(block.attention_norm, summed)
+        stream = b.requantize(f"{block.output_norm}.stream", state, stream_grid(end))
+        inner = self._activated(block.intermediate, self._linear(block.intermediate, state), self.encoder.activation,
+                                self._grid(block.output))  # fmt: skip
+        summed = add_to_stream(b, f"{block.output_norm}.input", self._linear(block.output, inner), stream, end)
+        return self._norm(block.output_norm, summed)
+
+    def _symmetric(self, name: str, state: Value) -> Value:
+        grid = Grid.symmetric(self.ranges.outputs[name].best_magnitude(VALUE_BITS), VALUE_BITS)
+        return self.builder.requantize(f"{name}.codes", self._linear(name, state), grid)
+
+    def _attention(self, block: Block) -> Attention:
+        tokens, family = self.builder.max_tokens, self.encoder.family
+        bias = None
+        largest = self.ranges.scores[block.query].largest
+        if family.relative is not None:
+            layers = self.encoder.module(family.relative.rpartition(".")[0])
+            steps = torch.arange(1 - tokens, tokens)
+            buckets = layers.relative_position_bucket(steps, num_buckets=len(self._weight(family.relative)))
+            bias = self._weight(family.relative)[buckets.numpy()].T.astype(np.float64)
+            largest += float(np.abs(bias).max())
+        self._worst(exponential_error(self.ways.softmax, SCORE_MARGIN * largest))
+        return Attention(self.encoder.heads, SCORE_MARGIN * largest, bias, probability_top(tokens))
+
+    def _worst(self, error: FunctionError) -> None:
+        known = self.errors.get(error.function)
+        if known is None or error.largest > known.largest:
+            self.errors[error.function] = error
+
+    def _norm(self, name: str, x: Value) -> Value:
+        module = self.encoder.module(name)
+        gamma, beta = (part.detach().numpy().astype(np.float64) for part in (module.weight, module.bias))
+        return add_layer_norm(self.builder, self.norm, name, x, Norm(gamma, beta, float(module.eps)))
+
+    def _activated(self, name: str, x: Value, function: str, to: Grid) -> Value:
+        """Apply a function; ReLU only saturates at the code of zero."""
+        if function == "relu":
+            return self.builder.requantize(f"{name}.relu", x, Grid(to.scale, max(to.low, to.zero), to.high, to.zero))
+        seen = self.ranges.outputs[name]
+        named: Activation = function  # type: ignore[assignment]
+        self._worst(activation_error(self.ways.activation, named, (seen.low, seen.high), to))
+        return self.activation.activation(self.builder, f"{name}.{function}", named, x, (seen.low, seen.high), to)
+
+    def _grid(self, module: str, bits: int | None = None) -> Grid:
+        """Grid of a matrix's input: the plan's, or for other matrices of the calibration set."""
+        item = self.planned.get(module)
+        if item is None or item.low is None or item.high is None:
+            seen = self.ranges.inputs[module]
+            return Grid.spanning(seen.low, seen.high, bits or HEAD_BITS)
+        return Grid.spanning(item.low, item.high, bits or item.bits)
+
+    def _linear(self, module: str, x: Value) -> Value:
+        """Multiply by a module's matrix; x is brought to the grid of its input first, unless it is there already.
+
+        Where 32 bits do not hold the sums for every input, an input of 16 bits is narrowed.
+        """
+        codes = self.codes.get(module) or rounded(self._weight(module))
+        bias = self.encoder.module(module).bias
+        numbers = None if bias is None else bias.detach().numpy()
+        full = self._grid(module)
+        bits = (full.high - full.low).bit_length()
+        for fewer in range(bits, min(bits, LEAST_BITS) - 1, -1):
+            codes_in = self._on_grid(x, full if fewer == bits else self._grid(module, fewer))
+            try:
+                y = add_linear(self.builder, module, codes_in, codes, numbers)
+            except OverflowFound as error:
+                overflow = error
+                continue
+            if fewer < bits:
+                self.narrowed[module] = fewer
+            return y
+        raise overflow
+
+    def _on_grid(self, x: Value, grid: Grid) -> Value:
+        if (x.scale, x.zero) == (grid.scale, grid.zero) and grid.low <= x.low and x.high <= grid.high:
+            return x
+        name, b = f"{x.name}.at.{grid.scale:.6g}.{grid.zero}", self.builder
+        if name in b.values:
+            return b.values[name]
+        centred = x if x.zero == 0 else b.binary("subtract", f"{name}.centred", x, x.zero, scale=x.scale)
+        return b.requantize(name, centred, grid)
+
+    def _head(self, state: Value) -> tuple[Output, ...]:
+        b, encoder = self.builder, self.encoder
+        x = b.rearrange("first", "first", state, ("batch", encoder.hidden)) if encoder.first_token else state
+        if not encoder.head:
+            top = self.ranges.outputs[encoder.blocks[-1].output_norm].largest
+            return (Output("last_hidden_state", b.requantize("last_hidden_state", x, stream_grid(top)).name),)
+        for index, (module, function) in enumerate(encoder.head):
+            x = self._linear(module, x)
+            if function is not None:
+                x = self._activated(module, x, function, self._grid(encoder.head[index + 1][0]))
+        largest = self.ranges.outputs[encoder.head[-1][0]].largest
+        logits = b.requantize("logits", x, stream_grid(LOGIT_MARGIN * largest))
+        if encoder.loaded.head.kind == "spans":
+            return (Output("start_logits", logits.name, 0), Output("end_logits", logits.name, 1))
+        return (Output("logits", logits.name),)

@@ -1,0 +1,155 @@
+"""Matrices and tables of a model as constants of a program.
+
+A stored weight is `scale * code + offset` with a range per group. With w the code less a fixed number, so that w is
+signed and has the code's bits, it is `unit[r] * (k[r, g] * w + o[r, g])` up to rounding, with one real unit per output
+row and integers k and o. A whole row then needs one requantization, however many groups it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..quantization.quantized_matrix import QuantizedMatrix
+from .builder import Builder, Grid
+from .intervals import OverflowFound
+from .operations import INT32, Embed, Value
+
+FACTOR_BITS = range(14, 4, -1)  # of the largest factor in a row, finest first
+BIAS_LIMIT = 2.0**28  # of a bias in units of the sum it is added to
+WHOLE = 1e-4  # how far a zero point may be from an integer and still be one
+HEAD_TOP = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Signed codes with ranges: `scale * w + rest`, float64 `[rows, groups]` for int8 w `[rows, columns]`."""
+
+    w: NDArray[np.int8]
+    scale: NDArray[np.float64]
+    rest: NDArray[np.float64]
+
+
+def signed_codes(name: str, stored: QuantizedMatrix) -> Codes:
+    """Return a stored matrix or table with signed codes of the same bits.
+
+    Args:
+        name: of the matrix, for messages.
+        stored: the matrix.
+
+    Raises:
+        UsageError: it is stored with a codebook, whose values are no integers times a scale.
+    """
+    layout = stored.layout
+    if stored.codebook is not None:
+        raise UsageError(f"{name}: form {layout.form} has no integer form: its values are arbitrary. Plan with `forms` "
+                         "offset,symmetric,signed,zero-point.")  # fmt: skip
+    scale, offset = stored.scale.numpy().astype(np.float64), stored.offset.numpy().astype(np.float64)
+    if layout.axis == "rows":
+        scale, offset = (np.repeat(part, layout.group_size)[:, None] for part in (scale, offset))
+    middle = 2 ** (layout.bits - 1) if layout.fixed_zero is None else layout.fixed_zero
+    w = (stored.codes.numpy().astype(np.int16) - middle).astype(np.int8)
+    if not (scale > 0).all():
+        raise UsageError(f"{name}: a scale is {scale.min():g}. Quantize the model anew.")
+    return Codes(w, scale, offset + scale * middle)
+
+
+def rounded(weight: NDArray[np.floating]) -> Codes:
+    """Round a float matrix to 8 bits with one symmetric range per row.
+
+    Args:
+        weight: `[rows, columns]`.
+    """
+    largest = np.abs(weight).max(1, keepdims=True).astype(np.float64)
+    scale = np.where(largest > 0, largest, 1.0) / HEAD_TOP
+    return Codes(np.round(weight / scale).astype(np.int8), scale, np.zeros_like(scale))
+
+
+def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArray[np.floating] | None) -> Value:
+    """Add `x @ weight.T + bias`; the scales of its rows are in `builder.scales`.
+
+    Args:
+        builder: of the program.
+        name: of the result.
+        x: codes with a scale and a zero point.
+        codes: the weights.
+        bias: real, `[rows]`.
+
+    Raises:
+        OverflowFound: some input makes more than 32 bits, whatever the precision of the factors.
+    """
+    unit = float(builder.scale_of(x))
+    added = np.zeros(len(codes.w)) if bias is None else bias.astype(np.float64)
+    ratios = codes.rest / codes.scale
+    smallest = np.abs(added) / (unit * BIAS_LIMIT)
+    whole = codes.scale.shape[1] == 1 and np.abs(ratios - np.round(ratios)).max() < WHOLE
+    if whole and (codes.scale[:, 0] >= smallest).all():
+        return _linear(builder, name, x, codes.w, None, np.round(ratios), codes.scale[:, 0], added)
+    for bits in FACTOR_BITS:
+        rows = np.maximum(codes.scale.max(1) / 2**bits, smallest)[:, None]
+        factors, sums = np.round(codes.scale / rows), np.round(codes.rest / rows)
+        try:
+            return _linear(builder, name, x, codes.w, factors, sums, rows[:, 0], added)
+        except OverflowFound as error:
+            overflow = error
+    raise overflow
+
+
+def _linear(
+    builder: Builder,
+    name: str,
+    x: Value,
+    w: NDArray[np.int8],
+    factors: NDArray[np.float64] | None,
+    sums: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> Value:
+    """Add the product with the zero point of x and the bias folded into one integer per row."""
+    size = w.shape[1] // sums.shape[1]
+    per_group = w.reshape(len(w), -1, size).sum(2, dtype=np.int64).astype(np.float64)
+    row_sums = (per_group * (1 if factors is None else factors) + size * sums).sum(1)
+    unit = float(builder.scale_of(x))
+    folded = np.round(bias / (rows * unit)) - x.zero * row_sums
+    if max(np.abs(folded).max(), np.abs(sums).max()) > INT32:
+        raise OverflowFound(f"{name}: its bias with the zero point of its input does not fit 32 bits")
+    kept = {"weights": w, "factors": factors, "sums": sums if sums.any() else None}
+    kept["bias"] = folded if folded.any() else None
+    named = {part: None if array is None else f"{name}.{part}" for part, array in kept.items()}
+    for part, array in kept.items():
+        if array is not None:
+            builder.constants[f"{name}.{part}"] = array.astype(np.int8 if part == "weights" else np.int32)
+    return builder.linear(name, x, rows * unit, **named)
+
+
+def add_embedding(builder: Builder, name: str, index: Value, codes: Codes, to: Grid) -> Value:
+    """Add the rows of a table on a common scale.
+
+    Args:
+        builder: of the program.
+        name: of the result.
+        index: row numbers.
+        codes: the table.
+        to: grid whose scale the result has; it does not saturate.
+
+    Raises:
+        OverflowFound: the table has numbers too large for the scale.
+    """
+    table = builder.constant(f"{name}.codes", codes.w)
+    for shift in range(14, -1, -1):
+        factors, offsets = (np.round(part / to.scale * 2.0**shift) for part in (codes.scale, codes.rest))
+        if max(np.abs(factors).max(), np.abs(offsets).max()) > INT32:
+            continue
+        builder.constants[f"{name}.factors"] = factors.astype(np.int32)
+        builder.constants[f"{name}.offsets"] = offsets.astype(np.int32)
+        try:
+            return builder.emit(
+                Embed, name, (*index.shape, codes.w.shape[1]), scale=to.scale, codes=table, index=index.name,
+                factors=f"{name}.factors", offsets=f"{name}.offsets", shift=shift,
+            )  # fmt: skip
+        except OverflowFound:
+            continue
+    raise OverflowFound(f"{name}: its table holds numbers beyond 32 bits on the scale of the calibration text")

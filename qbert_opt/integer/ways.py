@@ -1,0 +1,43 @@
+"""Which way computes which nonlinear function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ..errors import UsageError
+from ..runtime.plugins import available
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Which way computes which nonlinear function: names of `nonlinearities`."""
+
+    softmax: str = "table"
+    activation: str = "table"
+    norm: str = "table"
+
+
+BY_TABLE = Ways()
+
+
+def parse_ways(text: str) -> Ways:
+    """Read `table`, or `softmax=poly,norm=shift`, where functions that are not named are computed by table.
+
+    Args:
+        text: one name of a way, or functions with theirs.
+
+    Raises:
+        UsageError: a function or way that does not exist.
+    """
+    functions = [part.name for part in fields(Ways)]
+    chosen = dict.fromkeys(functions, text) if "=" not in text else {}
+    for part in text.split(",") if not chosen else ():
+        function, _, name = part.strip().partition("=")
+        if function not in functions or not name:
+            raise UsageError(f"`nonlinearity` {part!r}: legal: table, poly, shift, or FUNCTION=WAY for the functions "
+                             f"{', '.join(functions)}.")  # fmt: skip
+        chosen[function] = name
+    for name in chosen.values():
+        if name not in available("nonlinearities"):
+            raise UsageError(f"`nonlinearity` {name}: legal: {', '.join(available('nonlinearities'))}.")
+    return Ways(**chosen)

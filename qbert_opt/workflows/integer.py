@@ -1,0 +1,166 @@
+"""Make an integer-only program of a quantized folder, prove it, run it twice, and write it with what was found."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ..checkpoint.reader import load_quantized, read_matrices
+from ..checkpoint.record import PLAN
+from ..data.texts import LabeledTexts
+from ..engines.agreement import Agreement, AgreementLimits, Check, answer_rows, check_session
+from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
+from ..engines.session import engine
+from ..errors import QbertOptWarning, UsageError
+from ..formats.traced_model import traceable
+from ..integer.compiler import compile_model
+from ..integer.families import encoder_of
+from ..integer.folder import CONSTANTS, PROGRAM, write_program
+from ..integer.narrow import NarrowExecutor
+from ..integer.program import Program
+from ..integer.reference import Reference
+from ..integer.summary import ProgramSummary, summary_of, write_summary
+from ..integer.ways import BY_TABLE, Ways
+from ..models.loading import tokenized
+from ..runtime.files import atomic_folder
+from ..runtime.manifest import file_hashes
+from ..runtime.progress import Progress, silent
+from ..runtime.provenance import code_version
+from ..spec.allocation import write_allocation
+from .export_check import check_samples, checks_of, in_batches
+from .export_verdict import ROUNDING_LIMITS
+
+ENGINE = "integer"
+BATCH = 16
+NARROW_TOKENS = 64  # about as many tokens go through the int32 executor, which is slow
+STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerModel:
+    """A written program.
+
+    Attributes:
+        folder: that holds it.
+        summary: widths and errors.
+        record: what it was compared with, and how it answered.
+        num_texts: calibration texts that were used.
+        narrow_tokens: tokens on which the int32 executor was equal to the reference.
+    """
+
+    folder: Path
+    summary: ProgramSummary
+    record: EngineRecord
+    num_texts: int
+    narrow_tokens: int
+
+
+def integer_model(
+    folder: str | Path,
+    texts: LabeledTexts,
+    output: str | Path,
+    *,
+    ways: Ways = BY_TABLE,
+    num_texts: int = 256,
+    progress: Progress = silent,
+) -> IntegerModel:
+    """Compile a quantized folder to integers only and write the program as a folder that `run` and `evaluate` open.
+
+    Args:
+        folder: a quantized folder whose plan rounds the inputs of matrices in static ranges.
+        texts: calibration text for the ranges that the plan does not fix.
+        output: folder to write, completely or not at all.
+        ways: which way computes which nonlinear function.
+        num_texts: how many of the texts are used.
+        progress: called with steps done, number of steps, and the current step.
+
+    Returns:
+        The written folder with widths, errors and how its answers compare with torch's.
+
+    Warns:
+        QbertOptWarning: the answers differ more from torch's than an export may.
+
+    Raises:
+        UsageError: no integer form, or too few texts; see `compile_model`.
+        InputFileError: a damaged folder.
+    """
+    progress(0, STEPS, "reading")
+    loaded, allocation = load_quantized(folder)
+    encoder = encoder_of(loaded)
+    data, samples = check_samples(Path(folder), loaded, allocation, None)
+    few = texts.take(range(min(num_texts, len(texts))))
+    traced = traceable(loaded)
+    progress(1, STEPS, "calibrating and compiling")
+    batches = tokenized(loaded, few.texts, batch_size=BATCH)
+    stored = read_matrices(folder, allocation)
+    compiled = compile_model(encoder, stored, allocation.activations, batches, traced.inputs, ways)
+    progress(2, STEPS, "checking int32 against int64")
+    questions = checks_of(loaded, traced, in_batches(samples))
+    narrow_tokens = _check_narrow(compiled.program, questions)
+    with atomic_folder(output) as target:
+        write_program(compiled.program, target)
+        exported_bytes = sum((target / name).stat().st_size for name in (PROGRAM, CONSTANTS))
+        progress(3, STEPS, "comparing with torch")
+        session = engine(ENGINE).open_model(target)
+        agreement = check_session(session, loaded.head.kind, questions)
+        if agreement is None:
+            raise UsageError(f"{folder}: its outputs have no integer form.")
+        own = [
+            replace(check, answers=answer_rows(loaded.head.kind, session.run(check.inputs), check.positions))
+            for check in questions
+        ]
+        progress(4, STEPS, "writing")
+        summary = summary_of(compiled, ways)
+        write_summary(summary, target)
+        save_file(check_arrays(own), target / CHECKS)
+        write_allocation(allocation, target / PLAN)
+        loaded.tokenizer.save_pretrained(target)
+        config = json.dumps(loaded.model.config.to_dict(), indent=1, default=str)
+        (target / "config.json").write_text(config + "\n", encoding="utf-8")
+        record = EngineRecord(
+            version=code_version(), engine=ENGINE, engine_label=engine(ENGINE).label(),
+            source_sha256=allocation.profile.sha256, inputs=traced.inputs,
+            outputs=tuple(result.name for result in compiled.program.outputs), max_tokens=loaded.longest,
+            labels=loaded.labels, files=file_hashes(target, RECORD), source_bytes=allocation.total_bytes,
+            exported_bytes=exported_bytes, activations="planned", kind=loaded.head.kind, checked_on=data,
+            agreement=agreement, graph_difference=agreement.difference, limits=AgreementLimits(difference=0.0),
+        )  # fmt: skip
+        write_record(record, target)
+    _warn(str(output), agreement)
+    return IntegerModel(Path(output), summary, record, len(few), narrow_tokens)
+
+
+def _check_narrow(program: Program, questions: Sequence[Check]) -> int:
+    """Run some questions in int32 and in int64; returns the number of tokens.
+
+    Raises:
+        ArithmeticError: the answers differ, which is a bug.
+    """
+    reference, narrow = Reference(program), NarrowExecutor(program)
+    tokens = 0
+    for check in sorted(questions, key=lambda check: next(iter(check.inputs.values())).size):
+        size = next(iter(check.inputs.values())).size
+        if tokens and tokens + size > NARROW_TOKENS:
+            break
+        tokens += size
+        wide = reference.run(check.inputs)
+        for name, array in narrow.run(check.inputs).items():
+            if not np.array_equal(array, wide[name]):
+                raise ArithmeticError(f"{name}: the int32 executor answers otherwise than the reference")
+    return tokens
+
+
+def _warn(output: str, agreement: Agreement) -> None:
+    if not ROUNDING_LIMITS.hold(agreement):
+        warnings.warn(
+            f"{output}: integers change more than an export may: {agreement}. `nonlinearity` table is the most exact; "
+            "scoring with `activation_bits` 8,16 gives 16 bits to inputs that need them.",
+            QbertOptWarning,
+            stacklevel=3,
+        )
