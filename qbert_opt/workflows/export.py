@@ -181,7 +181,8 @@ def _write(
     planned: Mapping[str, PlannedActivation],
     scores: Mapping[str, tuple[float, float]],
 ) -> None:
-    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, scores)
+    more = {"scores": scores} if scores else {}  # formats of engines that have no such scores need not know of them
+    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, **more)
 
 
 def _with_scores(
