@@ -52,7 +52,7 @@ def export_model(
     with activations in float32, where the answers must be the same, and once as exported. Rounded activations may
     cost 0.02 nats of KL per answer (of embeddings and regressions: 2 % of the squared length or variance), change
     2 % of the answers that the model had decided on, and move no logit by more than half of the largest. A planned
-    range may lose a tenth of the squared size of its inputs, so that no single wrong range hides in correct answers.
+    range may lose half of the squared size of its inputs, so that no single wrong range hides in correct answers.
 
     Args:
         folder: a quantized folder.
