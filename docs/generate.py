@@ -49,6 +49,7 @@ PLUGINS = {
     "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
     "training_steps": "qbert_opt/training/steps",
+    "training_losses": "qbert_opt/training/losses",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
     "nonlinearities": "qbert_opt/integer/nonlinearities",
@@ -76,6 +77,22 @@ the group `qbert_opt.devices`.
 
 `qbert-opt devices check FILE` reports errors and counts assumed figures; `qbert-opt devices schema` prints the JSON
 schema for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
+
+**Measure this machine**: `qbert-opt calibrate -o host.yaml` times kernels, memories and small models with one engine
+(`--engine`).
+
+**Measure another board**, on which neither torch nor this project is installed:
+
+    qbert-opt calibrate --bundle board      # about 2 MB: ONNX models without weights, measure.py, README.txt
+    scp -r board BOARD:                     # there: pip install onnxruntime; python3 board/measure.py
+    qbert-opt calibrate --from-bundle result.json -o board.yaml
+
+The models are those that a local calibration of ONNX Runtime times; the timing code and the fit are the same. The
+script draws weights on the board, since no time depends on their values. It needs Python 3.10, onnxruntime (numpy comes
+with it) and about 2 GB of memory. The result is read strictly: every time is positive and finite, and the hash of what
+the bundle times must be this version's.
+
+A device that was not measured has a band of latencies in every report, not a figure: its file ranks plans.
 """
 PLUG_INS = """# Plug-ins
 
@@ -89,6 +106,13 @@ ENGINES = """# Engines
 `solve --engine NAME` takes only what the engine holds, and counts the bytes of its file in every limit. `export` and
 the simulator read the same rules, `RULES` in `qbert_opt/engines/backends/`. A product whose inputs an engine does not
 round to integers runs in floating point. Device files list the engines that run on a device.
+
+`solve --portable openvino,onnxruntime,qnn` makes one plan for several engines: only choices that each of them stores in
+the same codes, {-2, -1, 0, 1} times the scale at 2 bits (form `signed`), -7 to 7 at 4 and -127 to 127 at 8 bits (form
+`symmetric`), in groupings that all of them support. Score such choices: `sensitivity --bits 2,4,8 --forms
+symmetric,signed`. Every limit on bytes counts the largest file: each matrix as the engine stores it that takes most, so
+that no engine's file is larger. On a device, one of the engines must run there. `--portable all` is every engine with a
+file of its own that holds all three.
 """
 
 
@@ -190,6 +214,7 @@ def engines() -> str:
         stored = "as packed" if rules.file is None else f"{', '.join(map(str, rules.file.containers))} bits"
         static = ", ".join(map(str, rules.static_bits)) + " bits" if rules.static_bits else "as dequantized"
         static += ", one range per row" if rules.static_needs_rows else ""
+        static += "; queries and keys too" if rules.static_scores else ""
         runs = "no: planning only" if rules.planning_only else "yes"
         lines.append(
             f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {stored} | {static} | {runs} |"

@@ -94,7 +94,12 @@ def recipe_allocation(
 
 
 def uniform_allocation(
-    scores: ScoreTable, choice: Choice, *, device: Device | None = None, workload: Workload | None = None
+    scores: ScoreTable,
+    choice: Choice,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    tables: Mapping[str, Choice] | None = None,
 ) -> Allocation:
     """Make the plan that gives every matrix the same choice.
 
@@ -103,6 +108,7 @@ def uniform_allocation(
         choice: the choice of every matrix.
         device: device on which to predict the plan's cost; None predicts none.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
+        tables: choices of tables by module, where not 8 bits with an offset per row.
 
     Raises:
         UsageError: the choice was not scored, or some matrix cannot have it.
@@ -110,6 +116,7 @@ def uniform_allocation(
     if choice.name not in scores.choices:
         raise UsageError(f"{choice.name} was not scored. Scored: {', '.join(scores.choices)}.")
     storage = {m.module: Storage(choice) for m in scores.profile.matrices}
+    storage |= {module: Storage(stored) for module, stored in (tables or {}).items()}
     return _unproven(scores, storage, device, workload, f"uniform {choice.name}")
 
 
@@ -130,14 +137,18 @@ def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Al
 
     Args:
         profile: shapes of the model.
-        choices: the choice of each matrix, by module.
+        choices: the choice of each matrix, by module, and of tables that shall not have 8 bits.
 
     Raises:
-        UsageError: a matrix has no choice, the choices use several quantizers, or a grouping does not divide its
-            matrix.
+        UsageError: a matrix has no choice, a choice is for no part of the model, the choices of matrices use several
+            quantizers, or a grouping does not divide its matrix.
     """
     missing = [m.module for m in profile.matrices if m.module not in choices]
-    methods = {c.method for c in choices.values()}
+    tables = [table.module for table in profile.tables if table.module in choices]
+    unknown = sorted(set(choices) - {m.module for m in profile.matrices} - set(tables))
+    if unknown:
+        raise UsageError(f"given plan: {unknown[0]} is neither a matrix nor a table of {profile.name}.")
+    methods = {choices[m.module].method for m in profile.matrices if m.module in choices}
     if missing or len(methods) != 1:
         raise UsageError(f"given plan: {f'{missing[0]} has no choice' if missing else f'methods {sorted(methods)}'}.")
     names = tuple(dict.fromkeys(choices[m.module].name for m in profile.matrices))
@@ -157,5 +168,5 @@ def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Al
             scored_accuracy=None, seed=0, commit=code_commit(), version=code_version(), date=today(),
         ),
     )  # fmt: skip
-    storage = {m.module: Storage(choices[m.module]) for m in profile.matrices}
+    storage = {name: Storage(choices[name]) for name in (*(m.module for m in profile.matrices), *tables)}
     return _unproven(scores, storage, None, None, "given by hand")

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from torch import nn
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
+from ..engines.agreement import Check
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
 from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.traced_model import TracedModel, traceable
 from ..models.loading import LoadedModel, load_model
+from ..models.samples import TokenBatch
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
@@ -28,8 +30,10 @@ from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, write_allocation
 from ..spec.planned import PlannedActivation
+from .attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
 from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
+from .input_fit import misfit
 
 
 def export_model(
@@ -47,7 +51,8 @@ def export_model(
     They are compared on up to 64 of the texts that the plan was scored on, which the folder holds as token ids: once
     with activations in float32, where the answers must be the same, and once as exported. Rounded activations may
     cost 0.02 nats of KL per answer (of embeddings and regressions: 2 % of the squared length or variance), change
-    2 % of the answers that the model had decided on, and move no logit by more than half of the largest.
+    2 % of the answers that the model had decided on, and move no logit by more than half of the largest. A planned
+    range may lose half of the squared size of its inputs, so that no single wrong range hides in correct answers.
 
     Args:
         folder: a quantized folder.
@@ -92,16 +97,24 @@ def export_model(
     with atomic_folder(output) as target:
         for way in ways:
             planned = {m: item for item in allocation.activations for m in item.modules} if way == "planned" else {}
-            references = checks
+            fault = misfit(loaded, allocation.activations, samples) if planned and tolerance is None else None
+            if fault is not None:
+                if way == ways[-1]:
+                    raise InputFileError(f"{folder}: {fault} Nothing was exported.")
+                refused[way] = fault
+                continue
+            references, scores = checks, dict[str, tuple[float, float]]()
             if planned:
                 rounded = replace(
                     loaded, model=with_rounded_inputs(copy.deepcopy(loaded.model), allocation.activations)
                 )
                 references = checks_of(rounded, traceable(rounded), batches)
+                if module.RULES.static_scores:
+                    scores, references = _with_scores(rounded, allocation, samples, batches, checks, references)
             progress(1, 4, f"converting, activations {way}")
             for left in target.iterdir():
                 left.unlink()
-            _write(name, traced, folder, allocation, target, way, planned)
+            _write(name, traced, folder, allocation, target, way, planned, scores)
             progress(2, 4, f"comparing with torch, activations {way}")
             outcome = compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
             if outcome.refusal is None or math.isinf(outcome.graph_difference):
@@ -136,6 +149,7 @@ def export_model(
             source_bytes=allocation.total_bytes,
             exported_bytes=exported_bytes,
             activations=way,
+            integer_scores=bool(scores),
             refused=refused,
             kind=loaded.head.kind,
             checked_on=data,
@@ -147,11 +161,26 @@ def export_model(
     return record
 
 
+def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) -> None:
+    """Refuse a model with matrices that no engine's file holds.
+
+    Args:
+        name: the engine.
+        loaded: the model.
+        modules: names of its matrices.
+
+    Raises:
+        UsageError: one is a convolution; names it.
+    """
+    for module in modules:
+        if not isinstance(loaded.model.get_submodule(module), nn.Linear):
+            raise UsageError(f"`engine` {name}: {module} is a convolution; only torch runs it from its codes.")
+
+
 def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: Allocation) -> None:
     """Raise UsageError for a matrix that the engine cannot run."""
+    check_convertible(name, loaded, [matrix.module for matrix in allocation.matrices])
     for matrix in allocation.matrices:
-        if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
-            raise UsageError(f"`engine` {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
         refusal = module.RULES.refusal(matrix.choice)
         if refusal is not None:
             raise UsageError(f"`engine` {name}: {matrix.module}: cannot run {refusal}. Plan again for this engine.")
@@ -165,8 +194,32 @@ def _write(
     target: Path,
     activations: Activations,
     planned: Mapping[str, PlannedActivation],
+    scores: Mapping[str, tuple[float, float]],
 ) -> None:
-    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned)
+    more = {"scores": scores} if scores else {}  # formats of engines that have no such scores need not know of them
+    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, **more)
+
+
+def _with_scores(
+    rounded: LoadedModel,
+    allocation: Allocation,
+    samples: Sequence[TokenBatch],
+    batches: Sequence[TokenBatch],
+    checks: Sequence[Check],
+    references: list[Check],
+) -> tuple[dict[str, tuple[float, float]], list[Check]]:
+    """Ranges of 8-bit queries and keys, found on every other sample, and what torch answers with them.
+
+    No ranges, and the references as they are, where such scores would cost answers.
+    """
+    ranges = score_ranges(rounded, allocation, samples[::2])
+    if not ranges:
+        return {}, references
+    model = with_rounded_scores(rounded, ranges)
+    answers = checks_of(model, traceable(model), batches)
+    if not scores_may_be_rounded(rounded.head.kind, checks, references, answers):
+        return {}, references
+    return ranges, answers
 
 
 def export_float(model: str | Path, name: str, output: str | Path) -> Path:

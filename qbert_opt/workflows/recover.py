@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,28 +15,35 @@ import torch
 from ..checkpoint.reader import is_quantized, load_quantized, read_matrices
 from ..checkpoint.record import WEIGHTS, Training, check_belongs
 from ..checkpoint.writer import write_checkpoint
-from ..checkpoint.written import WrittenModel
-from ..data.texts import LabeledTexts, split_disjoint
+from ..checkpoint.written import WrittenModel, measure_folder
+from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
-from ..models.batches import tokenize
+from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import collect
-from ..quantization.calibration import quantized_matrices
+from ..models.targets import Targets
+from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.distributed import Processes
 from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
 from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
 from ..training.blocks import block_names
 from ..training.loop import Held, Tell, TrainingRun
+from ..training.objective import points_of
 from ..training.run_state import PhaseRecord, read_state
 from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
 from ..training.student import Student
 from ..training.teacher import Teacher
+from ..training.teacher_cache import StoringTeacher
+from ..training.updates import check_shared
 from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
+from .training_text import labels_of, split_texts
 
-HELD_SHARE = 1 / 8  # largest share of the texts that is held out
+NEAREST = "rtn"
+TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
 
 
@@ -56,6 +64,7 @@ class Recovered:
         epochs: passes over the training texts by step; a second run with these gives the same result.
         cpu_seconds: CPU time of training.
         stopped: why training ended early; None if it did not.
+        teacher_bytes: size of the teacher's states that were stored on disk; None if none were.
     """
 
     written: WrittenModel
@@ -70,6 +79,7 @@ class Recovered:
     epochs: dict[str, float]
     cpu_seconds: float
     stopped: str | None
+    teacher_bytes: int | None = None
 
 
 def recover(
@@ -82,6 +92,7 @@ def recover(
     minutes: float | None = None,
     progress: Tell = lambda done, total, what: None,
     phase_over: Callable[[PhaseRecord, LoadedModel], None] = lambda record, student: None,
+    processes: Processes | None = None,
 ) -> Recovered:
     """Train a plan's codes and ranges to match the float model, and write the folder; labels are not needed.
 
@@ -97,40 +108,44 @@ def recover(
         minutes: approximate training time, instead of the settings' epochs.
         progress: called with work done, total work, and the current step.
         phase_over: called after each phase of training with the student's best state so far.
+        processes: those that train together, see `runtime.distributed`; the first one writes. By default one.
 
     Returns:
         The written folder, with losses before and after training.
 
     Raises:
-        InputFileError: the plan or folder is for another model, there are too few texts, or the state file is damaged.
+        InputFileError: the plan or folder is for another model, there are too few texts, labels are missing or unknown
+            to the head, or the state file is damaged.
         UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
     """
-    settings = settings or RecoverySettings()
+    settings, team = settings or RecoverySettings(), processes or Processes()
+    check_shared(settings.batches_per_update, team)
     _check_minutes(minutes, settings)
     check_free(Path(output))  # before the work starts
-    held_texts, texts = _split(data, settings)
-    plan, start, others, origin = _start(loaded, source, data)
+    held_texts, texts = split_texts(data, settings)
+    plan, start, others, origin = _start(loaded, source, data, settings)
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
-    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
-    student = Student(loaded.model, plan, start, others=others, tables=settings.tables)
+    student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
-    with sole_writer(file):
+    labels = labels_of(loaded, texts, batches, settings)
+    teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
+    with sole_writer(file) if team.rank == 0 else nullcontext():
         if file.exists():
             _check_same_run(file, fingerprint)
         elif minutes is not None:
-            settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings))
+            settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings, team))
         run = TrainingRun(
-            student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress,
+            student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress, team=team,
             phase_over=lambda record: phase_over(record, replace(loaded, model=student.plain())),
         )  # fmt: skip
         run.go()
         state = run.state.progress
         training = Training(
-            method=f"{', '.join(settings.steps)} ({settings.block_error} block errors), distilled from the float model",
+            method=settings.method,
             data=texts.name,
             data_sha256=texts.sha256,
             num_texts=len(texts),
@@ -138,18 +153,25 @@ def recover(
             steps=sum(record.updates for record in state.finished) + state.updates,
             seed=settings.seed,
         )
+        plan = plan.model_copy(update={"activations": student.activations()})
         checked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
-        written = write_checkpoint(
-            loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
-            answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
-            progress=progress,
-        )  # fmt: skip
-        file.unlink(missing_ok=True)
+        written, stored_bytes = None, teacher.num_bytes if isinstance(teacher, StoringTeacher) else None
+        if team.rank == 0:
+            written = write_checkpoint(
+                loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
+                answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
+                progress=progress,
+            )  # fmt: skip
+            file.unlink(missing_ok=True)
+            if isinstance(teacher, StoringTeacher):
+                teacher.remove()
+        team.wait()
     return Recovered(
-        written, plan, tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
+        written or measure_folder(Path(output), plan), plan,
+        tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
         loaded.head.loss_unit, len(texts), len(held_texts),
         {step: state.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
-        state.cpu_seconds, run.stopped,
+        state.cpu_seconds, run.stopped, stored_bytes,
     )  # fmt: skip
 
 
@@ -162,26 +184,15 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
         raise UsageError("minutes: given together with epochs; give one of them.")
 
 
-def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
-    """Split the texts into held-out and training texts, without duplicates."""
-    if not data:
-        raise UsageError("data: no texts. Give at least one file of training text.")
-    texts = tuple(dict.fromkeys(text for part in data for text in part.texts))
-    name = " and ".join(part.name for part in data)
-    if len(texts) < 2:
-        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold out and one to train on.")
-    count = max(1, min(settings.held_back, int(HELD_SHARE * len(texts))))
-    held, rest = split_disjoint(LabeledTexts(name, texts, None), [count, len(texts) - count], seed=settings.seed)
-    return held, rest
-
-
 def _start(
-    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts]
+    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts], settings: RecoverySettings
 ) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
     """Return the plan, its codes, the tensors that a folder stores in fp16, and a hash of their origin."""
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
         check_belongs(plan, loaded)
+        if settings.start == "nearest":
+            return plan, _nearest(loaded, plan), {}, "nearest"
         same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
         quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
         return plan, quantized_matrices(quantizer, plan), {}, "plan"
@@ -191,8 +202,40 @@ def _start(
             f"{folder}: is not a quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan."
         )
     opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
+    if settings.start == "nearest":
+        return plan, _nearest(loaded, plan), {}, "nearest"
     others = dict(opened.model.named_parameters())
     return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+
+
+def _nearest(loaded: LoadedModel, plan: Allocation) -> Iterable[tuple[str, QuantizedMatrix]]:
+    """Yield the plan's matrices rounded to nearest in min-max ranges, then its tables.
+
+    Raises:
+        UsageError: a matrix has a codebook, which has no such ranges.
+    """
+    if books := [matrix.module for matrix in plan.matrices if matrix.form == "codebook"]:
+        raise UsageError(f"start: 'nearest' needs ranges, and {books[0]} has a codebook. Start from its codes.")
+    return quantized_matrices(MatrixQuantizer(loaded, plan.profile, NEAREST, None), plan)
+
+
+def _teacher(
+    loaded: LoadedModel,
+    plan: Allocation,
+    batches: Sequence[TokenBatch],
+    labels: Targets | None,
+    settings: RecoverySettings,
+    folder: Path,
+    fingerprint: str,
+) -> Teacher:
+    """Return the float model with the training text, which stores its states in `folder` if the settings say so."""
+    if settings.teacher_cache is None:
+        return Teacher(loaded, plan, batches, labels)
+    points = points_of(settings.losses, len(block_names(loaded.model, plan)))
+    return StoringTeacher(
+        loaded, plan, batches, labels,
+        folder=folder, points=points, share=settings.teacher_cache, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def _fingerprint(

@@ -38,6 +38,7 @@ def write(
     folder: Path,
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Convert the traced model, replace every quantized weight by its codes, and write `model.xml` and `model.bin`.
 
@@ -50,6 +51,7 @@ def write(
     """
     import openvino as ov
 
+    from ..openvino_attention import finite_scores
     from ..openvino_graph import Weights
 
     model = _converted(traced)
@@ -66,7 +68,9 @@ def write(
         if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
         for constant in same:
-            _replace(constant, quantized, weights, matrix.module, traced.tables)
+            ends = (scores or {}).get(matrix.module)
+            _replace(constant, quantized, weights, matrix.module, traced.tables, ends)
+    finite_scores(model)
     _halve(model, weights)
     _tidy(model)
     model.validate_nodes_and_infer_types()
@@ -167,7 +171,16 @@ def _is_constant(output: Any, tables: tuple[str, ...]) -> bool:
     return True
 
 
-def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str, tables: tuple[str, ...]) -> None:
+def _replace(
+    constant: Any,
+    matrix: AffineMatrix,
+    weights: Any,
+    module: str,
+    tables: tuple[str, ...],
+    ends: tuple[float, float] | None,
+) -> None:
+    from ..openvino_attention import rounded_output
+
     for port in constant.output(0).get_target_inputs():
         node = port.get_node()
         kind = node.get_type_name()
@@ -182,3 +195,5 @@ def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str, tab
             )
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(new)
+        if ends is not None and kind == "MatMul":
+            rounded_output(new, ends)
