@@ -21,7 +21,7 @@ from ..models.loading import LoadedModel
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
-from .intervals import Interval, ratio_interval
+from .intervals import Interval, ratio_interval, share_interval
 
 __all__ = [
     "Evaluation", "Interval", "comparable", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
@@ -231,7 +231,7 @@ def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
 
 
 def _interval(figure: Ratio | None) -> Interval | None:
-    return None if figure is None else ratio_interval(figure.above, figure.below)
+    return None if figure is None else share_interval(figure.above, figure.below)
 
 
 def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:

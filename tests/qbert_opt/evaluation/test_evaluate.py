@@ -1,5 +1,7 @@
 """What is measured: KL, F1 and their intervals by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.evaluation.evaluate import evaluate, kl_divergence, outputs
-from qbert_opt.evaluation.intervals import interval
+from qbert_opt.evaluation.intervals import Interval, interval, share_interval
 from qbert_opt.models.heads.classes import macro_f1
 from qbert_opt.models.labels import label_ids
 
@@ -54,6 +56,31 @@ def test_the_interval_is_as_wide_as_it_should_be():
     half = 1.96 * samples.std() / 2000**0.5
     assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
     assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_no_right_answer_or_no_wrong_one_is_not_certainty(right, tiny, sentences):
+    """Of 60 texts 0 are right: the exact upper bound is where 60 failures in a row have a chance of 2.5 %."""
+    found = share_interval(np.full(60, right), np.ones(60))
+    margin = 1 - 0.025 ** (1 / 60)
+    assert margin == pytest.approx(0.0596, abs=1e-4)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (right, max(0, right - margin), min(1, right + margin))
+    )
+    uneven = share_interval(np.array([2.0, 0.0, 5.0]) * right, np.array([2.0, 0.0, 5.0]))
+    assert uneven.high - uneven.low == pytest.approx(1 - 0.025**0.5), "a text without a word counts for nothing"
+    answers = outputs(tiny, sentences).argmax(-1)
+    names = ["red", "green", "blue"]
+    labels = tuple(names[int(a) if right else (int(a) + 1) % 3] for a in answers)
+    measured = evaluate(tiny, dataclasses.replace(sentences, labels=labels)).accuracy
+    assert measured.value == right and measured.high - measured.low == pytest.approx(1 - 0.025 ** (1 / 120))
+
+
+def test_a_share_between_has_the_bootstrap_interval():
+    """The exact interval stands in only where the bootstrap has nothing to draw."""
+    right = np.array([1.0] * 30 + [0.0] * 30)
+    assert share_interval(right, np.ones(60)) == interval(right)
+    assert share_interval(np.zeros(3), np.zeros(3)) == Interval(0.0, 0.0, 0.0)
 
 
 def test_a_model_against_itself(tiny, sentences):
