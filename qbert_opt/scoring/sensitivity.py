@@ -51,6 +51,7 @@ from .score_rows import (
 from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
+FEWEST_SCORED = 2
 
 
 def measure_sensitivity(
@@ -108,6 +109,8 @@ def measure_sensitivity(
             "Use directional."
         )
     check_ready(loaded)
+    if plan.num_scored < FEWEST_SCORED:
+        raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")
     fit, scored = calibration_texts(data, plan)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]

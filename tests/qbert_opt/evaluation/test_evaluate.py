@@ -1,5 +1,6 @@
 """What is measured: KL, F1 and their intervals by hand."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.errors import UsageError
 from qbert_opt.evaluation.evaluate import evaluate, kl_divergence, outputs
 from qbert_opt.evaluation.intervals import Interval, interval, share_interval
 from qbert_opt.models.heads.classes import macro_f1
@@ -109,3 +111,13 @@ def test_without_labels_and_reference(tiny, sentences):
     """What cannot be measured is None."""
     found = evaluate(tiny, LabeledTexts("bare", sentences.texts, None))
     assert (found.accuracy, found.macro_f1, found.kl, found.flipped) == (None, None, None, None)
+
+
+def test_dropout_and_no_texts_are_refused(tiny, sentences):
+    """A model in training mode answers otherwise each time; no text has no accuracy."""
+    training = dataclasses.replace(tiny, model=copy.deepcopy(tiny.model).train())
+    for call in (outputs, evaluate):
+        with pytest.raises(UsageError, match=r"the model is in training mode.*model.eval\(\) first"):
+            call(training, sentences)
+        with pytest.raises(UsageError, match=r"none: holds no `texts`\. Give at least one"):
+            call(tiny, LabeledTexts("none", (), ()))
