@@ -6,15 +6,16 @@ training framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from ..data.texts import LabeledTexts
-from ..errors import UsageError
+from ..errors import InputFileError, UsageError
 from ..models.folder_files import read_model_files
 from ..models.heads import KINDS
 from ..models.loading import AUTO_CLASSES, LoadedModel, load_tokenizer, quiet_transformers, tokenized
@@ -41,7 +42,7 @@ def fine_tune(
     """Fine-tune `encoder` with a new head and write the model folder `output`.
 
     Args:
-        encoder: folder of a pre-trained encoder.
+        encoder: folder of a pre-trained encoder; a head of as many outputs is trained further, any other replaced.
         data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
         kind: output of the head: classes, tags of words, or spans of a text.
@@ -52,8 +53,8 @@ def fine_tune(
         progress: called after each step with steps done, total steps, and loss in nats.
 
     Raises:
-        InputFileError: `encoder` is not a model folder, or the labels do not suit `kind`.
-        UsageError: `kind` cannot be fine-tuned.
+        InputFileError: `encoder` is not a model folder, the labels do not suit `kind`, or all are the same.
+        UsageError: `kind` cannot be fine-tuned, a number is out of its range, or the loss became infinite.
         ValueError: `data` has no labels.
     """
     source = read_model_files(encoder).folder
@@ -62,18 +63,18 @@ def fine_tune(
         raise ValueError(f"{data.name} has no labels to learn")
     if kind not in TRAINABLE:
         raise UsageError(f"kind {kind!r}: legal are {', '.join(TRAINABLE)}.")
+    if not 0 < learning_rate < math.inf:
+        raise UsageError(f"`learning_rate` {learning_rate}: must be above 0 and finite.")
+    if epochs < 1 or batch_size < 1:
+        raise UsageError(f"`epochs` {epochs}, `batch_size` {batch_size}: must be at least 1.")
     names = KINDS[kind].label_names(data)
+    if len(names) < 2:
+        raise InputFileError(
+            f"{data.name}: every label is {names[0]!r}, so there is nothing to learn. Give other texts."
+        )
     quiet_transformers()
     torch.manual_seed(seed)
-    model = AUTO_CLASSES[kind].from_pretrained(
-        source,
-        local_files_only=True,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        use_safetensors=True,
-        dtype=torch.float32,
-    )
+    model = _with_head(source, kind, names)
     config = AutoConfig.from_pretrained(source, local_files_only=True)
     config.architectures = [type(model).__name__]
     tokenizer = load_tokenizer(source, config)
@@ -97,6 +98,10 @@ def fine_tune(
             batch = batches[index]
             outputs = answers(head, model, batch)
             loss = torch.nn.functional.cross_entropy(outputs.values, targets.of(outputs), ignore_index=NONE)
+            if not torch.isfinite(loss):
+                raise UsageError(
+                    f"`learning_rate` {learning_rate}: the loss is {loss.item()} after {done} steps. Lower it."
+                )
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,3 +113,26 @@ def fine_tune(
     with atomic_folder(output) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _with_head(source: Path, kind: OutputKind, names: Sequence[str]) -> PreTrainedModel:
+    """Return the encoder with a head of these outputs; the folder's own head may have others."""
+    model: PreTrainedModel
+    model, report = AUTO_CLASSES[kind].from_pretrained(
+        source,
+        local_files_only=True,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        if name.startswith(f"{model.base_model_prefix}."):
+            raise InputFileError(
+                f"{source}: {name} has shape {tuple(stored)}, and its config asks for {tuple(expected)}. Copy the "
+                "folder again."
+            )
+    return model
