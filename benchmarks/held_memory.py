@@ -18,7 +18,8 @@ from hwmodels import MeasuredFormat, MeasuredGrid, MeasuredMemory, Measurements
 from qbert_opt.device_profiling import engine_bench, fitting
 from qbert_opt.device_profiling.bench import Shape, Subject
 from qbert_opt.device_profiling.benches import find_bench
-from qbert_opt.device_profiling.calibrate import as_device, processor_name
+from qbert_opt.device_profiling.board.machine import processor_name
+from qbert_opt.device_profiling.calibrate import as_device
 from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import made_up_inputs, time_files
 from qbert_opt.formats.traced_model import TracedModel, quiet_tracing

@@ -21,7 +21,8 @@ from scipy.stats import spearmanr
 from qbert_opt.device_profiling import fitting
 from qbert_opt.device_profiling.bench import Shape, Subject
 from qbert_opt.device_profiling.benches import find_bench
-from qbert_opt.device_profiling.calibrate import all_calls, as_device, assemble, processor_name
+from qbert_opt.device_profiling.board.machine import processor_name
+from qbert_opt.device_profiling.calibrate import all_calls, as_device, assemble
 from qbert_opt.runtime.cpu_timing import time_calls
 
 SHAPES = (

@@ -6,9 +6,9 @@
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder. Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of
-each parse tree; a phrase that lies inside a longer one is left out), without labels. TEST is measured after each
-phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on where it
-stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+each parse tree; a phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured
+after each phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on
+where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,28 +33,33 @@ from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.choices import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import read_scores, write_scores
+from qbert_opt.training.recipes import RECIPES
 from qbert_opt.training.run_state import PhaseRecord
 from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
 RUNS = {
-    "ranges": {"steps": ("ranges",)},
-    "plain": {"steps": ("blocks", "distill"), "block_error": "plain"},
-    "sensitivity": {"steps": ("blocks", "distill"), "block_error": "sensitivity"},
-    "distill": {"steps": ("distill",)},
+    "ranges": RecoverySettings(steps=("ranges",)),
+    "blocks": RecoverySettings(steps=("blocks",)),
+    "plain": RecoverySettings(steps=("blocks", "distill")),
+    "sensitivity": RecoverySettings(steps=("blocks", "distill"), block_error="sensitivity"),
+    "distill": RecoverySettings(steps=("distill",)),
+    **RECIPES,
 }
 
 
 def whole_sentences(data: LabeledTexts) -> LabeledTexts:
     """Leave out every text that is part of a longer one, longest first."""
+    labels = {tuple(text[0].split()): label for text, label in zip(data.texts, data.labels or (), strict=True)}
     kept: list[tuple[str, ...]] = []
     inside: set[tuple[str, ...]] = set()
-    for words in sorted({tuple(text[0].split()) for text in data.texts}, key=lambda words: (-len(words), words)):
+    for words in sorted(labels, key=lambda words: (-len(words), words)):
         if words not in inside:
-            kept.append((" ".join(words),))
+            kept.append(words)
             inside.update(words[a:b] for a in range(len(words)) for b in range(a + 1, len(words) + 1))
-    return LabeledTexts(f"whole sentences of {data.name}", tuple(kept), None)
+    texts = tuple((" ".join(words),) for words in kept)
+    return LabeledTexts(f"whole sentences of {data.name}", texts, tuple(labels[words] for words in kept))
 
 
 class Study:
@@ -108,8 +114,8 @@ class Study:
     def run(self, name: str, seed: int) -> None:
         """Train once; a row after each phase, and one of the folder that is written."""
         recipe = RUNS[name]
-        epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe["steps"]}
-        rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe["steps"]}
+        epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe.steps}
+        rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe.steps}
         key = {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
         if self.options.from_folder:
             key["from"] = self.options.from_folder
@@ -133,7 +139,7 @@ class Study:
 
         if (self.work / slug).exists():
             return
-        settings = RecoverySettings(epochs=epochs, rates=rates, seed=seed, **recipe)
+        settings = replace(recipe, epochs=epochs, rates={**recipe.rates, **rates}, seed=seed)
         found = recover(
             self.loaded, start, [self.train, self.calibration], self.work / slug, settings=settings,
             progress=tell, phase_over=over,

@@ -49,6 +49,7 @@ PLUGINS = {
     "configs": "qbert_opt/configs/tools",
     "devices": "hwmodels/devices",
     "training_steps": "qbert_opt/training/steps",
+    "training_losses": "qbert_opt/training/losses",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
 }
@@ -87,6 +88,13 @@ ENGINES = """# Engines
 `solve --engine NAME` takes only what the engine holds, and counts the bytes of its file in every limit. `export` and
 the simulator read the same rules, `RULES` in `qbert_opt/engines/backends/`. A product whose inputs an engine does not
 round to integers runs in floating point. Device files list the engines that run on a device.
+
+`solve --portable openvino,onnxruntime,qnn` makes one plan for several engines: only choices that each of them stores in
+the same codes, {-2, -1, 0, 1} times the scale at 2 bits (form `signed`), -7 to 7 at 4 and -127 to 127 at 8 bits (form
+`symmetric`), in groupings that all of them support. Score such choices: `sensitivity --bits 2,4,8 --forms
+symmetric,signed`. Every limit on bytes counts the largest file: each matrix as the engine stores it that takes most, so
+that no engine's file is larger. On a device, one of the engines must run there. `--portable all` is every engine with a
+file of its own that holds all three.
 """
 
 

@@ -69,6 +69,15 @@ def _is_timed(values: Values) -> bool:
     return bool(values["engine"]) or is_exported(values["folder"])
 
 
+def _reads_no_labels(values: Values) -> bool:
+    from ..training.objective import needs_labels
+    from ..training.recipes import recipe
+    from .quantities import weights
+
+    losses = weights(values["losses"], "--losses") if values["recipe"] is None else recipe(values["recipe"]).losses
+    return not needs_labels(losses)
+
+
 WORKLOAD = ("seq_len", "batch_size")
 OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
 OF_DEVICE = (
@@ -79,6 +88,15 @@ NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
 NEEDS_DATA = "belongs to --data, which is not given."
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "calibrate": (
+        Rule(
+            ("engine", "rounds", "seconds"),
+            _beside("bundle", "from_bundle"),
+            "is of a measurement here; a bundle runs onnxruntime on the board, with options of measure.py.",
+        ),
+        Rule(("from_bundle", "out"), _beside("bundle"), "makes a device file; --bundle makes a folder for a board."),
+        Rule(("precision",), _beside("from_bundle"), "is recorded in --from-bundle. Leave it out."),
+    ),
     "evaluate": (
         Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
     ),
@@ -92,7 +110,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
         Rule(("metric", "method"), _beside("scores"), "is recorded in --scores. Leave one of them out."),
         Rule(
-            ("confidence",),
+            ("confidence", "least"),
             _without("max_accuracy_drop", "max_flips"),
             "belongs to --max-flips or --max-accuracy-drop: nothing is proven.",
         ),
@@ -108,13 +126,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA),),
     "recover": (
+        Rule(("steps", "losses", "block_error"), _beside("recipe"), "is set by --recipe."),
         Rule(
             ("block_error",),
             lambda values: "blocks" not in [step.strip() for step in values["steps"].split(",")],
             "belongs to step blocks, which is not in --steps.",
         ),
+        Rule(
+            ("losses", "teacher_cache"),
+            lambda values: {step.strip() for step in values["steps"].split(",")} == {"blocks"},
+            "belongs to steps ranges and distill; --steps has neither.",
+        ),
+        Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
-    "report": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
         Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),

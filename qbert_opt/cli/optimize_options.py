@@ -31,6 +31,14 @@ class AnswerLimitOptions:
     confidence: Annotated[
         str, typer.Option("--confidence", help="Confidence of these proofs, one-sided.", rich_help_panel=LIMITS)
     ] = "95%"
+    least: Annotated[
+        str,
+        typer.Option(
+            "--least",
+            help="What the proven plan minimizes: bytes, or latency (needs --device).",
+            rich_help_panel=LIMITS,
+        ),
+    ] = "bytes"
     test_data: Annotated[
         str | None, typer.Option("--test-data", help="Held-out text to check on; by default what is left of --data.")
     ] = None

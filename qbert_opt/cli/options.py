@@ -40,7 +40,11 @@ Forms = Annotated[
     typer.Option("--forms", help="Forms to choose from: offset, symmetric, signed, zero-point, codebook."),
 ]
 TableBits = Annotated[
-    str, typer.Option("--table-bits", help="Bit widths of embedding tables to score; none keeps all tables at 8 bits.")
+    str,
+    typer.Option(
+        "--table-bits",
+        help="Bit widths of embedding tables to score, in the forms of --forms; none keeps all at 8 bits.",
+    ),
 ]
 ActivationBits = Annotated[
     str, typer.Option("--activation-bits", help="Bit widths of quantized activations to score: 8, 16, 8,16 or none.")
@@ -117,15 +121,18 @@ class GridOptions:
         return method_grid(self.method, parse_bits(self.bits), parse_groupings(self.groupings), forms)
 
     def tables(self) -> tuple[Choice, ...]:
-        """Return the choices of each embedding table; none where `--table-bits` is `none`.
+        """Return the choices of each embedding table, in the forms of matrices; none where `--table-bits` is `none`.
 
         Raises:
-            UsageError: unknown bits.
+            UsageError: unknown bits or form.
         """
-        from ..spec.choices import parse_bits
+        from ..spec.choices import parse_bits, parse_forms
         from ..spec.tables import table_grid
 
-        return () if self.table_bits == "none" else table_grid(parse_bits(self.table_bits, "--table-bits"))
+        if self.table_bits == "none":
+            return ()
+        forms = ("offset",) if self.forms is None else parse_forms(self.forms)
+        return table_grid(parse_bits(self.table_bits, "--table-bits"), forms=forms)
 
     def activations(self) -> tuple[ActivationChoice, ...]:
         """Return the choices of each matrix' input; none where `--activation-bits` is `none`.

@@ -10,16 +10,17 @@ from typing import Any
 
 from ..errors import UsageError
 
-OUTPUTS = ("out", "output", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
-NEW_FOLDERS = ("export", "fine-tune", "quantize", "recover")  # verbs that write a folder instead of a file
+OUTPUTS = ("out", "output", "bundle", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
+NEW_FOLDERS = ("export", "fine-tune", "integer", "quantize", "recover")  # verbs that write a folder instead of a file
 RESUMED_FOLDERS = ("optimize",)
 
 
-def check_kind(verb: str, output: str | Path) -> None:
+def check_kind(verb: str, option: str, output: str | Path) -> None:
     """Refuse an output that cannot be written, or is a folder where a file is written, or the reverse.
 
     Args:
         verb: name of the command.
+        option: its parameter that names the output.
         output: what it will write.
 
     Raises:
@@ -28,11 +29,12 @@ def check_kind(verb: str, output: str | Path) -> None:
     from ..runtime.files import check_folder, check_free
 
     target = Path(output)
-    if verb in NEW_FOLDERS:
+    main_output = option in ("out", "output")
+    if option == "bundle" or (main_output and verb in NEW_FOLDERS):
         check_free(target)
         return
     check_folder(target)
-    if verb in RESUMED_FOLDERS:
+    if main_output and verb in RESUMED_FOLDERS:
         if target.exists() and not target.is_dir():
             raise UsageError(f"{target}: is a file; this verb writes a folder. Give another name.")
     elif str(output).endswith(os.sep) or (target.exists() and not target.is_file()):

@@ -152,6 +152,29 @@ def listed(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
+def weights(text: str, option: str) -> dict[str, float]:
+    """Read weights by name such as `a,b:0.5`; a name alone has weight 1.
+
+    Args:
+        text: names, each with `:NUMBER` or not, with commas between them.
+        option: the flag, for the message.
+
+    Raises:
+        UsageError: a name is empty or named twice, or a weight is not a number.
+    """
+    pairs = [part.partition(":") for part in text.split(",")]
+    names = listed(",".join(name for name, _, _ in pairs), option)
+    values = {}
+    for name, (_, colon, number) in zip(names, pairs, strict=True):
+        try:
+            values[name] = float(number) if colon else 1.0
+        except ValueError:
+            raise UsageError(
+                f"{option} {text}: {number.strip()!r} is not a number. Give {name} or {name}:0.5."
+            ) from None
+    return values
+
+
 def resources(text: str) -> tuple[str, ...]:
     """Read one or two resources of a frontier, for example `bytes,latency`.
 

@@ -147,6 +147,14 @@ class ConstraintOptions:
         str | None,
         _text(CONSTRAINTS, "--engine", help="Use only what this engine runs; limits count the bytes of its file."),
     ] = None
+    portable: Annotated[
+        str | None,
+        _text(
+            CONSTRAINTS,
+            "--portable",
+            help="Engines that must all store the plan in the same codes: openvino,onnxruntime,qnn or all.",
+        ),
+    ] = None
     pins: Annotated[
         list[str] | None,
         _text(

@@ -125,6 +125,7 @@ def read_constraints(options: ConstraintOptions) -> PlanConstraints:
         groupings=None if options.groupings is None else parse_groupings(options.groupings),
         table_bits=None if options.table_bits is None else parse_bits(options.table_bits, "--table-bits"),
         engine=options.engine,
+        portable=None if options.portable is None else [name.strip() for name in options.portable.split(",")],
         pins=parse_pins(options.pins or []),
         excluded=options.excluded or (),
         ties=options.ties or (),

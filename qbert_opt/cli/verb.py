@@ -18,6 +18,6 @@ class Verb(TyperCommand):
         check_options(ctx)
         for name in OUTPUTS:
             if ctx.params.get(name) is not None:
-                check_kind(str(ctx.command.name), ctx.params[name])
+                check_kind(str(ctx.command.name), name, ctx.params[name])
         check_outputs(ctx.params)
         return super().invoke(ctx)

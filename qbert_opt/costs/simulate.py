@@ -13,9 +13,10 @@ from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
-from .devices import check_engine, device_errors
+from .devices import device_errors
 from .operations import Workload, model_graph
-from .stored import EngineTarget, Storage, engine_target, refusal_of_plan
+from .portable import plan_target
+from .stored import EngineTarget, Storage, refusal_of_plan
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport
@@ -136,12 +137,10 @@ def planned_target(allocation: Allocation, device: Device, engine: str | None) -
         UsageError: there is no such engine, the device does not run it, or it cannot run the plan.
     """
     name = engine or (allocation.engine.name if allocation.engine is not None else None)
-    if name is None or (engine is None and name not in (device.engines or (name,))):
+    target = plan_target(name, static_inputs=input_bits(allocation.activations))
+    if target is None or (engine is None and not target.runs_on(device)):
         return None  # a plan for one engine may be simulated on a device that runs another
-    target = engine_target(name, input_bits(allocation.activations))
-    if target is None:
-        return None
-    check_engine(name, device)
+    target.check_device(device)
     if (refused := refusal_of_plan(allocation, target)) is not None:
         raise UsageError(f"`engine` {name}: {refused}. Plan again for this engine.")
     return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hwmodels import StoredWeight
 
@@ -16,6 +16,10 @@ from ..spec.choices import Choice
 from ..spec.planned import PlannedMatrix, PlannedTable
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import TABLE_CHOICE, table_bytes
+from .devices import check_engine
+
+if TYPE_CHECKING:
+    from hwmodels import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,34 @@ class EngineTarget:
     name: str
     rules: EngineRules = field(hash=False)
     static_inputs: frozenset[str] = frozenset()
+
+    @property
+    def said(self) -> str:
+        """What the user gave."""
+        return f"`engine` {self.name}"
+
+    @property
+    def held(self) -> str:
+        """What matrices may be, in a few words."""
+        return self.rules.held
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of the engines that must run the plan."""
+        return (self.name,)
+
+    def runs_on(self, device: Device) -> bool:
+        """Return whether a device lists one of the engines; a device without a list accepts any."""
+        return device.engines is None or not set(self.engines).isdisjoint(device.engines)
+
+    def check_device(self, device: Device) -> None:
+        """Check that a device lists one of the engines.
+
+        Raises:
+            UsageError: the device lists others only; the message names them.
+        """
+        if not self.runs_on(device):
+            check_engine(self.engines[0], device)
 
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
         """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder.
@@ -67,6 +99,14 @@ class EngineTarget:
             return 0
         static = item.module in self.static_inputs
         return max(1, item.uses) * self.rules.file.node_bytes(choice, static_input=static)
+
+    def other_bytes(self, profile: ModelProfile) -> int | None:
+        """Return the bytes of everything but matrices and tables; None if the engine opens the quantized folder.
+
+        Args:
+            profile: the model.
+        """
+        return None if self.rules.file is None else self.rules.file.other_bytes(profile)
 
     def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
         """Return why the engine cannot run a matrix or hold a table stored by a choice; None if it can.
@@ -148,10 +188,10 @@ def other_stored_bytes(
     """
     modules = {table.module for table in searched}
     tables = [table for table in profile.tables if table.module not in modules]
-    if target is None or target.rules.file is None:
+    own = None if target is None else target.other_bytes(profile)
+    if own is None:
         return profile.other_bytes + sum(table_bytes(table, TABLE_CHOICE) for table in tables)
-    held = sum(weight_bytes(table, TABLE_CHOICE, profile.heads, target) for table in tables)
-    return target.rules.file.other_bytes(profile) + held
+    return own + sum(weight_bytes(table, TABLE_CHOICE, profile.heads, target) for table in tables)
 
 
 def stored_weight(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from ..runtime.cpu_timing import LEAST_ROUNDS, Call, TimeTooShortError, Timing, 
 from ..runtime.progress import Progress, silent
 from . import bandwidth, fitting, kernels
 from .bench import Bench, Subject
+from .board import machine as board
 from .fitting import Correction
 from .kernels import KernelTable, Key
 
@@ -67,7 +67,7 @@ def all_calls(bench: Bench, *, limit_s: float = math.inf) -> dict[Key, Call]:
     started = time.monotonic()
     makers = dict(kernels.kernel_makers(bench))
     # the memories share one array, which is made here
-    ready: dict[Key, Call] = {("ladder", size): call for size, call in bandwidth.ladder_calls().items()}
+    ready: dict[Key, Call] = {("ladder", size): call for size, call in board.ladder_calls().items()}
     makers |= {key: partial(ready.__getitem__, key) for key in ready}
     makers |= {("model", subject): partial(bench.model, subject) for subject in bench.subjects}
     calls: dict[Key, Call] = {}
@@ -117,7 +117,15 @@ def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step
     return assemble(bench, timings, elapsed_s=elapsed_s, stolen=max(0.0, 1 - cpu_s / elapsed_s))
 
 
-def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, stolen: float) -> Calibration:
+def assemble(
+    bench: Bench,
+    timings: Mapping[Key, Timing],
+    *,
+    elapsed_s: float,
+    stolen: float,
+    machine: board.Machine | None = None,
+    device_id: str = "host",
+) -> Calibration:
     """Convert timings to a description: grids, memories, correction, and its error on held-out models.
 
     Args:
@@ -125,17 +133,21 @@ def assemble(bench: Bench, timings: Mapping[Key, Timing], *, elapsed_s: float, s
         timings: of all calls.
         elapsed_s: wall-clock time of the measurement.
         stolen: share of it in which this process did not run.
+        machine: that was timed; None is this one.
+        device_id: of the description.
     """
+    machine = machine or board.this_machine()
     table = kernels.kernel_table(timings, bench.grid)
     ladder = {int(str(key[1])): timing for key, timing in timings.items() if key[0] == "ladder"}
-    memories = bandwidth.memories_of(ladder)
+    memories = bandwidth.memories_of(ladder, machine)
     noise = statistics.median(timing.spread for timing in timings.values())
-    device = as_device(_measurements(bench, table, memories, Correction(), noise))
+    described = partial(_measurements, bench, table, memories, noise=noise, name=machine.name, device_id=device_id)
+    device = as_device(described(Correction()))
     measured_s = {subject: timings["model", subject].median_s for subject in bench.subjects}
     work = {subject: fitting.work_of(device, subject, bench.activation_bits) for subject in measured_s}
     correction = fitting.fit(work, measured_s)
     ratios = fitting.left_out(work, measured_s)
-    final = _measurements(bench, table, memories, correction, noise)
+    final = described(correction)
     # without the most extreme ratio on either side, the interval contains nine of ten measurements
     lowest, *_, highest = sorted(ratios.values())[1:-1]
     return Calibration(replace(final, held_out=(lowest, highest)), correction, ratios, stolen, elapsed_s)
@@ -154,7 +166,10 @@ def _measurements(
     table: KernelTable,
     memories: tuple[MeasuredMemory, ...],
     correction: Correction,
+    *,
     noise: float,
+    name: str,
+    device_id: str,
 ) -> Measurements:
     slowed = table.slower(correction.scale, correction.others)
     softmax, gather = slowed.elements["softmax"], slowed.elements["gather"]
@@ -179,8 +194,8 @@ def _measurements(
     near = memories[min(1, len(memories) - 2)]
     stream = 1 / max(correction.stream_s_per_byte, 1 / FASTEST_BYTES_PER_S)
     return Measurements(
-        id="host",
-        name=f"{processor_name()}, {bench.label}",
+        id=device_id,
+        name=f"{name}, {bench.label}",
         cores=1,
         clock_hz=1e9,  # nominal: only work per second is measured
         activation_bits=bench.activation_bits,
@@ -193,14 +208,3 @@ def _measurements(
         engine=bench.engine,
         how=f"qbert-opt calibrate, {bench.label}, {datetime.date.today().isoformat()}",
     )
-
-
-def processor_name() -> str:
-    """Return the processor's name as reported by the system."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()[:100]
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "this machine"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from ..engines.session import ACTIVATIONS, Activations, Session, engine, exporting_format
@@ -53,13 +54,49 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TABLE_CHOICE = "8bit/rows:each/rtn"
 
 
+class Opener(Protocol):
+    """What an engine opens: the part of `Engine` that a bench needs."""
+
+    def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
+        """Open a written model; see `Engine.open_model`."""
+        ...
+
+    def product(
+        self,
+        matrix: AffineMatrix | NDArray[np.float32],
+        threads: int | None = None,
+        activations: Activations = "int8",
+    ) -> Session:
+        """Open a single product; see `Engine.product`."""
+        ...
+
+
+def label(engine_label: str, activations: str) -> str:
+    """Return how a bench is named in a device file.
+
+    Args:
+        engine_label: engine and version.
+        activations: how inputs of products are rounded.
+    """
+    return f"{engine_label}, activations {activations}, 1 thread"
+
+
 class EngineBench:
     """An engine on one thread; weights have the default form, a scale and an offset."""
 
-    def __init__(self, name: str, activations: Activations, held: HeldBits) -> None:
-        self._engine, self._format, self._activations = engine(name), exporting_format(name), activations
+    def __init__(self, name: str, activations: Activations, held: HeldBits, opener: Opener | None = None) -> None:
+        """Set up a bench without making a model yet.
+
+        Args:
+            name: of the engine.
+            activations: how inputs of products are rounded.
+            held: bits per weight while the engine runs.
+            opener: what opens models and products; None is the engine itself.
+        """
+        self._format, self._activations = exporting_format(name), activations
+        self._engine = opener or engine(name)
         self.engine: str | None = name
-        self.label = f"{self._engine.label()}, activations {activations}, 1 thread"
+        self.label = label(engine(name).label(), activations)
         self.activation_bits = 32
         self.formats = tuple(_formats(held))
         self.grid = COARSE
@@ -138,8 +175,7 @@ class EngineBench:
             session: Session = self._engine.open_model(Path(folder), 1, self._activations)
         return session
 
-    @staticmethod
-    def _run(session: Session, **inputs: np.ndarray) -> Call:
+    def _run(self, session: Session, **inputs: np.ndarray) -> Call:
         return lambda: session.run(inputs)
 
 

@@ -25,11 +25,13 @@ class GraphLaw:
         model: of embeddings, head and what every graph has.
         layer: of one encoder layer, its products in the plainest form: symmetric with one range per row.
         more: what one product takes beyond that, by `product_kind`; a kind that is absent takes nothing.
+        entry: of each entry of the largest table, where the file holds the vocabulary.
     """
 
     model: int = 0
     layer: int = 0
     more: Mapping[str, int] = field(default_factory=dict, hash=False)
+    entry: float = 0
 
 
 def product_kind(choice: Choice, *, static_input: bool = False) -> str:
@@ -71,6 +73,7 @@ class FileLaw:
         other_blocks: container and block for groups that no block of their own container divides.
         offsets_repeat_scales: whether the correction for a group-wise offset stores the scales a second time.
         static_zero_points_widen: whether, under a static input range, codes with zero points are stored as bytes.
+        blocks_everywhere: whether ranges of whole rows, and tables, are stored once for each block too.
         graph: bytes of the graph.
     """
 
@@ -79,6 +82,7 @@ class FileLaw:
     other_blocks: tuple[int, int] | None = None
     offsets_repeat_scales: bool = False
     static_zero_points_widen: bool = False
+    blocks_everywhere: bool = False
     graph: GraphLaw = GraphLaw()
 
     def stored_bits(self, bits: int) -> int:
@@ -109,7 +113,7 @@ class FileLaw:
             blocks = columns // block
         if static_input and zeros and self.static_zero_points_widen:
             width = 8
-        ranges = rows * SCALE_BYTES * (blocks if groups > 1 else 1)
+        ranges = rows * SCALE_BYTES * (blocks if groups > 1 or self.blocks_everywhere else 1)
         if choice.form == "offset":
             ranges += rows * groups * OFFSET_BYTES
             if groups > 1 and self.offsets_repeat_scales:
@@ -135,6 +139,8 @@ class FileLaw:
         Raises:
             UsageError: the groups do not divide a row.
         """
+        if self.blocks_everywhere:
+            return self.matrix(choice, rows, columns, heads=1)
         layout = choice.layout(rows, columns, heads=1)
         grouped = layout.axis == "columns"
         offset = OFFSET_BYTES if choice.form == "offset" else WIDE_OFFSET_BYTES
@@ -148,7 +154,9 @@ class FileLaw:
 
     def other_bytes(self, profile: ModelProfile) -> int:
         """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
-        return OTHER_BYTES * profile.other_elements + self.graph.model + self.graph.layer * profile.num_layers
+        graph = self.graph.model + self.graph.layer * profile.num_layers
+        vocabulary = max((table.rows for table in profile.tables), default=0)
+        return OTHER_BYTES * profile.other_elements + graph + round(self.graph.entry * vocabulary)
 
     def _block(self, width: int, size: int) -> tuple[int, int]:
         """Return the container and the block of a group of so many inputs."""

@@ -43,6 +43,7 @@ class EngineRecord(BaseModel):
         source_bytes: size of the tensors in the quantized folder.
         exported_bytes: size of all files of the engine.
         activations: how matrix products round their inputs.
+        integer_scores: whether queries and keys are rounded to 8 bits too, and multiplied in integers.
         refused: faster ways to round inputs that were tried first, each with the reason why it was not taken.
         kind: what the model answers with; `arrays` in older schemas, which compare raw outputs.
         checked_on: name of the data set that the checks are from.
@@ -67,6 +68,7 @@ class EngineRecord(BaseModel):
     source_bytes: int
     exported_bytes: int
     activations: Activations
+    integer_scores: bool = False
     refused: dict[str, str] = Field(default_factory=dict)
     kind: str
     checked_on: str

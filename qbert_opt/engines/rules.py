@@ -75,6 +75,9 @@ class EngineRules:
         float_type: type of everything that does not run in integers.
         static_bits: widths of static input ranges that it runs as the plan has them.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
+        static_scores: whether it multiplies queries and keys in 8-bit integers where inputs have static ranges.
+        float_difference: largest |difference| of its float32 answers from torch's, relative to the largest answer;
+            more means a wrong graph. Where only the order of sums differs, 1e-3 is ample.
         file: how its file stores a choice; None where the quantized folder itself is opened.
         speeds: relative throughput of its kernels.
         planning_only: what to do instead of exporting; empty if the engine can be exported to or runs the folder.
@@ -97,6 +100,8 @@ class EngineRules:
     float_type: Literal["fp32", "fp16"] = "fp32"
     static_bits: tuple[int, ...] = ()
     static_needs_rows: bool = False
+    static_scores: bool = False
+    float_difference: float = 1e-3
     file: FileLaw | None = None
     speeds: tuple[Speed, ...] = ()
     planning_only: str = ""

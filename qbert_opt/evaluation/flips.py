@@ -8,7 +8,11 @@ Taking e as independent noise N(0, σ²) on every logit, its mean is ½ σ² (1 
 
 The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c) = E_x Π_j Φ(x + (z_c − z_j)/σ) with x
 standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (σ √2)), the margin being the distance
-between the two logits. The margins are those of the reference on the scoring text: no forward pass of any plan.
+between the two logits.
+
+K and the mean of 1 − Σ p² are of the scoring texts. The margins are those of the texts that are predicted: of a few
+hundred texts hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as
+many. They are the float model's: no forward pass of any plan is needed.
 """
 
 from __future__ import annotations
@@ -59,62 +63,51 @@ class FlipRelation:
     Attributes:
         flips: chance that each text flips, float64 `[texts, DEVIATIONS]`; noise of different rows is independent.
         drops: expected loss of right answers of each text, likewise; None where there are no labels per text.
-        curvature: Σ over the rows of each text of (1 − Σ p²) / 2, float64 `[texts]`.
-        rows: answers of each text, float64 `[texts]`.
+        curvature: mean of (1 − Σ p²) / 2 over the rows of the scoring texts: KL per σ².
     """
 
     flips: NDArray[np.float64]
     drops: NDArray[np.float64] | None
-    curvature: NDArray[np.float64]
-    rows: NDArray[np.float64]
+    curvature: float
 
     def flipped(self, kl: float) -> float:
-        """Predicted share of texts that flip at a mean KL, nats per row."""
-        return self._at(self.flips.mean(0), kl)
+        """Predicted share of such texts that flip at a mean KL, nats per row."""
+        return self._at(self.flips, kl)
 
     def dropped(self, kl: float) -> float:
-        """Predicted loss of accuracy at a mean KL; that of agreement where there are no labels."""
-        return self._at((self.flips if self.drops is None else self.drops).mean(0), kl)
+        """Predicted loss of accuracy on such texts at a mean KL; that of agreement where there are no labels."""
+        return self._at(self.flips if self.drops is None else self.drops, kl)
 
-    def forecast(self, kl: float, std_error: float, num_texts: int, *, drop: bool = False, seed: int = 0) -> Interval:
-        """Predict the share that a measurement on other texts will find, with its 95 % prediction interval.
+    def forecast(self, kl: float, std_error: float, *, drop: bool = False, seed: int = 0) -> Interval:
+        """Predict the share that a measurement on these very texts will find, with its 95 % prediction interval.
 
-        The interval holds the error of the predicted loss (its standard error and `LOSS_SPREAD`), the choice of the
-        scoring texts (bootstrap) and the counting of a finite number of texts (binomial; a drop: two of them).
+        The interval holds the error of the predicted loss (its standard error and `LOSS_SPREAD`) and chance: each text
+        flips or not. The texts are given, so their choice adds nothing.
 
         Args:
-            kl: predicted mean KL, nats per row.
+            kl: predicted mean KL on the scoring texts, nats per row.
             std_error: of `kl`.
-            num_texts: texts that the measurement counts.
             drop: of accuracy instead of answers.
             seed: of the draws.
         """
         generator = np.random.default_rng(seed)
         spread = math.hypot(LOSS_SPREAD, std_error / max(kl, 1e-30))
-        losses = kl * np.exp(spread * generator.standard_normal(DRAWS))
-        drops = self.flips if self.drops is None else self.drops
+        curve = self.drops if drop and self.drops is not None else self.flips
         found = np.empty(DRAWS)
-        for index, loss in enumerate(losses):
-            texts = generator.integers(0, len(self.rows), len(self.rows))
-            flipped = float(np.clip(self._at(self.flips[texts].mean(0), loss, texts), 0, 1))
-            if not drop:
-                found[index] = generator.binomial(num_texts, flipped) / num_texts
-                continue
-            net = float(np.clip(self._at(drops[texts].mean(0), loss, texts), -flipped, flipped))
-            lost, won = (flipped + net) / 2, (flipped - net) / 2
-            rest = max(0.0, 1 - lost - won)
-            counts = generator.multinomial(num_texts, [lost, won, rest])
-            found[index] = (counts[0] - counts[1]) / num_texts
+        for index, loss in enumerate(kl * np.exp(spread * generator.standard_normal(DRAWS))):
+            shares = _of_texts(curve, self._deviation(loss))
+            changed = generator.random(len(shares)) < np.abs(shares)
+            found[index] = np.mean(np.sign(shares) * changed)
         low, high = np.quantile(found, [0.025, 0.975])
-        return Interval(self.dropped(kl) if drop else self.flipped(kl), float(low), float(high))
+        return Interval(float(_of_texts(curve, self._deviation(kl)).mean()), float(low), float(high))
 
-    def _at(self, curve: NDArray[np.float64], kl: float, texts: NDArray[np.int64] | slice = slice(None)) -> float:
-        """Read a mean over texts off at a mean KL of the same texts."""
-        mean = self.curvature[texts].sum() / self.rows[texts].sum()
-        deviation = math.sqrt(max(kl, 0.0) / max(float(mean), 1e-300))
-        least = self.least_deviation
-        at = float(np.interp(math.log(max(deviation, least)), np.log(DEVIATIONS), curve))
-        return at * min(1.0, deviation / least)
+    def _deviation(self, kl: float) -> float:
+        """Return σ at a mean KL of the scoring texts, in logits."""
+        return math.sqrt(max(kl, 0.0) / max(self.curvature, 1e-300))
+
+    def _at(self, curve: NDArray[np.float64], kl: float) -> float:
+        deviation, least = self._deviation(kl), self.least_deviation
+        return float(_of_texts(curve, max(deviation, least)).mean()) * min(1.0, deviation / least)
 
     @property
     def least_deviation(self) -> float:
@@ -124,16 +117,17 @@ class FlipRelation:
         is the effective sample size (Σ flips)² / Σ flips².
         """
         carried = self.flips.sum(0) ** 2 / np.maximum((self.flips**2).sum(0), 1e-300)
-        enough = np.flatnonzero(carried >= min(CARRYING, len(self.rows) / 2))
+        enough = np.flatnonzero(carried >= min(CARRYING, len(self.flips) / 2))
         return float(DEVIATIONS[enough[0] if len(enough) else -1])
 
 
-def flip_relation(reference: Outputs, targets: Targets | None = None) -> FlipRelation:
+def flip_relation(reference: Outputs, targets: Targets | None = None, *, scored: Outputs | None = None) -> FlipRelation:
     """Tabulate how answers change with the loss.
 
     Args:
-        reference: the float model's answers to the scoring text.
+        reference: the float model's answers to the texts to predict.
         targets: the right ones; used for classifiers.
+        scored: its answers to the scoring texts, of which the loss is the mean; None if they are the same texts.
 
     Raises:
         UsageError: outputs that have no answers.
@@ -151,11 +145,18 @@ def flip_relation(reference: Outputs, targets: Targets | None = None) -> FlipRel
         if right is not None:
             was = right[:, 0].double()
             np.add.at(drops[:, column], where, (was - (chances * right).sum(1)).numpy())
-    curvature, rows = np.zeros(len(texts)), np.zeros(len(texts))
-    p = reference.values.double().softmax(-1)
-    np.add.at(curvature, where, ((1 - p.square().sum(-1)) / 2).numpy())
-    np.add.at(rows, where, 1.0)
-    return FlipRelation(-np.expm1(stays), drops if right is not None else None, curvature, rows)
+    p = (reference if scored is None else scored).values.double().softmax(-1)
+    curvature = float((1 - p.square().sum(-1)).mean()) / 2
+    return FlipRelation(-np.expm1(stays), drops if right is not None else None, curvature)
+
+
+def _of_texts(curve: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Read tabulated chances off at a σ, float64 `[texts]`; below the table they are proportional to σ."""
+    place = float(np.interp(math.log(max(deviation, DEVIATIONS[0])), np.log(DEVIATIONS), np.arange(len(DEVIATIONS))))
+    left = min(int(place), len(DEVIATIONS) - 2)
+    mixed = curve[:, left] + (place - left) * (curve[:, left + 1] - curve[:, left])
+    chances: NDArray[np.float64] = mixed * min(1.0, deviation / DEVIATIONS[0])
+    return chances
 
 
 def _chances(top: torch.Tensor, deviation: float, *, every: bool) -> torch.Tensor:

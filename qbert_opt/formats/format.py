@@ -37,6 +37,7 @@ class Format(Protocol):
         folder: Path,
         activations: Activations = "int8",
         inputs: Mapping[str, PlannedActivation] | None = None,
+        scores: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Convert a traced model, with every quantized weight replaced by its codes.
 
@@ -46,6 +47,8 @@ class Format(Protocol):
             folder: an existing folder that the files are written to.
             activations: how matrix products round their inputs.
             inputs: planned input ranges by module, for `planned`.
+            scores: ends of the signed 8-bit ranges of queries and keys by module, for engines that multiply them in
+                integers; others are given none.
 
         Raises:
             InputFileError: a stored matrix is missing from the converted graph.

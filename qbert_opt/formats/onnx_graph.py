@@ -5,7 +5,7 @@
 - With `coarse`, or where rows are no whole number of blocks, and if ranges span whole rows, they run as
   `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses: about twice as fast, but with one range for all
   inputs. Packed codes are expanded to bytes when a session starts.
-- With a planned range for the inputs, `QuantizeLinear` replaces `DynamicQuantizeLinear`.
+- With a planned range for the inputs, they run as `QuantizeLinear → MatMulIntegerToFloat`, which also adds the bias.
 - Embedding rows are gathered as bytes and then unpacked.
 Tensors that are float16 in the quantized folder stay float16 in the file; the session widens them when it starts.
 """
@@ -73,17 +73,22 @@ class Builder:
             self._shared[key] = self.node("Reshape", [name, self.constant(np.array(array.shape))])
         return self._shared[key]
 
-    def linear(self, x: str, module: str, matrix: AffineMatrix, output: str) -> None:
-        """Add `output = x @ weight.T` for a quantized matrix."""
+    def linear(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None = None) -> None:
+        """Add `output = x @ weight.T + bias` for a quantized matrix; only planned inputs allow a bias."""
         whole_rows = matrix.scale.shape[1] == 1
         by_rows = matrix.input is not None or (whole_rows and (self._coarse or matrix.columns % SMALLEST_BLOCK != 0))
         if by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None:
             # stored zero points may not fit into signed bytes; these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
-        rest = self._rest(x if matrix.input is None else self._rounded(x, matrix.input), module, matrix)
+        rest = None if matrix.offset is None else self._rest(x, module, matrix)
         product = None if rest else output
-        result = self._integer(x, module, matrix, product) if by_rows else self._blocks(x, module, matrix, product)
+        if matrix.input is not None:
+            result = self._static(x, module, matrix, matrix.input, product, bias)
+        elif by_rows:
+            result = self._integer(x, module, matrix, product)
+        else:
+            result = self._blocks(x, module, matrix, product)
         if rest:
             self.node("Add", [result, rest], [output])
 
@@ -159,20 +164,28 @@ class Builder:
         )  # fmt: skip
 
     def _integer(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
-        if matrix.input is not None:
-            codes_of_x = self._planned_codes(x, matrix.input)
-            scale_of_x, zero_of_x = self._planned_range(matrix.input)
-        else:
-            key = ("quantized", x)
-            if key not in self._shared:
-                self._shared[key] = self.node("DynamicQuantizeLinear", [x], 3)
-            codes_of_x = self._shared[key]
-            scale_of_x, zero_of_x = codes_of_x[:-1] + "1", codes_of_x[:-1] + "2"
+        key = ("quantized", x)
+        if key not in self._shared:
+            self._shared[key] = self.node("DynamicQuantizeLinear", [x], 3)
+        codes_of_x = self._shared[key]
+        scale_of_x, zero_of_x = codes_of_x[:-1] + "1", codes_of_x[:-1] + "2"
         product = self.node("MatMulInteger", [codes_of_x, self._signed(module, matrix), zero_of_x])
-        scale = self._row_scale(module, matrix)
-        scales = self.node("Mul", [scale_of_x, scale])
+        scales = self.node("Mul", [scale_of_x, self._row_scale(module, matrix)])
         wide = self.node("Cast", [product], to=TensorProto.FLOAT)
         return self.node("Mul", [wide, scales], 1 if output is None else [output])
+
+    def _static(
+        self, x: str, module: str, matrix: AffineMatrix, planned: InputRange, output: str | None, bias: str | None
+    ) -> str:
+        """A product of inputs in a planned range: one node, which scales the integers and adds the bias as well."""
+        scale_of_x, zero_of_x = self._planned_range(planned)
+        inputs = [
+            self._planned_codes(x, planned), self._signed(module, matrix), scale_of_x, self._row_scale(module, matrix),
+            zero_of_x,
+        ]  # fmt: skip
+        if bias is not None:
+            inputs += ["", bias]  # no zero point of the weights
+        return self.node("MatMulIntegerToFloat", inputs, 1 if output is None else [output], domain="com.microsoft")
 
     def _planned_range(self, planned: InputRange) -> tuple[str, str]:
         name = f"input{planned.scale!r}_{planned.zero}"
@@ -215,10 +228,10 @@ class Builder:
         self._shared[key] = weights
         return weights
 
-    def _rest(self, x: str, module: str, matrix: AffineMatrix) -> str | None:
-        """Group sums of x times `AffineMatrix.rest`; None if there is no rest."""
-        if matrix.offset is None:
-            return None
+    def _rest(self, x: str, module: str, matrix: AffineMatrix) -> str:
+        """Group sums of the inputs, rounded as planned, times `AffineMatrix.rest`."""
+        if matrix.input is not None:
+            x = self._rounded(x, matrix.input)
         groups = matrix.scale.shape[1]
         key = ("sums", x, str(matrix.group_size))
         if key not in self._shared:
@@ -241,45 +254,6 @@ class Builder:
             rest = self.node("Add", [offset, scaled])
             self._shared[left] = rest if groups == 1 else self.node("Transpose", [rest], perm=[1, 0])
         return self.node("Mul" if groups == 1 else "MatMul", [self._shared[key], self._shared[left]])
-
-
-def in_float(model: Any) -> Any:
-    """Return the same graph without integer products: activations stay in float32.
-
-    Args:
-        model: an ONNX model; changed in place.
-    """
-    unit = numpy_helper.from_array(np.ones((), np.float32), "q_unit")
-    model.graph.initializer.append(unit)
-    quantized: dict[str, str] = {}
-    casts: dict[str, str] = {}
-    nodes = []
-    planned: dict[str, str] = {}
-    for node in model.graph.node:
-        if node.op_type == "QuantizeLinear":
-            quantized[node.output[0]] = node.input[0]
-            planned[node.input[1]] = "q_unit"
-        elif node.op_type == "DequantizeLinear":
-            nodes.append(helper.make_node("Identity", [quantized[node.input[0]]], list(node.output)))
-        elif node.op_type == "DynamicQuantizeLinear":
-            quantized[node.output[0]] = node.input[0]
-            nodes.append(helper.make_node("Identity", ["q_unit"], [node.output[1]]))
-        elif node.op_type == "MatMulInteger":
-            weight = f"{node.output[0]}_weight"
-            nodes.append(helper.make_node("Cast", [node.input[1]], [weight], to=TensorProto.FLOAT))
-            casts[node.output[0]] = f"{node.output[0]}_float"
-            nodes.append(helper.make_node("MatMul", [quantized[node.input[0]], weight], [casts[node.output[0]]]))
-        elif node.op_type == "Cast" and node.input[0] in casts:
-            nodes.append(helper.make_node("Identity", [casts[node.input[0]]], list(node.output)))
-        else:
-            if node.op_type == "MatMulNBits":
-                next(a for a in node.attribute if a.name == "accuracy_level").i = 0
-            for index, name in enumerate(node.input):
-                node.input[index] = planned.get(name, name)
-            nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model
 
 
 def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int) -> Any:

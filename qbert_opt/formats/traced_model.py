@@ -69,6 +69,12 @@ class TracedModel:
     example: tuple[torch.Tensor, ...]
     output_ranks: tuple[int, ...]
     tables: tuple[str, ...] = ()
+    tokenizer: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The model that `module` wraps."""
+        return self.module.model
 
     @property
     def with_tables(self) -> tuple[torch.Tensor, ...]:
@@ -97,7 +103,7 @@ def traceable(loaded: LoadedModel) -> TracedModel:
     example = tuple(encoded.values())
     module = _Positional(loaded.model, tuple(encoded), outputs, whole).eval()
     ranks = tuple(result[name].ndim for name in outputs)
-    return TracedModel(module, tuple(encoded), outputs, example, ranks, whole)
+    return TracedModel(module, tuple(encoded), outputs, example, ranks, whole, loaded.tokenizer)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ..spec.choices import Choice
 from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable
+from ..spec.tables import TABLE_CHOICE
 
 RESOURCES: dict[str, Measure] = {
     "bytes": "encoder_bytes",
@@ -44,6 +45,7 @@ class PlanConstraints(Frozen):
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
         engine: engine that must be able to run the plan; choices that it cannot run are excluded.
+        portable: engines that must all store the plan in the same codes, or `all`; excludes `engine`.
         pins: fixed bit width by name.
         excluded: names of matrices kept out of the search, at 8 bits with one range per row.
         ties: names whose matrices all take the same choice; `qkv` ties query, key and value of each layer.
@@ -58,6 +60,7 @@ class PlanConstraints(Frozen):
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
     engine: str | None = None
+    portable: Sequence[str] | None = None
     pins: Mapping[str, int] = Field(default_factory=dict)
     excluded: Sequence[str] = ()
     ties: Sequence[str] = ()
@@ -167,7 +170,7 @@ def held_choices(
         target: the engine.
 
     Raises:
-        UsageError: the engine supports no legal choice of some item.
+        UsageError: the engine supports no legal choice of some item, or not what an unscored table has.
     """
     held = np.zeros(legal.shape, dtype=bool)
     for i, item in enumerate(scores.items):
@@ -176,10 +179,27 @@ def held_choices(
         if not held[i].any():
             reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
             raise UsageError(
-                f"`engine` {target.name}: holds none of the choices scored for {item.module} ({reason}). "
-                f"It holds {target.rules.held}. Score such choices."
+                f"{target.said}: holds none of the choices scored for {item.module} ({reason}). "
+                f"It holds {target.held}. Score such choices."
+            )
+    for table in unscored_tables(scores):
+        reason = target.refusal(table, TABLE_CHOICE)
+        if reason is not None:
+            raise UsageError(
+                f"{target.said}: cannot hold {table.module}, which was not scored and so has {TABLE_CHOICE.name} "
+                f"({reason}). Score tables too, in forms that it holds (`table_bits`, `forms`)."
             )
     return held
+
+
+def unscored_tables(scores: ScoreTable) -> tuple[TableSpec, ...]:
+    """Return the embedding tables that have no scores, and so no choice.
+
+    Args:
+        scores: of the model.
+    """
+    scored = set(scores.tables.modules if scores.tables else ())
+    return tuple(table for table in scores.profile.tables if table.module not in scored)
 
 
 def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:

@@ -25,7 +25,7 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
     kept = tuple(c for c in activations if c.scheme == "tensor" and c.bits in widths)
     if activations and not kept:
         raise UsageError(
-            f"`engine` {task.target.name}: runs inputs with static ranges of {' or '.join(map(str, widths))} bits; "
+            f"{task.target.said}: runs inputs with static ranges of {' or '.join(map(str, widths))} bits; "
             "none of these was scored, or none was selected. `activation_bits` none leaves the inputs to the engine."
         )
     return kept

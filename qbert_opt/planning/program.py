@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.devices import check_engine
 from ..costs.operations import Workload, model_graph
+from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.simulate import simulate_storage
-from ..costs.stored import Storage, engine_target
+from ..costs.stored import Storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
@@ -44,7 +44,7 @@ class PlanningTask:
         items: the matrices, then the embedding tables that were scored.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
-        target: the engine that the plan is made for, or None.
+        target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
         largest_sum: bound on the sum of scores where a resource is minimized; the limit on the predicted loss, unless
@@ -82,9 +82,9 @@ class PlanningTask:
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
-        self.target = engine_target(self.constraints.engine)
+        self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
-            check_engine(self.target.name, device)
+            self.target.check_device(device)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
@@ -153,7 +153,7 @@ class PlanningTask:
             modules: the matrices.
         """
         other = self._copy_without("tables", "rows", "hard", "room_bytes")
-        other.target = engine_target(self.constraints.engine, modules)
+        other.target = plan_target(self.constraints.engine, self.constraints.portable, modules)
         other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
         return other
 

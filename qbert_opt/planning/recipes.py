@@ -130,14 +130,18 @@ def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Al
 
     Args:
         profile: shapes of the model.
-        choices: the choice of each matrix, by module.
+        choices: the choice of each matrix, by module, and of tables that shall not have 8 bits.
 
     Raises:
-        UsageError: a matrix has no choice, the choices use several quantizers, or a grouping does not divide its
-            matrix.
+        UsageError: a matrix has no choice, a choice is for no part of the model, the choices of matrices use several
+            quantizers, or a grouping does not divide its matrix.
     """
     missing = [m.module for m in profile.matrices if m.module not in choices]
-    methods = {c.method for c in choices.values()}
+    tables = [table.module for table in profile.tables if table.module in choices]
+    unknown = sorted(set(choices) - {m.module for m in profile.matrices} - set(tables))
+    if unknown:
+        raise UsageError(f"given plan: {unknown[0]} is neither a matrix nor a table of {profile.name}.")
+    methods = {choices[m.module].method for m in profile.matrices if m.module in choices}
     if missing or len(methods) != 1:
         raise UsageError(f"given plan: {f'{missing[0]} has no choice' if missing else f'methods {sorted(methods)}'}.")
     names = tuple(dict.fromkeys(choices[m.module].name for m in profile.matrices))
@@ -157,5 +161,5 @@ def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Al
             scored_accuracy=None, seed=0, commit=code_commit(), version=code_version(), date=today(),
         ),
     )  # fmt: skip
-    storage = {m.module: Storage(choices[m.module]) for m in profile.matrices}
+    storage = {name: Storage(choices[name]) for name in (*(m.module for m in profile.matrices), *tables)}
     return _unproven(scores, storage, None, None, "given by hand")

@@ -11,59 +11,102 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hwmodels import format_bytes, format_joules, format_seconds
 
+from ..costs.operations import Workload
 from ..planning.frontier import TradeOff
-from ..planning.measured_points import MeasuredPoints
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix
-from .html_charts import frontier_curve, heat_map, stacked_bar
-from .plan import TITLES, better_uniform, rounded_inputs
+from ..spec.scores import ScoreTable
+from .comparison import COLUMNS, comparison_lines, measuring_commands
+from .device_and_budget import (
+    BUDGET_COLUMNS,
+    DEVICE_COLUMNS,
+    budget_advice,
+    budget_lines,
+    device_advice,
+    device_lines,
+)
+from .frontier_chart import frontier_chart
+from .html_charts import bit_map, stacked_bar
+from .measurements import Measurements
+from .plan import TITLES, gain_text, rounded_inputs
 from .printing import MEASURES
+from .rivals import rivals
+from .verdict import Case, band, trust, verdict_lines
 
 if TYPE_CHECKING:
-    from hwmodels import CostReport
+    from hwmodels import CostReport, Device
+
+    from ..checkpoint.record import FolderRecord
+
+CHARTS = ((1240, 420), (480, 340))
+"""Sizes of the frontier in px, for a wide and for a narrow screen: text keeps its size on both."""
 
 
 def html_report(
     plan: Allocation,
     *,
+    scores: ScoreTable | None = None,
     frontier: TradeOff | None = None,
-    cost: CostReport | None = None,
-    measured: MeasuredPoints | None = None,
+    devices: Sequence[Device] = (),
+    workload: Workload | None = None,
+    measured: Measurements | None = None,
+    record: FolderRecord | None = None,
 ) -> str:
-    """Render a plan.
+    """Render a plan as the page that a decision is made from.
 
     Args:
         plan: the plan.
+        scores: the scores that it was made of; they predict what uniform plans lose.
         frontier: loss over encoder bytes, of the plan's own scores.
-        cost: what the plan costs on a device.
-        measured: points that were measured; the first is taken for this plan.
+        devices: hardware to price it on; the first is the one to decide on.
+        workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
+        measured: what was measured of the plan and its rivals.
+        record: of the quantized folder that holds the plan; after training the plan's prediction is void.
     """
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    found = measured or Measurements()
+    priced = rivals(plan, scores, devices, workload, found.uniform_8bit_choice)
+    case = Case(plan, priced, found, tuple(devices), record)
+    verdict, *others = verdict_lines(case)
+    lines = comparison_lines(case)
+    cost = priced[-1].cost(case.device)
     name = plan.profile.name
+    has_frontier = frontier is not None and bool(frontier.points)
     context: dict[str, Any] = {
-        "title": f"{name}: {plan.encoder_bytes / 1e6:.2f} MB, {plan.average_bits:.2f} bits per weight",
-        "subtitle": f"{plan.profile.architecture}, {plan.profile.num_blocks} layers, {len(plan.matrices)} matrices; "
-        f"{_proof(plan)}",
-        "tiles": _tiles(plan, cost),
-        "contains": f"Predicted loss contains: {plan.contains}. Unit: {plan.loss_unit}.",
-        "heat": heat_map(plan),
-        "curve": None if frontier is None or not frontier.points else frontier_curve(plan, frontier, measured),
+        "title": f"{name}: {plan.encoder_bytes / 1e6:.2f} MB of matrices, {plan.average_bits:.2f} bits per weight",
+        "subtitle": f"{plan.profile.architecture}, {plan.profile.num_blocks} layers, {len(plan.matrices)} matrices, "
+        f"{plan.total_bytes / 1e6:.2f} MB in all; {_proof(plan)}",
+        "verdict": verdict,
+        "verdict_details": others,
+        "comparison_columns": COLUMNS,
+        "comparison": lines,
+        "commands": measuring_commands(lines),
+        "contains": f"Loss: {plan.loss_unit}, relative to float32; predicted ones contain {plan.contains}, "
+        f"{judged_by(plan)}.",
+        "bit_map": bit_map(plan),
+        "charts": _charts(case, frontier) if frontier is not None and has_frontier else [],
         "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
+        "budget_columns": BUDGET_COLUMNS,
+        "budgets": budget_lines(case, frontier, workload) if frontier is not None and has_frontier else (),
+        "budget_advice": [*_next_mb(plan), *(budget_advice(case, frontier) if frontier is not None else ())],
         "limits": _limits(plan),
-        "rivals": _rivals(plan),
-        "better_uniform": better_uniform(plan),
-        "measured": [] if measured is None else _measured(plan, measured),
-        "measured_what": "" if measured is None else measured.what,
-        "device": None if cost is None else _device(cost),
+        "plan_rivals": _rivals(plan, trained=case.is_trained),
+        "measured": _measured(plan, found, trained=case.is_trained),
+        "measured_what": found.what,
+        "device_columns": DEVICE_COLUMNS,
+        "devices": device_lines(case) if case.devices else (),
+        "device_advice": device_advice(case) if case.devices else "",
+        "device": None if cost is None or isinstance(cost, str) else _device(cost),
         "no_device": "No device: give --device, the target hardware.",
+        "trained": case.is_trained,
         "headings": [{"name": n, "number": number} for n, number in HEADINGS],
         "matrices": [_row(m) for m in plan.matrices],
         "origin": _origin(plan),
     }
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     return environment.get_template("report.html").render(context)
 
 
@@ -80,7 +123,18 @@ HEADINGS = (
     ("rows × inputs", True),
     ("module", False),
 )
-"""What matters first: on a narrow screen the last columns are the ones to scroll to."""
+"""What matters first."""
+
+
+def judged_by(plan: Allocation) -> str:
+    """Return where the prediction comes from, in a few words.
+
+    Args:
+        plan: with or without cross-fitted prediction.
+    """
+    if plan.folds:
+        return "on text that did not choose the plan"
+    return "as the sum of scores" if plan.status == "unproven" else "as the sum of scores that chose it: optimistic"
 
 
 def _row(m: PlannedMatrix) -> list[dict[str, Any]]:
@@ -107,35 +161,20 @@ def _proof(plan: Allocation) -> str:
     return f"{plan.status}{gap} ({plan.solver})"
 
 
-def judged_by(plan: Allocation) -> str:
-    """Where the prediction comes from, in a few words.
+def _charts(case: Case, frontier: TradeOff) -> list[dict[str, Any]]:
+    charts = (
+        frontier_chart(
+            case.plan, frontier, case.measurements.models, width=width, height=height, own_loss=not case.is_trained
+        )
+        for width, height in CHARTS
+    )
+    return [chart for chart in charts if chart is not None]
 
-    Args:
-        plan: with or without cross-fitted prediction.
-    """
-    if plan.folds:
-        return "on text that did not choose the plan"
-    return "sum of scores" if plan.status == "unproven" else "sum of the scores that chose the plan: optimistic"
 
-
-def _tiles(plan: Allocation, cost: CostReport | None) -> list[dict[str, str]]:
-    smaller = 4 * plan.profile.encoder_elements / plan.encoder_bytes
-    tiles = [
-        ("encoder matrices", f"{plan.encoder_bytes / 1e6:.2f} MB", f"{smaller:.1f}x smaller than float32"),
-        ("whole model", f"{plan.total_bytes / 1e6:.2f} MB", "tables, biases, norms and head included"),
-        ("bits per weight", f"{plan.average_bits:.3f}", "scales and offsets counted"),
-        ("predicted loss", f"{plan.predicted_loss:.3g}", f"± {plan.predicted_std_error:.1g}, {judged_by(plan)}"),
-    ]
-    if cost is not None:
-        tiles += [
-            ("latency", format_seconds(cost.latency_s), f"predicted on {cost.device}"),
-            ("peak memory", format_bytes(cost.peak_memory_bytes), "weights and activations"),
-            ("energy", format_joules(cost.energy_j), "per inference"),
-        ]
-    if plan.next_mb_gain is not None and plan.next_mb_gain > 0 and plan.predicted_loss > 0:
-        share = 100 * plan.next_mb_gain / plan.predicted_loss
-        tiles.append(("one more MB", f"−{share:.1f} %", "of the predicted loss"))
-    return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
+def _next_mb(plan: Allocation) -> list[str]:
+    if plan.next_mb_gain is None:
+        return []
+    return [f"One more MB of budget {gain_text(plan.next_mb_gain, plan.predicted_loss)}."]
 
 
 def _limits(plan: Allocation) -> list[dict[str, Any]]:
@@ -151,8 +190,9 @@ def _limits(plan: Allocation) -> list[dict[str, Any]]:
     ]
 
 
-def _rivals(plan: Allocation) -> list[dict[str, str]]:
-    rows: list[tuple[str, int | None, float]] = [("this plan", plan.encoder_bytes, plan.predicted_loss)]
+def _rivals(plan: Allocation, *, trained: bool) -> list[dict[str, str]]:
+    ours = "this plan, before training" if trained else "this plan"
+    rows: list[tuple[str, int | None, float]] = [(ours, plan.encoder_bytes, plan.predicted_loss)]
     if plan.folds:
         rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.sum_of_scores))
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
@@ -171,17 +211,21 @@ def _rivals(plan: Allocation) -> list[dict[str, str]]:
     ]
 
 
-def _measured(plan: Allocation, measured: MeasuredPoints) -> list[dict[str, str]]:
+def _measured(plan: Allocation, measured: Measurements, *, trained: bool) -> list[dict[str, str]]:
+    """Every measured loss; beside the plan's own stands the predicted one, unless training made it void."""
     rows = []
-    for index, point in enumerate(measured.points):
-        predicted = plan.predicted_loss if index == 0 else None
+    for model in measured.models:
+        if model.loss is None:
+            continue
+        predicted = plan.predicted_loss if model is measured.plan and not trained else None
+        loss = model.loss
         rows.append(
             {
-                "name": point.name,
+                "name": model.name,
                 "predicted": "-" if predicted is None else f"{predicted:.4g}",
-                "loss": f"{point.loss:.4g}",
-                "interval": "-" if point.low is None or point.high is None else f"{point.low:.4g} to {point.high:.4g}",
-                "ratio": f"{point.loss / predicted:.2f}x" if predicted else "-",
+                "loss": f"{loss.value:.4g}",
+                "interval": f"{loss.low:.4g} to {loss.high:.4g}" if loss.high > loss.low else "-",
+                "ratio": f"{loss.value / predicted:.2f}x" if predicted else "-",
             }
         )
     return rows
@@ -191,10 +235,9 @@ def _device(cost: CostReport) -> dict[str, Any]:
     by_kind: defaultdict[str, float] = defaultdict(float)
     for row in cost.operations:
         by_kind[_part(row.cost.name)] += row.cost.latency_bound_s
-    low, high = cost.latency_interval_s
     facts = [
-        ("latency, scheduled", f"{format_seconds(cost.latency_s)}; sum of operations "
-         f"{format_seconds(cost.latency_bound_s)}; expect {format_seconds(low)} to {format_seconds(high)} if measured"),
+        ("latency", f"{band(cost)}: {trust(cost.confidence)}. As scheduled from the device file "
+         f"{format_seconds(cost.latency_s)}; sum of operations {format_seconds(cost.latency_bound_s)}"),
         ("peak memory", f"{format_bytes(cost.peak_memory_bytes)}: weights {format_bytes(cost.weight_bytes)}, "
          f"activations {format_bytes(cost.peak_activation_bytes)}"),
         ("kept on chip", f"{format_bytes(cost.scratchpad_bytes)} of {format_bytes(cost.scratchpad_room_bytes)}"),
@@ -207,7 +250,7 @@ def _device(cost: CostReport) -> dict[str, Any]:
         *(("note", line) for line in cost.notes),
     ]  # fmt: skip
     return {
-        "headline": f"{cost.device}, predicted: {format_seconds(cost.latency_s)} per inference",
+        "headline": f"{cost.device}, predicted: {band(cost)} per inference",
         "bars": [
             stacked_bar(
                 "What operations wait for", {k: v * cost.latency_bound_s for k, v in cost.bound_shares.items()}
@@ -219,7 +262,7 @@ def _device(cost: CostReport) -> dict[str, Any]:
 
 
 def _part(operation: str) -> str:
-    """Which part of the model an operation belongs to."""
+    """Return which part of the model an operation belongs to."""
     name = operation.lower()
     if "embed" in name:
         return "embeddings"

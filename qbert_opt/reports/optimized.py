@@ -29,7 +29,8 @@ def outcome_lines(found: Outcome) -> Iterator[str | Text | Table]:
     for limit in found.limits:
         yield f"limit    {limit}"
     if len(found.tried) > 1:
-        yield f"checked  {len(found.tried)} plans, each smaller than the one before: {_tried(found)}"
+        order = "faster" if found.least == "latency" else "smaller"
+        yield f"checked  {len(found.tried)} plans, each {order} than the one before: {_tried(found)}"
     yield f"texts    {found.texts}"
     for note in found.notes:
         yield f"note     {note}"
@@ -121,7 +122,10 @@ def _tried(found: Outcome) -> str:
     for one in found.tried:
         held = all(proof.holds for proof in one.proofs)
         flips = "" if one.predicted_flips is None else f", predicted {100 * one.predicted_flips.value:.2f} %"
-        parts.append(f"{one.stored_bytes / 1e6:.2f} MB {'holds' if held else 'does not'} ({one.flipped} flips{flips})")
+        what = f"{one.stored_bytes / 1e6:.2f} MB"
+        if found.least == "latency":
+            what = f"{_milliseconds(one.predicted_latency_s)}, {what}"
+        parts.append(f"{what} {'holds' if held else 'does not'} ({one.flipped} flips{flips})")
     return "; ".join(parts)
 
 

@@ -126,8 +126,10 @@ def _engine_lines(plan: Allocation) -> list[str]:
     file = plan.engine
     if file is None or file.total_bytes == plan.total_bytes:
         return []
+    engines = file.name.split(",")
+    what = f"file of {file.name}" if len(engines) == 1 else f"largest file of {', '.join(engines)} (same codes in each)"
     return [
-        f"file of {file.name}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
+        f"{what}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
     ]
 

@@ -25,6 +25,8 @@ def recovery_lines(run: Recovered) -> list[str]:
         f"{run.cpu_seconds / 60:.1f} processor minutes",
         f"prediction       void: the plan's {run.plan.predicted_loss:.4g} was of the codes before training",
     ]
+    if run.teacher_bytes is not None:
+        lines.append(f"teacher cache    {run.teacher_bytes / 1e6:,.1f} MB were on disk; removed")
     if run.stopped is not None:
         lines.append(f"ended early      {run.stopped}")
     written = run.written

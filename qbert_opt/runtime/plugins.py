@@ -28,6 +28,7 @@ FOLDERS: Mapping[str, str] = {
     "readers": "data.readers",
     "training_quantizers": "training.quantizers",
     "training_steps": "training.steps",
+    "training_losses": "training.losses",
     "block_errors": "training.block_errors",
     "nonlinearities": "integer.nonlinearities",
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ..errors import UsageError
-from .choices import Choice
+from .choices import Choice, Form
 from .profiles import TABLE_BITS, TableSpec
 
 TABLE_METHOD = "mse"  # at 2 bits it has a third of the loss of min-max rounding, and it needs no text
@@ -25,13 +25,16 @@ class _Stored(Protocol):
 
 
 def table_grid(
-    bits: Iterable[int] = DEFAULT_TABLE_BITS, groupings: Iterable[str] = DEFAULT_TABLE_GROUPINGS
+    bits: Iterable[int] = DEFAULT_TABLE_BITS,
+    groupings: Iterable[str] = DEFAULT_TABLE_GROUPINGS,
+    forms: Iterable[Form] = ("offset",),
 ) -> tuple[Choice, ...]:
-    """Return every choice of bits × grouping for a table.
+    """Return every choice of bits × grouping × form for a table.
 
     Args:
         bits: bit widths.
         groupings: `rows:each` or `columns:G`.
+        forms: what a range stores; tables have no `codebook`.
 
     Raises:
         UsageError: a grouping in which rows share a range.
@@ -42,7 +45,8 @@ def table_grid(
             raise UsageError(
                 f"table grouping {grouping}: rows of a table cannot share a range. Legal: rows:each, columns:N."
             )
-    return tuple(Choice(b, g, TABLE_METHOD) for b in bits for g in groupings)
+    kept = tuple(form for form in forms if form != "codebook") or ("offset",)
+    return tuple(Choice(b, g, TABLE_METHOD, form) for b in bits for g in groupings for form in kept)
 
 
 def table_choice(storage: Mapping[str, _Stored], module: str) -> Choice:

@@ -127,7 +127,7 @@ class TrainingRun:
         count = step.num_phases(self._teacher)
         self._tell(int(UNITS * done), int(UNITS * sum(self._work.values())), f"{name}: the float model's outputs")
         with training_attention(self._teacher.batches):
-            for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings.block_error)):
+            for number, phase in enumerate(step.phases(self._student, self._teacher, rates, settings)):
                 if phase.name not in known:
                     share = self._work[name] / count
                     self._optimize(phase, self._updates(name), done + number * share, share)

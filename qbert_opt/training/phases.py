@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from .settings import RecoverySettings
 from .student import Learned, Student
 from .teacher import Teacher
 
@@ -57,6 +58,6 @@ class Step(Protocol):
         """Return the number of phases."""
 
     def phases(
-        self, student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str
+        self, student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
     ) -> Iterator[Phase]:
         """Yield the phases in order; the code after a `yield` runs once that phase has been trained."""

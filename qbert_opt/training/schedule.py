@@ -8,9 +8,9 @@ import numpy as np
 
 from ..runtime import plugins
 from .attention import training_attention
+from .objective import objective
 from .phases import Step
 from .settings import RecoverySettings
-from .steps.distill import end_to_end
 from .student import Student
 from .teacher import Teacher
 
@@ -28,24 +28,25 @@ def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: Rec
         teacher: the float model with the training text.
         settings: its steps are used.
     """
-    seconds = _seconds_per_pass(student, teacher)
+    seconds = _seconds_per_pass(student, teacher, settings)
     costs = {name: plugins.load_as("training_steps", name, Step).COST for name in settings.steps}
     share = 60 * minutes / len(settings.steps)
     least = 1 / len(teacher.batches)
     return {name: max(least, float(f"{share / (seconds * cost):.3g}")) for name, cost in costs.items()}
 
 
-def _seconds_per_pass(student: Student, teacher: Teacher) -> float:
+def _seconds_per_pass(student: Student, teacher: Teacher, settings: RecoverySettings) -> float:
     """Estimate the time of a forward and backward pass over the whole text from a few short and long batches."""
     count = len(teacher.batches)
     timed = np.unique(np.linspace(0, count - 1, min(TIMED_BATCHES, count)).round().astype(int)).tolist()
-    with training_attention(teacher.batches):  # the teacher caches these outputs for training
+    loss = objective(student, teacher, settings.losses)
+    with training_attention(teacher.batches):
         for index in timed:
-            teacher.answer(index)  # its time is not the student's
+            loss(index)  # the teacher caches its outputs for training: its time is not the student's
         begun = time.monotonic()
         for place, index in enumerate((timed[-1], *timed)):
             if place == 1:  # the first pass is slow
                 begun = time.monotonic()
-            end_to_end(student, teacher, index).backward()
+            loss(index).backward()
     student.zero_grad()
     return (time.monotonic() - begun) / len(timed) * count

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
 
 from ..errors import UsageError
 from ..runtime import plugins
 
 DEFAULT_STEPS = ("blocks", "distill")
 DEFAULT_EPOCHS = 2.0
+DEFAULT_LOSSES: Mapping[str, float] = MappingProxyType({"logits": 1.0, "last-hidden": 1.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +24,30 @@ class RecoverySettings:
         steps: of the ladder, in order: `ranges`, `blocks`, `distill`.
         epochs: passes over the training text of each step; fractions are allowed.
         rates: learning rates of weights and of ranges by step, where they differ from the step's defaults.
+        losses: weight of each loss of the steps that train the whole model.
+        quantizer: training quantizer of the matrices; None is the first one that supports a matrix's form.
+        start: `codes` starts from the given codes; `nearest` from the float weights, rounded to nearest in min-max
+            ranges on the plan's grid.
         block_error: how a block's error is weighted by token: `plain` or `sensitivity`.
         batch_size: texts per batch.
         held_back: number of texts held out to select the best state.
         tables: whether embedding tables are trained too.
+        teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
+            None keeps them in memory as far as they fit and runs the teacher for the rest.
         seed: of the split of texts and the order of batches.
     """
 
     steps: tuple[str, ...] = DEFAULT_STEPS
     epochs: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_LOSSES))
+    quantizer: str | None = None
+    start: Literal["codes", "nearest"] = "codes"
     block_error: str = "plain"
     batch_size: int = 32
     held_back: int = 512
     tables: bool = False
+    teacher_cache: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,9 +67,24 @@ class RecoverySettings:
         for name, epochs in self.epochs.items():
             if not (math.isfinite(epochs) and epochs > 0):
                 raise UsageError(f"epochs: {epochs} for {name}; give a number above 0.")
+        legal = ", ".join(plugins.available("training_losses"))
+        if not self.losses:
+            raise UsageError(f"losses: none given. Available: {legal}.")
+        for name, weight in self.losses.items():
+            if name not in plugins.available("training_losses"):
+                raise UsageError(f"losses: unknown {name!r}. Available: {legal}.")
+            if not (math.isfinite(weight) and weight > 0):
+                raise UsageError(f"losses: weight {weight} for {name}; give a number above 0.")
         if self.block_error not in plugins.available("block_errors"):
             legal = ", ".join(plugins.available("block_errors"))
             raise UsageError(f"block_error: unknown {self.block_error!r}. Available: {legal}.")
+        if self.quantizer is not None and self.quantizer not in plugins.available("training_quantizers"):
+            legal = ", ".join(plugins.available("training_quantizers"))
+            raise UsageError(f"quantizer: unknown {self.quantizer!r}. Available: {legal}.")
+        if self.start not in ("codes", "nearest"):
+            raise UsageError(f"start: unknown {self.start!r}. Available: codes, nearest.")
+        if self.teacher_cache is not None and not 0 < self.teacher_cache <= 1:
+            raise UsageError(f"teacher_cache: {self.teacher_cache:.4g}; give a share above 0 and up to 100%.")
         for field_name in ("batch_size", "held_back"):
             if getattr(self, field_name) < 1:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
@@ -64,3 +92,16 @@ class RecoverySettings:
     def epochs_of(self, step: str) -> float:
         """Return a step's number of passes over the text."""
         return self.epochs.get(step, DEFAULT_EPOCHS)
+
+    @property
+    def method(self) -> str:
+        """The training in a line, for provenance."""
+        parts = [f"{self.block_error} block errors"] if "blocks" in self.steps else []
+        if set(self.steps) - {"blocks"}:
+            named = [name if weight == 1 else f"{weight:g} {name}" for name, weight in self.losses.items()]
+            parts.append(f"losses {' + '.join(named)}")
+        if self.quantizer is not None:
+            parts.append(f"quantizer {self.quantizer}")
+        if self.start == "nearest":
+            parts.append("from nearest codes")
+        return f"{', '.join(self.steps)} ({'; '.join(parts)}) from the float model"

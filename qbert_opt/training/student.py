@@ -87,6 +87,7 @@ class Student(nn.Module):
         *,
         others: Mapping[str, torch.Tensor] | None = None,
         tables: bool = False,
+        quantizer: str | None = None,
     ) -> None:
         """Build the student.
 
@@ -96,9 +97,10 @@ class Student(nn.Module):
             start: codes of each matrix and table of the plan.
             others: tensors stored in fp16, by parameter name, where they differ from the float model's.
             tables: whether embedding tables are trained too.
+            quantizer: training quantizer; None is the first one that supports a matrix's form.
 
         Raises:
-            UsageError: no training quantizer supports the form of a matrix.
+            UsageError: the training quantizer does not support the form of a matrix, or none does.
         """
         super().__init__()
         self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # a tuple hides its parameters
@@ -113,7 +115,7 @@ class Student(nn.Module):
                 self._fixed[f"{module}.weight"] = quantized.dequantize()
             else:
                 weight = as_matrix(self.skeleton.get_parameter(f"{module}.weight"))
-                self.matrices[_key(module)] = cast(nn.Module, _trained(module, weight, quantized))
+                self.matrices[_key(module)] = cast(nn.Module, _trained(module, weight, quantized, quantizer))
         quantized_names = {f"{matrix.module}.weight" for matrix in plan.matrices}
         quantized_names |= {f"{table.module}.weight" for table in plan.tables}
         self.others = nn.ParameterDict(
@@ -216,13 +218,13 @@ class TrainedRounder:
         return (rounded, *args[1:])
 
 
-def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix) -> TrainedMatrix:
+def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix, quantizer: str | None) -> TrainedMatrix:
     form = start.layout.form
-    for name in plugins.available("training_quantizers"):
-        quantizer = plugins.load_as("training_quantizers", name, TrainingQuantizer)
-        if form in quantizer.FORMS:
-            return quantizer.trained(weight, start)
-    raise UsageError(f"{module}: no training quantizer supports form {form!r}.")
+    for name in (quantizer,) if quantizer else plugins.available("training_quantizers"):
+        plugin = plugins.load_as("training_quantizers", name, TrainingQuantizer)
+        if form in plugin.FORMS:
+            return plugin.trained(weight, start)
+    raise UsageError(f"{module}: training quantizer {quantizer or 'none'} does not support form {form!r}.")
 
 
 def _key(name: str) -> str:

@@ -65,9 +65,10 @@ def compared(
     Raises:
         InfeasibleError: no plan keeps every limit, or is proven to.
     """
-    relation = None
+    relation = scored = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:
-        relation = flip_relation(*answers_and_targets(loaded, split.seen))
+        scored, _ = answers_and_targets(loaded, split.scored)
+        relation = flip_relation(*answers_and_targets(loaded, split.seen), scored=scored)
     elif quality:
         raise UsageError(f"`metric` {request.scores.metric}: its scores are no KL, so they predict no flips.")
     progress(0, 1, "solving")
@@ -99,20 +100,25 @@ def compared(
             more_notes.append(f"uniform 8-bit cannot be compared: {error}")
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
-    row = _Rows(setup, relation, quality, route, progress)
+    of_check = None if scored is None else flip_relation(setup.truth, setup.targets, scored=scored)
+    row = _Rows(setup, of_check, quality, route, progress)
     outcome = Outcome(
         model=loaded.name,
         engine=None if shipped.exported is None else shipped.exported.engine_label,
         device=None if request.device is None else request.device.id,
         activations=None if shipped.exported is None else shipped.exported.activations,
         loss_unit=solved.plan.loss_unit,
+        least=request.least,
         texts=str(split),
         original=row.original(solved.plan),
         uniform=None if rival is None or uniform is None else row.of(rival, "uniform 8-bit", uniform.latency_s),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
         plan=row.of(shipped, "this plan", solved.report.latency_s if solved.report else None),
-        tried=tuple(row.of(one, f"plan {number}", timed=False) for number, one in enumerate(tried, 1)),
+        tried=tuple(
+            row.of(one, f"plan {number}", one.plan.device.latency_s if one.plan.device else None, timed=False)
+            for number, one in enumerate(tried, 1)
+        ),
         limits=tuple(
             f"{limit.source}: {shown(limit.resource, limit.used)} of {shown(limit.resource, limit.capacity)}"
             for limit in solved.plan.limits
@@ -177,7 +183,7 @@ class _Rows:
         self._setup, self._relation, self._quality = setup, relation, quality
         self._rounding, self._progress = route.engine_rounding, progress
         self._batch = route.request.workload.batch_size
-        self._tokens = min(route.request.workload.seq_len, setup.loaded.longest)
+        self._tokens = route.request.workload.seq_len
 
     def original(self, plan: Allocation) -> Measured:
         """The float model's."""
@@ -228,9 +234,7 @@ class _Rows:
     def _forecast(self, plan: Allocation, *, drop: bool) -> Interval | None:
         if self._relation is None:
             return None
-        return self._relation.forecast(
-            plan.predicted_loss + self._rounding, plan.predicted_std_error, self._texts, drop=drop
-        )
+        return self._relation.forecast(plan.predicted_loss + self._rounding, plan.predicted_std_error, drop=drop)
 
     def _float_files(self) -> tuple[int | None, float | None]:
         """Bytes of the float model's files in the engine, and its latency."""

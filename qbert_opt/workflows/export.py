@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from torch import nn
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
+from ..engines.agreement import Check
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
 from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.traced_model import TracedModel, traceable
 from ..models.loading import LoadedModel, load_model
+from ..models.samples import TokenBatch
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
@@ -28,6 +30,7 @@ from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation, write_allocation
 from ..spec.planned import PlannedActivation
+from .attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
 from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
 
@@ -92,16 +95,18 @@ def export_model(
     with atomic_folder(output) as target:
         for way in ways:
             planned = {m: item for item in allocation.activations for m in item.modules} if way == "planned" else {}
-            references = checks
+            references, scores = checks, dict[str, tuple[float, float]]()
             if planned:
                 rounded = replace(
                     loaded, model=with_rounded_inputs(copy.deepcopy(loaded.model), allocation.activations)
                 )
                 references = checks_of(rounded, traceable(rounded), batches)
+                if module.RULES.static_scores:
+                    scores, references = _with_scores(rounded, allocation, samples, batches, checks, references)
             progress(1, 4, f"converting, activations {way}")
             for left in target.iterdir():
                 left.unlink()
-            _write(name, traced, folder, allocation, target, way, planned)
+            _write(name, traced, folder, allocation, target, way, planned, scores)
             progress(2, 4, f"comparing with torch, activations {way}")
             outcome = compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
             if outcome.refusal is None or math.isinf(outcome.graph_difference):
@@ -136,6 +141,7 @@ def export_model(
             source_bytes=allocation.total_bytes,
             exported_bytes=exported_bytes,
             activations=way,
+            integer_scores=bool(scores),
             refused=refused,
             kind=loaded.head.kind,
             checked_on=data,
@@ -165,8 +171,31 @@ def _write(
     target: Path,
     activations: Activations,
     planned: Mapping[str, PlannedActivation],
+    scores: Mapping[str, tuple[float, float]],
 ) -> None:
-    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned)
+    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, scores)
+
+
+def _with_scores(
+    rounded: LoadedModel,
+    allocation: Allocation,
+    samples: Sequence[TokenBatch],
+    batches: Sequence[TokenBatch],
+    checks: Sequence[Check],
+    references: list[Check],
+) -> tuple[dict[str, tuple[float, float]], list[Check]]:
+    """Ranges of 8-bit queries and keys, found on every other sample, and what torch answers with them.
+
+    No ranges, and the references as they are, where such scores would cost answers.
+    """
+    ranges = score_ranges(rounded, allocation, samples[::2])
+    if not ranges:
+        return {}, references
+    model = with_rounded_scores(rounded, ranges)
+    answers = checks_of(model, traceable(model), batches)
+    if not scores_may_be_rounded(rounded.head.kind, checks, references, answers):
+        return {}, references
+    return ranges, answers
 
 
 def export_float(model: str | Path, name: str, output: str | Path) -> Path:

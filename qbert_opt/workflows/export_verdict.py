@@ -13,7 +13,6 @@ from ..engines.opening import open_session
 from ..engines.session import Activations, Engine
 from ..spec.allocation import Allocation
 
-EXACT_DIFFERENCE = 1e-3  # in float32 only the order of sums may differ; a larger difference means a wrong graph
 # what rounding inputs to 8 bits may do: a fiftieth of a nat per answer is a tenth of what 2-bit plans lose
 ROUNDING_LIMITS = AgreementLimits(loss=0.02, flipped=0.02, difference=0.5)
 # rounded alike, an input near the border of two codes may still get the other one where sums have another order
@@ -69,7 +68,7 @@ def compared(
     limits = SAME_ROUNDING_LIMITS if activations == "planned" else ROUNDING_LIMITS
     if tolerance is not None:
         limits = AgreementLimits(loss=tolerance)
-    if graph is None or longest is None or max(graph.difference, longest.difference) > EXACT_DIFFERENCE:
+    if graph is None or longest is None or max(graph.difference, longest.difference) > module.RULES.float_difference:
         found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
         return Outcome(
             None, math.inf, limits,

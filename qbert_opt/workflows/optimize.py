@@ -27,7 +27,7 @@ from ..spec.scores import ScoreTable
 from .comparison import compared
 from .outcome import Outcome
 from .output_folder import OutputFolder
-from .route import Request, planned_widths
+from .route import LEAST, Request, planned_widths
 from .shipping import QUANTIZED
 from .text_split import split_texts
 
@@ -101,7 +101,9 @@ def optimize(
     test_data: str | Path | LabeledTexts | None = None,
     limits: Limits | None = None,
     constraints: PlanConstraints | None = None,
-    workload: Workload | None = None,
+    least: str = "bytes",
+    seq_len: int | None = None,
+    batch_size: int = 1,
     metric: str = "directional",
     method: str = "gptq",
     calibration: CalibrationPlan | None = None,
@@ -121,8 +123,8 @@ def optimize(
         output: folder to create; must not exist, be empty, or be left by an interrupted run.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
         total_budget: size of the whole stored model, in the same units.
-        max_accuracy_drop: `0.5pt`: the smallest plan that is proven on held-out text to lose no more accuracy; without
-            labels, to change no more answers.
+        max_accuracy_drop: `0.5pt`: the smallest (or fastest, by `least`) plan that is proven on held-out text to lose
+            no more accuracy; without labels, to change no more answers.
         max_flips: `1%`: likewise of changed answers.
         confidence: of these proofs.
         device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
@@ -132,7 +134,9 @@ def optimize(
         test_data: held-out text to check on; by default what calibration and scoring leave of `data`.
         limits: further limits; `budget` and `total_budget` override its own.
         constraints: what the plan must satisfy besides the limits.
-        workload: sentences and tokens of one inference.
+        least: what the proven plan minimizes: `bytes`, or the predicted `latency` on the device.
+        seq_len: tokens per sentence, for latencies; by default 128, or what the model reads if less.
+        batch_size: sentences per inference.
         metric: estimator of the loss.
         method: quantizer.
         calibration: sizes of the calibration set and of the scoring texts.
@@ -155,6 +159,7 @@ def optimize(
     constraints = constraints or PlanConstraints()
     quality = parse_quality(max_accuracy_drop, max_flips, confidence)
     _check(engine, target, activations, constraints, quality)
+    _check_least(least, target, quality)
     if engine is not None:
         constraints = constraints.model_copy(update={"engine": engine})
     limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
@@ -162,6 +167,7 @@ def optimize(
     if unlimited and target is None and not quality:
         raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
+    workload = _workload(loaded, seq_len, batch_size)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
         check_answers(loaded.head.kind, f"max_{name}")
     if quality.accuracy_drop is not None and not loaded.head.spec.classifies:
@@ -182,7 +188,7 @@ def optimize(
         )  # fmt: skip
         profile = table.profile
         limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
-        request = Request(table, limits, target, workload or Workload(), constraints)
+        request = Request(table, limits, target, workload, constraints, least)
         shipped, solved, outcome = compared(
             loaded, texts, split, request, activations, quality, folder, reused, progress
         )
@@ -214,6 +220,34 @@ def _check(
             "`max_loss` and `least`: the smallest plan under `max_flips` or `max_accuracy_drop` is sought."
         )
     planned_widths(engine, activations)
+
+
+def _check_least(least: str, target: Device | None, quality: QualityLimits) -> None:
+    """Refuse a goal that is unknown, cannot be priced, or has no limit on answers to be sought under.
+
+    Raises:
+        UsageError: says which.
+    """
+    if least not in LEAST:
+        raise UsageError(f"`least` {least}: legal: {', '.join(LEAST)}.")
+    if least == "latency" and target is None:
+        raise UsageError("`least` latency: needs `device`, which determines it.")
+    if least != "bytes" and not quality:
+        raise UsageError(
+            f"`least` {least}: belongs to `max_flips` or `max_accuracy_drop`; without them the plan of least predicted "
+            "loss within the limits is sought."
+        )
+
+
+def _workload(loaded: LoadedModel, seq_len: int | None, batch_size: int) -> Workload:
+    """Return one inference that the model can run.
+
+    Raises:
+        UsageError: more tokens than it reads.
+    """
+    if seq_len is not None and seq_len > loaded.longest:
+        raise UsageError(f"`seq_len` {seq_len}: {loaded.name} reads {loaded.longest} tokens at most.")
+    return Workload(seq_len or min(Workload().seq_len, loaded.longest), batch_size)
 
 
 def _scored_widths(engine: str | None, activations: Activations | None, metric: str) -> tuple[int, ...]:

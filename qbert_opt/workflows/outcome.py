@@ -81,6 +81,7 @@ class Outcome(Frozen):
         device: the target; None without one.
         activations: how the engine rounds the inputs of products.
         loss_unit: of every loss.
+        least: what was minimized under limits on answers: bytes or latency.
         texts: sizes of the calibration, scoring and check texts, in words.
         original: the float model.
         uniform: every matrix at 8 bits; None where that is not possible.
@@ -99,6 +100,7 @@ class Outcome(Frozen):
     device: str | None
     activations: str | None
     loss_unit: str
+    least: str = "bytes"
     texts: str
     original: Measured
     uniform: Measured | None

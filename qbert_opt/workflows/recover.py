@@ -17,10 +17,11 @@ from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import InputFileError, UsageError
-from ..models.batches import tokenize
+from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
-from ..models.outputs import collect
-from ..quantization.calibration import quantized_matrices
+from ..models.outputs import SOFTMAX_KINDS, collect
+from ..models.targets import Targets, read_targets
+from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
@@ -28,14 +29,18 @@ from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
 from ..training.blocks import block_names
 from ..training.loop import Held, Tell, TrainingRun
+from ..training.objective import needs_labels, points_of
 from ..training.run_state import PhaseRecord, read_state
 from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
 from ..training.student import Student
 from ..training.teacher import Teacher
+from ..training.teacher_cache import StoringTeacher
 from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
 
 HELD_SHARE = 1 / 8  # largest share of the texts that is held out
+NEAREST = "rtn"
+TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
 
 
@@ -56,6 +61,7 @@ class Recovered:
         epochs: passes over the training texts by step; a second run with these gives the same result.
         cpu_seconds: CPU time of training.
         stopped: why training ended early; None if it did not.
+        teacher_bytes: size of the teacher's states that were stored on disk; None if none were.
     """
 
     written: WrittenModel
@@ -70,6 +76,7 @@ class Recovered:
     epochs: dict[str, float]
     cpu_seconds: float
     stopped: str | None
+    teacher_bytes: int | None = None
 
 
 def recover(
@@ -102,22 +109,24 @@ def recover(
         The written folder, with losses before and after training.
 
     Raises:
-        InputFileError: the plan or folder is for another model, there are too few texts, or the state file is damaged.
+        InputFileError: the plan or folder is for another model, there are too few texts, labels are missing or unknown
+            to the head, or the state file is damaged.
         UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
     """
     settings = settings or RecoverySettings()
     _check_minutes(minutes, settings)
     check_free(Path(output))  # before the work starts
     held_texts, texts = _split(data, settings)
-    plan, start, others, origin = _start(loaded, source, data)
+    plan, start, others, origin = _start(loaded, source, data, settings)
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
-    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
-    student = Student(loaded.model, plan, start, others=others, tables=settings.tables)
+    student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
+    labels = _labels(loaded, texts, batches, settings)
+    teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
     with sole_writer(file):
         if file.exists():
             _check_same_run(file, fingerprint)
@@ -130,7 +139,7 @@ def recover(
         run.go()
         state = run.state.progress
         training = Training(
-            method=f"{', '.join(settings.steps)} ({settings.block_error} block errors), distilled from the float model",
+            method=settings.method,
             data=texts.name,
             data_sha256=texts.sha256,
             num_texts=len(texts),
@@ -145,11 +154,12 @@ def recover(
             progress=progress,
         )  # fmt: skip
         file.unlink(missing_ok=True)
+        stored_bytes = teacher.remove() if isinstance(teacher, StoringTeacher) else None
     return Recovered(
         written, plan, tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
         loaded.head.loss_unit, len(texts), len(held_texts),
         {step: state.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
-        state.cpu_seconds, run.stopped,
+        state.cpu_seconds, run.stopped, stored_bytes,
     )  # fmt: skip
 
 
@@ -163,25 +173,50 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
 
 
 def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
-    """Split the texts into held-out and training texts, without duplicates."""
+    """Split the texts into held-out and training texts, without duplicates; labels are kept if a loss needs them."""
     if not data:
         raise UsageError("data: no texts. Give at least one file of training text.")
-    texts = tuple(dict.fromkeys(text for part in data for text in part.texts))
+    needed = needs_labels(settings.losses)
+    for part in data:
+        if needed and part.labels is None:
+            raise InputFileError(f"{part.name}: has no labels, and loss {needed[0]} needs them. Add a label column.")
+    samples: dict[tuple[str, ...], str] = {}
+    for part in data:
+        for text, label in zip(part.texts, part.labels if needed and part.labels else [""] * len(part), strict=True):
+            samples.setdefault(text, label)
     name = " and ".join(part.name for part in data)
-    if len(texts) < 2:
-        raise InputFileError(f"{name}: {len(texts)} distinct text; training needs one to hold out and one to train on.")
-    count = max(1, min(settings.held_back, int(HELD_SHARE * len(texts))))
-    held, rest = split_disjoint(LabeledTexts(name, texts, None), [count, len(texts) - count], seed=settings.seed)
+    if len(samples) < 2:
+        raise InputFileError(
+            f"{name}: {len(samples)} distinct text; training needs one to hold out and one to train on."
+        )
+    whole = LabeledTexts(name, tuple(samples), tuple(samples.values()) if needed else None)
+    count = max(1, min(settings.held_back, int(HELD_SHARE * len(samples))))
+    held, rest = split_disjoint(whole, [count, len(samples) - count], seed=settings.seed)
     return held, rest
 
 
+def _labels(
+    loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[TokenBatch], settings: RecoverySettings
+) -> Targets | None:
+    """Return the correct answers of the training text if a loss needs them."""
+    needed = needs_labels(settings.losses)
+    if not needed:
+        return None
+    targets = read_targets(loaded, texts, batches) if loaded.head.kind in SOFTMAX_KINDS else None
+    if targets is None:
+        raise UsageError(f"losses: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
+    return targets
+
+
 def _start(
-    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts]
+    loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts], settings: RecoverySettings
 ) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
     """Return the plan, its codes, the tensors that a folder stores in fp16, and a hash of their origin."""
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
         check_belongs(plan, loaded)
+        if settings.start == "nearest":
+            return plan, _nearest(loaded, plan), {}, "nearest"
         same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
         quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
         return plan, quantized_matrices(quantizer, plan), {}, "plan"
@@ -191,8 +226,40 @@ def _start(
             f"{folder}: is not a quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan."
         )
     opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
+    if settings.start == "nearest":
+        return plan, _nearest(loaded, plan), {}, "nearest"
     others = dict(opened.model.named_parameters())
     return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+
+
+def _nearest(loaded: LoadedModel, plan: Allocation) -> Iterable[tuple[str, QuantizedMatrix]]:
+    """Yield the plan's matrices rounded to nearest in min-max ranges, then its tables.
+
+    Raises:
+        UsageError: a matrix has a codebook, which has no such ranges.
+    """
+    if books := [matrix.module for matrix in plan.matrices if matrix.form == "codebook"]:
+        raise UsageError(f"start: 'nearest' needs ranges, and {books[0]} has a codebook. Start from its codes.")
+    return quantized_matrices(MatrixQuantizer(loaded, plan.profile, NEAREST, None), plan)
+
+
+def _teacher(
+    loaded: LoadedModel,
+    plan: Allocation,
+    batches: Sequence[TokenBatch],
+    labels: Targets | None,
+    settings: RecoverySettings,
+    folder: Path,
+    fingerprint: str,
+) -> Teacher:
+    """Return the float model with the training text, which stores its states in `folder` if the settings say so."""
+    if settings.teacher_cache is None:
+        return Teacher(loaded, plan, batches, labels)
+    points = points_of(settings.losses, len(block_names(loaded.model, plan)))
+    return StoringTeacher(
+        loaded, plan, batches, labels,
+        folder=folder, points=points, share=settings.teacher_cache, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def _fingerprint(

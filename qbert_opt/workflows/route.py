@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 BY_TOKEN = ActivationChoice(8)
+LEAST = {"bytes": "total-bytes", "latency": "latency"}
+"""What can be minimized under limits on answers, and its name among `planning.constraints.RESOURCES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Request:
         device: the target; None without one.
         workload: sentences and tokens of one inference.
         constraints: what plans must satisfy besides.
+        least: what is minimized under limits on answers, a key of `LEAST`.
     """
 
     scores: ScoreTable
@@ -41,6 +44,13 @@ class Request:
     device: Device | None
     workload: Workload
     constraints: PlanConstraints
+    least: str = "bytes"
+
+    def amount(self, solved: Solved) -> float:
+        """Return what is minimized, of a plan: bytes of the file that limits count, or predicted seconds."""
+        if self.least == "latency" and solved.report is not None:
+            return solved.report.latency_s
+        return file_bytes(solved.plan)
 
     def solve(self, constraints: PlanConstraints, inputs: tuple[ActivationChoice, ...]) -> Solved:
         """Solve under other constraints and choices of inputs."""
@@ -70,12 +80,12 @@ class Route:
     notes: tuple[str, ...] = ()
 
     def smallest(self, max_loss: float) -> Solved:
-        """Return the smallest plan whose predicted loss, planned inputs included, keeps a limit.
+        """Return the smallest or fastest plan whose predicted loss, planned inputs included, keeps a limit.
 
         Raises:
             InfeasibleError: there is none within the other limits.
         """
-        update = {"max_loss": max_loss, "least": "total-bytes"}
+        update = {"max_loss": max_loss, "least": LEAST[self.request.least]}
         return self.request.solve(self.request.constraints.model_copy(update=update), self.inputs)
 
 
@@ -142,6 +152,11 @@ def engine_route(request: Request, activations: Activations | None, reason: str 
     if reason is not None:
         notes = (f"{request.constraints.engine} rounds inputs by itself, because with planned 8-bit inputs {reason}",)
     return Route(request, (), request.solve(request.constraints, ()), _engine_rounding(request, activations), notes)
+
+
+def file_bytes(plan: Allocation) -> int:
+    """Bytes that limits count: of the engine's file, or as packed in the quantized folder without an engine."""
+    return plan.total_bytes if plan.engine is None else plan.engine.total_bytes
 
 
 def first_sentence(error: Exception) -> str:

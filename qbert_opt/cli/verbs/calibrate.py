@@ -1,4 +1,4 @@
-"""`qbert-opt calibrate`: measure this machine with one engine and write a device file."""
+"""`qbert-opt calibrate`: measure this machine, or a board without qbert-opt, with one engine; write a device file."""
 
 from __future__ import annotations
 
@@ -28,26 +28,75 @@ def command(
             "--seconds", min=1.0, help="Time to spend; refused if it is too short for three rounds of timings."
         ),
     ] = 150.0,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle", help="Folder to write for another board: ONNX models and a script that needs onnxruntime."
+        ),
+    ] = None,
+    from_bundle: Annotated[
+        Path | None, typer.Option("--from-bundle", help="What the script of a bundle wrote: becomes the device file.")
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure this machine with one engine on one thread: kernels, memories and small synthetic models.
+
+    `--bundle` measures another board: copy the folder there, run `python3 measure.py`, and give what it wrote to
+    `--from-bundle`.
 
     Examples:
     `qbert-opt calibrate -o host.yaml`, then `qbert-opt simulate allocation.json --device host.yaml`
 
     `qbert-opt calibrate --engine openvino -o host-openvino.yaml`
+
+    `qbert-opt calibrate --bundle board`, then `qbert-opt calibrate --from-bundle result.json -o board.yaml`
     """
-    from ...device_profiling.benches import find_bench
-    from ...device_profiling.calibrate import calibrate
     from ...reports.calibration import calibration_lines
     from ...reports.printing import print_lines
     from ...runtime.files import atomic_file, check_folder
     from ..progress import progress
 
+    if bundle is not None:
+        _write_bundle(bundle, precision, quiet)
+        return
     check_folder(out)
-    bench = find_bench(engine, precision)
-    with progress("calibrate", quiet=quiet) as on_step:
-        calibration = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
+    if from_bundle is not None:
+        from ...device_profiling.board_result import calibration_from
+
+        calibration = calibration_from(from_bundle)
+    else:
+        from ...device_profiling.benches import find_bench
+        from ...device_profiling.calibrate import calibrate
+
+        bench = find_bench(engine, precision)
+        with progress("calibrate", quiet=quiet) as on_step:
+            calibration = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
     with atomic_file(out) as temporary:
         temporary.write_text(calibration.text, encoding="utf-8")
     print_lines(calibration_lines(calibration, str(out)))
+
+
+def _write_bundle(folder: Path, precision: str | None, quiet: bool) -> None:
+    """Write a bundle and say what to do with it.
+
+    Raises:
+        UsageError: the precision is unknown, or the folder cannot be written.
+    """
+    from ...device_profiling.bundle import write_bundle
+    from ...engines.session import ACTIVATIONS
+    from ...errors import UsageError
+    from ...reports.printing import print_lines
+    from ..progress import progress
+
+    given = precision or "int8"
+    activations = next((name for name in ACTIVATIONS if name == given), None)
+    if activations is None:
+        raise UsageError(f"`precision` {given}: not run by onnxruntime. Legal: {', '.join(ACTIVATIONS)}.")
+    with progress("bundle", quiet=quiet) as on_step:
+        write_bundle(folder, activations, on_step=on_step)
+    print_lines(
+        [
+            f"wrote {folder}: copy it to the board and run there: pip install onnxruntime; python3 measure.py",
+            "then here: qbert-opt calibrate --from-bundle result.json -o board.yaml",
+        ]
+    )

@@ -48,24 +48,27 @@ def command(
 
     `qbert-opt optimize --model DIR --data text.tsv --engine openvino --budget 4bit --max-accuracy-drop 0.5pt -o out`
     """
-    from ...costs.operations import Workload
+    from ...reports.decision import optimized_page
     from ...reports.optimized import outcome_lines
     from ...reports.printing import print_lines
+    from ...runtime.files import write_text
     from ...workflows.optimize import optimize
     from ..solve_requests import resource_limits
 
+    target = hardware.target()
     with progress("optimizing", quiet=quiet) as tell:
         done = optimize(
             model, text.read(data), output, budget=limit.budget, total_budget=limit.total_budget,
             limits=resource_limits(limit, hardware.rate), max_accuracy_drop=answers.max_accuracy_drop,
-            max_flips=answers.max_flips, confidence=answers.confidence, device=hardware.target(), engine=engine,
+            max_flips=answers.max_flips, confidence=answers.confidence, device=target, engine=engine,
             activations=activations,  # type: ignore[arg-type]
             test_data=None if answers.test_data is None else replace(text, split=None).read(answers.test_data),
-            workload=Workload(hardware.seq_len or Workload().seq_len, hardware.batch_size),
+            least=answers.least, seq_len=hardware.seq_len, batch_size=hardware.batch_size,
             metric=metric, method=method, max_tokens=max_tokens, seed=seed,
             scores=None if scores is None else options.load_scores(scores), progress=tell,
         )  # fmt: skip
+        write_text(done.folder / "report.html", optimized_page(done, target))
     if as_json:
         typer.echo(done.outcome.model_dump_json(by_alias=True, indent=1))
     else:
-        print_lines(outcome_lines(done.outcome))
+        print_lines([*outcome_lines(done.outcome), f"report   {done.folder / 'report.html'}"])

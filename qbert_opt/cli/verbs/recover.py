@@ -2,37 +2,94 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
 from ..progress import progress
 
+if TYPE_CHECKING:
+    from ...training.settings import RecoverySettings
 
-def command(
-    source: Annotated[str, typer.Argument(metavar="PLAN_OR_FOLDER", help="An allocation.json, or a quantized folder.")],
-    model: options.Model,
-    data: Annotated[list[str], typer.Option("--data", help="Training text; repeatable. Labels are not needed.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
-    steps: Annotated[
-        str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")
-    ] = "blocks,distill",
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Approximate training time, in minutes.")] = None,
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How to train."""
+
+    steps: Annotated[str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")] = (
+        "blocks,distill"
+    )
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A paper's training in place of ours: qbert, kdlsq, ternarybert or xtc."),
+    ] = None
     epochs: Annotated[
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
-    ] = None,
+    ] = None
+    losses: Annotated[
+        str,
+        typer.Option(
+            "--losses",
+            help="Losses of steps ranges and distill, with weights if not 1: logits,hidden:0.5; see docs/plug-ins.md.",
+        ),
+    ] = "logits,last-hidden"
     block_error: Annotated[
         str, typer.Option("--block-error", help="Weighting of tokens in a block's error: plain or sensitivity.")
-    ] = "plain",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32,
+    ] = "plain"
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32
     held_back: Annotated[
         int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
-    ] = 512,
-    tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False,
-    text_column: options.TextColumn = None,
-    split: options.Split = None,
-    seed: options.Seed = 0,
+    ] = 512
+    tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False
+    teacher_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-cache",
+            help="Store this share of the float model's states on disk for steps ranges and distill: 10%.",
+        ),
+    ] = None
+    seed: options.Seed = 0
+
+    def settings(self) -> RecoverySettings:
+        """Return the settings of training.
+
+        Raises:
+            UsageError: names the option.
+        """
+        from ...training.recipes import recipe
+        from ...training.settings import RecoverySettings
+        from ..quantities import listed, share, weights
+
+        if self.recipe is None:
+            base = RecoverySettings(
+                steps=listed(self.steps, "--steps"),
+                losses=weights(self.losses, "--losses"),
+                block_error=self.block_error,
+            )
+        else:
+            base = recipe(self.recipe)
+        return replace(
+            base,
+            epochs={} if self.epochs is None else _epochs(self.epochs, base.steps),
+            batch_size=self.batch_size,
+            held_back=self.held_back,
+            tables=self.tables,
+            teacher_cache=None if self.teacher_cache is None else share(self.teacher_cache, "--teacher-cache"),
+            seed=self.seed,
+        )
+
+
+def command(
+    *,
+    source: Annotated[str, typer.Argument(metavar="PLAN_OR_FOLDER", help="An allocation.json, or a quantized folder.")],
+    model: options.Model,
+    data: Annotated[list[str], typer.Option("--data", help="Training text; repeatable.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Approximate training time, in minutes.")] = None,
+    training: TrainingOptions,
+    columns: options.TextOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a quantized model to match the outputs of the float model; its size stays as planned.
@@ -43,30 +100,20 @@ def command(
     Examples:
     `qbert-opt recover out --model models/minilm-snips --data train.tsv --minutes 20 -o recovered`
 
+    `qbert-opt recover allocation.json --model models/minilm-snips --data train.tsv --recipe kdlsq -o compared`
+
     `qbert-opt recover allocation.json --model models/minilm-snips --data snips/dev --data train.tsv -o recovered`
     """
-    from ...data.texts import read_texts
     from ...errors import UsageError
     from ...models.loading import load_model
     from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
-    from ...training.settings import RecoverySettings
     from ...workflows.recover import recover
-    from ..quantities import listed
 
-    names = listed(steps, "--steps")
-    settings = RecoverySettings(
-        steps=names,
-        epochs={} if epochs is None else _epochs(epochs, names),
-        block_error=block_error,
-        batch_size=batch_size,
-        held_back=held_back,
-        tables=tables,
-        seed=seed,
-    )
+    settings = training.settings()
     if twice := [name for number, name in enumerate(data) if name in data[:number]]:
         raise UsageError(f"--data {twice[0]}: is given twice. Keep one of them.")
-    texts = [read_texts(name, text_columns=text_column, split=split) for name in data]
+    texts = [columns.read(name) for name in data]
     with progress("training", quiet=quiet) as tell:
         recovered = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
     print_lines(recovery_lines(recovered))

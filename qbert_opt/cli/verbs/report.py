@@ -1,4 +1,4 @@
-"""`qbert-opt report`: write a plan as one HTML file."""
+"""`qbert-opt report`: write the page that a decision is made from, as one HTML file."""
 
 from __future__ import annotations
 
@@ -10,53 +10,57 @@ from .. import options
 
 
 def command(
-    plan: Annotated[str, typer.Argument(help="An allocation.json.")],
+    plan: Annotated[str, typer.Argument(help="An allocation.json, or a quantized folder.")],
     output: Annotated[str, typer.Option("--output", "-o", help="HTML file to write.")],
     scores: Annotated[
-        str | None, typer.Option("--scores", "-s", help="The plan's scores, or 'reference': adds the frontier.")
+        str | None,
+        typer.Option("--scores", "-s", help="The plan's scores, or 'reference': adds the frontier and uniform plans."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Target hardware: adds the predicted cost of each operation.")
+        str | None, typer.Option("--device", "-d", help="Target hardware; by default the plan's own, if it is bundled.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", help="Further hardware to compare, separated by commas: rpi5,orin-nano.")
     ] = None,
     seq_len: options.SeqLen = None,
-    batch_size: options.BatchSize = 1,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Sentences per inference; by default the plan's own.")
+    ] = None,
     measured: Annotated[
-        str | None, typer.Option("--measured", help="Measured points (JSON), with this plan's first.")
+        list[str] | None,
+        typer.Option(
+            "--measured", help="What evaluate --json or optimize measured (JSON); may be given several times."
+        ),
     ] = None,
 ) -> None:
-    """Write a self-contained HTML report: plan, frontier, cost, every matrix, provenance.
+    """Write a self-contained HTML report: verdict, comparison, frontier, devices, every matrix, provenance.
 
-    Example: `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
+    Examples:
+    `qbert-opt report allocation.json --scores reference --device car-soc -o report.html`
+
+    `qbert-opt report allocation.json -s scores.json --devices rpi5,imx95 --measured measured.json -o report.html`
     """
-    from hwmodels import DeviceError
+    from pathlib import Path
 
     from ...costs.operations import workload_of
-    from ...costs.simulate import simulate_allocation
-    from ...errors import InfeasibleError
-    from ...planning.frontier import trade_off
-    from ...planning.measured_points import read_measured
-    from ...planning.program import PlanningTask
-    from ...reports.html import html_report
+    from ...reports.decision import decision_page, read_plan
+    from ...reports.measurements import read_measurements
     from ...reports.printing import print_lines
-    from ...runtime.files import write_text
-    from ...spec.allocation import read_allocation
-    from ...spec.limits import Limits
-    from ...spec.plan_scores import check_scores
+    from ...runtime.files import check_folder, write_text
+    from ..quantities import listed
 
-    allocation = read_allocation(plan)
-    points = None if measured is None else read_measured(measured)
-    frontier = None
-    if scores is not None:
-        table = options.load_scores(scores)
-        check_scores(allocation, table)
-        frontier = trade_off(PlanningTask(table, Limits()), ("bytes",))
-    cost = None
-    if device is not None:
-        try:
-            cost = simulate_allocation(
-                allocation, options.load_device(device), workload_of(allocation.profile, seq_len, batch_size)
-            )
-        except DeviceError as error:
-            raise InfeasibleError(f"{plan}: {error}") from None
-    write_text(output, html_report(allocation, frontier=frontier, cost=cost, measured=points))
+    check_folder(Path(output))
+    allocation, record = read_plan(plan)
+    further = () if devices is None else listed(devices, "--devices")
+    names = dict.fromkeys([*(() if device is None else (device,)), *further])
+    own_workload = seq_len is None and batch_size is None
+    page = decision_page(
+        allocation,
+        scores=None if scores is None else options.load_scores(scores),
+        devices=[options.load_device(name) for name in names],
+        workload=None if own_workload else workload_of(allocation.profile, seq_len, batch_size or 1),
+        measured=read_measurements(measured or (), allocation),
+        record=record,
+    )
+    write_text(output, page)
     print_lines([f"wrote {output}"])

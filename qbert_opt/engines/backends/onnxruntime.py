@@ -90,11 +90,17 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
         return _Running(str(folder / GRAPH), threads)
+    return _Running(model_proto(folder, activations).SerializeToString(), threads)
+
+
+def model_proto(folder: Path, activations: Activations = "int8") -> Any:
+    """Return the graph that `open_model` runs, as an `onnx.ModelProto`."""
     import onnx
 
-    from ...formats.onnx_graph import in_float
+    from ...formats.onnx_floats import in_float
 
-    return _Running(in_float(onnx.load(folder / GRAPH)).SerializeToString(), threads)
+    model = onnx.load(folder / GRAPH)
+    return in_float(model) if activations == "float32" else model
 
 
 @native_code()
@@ -102,9 +108,15 @@ def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
     """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
+    return _Running(product_proto(matrix, activations).SerializeToString(), threads)
+
+
+def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activations = "int8") -> Any:
+    """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
-    from ...formats.onnx_graph import Builder, in_float, model_of
+    from ...formats.onnx_floats import in_float
+    from ...formats.onnx_graph import Builder, model_of
 
     builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
@@ -118,7 +130,7 @@ def product(
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, rows])
     model = model_of(builder, [x], [y], OPSET)
-    return _Running((in_float(model) if activations == "float32" else model).SerializeToString(), threads)
+    return in_float(model) if activations == "float32" else model
 
 
 class _Running:

@@ -31,6 +31,7 @@ RULES = EngineRules(
     integer_groups=(32, 64, 96, 128, 256, 384),
     static_bits=(8,),
     static_needs_rows=True,
+    static_scores=True,
     file=FileLaw(
         containers=(2, 4, 8),
         graph=GraphLaw(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputFileError
+from ...errors import InputFileError, UsageError
 from ...runtime.native import native_code
 from ..affine import AffineMatrix, affine, with_planned_input
 from ..format import Activations
@@ -35,6 +35,7 @@ def write(
     folder: Path,
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`.
 
@@ -42,15 +43,19 @@ def write(
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
-        UsageError: a matrix is stored in a form that the engine cannot run.
+        UsageError: a matrix is stored in a form that the engine cannot run, or queries and keys are to be rounded.
     """
+    if scores:
+        raise UsageError("`scores`: ONNX Runtime multiplies queries and keys in floats.")
     import onnx
     from onnx import numpy_helper
 
     from ..onnx_graph import Builder, model_of
+    from ..onnx_tidying import drop_aliases, drop_guards
 
     model = _converted(traced)
-    _drop_aliases(model.graph)
+    drop_aliases(model.graph)
+    drop_guards(model.graph)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     names = _names_by_content(arrays)
     matrices: dict[str, tuple[str, AffineMatrix]] = {}
@@ -73,14 +78,34 @@ def write(
         _store(builder, name, arrays[name])
     for table in traced.tables:
         builder.rows(builder.constant(np.arange(whole[table].rows)), table, whole[table], table)
+    biases = _biases(model.graph, arrays)
+    absorbed: set[str] = set()
     for node in model.graph.node:
         replaced = [name for name in node.input if name in matrices]
         if replaced:
-            _replace(builder, node, *matrices[replaced[0]], arrays)
-        else:
+            module, quantized = matrices[replaced[0]]
+            addition = biases.get(node.output[0]) if quantized.input is not None else None
+            absorbed |= {addition.output[0]} if addition else set()
+            _replace(builder, node, module, quantized, arrays, addition)
+        elif node.output[0] not in absorbed:
             builder.nodes.append(node)
     inputs_left = [port for port in model.graph.input if port.name not in traced.tables]
     onnx.save(model_of(builder, inputs_left, list(model.graph.output), OPSET), folder / GRAPH)
+
+
+def _biases(graph: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Additions of one constant row to a product that nothing else reads, by the product's name."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    final = {port.name for port in graph.output}
+    return {
+        name: nodes[0]
+        for name, nodes in readers.items()
+        if len(nodes) == 1 and nodes[0].op_type == "Add" and name not in final
+        and any(arrays.get(other, np.empty((0, 0))).ndim == 1 for other in nodes[0].input)
+    }  # fmt: skip
 
 
 def _converted(traced: TracedModel) -> Any:
@@ -100,21 +125,6 @@ def _converted(traced: TracedModel) -> Any:
             input_names=[*traced.inputs, *traced.tables], output_names=list(traced.outputs), verbose=False,
         )  # fmt: skip
         return onnx.load(path)
-
-
-def _drop_aliases(graph: Any) -> None:
-    """Let readers of `Identity(initializer)` read the initializer: the exporter shares repeated layers' weights so."""
-    aliases = {initializer.name: initializer.name for initializer in graph.initializer}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Identity" and node.input[0] in aliases:
-            aliases[node.output[0]] = aliases[node.input[0]]
-            continue
-        for index, name in enumerate(node.input):
-            node.input[index] = aliases.get(name, name)
-        kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
@@ -141,10 +151,19 @@ def _store(builder: Any, name: str, array: NDArray[Any]) -> None:
         builder.constant(array, name)
 
 
-def _replace(builder: Any, node: Any, module: str, matrix: AffineMatrix, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _replace(
+    builder: Any,
+    node: Any,
+    module: str,
+    matrix: AffineMatrix,
+    arrays: Mapping[str, NDArray[Any]],
+    addition: Any | None,
+) -> None:
     attributes = {a.name: a for a in node.attribute}
     if node.op_type == "MatMul" and arrays.get(node.input[1], np.empty(0)).shape == (matrix.columns, matrix.rows):
-        builder.linear(node.input[0], module, matrix, node.output[0])
+        last = node if addition is None else addition
+        bias = None if addition is None else next(name for name in addition.input if name in arrays)
+        builder.linear(node.input[0], module, matrix, last.output[0], bias)
     elif (
         node.op_type == "Gather" and node.input[0] in arrays and ("axis" not in attributes or not attributes["axis"].i)
     ):

@@ -38,6 +38,7 @@ def write(
     folder: Path,
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Convert the traced model, replace every quantized weight by its codes, and write `model.xml` and `model.bin`.
 
@@ -66,7 +67,8 @@ def write(
         if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
         for constant in same:
-            _replace(constant, quantized, weights, matrix.module, traced.tables)
+            ends = (scores or {}).get(matrix.module)
+            _replace(constant, quantized, weights, matrix.module, traced.tables, ends)
     _halve(model, weights)
     _tidy(model)
     model.validate_nodes_and_infer_types()
@@ -167,7 +169,14 @@ def _is_constant(output: Any, tables: tuple[str, ...]) -> bool:
     return True
 
 
-def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str, tables: tuple[str, ...]) -> None:
+def _replace(
+    constant: Any,
+    matrix: AffineMatrix,
+    weights: Any,
+    module: str,
+    tables: tuple[str, ...],
+    ends: tuple[float, float] | None,
+) -> None:
     for port in constant.output(0).get_target_inputs():
         node = port.get_node()
         kind = node.get_type_name()
@@ -182,3 +191,22 @@ def _replace(constant: Any, matrix: AffineMatrix, weights: Any, module: str, tab
             )
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(new)
+        if ends is not None and kind == "MatMul":
+            _round(_with_bias(new), ends)
+
+
+def _with_bias(product: Any) -> Any:
+    """A product with its bias, if it has one."""
+    readers = [port.get_node() for port in product.get_target_inputs()]
+    return readers[0].output(0) if len(readers) == 1 and readers[0].get_type_name() == "Add" else product
+
+
+def _round(values: Any, ends: tuple[float, float]) -> None:
+    """Let all readers of an output read it rounded to 256 levels; the compiler then multiplies integers."""
+    from openvino import opset13 as op
+
+    readers = values.get_target_inputs()
+    low, high = (op.constant(np.float32(end)) for end in ends)
+    rounded = op.fake_quantize(values, low, high, low, high, 256).output(0)
+    for reader in readers:
+        reader.replace_source_output(rounded)

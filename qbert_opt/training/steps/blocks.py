@@ -12,8 +12,9 @@ import torch
 
 from ...runtime import plugins
 from ..blocks import BlockCall, hidden_before, hidden_of
-from ..losses import relative_error
 from ..phases import BlockError, Phase
+from ..relative_error import relative_error
+from ..settings import RecoverySettings
 from ..student import Student
 from ..teacher import Teacher
 
@@ -26,13 +27,15 @@ def num_phases(teacher: Teacher) -> int:
     return len(teacher.blocks)
 
 
-def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
+def phases(
+    student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
+) -> Iterator[Phase]:
     """One phase for each block.
 
     Memory: three copies of the text's hidden states, `12 * tokens * d` bytes.
     """
     blocks, model = teacher.blocks, teacher.loaded.model
-    weights = plugins.load_as("block_errors", block_error, BlockError).token_weights(teacher)
+    weights = plugins.load_as("block_errors", settings.block_error, BlockError).token_weights(teacher)
     calls, wanted, read = [], [], []
     with torch.no_grad():
         now = student.plain()
@@ -64,6 +67,6 @@ def _loss(
     weights: list[torch.Tensor],
 ) -> Callable[[int], torch.Tensor]:
     def loss(index: int) -> torch.Tensor:
-        return relative_error(student.call(block, calls[index], read[index]), wanted[index], weights[index])
+        return relative_error(student.call(block, calls[index], read[index]), wanted[index], weights[index][..., None])
 
     return loss

@@ -1,15 +1,12 @@
-"""End-to-end distillation: match the teacher's outputs at temperature 2 and its last hidden states."""
+"""End to end: the whole model learns the chosen losses, by default the teacher's outputs and last hidden states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
-from ...models.outputs import answers
-from ..blocks import watched
-from ..losses import answer_loss, relative_error
+from ..objective import objective
 from ..phases import Phase
+from ..settings import RecoverySettings
 from ..student import Student
 from ..teacher import Teacher
 
@@ -22,15 +19,8 @@ def num_phases(teacher: Teacher) -> int:
     return 1
 
 
-def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
+def phases(
+    student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
+) -> Iterator[Phase]:
     """One phase over the whole model."""
-    yield Phase("distill", student.learned(), rates, lambda index: end_to_end(student, teacher, index), True)
-
-
-def end_to_end(student: Student, teacher: Teacher, index: int) -> torch.Tensor:
-    """Loss of a batch: KL of the outputs at temperature 2 plus relative error of the last hidden states."""
-    target, batch = teacher.answer(index), teacher.batches[index]
-    with watched(student.skeleton, teacher.blocks[-1:]) as seen:
-        outputs = answers(teacher.head, student, batch)
-    hidden = seen[teacher.blocks[-1]][-1][1]
-    return answer_loss(outputs, target.rows) + relative_error(hidden, target.hidden, batch.mask.float())
+    yield Phase("distill", student.learned(), rates, objective(student, teacher, settings.losses), True)

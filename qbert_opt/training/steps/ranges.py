@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..objective import objective
 from ..phases import Phase
+from ..settings import RecoverySettings
 from ..student import Learned, Student
 from ..teacher import Teacher
-from .distill import end_to_end
 
 RATES = (0.0, 4e-5)
 COST = 1.2  # with the teacher's pass in the first epoch
@@ -18,7 +19,9 @@ def num_phases(teacher: Teacher) -> int:
     return 1
 
 
-def phases(student: Student, teacher: Teacher, rates: tuple[float, float], block_error: str) -> Iterator[Phase]:
+def phases(
+    student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
+) -> Iterator[Phase]:
     """One phase over the whole model."""
     learned = Learned([], student.learned().ranges)
-    yield Phase("ranges", learned, rates, lambda index: end_to_end(student, teacher, index), True)
+    yield Phase("ranges", learned, rates, objective(student, teacher, settings.losses), True)

@@ -56,7 +56,7 @@ def test_a_frontier_of_two_resources_repeats_no_plan(cli):
 ALWAYS = {"quiet"}
 """Options of any verb that are never refused: silence where nothing would be printed is what was asked for."""
 OF_USE = {
-    "calibrate": "out engine precision rounds seconds",
+    "calibrate": "bundle",
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
     "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
@@ -69,8 +69,8 @@ OF_USE = {
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output steps minutes epochs batch_size held_back tables text_column split seed",
-    "report": "plan output scores device measured",
+    "recover": "source model data output recipe minutes epochs batch_size held_back tables text_column split seed",
+    "report": "plan output scores device devices measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
@@ -81,6 +81,12 @@ OF_USE = {
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
+    ("calibrate --bundle b --engine openvino", "--engine: is of a measurement here"),
+    ("calibrate --bundle b --rounds 5", "--rounds: is of a measurement here"),
+    ("calibrate --from-bundle r.json --seconds 5", "--seconds: is of a measurement here"),
+    ("calibrate --bundle b -o x.yaml", "--out: makes a device file"),
+    ("calibrate --bundle b --from-bundle r.json", "--from-bundle: makes a device file"),
+    ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
     ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
     ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
     ("export f --engine e -o o --split test", "--split: belongs to --data"),
@@ -105,6 +111,12 @@ IDLE = [
     ("quantize p -m m -o o --label-column t", "--label-column: belongs to --data"),
     ("quantize p -m m -o o --split t", "--split: belongs to --data"),
     ("recover p -m m --data d -o o --steps distill --block-error plain", "--block-error: belongs to step blocks"),
+    ("recover p -m m --data d -o o --steps blocks --losses logits", "--losses: belongs to steps ranges and distill"),
+    ("recover p -m m --data d -o o --steps blocks --teacher-cache 10%", "--teacher-cache: belongs to steps ranges"),
+    *((f"recover p -m m --data d -o o --recipe xtc --{name}", f"--{name.split()[0]}: is set by --recipe")
+      for name in ("steps blocks", "losses logits", "block-error plain")),
+    ("recover p -m m --data d -o o --recipe xtc --label-column t", "--label-column: belongs to losses with labels"),
+    ("recover p -m m --data d -o o --label-column t", "--label-column: belongs to losses with labels"),
     ("report p -o o --seq-len 7", "--seq-len: belongs to --device"),
     ("report p -o o --batch-size 7", "--batch-size: belongs to --device"),
     ("run f --text x --split test", "--split: belongs to --data"),

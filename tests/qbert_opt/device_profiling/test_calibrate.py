@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hwmodels import DeviceError, load_device
-from qbert_opt.device_profiling import bandwidth, calibrate, engine_bench, fitting, kernels
+from qbert_opt.device_profiling import calibrate, engine_bench, fitting, kernels
 from qbert_opt.device_profiling.bench import FINE, BenchFormat, Grid, Shape, Subject
 from qbert_opt.device_profiling.benches import torch as torch_bench
+from qbert_opt.device_profiling.board import machine
 from qbert_opt.device_profiling.shapes import profile_of
 from qbert_opt.errors import UsageError
 from qbert_opt.runtime import cpu_timing
@@ -89,11 +90,11 @@ def made_up(monkeypatch):
     def run(noise=0.0, rounds=5):
         bench = MadeUp(noise)
         monkeypatch.setattr(cpu_timing.time, "process_time_ns", bench.process_time_ns)
-        caches = (bandwidth.Cache(1, 32 * 1024), bandwidth.Cache(2, 2**20), bandwidth.Cache(3, 64 * 2**20))
-        monkeypatch.setattr(bandwidth, "system_caches", lambda: caches)
-        speeds = {size: (200e9 if size <= 2**20 else 50e9 if size <= 2**25 else 15e9) for size in bandwidth.STEPS}
+        caches = (machine.Cache(1, 32 * 1024), machine.Cache(2, 2**20), machine.Cache(3, 64 * 2**20))
+        monkeypatch.setattr(machine, "system_caches", lambda: caches)
+        speeds = {size: (200e9 if size <= 2**20 else 50e9 if size <= 2**25 else 15e9) for size in machine.STEPS}
         ladder = {size: bench.taking(size / speed) for size, speed in speeds.items()}
-        monkeypatch.setattr(bandwidth, "ladder_calls", lambda: ladder)
+        monkeypatch.setattr(machine, "ladder_calls", lambda: ladder)
         return bench, calibrate.calibrate(bench, rounds=rounds)
 
     return run
@@ -217,7 +218,7 @@ def small(monkeypatch):
     """Calibrate on small grids, for the sake of time."""
     for name, value in POINTS.items():
         monkeypatch.setattr(kernels, name, value)
-    monkeypatch.setattr(bandwidth, "STEPS", tuple(2**14 * 2**step for step in range(8)))
+    monkeypatch.setattr(machine, "STEPS", tuple(2**14 * 2**step for step in range(8)))
     for module, grid in ((torch_bench, "FINE"), (engine_bench, "COARSE")):
         monkeypatch.setattr(module, grid, SMALL)
         monkeypatch.setattr(module, "SHAPES", SHAPES)

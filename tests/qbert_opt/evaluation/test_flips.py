@@ -84,17 +84,36 @@ def test_more_loss_flips_no_fewer(kl, factor):
     assert 0 < relation.flipped(kl) <= relation.flipped(factor * kl) + 1e-9 <= 1 + 1e-9
 
 
-def test_a_forecast_holds_what_other_texts_show():
-    """Its interval covers the measured share for noise of the predicted size, on texts that did not make it."""
-    relation = flip_relation(outputs(confident(256, seed=3)))
-    held = 0
+def test_a_forecast_holds_what_a_measurement_finds():
+    """Its interval covers the measured share for noise of the predicted size."""
+    held, scored = 0, outputs(confident(256, seed=3))
     for seed in range(12):
         logits = confident(500, seed=100 + seed)
+        relation = flip_relation(outputs(logits), scored=scored)
         noisy = logits + 0.25 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
-        kl = 0.25**2 * float(relation.curvature.mean())
-        found = relation.forecast(kl, 0.1 * kl, 500, seed=seed)
+        kl = 0.25**2 * relation.curvature
+        found = relation.forecast(kl, 0.1 * kl, seed=seed)
         held += found.low <= changed_answers(outputs(noisy), logits).flips.value <= found.high
     assert held >= 11
+
+
+def test_margins_are_those_of_the_texts_that_are_predicted():
+    """The scoring texts set the noise, the predicted texts the margins: none is near the boundary, or every one is."""
+    scored = outputs([[3.0, 0.0]] * 50)
+    sure, torn = (flip_relation(outputs([[gap, 0.0]] * 40), scored=scored) for gap in (9.0, 0.1))
+    p = 1 / (1 + math.exp(-3))
+    assert sure.curvature == torn.curvature == pytest.approx(p * (1 - p))
+    kl = 0.5**2 * p * (1 - p)  # σ = 0.5
+    assert sure.forecast(kl, 0.0).value < 1e-9
+    assert torn.forecast(kl, 0.0).value == pytest.approx(norm.sf(0.1 / 0.5 / math.sqrt(2)), rel=0.01)
+
+
+def test_a_forecast_of_the_drop_counts_lost_and_won():
+    """Right answers near the boundary are lost, wrong ones won back, both half the time: the drop's mean is zero."""
+    logits = torch.tensor([[0.01, 0.0]] * 200)
+    targets = Targets("classes", torch.tensor([0, 1] * 100), torch.arange(200))
+    found = flip_relation(outputs(logits), targets).forecast(0.05, 0.0, drop=True)
+    assert found.value == pytest.approx(0, abs=1e-6) and -0.12 < found.low < -0.05 and 0.05 < found.high < 0.12
 
 
 def test_changed_answers_by_hand():

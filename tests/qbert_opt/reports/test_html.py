@@ -8,12 +8,11 @@ import subprocess
 
 import pytest
 
-from qbert_opt.costs.operations import Workload
-from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.evaluation.intervals import Interval
 from qbert_opt.planning.frontier import trade_off
-from qbert_opt.planning.measured_points import MeasuredPoint, MeasuredPoints
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.reports.html import html_report
+from qbert_opt.reports.measurements import MeasuredModel, Measurements
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.limits import Limits
 
@@ -24,22 +23,21 @@ EVIL = "</title><script>window.evil=1</script><img src=http://127.0.0.1/x onerro
 @pytest.fixture(scope="module")
 def page(reference, reference_plan, car_soc):
     """The report of the README's plan, with everything in it."""
-    measured = MeasuredPoints(
-        what="made up", points=(MeasuredPoint(name="ours", loss=2e-3, low=1e-3, high=3e-3, encoder_bytes=25_000_000),)
-    )
+    ours = MeasuredModel("ours", "made up", encoder_bytes=reference_plan.encoder_bytes, loss=Interval(2e-3, 1e-3, 3e-3))
     return html_report(
         reference_plan,
+        scores=reference,
         frontier=trade_off(PlanningTask(reference, Limits()), ("bytes",), points=20),
-        cost=simulate_allocation(reference_plan, car_soc, Workload(128)),
-        measured=measured,
+        devices=(car_soc,),
+        measured=Measurements(plan=ours, what=("made up",)),
     )
 
 
 def test_every_matrix_and_every_figure_is_in_it(page, reference_plan):
     """72 rows, 72 cells in the map, one mark for the plan, predicted beside measured, the provenance."""
     assert page.count('data-key="') == 72 * 11
-    assert len(re.findall(r'<rect class="b\d" x=', page)) == 72
-    assert page.count('id="chosen"') == 1
+    assert len(re.findall(r'<i class="b\d" style=', page)) == 72
+    assert page.count('class="chosen"') == 2  # on the chart for wide screens, and on that for narrow ones
     assert "1e-03" not in page and "0.001 to 0.003" in page
     ratio = 2e-3 / reference_plan.predicted_loss
     assert f"{ratio:.2f}x" in page
@@ -84,7 +82,7 @@ def test_names_are_text_whatever_they_hold(reference, reference_plan):
 def test_one_point_and_none(reference, reference_plan):
     found = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=3)
     one = html_report(reference_plan, frontier=found.model_copy(update={"points": found.points[:1]}))
-    assert 'id="chosen"' in one
+    assert 'class="chosen"' in one
     assert "No frontier" in html_report(reference_plan, frontier=found.model_copy(update={"points": ()}))
 
 
@@ -92,8 +90,12 @@ def test_thousands_of_matrices_stay_small(reference_plan):
     """6,000 matrices: no text in the map, under 6 MB."""
     block = [m for m in reference_plan.matrices if m.block == 0]
     many = tuple(m.model_copy(update={"block": b}) for b in range(1000) for m in block)
-    page = html_report(reference_plan.model_copy(update={"matrices": many}))
-    assert '<text class="b' not in page
+    profile = reference_plan.profile
+    specs = [m for m in profile.matrices if m.block == 0]
+    shapes = tuple(m.model_copy(update={"block": b}) for b in range(1000) for m in specs)
+    profile = profile.model_copy(update={"matrices": shapes, "num_blocks": 1000})
+    page = html_report(reference_plan.model_copy(update={"matrices": many, "profile": profile}))
+    assert re.search(r'<i class="b\d"[^>]*></i>', page) and not re.search(r'<i class="b\d"[^>]*>\d', page)
     assert len(page) < 6_000_000
 
 
@@ -117,7 +119,13 @@ window.onload = () => {
   const column = bytes.parentElement.cellIndex;
   const read = () => [...document.querySelectorAll("#matrices tbody tr")].map(r => +r.cells[column].dataset.key);
   bytes.click(); const up = read(); bytes.click(); const down = read();
-  const found = {up, down, errors: window.errors, width: document.documentElement.scrollWidth, inner: innerWidth,
+  const tables = [...document.querySelectorAll("table, svg, .map, .verdict")].filter(e => e.getClientRects().length);
+  const sticking = tables.filter(e => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth)
+    .map(e => e.id || e.className.baseVal || e.className);
+  const cut = [...document.querySelectorAll("td, th, .map i, .map b")].filter(e => e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.textContent.slice(0, 60));
+  const found = {sticking, cut, up, down, errors: window.errors, width: document.documentElement.scrollWidth,
+    inner: innerWidth,
     back: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
     soft: getComputedStyle(document.querySelector(".soft")).color, evil: window.evil || 0};
   document.body.innerHTML = ""; document.body.append(JSON.stringify(found));
@@ -160,13 +168,14 @@ def contrast(one, other):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine; .ci/run installs it")
-@pytest.mark.parametrize(("width", "dark"), [(1100, False), (360, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1000, False), (500, True), (360, True)])
 def test_in_a_real_browser(page, reference_plan, tmp_path, width, dark):
     """No script error, headings sort both ways, text is readable on its ground, nothing sticks out sideways."""
     found = in_browser(page, tmp_path / "browser", width=width, dark=dark)
     assert found["errors"] == [] and found["evil"] == 0
     sizes = sorted(m.bytes for m in reference_plan.matrices)
     assert found["up"] == sizes and found["down"] == sizes[::-1]
+    assert found["sticking"] == [] and found["cut"] == []
     assert found["inner"] <= width and found["width"] <= found["inner"]
     assert contrast(found["ink"], found["back"]) >= 7
     assert contrast(found["soft"], found["back"]) >= 4.5

@@ -17,6 +17,7 @@ from qbert_opt.formats.format import Format
 from qbert_opt.quantization.quantizer import Quantizer, quantizer
 from qbert_opt.runtime import plugins
 from qbert_opt.scoring.task import Metric
+from qbert_opt.training.passes import TrainingLoss
 from qbert_opt.training.phases import BlockError, Step
 from qbert_opt.training.student import TrainingQuantizer
 
@@ -110,6 +111,7 @@ def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
         ("training_quantizers", TrainingQuantizer),
         ("training_steps", Step),
         ("block_errors", BlockError),
+        ("training_losses", TrainingLoss),
     ],
 )
 def test_bundled_plugins_satisfy_their_protocol(kind, protocol):

@@ -13,9 +13,8 @@ from qbert_opt.models.outputs import collect
 from qbert_opt.runtime import plugins
 from qbert_opt.training.attention import deployed_attention, training_attention
 from qbert_opt.training.block_errors import plain, sensitivity
-from qbert_opt.training.blocks import block_names
 from qbert_opt.training.loop import Held, TrainingRun, _pace
-from qbert_opt.training.losses import answer_loss, relative_error
+from qbert_opt.training.relative_error import relative_error
 from qbert_opt.training.run_state import read_state
 from qbert_opt.training.schedule import epochs_for
 from qbert_opt.training.settings import RecoverySettings
@@ -42,7 +41,7 @@ def run_of(loaded, start, data, *, steps=("blocks", "distill"), epochs=1.0, **mo
         block_error=more.pop("error", "plain"),
     )
     return TrainingRun(
-        Student(loaded.model, plan, codes), Teacher(loaded, batches, block_names(loaded.model, plan)),
+        Student(loaded.model, plan, codes), Teacher(loaded, plan, batches),
         Held(held, collect(loaded.head, loaded.model, held)), settings, seconds_between_writes=0.0, **more,
     )  # fmt: skip
 
@@ -172,21 +171,6 @@ def test_what_is_worse_is_not_kept(tiny, tiny_start, sentences, monkeypatch):
     assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
 
 
-def test_losses_by_hand():
-    """KL at temperature 2 times 4; relative error with weights."""
-    from qbert_opt.models.outputs import Outputs
-
-    index = torch.arange(1)
-    p, q = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
-    share = math.e / (math.e + 1)
-    expected = 4 * (share * math.log(2 * share) + (1 - share) * math.log(2 * (1 - share)))
-    found = answer_loss(Outputs("classes", q, index, 1), Outputs("classes", p, index, 1))
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-    wanted = torch.tensor([[[1.0, 1.0], [2.0, 0.0], [9.0, 9.0]]])
-    made = torch.tensor([[[1.0, 0.0], [2.0, 2.0], [0.0, 0.0]]])
-    assert float(relative_error(made, wanted, torch.tensor([[1.0, 2.0, 0.0]]))) == pytest.approx(9 / 10)
-
-
 def test_tokens_that_no_answer_reads_hardly_count(tiny, tiny_start, sentences):
     """BERT's head reads the first token: in the last block it carries the weight, others the floor, padding none."""
     run = run_of(tiny, tiny_start, sentences)
@@ -204,7 +188,7 @@ def test_token_weights_are_the_squared_gradients(tiny, tiny_start, sentences):
     """Against the gradient of the answers by the block's output, found by finite differences of the model's rest."""
     run = run_of(tiny, tiny_start, sentences)
     batch = run._teacher.batches[3].select([True] + [False] * 7)
-    teacher = Teacher(tiny, [batch], run._teacher.blocks)
+    teacher = Teacher(tiny, tiny_start[0], [batch])
     [[first], [last]] = sensitivity.token_weights(teacher)
     from qbert_opt.curvature.columns import output_factors
 
@@ -240,7 +224,7 @@ def test_models_whose_layers_repeat_are_told_so(family_start):
     loaded, plan, codes, data = family_start("albert")
 
     batches = tokenize(loaded.tokenizer, data.texts, batch_size=8)
-    teacher = Teacher(loaded, batches, block_names(loaded.model, plan))
+    teacher = Teacher(loaded, plan, batches)
     held = Held(batches[:2], collect(loaded.head, loaded.model, batches[:2]))
     student = Student(loaded.model, plan, codes)
     with pytest.raises(UsageError, match=r"runs 3 times in a pass. Use ranges and distill"):

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from qbert_opt.checkpoint.stored_tensors import restored, stored_parts
+from qbert_opt.errors import UsageError
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.choices import Layout, choice
-from qbert_opt.training.quantizers import codebook, lsq
+from qbert_opt.training.quantizers import codebook, lsq, minmax
 from qbert_opt.training.straight_through import straight_through, to_half
 
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:8")
@@ -119,6 +120,47 @@ def test_gradients_are_those_of_the_smooth_surrogate(form, grouping):
                 ends.append(surrogate(point | {name: moved}))
             slope = float(ends[0] - ends[1]) / (2 * step)
             assert float(gradient.view(-1)[index]) == pytest.approx(slope, rel=1e-3, abs=1e-3), (name, index)
+
+
+def test_min_max_ranges_pass_gradients_unchanged():
+    """The ranges are no parameters: each weight's gradient is that of its stored value, at a range's end too."""
+    weight, start = quantized(2, "rows:heads", "offset")
+    matrix = minmax.trained(weight, start)
+    upstream = torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(3))
+    (matrix() * upstream).sum().backward()
+    assert torch.equal(matrix.latent.grad, upstream) and not list(matrix.ranges)
+
+
+@pytest.mark.parametrize("form", minmax.FORMS)
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_min_max_ranges_follow_the_weights(form, grouping):
+    """At the start and after any movement: what plain rounding makes of the latent weights, bit for bit."""
+    weight, start = quantized(3, grouping, form)
+    matrix = minmax.trained(weight, start)
+    assert torch.equal(matrix(), start.dequantize())
+    with torch.no_grad():
+        matrix.latent *= 3
+        matrix.latent[0, 0] = 40.0
+    [expected] = plugins.load("quantizers", "rtn").quantize(matrix.latent.detach(), [start.layout])
+    assert torch.equal(matrix(), expected.dequantize())
+    assert all(torch.equal(a, b) for a, b in zip(parts(matrix.stored()), parts(expected), strict=True))
+
+
+def test_min_max_ranges_start_from_nearest_codes_only():
+    """Another quantizer's ranges would be lost, so they are refused."""
+    weight, start = quantized(2, "rows:each", "offset", "gptq")
+    with pytest.raises(UsageError, match=r"'minmax' cannot start from another quantizer's codes"):
+        minmax.trained(weight, start)
+
+
+def test_symmetric_2_bits_are_ternary():
+    """Three levels, stored in 2 bits: -s, 0 and s, trained or not."""
+    weight, start = quantized(2, "rows:each", "symmetric")
+    matrix = lsq.trained(weight, start)
+    with torch.no_grad():
+        matrix.latent += torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(4))
+    steps = matrix.stored().dequantize() / matrix.stored().scale.float().view(-1, 1)
+    assert sorted(set(steps.round(decimals=3).abs().flatten().tolist())) == [0.0, 1.0]
 
 
 def test_a_codebooks_entry_learns_from_all_that_take_it():

@@ -68,7 +68,9 @@ def test_the_record_says_what_trained_it(recovered, file_texts):
     """Method, text, steps, seed; the tensors that are no longer the model's."""
     output, found, _ = recovered
     record = read_record(output)
-    assert record.training.method == "blocks, distill (plain block errors), distilled from the float model"
+    assert record.training.method == (
+        "blocks, distill (plain block errors; losses logits + last-hidden) from the float model"
+    )
     assert (record.training.data, record.training.num_texts) == (file_texts.name, 105)
     assert record.training.steps == sum(phase.updates for phase in found.phases) == 84 * 3
     assert "classifier.bias" in record.trained

@@ -21,7 +21,7 @@ def optimized(tiny_folder, data_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("optimize") / "out"
     return qb.optimize(
         tiny_folder, data_file, folder, budget="5bit", device="rpi5", engine="onnxruntime", activations="float32",
-        calibration=SMALL, method="rtn", workload=qb.Workload(seq_len=9),
+        calibration=SMALL, method="rtn", seq_len=9,
     )  # fmt: skip
 
 
@@ -82,6 +82,28 @@ def test_mistakes_come_before_the_work(tiny_folder, data_file, tmp_path):
     with pytest.raises(qb.DeviceError, match="no such file or device"):
         qb.optimize(tiny_folder, data_file, tmp_path / "out", budget="4bit", device="toaster")
     assert issubclass(qb.DeviceError, qb.QbertOptError) and not (tmp_path / "out").exists()
+
+
+def test_a_goal_that_cannot_be_sought_is_refused_before_the_work(tiny_folder, data_file, tmp_path, cli):
+    """Unknown, without a device, or without a limit on answers."""
+    out = tmp_path / "out"
+    with pytest.raises(qb.UsageError, match=r"`least` bops: legal: bytes, latency\."):
+        qb.optimize("no such model", data_file, out, max_flips="5%", least="bops")
+    with pytest.raises(qb.UsageError, match=r"`least` latency: needs `device`"):
+        qb.optimize("no such model", data_file, out, max_flips="5%", least="latency")
+    with pytest.raises(qb.UsageError, match=r"`least` latency: belongs to `max_flips` or `max_accuracy_drop`"):
+        qb.optimize("no such model", data_file, out, budget="4bit", device="rpi5", least="latency")
+    found = cli(
+        "optimize", "--model", tiny_folder, "--data", data_file, "--budget", "4bit", "--least", "bytes", "-o", out
+    )
+    assert found.code == 2 and "--least: belongs to --max-flips or --max-accuracy-drop" in found.complaint
+
+
+def test_more_tokens_than_the_model_reads_are_refused(tiny_folder, data_file, tmp_path):
+    """The tiny model has 40 positions: 41 tokens are one line, before anything is scored."""
+    with pytest.raises(qb.UsageError, match=r"`seq_len` 41: .* reads 40 tokens at most"):
+        qb.optimize(tiny_folder, data_file, tmp_path / "out", budget="4bit", seq_len=41)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it(tiny_folder, data_file, tmp_path, monkeypatch):

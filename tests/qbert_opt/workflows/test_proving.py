@@ -59,8 +59,26 @@ def test_the_last_plan_before_the_first_failure_is_taken(walk):
 
 def test_where_all_hold_the_smallest_is_taken(walk):
     """The sequence ends by itself."""
-    found, tried = walk([0] * 11)
+    found, tried = walk([0] * (len(proving.STEPS) + 1))
     assert found.shipped.plan == tried[-1] and len(tried) > 3
+
+
+def test_the_fastest_plan_is_sought_where_latency_counts(reference, car_soc, monkeypatch, tmp_path):
+    """Each plan that is checked is predicted to be faster than the one before; the last is the fastest at its loss."""
+    request = Request(reference, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
+    route, tried = find_route(request, None, lambda plan: None), []
+
+    def ship(setup, plan, folder, progress):
+        tried.append(plan)
+        return Shipped(plan, Path(folder), None, None, ChangedAnswers(2000, 0))
+
+    monkeypatch.setattr(proving, "ship", ship)
+    monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.002)
+    monkeypatch.setattr(proving, "STEPS", (0.5, 2.0))
+    prove_smallest(Checked(), route, None, QualityLimits(flips=0.5), tmp_path / "tried", lambda *_: None)
+    seconds = [plan.device.latency_s for plan in tried]
+    assert len(seconds) == 3 and seconds[0] > seconds[1] > seconds[2]
+    assert tried[2].predicted_loss > tried[1].predicted_loss > tried[0].predicted_loss
 
 
 def test_a_first_failure_is_infeasible(walk):

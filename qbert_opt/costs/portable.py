@@ -1,0 +1,178 @@
+"""One plan for several engines: choices that each of them stores in the same codes, so that one calibration serves all.
+
+A code is the same everywhere if it is a two's-complement integer times a scale, without an offset or a zero point:
+{-2, -1, 0, 1} at 2 bits, which is LiteRT's int2 and the default zero point of ONNX Runtime; -7 to 7 at 4 bits, because
+some kernels are wrong at -8; -127 to 127 at 8 bits. Besides, no engine may widen the code or refuse the grouping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..engines.file_law import FilePart
+from ..engines.rules import EngineRules, Product
+from ..engines.session import rules_of
+from ..errors import UsageError
+from ..runtime.plugins import available
+from ..spec.choices import Choice, Form
+from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
+from .stored import EngineTarget, engine_target
+
+PORTABLE_FORMS: dict[int, Form] = {2: "signed", 4: "symmetric", 8: "symmetric"}
+"""The form that every engine stores in the same codes, by bit width of a matrix."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class PortableTarget(EngineTarget):
+    """Several engines as the target of one plan: what one of them refuses is refused, and the largest file counts.
+
+    Every matrix counts what it takes in the engine that stores it largest, so no engine's file is larger than the sum.
+
+    Attributes:
+        members: the engines.
+    """
+
+    members: tuple[EngineTarget, ...] = ()
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of the engines."""
+        return tuple(member.name for member in self.members)
+
+    @property
+    def said(self) -> str:
+        """What the user gave."""
+        return f"`portable` {self.name}"
+
+    @property
+    def held(self) -> str:
+        """What matrices may be, in a few words."""
+        forms = ", ".join(f"{bits} bits {form}" for bits, form in PORTABLE_FORMS.items())
+        return f"{forms}, in groupings that each engine supports"
+
+    def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
+        """Return the largest that a matrix or table is in one of the files.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+            heads: attention heads of the model, for `rows:heads`.
+        """
+        parts = [part for member in self.members if (part := member.part(item, choice, heads)) is not None]
+        return max(parts, key=lambda part: part.bytes, default=None)
+
+    def node_bytes(self, item: MatrixSpec | TableSpec, choice: Choice) -> int:
+        """Return the most bytes of the graph's nodes that depend on the choice.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+        """
+        return max(member.node_bytes(item, choice) for member in self.members)
+
+    def other_bytes(self, profile: ModelProfile) -> int | None:
+        """Return the most bytes that a file takes for everything but matrices and tables.
+
+        Args:
+            profile: the model.
+        """
+        found = [size for member in self.members if (size := member.other_bytes(profile)) is not None]
+        return max(found, default=None)
+
+    def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
+        """Return which engine cannot hold an item stored by a choice in the same codes, and why; None if all can.
+
+        Args:
+            item: shape and role.
+            choice: how it is stored.
+        """
+        if isinstance(item, MatrixSpec) and PORTABLE_FORMS.get(choice.bits) != choice.form:
+            return f"{choice.bits} bits of form {choice.form}; codes that every engine shares have {self.held}"
+        for member in self.members:
+            reason = member.refusal(item, choice)
+            if reason is not None:
+                return f"{member.name}: {reason}"
+            part = member.part(item, choice, heads=1)
+            if part is not None and part.bits != choice.bits:
+                return f"{member.name}: {choice.bits} bits in {choice.grouping}; it stores {part.bits} bits there"
+        return None
+
+    def arithmetic(self, choice: Choice | None, input_bits: int | None = None) -> Literal["fp32", "fp16"] | None:
+        """Return the floating-point type that a product runs in where an engine has no integers; None if all have.
+
+        Args:
+            choice: how its weights are stored; None for a product of two activations.
+            input_bits: width of its inputs; None for what the engine rounds them to by itself.
+        """
+        types = [member.arithmetic(choice, input_bits) for member in self.members]
+        return next((kind for kind in types if kind is not None), None)
+
+
+def plan_target(
+    engine: str | None, portable: Sequence[str] | None = None, static_inputs: Iterable[str] = ()
+) -> EngineTarget | None:
+    """Return what a plan is made for: one engine, several, or none.
+
+    Args:
+        engine: one engine; the name of a portable plan's file, engines joined by commas, is several.
+        portable: engines that all hold the same codes; `all` stands for every one that holds 2, 4 and 8 bits.
+        static_inputs: modules of matrices whose inputs have a static range.
+
+    Raises:
+        UsageError: an engine is unknown, opens the quantized folder itself, or both are given.
+    """
+    static = frozenset(static_inputs)
+    if portable is None:
+        if engine is None or "," not in engine:
+            return engine_target(engine, static)
+        portable = engine.split(",")
+    elif engine is not None:
+        raise UsageError("`portable`: is a plan for several engines. Leave `engine` out.")
+    members = tuple(EngineTarget(name, rules_of(name), static) for name in portable_engines(portable))
+    return PortableTarget(",".join(m.name for m in members), _common(members), static, members)
+
+
+def portable_engines(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the engines of a portable plan.
+
+    Args:
+        names: of engines; `all` stands for every one with a file of its own that holds 2, 4 and 8 bits.
+
+    Raises:
+        UsageError: one is unknown or opens the quantized folder itself, or there are fewer than two.
+    """
+    if tuple(names) == (ALL,):
+        return tuple(name for name in available("engines") if _holds_all(rules_of(name)))
+    for name in names:
+        if rules_of(name).file is None:
+            raise UsageError(f"`portable` {name}: opens the quantized folder itself, so every plan is portable to it.")
+    distinct = tuple(sorted(set(names)))
+    if len(distinct) < 2:
+        raise UsageError(
+            f"`portable` {','.join(names)}: needs two engines or more, or {ALL}. For one engine give `engine`."
+        )
+    return distinct
+
+
+def _holds_all(rules: EngineRules) -> bool:
+    choices = [Choice(bits, "rows:each", "rtn", form) for bits, form in PORTABLE_FORMS.items()]
+    return rules.file is not None and all(rules.refusal(c) is None for c in choices)
+
+
+def _common(members: Sequence[EngineTarget]) -> EngineRules:
+    """What every engine multiplies in integers and which static inputs it runs; the rest is refused by each itself."""
+    products: tuple[Product, ...] = ("gemm", "matmul")
+    widths = {kind: _shared(m.rules.integer_inputs.get(kind, ()) for m in members) for kind in products}
+    return EngineRules(
+        bits=tuple(PORTABLE_FORMS),
+        forms=tuple(dict.fromkeys(PORTABLE_FORMS.values())),
+        integer_inputs={kind: shared for kind, shared in widths.items() if shared},
+        static_bits=_shared(m.rules.static_bits for m in members),
+    )
+
+
+def _shared(widths: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted(set.intersection(*map(set, widths))))

@@ -1,0 +1,176 @@
+"""llama.cpp: GGUF files with 2, 4, 5 and 8-bit blocks; classifiers and embeddings of plain BERTs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputFileError, UsageError
+from ...formats.affine import AffineMatrix
+from ...formats.ggml_blocks import F32, dequantize
+from ...formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
+from ...formats.writers.gguf import CLASSIFIER, FILE, POOLER, RANK
+from ...spec.choices import Form
+from ..file_law import FileLaw, GraphLaw
+from ..rules import EngineRules, Speed, TableRules
+from ..session import Activations, Arrays, Session
+
+INSTALL = "pip install 'qbert-opt[llama-cpp]'"
+FORMAT = "gguf"
+_FORMS: tuple[Form, ...] = ("symmetric", "signed")
+RULES = EngineRules(
+    bits=(2, 3, 4, 5, 6, 7, 8),
+    forms=_FORMS,
+    group_multiple=32,
+    columns_multiple=32,
+    tables=TableRules(forms=_FORMS),
+    integer_inputs={"gemm": (8,)},
+    float_difference=1e-2,
+    file=FileLaw(
+        containers=(2, 4, 5, 8),
+        blocks={2: (64,), 4: (32,), 5: (32,), 8: (32,)},
+        other_blocks=(4, 32),
+        blocks_everywhere=True,
+        graph=GraphLaw(5400, 10888, entry=20.5),
+    ),
+    speeds=(
+        Speed("2 bits on x86", None, "assumed: storage only; its x86 kernels are scalar"),
+        Speed("4 and 8 bits", None, "assumed: as fast as the device file says of integers"),
+    ),
+    sources=(
+        "blocks of 32 inputs at 4, 5 and 8 bits, of 64 at 2 bits, one fp16 scale each: ggml-common.h of llama.cpp; "
+        "Q2_0: llama.cpp pull request 24448",
+        "3 bits are widened to 4, 6 and 7 to 8, 2 bits in blocks of 32 to 4: qbert_opt/formats/ggml_blocks.py",
+        "8-bit activations in blocks of 32 for products of weights: vec_dot_type of ggml-cpu.c",
+        "float32 answers differ by up to 1 % of the largest: GELU and attention go through float16 tables "
+        "(ggml-cpu, GGML_GELU_FP16)",
+    ),
+)
+
+
+def usable() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def label() -> str:
+    """Name and version."""
+    return f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
+
+
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
+    """Load a written model; with float32 activations its weights are unpacked to float32 first."""
+    path = folder / FILE
+    contents = read_gguf(path)
+    if activations != "float32":
+        return _Running(path, contents, threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        unpacked = Path(scratch) / FILE
+        write_gguf(unpacked, in_float(contents))
+        return _Running(unpacked, contents, threads)
+
+
+def in_float(contents: GgufFile) -> GgufFile:
+    """Return a file with every tensor in float32.
+
+    Args:
+        contents: with tensors of any type that is written here.
+    """
+    tensors = {}
+    for name, tensor in contents.tensors.items():
+        values = dequantize(tensor.kind, tensor.data)
+        tensors[name] = Tensor(F32, tensor.shape, values.view(np.uint8).reshape(len(values), -1))
+    return GgufFile(contents.metadata, tensors)
+
+
+def product(
+    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
+) -> Session:
+    """llama.cpp runs whole models only.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError("`engine` llama-cpp: runs whole models only, so that single products cannot be timed.")
+
+
+class _Running:
+    """A loaded model. llama.cpp computes the sentence's state; a classifier's two layers run here, from the file.
+
+    Its server would apply them too, but hands back as many numbers as the model is wide, of which only the first ones
+    are answers and the rest is memory behind them.
+    """
+
+    def __init__(self, path: Path, contents: GgufFile, threads: int | None) -> None:
+        import xllamacpp
+
+        pooling: Any = contents.metadata.get("bert.pooling_type")
+        longest: Any = contents.metadata.get("bert.context_length")
+        width: Any = contents.metadata.get("bert.embedding_length")
+        if not all(isinstance(number, int) and number > 0 for number in (pooling, longest, width)):
+            raise InputFileError(f"{path}: lacks pooling, length or width. Export the model again.")
+        self._width = int(width)
+        self._head = _head(contents, path) if pooling == RANK else None
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(path)
+        settings.embedding = True
+        settings.embd_normalize = -1  # as they are
+        settings.pooling_type = xllamacpp.llama_pooling_type(2 if pooling == RANK else pooling)
+        settings.n_ctx = settings.n_batch = settings.n_ubatch = int(longest)
+        settings.n_parallel = 1
+        settings.n_gpu_layers = 0
+        settings.warmup = False
+        settings.verbosity = -1
+        for processors in (settings.cpuparams, settings.cpuparams_batch):
+            processors.poll = 0  # waiting threads sleep: on a busy machine, busy waiting takes seconds
+            processors.n_threads = threads or -1
+        settings.api_keys = [secrets.token_hex()]  # it listens on a local port, where nobody else shall ask
+        try:
+            self._server = xllamacpp.Server(settings)
+        except RuntimeError as error:
+            raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
+        self._state([0])  # closing a server that never answered waits without end
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Answer one text after the other; an embedding stands at each of its tokens, so that any mean of them is it.
+
+        Raises:
+            UsageError: pairs of texts: llama.cpp has no token types.
+        """
+        if np.any(inputs.get("token_type_ids", 0)):
+            raise UsageError("`engine` llama-cpp: has no token types, so that it cannot read pairs of texts.")
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        states = np.stack([self._state(row[kept > 0].tolist()) for row, kept in zip(ids, mask, strict=True)])
+        if self._head is None:
+            return {"last_hidden_state": np.repeat(states[:, None], ids.shape[1], axis=1)}
+        pooler, pooler_bias, classifier, bias = self._head
+        return {"logits": np.tanh(states @ pooler.T + pooler_bias) @ classifier.T + bias}
+
+    def _state(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        answer = self._server.handle_embeddings({"input": [ids], "embd_normalize": -1})
+        if "data" not in answer:
+            raise UsageError(f"`engine` llama-cpp: {answer.get('error', {}).get('message', 'no answer')}.")
+        state = np.asarray(answer["data"][0]["embedding"], np.float32)
+        if state.shape != (self._width,):
+            raise UsageError(f"`engine` llama-cpp: returned {state.shape} numbers; expected {self._width}.")
+        return state
+
+
+def _head(contents: GgufFile, path: Path) -> tuple[NDArray[np.float32], ...]:
+    """Pooler and classifier with their biases, float32."""
+    parts = []
+    for name in (POOLER, CLASSIFIER):
+        for suffix in ("weight", "bias"):
+            tensor = contents.tensors.get(f"{name}.{suffix}")
+            if tensor is None:
+                raise InputFileError(f"{path}: lacks {name}.{suffix}. Export the model again.")
+            parts.append(dequantize(tensor.kind, tensor.data).reshape(tensor.shape))
+    return tuple(parts)

@@ -1,0 +1,80 @@
+"""A WordPiece vocabulary as llama.cpp has it.
+
+llama.cpp's `bert` tokenizer always lower-cases, strips accents, splits Chinese characters and punctuation, and puts
+[CLS] and [SEP] around the text (llama-vocab.cpp, `llm_tokenizer_wpm`). A tokenizer that reads texts otherwise is
+refused: the file would answer another question.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..errors import UsageError
+
+CONTINUED = "##"
+WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581, as in llama.cpp's vocabularies
+_NORMAL, _CONTROL = 1, 3  # token types of llama.cpp
+_REMEDY = "`engine` onnxruntime and openvino take it."
+
+
+def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
+    """Return a tokenizer as metadata of a GGUF file.
+
+    Args:
+        tokenizer: of transformers.
+        target: what it is for, for messages.
+
+    Raises:
+        UsageError: llama.cpp would read texts otherwise; says in what.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+    reason = _difference(document, tokenizer)
+    if reason is not None:
+        raise UsageError(f"{target}: its `bert` tokenizer reads texts otherwise: {reason}. {_REMEDY}")
+    special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
+    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
+    size = max(by_id) + 1
+    tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(size)]
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(size)],
+        "tokenizer.ggml.bos_token_id": tokenizer.cls_token_id,
+        "tokenizer.ggml.eos_token_id": tokenizer.sep_token_id,
+        "tokenizer.ggml.seperator_token_id": tokenizer.sep_token_id,  # the format spells it so
+        "tokenizer.ggml.unknown_token_id": tokenizer.unk_token_id,
+        "tokenizer.ggml.padding_token_id": tokenizer.pad_token_id,
+        "tokenizer.ggml.mask_token_id": tokenizer.mask_token_id,
+    }
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+def _difference(document: dict[str, Any], tokenizer: Any) -> str | None:
+    """Say in what a tokenizer differs from llama.cpp's; None if in nothing."""
+    model = document.get("model") or {}
+    if model.get("type") != "WordPiece":
+        return f"it is {model.get('type') or type(tokenizer).__name__}, not WordPiece"
+    if model.get("continuing_subword_prefix") != CONTINUED:
+        return f"its continued words start with {model.get('continuing_subword_prefix')!r}, not {CONTINUED!r}"
+    normalizer = document.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer" or not normalizer.get("lowercase"):
+        return "it tells capitals from small letters"
+    if normalizer.get("strip_accents") is False:
+        return "it keeps accents"
+    if not normalizer.get("handle_chinese_chars"):
+        return "it does not split Chinese characters"
+    if (document.get("pre_tokenizer") or {}).get("type") != "BertPreTokenizer":
+        return "it splits words in another way"
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if start is None or end is None or list(tokenizer("")["input_ids"]) != [start, end]:
+        return "it does not put [CLS] and [SEP] around a text"
+    return None
+
+
+def _spelled(token: str, special: bool) -> str:
+    if special or (token.startswith("[") and token.endswith("]")):
+        return token
+    return token.removeprefix(CONTINUED) if token.startswith(CONTINUED) else WORD_START + token

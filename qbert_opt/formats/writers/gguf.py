@@ -1,0 +1,164 @@
+"""GGUF: codes of 2, 4, 5 and 8 bits in GGML's blocks, for llama.cpp and what builds on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputFileError, UsageError
+from ..format import Activations
+from ..ggml_blocks import F16, F32, pack
+from ..gguf_file import GgufFile, Tensor, write_gguf
+from ..wordpiece import vocabulary
+
+if TYPE_CHECKING:
+    from ...models.plain_encoder import PlainEncoder
+    from ...quantization.quantized_matrix import StoredMatrix
+    from ...spec.planned import PlannedActivation
+    from ..traced_model import TracedModel
+
+TITLE = "GGUF"
+FILE = "model.gguf"
+FILES = (FILE,)
+TARGET = "`engine` llama-cpp"
+WORD, POSITION, TOKEN_TYPE = "token_embd", "position_embd", "token_types"
+POOLER, CLASSIFIER = "cls", "cls.output"
+PARTS = {
+    "query": "attn_q",
+    "key": "attn_k",
+    "value": "attn_v",
+    "attention_output": "attn_output",
+    "attention_norm": "attn_output_norm",
+    "intermediate": "ffn_up",
+    "output": "ffn_down",
+    "output_norm": "layer_output_norm",
+}
+POOLINGS = {"mean": 1, "cls": 2}  # llama_pooling_type
+RANK = 4  # pooling that applies the classifier
+MIXED = 1  # general.file_type "mostly F16", which nothing reads for a mixed file
+
+
+def write(
+    traced: TracedModel,
+    stored: Iterable[StoredMatrix],
+    folder: Path,
+    activations: Activations = "int8",
+    inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Write `model.gguf`: architecture, vocabulary, pooling, and every tensor under llama.cpp's name for it.
+
+    See `Format.write`. LayerNorms, biases and token types are float32, which llama.cpp needs; the head's matrices are
+    float16.
+
+    Raises:
+        InputFileError: a stored matrix has no place in the architecture.
+        UsageError: another architecture, head, tokenizer or pooling, planned inputs, or a form without a block type.
+    """
+    from ...models.plain_encoder import plain_encoder
+
+    if inputs or scores:
+        raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
+    model = traced.model
+    encoder = plain_encoder(model, TARGET)
+    metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET)
+    if len(metadata["tokenizer.ggml.tokens"]) > len(model.get_submodule(encoder.word).weight):
+        raise UsageError(f"{TARGET}: the tokenizer has more tokens than the model's table has rows.")
+    names = dict(_matrix_names(encoder))
+    codes = {}
+    for matrix in stored:
+        if matrix.module not in names and matrix.module != encoder.token_type:
+            raise InputFileError(f"{matrix.module}: has no place in llama.cpp's BERT. Report this model.")
+        if matrix.module == encoder.token_type:
+            continue  # llama.cpp adds one row to every token, and adds float32 only
+        kind, data = pack(matrix.module, matrix.quantized)
+        rows, columns = matrix.quantized.codes.shape
+        codes[names[matrix.module]] = Tensor(kind, (rows, columns), data)
+    tensors = dict(_floats(model, encoder, names)) | codes
+    write_gguf(folder / FILE, GgufFile(metadata, tensors))
+
+
+def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
+    from ...models.sentence_embeddings import SentenceEmbedding, embedding_of
+
+    embedding = embedding_of(model.config) or SentenceEmbedding()
+    pooling = RANK
+    if encoder.classifier is None:
+        if len(embedding.modes) > 1 or embedding.modes[0] not in POOLINGS:
+            raise UsageError(
+                f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Run "
+                "it with `engine` onnxruntime or openvino."
+            )
+        pooling = POOLINGS[embedding.modes[0]]
+    fields: dict[str, Any] = {
+        "general.architecture": "bert",
+        "general.file_type": MIXED,
+        "bert.context_length": encoder.positions,
+        "bert.embedding_length": encoder.hidden,
+        "bert.feed_forward_length": encoder.feed_forward,
+        "bert.block_count": len(encoder.layers),
+        "bert.attention.head_count": encoder.heads,
+        "bert.attention.layer_norm_epsilon": encoder.epsilon,
+        "bert.attention.causal": False,
+        "bert.pooling_type": pooling,
+        "tokenizer.ggml.token_type_count": 1,
+    }
+    if encoder.classifier is not None:
+        labels = model.config.id2label
+        fields["bert.classifier.output_labels"] = [str(labels[index]) for index in range(model.config.num_labels)]
+    return fields
+
+
+def _matrix_names(encoder: PlainEncoder) -> Iterator[tuple[str, str]]:
+    """Module and name in the file of everything that has codes."""
+    yield encoder.word, f"{WORD}.weight"
+    yield encoder.position, f"{POSITION}.weight"
+    for layer, part, module in encoder.matrices:
+        yield module, f"blk.{layer}.{PARTS[part]}.weight"
+    if encoder.pooler is not None:
+        yield encoder.pooler, f"{POOLER}.weight"
+    if encoder.classifier is not None:
+        yield encoder.classifier, f"{CLASSIFIER}.weight"
+
+
+def _floats(model: Any, encoder: PlainEncoder, names: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors by name, matrices in float16 where that is exact."""
+
+    def parameter(name: str) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = model.get_parameter(name).detach().numpy()
+        return array
+
+    for module, name in names.items():
+        yield name, _matrix(parameter(f"{module}.weight"))
+        if f"{module}.bias" in dict(model.named_parameters()):
+            yield name.removesuffix("weight") + "bias", _single(parameter(f"{module}.bias"))
+    norms = [(encoder.embedding_norm, f"{WORD}_norm")]
+    norms += [
+        (module, f"blk.{index}.{PARTS[part]}")
+        for index, layer in enumerate(encoder.layers)
+        for part, module in layer.items()
+        if part.endswith("_norm")
+    ]
+    for module, name in norms:
+        yield f"{name}.weight", _single(parameter(f"{module}.weight"))
+        yield f"{name}.bias", _single(parameter(f"{module}.bias"))
+    types = np.zeros((1, encoder.hidden), np.float32)
+    if encoder.token_type is not None:
+        types = parameter(f"{encoder.token_type}.weight")[:1]
+    yield f"{TOKEN_TYPE}.weight", _single(types)
+
+
+def _matrix(values: NDArray[np.float32]) -> Tensor:
+    half = values.astype(np.float16)
+    if not np.array_equal(half.astype(np.float32), values):
+        return _single(values)
+    return Tensor(F16, values.shape, np.ascontiguousarray(half).view(np.uint8).reshape(len(values), -1))
+
+
+def _single(values: NDArray[np.float32]) -> Tensor:
+    rows = values.reshape(-1, values.shape[-1])
+    return Tensor(F32, values.shape, np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1))

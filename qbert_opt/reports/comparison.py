@@ -1,0 +1,181 @@
+"""The table that a decision is made from: float32, uniform 8 and 4 bits and the plan, predicted beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hwmodels import format_bytes
+
+from ..evaluation.intervals import Interval
+from .measurements import MeasuredModel
+from .printing import with_error
+from .rivals import FLOAT, Rival
+from .verdict import Case, band
+
+ABSENT = "not measured"
+UNPREDICTED = "not predicted"
+VOID = "prediction void: trained after planning"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: what was predicted, and what was measured; an empty text is not shown."""
+
+    predicted: str
+    measured: str = ""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it could have been measured and was not."""
+        return self.measured == ABSENT
+
+    @property
+    def is_unpredicted(self) -> bool:
+        """Whether `predicted` says that there is no prediction."""
+        return self.predicted.startswith((UNPREDICTED, VOID))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of a table: its name, a detail below the name, its cells, and whether it is the plan's own."""
+
+    name: str
+    detail: str
+    cells: tuple[Cell, ...]
+    own: bool = False
+
+
+COLUMNS = ("bytes", "accuracy drop, points", "answers changed, %", "loss", "latency", "memory", "runs today in")
+
+
+def comparison_lines(case: Case) -> tuple[Line, ...]:
+    """Return float32, uniform 8-bit, uniform 4-bit and the plan, with a cell for each of `COLUMNS`.
+
+    Args:
+        case: what is decided on.
+    """
+    found = case.measurements
+    measured_by_name = {
+        FLOAT: found.original,
+        case.rivals[1].name: found.uniform_8bit,
+        case.rivals[-1].name: found.plan,
+    }
+    lines = []
+    for rival in case.rivals:
+        same_size = (m for m in found.others if m.encoder_bytes == rival.encoder_bytes)
+        measured = measured_by_name.get(rival.name) or next(same_size, None)
+        lines.append(Line(rival.name, rival.detail, _cells(case, rival, measured), rival is case.rivals[-1]))
+    return tuple(lines)
+
+
+def measuring_commands(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Return how to measure what is missing in the plan's own row; nothing if nothing is.
+
+    Args:
+        lines: the comparison.
+    """
+    cells = dict(zip(COLUMNS, next(line.cells for line in lines if line.own), strict=True))
+    commands = []
+    quality = any(cells[name].is_missing for name in COLUMNS[1:4])
+    if quality or cells["latency"].is_missing or cells["memory"].is_missing:
+        engine = " --engine onnxruntime" if cells["latency"].is_missing else ""
+        commands.append(
+            f"qbert-opt evaluate FOLDER --data TEXT --reference MODEL{engine} --json > measured.json   "
+            "(FOLDER: the quantized or exported folder; then report --measured measured.json)"
+        )
+    if any(cell.is_missing for line in lines if not line.own for cell in line.cells):
+        commands.append(
+            "qbert-opt optimize --model MODEL --data TEXT --engine ENGINE … -o OUT   (measures float32, uniform 8-bit "
+            "and the plan in one run; then report OUT/allocation.json --measured OUT/optimized.json)"
+        )
+    return tuple(commands)
+
+
+def _cells(case: Case, rival: Rival, measured: MeasuredModel | None) -> tuple[Cell, ...]:
+    is_float = rival.name == FLOAT
+    void = case.is_trained and rival is case.rivals[-1]
+    return (
+        _bytes(rival, measured),
+        _share(measured, lambda m: m.drop, lambda m: m.predicted_drop, is_float),
+        _share(measured, lambda m: m.flips, lambda m: m.predicted_flips, is_float),
+        _loss(case, rival, measured, void),
+        _latency(case, rival, measured),
+        _memory(case, rival, measured),
+        Cell(engines_text(rival.engines)),
+    )
+
+
+def _bytes(rival: Rival, measured: MeasuredModel | None) -> Cell:
+    sizes = f"{rival.total_bytes / 1e6:.2f} MB whole model, {rival.encoder_bytes / 1e6:.2f} MB matrices"
+    if rival.engine_bytes is not None:
+        sizes += f", {rival.engine_bytes / 1e6:.2f} MB engine file"
+    if measured is None or measured.engine_bytes is None:
+        return Cell(sizes)
+    return Cell(sizes, f"{measured.engine_bytes / 1e6:.2f} MB engine file")
+
+
+def _share(
+    measured: MeasuredModel | None,
+    value: Callable[[MeasuredModel], Interval | None],
+    prediction: Callable[[MeasuredModel], Interval | None],
+    is_float: bool,
+) -> Cell:
+    if is_float:
+        return Cell("0: the reference")
+    predicted = None if measured is None else prediction(measured)
+    found = None if measured is None else value(measured)
+    return Cell(
+        UNPREDICTED if predicted is None else _interval(predicted, 100, ".2f"),
+        ABSENT if found is None else _interval(found, 100, ".2f"),
+    )
+
+
+def _loss(case: Case, rival: Rival, measured: MeasuredModel | None, void: bool) -> Cell:
+    if rival.name == FLOAT:
+        return Cell("0: the reference")
+    back = None if case.record is None or rival is not case.rivals[-1] else case.record.read_back
+    if measured is not None and measured.loss is not None:
+        found = _interval(measured.loss, 1, ".3g")
+    elif back is not None:
+        found = f"{back.loss:.3g} on {back.num_texts} texts, when written"
+    else:
+        found = ABSENT
+    if void:
+        return Cell(VOID, found)
+    if rival.predicted_loss is None:
+        return Cell(f"{UNPREDICTED}: give --scores", found)
+    return Cell(with_error(rival.predicted_loss, rival.predicted_std_error), found)
+
+
+def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
+    cost = rival.cost(case.device)
+    predicted = "give --device"
+    if cost is not None:
+        predicted = f"cannot run: {cost}" if isinstance(cost, str) else f"{band(cost)} on {cost.device}"
+    if measured is None or measured.latency_s is None:
+        return Cell(predicted, ABSENT)
+    return Cell(predicted, f"{1e3 * measured.latency_s:.3g} ms" + (f" in {measured.engine}" if measured.engine else ""))
+
+
+def _memory(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
+    cost = rival.cost(case.device)
+    predicted = "-" if cost is None or isinstance(cost, str) else format_bytes(cost.peak_memory_bytes)
+    if measured is None or measured.memory_bytes is None:
+        return Cell(predicted, ABSENT)
+    return Cell(predicted, f"{format_bytes(measured.memory_bytes)} private")
+
+
+def engines_text(names: tuple[str, ...] | None) -> str:
+    """Return the engines that run a plan, as text.
+
+    Args:
+        names: of engines; None where those of the device are not known.
+    """
+    if names is None:
+        return "not known for this device"
+    return ", ".join("torch (dequantized)" if name == "torch" else name for name in names) or "no engine"
+
+
+def _interval(figure: Interval, factor: float, form: str) -> str:
+    return f"{factor * figure.value:{form}} [{factor * figure.low:{form}}, {factor * figure.high:{form}}]"
