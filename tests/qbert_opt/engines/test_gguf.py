@@ -58,7 +58,9 @@ def bert(folder, kind="SequenceClassification", width=64, labels=3, **fields):
     """A tiny BERT in blocks of 64, which two bits need."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        **COMMON, **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width}, **({"num_labels": labels} | fields)
+        **COMMON,
+        **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width},
+        **({"num_labels": labels} | fields),
     )
     model = getattr(transformers, f"BertFor{kind}" if kind != "Model" else "BertModel")(config)
     model.save_pretrained(folder)
