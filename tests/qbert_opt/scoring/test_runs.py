@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import tiny_model, tokenizer
 from torch import nn
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.outputs import Outputs
 from qbert_opt.models.torch_device import pick_device
 from qbert_opt.quantization.calibration import CalibrationPlan
@@ -284,3 +286,13 @@ def test_a_calibration_plan_has_whole_numbers(name, number):
 def test_no_memory_is_no_limit(tiny, sentences, limit):
     with pytest.raises(UsageError, match=f"`memory_limit_bytes` {limit}: must be positive"):
         measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, memory_limit_bytes=limit)
+
+
+@pytest.mark.parametrize("kind", ["classes", "embeddings"])
+def test_only_scores_of_a_softmax_speak_of_its_temperature(kind, sentences):
+    """What the scores contain is said of the model at hand: embeddings have no softmax, and no common factor."""
+    loaded = LoadedModel("tiny", tiny_model("bert", kind), tokenizer(), "0" * 64)
+    texts = dataclasses.replace(sentences, labels=None)
+    table = measure_sensitivity(loaded, texts, CHOICES, plan=PLAN)
+    assert table.contains.startswith("second-order loss of quantizing one encoder matrix at a time")
+    assert ("temperature 2" in table.contains) == (table.scale is not None) == (kind == "classes")
