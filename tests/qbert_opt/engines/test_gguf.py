@@ -395,3 +395,14 @@ def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
     assert exported.code == 0, exported.err
     ran = cli("run", tmp_path / "e", "--text", "w7 w8")
     assert ran.code == 0 and ran.out.strip(), ran.err
+
+
+def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file):
+    """Scored in a form that the engine holds; its uniform rival is in such forms too."""
+    pytest.importorskip("xllamacpp")
+    model = bert(tmp_path / "model", id2label={0: "red", 1: "green", 2: "blue"})
+    done = cli("optimize", "--model", model, "--data", data_file, "--engine", "llama-cpp", "--budget", "5bit",
+               "--method", "rtn", "-o", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    assert list((tmp_path / "out").rglob("model.gguf")), done.out
+    assert "uniform" in done.out

@@ -57,5 +57,5 @@ def test_an_encoder_of_another_size_is_not_replaced(tiny_folder, sentences, tmp_
 
 
 def test_a_rate_that_diverges_is_named(tiny_folder, sentences, tmp_path):
-    with pytest.raises(UsageError, match=r"`learning_rate` 1e\+37: the loss is \w+ after \d+ steps\. Lower it"):
+    with pytest.raises(UsageError, match=r"`learning_rate` 1e\+37: the loss is \w+ after \d+ updates\. Lower it"):
         fine_tune(tiny_folder, sentences, tmp_path / "out", learning_rate=1e37, epochs=3)
