@@ -94,7 +94,7 @@ def compile_model(
 
 
 def _check_planned(encoder: Encoder, planned: Mapping[str, PlannedActivation]) -> None:
-    remedy = "Score with --activation-bits 8,16 and solve with --activation-ranges tensor."
+    remedy = "Score with `activation_bits` 8,16 and solve with `activation_ranges` tensor."
     for block in encoder.blocks:
         for name in (block.query, block.key, block.value, block.attention_output, block.intermediate, block.output):
             item = planned.get(name)
