@@ -80,6 +80,10 @@ def compile_model(
             whatever the compiler does; names the matrix.
         InputFileError: the calibration text gives NaN or infinite values.
     """
+    if IDS not in inputs or MASK not in inputs:
+        raise UsageError(
+            f"{encoder.loaded.name}: its tokenizer gives {', '.join(inputs)}; integers need {IDS}, {MASK}."
+        )
     by_module = {module: item for item in planned for module in item.modules}
     _check_planned(encoder, by_module)
     codes = {matrix.module: signed_codes(matrix.module, matrix.quantized) for matrix in stored}
