@@ -10,21 +10,24 @@ from ..costs.devices import check_engine, load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..engines.session import Activations, exporting_format
+from ..engines.session import Activations, exporting_format, rules_of
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.flips import check_answers
 from ..models.loading import LoadedModel, load_model
+from ..models.structure import profile_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
 from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
 from ..scoring.task import ScoresActivations, metric_named
 from ..spec.allocation import Allocation
+from ..spec.choices import Form
 from ..spec.limits import Limits
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
 from .comparison import compared
+from .export import check_convertible
 from .outcome import Outcome
 from .output_folder import OutputFolder
 from .route import LEAST, Request, planned_widths
@@ -167,6 +170,8 @@ def optimize(
     if unlimited and target is None and not quality:
         raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
+    if engine is not None:
+        check_convertible(engine, loaded, [matrix.module for matrix in profile_model(loaded).matrices])
     workload = _workload(loaded, seq_len, batch_size)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
         check_answers(loaded.head.kind, f"max_{name}")
@@ -183,7 +188,7 @@ def optimize(
     split = split_texts(texts, held_out, calibration, quality, seed)
     with folder.writing():
         table, reused = folder.scores(
-            loaded, texts, split.plan, given=scores, metric=metric, method=method,
+            loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
             activation_bits=_scored_widths(engine, activations, metric), progress=progress,
         )  # fmt: skip
         profile = table.profile
@@ -262,6 +267,14 @@ def _scored_widths(engine: str | None, activations: Activations | None, metric: 
     if activations == "planned":
         raise UsageError(f"`activations` planned: `metric` {metric} does not score inputs. Use directional.")
     return ()
+
+
+def _scored_forms(engine: str | None) -> tuple[Form, ...] | None:
+    """Return the one form to score for an engine that holds no offsets: all levels count there; None for others."""
+    forms = () if engine is None else rules_of(engine).forms
+    if not forms or "offset" in forms:
+        return None
+    return ("signed",) if "signed" in forms else forms[:1]
 
 
 def _sized(

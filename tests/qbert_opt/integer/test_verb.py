@@ -141,3 +141,43 @@ def test_tokens_that_the_program_was_not_proven_for_are_refused(written, change)
     inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
     with pytest.raises(UsageError, match="the program reads up to 40 tokens from 0 to 63"):
         engine("integer").open_model(written).run(inputs)
+
+
+def test_artifacts_are_part_of_the_folder(cli, quantized, data_file, tmp_path):
+    target = tmp_path / "integers"
+    result = cli("integer", quantized, "--data", data_file, "-o", target, "--emit", "c,onnx", "--emit-tokens", "12")
+    assert result.code == 0, result.err
+    assert "c: encoder.h, encoder.c" in result.out and "texts of up to 12 tokens" in result.out
+    summary = json.loads((target / "integer.json").read_text())
+    for item in summary["emitted"]:
+        assert all((target / name).stat().st_size for name in item["files"])
+    assert f"#define ENCODER_RAM_BYTES {summary['emitted'][0]['ram_bytes']} " in (target / "encoder.h").read_text()
+    run = cli("run", target, "--text", "w1 w2 w3", "--json")
+    assert run.code == 0, run.err
+    (target / "encoder.c").write_text("damaged")
+    assert cli("run", target, "--text", "w1", "--json").code == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--emit", "fortran"), "--emit fortran: legal: c, onnx."),
+    (("--emit", "c,"), "--emit '': legal: c, onnx."),
+    (("--emit", "c", "--emit-tokens", "1000"), "--emit-tokens 1000: legal: 1 to "),
+    (("--emit", "c", "--emit-tokens", "0"), "--emit-tokens 0: legal: 1 to "),
+    (("--emit-tokens", "8"), "--emit-tokens: needs --emit."),
+])  # fmt: skip
+def test_what_cannot_be_emitted_is_refused_before_any_work(cli, quantized, data_file, tmp_path, arguments, message):
+    result = cli("integer", quantized, "--data", data_file, "-o", tmp_path / "out", "-q", *arguments)
+    assert result.code == 2
+    assert message in result.complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_needs_its_package(monkeypatch):
+    import importlib.util
+
+    from qbert_opt.errors import UsageError
+    from qbert_opt.integer.emitter import emitter
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs the package onnx"):
+        emitter("onnx")
