@@ -228,7 +228,7 @@ class Builder:
         self._shared[key] = weights
         return weights
 
-    def _rest(self, x: str, module: str, matrix: AffineMatrix, offsets: NDArray[Any]) -> str:
+    def _rest(self, x: str, module: str, matrix: AffineMatrix, values: NDArray[np.floating]) -> str:
         """Group sums of the inputs, rounded as planned, times `AffineMatrix.rest`."""
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
@@ -248,7 +248,7 @@ class Builder:
             else:
                 scale = self.node("Cast", [self.constant(matrix.scale, f"{module}.scales")], to=TensorProto.FLOAT)
             scaled = self.node("Mul", [scale, self.constant(np.float32(matrix.zero))])
-            stored = offsets.reshape(-1) if groups == 1 else offsets
+            stored: NDArray[Any] = values.reshape(-1) if groups == 1 else values
             half = stored.dtype == np.float16
             offset = self.widened(stored, f"{module}.offset") if half else self.constant(stored)
             rest = self.node("Add", [offset, scaled])

@@ -10,13 +10,13 @@ from pathlib import Path
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel
-from ..quantization.calibration import CalibrationPlan, method_grid
+from ..quantization.calibration import CalibrationPlan, method_grid, static_grid
 from ..runtime.files import check_folder
 from ..runtime.locks import acquire, release
 from ..runtime.progress import Progress
 from ..runtime.provenance import code_version
 from ..spec.activations import activation_grid
-from ..spec.choices import Form
+from ..spec.choices import Choice, Form
 from ..spec.scores import ScoreTable, read_scores, write_scores
 from .score import score_model
 
@@ -120,10 +120,16 @@ class OutputFolder:
                 return table, True
         table = score_model(
             loaded, data, metric=metric, method=method, calibration=plan, forms=forms,
-            activation_bits=activation_bits, checkpoint=self.path / PARTIAL, progress=progress,
+            activation_bits=activation_bits, choices=_choices(method, forms, activation_bits),
+            checkpoint=self.path / PARTIAL, progress=progress,
         )  # fmt: skip
         write_scores(table, path)
         return table, False
+
+
+def _choices(method: str, forms: Sequence[Form] | None, activation_bits: Sequence[int]) -> tuple[Choice, ...]:
+    """Choices to score: in the engine's forms, or those that are fast with planned inputs, where there will be such."""
+    return static_grid(method) if activation_bits and forms is None else method_grid(method, forms=forms)
 
 
 def _same(
@@ -141,7 +147,7 @@ def _same(
     inputs = tuple(c.name for c in activation_grid(activation_bits))
     wanted = (
         loaded.sha256, data.sha256, plan, loaded.longest, metric, method, code_version(),
-        tuple(c.name for c in method_grid(method, forms=forms)), inputs,
+        tuple(c.name for c in _choices(method, forms, activation_bits)), inputs,
     )  # fmt: skip
     found = (
         table.profile.sha256, origin.data_sha256,
