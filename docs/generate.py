@@ -75,6 +75,22 @@ the group `qbert_opt.devices`.
 
 `qbert-opt devices check FILE` reports errors and counts assumed figures; `qbert-opt devices schema` prints the JSON
 schema for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
+
+**Measure this machine**: `qbert-opt calibrate -o host.yaml` times kernels, memories and small models with one engine
+(`--engine`).
+
+**Measure another board**, on which neither torch nor this project is installed:
+
+    qbert-opt calibrate --bundle board      # about 2 MB: ONNX models without weights, measure.py, README.txt
+    scp -r board BOARD:                     # there: pip install onnxruntime; python3 board/measure.py
+    qbert-opt calibrate --from-bundle result.json -o board.yaml
+
+The models are those that a local calibration of ONNX Runtime times; the timing code and the fit are the same. The
+script draws weights on the board, since no time depends on their values. It needs Python 3.10, onnxruntime (numpy comes
+with it) and about 2 GB of memory. The result is read strictly: every time is positive and finite, and the hash of what
+the bundle times must be this version's.
+
+A device that was not measured has a band of latencies in every report, not a figure: its file ranks plans.
 """
 PLUG_INS = """# Plug-ins
 
@@ -196,6 +212,7 @@ def engines() -> str:
         stored = "as packed" if rules.file is None else f"{', '.join(map(str, rules.file.containers))} bits"
         static = ", ".join(map(str, rules.static_bits)) + " bits" if rules.static_bits else "as dequantized"
         static += ", one range per row" if rules.static_needs_rows else ""
+        static += "; queries and keys too" if rules.static_scores else ""
         runs = "no: planning only" if rules.planning_only else "yes"
         lines.append(
             f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {stored} | {static} | {runs} |"

@@ -81,7 +81,7 @@ class Builder:
             # stored zero points may not fit into signed bytes; these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
-        rest = None if matrix.offset is None else self._rest(x, module, matrix)
+        rest = None if matrix.offset is None else self._rest(x, module, matrix, matrix.offset)
         product = None if rest else output
         if matrix.input is not None:
             result = self._static(x, module, matrix, matrix.input, product, bias)
@@ -228,7 +228,7 @@ class Builder:
         self._shared[key] = weights
         return weights
 
-    def _rest(self, x: str, module: str, matrix: AffineMatrix) -> str:
+    def _rest(self, x: str, module: str, matrix: AffineMatrix, values: NDArray[np.floating]) -> str:
         """Group sums of the inputs, rounded as planned, times `AffineMatrix.rest`."""
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
@@ -248,7 +248,7 @@ class Builder:
             else:
                 scale = self.node("Cast", [self.constant(matrix.scale, f"{module}.scales")], to=TensorProto.FLOAT)
             scaled = self.node("Mul", [scale, self.constant(np.float32(matrix.zero))])
-            stored = matrix.offset.reshape(-1) if groups == 1 else matrix.offset
+            stored: NDArray[Any] = values.reshape(-1) if groups == 1 else values
             half = stored.dtype == np.float16
             offset = self.widened(stored, f"{module}.offset") if half else self.constant(stored)
             rest = self.node("Add", [offset, scaled])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from hwmodels import format_bytes
 
 from ..evaluation.intervals import Interval
+from .cost import band
 from .measurements import MeasuredModel
 from .printing import with_error
 from .rivals import FLOAT, Rival
-from .verdict import Case, band
+from .verdict import Case
 
 ABSENT = "not measured"
 UNPREDICTED = "not predicted"

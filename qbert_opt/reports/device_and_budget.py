@@ -13,9 +13,10 @@ from ..errors import QbertOptError
 from ..planning.frontier import TradeOff, TradeOffPoint
 from ..spec.choices import choice
 from .comparison import Cell, Line, engines_text
+from .cost import band
 from .printing import with_error
 from .rivals import running_engines
-from .verdict import Case, band, trust
+from .verdict import Case, trust
 
 BUDGETS = 7
 

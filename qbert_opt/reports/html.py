@@ -18,6 +18,7 @@ from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 from .comparison import COLUMNS, comparison_lines, measuring_commands
+from .cost import band
 from .device_and_budget import (
     BUDGET_COLUMNS,
     DEVICE_COLUMNS,
@@ -32,7 +33,7 @@ from .measurements import Measurements
 from .plan import TITLES, gain_text, rounded_inputs
 from .printing import MEASURES
 from .rivals import rivals
-from .verdict import Case, band, trust, verdict_lines
+from .verdict import Case, trust, verdict_lines
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device

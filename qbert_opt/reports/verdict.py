@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwmodels import format_bytes, format_seconds
+from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
+from .cost import band
 from .measurements import Measurements
 from .optimized import uniform_line, verdict
 from .plan import better_uniform
@@ -16,7 +17,7 @@ from .printing import with_error
 from .rivals import Rival
 
 if TYPE_CHECKING:
-    from hwmodels import CostReport, Device
+    from hwmodels import Device
 
     from ..checkpoint.record import FolderRecord
 
@@ -59,18 +60,6 @@ def verdict_lines(case: Case) -> list[str]:
     lines = [_trained(case)] if case.is_trained else [_choice(case)]
     lines += [line for line in (_on_device(case), _engines(case), _measured(case)) if line]
     return lines
-
-
-def band(cost: CostReport) -> str:
-    """Return the latency to expect: a band where the device was not measured, a figure with its interval where it was.
-
-    Args:
-        cost: predicted on a device.
-    """
-    low, high = (format_seconds(end) for end in cost.latency_interval_s)
-    return (
-        f"{format_seconds(cost.latency_s)} ({low} to {high})" if cost.confidence == "calibrated" else f"{low} to {high}"
-    )
 
 
 def trust(confidence: str) -> str:

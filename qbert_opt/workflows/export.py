@@ -33,6 +33,7 @@ from ..spec.planned import PlannedActivation
 from .attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
 from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
+from .input_fit import misfit
 
 
 def export_model(
@@ -50,7 +51,8 @@ def export_model(
     They are compared on up to 64 of the texts that the plan was scored on, which the folder holds as token ids: once
     with activations in float32, where the answers must be the same, and once as exported. Rounded activations may
     cost 0.02 nats of KL per answer (of embeddings and regressions: 2 % of the squared length or variance), change
-    2 % of the answers that the model had decided on, and move no logit by more than half of the largest.
+    2 % of the answers that the model had decided on, and move no logit by more than half of the largest. A planned
+    range may lose half of the squared size of its inputs, so that no single wrong range hides in correct answers.
 
     Args:
         folder: a quantized folder.
@@ -95,6 +97,12 @@ def export_model(
     with atomic_folder(output) as target:
         for way in ways:
             planned = {m: item for item in allocation.activations for m in item.modules} if way == "planned" else {}
+            fault = misfit(loaded, allocation.activations, samples) if planned and tolerance is None else None
+            if fault is not None:
+                if way == ways[-1]:
+                    raise InputFileError(f"{folder}: {fault} Nothing was exported.")
+                refused[way] = fault
+                continue
             references, scores = checks, dict[str, tuple[float, float]]()
             if planned:
                 rounded = replace(
@@ -188,7 +196,8 @@ def _write(
     planned: Mapping[str, PlannedActivation],
     scores: Mapping[str, tuple[float, float]],
 ) -> None:
-    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, scores)
+    more = {"scores": scores} if scores else {}  # formats of engines that have no such scores need not know of them
+    exporting_format(name).write(traced, read_matrices(folder, allocation), target, activations, planned, **more)
 
 
 def _with_scores(

@@ -129,13 +129,15 @@ class _Running:
         settings.n_gpu_layers = 0
         settings.warmup = False
         settings.verbosity = -1
-        if threads is not None:
-            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+        for processors in (settings.cpuparams, settings.cpuparams_batch):
+            processors.poll = 0  # waiting threads sleep: on a busy machine, busy waiting takes seconds
+            processors.n_threads = threads or -1
         settings.api_keys = [secrets.token_hex()]  # it listens on a local port, where nobody else shall ask
         try:
             self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
             raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
+        self._state([0])  # closing a server that never answered waits without end
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Answer one text after the other; an embedding stands at each of its tokens, so that any mean of them is it.

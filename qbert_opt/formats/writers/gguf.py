@@ -48,6 +48,7 @@ def write(
     folder: Path,
     activations: Activations = "int8",
     inputs: Mapping[str, PlannedActivation] | None = None,
+    scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Write `model.gguf`: architecture, vocabulary, pooling, and every tensor under llama.cpp's name for it.
 
@@ -60,7 +61,7 @@ def write(
     """
     from ...models.plain_encoder import plain_encoder
 
-    if inputs:
+    if inputs or scores:
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
     model = traced.model
     encoder = plain_encoder(model, TARGET)

@@ -51,6 +51,7 @@ def write(
     """
     import openvino as ov
 
+    from ..openvino_attention import finite_scores
     from ..openvino_graph import Weights
 
     model = _converted(traced)
@@ -69,6 +70,7 @@ def write(
         for constant in same:
             ends = (scores or {}).get(matrix.module)
             _replace(constant, quantized, weights, matrix.module, traced.tables, ends)
+    finite_scores(model)
     _halve(model, weights)
     _tidy(model)
     model.validate_nodes_and_infer_types()
@@ -177,6 +179,8 @@ def _replace(
     tables: tuple[str, ...],
     ends: tuple[float, float] | None,
 ) -> None:
+    from ..openvino_attention import rounded_output
+
     for port in constant.output(0).get_target_inputs():
         node = port.get_node()
         kind = node.get_type_name()
@@ -192,21 +196,4 @@ def _replace(
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(new)
         if ends is not None and kind == "MatMul":
-            _round(_with_bias(new), ends)
-
-
-def _with_bias(product: Any) -> Any:
-    """A product with its bias, if it has one."""
-    readers = [port.get_node() for port in product.get_target_inputs()]
-    return readers[0].output(0) if len(readers) == 1 and readers[0].get_type_name() == "Add" else product
-
-
-def _round(values: Any, ends: tuple[float, float]) -> None:
-    """Let all readers of an output read it rounded to 256 levels; the compiler then multiplies integers."""
-    from openvino import opset13 as op
-
-    readers = values.get_target_inputs()
-    low, high = (op.constant(np.float32(end)) for end in ends)
-    rounded = op.fake_quantize(values, low, high, low, high, 256).output(0)
-    for reader in readers:
-        reader.replace_source_output(rounded)
+            rounded_output(new, ends)

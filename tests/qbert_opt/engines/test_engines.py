@@ -15,18 +15,16 @@ from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
-from qbert_opt.engines.session import engine, rules_of
+from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import time_model
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.formats.traced_model import traceable
-from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_quant import round_activations
-from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
@@ -37,7 +35,12 @@ from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROOT = Path(__file__).parents[3]
-RUNNABLE = [name for name in plugins.available("engines") if not rules_of(name).planning_only]
+ANY_GRAPH = ("onnx", "openvino-ir")  # formats that hold every architecture
+RUNNABLE = [
+    name
+    for name in plugins.available("engines")
+    if name == "torch" or getattr(plugins.load("engines", name), "FORMAT", None) in ANY_GRAPH
+]
 ENGINES = [name for name in RUNNABLE if plugins.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (
@@ -148,26 +151,6 @@ def test_planned_inputs_that_no_engine_carries_are_refused_by_name(which, change
     planned = PlannedActivation(**(fields | change), predicted_loss=0, std_error=0)
     with pytest.raises(UsageError, match=rf"encoder\.3\.query: .*{message}.*`activations` int8"):
         with_planned_input("encoder.3.query", affine("encoder.3.query", quantized), planned)
-
-
-@pytest.fixture(scope="module")
-def rounded(tiny, sentences, tmp_path_factory):
-    """The tiny model in row groups whose inputs have ranges from text, all but one of them."""
-    profile = profile_model(tiny)
-    names = itertools.cycle(["4bit/rows:each/rtn", "8bit/rows:heads/rtn", "3bit/rows:1/rtn"])
-    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
-    modules = [m.module for m in profile.matrices]
-    batches = tokenize(tiny.tokenizer, sentences.texts[:40], batch_size=16)
-    ranges = calibrated_ranges(tiny.model, batches, modules)
-    planned = [
-        PlannedActivation(
-            modules=(name,), bits=8, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0, std_error=0
-        )
-        for name in modules[:-1]
-        for low, high in [ranges[name]["minmax"](8)]
-    ]
-    plan = plan.model_copy(update={"activations": tuple(planned)})
-    return quantize_model(tiny, plan, None, tmp_path_factory.mktemp("r") / "out").folder
 
 
 @pytest.mark.parametrize("name", EXPORTERS)

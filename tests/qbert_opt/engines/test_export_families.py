@@ -6,11 +6,14 @@ import pytest
 from families import save
 
 from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
+from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
@@ -27,6 +30,7 @@ MODELS = (
     ("deberta-v2 with its own position keys", "classes"),
     ("mobilebert", "classes"),
     ("modernbert", "tags"),
+    ("modernbert", "embeddings"),  # padding beyond its window sees no token
 )
 
 
@@ -51,3 +55,34 @@ def test_every_family_is_exported(quantized, tmp_path, name):
     record = export_model(quantized, name, tmp_path / "out", activations="float32")
     assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
     assert record.checked_on == "texts" and record.agreement.answers >= 20
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda model: " ".join(model))
+def planned(request, sentences, tmp_path_factory):
+    """A tiny model of a family in row groups, with static ranges for all inputs."""
+    family, kind = request.param
+    folder = tmp_path_factory.mktemp("planned")
+    loaded = load_model(save(folder / "model", family, kind))
+    profile = profile_model(loaded)
+    names = itertools.cycle(["8bit/rows:each/rtn/symmetric", "4bit/rows:each/rtn", "8bit/rows:1/rtn/zero-point"])
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    texts = sentences.texts[:24]
+    if kind == "spans":
+        texts = tuple((a[0], b[0]) for a, b in itertools.pairwise(texts))
+    modules = [m.module for m in profile.matrices]
+    ranges = calibrated_ranges(loaded.model, tokenize(loaded.tokenizer, texts, batch_size=16), modules)
+    inputs = tuple(
+        PlannedActivation(modules=(name,), bits=8, scheme="tensor", range="minmax", low=low, high=high,
+                          predicted_loss=0, std_error=0)
+        for name in modules for low, high in [ranges[name]["minmax"](8)]
+    )  # fmt: skip
+    plan = plan.model_copy(update={"activations": inputs})
+    return quantize_model(loaded, plan, LabeledTexts("texts", texts, None), folder / "out").folder
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_every_family_is_exported_with_planned_inputs(planned, tmp_path, name):
+    """In float32 the graph answers as torch does; with rounded inputs as torch does that rounds alike."""
+    record = export_model(planned, name, tmp_path / "out", activations="planned", tolerance=0.5)
+    assert record.graph_difference < 1e-3 and record.agreement.flipped <= 1
+    assert record.agreement.loss < 1e-2

@@ -11,7 +11,7 @@ from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
 from qbert_opt.planning.scheduled_limits import broken, enforced
-from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.solving import SolverOptions, placed
 from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.spec.limits import Limits
 
@@ -27,15 +27,15 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
     for _ in range(4):
         columns = [int(rng.choice(np.flatnonzero(row))) for row in mask]
         if task.has_scratchpad and rng.random() < 0.7:
-            storage, report = task.placed(columns)
+            storage, report = placed(task, columns)
         else:
             storage = {item.module: task.tables.options[j] for item, j in zip(items, columns, strict=True)}
             report = simulate_storage(task.profile, storage, device, task.workload)
         at = [task.tables.options.index(storage[item.module]) for item in items]
         usage = task.problem({}, joint=task.has_scratchpad).usage
         for measure, scheduled in (("latency_s", report.latency_s), ("energy_j", report.energy_j)):
-            low = usage[FLOORS[measure]][rows, at].sum() + task.fixed(FLOORS[measure])
-            high = usage[SCHEDULED[measure]][rows, at].sum() + task.fixed(SCHEDULED[measure])
+            low = usage[FLOORS[measure]][rows, at].sum() + task.tables.fixed[FLOORS[measure]]
+            high = usage[SCHEDULED[measure]][rows, at].sum() + task.tables.fixed[SCHEDULED[measure]]
             assert low * (1 - 1e-9) <= scheduled <= high * (1 + 1e-9)
 
 

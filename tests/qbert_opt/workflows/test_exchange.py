@@ -10,13 +10,16 @@ import yaml
 
 from qbert_opt.configs.tool import config_tool, parse_config
 from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.assembly import Proof, assemble
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import export_cost, export_plan, import_plan, refit
+from qbert_opt.workflows.exchange import best_within, export_cost, export_plan, import_plan
+from qbert_opt.workflows.refit import refit
 
 TOOLS = plugins.available("configs")
 ENDINGS = [(name, suffix) for name in TOOLS for suffix in config_tool(name).SUFFIXES]
@@ -136,6 +139,39 @@ def test_refitting_with_scored_tables(rtn_scores, scored):
     assert again.encoder_bytes <= plan.encoder_bytes and again.total_bytes <= plan.total_bytes
     assert all(item.is_exact for item in export_plan(again, tool, ".json").carried)
     assert {table.choice.name for table in again.tables} == {"8bit/rows:each/rtn"}
+
+
+def test_the_optimum_comes_back_as_the_optimum(rtn_scores, tmp_path):
+    """A config describes no tables, and they count in the imported plan as in ours: the same plan has the same sum."""
+    scores = with_scored_tables(rtn_scores)
+    plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
+    assert {table.bits for table in plan.tables} == {8} and plan.tables[0].predicted_loss == 0.0001
+    for name, suffix in (("compressed-tensors", ".json"), ("modelopt", ".yaml")):
+        export = export_plan(plan, config_tool(name), suffix)
+        assert all(item.is_exact for item in export.carried)
+        path = tmp_path / f"config{suffix}"
+        path.write_text(export.text)
+        imported, _ = import_plan(path, config_tool(name), scores)
+        assert imported.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-12)
+        assert (imported.encoder_bytes, imported.total_bytes) == (plan.encoder_bytes, plan.total_bytes)
+        best = best_within(imported, scores)
+        assert best.sum_of_scores == pytest.approx(imported.sum_of_scores, rel=1e-6)
+
+
+def test_a_refit_that_does_not_fit_says_what_the_tool_needs(cli, rtn_scores, tmp_path):
+    """The figures are the tool's smallest plan, and the advice is of options that exist: not the solver's own."""
+    least = allocate(rtn_scores, Limits(), constraints=PlanConstraints(least="bytes", max_loss=1e9))
+    # NNCF's smallest format has a scale and an offset for each row
+    floor = sum(m.rows * m.columns // 4 + 4 * m.rows for m in rtn_scores.profile.matrices)
+    with pytest.raises(InfeasibleError, match=rf"its formats take at least {floor:,} bytes for the encoder") as stop:
+        refit(least, config_tool("nncf"), rtn_scores, None, Workload())
+    assert f"the plan takes {least.encoder_bytes:,} and {least.total_bytes:,}." in str(stop.value)
+    write_allocation(least, tmp_path / "plan.json")
+    (tmp_path / "scores.json").write_text(rtn_scores.model_dump_json(by_alias=True))
+    where = ("--to", "nncf", "-s", tmp_path / "scores.json", "--refit", "-o", tmp_path / "out.json")
+    found = cli("export-config", tmp_path / "plan.json", *where)
+    assert found.code == 3 and found.complaint.endswith("or convert without --refit.")
+    assert "--bits" not in found.complaint and "--total-budget" not in found.complaint
 
 
 def test_what_is_carried_is_priced_with_tables_as_planned(rtn_scores):

@@ -186,6 +186,10 @@ def test_the_command_line_ends_with_a_verdict(cli, tiny_folder, data_file, tmp_p
     plan = qb.read_allocation(tmp_path / "out" / "allocation.json")
     assert plan.average_bits <= 6 and any("--budget" in limit for limit in outcome.limits)
     assert all(Path(name).exists() for name in outcome.files)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"report   {tmp_path / 'out' / 'report.html'}" in found.out
+    measured = f"measured {100 * outcome.plan.flips.value:.2f} [{100 * outcome.plan.flips.low:.2f}, "
+    assert measured in page and f"in {outcome.engine}" in page and "best plan" in page
 
 
 def test_without_labels_agreement_stands_for_accuracy(cli, tiny_folder, data_file, tmp_path):
