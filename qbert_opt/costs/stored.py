@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from hwmodels import StoredWeight
@@ -12,7 +12,7 @@ from ..engines.file_law import FilePart
 from ..engines.rules import EngineRules
 from ..engines.session import rules_of
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice
+from ..spec.choices import Choice, Form
 from ..spec.planned import PlannedMatrix, PlannedTable
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import TABLE_CHOICE, table_bytes
@@ -20,6 +20,8 @@ from .devices import check_engine
 
 if TYPE_CHECKING:
     from hwmodels import Device
+
+WITHOUT_OFFSET: tuple[Form, ...] = ("symmetric", "signed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,26 @@ def engine_target(name: str | None, static_inputs: Iterable[str] = ()) -> Engine
         UsageError: there is no such engine.
     """
     return None if name is None else EngineTarget(name, rules_of(name), frozenset(static_inputs))
+
+
+def table_choices(profile: ModelProfile, target: EngineTarget) -> dict[str, Choice]:
+    """Return what unscored tables have for an engine that does not hold the usual offsets, by module.
+
+    Args:
+        profile: the model.
+        target: the engine.
+
+    Returns:
+        8 bits per row in a form without offset, for each table whose usual choice the engine cannot hold.
+    """
+    chosen = {}
+    for table in profile.tables:
+        if target.refusal(table, TABLE_CHOICE) is not None:
+            others = (replace(TABLE_CHOICE, form=form) for form in WITHOUT_OFFSET)
+            held = next((other for other in others if target.refusal(table, other) is None), None)
+            if held is not None:
+                chosen[table.module] = held
+    return chosen
 
 
 def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:

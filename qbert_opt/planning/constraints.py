@@ -18,6 +18,7 @@ from ..spec.choices import Choice
 from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable
+from ..spec.tables import TABLE_CHOICE
 
 RESOURCES: dict[str, Measure] = {
     "bytes": "encoder_bytes",
@@ -169,7 +170,7 @@ def held_choices(
         target: the engine.
 
     Raises:
-        UsageError: the engine supports no legal choice of some item.
+        UsageError: the engine supports no legal choice of some item, or not what an unscored table has.
     """
     held = np.zeros(legal.shape, dtype=bool)
     for i, item in enumerate(scores.items):
@@ -181,7 +182,24 @@ def held_choices(
                 f"{target.said}: holds none of the choices scored for {item.module} ({reason}). "
                 f"It holds {target.held}. Score such choices."
             )
+    for table in unscored_tables(scores):
+        reason = target.refusal(table, TABLE_CHOICE)
+        if reason is not None:
+            raise UsageError(
+                f"{target.said}: cannot hold {table.module}, which was not scored and so has {TABLE_CHOICE.name} "
+                f"({reason}). Score tables too, in forms that it holds (`table_bits`, `forms`)."
+            )
     return held
+
+
+def unscored_tables(scores: ScoreTable) -> tuple[TableSpec, ...]:
+    """Return the embedding tables that have no scores, and so no choice.
+
+    Args:
+        scores: of the model.
+    """
+    scored = set(scores.tables.modules if scores.tables else ())
+    return tuple(table for table in scores.profile.tables if table.module not in scored)
 
 
 def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:

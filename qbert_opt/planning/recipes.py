@@ -94,7 +94,12 @@ def recipe_allocation(
 
 
 def uniform_allocation(
-    scores: ScoreTable, choice: Choice, *, device: Device | None = None, workload: Workload | None = None
+    scores: ScoreTable,
+    choice: Choice,
+    *,
+    device: Device | None = None,
+    workload: Workload | None = None,
+    tables: Mapping[str, Choice] | None = None,
 ) -> Allocation:
     """Make the plan that gives every matrix the same choice.
 
@@ -103,6 +108,7 @@ def uniform_allocation(
         choice: the choice of every matrix.
         device: device on which to predict the plan's cost; None predicts none.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
+        tables: choices of tables by module, where not 8 bits with an offset per row.
 
     Raises:
         UsageError: the choice was not scored, or some matrix cannot have it.
@@ -110,6 +116,7 @@ def uniform_allocation(
     if choice.name not in scores.choices:
         raise UsageError(f"{choice.name} was not scored. Scored: {', '.join(scores.choices)}.")
     storage = {m.module: Storage(choice) for m in scores.profile.matrices}
+    storage |= {module: Storage(stored) for module, stored in (tables or {}).items()}
     return _unproven(scores, storage, device, workload, f"uniform {choice.name}")
 
 

@@ -10,7 +10,7 @@ from ..costs.devices import check_engine, load_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..engines.session import Activations, exporting_format
+from ..engines.session import Activations, exporting_format, rules_of
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.flips import check_answers
@@ -21,6 +21,7 @@ from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
 from ..scoring.task import ScoresActivations, metric_named
 from ..spec.allocation import Allocation
+from ..spec.choices import Form
 from ..spec.limits import Limits
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
@@ -183,7 +184,7 @@ def optimize(
     split = split_texts(texts, held_out, calibration, quality, seed)
     with folder.writing():
         table, reused = folder.scores(
-            loaded, texts, split.plan, given=scores, metric=metric, method=method,
+            loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
             activation_bits=_scored_widths(engine, activations, metric), progress=progress,
         )  # fmt: skip
         profile = table.profile
@@ -262,6 +263,14 @@ def _scored_widths(engine: str | None, activations: Activations | None, metric: 
     if activations == "planned":
         raise UsageError(f"`activations` planned: `metric` {metric} does not score inputs. Use directional.")
     return ()
+
+
+def _scored_forms(engine: str | None) -> tuple[Form, ...] | None:
+    """Return the one form to score for an engine that holds no offsets: all levels count there; None for others."""
+    forms = () if engine is None else rules_of(engine).forms
+    if not forms or "offset" in forms:
+        return None
+    return ("signed",) if "signed" in forms else forms[:1]
 
 
 def _sized(

@@ -16,7 +16,7 @@ from ..runtime.locks import acquire, release
 from ..runtime.progress import Progress
 from ..runtime.provenance import code_version
 from ..spec.activations import activation_grid
-from ..spec.choices import Choice
+from ..spec.choices import Choice, Form
 from ..spec.scores import ScoreTable, read_scores, write_scores
 from .score import score_model
 
@@ -89,6 +89,7 @@ class OutputFolder:
         given: ScoreTable | None,
         metric: str,
         method: str,
+        forms: Sequence[Form] | None,
         activation_bits: Sequence[int],
         progress: Progress,
     ) -> tuple[ScoreTable, bool]:
@@ -101,6 +102,7 @@ class OutputFolder:
             given: a table of the caller's.
             metric: estimator of the loss.
             method: quantizer.
+            forms: what a range stores; None for the quantizer's usual form.
             activation_bits: widths of inputs to score.
             progress: called with the matrix that is being scored.
 
@@ -113,20 +115,21 @@ class OutputFolder:
             return given, False
         if path.is_file():
             table = read_scores(path)
-            if _same(table, loaded, data, plan, metric, method, activation_bits):
+            if _same(table, loaded, data, plan, metric, method, forms, activation_bits):
                 progress(1, 1, f"{path} is of the same model, text and seed: used again")
                 return table, True
         table = score_model(
-            loaded, data, metric=metric, method=method, calibration=plan, activation_bits=activation_bits,
-            choices=_choices(method, activation_bits), checkpoint=self.path / PARTIAL, progress=progress,
+            loaded, data, metric=metric, method=method, calibration=plan, forms=forms,
+            activation_bits=activation_bits, choices=_choices(method, activation_bits, forms),
+            checkpoint=self.path / PARTIAL, progress=progress,
         )  # fmt: skip
         write_scores(table, path)
         return table, False
 
 
-def _choices(method: str, activation_bits: Sequence[int]) -> tuple[Choice, ...]:
-    """Choices to score: those that are fast with planned inputs, where there will be such."""
-    return static_grid(method) if activation_bits else method_grid(method)
+def _choices(method: str, activation_bits: Sequence[int], forms: Sequence[Form] | None) -> tuple[Choice, ...]:
+    """Choices to score: where forms are open and inputs will be planned, those that are fast with such inputs."""
+    return static_grid(method) if activation_bits and forms is None else method_grid(method, forms=forms)
 
 
 def _same(
@@ -136,6 +139,7 @@ def _same(
     plan: CalibrationPlan,
     metric: str,
     method: str,
+    forms: Sequence[Form] | None,
     activation_bits: Sequence[int],
 ) -> bool:
     """Whether scores are those that would be computed now."""
@@ -143,7 +147,7 @@ def _same(
     inputs = tuple(c.name for c in activation_grid(activation_bits))
     wanted = (
         loaded.sha256, data.sha256, plan, loaded.longest, metric, method, code_version(),
-        tuple(c.name for c in _choices(method, activation_bits)), inputs,
+        tuple(c.name for c in _choices(method, activation_bits, forms)), inputs,
     )  # fmt: skip
     found = (
         table.profile.sha256, origin.data_sha256,

@@ -11,7 +11,7 @@ from ..quantization.calibration import CalibrationPlan, method_grid
 from ..runtime.progress import Progress, silent
 from ..scoring.sensitivity import measure_sensitivity
 from ..spec.activations import activation_grid
-from ..spec.choices import Choice
+from ..spec.choices import Choice, Form
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_grid
 
@@ -23,6 +23,7 @@ def score_model(
     metric: str = "directional",
     method: str = "gptq",
     calibration: CalibrationPlan | None = None,
+    forms: Sequence[Form] | None = None,
     activation_bits: Sequence[int] = (),
     choices: Sequence[Choice] | None = None,
     max_tokens: int | None = None,
@@ -37,6 +38,7 @@ def score_model(
         metric: estimator of the loss, a file in `scoring/metrics`.
         method: quantizer, a file in `quantization/methods`.
         calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
+        forms: what a range stores, of matrices and tables; None takes the quantizer's usual form.
         activation_bits: widths of rounded inputs to score too: 8, 16.
         choices: choices of matrices to score, of this quantizer; by default its default grid.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
@@ -53,10 +55,10 @@ def score_model(
     return measure_sensitivity(
         model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens),
         data if isinstance(data, LabeledTexts) else read_texts(data),
-        method_grid(method) if choices is None else choices,
+        method_grid(method, forms=forms) if choices is None else choices,
         metric=metric,
         plan=calibration or CalibrationPlan(256, 256, 0),
-        table_choices=table_grid(),
+        table_choices=table_grid(forms=forms or ("offset",)),
         activation_choices=activation_grid(activation_bits),
         checkpoint=checkpoint,
         progress=progress,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..costs.simulate import simulate_allocation
-from ..costs.stored import Storage
+from ..costs.stored import Storage, table_choices
 from ..planning.assembly import with_activations
 from ..planning.plan_bytes import engine_file
 from ..planning.program import PlanningTask
@@ -58,11 +58,13 @@ def uniform_rival(route: Route) -> UniformRival | None:
     if not legal:
         return None
     chosen = task.choices[min(legal, key=lambda column: float(np.sum(task.value[matrices, column])))]
-    plan = uniform_allocation(request.scores, chosen)
+    tables = {} if task.target is None else table_choices(task.profile, task.target)
+    plan = uniform_allocation(request.scores, chosen, tables=tables)
     if inputs:
         plan = with_activations(plan, inputs)
     if task.target is not None:
         storage = {m.module: Storage(chosen) for m in task.profile.matrices}
+        storage |= {module: Storage(stored) for module, stored in tables.items()}
         plan = plan.model_copy(update={"engine": engine_file(task.profile, storage, task.target)})
     report = None
     if request.device is not None:

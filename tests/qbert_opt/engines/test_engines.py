@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
-from qbert_opt.engines.session import engine, rules_of
+from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import time_model
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
@@ -35,7 +35,12 @@ from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROOT = Path(__file__).parents[3]
-RUNNABLE = [name for name in plugins.available("engines") if not rules_of(name).planning_only]
+ANY_GRAPH = ("onnx", "openvino-ir")  # formats that hold every architecture
+RUNNABLE = [
+    name
+    for name in plugins.available("engines")
+    if name == "torch" or getattr(plugins.load("engines", name), "FORMAT", None) in ANY_GRAPH
+]
 ENGINES = [name for name in RUNNABLE if plugins.load("engines", name).usable()]
 EXPORTERS = [name for name in ENGINES if name != "torch"]
 MIXED = (

@@ -58,7 +58,9 @@ def bert(folder, kind="SequenceClassification", width=64, labels=3, **fields):
     """A tiny BERT in blocks of 64, which two bits need."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        **COMMON, **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width}, num_labels=labels, **fields
+        **COMMON,
+        **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width},
+        **({"num_labels": labels} | fields),
     )
     model = getattr(transformers, f"BertFor{kind}" if kind != "Model" else "BertModel")(config)
     model.save_pretrained(folder)
@@ -367,3 +369,40 @@ def test_the_narrowest_type_is_taken():
         "Q8_0",
     ]
     assert block_type(2, 32).name == "Q4_0"
+
+
+def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
+    """The engine's rules hold for tables too, scored or not; the written file is as large as planned."""
+    pytest.importorskip("xllamacpp")
+    model = bert(tmp_path / "model", id2label={0: "red", 1: "green", 2: "blue"})
+    grid = ["--model", model, "--data", data_file, "--method", "rtn", "--forms", "signed", "--groupings", "columns:32",
+            "--calibration-samples", 16, "--scoring-samples", 16, "--quiet"]  # fmt: skip
+    assert cli("sensitivity", *grid, "--table-bits", "none", "-o", tmp_path / "bare.json").code == 0
+    refused = cli("solve", "--scores", tmp_path / "bare.json", "--engine", "llama-cpp", "--budget", "4.5bit")
+    assert (
+        refused.code == 2 and "cannot hold bert.embeddings.word_embeddings, which was not scored" in refused.complaint
+    )
+    scored = cli("sensitivity", *grid, "--table-bits", "4,8", "-o", tmp_path / "scores.json")
+    assert scored.code == 0, scored.err
+    solved = cli("solve", "--scores", tmp_path / "scores.json", "--engine", "llama-cpp", "--budget", "5bit",
+                 "-o", tmp_path / "plan.json")  # fmt: skip
+    assert solved.code == 0, solved.err
+    made = cli(
+        "quantize", tmp_path / "plan.json", "--model", model, "--data", data_file, "-o", tmp_path / "q", "--quiet"
+    )
+    assert made.code == 0, made.err
+    exported = cli("export", tmp_path / "q", "--engine", "llama-cpp", "-o", tmp_path / "e", "--quiet")
+    assert exported.code == 0, exported.err
+    ran = cli("run", tmp_path / "e", "--text", "w7 w8")
+    assert ran.code == 0 and ran.out.strip(), ran.err
+
+
+def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file):
+    """Scored in a form that the engine holds; its uniform rival is in such forms too."""
+    pytest.importorskip("xllamacpp")
+    model = bert(tmp_path / "model", id2label={0: "red", 1: "green", 2: "blue"})
+    done = cli("optimize", "--model", model, "--data", data_file, "--engine", "llama-cpp", "--budget", "5bit",
+               "--method", "rtn", "-o", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    assert list((tmp_path / "out").rglob("model.gguf")), done.out
+    assert "uniform" in done.out

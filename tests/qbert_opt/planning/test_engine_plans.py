@@ -146,7 +146,10 @@ def test_devices_name_known_engines(tmp_path, cli):
         assert set(load_checked(path.stem).engines) <= set(plugins.available("engines")), path.stem
     odd = tmp_path / "odd.yaml"
     odd.write_text("inherit: rpi5\nengines: [abacus]\n")
-    with pytest.raises(DeviceError, match=r"odd\.yaml: engines: found 'abacus'; legal are onnxruntime, openvino, qnn"):
+    with pytest.raises(
+        DeviceError,
+        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, llama-cpp, onnxruntime, openvino, qnn",
+    ):
         load_checked(str(odd))
     assert "engines: onnxruntime, openvino" in cli("devices", "show", "rpi5").out
     assert cli("solve", "--engine", "onnxruntime", "--device", odd).code in (2, 4)
