@@ -1,11 +1,11 @@
 """How large, how fast and how right is the C encoder of an integer program, beside torch and OpenVINO?
 
     python benchmarks/integer_artifacts.py prepare MODEL CALIBRATION WORK    # every matrix in 8 bits, inputs planned
-    python benchmarks/integer_artifacts.py measure CALIBRATION TEST WORK OUT.json
+    python benchmarks/integer_artifacts.py build CALIBRATION WORK    # the program, its C and ONNX, compiled by gcc
+    python benchmarks/integer_artifacts.py measure MODEL TEST WORK OUT.json
 
-`prepare` quantizes every matrix with 8 bits per row and its inputs with 8 bits in static ranges. `measure` compiles the
-integer program, writes it as C and ONNX, builds the C with gcc at -O2 and at -O3 -march=native, and runs every text cut
-or padded to 32 tokens, one at a time. Speed is processor time on one thread, the median over rounds of a mean over the
+`prepare` quantizes every matrix with 8 bits per row and its inputs with 8 bits in static ranges. `build` compiles the C
+at -O2 and at -O3 -march=native. `measure` runs every text cut or padded to 32 tokens, one at a time. Speed is processor time on one thread, the median over rounds of a mean over the
 texts; each round asks every engine in turn. `different` counts texts whose integers differ from the reference's.
 """
 
@@ -27,8 +27,10 @@ from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.session import engine
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.integer.compiler import compile_model
+from qbert_opt.integer.emitter import Emitted
 from qbert_opt.integer.emitters import c, onnx
 from qbert_opt.integer.families import encoder_of
+from qbert_opt.integer.folder import read_program, write_program
 from qbert_opt.integer.reference import Reference
 from qbert_opt.models.loading import load_model, tokenized
 from qbert_opt.models.structure import profile_model
@@ -75,23 +77,45 @@ def questions(loaded, texts, names):
         yield {name: filled.get(name, np.zeros_like(ids)) for name in names}
 
 
-def built(work: Path, emitted) -> dict[str, tuple[Path, int]]:
-    """Shared libraries by build, with the bytes of machine code."""
+def build(calibration: Path, work: Path) -> None:
+    """Write the program and both artifacts, and compile the C."""
+    loaded, plan = load_quantized(work / "quantized")
+    batches = tokenized(loaded, read_texts(str(calibration)).texts[:CALIBRATION], batch_size=16)
+    stored = read_matrices(work / "quantized", plan)
+    names = traceable(loaded).inputs
+    program = compile_model(encoder_of(loaded), stored, plan.activations, batches, names).program
+    artifact = work / "artifact"
+    artifact.mkdir(exist_ok=True)
+    write_program(program, artifact)
+    emitted = c.emit(program, artifact, MAX_TOKENS)
+    onnx.emit(program, artifact, MAX_TOKENS)
+    (artifact / "emitted.json").write_text(emitted.model_dump_json())
+    compile_c(artifact, emitted)
+
+
+def compile_c(work: Path, emitted: Emitted) -> None:
+    """Make the shared libraries."""
     sources = [name for name in emitted.files if name.startswith("constants_") and name.endswith(".c")]
     for name in sources:
         subprocess.run(["gcc", *STRICT, "-O2", "-fPIC", "-c", name], cwd=work, check=True)
     objects = [name.replace(".c", ".o") for name in sources]
-    libraries = {}
-    for index, (build, flags) in enumerate(BUILDS.items()):
+    for index, flags in enumerate(BUILDS.values()):
         own = f"encoder_{index}.o"
         subprocess.run(["gcc", *STRICT, *flags, "-fPIC", "-c", "encoder.c", "-o", own], cwd=work, check=True)
         subprocess.run(["gcc", "-shared", own, *objects, "-o", f"encoder_{index}.so"], cwd=work, check=True)
+
+
+def code_bytes(work: Path, emitted: Emitted) -> dict[str, int]:
+    """Bytes of machine code by build; the static memory must be what the emitter states."""
+    found = {}
+    for index, build in enumerate(BUILDS):
+        own = f"encoder_{index}.o"
         sizes = subprocess.run(["size", own], cwd=work, check=True, capture_output=True, text=True).stdout
         text, data, bss = map(int, sizes.splitlines()[1].split()[:3])
         if data + bss != emitted.ram_bytes:
             raise SystemExit(f"static memory is {data + bss} bytes, not {emitted.ram_bytes}")
-        libraries[build] = (work / f"encoder_{index}.so", text)
-    return libraries
+        found[build] = text
+    return found
 
 
 def c_runner(path: Path, program):
@@ -113,26 +137,20 @@ def c_runner(path: Path, program):
     return run
 
 
-def measure(calibration: Path, test: Path, work: Path, out: Path) -> None:
-    """Build, compare, time, and write the figures."""
+def measure(model: Path, test: Path, work: Path, out: Path) -> None:
+    """Compare, time, and write the figures."""
     import onnxruntime
 
     torch.set_num_threads(1)
-    loaded, plan = load_quantized(work / "quantized")
-    names = traceable(loaded).inputs
-    batches = tokenized(loaded, read_texts(str(calibration)).texts[:CALIBRATION], batch_size=16)
-    stored = read_matrices(work / "quantized", plan)
-    program = compile_model(encoder_of(loaded), stored, plan.activations, batches, names).program
-    artifact = work / "artifact"
-    artifact.mkdir(exist_ok=True)
-    emitted, graph = c.emit(program, artifact, MAX_TOKENS), onnx.emit(program, artifact, MAX_TOKENS)
-    libraries = built(artifact, emitted)
+    artifact, original = work / "artifact", load_model(str(model))
+    program = read_program(artifact)
+    names = [value.name for value in program.inputs]
+    emitted = Emitted.model_validate_json((artifact / "emitted.json").read_text())
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(artifact / graph.files[0]), settings, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(artifact / onnx.FILE), settings, ["CPUExecutionProvider"])
     openvino = engine("openvino").open_model(work / "openvino", 1, "planned")
-    original = load_model(str(loaded.name)) if Path(str(loaded.name)).is_dir() else loaded
-    integers = {build: c_runner(path, program) for build, (path, _) in libraries.items()}
+    integers = {name: c_runner(artifact / f"encoder_{index}.so", program) for index, name in enumerate(BUILDS)}
     integers["ONNX Runtime, integer graph"] = lambda inputs: session.run(None, inputs)[0][0]
 
     def in_torch(inputs):
@@ -140,7 +158,7 @@ def measure(calibration: Path, test: Path, work: Path, out: Path) -> None:
             return original.model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
 
     runners = {**integers, "torch float32": in_torch, "OpenVINO, the same plan": openvino.run}
-    asked = list(questions(loaded, read_texts(str(test)).texts[:TEXTS], names))
+    asked = list(questions(original, read_texts(str(test)).texts[:TEXTS], names))
     reference = Reference(program)
     [answer] = {output.value for output in program.outputs}
     wanted = [reference.run(inputs)[answer][0] for inputs in asked]
@@ -165,8 +183,8 @@ def measure(calibration: Path, test: Path, work: Path, out: Path) -> None:
         "operations": len(program.operations), "constant_bytes": emitted.constant_bytes,
         "table_bytes": emitted.table_bytes, "ram_bytes": emitted.ram_bytes,
         "ram_bytes_by_max_tokens": {n: c.planned_memory(program, n).total_bytes for n in (32, 64, 128, 256, 512)},
-        "code_bytes": {build: code for build, (_, code) in libraries.items()},
-        "onnx_bytes": (artifact / graph.files[0]).stat().st_size,
+        "code_bytes": code_bytes(artifact, emitted),
+        "onnx_bytes": (artifact / onnx.FILE).stat().st_size,
         "different": different,
         "cpu_ms_per_text": {name: round(float(np.median(values)), 2) for name, values in times.items()},
         "cpu_ms_range": {name: [round(min(values), 2), round(max(values), 2)] for name, values in times.items()},
@@ -186,7 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
     for step, function, words in (("prepare", prepare, ("model", "calibration", "work")),
-                                  ("measure", measure, ("calibration", "test", "work", "out"))):  # fmt: skip
+                                  ("build", build, ("calibration", "work")),
+                                  ("measure", measure, ("model", "test", "work", "out"))):  # fmt: skip
         own = steps.add_parser(step)
         own.set_defaults(run=function)
         for word in words:
