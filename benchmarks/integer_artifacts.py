@@ -5,8 +5,9 @@
     python benchmarks/integer_artifacts.py measure MODEL TEST WORK OUT.json
 
 `prepare` quantizes every matrix with 8 bits per row and its inputs with 8 bits in static ranges. `build` compiles the C
-at -O2 and at -O3 -march=native. `measure` runs every text cut or padded to 32 tokens, one at a time. Speed is processor time on one thread, the median over rounds of a mean over the
-texts; each round asks every engine in turn. `different` counts texts whose integers differ from the reference's.
+at -O2 and at -O3 -march=native. `measure` runs every text cut or padded to 32 tokens, one at a time. Speed is processor
+time on one thread, the median over rounds of a mean over the texts; each round asks every engine in turn. `different`
+counts texts whose integers differ from the reference's.
 """
 
 import argparse
