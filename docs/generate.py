@@ -52,6 +52,8 @@ PLUGINS = {
     "training_losses": "qbert_opt/training/losses",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
+    "nonlinearities": "qbert_opt/integer/nonlinearities",
+    "emitters": "qbert_opt/integer/emitters",
 }
 
 COMMANDS = """# Commands
@@ -75,6 +77,22 @@ the group `qbert_opt.devices`.
 
 `qbert-opt devices check FILE` reports errors and counts assumed figures; `qbert-opt devices schema` prints the JSON
 schema for an editor. [Notebook 06](../notebooks/06_bring_your_own_device.ipynb) writes one.
+
+**Measure this machine**: `qbert-opt calibrate -o host.yaml` times kernels, memories and small models with one engine
+(`--engine`).
+
+**Measure another board**, on which neither torch nor this project is installed:
+
+    qbert-opt calibrate --bundle board      # about 2 MB: ONNX models without weights, measure.py, README.txt
+    scp -r board BOARD:                     # there: pip install onnxruntime; python3 board/measure.py
+    qbert-opt calibrate --from-bundle result.json -o board.yaml
+
+The models are those that a local calibration of ONNX Runtime times; the timing code and the fit are the same. The
+script draws weights on the board, since no time depends on their values. It needs Python 3.10, onnxruntime (numpy comes
+with it) and about 2 GB of memory. The result is read strictly: every time is positive and finite, and the hash of what
+the bundle times must be this version's.
+
+A device that was not measured has a band of latencies in every report, not a figure: its file ranks plans.
 """
 PLUG_INS = """# Plug-ins
 

@@ -68,6 +68,10 @@ SeqLen = Annotated[
     typer.Option("--seq-len", min=1, help="Tokens per sentence; by default 128, or what the model reads if less."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")]
+BatchesPerUpdate = Annotated[
+    int,
+    typer.Option("--batches-per-update", min=1, help="Batches averaged per update; processes of torchrun share them."),
+]
 TorchDevice = Annotated[
     str,
     typer.Option("--torch-device", help="PyTorch device: auto (a GPU if there is one), cpu, cuda, cuda:1."),

@@ -86,8 +86,8 @@ def calibration_from(path: str | Path, device_id: str = "board") -> Calibration:
     keys = list(call_makers(bench))
     if result.bundle != bundle_hash(keys, precision):
         raise InputFileError(
-            f"{path}: bundle: was measured with a bundle of another version ({result.bundle[:12]!r}). Write the bundle "
-            "with 'calibrate --bundle DIR' and measure again."
+            f"{path}: bundle: was measured with a bundle of another version ({result.bundle[:12]!r}). Write a "
+            "new bundle and measure again."
         )
     if len(result.readings_s) != len(keys):
         raise InputFileError(

@@ -11,6 +11,7 @@ from ..checkpoint.bits import packed_bytes
 from ..runtime.files import read_document
 from ..runtime.frozen import Frozen
 from .compiler import Compiled
+from .emitter import Emitted
 from .folder import code_names
 from .operations import INT32, Lookup, Value, width
 from .program import Program
@@ -76,6 +77,7 @@ class ProgramSummary(Frozen):
         narrowed: bits of inputs that the plan gives more, by module.
         errors: of the nonlinear functions.
         rounding: units that a requantization is off at most because its factor is dyadic.
+        emitted: artifacts beside the program.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -88,14 +90,16 @@ class ProgramSummary(Frozen):
     narrowed: dict[str, int]
     errors: tuple[ErrorRow, ...]
     rounding: FiniteFloat
+    emitted: tuple[Emitted, ...] = ()
 
 
-def summary_of(compiled: Compiled, ways: Ways) -> ProgramSummary:
+def summary_of(compiled: Compiled, ways: Ways, emitted: tuple[Emitted, ...] = ()) -> ProgramSummary:
     """Return the facts about a program.
 
     Args:
         compiled: the program.
         ways: that it was compiled with.
+        emitted: artifacts beside it.
     """
     program = compiled.program
     by_kind: dict[str, list[Value]] = {}
@@ -121,6 +125,7 @@ def summary_of(compiled: Compiled, ways: Ways) -> ProgramSummary:
         narrowed=compiled.narrowed,
         errors=tuple(ErrorRow(**asdict(error)) for error in compiled.errors),
         rounding=compiled.rounding,
+        emitted=emitted,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
 from .layers import as_matrix, largest_module_list, width_made, width_read
 from .loading import LoadedModel
 from .tracing import LinearCall, Trace, trace
+from .windows import position_limit
 
 
 def profile_model(loaded: LoadedModel) -> ModelProfile:
@@ -52,6 +53,7 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         tables=tables,
         head=_head(traced.calls, searched, owners, blocks, num_tokens),
         other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
+        position_limit=position_limit(config),
     )
 
 

@@ -20,7 +20,7 @@ def position_limit(config: Any) -> int | None:
     """Return the largest number of tokens that a model has positions for; None if its config has no limit.
 
     Args:
-        config: of a transformers model.
+        config: of a transformers model; None for a plain module.
 
     Returns:
         `max_position_embeddings`, minus the positions up to the padding index for models like RoBERTa.
@@ -28,9 +28,10 @@ def position_limit(config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:  # -1: relative positions without a limit
         return None
-    if config.model_type not in OFFSET_FAMILIES:
+    model_type = getattr(config, "model_type", "")
+    if model_type not in OFFSET_FAMILIES:
         return positions
-    padding = MPNET_PADDING if config.model_type == "mpnet" else config.pad_token_id
+    padding = MPNET_PADDING if model_type == "mpnet" else config.pad_token_id
     return positions - 1 - int(padding or 0)
 
 

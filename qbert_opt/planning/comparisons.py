@@ -56,7 +56,7 @@ def best_uniform_plans(
             error = fixed_std_error(task, loss, chosen)
             rival = UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss, predicted_std_error=error)
             uniform_plans.append((j, rival))
-    least = np.zeros(len(task.choices)) if task.goal is None else task.usage(task.goal)[matrices].sum(axis=0)
+    least = np.zeros(len(task.choices)) if task.goal is None else task.tables.usage[task.goal][matrices].sum(axis=0)
     kept = [(least[j], rival.predicted_loss, rival) for j, rival in uniform_plans if rival.predicted_loss <= max_loss]
     return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from ..costs.stored import EngineTarget
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
-from ..spec.choices import Choice
+from ..spec.choices import Choice, Form
 from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable
@@ -135,6 +135,11 @@ def allowed_choices(
         legal &= held_choices(scores, choices, legal, target)
     before = legal.copy()
     legal[:matrices] &= np.array(kept)
+    if target is not None:
+        for i in np.flatnonzero(~legal[:matrices].any(axis=1)).tolist():
+            wanted = [c for c, keep in zip(choices[: len(scores.choices)], kept, strict=False) if keep]
+            held = {(c.bits, c.form) for c, good in zip(choices, before[i], strict=True) if good}
+            raise UsageError(_none_held(scores.profile.matrices[i], wanted, held, constraints, target))
     if constraints.table_bits is not None:
         legal[matrices:] &= np.array([c.bits in constraints.table_bits for c in choices])
         if len(legal) == matrices or not legal[matrices:].any(axis=1).all():
@@ -200,6 +205,29 @@ def unscored_tables(scores: ScoreTable) -> tuple[TableSpec, ...]:
     """
     scored = set(scores.tables.modules if scores.tables else ())
     return tuple(table for table in scores.profile.tables if table.module not in scored)
+
+
+def _none_held(
+    matrix: MatrixSpec,
+    wanted: Sequence[Choice],
+    held: Collection[tuple[int, Form]],
+    constraints: PlanConstraints,
+    target: EngineTarget,
+) -> str:
+    """Say that an engine holds none of the bits and groupings that the user allows, and why.
+
+    Args:
+        matrix: has no choice left.
+        wanted: the choices that the user allows.
+        held: widths and forms that the engine holds in other groupings; their reasons say most.
+        constraints: what the user gave.
+        target: the engine.
+    """
+    lists = {"bits": constraints.bits, "groupings": constraints.groupings}
+    given = " ".join(f"`{name}` {','.join(map(str, found))}" for name, found in lists.items() if found is not None)
+    closest = sorted(wanted, key=lambda c: (c.bits, c.form) not in held)
+    reason = next(filter(None, (target.refusal(matrix, c) for c in closest)), "none was scored for it")
+    return f"{given}: {target.said} cannot hold {matrix.module} so: {reason}."
 
 
 def ties(scores: ScoreTable, constraints: PlanConstraints) -> tuple[tuple[str, ...], ...]:

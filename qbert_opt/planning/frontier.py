@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from solvers import ChoiceProblem, Frontier, FrontierPoint, pareto, price, relative_gap, uniform_plans
+from solvers import ChoiceProblem, Frontier, FrontierPoint, SolverError, pareto, price, relative_gap, uniform_plans
 
-from ..errors import UsageError
+from ..errors import InfeasibleError, UsageError
 from ..runtime import plain_text
 from ..runtime.frozen import Frozen
 from ..runtime.progress import Progress, silent
 from ..runtime.resumable import Jobs
+from ..spec.limits import shown
 from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Provenance
 from .assembly import Judgement
@@ -139,8 +140,13 @@ def trade_off(
         progress: called with budgets done, number of budgets, and the current step.
 
     Raises:
-        UsageError: an unknown resource, or one that needs a device.
+        InfeasibleError: no plan keeps the limits on other resources.
+        UsageError: an unknown or repeated resource, one that needs a device, or fewer than two points.
     """
+    if len(set(resources)) != len(resources) or not 1 <= len(resources) <= 2:
+        raise UsageError(f"`resources` {', '.join(resources)}: give one, or two different ones.")
+    if points < 2:
+        raise UsageError(f"`points` {points}: give 2 or more.")
     for name in resources:
         if name not in RESOURCES:
             raise UsageError(f"`resources` {name}: legal: {', '.join(RESOURCES)}.")
@@ -162,7 +168,12 @@ def trade_off(
             jobs.add(repr(sorted(point.capacity.items())), _point_numbers(point, rows))
 
     resource = rows[0] if len(rows) == 1 else (rows[0], rows[1])
-    frontier = pareto(problem, resource, points=points, known=known, on_point=keep)
+    try:
+        frontier = pareto(problem, resource, points=points, known=known, on_point=keep)
+    except SolverError as error:  # the resources are known, so no plan keeps the other limits
+        jobs.remove()
+        others = "; ".join(f"{row.source} = {shown(row.measure, row.stated)}" for row in task.hard.values())
+        raise InfeasibleError(f"no plan keeps the limits on other resources: {others or error}. Raise them.") from None
     jobs.remove()
     return TradeOff(
         resources=resources,

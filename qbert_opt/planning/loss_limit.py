@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import InfeasibleError, NoPlanFoundError
+from ..errors import InfeasibleError
 from ..spec.activations import ActivationChoice
 from ..spec.limits import above
 from ..spec.planned import PlannedActivation
@@ -20,8 +20,9 @@ from .program import PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_rounded
 
-ROUNDS = 7
-AIM = 0.97  # share of the limit that is aimed at while no bound keeps it; the loss grows slower than the bound
+ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not
+JOINT_ROUNDS = 1  # the same for programs that decide bits and residency together, which take up to a minute each
+AIM = 0.97  # share of the limit that the second bound aims at
 CLOSE = 0.98  # ratio of a bound that keeps the limit to one that does not, at which the search ends
 WITHIN = 1e-9  # relative rounding, where a bound is a plan's own sum
 
@@ -71,29 +72,50 @@ def solve_asked(
 def _within(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], limit: float
 ) -> Answer:
-    """Try bounds on the sum of scores, from the limit downwards, and return the answer under the largest that keeps it.
+    """Try bounds on the sum of scores, and return the answer under the largest that keeps the limit.
 
-    Nothing says that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text.
+    The limit itself comes first, then the bound that keeps it if prediction and sum stay in proportion, then the least
+    sum, then bounds between one that keeps the limit and one that does not. Nothing says that a larger bound predicts
+    a larger loss, but it does so up to the noise of the scoring text.
     """
-    kept: Answer | None = None
-    low, bound, above_bound, excess = 0.0, limit, math.inf, math.inf
-    for _ in range(ROUNDS):
-        try:
-            answer = _answer(task.within_sum(bound), options, activations)
-        except NoPlanFoundError:
-            if kept is None:
-                raise
+    first = _tried(task, options, activations, limit)
+    if first is None:
+        return _safest(task, options, activations, limit)
+    if first.loss <= limit:
+        return first
+    failed = first
+    kept = None if limit <= 0 else _tried(task, options, activations, _sum_of(first) * AIM * limit / first.loss)
+    if kept is not None and kept.loss > limit:
+        failed, kept = kept, None
+    if kept is None:
+        kept = _safest(task, options, activations, limit)
+    for _ in range(JOINT_ROUNDS if task.joint else ROUNDS):
+        low, high = _bound_of(kept), _sum_of(failed)  # a bound above the plan's own sum allows the same plan
+        if not 0 < low < CLOSE * high:
             break
-        except InfeasibleError:  # below the least sum of scores, or against another limit, which `_safest` names
+        between = _tried(task, options, activations, math.sqrt(low * high))
+        if between is None:
             break
-        if answer.loss <= limit:
-            kept, low = answer, bound
-        else:
-            above_bound, excess = bound, answer.loss
-        if limit <= 0 or low >= min(limit, CLOSE * above_bound):
-            break
-        bound = math.sqrt(low * above_bound) if kept is not None else bound * (AIM * limit / excess) ** 2
-    return kept if kept is not None else _safest(task, options, activations, limit)
+        kept, failed = (between, failed) if between.loss <= limit else (kept, between)
+    return kept
+
+
+def _tried(
+    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], bound: float
+) -> Answer | None:
+    """Return the answer under a bound on the sum of scores; None if no plan keeps it and the other limits."""
+    try:
+        return _answer(task.within_sum(bound), options, activations)
+    except InfeasibleError:  # `_safest` names the limit
+        return None
+
+
+def _bound_of(answer: Answer) -> float:
+    return answer.task.largest_sum or 0.0
+
+
+def _sum_of(answer: Answer) -> float:
+    return answer.task.sum_of_scores(answer.plan.storage)
 
 
 def _safest(

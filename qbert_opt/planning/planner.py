@@ -76,7 +76,7 @@ def allocation_of(
             other plans of a shortlist and for refined plans.
     """
     solution = plan.solution
-    fixed = 0.0 if task.goal is None else task.fixed(task.goal)
+    fixed = 0.0 if task.goal is None else task.tables.fixed[task.goal]
     judged = plan.judged or (cross_fit(task, judged_program(task, plan)) if answer else None)
     proof = Proof(
         status=solution.status.value,
@@ -115,13 +115,19 @@ def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[
 
 
 def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
-    """Return whether the resource could go lower without the limit on loss, by more than `GOAL_TOLERANCE`."""
+    """Return whether the resource could go lower without the limit on loss, by more than `GOAL_TOLERANCE`.
+
+    A plan spends that tolerance on a lower loss, so it is what is proven under the limit that is compared.
+    """
     if task.goal is None or LOSS not in plan.solution.binding:
         return False
     without_loss = {name: limit for name, limit in plan.problem.capacity.items() if name != LOSS}
     solver = "lagrangian" if task.goal in RESIDENT_GOALS else "auto"
-    least = attempt(replace(plan.problem, capacity=without_loss), SolverOptions(solver)).value + task.fixed(task.goal)
-    return least < (plan.solution.value + task.fixed(task.goal)) * (1 - GOAL_TOLERANCE.get(task.goal, 0.0)) * (1 - 1e-9)
+    fixed = task.tables.fixed[task.goal]
+    least = attempt(replace(plan.problem, capacity=without_loss), SolverOptions(solver)).value + fixed
+    tolerance = GOAL_TOLERANCE.get(task.goal)
+    reached = plan.solution.value if tolerance is None else plan.solution.lower_bound
+    return least < (reached + fixed) * (1 - (tolerance or 1e-9))
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
@@ -17,7 +17,6 @@ from solvers import ChoiceProblem, ProblemError, reverse
 from ..costs.operations import Workload, model_graph
 from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
-from ..costs.simulate import simulate_storage
 from ..costs.stored import Storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
@@ -25,10 +24,10 @@ from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
-from .residency import energy_bound, energy_floor, least_energy_residency
+from .residency import with_energy
 
 if TYPE_CHECKING:
-    from hwmodels import CostReport, Device
+    from hwmodels import Device
 
 SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> its separable upper bound
 FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # limit -> its separable lower bound
@@ -170,9 +169,10 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
-        return option_tables(
+        tables = option_tables(
             self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
         )
+        return tables if self.device is None else with_energy(tables, self.device, len(self.choices))
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -261,8 +261,7 @@ class PlanningTask:
         for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
             reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
             raise InfeasibleError(f"{self.items[i].module}: no choice is allowed: {reasons}")
-        rows = [*tables.usage, *(("energy_bound_j", "energy_floor_j") if self.device is not None else ())]
-        usage = {row: self.usage(row)[:, :columns] for row in rows}
+        usage = {row: table[:, :columns] for row, table in tables.usage.items()}
         limited = dict(capacity)
         if joint and self.has_scratchpad:
             limited["scratchpad_bytes"] = self.room_bytes
@@ -284,51 +283,3 @@ class PlanningTask:
         if self.goal is None or self.largest_sum is None:
             return problem
         return reverse(problem, self.goal, self.largest_sum, LOSS)
-
-    def usage(self, row: str) -> NDArray[np.float64]:
-        """Return the usage of every option, float64 [items, options].
-
-        Args:
-            row: a resource of the cost tables, or `energy_bound_j` or `energy_floor_j`.
-        """
-        if self.device is not None and row == "energy_bound_j":
-            return energy_bound(self.tables, self.device)
-        if self.device is not None and row == "energy_floor_j":
-            return energy_floor(self.tables, self.device, len(self.choices))
-        return self.tables.usage[row]
-
-    def fixed(self, row: str) -> float:
-        """Return the usage of everything that is not searched.
-
-        Args:
-            row: as in `usage`.
-        """
-        fixed = self.tables.fixed
-        if self.device is not None and row in ("energy_bound_j", "energy_floor_j"):
-            seconds = fixed["latency_bound_s" if row == "energy_bound_j" else "latency_floor_s"]
-            return fixed["dynamic_energy_j"] + self.device.power.static_w * seconds
-        return fixed[row]
-
-    def placed(self, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
-        """Decide which weights stay on chip, unless the program already did, and simulate the plan.
-
-        Args:
-            choice: option of each item, an index into `tables.options`.
-
-        Returns:
-            How each item is stored, by module, and the simulator's report; None without a device.
-        """
-        chosen = [self.tables.options[j] for j in choice]
-        if self.device is not None and self.has_scratchpad and self.goal not in RESIDENT_GOALS:
-            capacity = {"scratchpad_bytes": self.room_bytes}
-            if "dram_bytes" in self.hard:
-                capacity["dram_bytes"] = self.hard["dram_bytes"].capacity
-            modules = [item.module for item in self.items]
-            chosen = least_energy_residency(self.tables, self.device, modules, chosen, capacity)
-        storage = {item.module: s for item, s in zip(self.items, chosen, strict=True)}
-        if self.device is None:
-            return storage, None
-        rate = self.limits.inferences_per_s
-        return storage, simulate_storage(
-            self.profile, storage, self.device, self.workload, inferences_per_s=rate, target=self.target
-        )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, solve
 
@@ -19,42 +19,32 @@ if TYPE_CHECKING:
 RESIDENCY_GAP = 1e-3  # a tighter proof would only settle which of two equal matrices stays on chip
 
 
-def energy_bound(tables: OptionTables, device: Device) -> NDArray[np.float64]:
-    """Return a separable upper bound on each option's energy: dynamic + static power × latency bound.
+def with_energy(tables: OptionTables, device: Device, num_choices: int) -> OptionTables:
+    """Return the tables with separable bounds on energy, `energy_bound_j` and `energy_floor_j`, in joules.
 
-    Args:
-        tables: costs of the options.
-        device: its static power.
-
-    Returns:
-        Joules, float64 [items, options].
-    """
-    return tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_bound_s"]
-
-
-def energy_floor(tables: OptionTables, device: Device, num_choices: int) -> NDArray[np.float64]:
-    """Return each option's least energy over all schedules, streamed or resident.
+    The upper bound is dynamic energy + static power × latency bound. The lower one is each choice's least energy over
+    all schedules, streamed or resident.
 
     Args:
         tables: costs of the options.
         device: its static power.
         num_choices: number of choices; each is an option streamed and, with a scratchpad, another resident.
-
-    Returns:
-        Joules, float64 [items, options].
     """
-    energy = tables.usage["dynamic_energy_j"] + device.power.static_w * tables.usage["latency_floor_s"]
-    masked = np.zeros(energy.shape, dtype=bool)
+    usage, fixed = dict(tables.usage), dict(tables.fixed)
+    for energy, seconds in (("energy_bound_j", "latency_bound_s"), ("energy_floor_j", "latency_floor_s")):
+        usage[energy] = usage["dynamic_energy_j"] + device.power.static_w * usage[seconds]
+        fixed[energy] = fixed["dynamic_energy_j"] + device.power.static_w * fixed[seconds]
+    masked = np.zeros(usage["energy_floor_j"].shape, dtype=bool)
     for at in tables.masks:
         masked[at] = True
-    pairs = np.where(masked, np.inf, energy).reshape(len(energy), -1, num_choices)
+    pairs = np.where(masked, np.inf, usage["energy_floor_j"]).reshape(len(masked), -1, num_choices)
     least = np.tile(pairs.min(axis=1), (1, pairs.shape[1]))
-    return np.where(np.isfinite(least), least, 0.0)
+    usage["energy_floor_j"] = np.where(np.isfinite(least), least, 0.0)
+    return replace(tables, usage=usage, fixed=fixed)
 
 
 def least_energy_residency(
     tables: OptionTables,
-    device: Device,
     modules: Sequence[str],
     chosen: Sequence[Storage],
     capacity: Mapping[str, float],
@@ -64,8 +54,7 @@ def least_energy_residency(
     Energy contains both traffic (dynamic) and latency (static power × time), so both are weighed in joules.
 
     Args:
-        tables: costs of the options; the streamed options come first, then the same choices resident.
-        device: its static power.
+        tables: costs of the options, energy included; the streamed ones come first, then the same choices resident.
         modules: names of the items.
         chosen: how each item is stored; only its choice is used.
         capacity: scratchpad bytes for weights and, where DRAM traffic is limited, the bytes of DRAM traffic.
@@ -80,7 +69,7 @@ def least_energy_residency(
         ChoiceProblem(
             items=tuple(modules),
             options=("streamed", "resident"),
-            value=energy_bound(tables, device)[rows, pairs],
+            value=tables.usage["energy_bound_j"][rows, pairs],
             usage={name: tables.usage[name][rows, pairs] for name in capacity},
             capacity=capacity,
             allowed=np.array([[(i, j) not in tables.masks for j in pair] for i, pair in enumerate(pairs.tolist())]),

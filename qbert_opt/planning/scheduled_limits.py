@@ -19,7 +19,7 @@ from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
 from ..spec.limits import Row, measured, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
-from .solving import Plan, SolverOptions, search, search_ended
+from .solving import Plan, SolverOptions, placed, search, search_ended
 
 MAX_TIGHTENINGS = 12
 TIGHTENING_GAP = 1e-3  # enough under a lowered cap, because the proof is against the relaxation
@@ -52,12 +52,13 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
     start = time.perf_counter()
     # A fixed effort per solve: the gap that it leaves is far below that of the relaxation.
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
-    below: dict[str, float] = {row.measure: row.stated - task.fixed(FLOORS[row.measure]) for row in task.scheduled}
+    fixed = task.tables.fixed
+    below: dict[str, float] = {row.measure: row.stated - fixed[FLOORS[row.measure]] for row in task.scheduled}
     plan, lower_bound = _tightened(task, quick, start, FLOORS, below, joint=False)
     if plan is None and lower_bound < math.inf:
         # The lower sum is the same for streamed and resident weights; the upper sum also decides residency.
         above: dict[str, float] = {
-            row.measure: 1.02 * row.stated - task.fixed(SCHEDULED[row.measure]) for row in task.scheduled
+            row.measure: 1.02 * row.stated - fixed[SCHEDULED[row.measure]] for row in task.scheduled
         }
         plan, _ = _tightened(task, quick, start, SCHEDULED, above, joint=task.has_scratchpad)
     if plan is None:
@@ -100,7 +101,7 @@ def _tightened(
         lower_bound = solution.lower_bound if number == 0 else lower_bound
         if solution.choice is None:
             break
-        plan = Plan(problem, solution, *task.placed(solution.choice))
+        plan = Plan(problem, solution, *placed(task, solution.choice))
         over = broken(task, plan)
         if not over:
             return plan, lower_bound
@@ -135,7 +136,7 @@ def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | Non
     if least.choice is None:
         return None
     solution = replace(least, value=price(problem, least.choice)[0])
-    return Plan(problem, solution, *task.placed(least.choice))
+    return Plan(problem, solution, *placed(task, least.choice))
 
 
 def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, proven: bool) -> QbertOptError:

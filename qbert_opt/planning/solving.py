@@ -1,9 +1,9 @@
-"""Run a solver on a planning task's program: its options, the solved plan, and why no plan is feasible."""
+"""Run a solver on a planning task: its options, the solved plan and its placement, and why no plan is feasible."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,11 @@ import numpy as np
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
+from ..costs.simulate import simulate_storage
 from ..errors import NoPlanFoundError, UsageError
 from ..spec.limits import shown_apart
-from .program import PlanningTask
+from .program import RESIDENT_GOALS, PlanningTask
+from .residency import least_energy_residency
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
@@ -95,6 +97,32 @@ def search(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
         return solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
     except SolverError as error:
         raise UsageError(str(error)) from None
+
+
+def placed(task: PlanningTask, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
+    """Decide which weights stay on chip, unless the program already did, and simulate the plan.
+
+    Args:
+        task: limits and hardware.
+        choice: option of each item, an index into `task.tables.options`.
+
+    Returns:
+        How each item is stored, by module, and the simulator's report; None without a device.
+    """
+    chosen = [task.tables.options[j] for j in choice]
+    modules = [item.module for item in task.items]
+    if task.device is not None and task.has_scratchpad and task.goal not in RESIDENT_GOALS:
+        capacity = {"scratchpad_bytes": task.room_bytes}
+        if "dram_bytes" in task.hard:
+            capacity["dram_bytes"] = task.hard["dram_bytes"].capacity
+        chosen = least_energy_residency(task.tables, modules, chosen, capacity)
+    storage = dict(zip(modules, chosen, strict=True))
+    if task.device is None:
+        return storage, None
+    rate = task.limits.inferences_per_s
+    return storage, simulate_storage(
+        task.profile, storage, task.device, task.workload, inferences_per_s=rate, target=task.target
+    )
 
 
 def search_ended(options: SolverOptions) -> str:

@@ -23,7 +23,7 @@ from .cross_fit import cross_fit, judged_program
 from .engine_inputs import runnable_inputs
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
-from .solving import Plan, SolverOptions, attempt, search_ended, why_infeasible
+from .solving import Plan, SolverOptions, attempt, placed, search_ended, why_infeasible
 
 GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
 """Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
@@ -84,7 +84,7 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
         raise InfeasibleError(why_infeasible(task, problem, solution))
     if task.goal in GOAL_TOLERANCE:
         solution = _least_loss(task, problem, solution, replace(options, solver="lagrangian") if quick else options)
-    plan = Plan(problem, solution, *task.placed(solution.choice or ()))
+    plan = Plan(problem, solution, *placed(task, solution.choice or ()))
     return enforced(task, plan, options) if broken(task, plan) else plan
 
 
@@ -100,7 +100,7 @@ def _least_loss(
         options: solver, time limit, gap.
     """
     goal = str(task.goal)
-    room = GOAL_TOLERANCE[goal] * (solution.value + task.fixed(goal))
+    room = GOAL_TOLERANCE[goal] * (solution.value + task.tables.fixed[goal])
     capacity = {**problem.capacity, goal: solution.value + room}
     second = replace(problem, value=np.where(problem.mask(), problem.usage[LOSS], np.nan), capacity=capacity)
     lowest = attempt(replace(second, tie_break=goal), options)
@@ -156,7 +156,7 @@ def top_plans(
         own = differing(own, plans[-1].solution.choice or (), apart, len(plans))
         # a proof under lowered caps does not hold under the limits themselves
         proven = proven_against(rival, best.solution.lower_bound) if best.tightened else rival
-        plan = Plan(best.problem, proven, *task.placed(rival.choice))
+        plan = Plan(best.problem, proven, *placed(task, rival.choice))
         plans.append(replace(plan, judged=cross_fit(task, judged_program(task, replace(plan, problem=own)))))
     kept = [plan for plan in plans[1:] if not broken(task, plan) and _keeps_loss(task, plan)]
     if rivals and rivals[-1].choice is None:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from hwmodels import CostReport, Device
 
 
+def band(cost: CostReport) -> str:
+    """Return the latency to expect: a band where the device was not measured, a figure with its interval where it was.
+
+    Args:
+        cost: predicted on a device.
+    """
+    low, high = (format_seconds(end) for end in cost.latency_interval_s)
+    return (
+        f"{format_seconds(cost.latency_s)} ({low} to {high})" if cost.confidence == "calibrated" else f"{low} to {high}"
+    )
+
+
 def cost_lines(report: CostReport) -> list[str]:
     """What a plan costs on a device, one fact a line.
 
@@ -23,7 +35,6 @@ def cost_lines(report: CostReport) -> list[str]:
         report: of one inference.
     """
     shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
-    low, high = report.latency_interval_s
     trust = {
         "theoretical": "no measurement of this device went in: it ranks plans, it does not promise milliseconds",
         "partly-measured": "some figures were measured on this device: latency is an estimate",
@@ -32,8 +43,8 @@ def cost_lines(report: CostReport) -> list[str]:
     on_chip, room = format_bytes(report.scratchpad_bytes), format_bytes(report.scratchpad_room_bytes)
     bounds = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
     facts = {
-        "latency": f"{format_seconds(report.latency_s)} (sum of operations {format_seconds(report.latency_bound_s)}); "
-        f"bound by {bounds}",
+        "latency": f"{band(report)}; as scheduled {format_seconds(report.latency_s)}, sum of operations "
+        f"{format_seconds(report.latency_bound_s)}; bound by {bounds}",
         "peak memory": f"{format_bytes(report.peak_memory_bytes)} (weights {format_bytes(report.weight_bytes)}, "
         f"activations {format_bytes(report.peak_activation_bytes)}); {on_chip} of weights on chip, room for {room}",
         "DRAM traffic": f"{format_bytes(report.dram_bytes)} per inference, "
@@ -41,8 +52,7 @@ def cost_lines(report: CostReport) -> list[str]:
         "energy": f"{format_joules(report.energy_j)} per inference ({format_joules(report.dynamic_energy_j)} dynamic)",
         "unpacking": f"costs {format_seconds(report.unpack_s)} of compute, saves {format_seconds(report.dram_saved_s)} "
         f"of DRAM time against streamed 8-bit storage{_verdict(report)}",
-        "trust": f"{report.sourced_figures} of {report.all_figures} figures of the device file have a source; {trust}; "
-        f"expect {format_seconds(low)} to {format_seconds(high)} if measured",
+        "trust": f"{report.sourced_figures} of {report.all_figures} figures of the device file have a source; {trust}",
     }
     lines = [f"on {report.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
     lines += [f"  over limit    {line}" for line in report.over_limits]

@@ -13,9 +13,10 @@ from ..errors import QbertOptError
 from ..planning.frontier import TradeOff, TradeOffPoint
 from ..spec.choices import choice
 from .comparison import Cell, Line, engines_text
+from .cost import band
 from .printing import with_error
 from .rivals import running_engines
-from .verdict import Case, band, trust
+from .verdict import Case, trust
 
 BUDGETS = 7
 
@@ -31,7 +32,9 @@ def device_lines(case: Case) -> tuple[Line, ...]:
     for device in case.devices:
         cost = own.costs[device.id]
         if isinstance(cost, str):
-            lines.append(Line(device.id, device.name, (Cell(f"cannot run it: {cost}"),)))
+            lines.append(
+                Line(device.id, device.name, (Cell(f"cannot run it: {cost}; make a plan for it with solve --device"),))
+            )
             continue
         engines = None if device.engines is None or own.plan is None else running_engines(own.plan, device.engines)
         cells = (

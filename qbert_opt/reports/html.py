@@ -18,6 +18,7 @@ from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 from .comparison import COLUMNS, comparison_lines, measuring_commands
+from .cost import band
 from .device_and_budget import (
     BUDGET_COLUMNS,
     DEVICE_COLUMNS,
@@ -31,8 +32,8 @@ from .html_charts import bit_map, stacked_bar
 from .measurements import Measurements
 from .plan import TITLES, gain_text, rounded_inputs
 from .printing import MEASURES
-from .rivals import rivals
-from .verdict import Case, band, trust, verdict_lines
+from .rivals import UNSCORED, rivals
+from .verdict import Case, trust, verdict_lines
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device
@@ -81,8 +82,7 @@ def html_report(
         "comparison_columns": COLUMNS,
         "comparison": lines,
         "commands": measuring_commands(lines),
-        "contains": f"Loss: {plan.loss_unit}, relative to float32; predicted ones contain {plan.contains}, "
-        f"{judged_by(plan)}.",
+        "contains": _contains(plan),
         "bit_map": bit_map(plan),
         "charts": _charts(case, frontier) if frontier is not None and has_frontier else [],
         "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
@@ -124,6 +124,12 @@ HEADINGS = (
     ("module", False),
 )
 """What matters first."""
+
+
+def _contains(plan: Allocation) -> str:
+    if plan.metric == UNSCORED:
+        return "No loss is predicted, because the plan was made without scores."
+    return f"Loss: {plan.loss_unit}, relative to float32; predicted ones contain {plan.contains}, {judged_by(plan)}."
 
 
 def judged_by(plan: Allocation) -> str:

@@ -27,6 +27,12 @@ def integer_lines(written: IntegerModel) -> list[str | Table]:
         f"against torch with real functions, {record.agreement.answers} answers to {record.checked_on}: "
         f"{record.agreement}",
     ]
+    for item in summary.emitted:
+        memory = "" if item.ram_bytes is None else f", static memory {both(item.ram_bytes)}"
+        lines.append(
+            f"{item.emitter}: {', '.join(item.files)}; constants {both(item.constant_bytes)}{memory}; texts of up to "
+            f"{item.max_tokens} tokens"
+        )
     for module, bits in summary.narrowed.items():
         lines.append(f"{module}: its input has {bits} bits instead of the plan's, or 32 bits could overflow")
     return [*lines, widths_table(summary), tight_table(summary), errors_table(summary)]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwmodels import format_bytes, format_seconds
+from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
+from .cost import band
 from .measurements import Measurements
 from .optimized import uniform_line, verdict
 from .plan import better_uniform
@@ -16,7 +17,7 @@ from .printing import with_error
 from .rivals import Rival
 
 if TYPE_CHECKING:
-    from hwmodels import CostReport, Device
+    from hwmodels import Device
 
     from ..checkpoint.record import FolderRecord
 
@@ -61,18 +62,6 @@ def verdict_lines(case: Case) -> list[str]:
     return lines
 
 
-def band(cost: CostReport) -> str:
-    """Return the latency to expect: a band where the device was not measured, a figure with its interval where it was.
-
-    Args:
-        cost: predicted on a device.
-    """
-    low, high = (format_seconds(end) for end in cost.latency_interval_s)
-    return (
-        f"{format_seconds(cost.latency_s)} ({low} to {high})" if cost.confidence == "calibrated" else f"{low} to {high}"
-    )
-
-
 def trust(confidence: str) -> str:
     """Return how far a device's predicted latency can be trusted, in a few words.
 
@@ -113,6 +102,8 @@ def _choice(case: Case) -> str:
     against = f"{100 * (1 - own.total_bytes / int8.total_bytes):.0f} % smaller than uniform 8-bit"
     if int8.broken:
         against += f", which breaks {', '.join(int8.broken)}"
+    if own.predicted_loss is None:
+        return f"This plan: {size} and {against}. Its loss is not predicted, because it was made without scores."
     return f"Take this plan: {size} and {against}. Predicted loss {loss}."
 
 

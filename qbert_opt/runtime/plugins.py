@@ -31,6 +31,7 @@ FOLDERS: Mapping[str, str] = {
     "training_losses": "training.losses",
     "block_errors": "training.block_errors",
     "nonlinearities": "integer.nonlinearities",
+    "emitters": "integer.emitters",
 }
 """Folder of each kind of plug-in, inside this package."""
 

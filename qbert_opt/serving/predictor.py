@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..engines.agreement import check_session
 from ..engines.opening import open_session
 from ..engines.record import EngineRecord, is_exported, read_checks, read_record
-from ..engines.session import Session, engine
+from ..engines.session import Session, engine, exporting_format
 from ..errors import InputFileError, UsageError
 
 Text = str | tuple[str, ...]
@@ -103,6 +103,7 @@ class Predictor:
             return
         from ..workflows.export import export_model
 
+        exporting_format(name)  # refuses before there is a folder to remove
         self._temporary = tempfile.TemporaryDirectory(prefix="qbert-opt-")
         target = Path(self._temporary.name) / name
         export_model(folder, name, target)

@@ -95,6 +95,8 @@ class ModelProfile(Frozen):
         tables: embedding tables.
         head: linear layers outside the encoder.
         other_elements: number of elements in all other tensors, including the head's own weights.
+        position_limit: longest text, in tokens, that the model has positions for; None without a limit, and in files of
+            earlier releases.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ModelProfile(Frozen):
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
+    position_limit: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _check_ties(self) -> ModelProfile:
@@ -138,7 +141,12 @@ class ModelProfile(Frozen):
 
     @property
     def max_tokens(self) -> int | None:
-        """Rows of the table of absolute positions: no text of more tokens can be read. None without such a table."""
+        """Longest text, in tokens, that the model reads; None if nothing limits it.
+
+        Without a `position_limit`, it is the number of rows of the table of absolute positions.
+        """
+        if self.position_limit is not None:
+            return self.position_limit
         rows = [t.rows for t in self.tables if t.module.endswith("position_embeddings") and t.reads_per_token == 1]
         return min(rows, default=None)
 

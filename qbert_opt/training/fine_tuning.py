@@ -6,22 +6,26 @@ training framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from ..data.texts import LabeledTexts
-from ..errors import UsageError
+from ..errors import InputFileError, UsageError
 from ..models.folder_files import read_model_files
 from ..models.heads import KINDS
 from ..models.loading import AUTO_CLASSES, LoadedModel, load_tokenizer, quiet_transformers, tokenized
-from ..models.outputs import OutputKind, answers, head_of
-from ..models.samples import NONE
-from ..models.targets import read_targets
+from ..models.outputs import OutputKind, answers
+from ..models.samples import TokenBatch
+from ..models.targets import Targets, read_targets
+from ..runtime.distributed import Processes
 from ..runtime.files import atomic_folder, check_folder
+from .objective import loaded_loss
+from .passes import Comparison, Pass, TrainingLoss
+from .updates import batches_of, check_shared, num_updates, set_gradients
 
 TRAINABLE: tuple[OutputKind, ...] = tuple(kind for kind, head in KINDS.items() if head.trainable)
 
@@ -35,45 +39,56 @@ def fine_tune(
     epochs: int = 2,
     learning_rate: float = 8e-5,
     batch_size: int = 64,
+    batches_per_update: int = 1,
+    loss: str = "cross-entropy",
     seed: int = 0,
+    processes: Processes | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> None:
     """Fine-tune `encoder` with a new head and write the model folder `output`.
 
     Args:
-        encoder: folder of a pre-trained encoder.
+        encoder: folder of a pre-trained encoder; a head of as many outputs is trained further, any other replaced.
         data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
         kind: output of the head: classes, tags of words, or spans of a text.
         epochs: passes over the data, at least 1.
         learning_rate: peak of the schedule (10 % linear warm-up, linear decay to 0).
-        batch_size: samples per step; batches hold sentences of similar length, in random order.
+        batch_size: samples per batch; batches hold sentences of similar length, in random order.
+        batches_per_update: batches whose mean loss makes an update; several processes share them.
+        loss: a training loss with labels: `cross-entropy`, or `dice` for imbalanced classes and tags.
         seed: of head initialisation, dropout and batch order.
-        progress: called after each step with steps done, total steps, and loss in nats.
+        processes: those that train together, see `runtime.distributed`; the first one writes. By default one.
+        progress: called after each update with updates done, their total, and the loss.
 
     Raises:
-        InputFileError: `encoder` is not a model folder, or the labels do not suit `kind`.
-        UsageError: `kind` cannot be fine-tuned.
+        InputFileError: `encoder` is not a model folder, the labels do not suit `kind`, or all are the same.
+        UsageError: `kind` cannot be fine-tuned, a number is out of its range, the loss is unknown, needs no labels or
+            became infinite, or the processes cannot share the batches of an update equally.
         ValueError: `data` has no labels.
     """
+    team, of_labels = processes or Processes(), loaded_loss(loss)
+    if not of_labels.NEEDS_LABELS:
+        raise UsageError(f"loss: {loss!r} compares with a teacher; fine-tuning has labels only.")
+    check_shared(batches_per_update, team)
     source = read_model_files(encoder).folder
     check_folder(Path(output))  # before the work
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
     if kind not in TRAINABLE:
         raise UsageError(f"kind {kind!r}: legal are {', '.join(TRAINABLE)}.")
+    if not 0 < learning_rate < math.inf:
+        raise UsageError(f"`learning_rate` {learning_rate}: must be above 0 and finite.")
+    if epochs < 1 or batch_size < 1:
+        raise UsageError(f"`epochs` {epochs}, `batch_size` {batch_size}: must be at least 1.")
     names = KINDS[kind].label_names(data)
+    if len(names) < 2:
+        raise InputFileError(
+            f"{data.name}: every label is {names[0]!r}, so there is nothing to learn. Give other texts."
+        )
     quiet_transformers()
     torch.manual_seed(seed)
-    model = AUTO_CLASSES[kind].from_pretrained(
-        source,
-        local_files_only=True,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        use_safetensors=True,
-        dtype=torch.float32,
-    )
+    model = _with_head(source, kind, names)
     config = AutoConfig.from_pretrained(source, local_files_only=True)
     config.architectures = [type(model).__name__]
     tokenizer = load_tokenizer(source, config)
@@ -82,29 +97,54 @@ def fine_tune(
     targets = read_targets(loaded, data, batches)
     if targets is None:
         raise ValueError(f"{data.name} has nothing to learn")
-    head = head_of(model)
-    steps = epochs * len(batches)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    warmup = max(1, steps // 10)
+    updates = num_updates(epochs, len(batches), batches_per_update)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=0.01)
+    warmup = max(1, updates // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+        optimizer, lambda update: min((update + 1) / warmup, (updates - update) / max(1, updates - warmup))
     )
-    generator = np.random.default_rng(seed)
     model.train()
-    done = 0
-    for _ in range(epochs):
-        for index in generator.permutation(len(batches)):
-            batch = batches[index]
-            outputs = answers(head, model, batch)
-            loss = torch.nn.functional.cross_entropy(outputs.values, targets.of(outputs), ignore_index=NONE)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            progress(done, steps, loss.item())
+    for update in range(updates):
+        indices = batches_of(update, batches_per_update, len(batches), seed)
+        mean = set_gradients(lambda index: _loss(of_labels, loaded, batches[index], targets), indices, learned, team)
+        if not math.isfinite(mean):
+            raise UsageError(f"`learning_rate` {learning_rate}: the loss is {mean} after {update} updates. Lower it.")
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimizer.step()
+        schedule.step()
+        progress(update + 1, updates, mean)
     model.eval()
-    with atomic_folder(output) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    if team.rank == 0:
+        with atomic_folder(output) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+
+def _loss(of_labels: TrainingLoss, loaded: LoadedModel, batch: TokenBatch, targets: Targets) -> torch.Tensor:
+    """Return the loss of a batch with its labels."""
+    made = Pass(answers(loaded.head, loaded.model, batch), {})
+    return of_labels.loss(Comparison(made, lambda: made, batch, 0, 1, targets.of(made.rows)))
+
+
+def _with_head(source: Path, kind: OutputKind, names: Sequence[str]) -> PreTrainedModel:
+    """Return the encoder with a head of these outputs; the folder's own head may have others."""
+    model: PreTrainedModel
+    model, report = AUTO_CLASSES[kind].from_pretrained(
+        source,
+        local_files_only=True,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        if name.startswith(f"{model.base_model_prefix}."):
+            raise InputFileError(
+                f"{source}: {name} has shape {tuple(stored)}, and its config asks for {tuple(expected)}. Copy the "
+                "folder again."
+            )
+    return model

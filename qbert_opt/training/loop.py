@@ -15,12 +15,14 @@ import torch
 from ..models.batches import TokenBatch
 from ..models.outputs import Outputs, collect
 from ..runtime import plugins
+from ..runtime.distributed import Processes
 from .attention import deployed_attention, training_attention
 from .phases import Phase, Step
 from .run_state import PhaseRecord, Progress, RunState, Tensors, read_state, write_state
 from .settings import RecoverySettings
 from .student import Student
 from .teacher import Teacher
+from .updates import batches_of, ends_pass, num_updates, set_gradients
 
 SECONDS_BETWEEN_WRITES = 60.0
 WARM_UP = 0.1  # of a phase's updates
@@ -71,6 +73,7 @@ class TrainingRun:
         tell: Tell = lambda done, total, what: None,
         phase_over: Callable[[PhaseRecord], None] = lambda record: None,
         seconds_between_writes: float = SECONDS_BETWEEN_WRITES,
+        team: Processes | None = None,
     ) -> None:
         """Start, or resume from the state file of the same run.
 
@@ -84,10 +87,11 @@ class TrainingRun:
             tell: called with work done, total work, and a description.
             phase_over: called after each phase, with the best state so far in the student.
             seconds_between_writes: interval between writes of the state file.
+            team: the processes that train together; the first one writes.
         """
         self._student, self._teacher, self._held, self._settings = student, teacher, held, settings
         self._file, self._tell, self._between = file, tell, seconds_between_writes
-        self._phase_over = phase_over
+        self._phase_over, self._team = phase_over, team or Processes()
         self._written = time.monotonic()
         self.stopped: str | None = None
         if file is not None and file.exists():
@@ -97,6 +101,7 @@ class TrainingRun:
             loss = held.loss(student, teacher)
             progress = Progress(fingerprint=fingerprint, start_loss=loss, best_loss=loss, epochs=dict(settings.epochs))
             self.state = RunState(progress, {}, self._snapshot())
+        self._team.wait()  # all have read the file before the first one writes it
         self._clock = time.process_time() - self.state.progress.cpu_seconds
         steps = {name: plugins.load_as("training_steps", name, Step) for name in settings.steps}
         self._work = {name: step.COST * self._updates(name) for name, step in steps.items()}
@@ -134,8 +139,9 @@ class TrainingRun:
 
     def _optimize(self, phase: Phase, updates: int, work_before: float, work: float) -> None:
         """Run a phase to its end and keep its result if that lowers the loss on held-out text."""
-        progress, teacher = self.state.progress, self._teacher
-        learned = {id(p) for p in (*phase.learned.weights, *phase.learned.ranges)}
+        progress, teacher, settings = self.state.progress, self._teacher, self._settings
+        parameters = [*phase.learned.weights, *phase.learned.ranges]
+        learned = {id(parameter) for parameter in parameters}
         for parameter in self._student.parameters():
             parameter.requires_grad_(id(parameter) in learned)
         groups = [
@@ -148,21 +154,18 @@ class TrainingRun:
         losses: list[float] = []
         count, total = len(teacher.batches), sum(self._work.values())
         for update in range(progress.updates, updates):
-            epoch, place = divmod(update, count)
-            order = np.random.default_rng([self._settings.seed, epoch]).permutation(count)
-            loss = phase.loss(int(order[place]))
-            losses.append(loss.item())
+            batches = batches_of(update, settings.batches_per_update, count, settings.seed)
+            losses.append(set_gradients(phase.loss, batches, parameters, self._team))
             if not math.isfinite(losses[-1]):
                 raise Stopped(f"loss is {losses[-1]} in update {update + 1} of {phase.name}; the best state is kept")
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * _pace(update, updates)
-            optimizer.zero_grad()
-            loss.backward()
             optimizer.step()
             progress.updates = update + 1
             done = work_before + work * progress.updates / updates
             self._tell(int(UNITS * done), int(UNITS * total), f"{phase.name} loss {np.mean(losses[-20:]):.4f}")
-            if phase.whole and progress.updates % count == 0 and progress.updates < updates:
+            whole_pass = ends_pass(update, settings.batches_per_update, count)
+            if phase.whole and whole_pass and progress.updates < updates:
                 self._judge(phase.name)
             if time.monotonic() - self._written > self._between:
                 self.state.optimizer = _state_of(optimizer)
@@ -205,13 +208,13 @@ class TrainingRun:
     def _updates(self, step: str) -> int:
         """Updates of each phase of a step."""
         epochs = self.state.progress.epochs.get(step, self._settings.epochs_of(step))
-        return max(1, round(epochs * len(self._teacher.batches)))
+        return num_updates(epochs, len(self._teacher.batches), self._settings.batches_per_update)
 
     def _snapshot(self) -> Tensors:
         return {name: tensor.detach().clone() for name, tensor in self._student.state_dict().items()}
 
     def _write(self) -> None:
-        if self._file is None:
+        if self._file is None or self._team.rank > 0:
             return
         self.state.student = self._student.state_dict()
         self.state.progress.cpu_seconds = time.process_time() - self._clock

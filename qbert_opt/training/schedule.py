@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from ..runtime import plugins
+from ..runtime.distributed import Processes
 from .attention import training_attention
 from .objective import objective
 from .phases import Step
@@ -17,7 +18,9 @@ from .teacher import Teacher
 TIMED_BATCHES = 5
 
 
-def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: RecoverySettings) -> dict[str, float]:
+def epochs_for(
+    minutes: float, student: Student, teacher: Teacher, settings: RecoverySettings, team: Processes | None = None
+) -> dict[str, float]:
     """Return the passes over the text of each step that together take about this long, split equally between steps.
 
     The machine's speed matters only here: a run with these `epochs` is reproducible.
@@ -27,8 +30,10 @@ def epochs_for(minutes: float, student: Student, teacher: Teacher, settings: Rec
         student: the model to be trained; not modified.
         teacher: the float model with the training text.
         settings: its steps are used.
+        team: the processes that share the batches; all get the same result.
     """
-    seconds = _seconds_per_pass(student, teacher, settings)
+    team = team or Processes()
+    seconds = float(team.sum(np.array([_seconds_per_pass(student, teacher, settings)]))[0]) / team.count**2
     costs = {name: plugins.load_as("training_steps", name, Step).COST for name in settings.steps}
     share = 60 * minutes / len(settings.steps)
     least = 1 / len(teacher.batches)

@@ -30,6 +30,7 @@ class RecoverySettings:
             ranges on the plan's grid.
         block_error: how a block's error is weighted by token: `plain` or `sensitivity`.
         batch_size: texts per batch.
+        batches_per_update: batches whose mean loss makes an update; several processes share them.
         held_back: number of texts held out to select the best state.
         tables: whether embedding tables are trained too.
         teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
@@ -45,6 +46,7 @@ class RecoverySettings:
     start: Literal["codes", "nearest"] = "codes"
     block_error: str = "plain"
     batch_size: int = 32
+    batches_per_update: int = 1
     held_back: int = 512
     tables: bool = False
     teacher_cache: float | None = None
@@ -85,7 +87,7 @@ class RecoverySettings:
             raise UsageError(f"start: unknown {self.start!r}. Available: codes, nearest.")
         if self.teacher_cache is not None and not 0 < self.teacher_cache <= 1:
             raise UsageError(f"teacher_cache: {self.teacher_cache:.4g}; give a share above 0 and up to 100%.")
-        for field_name in ("batch_size", "held_back"):
+        for field_name in ("batch_size", "batches_per_update", "held_back"):
             if getattr(self, field_name) < 1:
                 raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
 

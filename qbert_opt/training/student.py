@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,11 +14,13 @@ from torch.func import functional_call
 
 from ..errors import UsageError
 from ..models.layers import as_matrix
-from ..quantization.activation_quant import round_activations, with_rounded_inputs
+from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime import plugins
 from ..spec.allocation import Allocation
+from ..spec.planned import PlannedActivation
 from .blocks import BlockCall, hidden_of
+from .rounded_inputs import LearnedRange, TrainedRounder
 from .straight_through import straight_through, to_half
 
 
@@ -63,7 +66,7 @@ class Learned:
 
     Attributes:
         weights: latent weights of matrices, and tensors stored in fp16.
-        ranges: scales, offsets, zero points and codebooks.
+        ranges: scales, offsets, zero points and codebooks, and static ranges of inputs.
     """
 
     weights: list[nn.Parameter]
@@ -77,6 +80,7 @@ class Student(nn.Module):
 
     Attributes:
         matrices: trainable form of each matrix and trained table, by module name as encoded by `_key`.
+        input_ranges: static ranges of rounded inputs, by position in the plan.
     """
 
     def __init__(
@@ -104,7 +108,13 @@ class Student(nn.Module):
         """
         super().__init__()
         self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # a tuple hides its parameters
-        with_rounded_inputs(self.skeleton, plan.activations, TrainedRounder)
+        self._inputs = plan.activations
+        self.input_ranges = nn.ModuleDict()
+        for number, item in enumerate(plan.activations):
+            if item.scheme == "tensor":
+                self.input_ranges[str(number)] = LearnedRange(item)
+            made = partial(_rounder, self._range(number))
+            with_rounded_inputs(self.skeleton, [item], made)
         self._shapes = {name: parameter.shape for name, parameter in self.skeleton.named_parameters()}
         frozen = () if tables else {table.module for table in plan.tables}
         self.matrices, self._tables = nn.ModuleDict(), dict[str, QuantizedMatrix]()
@@ -171,13 +181,28 @@ class Student(nn.Module):
         matrices = [matrix for module, matrix in self._trained().items() if f"{module}.".startswith(prefix)]
         weights = [m.latent for m in matrices]
         weights += [p for key, p in self.others.items() if _name(key).startswith(prefix)]
-        return Learned(weights, [p for m in matrices for p in m.ranges.values()])
+        ranges = [p for m in matrices for p in m.ranges.values()]
+        for number, item in enumerate(self._inputs):
+            made = self._range(number)
+            if made is not None and any(f"{module}.".startswith(prefix) for module in item.modules):
+                ranges.append(made.factors)
+        return Learned(weights, ranges)
 
     def stored(self, plan: Allocation) -> Iterator[tuple[str, QuantizedMatrix]]:
         """Yield the plan's quantized matrices, then its tables, in the plan's order."""
         matrices = self._trained()
         for module in [matrix.module for matrix in plan.matrices] + [table.module for table in plan.tables]:
             yield module, matrices[module].stored() if module in matrices else self._tables[module]
+
+    def activations(self) -> tuple[PlannedActivation, ...]:
+        """Return the plan's rounded inputs with their ranges as trained."""
+        pairs = [(item, self._range(number)) for number, item in enumerate(self._inputs)]
+        return tuple(item if made is None else made.planned(item) for item, made in pairs)
+
+    def _range(self, number: int) -> LearnedRange | None:
+        """The range of a rounded input; None if each token has its own."""
+        key = str(number)
+        return cast(LearnedRange, self.input_ranges[key]) if key in self.input_ranges else None
 
     def _trained(self) -> dict[str, TrainedMatrix]:
         """The matrices by module name."""
@@ -197,25 +222,9 @@ class Student(nn.Module):
         return {_name(key): to_half(parameter) for key, parameter in self.others.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRounder:
-    """Forward pre-hook of one matrix: rounds its input as `activation_quant.Rounder` does, with gradients.
-
-    Values outside a static range are clipped and get no gradient (PACT, Choi et al. 2018).
-    """
-
-    bits: int
-    low: float | None
-    high: float | None
-
-    def __call__(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return the arguments with the first one rounded."""
-        values = args[0]
-        if self.low is not None and self.high is not None:
-            inside = (values >= self.low) & (values <= self.high)
-            values = torch.where(inside, values, values.detach())
-        rounded = straight_through(values, lambda given: round_activations(given, self.bits, self.low, self.high))
-        return (rounded, *args[1:])
+def _rounder(made: LearnedRange | None, bits: int, _low: float | None, _high: float | None) -> TrainedRounder:
+    """Return the pre-hook of a matrix; the learned range takes the place of the planned ends."""
+    return TrainedRounder(bits, made)
 
 
 def _trained(module: str, weight: torch.Tensor, start: QuantizedMatrix, quantizer: str | None) -> TrainedMatrix:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,16 +100,25 @@ class StoringTeacher(Teacher):
         """
         if not modules.keys() <= set(self.points):
             raise ValueError(f"not stored: {', '.join(map(str, modules.keys() - set(self.points)))}")
-        file = self.folder / f"{index:06d}.safetensors"
+        file = self._file(index)
         if not file.exists():
             self._store(index, file)
         return self._read(index, file)
 
-    def remove(self) -> int:
-        """Delete the files and return their size in bytes."""
-        size = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return size
+    @property
+    def num_bytes(self) -> int:
+        """Size of the files so far."""
+        return sum(file.stat().st_size for file in map(self._file, range(len(self.batches))) if file.exists())
+
+    def remove(self) -> None:
+        """Delete the files, and the folder unless it holds anything else."""
+        for index in range(len(self.batches)):
+            self._file(index).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.safetensors"
 
     def _chosen_channels(self) -> dict[Point, torch.Tensor]:
         """Channels to store of each point, ascending."""

@@ -15,7 +15,7 @@ from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool, parse_config
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
-from ..errors import InfeasibleError, InputFileError, UsageError
+from ..errors import InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
@@ -27,7 +27,6 @@ from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.limits import Limits
 from ..spec.plan_scores import check_scores
-from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 from ..spec.tables import TABLE_METHOD
 
@@ -140,42 +139,6 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
     loss += [table.predicted_loss or 0.0 for table in plan.tables]  # tables and inputs stay as planned
     loss += [item.predicted_loss for item in plan.activations]
     return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
-
-
-def refit(
-    plan: Allocation, tool: ConfigTool, scores: ScoreTable, device: Device | None, workload: Workload
-) -> Allocation:
-    """Solve again with only the scored choices that a tool can run, within the plan's bytes.
-
-    Scored embedding tables are searched too, since a tool's config does not cover them.
-
-    Args:
-        plan: the plan, whose bytes are the limits.
-        tool: a module of `configs/tools`.
-        scores: the table that the plan was solved from.
-        device: target hardware, or None.
-        workload: sentences and tokens of one inference.
-
-    Raises:
-        InfeasibleError: no plan fits into the bytes.
-        InputFileError: the scores are for another model, or not those that the plan was solved from.
-        UsageError: none of the tool's choices was scored.
-    """
-    check_scores(plan, scores)
-    limits = Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes)
-    task = PlanningTask(scores, limits, device=device, workload=workload)
-    matrices = slice(task.num_matrices)
-    task.legal[matrices] &= np.array([[_runs(tool, matrix, c) for c in task.choices] for matrix in plan.matrices])
-    if not task.legal[matrices].any(axis=1).all():
-        raise UsageError(f"{tool.TITLE}: none of its formats was scored. Scored: {', '.join(scores.choices)}.")
-    try:
-        return allocation_of(task, solve_task(task, SolverOptions()))
-    except InfeasibleError as error:
-        raise InfeasibleError(
-            f"{tool.TITLE}: no plan in its formats is as small as this one, of {plan.encoder_bytes:,} bytes for the "
-            f"encoder and {plan.total_bytes:,} in all. Solve for a plan with a larger budget, or convert without "
-            f"`refit`. ({error})"
-        ) from None
 
 
 def import_plan(
@@ -300,10 +263,3 @@ def _changes(item: Carried) -> Sequence[str]:
     if matrix.residency == "resident":
         changes.append("residency on chip cannot be expressed in the tool")
     return changes
-
-
-def _runs(tool: ConfigTool, matrix: PlannedMatrix, choice: Choice) -> bool:
-    """Return whether a tool supports these bits and this grouping for a matrix; the form is not compared."""
-    axis = choice.grouping.partition(":")[0]
-    with_choice = matrix.model_copy(update={"axis": axis, "grouping": choice.grouping})
-    return any((offer.bits, offer.grouping) == (choice.bits, choice.grouping) for offer in tool.offers(with_choice))

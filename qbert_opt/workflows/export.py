@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,11 +161,26 @@ def export_model(
     return record
 
 
+def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) -> None:
+    """Refuse a model with matrices that no engine's file holds.
+
+    Args:
+        name: the engine.
+        loaded: the model.
+        modules: names of its matrices.
+
+    Raises:
+        UsageError: one is a convolution; names it.
+    """
+    for module in modules:
+        if not isinstance(loaded.model.get_submodule(module), nn.Linear):
+            raise UsageError(f"`engine` {name}: {module} is a convolution; only torch runs it from its codes.")
+
+
 def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: Allocation) -> None:
     """Raise UsageError for a matrix that the engine cannot run."""
+    check_convertible(name, loaded, [matrix.module for matrix in allocation.matrices])
     for matrix in allocation.matrices:
-        if not isinstance(loaded.model.get_submodule(matrix.module), nn.Linear):
-            raise UsageError(f"`engine` {name}: {matrix.module} is a convolution; only torch runs it from its codes.")
         refusal = module.RULES.refusal(matrix.choice)
         if refusal is not None:
             raise UsageError(f"`engine` {name}: {matrix.module}: cannot run {refusal}. Plan again for this engine.")

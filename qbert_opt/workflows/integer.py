@@ -20,6 +20,7 @@ from ..engines.session import engine
 from ..errors import QbertOptWarning, UsageError
 from ..formats.traced_model import traceable
 from ..integer.compiler import compile_model
+from ..integer.emitter import check_emission, emitter
 from ..integer.families import encoder_of
 from ..integer.folder import CONSTANTS, PROGRAM, write_program
 from ..integer.narrow import NarrowExecutor
@@ -68,6 +69,8 @@ def integer_model(
     *,
     ways: Ways = BY_TABLE,
     num_texts: int = 256,
+    emit: Sequence[str] = (),
+    emit_tokens: int | None = None,
     progress: Progress = silent,
 ) -> IntegerModel:
     """Compile a quantized folder to integers only and write the program as a folder that `run` and `evaluate` open.
@@ -78,6 +81,8 @@ def integer_model(
         output: folder to write, completely or not at all.
         ways: which way computes which nonlinear function.
         num_texts: how many of the texts are used.
+        emit: names of emitters, which write the program for other tools into the same folder.
+        emit_tokens: the longest text of what they write; None takes the program's.
         progress: called with steps done, number of steps, and the current step.
 
     Returns:
@@ -87,12 +92,14 @@ def integer_model(
         QbertOptWarning: the answers differ more from torch's than an export may.
 
     Raises:
-        UsageError: no integer form, or too few texts; see `compile_model`.
+        UsageError: no integer form, or too few texts; see `compile_model`. Or an emitter that does not exist, lacks a
+            package, or would have to take longer texts than the program.
         InputFileError: a damaged folder.
     """
     progress(0, STEPS, "reading")
     loaded, allocation = load_quantized(folder)
     encoder = encoder_of(loaded)
+    check_emission(emit, emit_tokens, loaded.longest)
     data, samples = check_samples(Path(folder), loaded, allocation, None)
     few = texts.take(range(min(num_texts, len(texts))))
     traced = traceable(loaded)
@@ -116,7 +123,9 @@ def integer_model(
             for check in questions
         ]
         progress(4, STEPS, "writing")
-        summary = summary_of(compiled, ways)
+        tokens = loaded.longest if emit_tokens is None else emit_tokens
+        emitted = tuple(emitter(name).emit(compiled.program, target, tokens) for name in emit)
+        summary = summary_of(compiled, ways, emitted)
         write_summary(summary, target)
         save_file(check_arrays(own), target / CHECKS)
         write_allocation(allocation, target / PLAN)

@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.flips import check_answers
 from ..models.loading import LoadedModel, load_model
+from ..models.structure import profile_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
 from ..quantization.calibration import CalibrationPlan
@@ -26,6 +27,7 @@ from ..spec.limits import Limits
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
 from .comparison import compared
+from .export import check_convertible
 from .outcome import Outcome
 from .output_folder import OutputFolder
 from .route import LEAST, Request, planned_widths
@@ -168,6 +170,8 @@ def optimize(
     if unlimited and target is None and not quality:
         raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
+    if engine is not None:
+        check_convertible(engine, loaded, [matrix.module for matrix in profile_model(loaded).matrices])
     workload = _workload(loaded, seq_len, batch_size)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:
         check_answers(loaded.head.kind, f"max_{name}")

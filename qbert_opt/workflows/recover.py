@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,31 +15,33 @@ import torch
 from ..checkpoint.reader import is_quantized, load_quantized, read_matrices
 from ..checkpoint.record import WEIGHTS, Training, check_belongs
 from ..checkpoint.writer import write_checkpoint
-from ..checkpoint.written import WrittenModel
-from ..data.texts import LabeledTexts, split_disjoint
+from ..checkpoint.written import WrittenModel, measure_folder
+from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
 from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
-from ..models.outputs import SOFTMAX_KINDS, collect
-from ..models.targets import Targets, read_targets
+from ..models.outputs import collect
+from ..models.targets import Targets
 from ..quantization.calibration import MatrixQuantizer, quantized_matrices
 from ..quantization.quantized_matrix import QuantizedMatrix
+from ..runtime.distributed import Processes
 from ..runtime.files import check_free
 from ..runtime.locks import sole_writer
 from ..runtime.manifest import file_sha256
 from ..spec.allocation import Allocation, read_allocation
 from ..training.blocks import block_names
 from ..training.loop import Held, Tell, TrainingRun
-from ..training.objective import needs_labels, points_of
+from ..training.objective import points_of
 from ..training.run_state import PhaseRecord, read_state
 from ..training.schedule import epochs_for
 from ..training.settings import RecoverySettings
 from ..training.student import Student
 from ..training.teacher import Teacher
 from ..training.teacher_cache import StoringTeacher
+from ..training.updates import check_shared
 from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
+from .training_text import labels_of, split_texts
 
-HELD_SHARE = 1 / 8  # largest share of the texts that is held out
 NEAREST = "rtn"
 TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
@@ -89,6 +92,7 @@ def recover(
     minutes: float | None = None,
     progress: Tell = lambda done, total, what: None,
     phase_over: Callable[[PhaseRecord, LoadedModel], None] = lambda record, student: None,
+    processes: Processes | None = None,
 ) -> Recovered:
     """Train a plan's codes and ranges to match the float model, and write the folder; labels are not needed.
 
@@ -104,6 +108,7 @@ def recover(
         minutes: approximate training time, instead of the settings' epochs.
         progress: called with work done, total work, and the current step.
         phase_over: called after each phase of training with the student's best state so far.
+        processes: those that train together, see `runtime.distributed`; the first one writes. By default one.
 
     Returns:
         The written folder, with losses before and after training.
@@ -113,10 +118,11 @@ def recover(
             to the head, or the state file is damaged.
         UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
     """
-    settings = settings or RecoverySettings()
+    settings, team = settings or RecoverySettings(), processes or Processes()
+    check_shared(settings.batches_per_update, team)
     _check_minutes(minutes, settings)
     check_free(Path(output))  # before the work starts
-    held_texts, texts = _split(data, settings)
+    held_texts, texts = split_texts(data, settings)
     plan, start, others, origin = _start(loaded, source, data, settings)
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
@@ -125,15 +131,15 @@ def recover(
     student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
-    labels = _labels(loaded, texts, batches, settings)
+    labels = labels_of(loaded, texts, batches, settings)
     teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
-    with sole_writer(file):
+    with sole_writer(file) if team.rank == 0 else nullcontext():
         if file.exists():
             _check_same_run(file, fingerprint)
         elif minutes is not None:
-            settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings))
+            settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings, team))
         run = TrainingRun(
-            student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress,
+            student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress, team=team,
             phase_over=lambda record: phase_over(record, replace(loaded, model=student.plain())),
         )  # fmt: skip
         run.go()
@@ -147,16 +153,22 @@ def recover(
             steps=sum(record.updates for record in state.finished) + state.updates,
             seed=settings.seed,
         )
+        plan = plan.model_copy(update={"activations": student.activations()})
         checked = held_texts.take(range(min(READ_BACK_TEXTS, len(held_texts))))
-        written = write_checkpoint(
-            loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
-            answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
-            progress=progress,
-        )  # fmt: skip
-        file.unlink(missing_ok=True)
-        stored_bytes = teacher.remove() if isinstance(teacher, StoringTeacher) else None
+        written, stored_bytes = None, teacher.num_bytes if isinstance(teacher, StoringTeacher) else None
+        if team.rank == 0:
+            written = write_checkpoint(
+                loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
+                answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
+                progress=progress,
+            )  # fmt: skip
+            file.unlink(missing_ok=True)
+            if isinstance(teacher, StoringTeacher):
+                teacher.remove()
+        team.wait()
     return Recovered(
-        written, plan, tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
+        written or measure_folder(Path(output), plan), plan,
+        tuple(state.finished), state.start_loss, state.best_loss, state.best_phase,
         loaded.head.loss_unit, len(texts), len(held_texts),
         {step: state.epochs.get(step, settings.epochs_of(step)) for step in settings.steps},
         state.cpu_seconds, run.stopped, stored_bytes,
@@ -170,42 +182,6 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
         raise UsageError(f"minutes: {minutes}; give a number above 0.")
     if settings.epochs:
         raise UsageError("minutes: given together with epochs; give one of them.")
-
-
-def _split(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
-    """Split the texts into held-out and training texts, without duplicates; labels are kept if a loss needs them."""
-    if not data:
-        raise UsageError("data: no texts. Give at least one file of training text.")
-    needed = needs_labels(settings.losses)
-    for part in data:
-        if needed and part.labels is None:
-            raise InputFileError(f"{part.name}: has no labels, and loss {needed[0]} needs them. Add a label column.")
-    samples: dict[tuple[str, ...], str] = {}
-    for part in data:
-        for text, label in zip(part.texts, part.labels if needed and part.labels else [""] * len(part), strict=True):
-            samples.setdefault(text, label)
-    name = " and ".join(part.name for part in data)
-    if len(samples) < 2:
-        raise InputFileError(
-            f"{name}: {len(samples)} distinct text; training needs one to hold out and one to train on."
-        )
-    whole = LabeledTexts(name, tuple(samples), tuple(samples.values()) if needed else None)
-    count = max(1, min(settings.held_back, int(HELD_SHARE * len(samples))))
-    held, rest = split_disjoint(whole, [count, len(samples) - count], seed=settings.seed)
-    return held, rest
-
-
-def _labels(
-    loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[TokenBatch], settings: RecoverySettings
-) -> Targets | None:
-    """Return the correct answers of the training text if a loss needs them."""
-    needed = needs_labels(settings.losses)
-    if not needed:
-        return None
-    targets = read_targets(loaded, texts, batches) if loaded.head.kind in SOFTMAX_KINDS else None
-    if targets is None:
-        raise UsageError(f"losses: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
-    return targets
 
 
 def _start(

@@ -29,7 +29,7 @@ from ..models.tracing import unfrozen
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
 from ..planning.scheduled_limits import broken, proven_against
-from ..planning.solving import Plan
+from ..planning.solving import Plan, placed
 from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
@@ -102,7 +102,7 @@ def refine_plan(
         nonlocal done
         progress(done, max_measurements, "measuring")
         done += 1
-        moved = Plan(plan.problem, plan.solution, *task.placed(choice))
+        moved = Plan(plan.problem, plan.solution, *placed(task, choice))
         return math.inf if done > 1 and broken(task, moved) else around.measure(choice)
 
     def propose(choice: tuple[int, ...]) -> NDArray[np.float64]:
@@ -117,7 +117,7 @@ def refine_plan(
     solution = replace(plan.solution, choice=refinement.choice, value=value, usage=usage, binding=())
     solution = proven_against(solution, plan.solution.lower_bound)
     solution = replace(solution, solver=f"{plan.solution.solver}, then {refinement.accepted} measured swaps")
-    return Plan(plan.problem, solution, *task.placed(refinement.choice), plan.tightened), refinement
+    return Plan(plan.problem, solution, *placed(task, refinement.choice), plan.tightened), refinement
 
 
 class _Around:

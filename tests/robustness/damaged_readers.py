@@ -6,6 +6,7 @@ files of it that are damaged.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import warnings
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from damaged_tensors import mutate_tensors
 from good_files import write_configs, write_examples
 from mutation import mutate
 
@@ -38,6 +40,7 @@ class Reader:
         path: what `read` is given.
         files: files that are damaged, one at a time.
         check: raises AssertionError where an answer to a damaged file is wrong.
+        damage: changes the content of a file.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Reader:
     path: Path
     files: Sequence[Path]
     check: Callable[[Any], None] = no_check
+    damage: Callable[[bytes, random.Random], bytes] = mutate
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def attempt(reader: Reader, seed: int) -> Outcome:
     file = rng.choice(list(reader.files))
     original = file.read_bytes()
     try:
-        file.write_bytes(mutate(original, rng))
+        file.write_bytes(reader.damage(original, rng))
         return _outcome(reader)
     finally:
         file.write_bytes(original)
@@ -91,6 +95,7 @@ def readers(folder: Path) -> list[Reader]:
     from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.engines.record import read_checks, read_record
+    from qbert_opt.models.loading import load_model
     from qbert_opt.planning.measured_points import read_measured
     from qbert_opt.planning.planner import allocate
     from qbert_opt.reports.html import html_report
@@ -109,7 +114,10 @@ def readers(folder: Path) -> list[Reader]:
     def every(name: str, read: Callable[[Path], Any], root: Path, path: Path | None = None, check: Any = no_check):
         return Reader(name, read, path or root, sorted(root.iterdir()), check)
 
+    weights = [folder / "model" / "model.safetensors"]
     return [
+        Reader("source model", load_model, folder / "model", weights, _check_model, mutate_tensors),
+        Reader("scoring a source model", _score, folder / "model", weights, _check_scores, mutate_tensors),
         one("scores", read_scores, folder / "scores.json", _check_scores),
         one("plan", read_allocation, folder / "plan.json", _check_plan),
         one("report of a plan", lambda path: html_report(read_allocation(path), measured=None), folder / "plan.json"),
@@ -125,6 +133,34 @@ def readers(folder: Path) -> list[Reader]:
         every("data saved", read_texts, data / "saved", check=_check_texts),
         *(one(f"config {tool} {file.suffix}", importer, file) for tool, file, importer in write_configs(folder)),
     ]  # fmt: skip
+
+
+def _score(path: Path) -> Any:
+    """What `sensitivity` makes of a model folder."""
+    from qbert_opt.data.texts import read_texts
+    from qbert_opt.models.loading import load_model
+    from qbert_opt.quantization.calibration import CalibrationPlan
+    from qbert_opt.scoring.sensitivity import measure_sensitivity
+    from qbert_opt.spec.choices import grid
+
+    texts = read_texts(path.parent / "data" / "a.tsv")
+    choices = grid((2, 8), ("rows:each",), "rtn")
+    return measure_sensitivity(load_model(path), texts, choices, plan=CalibrationPlan(8, 8, 0))
+
+
+def _check_model(loaded: Any) -> None:
+    """Every weight of the model is finite, and what an independent reader finds under its name in the file."""
+    content = (loaded.folder / "model.safetensors").read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    types = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+    for name, tensor in loaded.model.state_dict().items():
+        assert not tensor.is_floating_point() or bool(tensor.isfinite().all()), name
+        entry = header.get(name)
+        if entry is not None and entry["dtype"] in types:
+            first, last = entry["data_offsets"]
+            stored = np.frombuffer(content[begin + first : begin + last], types[entry["dtype"]])
+            assert np.array_equal(stored.reshape(entry["shape"]).astype("<f4"), tensor.numpy()), name
 
 
 def _read_progress(path: Path) -> dict[str, list[float]]:

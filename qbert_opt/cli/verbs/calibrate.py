@@ -11,7 +11,7 @@ from .. import options
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Device file to write.")] = Path("host.yaml"),
+    out: Annotated[str, typer.Option("--out", "-o", help="Device file to write.")] = "host.yaml",
     engine: Annotated[
         str, typer.Option("--engine", help="Engine to measure: torch, openvino or onnxruntime.")
     ] = "torch",
@@ -59,7 +59,7 @@ def command(
     if bundle is not None:
         _write_bundle(bundle, precision, quiet)
         return
-    check_folder(out)
+    check_folder(Path(out))
     if from_bundle is not None:
         from ...device_profiling.board_result import calibration_from
 
@@ -71,9 +71,9 @@ def command(
         bench = find_bench(engine, precision)
         with progress("calibrate", quiet=quiet) as on_step:
             calibration = calibrate(bench, rounds=rounds, limit_s=seconds, on_step=on_step)
-    with atomic_file(out) as temporary:
+    with atomic_file(Path(out)) as temporary:
         temporary.write_text(calibration.text, encoding="utf-8")
-    print_lines(calibration_lines(calibration, str(out)))
+    print_lines(calibration_lines(calibration, out))
 
 
 def _write_bundle(folder: Path, precision: str | None, quiet: bool) -> None:

@@ -20,7 +20,8 @@ def command(
     columns: options.TextOptions,
     max_tokens: options.MaxTokens = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Also time the model in this engine: torch, openvino or onnxruntime.")
+        str | None,
+        typer.Option("--engine", help="Also time the model in this engine: torch, openvino, onnxruntime or integer."),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")] = 1,
     seq_len: Annotated[

@@ -48,7 +48,7 @@ def command(
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
     from ...workflows.exchange import export_cost, export_plan
-    from ...workflows.exchange import refit as solve_again
+    from ...workflows.refit import refit as solve_again
 
     tool = config_tool(to)
     allocation = read_allocation(plan)

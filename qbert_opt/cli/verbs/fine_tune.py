@@ -19,6 +19,10 @@ def command(
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training text.")] = 2,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 8e-5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 64,
+    batches_per_update: options.BatchesPerUpdate = 1,
+    loss: Annotated[
+        str, typer.Option("--loss", help="cross-entropy, or dice for imbalanced classes and tags.")
+    ] = "cross-entropy",
     columns: options.TextOptions,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -31,13 +35,14 @@ def command(
     `qbert-opt fine-tune --encoder DIR --data snips/train --label-column tags --kind tags -o models/minilm-slots`
     """
     from ...errors import InputFileError
+    from ...runtime.distributed import processes
     from ...runtime.plain_text import one_line
     from ...training.fine_tuning import fine_tune
 
     texts = columns.read(data)
     if texts.labels is None:
         raise InputFileError(f"{data}: has no label column; fine-tuning needs labels.")
-    with progress("fine-tuning", quiet=quiet) as tell:
+    with processes() as team, progress("fine-tuning", quiet=quiet or team.rank > 0) as tell:
         fine_tune(
             encoder,
             texts,
@@ -46,7 +51,11 @@ def command(
             epochs=epochs,
             learning_rate=learning_rate,
             batch_size=batch_size,
+            batches_per_update=batches_per_update,
+            loss=loss,
             seed=seed,
-            progress=lambda done, total, loss: tell(done, total, f"loss {loss:.3f}"),
+            processes=team,
+            progress=lambda done, total, mean: tell(done, total, f"loss {mean:.3f}"),
         )
-    typer.echo(f"{one_line(output)}: fine-tuned on {len(texts)} texts of {one_line(texts.name)}")
+    if team.rank == 0:
+        typer.echo(f"{one_line(output)}: fine-tuned on {len(texts)} texts of {one_line(texts.name)}")

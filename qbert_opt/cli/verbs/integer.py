@@ -24,17 +24,29 @@ def command(
         ),
     ] = "table",
     calibration_samples: options.CalibrationSamples = 256,
+    emit: Annotated[
+        str | None,
+        typer.Option("--emit", help="Also write the program for other tools, into the same folder: c, onnx, or both."),
+    ] = None,
+    emit_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--emit-tokens",
+            help="Longest text of what --emit writes, which sizes the static memory in C; default: the program's.",
+        ),
+    ] = None,
     columns: options.TextOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a program of integer operations only, proven free of overflow, and compare its answers with PyTorch's.
 
-    Example: `qbert-opt integer out --data snips/dev -o out-integer`
+    Example: `qbert-opt integer out --data snips/dev -o out-integer --emit c,onnx`
 
     The folder opens in `run` and `evaluate`. The plan must round the inputs of matrices in static ranges: score with
     `--activation-bits 8,16` and solve with `--activation-ranges tensor`.
     """
+    from ...integer.emitter import parse_emitters
     from ...integer.ways import parse_ways
     from ...reports.integer import integer_lines
     from ...reports.printing import print_lines
@@ -42,7 +54,10 @@ def command(
 
     ways, texts = parse_ways(nonlinearity), columns.read(data)
     with progress("compiling", quiet=quiet) as tell:
-        written = integer_model(folder, texts, output, ways=ways, num_texts=calibration_samples, progress=tell)
+        written = integer_model(
+            folder, texts, output, ways=ways, num_texts=calibration_samples, emit=parse_emitters(emit),
+            emit_tokens=emit_tokens, progress=tell,
+        )  # fmt: skip
     if as_json:
         typer.echo(written.summary.model_dump_json(by_alias=True, indent=1))
         return

@@ -125,7 +125,7 @@ def _devices(text: str) -> list[Device]:
 
 def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Sequence[str] | None) -> list[Subject]:
     """Pair the scores, and those of each `--compare LABEL=FILE`, with every device."""
-    from ...errors import UsageError
+    from ...errors import InputFileError, UsageError
     from ...workflows.frontiers import subjects
 
     tables = [(f"{scores.metric} {scores.method}", scores)]
@@ -135,7 +135,13 @@ def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Seq
             raise UsageError(f"--compare {text}: not of the form LABEL=scores.json, for example rtn=rtn.json.")
         if label in [name for name, _ in tables]:
             raise UsageError(f"--compare {text}: {label} is the name of another curve already. Give another name.")
-        tables.append((label, options.load_scores(path)))
+        other = options.load_scores(path)
+        if other.profile.sha256 != scores.profile.sha256:
+            raise InputFileError(
+                f"--compare {text}: scores of {other.profile.name}, not of {scores.profile.name} (the hashes of their "
+                "weights differ). Give scores of the same model."
+            )
+        tables.append((label, other))
     return subjects(tables, devices)
 
 

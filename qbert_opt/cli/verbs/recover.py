@@ -39,6 +39,7 @@ class TrainingOptions:
         str, typer.Option("--block-error", help="Weighting of tokens in a block's error: plain or sensitivity.")
     ] = "plain"
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32
+    batches_per_update: options.BatchesPerUpdate = 1
     held_back: Annotated[
         int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
     ] = 512
@@ -74,6 +75,7 @@ class TrainingOptions:
             base,
             epochs={} if self.epochs is None else _epochs(self.epochs, base.steps),
             batch_size=self.batch_size,
+            batches_per_update=self.batches_per_update,
             held_back=self.held_back,
             tables=self.tables,
             teacher_cache=None if self.teacher_cache is None else share(self.teacher_cache, "--teacher-cache"),
@@ -96,6 +98,8 @@ def command(
 
     If the plan's quantizer needs a calibration set, include the text of the plan's scores in the training texts. A run
     that was killed resumes when it is started again with the same options; Ctrl-C writes the best state so far.
+    Several processes share the batches of an update: `torchrun --nproc-per-node 2 -m qbert_opt recover …
+    --batches-per-update 2`; the result is the same up to rounding.
 
     Examples:
     `qbert-opt recover out --model models/minilm-snips --data train.tsv --minutes 20 -o recovered`
@@ -108,15 +112,20 @@ def command(
     from ...models.loading import load_model
     from ...reports.printing import print_lines
     from ...reports.recovery import recovery_lines
+    from ...runtime.distributed import processes
     from ...workflows.recover import recover
 
     settings = training.settings()
     if twice := [name for number, name in enumerate(data) if name in data[:number]]:
         raise UsageError(f"--data {twice[0]}: is given twice. Keep one of them.")
     texts = [columns.read(name) for name in data]
-    with progress("training", quiet=quiet) as tell:
-        recovered = recover(load_model(model), source, texts, output, settings=settings, minutes=minutes, progress=tell)
-    print_lines(recovery_lines(recovered))
+    with processes() as team, progress("training", quiet=quiet or team.rank > 0) as tell:
+        recovered = recover(
+            load_model(model), source, texts, output,
+            settings=settings, minutes=minutes, progress=tell, processes=team,
+        )  # fmt: skip
+    if team.rank == 0:
+        print_lines(recovery_lines(recovered))
 
 
 def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:

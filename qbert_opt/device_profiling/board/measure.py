@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.cpu_timing import Call, time_calls
+from ...runtime.cpu_timing import LEAST_ROUNDS, Call, time_calls
 from .machine import ladder_calls, this_machine
 
 RESULT_SCHEMA = "qbert-opt/board-result@1"
@@ -173,8 +173,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="time to spend; three rounds are always done")
     given = parser.parse_args()
     try:
-        if given.rounds < 3:
-            raise MeasuringError(f"--rounds {given.rounds}: give 3 or more.")
+        if given.rounds < LEAST_ROUNDS:
+            raise MeasuringError(f"rounds {given.rounds}: give {LEAST_ROUNDS} or more.")
         found = measured(Path(__file__).resolve().parent, given.rounds, given.seconds)
         temporary = f"{given.output}.part"
         Path(temporary).write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")

@@ -62,14 +62,16 @@ OF_USE = {
     "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
     "export": "folder engine output data activations tolerance",
     "export-config": "plan to output scores refit",
-    "fine-tune": "encoder data output kind epochs learning_rate batch_size text_column label_column split seed",
+    "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
+    "label_column split seed",
     "import-config": "config source scores device rest output",
     "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
     "max_scratchpad max_bops max_accuracy_drop max_flips test_data device text_column label_column split engine "
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output recipe minutes epochs batch_size held_back tables text_column split seed",
+    "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
+    "text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "

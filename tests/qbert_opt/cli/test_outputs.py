@@ -45,7 +45,6 @@ REFUSED = [
     for verb, parameter in WRITERS
     for there in ("a file", "a folder", "a name that ends like a folder")
     if (there == "a file") == (verb in FOLDERS) or (there == "a folder" and verb in NEW_FOLDERS)
-    if (there, verb) != ("a name that ends like a folder", "calibrate")  # its parameter is a `Path`, without the end
 ]
 
 

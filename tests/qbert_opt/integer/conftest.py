@@ -33,11 +33,11 @@ def planned_inputs(loaded, batches, modules, bits=8):
     )  # fmt: skip
 
 
-def quantized_folder(folder, family, kind, texts, bits=8):
+def quantized_folder(folder, family, kind, texts, bits=8, choices=CHOICES):
     """Write a tiny model of a family quantized in every form, its inputs in static ranges."""
     loaded = load_model(save(folder / "model", family, kind))
     profile = profile_model(loaded)
-    names = itertools.cycle(CHOICES)
+    names = itertools.cycle(choices)
     plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
     batches = tokenized(loaded, texts.texts, batch_size=8)
     planned = planned_inputs(loaded, batches, [m.module for m in profile.matrices], bits)

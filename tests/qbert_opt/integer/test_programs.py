@@ -10,7 +10,7 @@ from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways
 from qbert_opt.models.loading import tokenized
 
-from .conftest import compiled
+from .conftest import compiled, quantized_folder, texts_for
 
 
 @pytest.mark.parametrize("way", ["table", "poly", "shift"])
@@ -73,3 +73,52 @@ def test_padding_changes_nothing(family_folder):
         per_token = "tokens" in result.program.values[output.value].shape
         padded = beside[output.value][:, :tokens] if per_token else beside[output.value]
         assert np.array_equal(alone[output.value], padded)
+
+
+def squared_error(folder, texts):
+    """Relative squared error of the logits against torch, and the compiled program."""
+    loaded, result = compiled(folder, texts)
+    [batch] = tokenized(loaded, texts.texts, batch_size=len(texts.texts))
+    inputs = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
+    answers = result.program.answers(Reference(result.program).run(inputs))["logits"]
+    with torch.no_grad():
+        exact = loaded.model(**batch.inputs).logits.numpy()
+    return np.square(answers - exact).mean() / np.square(exact).mean(), result
+
+
+def test_inputs_of_16_bits_are_more_exact_and_narrowed_where_32_bits_would_not_hold_the_sums(sentences, tmp_path):
+    texts = texts_for(sentences, "classes")
+    choices = ("8bit/columns:16/rtn", "8bit/rows:each/rtn/symmetric")
+    short = quantized_folder(tmp_path / "8", "bert", "classes", texts, 8, choices)
+    long = quantized_folder(tmp_path / "16", "bert", "classes", texts, 16, choices)
+    (coarse, first), (fine, second) = squared_error(short, texts), squared_error(long, texts)
+    assert fine < coarse
+    assert first.narrowed == {}
+    assert second.narrowed and set(second.narrowed.values()) <= set(range(8, 16))
+    check_intervals(second.program)
+    for inputs in random_inputs(second.program, seed=3):
+        expected = Reference(second.program).run(inputs)
+        for name, array in NarrowExecutor(second.program).run(inputs).items():
+            assert np.array_equal(array, expected[name])
+
+
+def test_ids_that_saturate_everything_stay_in_their_intervals(family_folder):
+    """Every row of every table, at every position, in every order of types: nothing leaves its interval."""
+    folder, texts = family_folder
+    _, result = compiled(folder, texts)
+    program = result.program
+    ids = next(value for value in program.inputs if value.name == "input_ids")
+    reference = Reference(program)
+    for first in range(0, ids.high + 1, program.max_tokens):
+        row = np.arange(first, first + program.max_tokens) % (ids.high + 1)
+        inputs = {value.name: np.tile(row % (value.high + 1), (2, 1)) for value in program.inputs}
+        inputs["attention_mask"] = np.ones_like(row)[None].repeat(2, 0)
+        inputs["attention_mask"][1, 1:] = 0
+        reference.run(inputs)  # raises where an interval is left
+
+
+def test_a_sample_without_real_tokens_divides_nothing_by_zero(family_folder):
+    folder, texts = family_folder
+    _, result = compiled(folder, texts)
+    inputs = {value.name: np.zeros((1, 4), np.int64) for value in result.program.inputs}
+    Reference(result.program).run(inputs)

@@ -1,6 +1,8 @@
 """From the command line: a program is written, opened again, measured, and refused where it has no integer form."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -92,15 +94,90 @@ def test_a_plan_without_rounded_inputs_says_how_to_get_them(cli, tiny, gptq_plan
     assert "--activation-bits 8,16" in result.complaint
 
 
-def test_families_heads_and_codebooks_without_an_integer_form_are_named(cli, sentences, data_file, tmp_path):
-    for family, kind, named in (("albert", "classes", "albert"), ("bert", "vocabulary", "vocabulary")):
-        folder = quantized_folder(tmp_path / family, family, kind, texts_for(sentences, kind))
-        result = cli("integer", folder, "--data", data_file, "-o", tmp_path / "out", "-q")
-        assert result.code == 2
-        assert named in result.complaint and "no integer form" in result.complaint
+@pytest.mark.parametrize(("family", "kind", "named"), [
+    ("albert", "classes", "type albert"),
+    ("bert", "vocabulary", "kind vocabulary"),
+])  # fmt: skip
+def test_what_has_no_integer_form_is_named(cli, sentences, data_file, tmp_path, family, kind, named):
+    folder = quantized_folder(tmp_path / family, family, kind, texts_for(sentences, kind))
+    result = cli("integer", folder, "--data", data_file, "-o", tmp_path / "out", "-q")
+    assert result.code == 2
+    assert named in result.complaint and "no integer form" in result.complaint
 
 
 def test_export_says_how_programs_are_made(cli, quantized, tmp_path):
     result = cli("export", quantized, "--engine", "integer", "-o", tmp_path / "out", "-q")
     assert result.code == 2
     assert "qbert-opt integer FOLDER --data TEXT" in result.complaint
+
+
+def test_a_quantized_folder_is_not_yet_a_program(cli, quantized, data_file):
+    result = cli("evaluate", quantized, "--data", data_file, "--engine", "integer")
+    assert result.code == 2
+    assert "qbert-opt integer FOLDER --data TEXT" in result.complaint
+
+
+def test_a_program_runs_without_torch(written):
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from qbert_opt.engines.session import engine
+ids = np.array([[2, 7, 3]])
+session = engine("integer").open_model(Path({str(written)!r}))
+answers = session.run({{"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}})
+print(answers["logits"].shape, "torch" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[0] == "(1, 3) False"
+
+
+@pytest.mark.parametrize("change", ["token", "length"])
+def test_tokens_that_the_program_was_not_proven_for_are_refused(written, change):
+    from qbert_opt.engines.session import engine
+    from qbert_opt.errors import UsageError
+
+    ids = np.full((1, 3), 64) if change == "token" else np.ones((1, 41), np.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    with pytest.raises(UsageError, match="the program reads up to 40 tokens from 0 to 63"):
+        engine("integer").open_model(written).run(inputs)
+
+
+def test_artifacts_are_part_of_the_folder(cli, quantized, data_file, tmp_path):
+    target = tmp_path / "integers"
+    result = cli("integer", quantized, "--data", data_file, "-o", target, "--emit", "c,onnx", "--emit-tokens", "12")
+    assert result.code == 0, result.err
+    assert "c: encoder.h, encoder.c" in result.out and "texts of up to 12 tokens" in result.out
+    summary = json.loads((target / "integer.json").read_text())
+    for item in summary["emitted"]:
+        assert all((target / name).stat().st_size for name in item["files"])
+    assert f"#define ENCODER_RAM_BYTES {summary['emitted'][0]['ram_bytes']} " in (target / "encoder.h").read_text()
+    run = cli("run", target, "--text", "w1 w2 w3", "--json")
+    assert run.code == 0, run.err
+    (target / "encoder.c").write_text("damaged")
+    assert cli("run", target, "--text", "w1", "--json").code == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--emit", "fortran"), "--emit fortran: legal: c, onnx."),
+    (("--emit", "c,"), "--emit '': legal: c, onnx."),
+    (("--emit", "c", "--emit-tokens", "1000"), "--emit-tokens 1000: legal: 1 to "),
+    (("--emit", "c", "--emit-tokens", "0"), "--emit-tokens 0: legal: 1 to "),
+    (("--emit-tokens", "8"), "--emit-tokens: needs --emit."),
+])  # fmt: skip
+def test_what_cannot_be_emitted_is_refused_before_any_work(cli, quantized, data_file, tmp_path, arguments, message):
+    result = cli("integer", quantized, "--data", data_file, "-o", tmp_path / "out", "-q", *arguments)
+    assert result.code == 2
+    assert message in result.complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_needs_its_package(monkeypatch):
+    import importlib.util
+
+    from qbert_opt.errors import UsageError
+    from qbert_opt.integer.emitter import emitter
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs the package onnx"):
+        emitter("onnx")

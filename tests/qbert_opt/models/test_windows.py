@@ -9,6 +9,7 @@ from families import FAMILIES, save, tiny_model, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qbert_opt.costs.operations import workload_of
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import comparable, evaluate, evaluation_batches, measure
@@ -17,8 +18,10 @@ from qbert_opt.models.heads.answer_texts import answer_f1, exact_match
 from qbert_opt.models.heads.spans import OVERLAP_TOKENS, answers_of
 from qbert_opt.models.loading import LoadedModel, cut_at, load_model
 from qbert_opt.models.outputs import Outputs, answers, collect, join
+from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import NONE, read_targets
 from qbert_opt.models.windows import longest_sample, model_window, position_limit
+from qbert_opt.spec.profiles import ModelProfile
 
 
 def words_reader(kind, window=40, **more):
@@ -43,6 +46,31 @@ def test_the_window_is_what_the_model_has_positions_for(family):
             longer = torch.full((1, limit + 1), 7)
             with pytest.raises((IndexError, RuntimeError)):
                 model(input_ids=longer, attention_mask=torch.ones_like(longer))
+
+
+# the tables of positions have 40 rows; ModernBERT has none. Padding is token 0, but MPNet's is always 1
+LONGEST = {"bert": 40, "roberta": 39, "mpnet": 38, "modernbert": 40}
+
+
+@pytest.mark.parametrize("family", LONGEST)
+def test_a_profile_knows_the_longest_text(family, tmp_path):
+    """`--seq-len` is refused from exactly the first length that the model cannot read, also by a stored profile."""
+    profile = profile_model(load_model(save(tmp_path / "model", family)))
+    stored = ModelProfile.model_validate_json(profile.model_dump_json())
+    most = LONGEST[family]
+    assert stored.max_tokens == most
+    assert workload_of(stored, most).seq_len == workload_of(stored, None).seq_len == most
+    with pytest.raises(UsageError, match=rf"`seq_len` {most + 1}: .* has positions for {most} tokens at most"):
+        workload_of(stored, most + 1)
+
+
+def test_a_profile_of_an_earlier_release_counts_rows(tmp_path):
+    """Files without the limit keep what they said: the rows of the table, or no limit without a table."""
+    for family, rows in (("roberta", 40), ("modernbert", None)):
+        profile = profile_model(load_model(save(tmp_path / family, family)))
+        document = profile.model_dump(mode="json")
+        del document["position_limit"]
+        assert ModelProfile.model_validate(document).max_tokens == rows
 
 
 def test_roberta_with_another_padding_index():
@@ -82,6 +110,8 @@ def test_long_texts_are_read_whole(tmp_path):
     assert (found.max_tokens, found.num_cut, found.num_lost) == (128, 2, 124 + 1)
     with pytest.raises(UsageError, match=r"max_tokens 301: .* reads 4 to 300 tokens"):
         load_model(tmp_path, max_tokens=301)
+    with pytest.raises(UsageError, match=r"max_tokens 128.5: .* reads 4 to 300 tokens"):
+        load_model(tmp_path, max_tokens=128.5)
     with pytest.raises(UsageError, match=r"max_tokens 3:"):
         cut_at(loaded, 3)
     assert cut_at(loaded, None) is loaded

@@ -138,6 +138,16 @@ def test_each_file_holds_the_same_codes(portable_scores, tiny, tmp_path):
     assert _openvino_levels(tmp_path / "openvino", plan.profile) == sorted(ours)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_no_engine_widens_a_portable_code(bits):
+    """llama.cpp has 2 bits in blocks of 64 only; that its blocks keep codes and scales is tested with GGUF."""
+    item = MatrixSpec(module="m", block=0, kind="query", rows=64, columns=128)
+    target = plan_target(None, ("llama-cpp", "onnxruntime"))
+    choices = [Choice(bits, grouping, "rtn", PORTABLE_FORMS[bits]) for grouping in (*GROUPINGS, "columns:64")]
+    held = {c.grouping for c in choices if target.refusal(item, c) is None}
+    assert held == {"rows:1", "rows:each", "columns:64"} | ({"columns:32"} if bits > 2 else set())
+
+
 def test_limits_count_the_largest_file(portable_scores):
     """No engine's file is larger than what the limit counts, and the plan records the engines."""
     plan = _solved(portable_scores, ENGINES)
@@ -184,6 +194,23 @@ def test_mistakes_in_the_list_are_one_line(names, complaint):
         portable_engines(names)
 
 
+@pytest.mark.parametrize(
+    ("constraints", "complaint"),
+    [
+        ({"engine": "qnn", "groupings": ("columns:16",)}, r"`groupings` columns:16: `engine` qnn .*groups of 32, 64"),
+        (
+            {"portable": ENGINES, "groupings": ("columns:16",)},
+            r"`groupings` columns:16: `portable` .*it stores 4 bits there",
+        ),
+        ({"engine": "qnn", "bits": (3,)}, r"`bits` 3: `engine` qnn .*it supports 2, 4, 8"),
+    ],
+)
+def test_choices_that_the_engine_cannot_hold_are_one_line(portable_scores, constraints, complaint):
+    """Scored, and asked for, but not held: what was asked for, which engine, what it supports."""
+    with pytest.raises(UsageError, match=complaint):
+        PlanningTask(portable_scores, qb.Limits(), constraints=qb.PlanConstraints(**constraints))
+
+
 def test_on_the_command_line(cli, portable_scores, rtn_scores, tmp_path):
     """The report names the engines; a table without these forms says which to score; one engine is no list."""
     scores, plan = tmp_path / "scores.json", tmp_path / "plan.json"
@@ -197,6 +224,6 @@ def test_on_the_command_line(cli, portable_scores, rtn_scores, tmp_path):
     both = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "all", "--engine", "openvino")
     assert both.code == 2 and "--portable: is a plan for several engines. Leave --engine out." in both.complaint
     write_scores(rtn_scores, scores)
-    missing = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "all")
-    assert missing.code == 2 and "--portable onnxruntime,openvino,qnn: holds none of the choices" in missing.complaint
+    missing = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "openvino,qnn")
+    assert missing.code == 2 and "--portable openvino,qnn: holds none of the choices" in missing.complaint
     assert "2 bits signed, 4 bits symmetric, 8 bits symmetric" in missing.complaint

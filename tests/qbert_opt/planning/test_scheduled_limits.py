@@ -6,12 +6,12 @@ import pytest
 from hwmodels import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
-from qbert_opt.errors import InfeasibleError, NoPlanFoundError
+from qbert_opt.errors import InfeasibleError, NoPlanFoundError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
 from qbert_opt.planning.scheduled_limits import broken, enforced
-from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.solving import SolverOptions, placed
 from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.spec.limits import Limits
 
@@ -27,15 +27,15 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
     for _ in range(4):
         columns = [int(rng.choice(np.flatnonzero(row))) for row in mask]
         if task.has_scratchpad and rng.random() < 0.7:
-            storage, report = task.placed(columns)
+            storage, report = placed(task, columns)
         else:
             storage = {item.module: task.tables.options[j] for item, j in zip(items, columns, strict=True)}
             report = simulate_storage(task.profile, storage, device, task.workload)
         at = [task.tables.options.index(storage[item.module]) for item in items]
         usage = task.problem({}, joint=task.has_scratchpad).usage
         for measure, scheduled in (("latency_s", report.latency_s), ("energy_j", report.energy_j)):
-            low = usage[FLOORS[measure]][rows, at].sum() + task.fixed(FLOORS[measure])
-            high = usage[SCHEDULED[measure]][rows, at].sum() + task.fixed(SCHEDULED[measure])
+            low = usage[FLOORS[measure]][rows, at].sum() + task.tables.fixed[FLOORS[measure]]
+            high = usage[SCHEDULED[measure]][rows, at].sum() + task.tables.fixed[SCHEDULED[measure]]
             assert low * (1 - 1e-9) <= scheduled <= high * (1 + 1e-9)
 
 
@@ -84,3 +84,18 @@ def test_what_the_lower_sums_rule_out_is_infeasible(reference_sums, car_soc):
     few = PlanConstraints(bits=(2, 4), groupings=("rows:1",))
     with pytest.raises(InfeasibleError, match=r"--max-latency = 0\.0+ ms|--max-latency = .* is below the floor"):
         allocate(reference_sums, Limits(latency_s=1e-9), device=car_soc, constraints=few)
+
+
+@pytest.mark.parametrize("name", ["seq_len", "batch_size"])
+@pytest.mark.parametrize("count", [0, -1, 16.5, 16.0, True, "16", None, float("nan")])
+def test_a_workload_has_whole_counts(name, count):
+    """Refused where it is made, by name: the operations' own errors speak of m, k, n."""
+    with pytest.raises(UsageError, match=f"`{name}`: .* is not a whole number of at least 1"):
+        Workload(**{name: count})
+
+
+def test_numpys_whole_numbers_count_too():
+    """They are stored as Python's, which JSON can hold."""
+    workload = Workload(np.int64(16), np.int32(2))
+    assert (workload.seq_len, workload.batch_size, workload.tokens) == (16, 2, 32)
+    assert type(workload.seq_len) is type(workload.batch_size) is int and workload == Workload(16, 2)

@@ -70,14 +70,37 @@ def test_the_timeline_holds_every_tensor_where_it_lies(report):
 
 
 def test_no_product_lies_above_its_roof(report, car_soc):
-    """Every point stays under the peak and under bandwidth x intensity; a product without traffic is at the edge."""
+    """What streams stays under bandwidth x intensity, what is on chip under operations / launch, all under the peak."""
     from qbert_opt.reports.plots.roofline import draw
 
     far = car_soc.far_memory
     bandwidth = far.read_bytes_per_s * far.efficiency * far.contention
-    points = [tuple(point) for marks in draw(report, car_soc).axes[0].collections for point in marks.get_offsets()]
-    assert len(points) == sum(found.cost.macs > 0 for found in report.operations)
-    assert all(up <= min(2 * 4096e9, across * bandwidth) * (1 + 1e-9) for across, up in points)
+    products = [row.cost for row in report.operations if row.cost.macs]
+    drawn = [
+        {tuple(map(float, point)) for marks in axes.collections for point in marks.get_offsets()}
+        for axes in draw(report, car_soc).axes
+    ]
+    expected = [
+        {(2 * c.macs / c.dram_bytes, 2 * c.macs / c.latency_bound_s) for c in products if c.dram_bytes},
+        {(2.0 * c.macs, 2 * c.macs / c.latency_bound_s) for c in products if not c.dram_bytes},
+    ]
+    assert all(expected)
+    assert drawn == expected
+    launch_s = max(c.launch_s for c in products if not c.dram_bytes)
+    for points, slope in zip(drawn, (bandwidth, 1 / launch_s), strict=True):
+        assert all(up <= min(2 * 4096e9, across * slope) * (1 + 1e-9) for across, up in points)
+
+
+def test_marks_of_the_roofline_are_spread_out_and_inside(report, car_soc):
+    """No panel has its products on one edge: they span a part of its width, and none lies outside."""
+    from qbert_opt.reports.plots.roofline import draw
+
+    for axes in draw(report, car_soc).axes:
+        places = [p for marks in axes.collections for p in axes.transData.transform(marks.get_offsets())]
+        inside = [axes.transAxes.inverted().transform(place) for place in places]
+        assert all(0 < x < 1 and 0 < y < 1 for x, y in inside)
+        across = [x for x, _ in inside]
+        assert max(across) < 0.95 and max(across) - min(across) > 0.05
 
 
 def test_two_units_make_a_timeline_in_seconds(reference_plan):

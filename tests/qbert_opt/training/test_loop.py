@@ -11,15 +11,18 @@ from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.outputs import collect
 from qbert_opt.runtime import plugins
+from qbert_opt.runtime.distributed import Processes
 from qbert_opt.training.attention import deployed_attention, training_attention
 from qbert_opt.training.block_errors import plain, sensitivity
 from qbert_opt.training.loop import Held, TrainingRun, _pace
+from qbert_opt.training.objective import objective
 from qbert_opt.training.relative_error import relative_error
 from qbert_opt.training.run_state import read_state
 from qbert_opt.training.schedule import epochs_for
 from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.training.student import Student
 from qbert_opt.training.teacher import Teacher
+from qbert_opt.training.updates import batches_of, ends_pass, num_updates, set_gradients
 
 FAST = {"blocks": (2e-3, 2e-3), "distill": (1e-3, 1e-3), "ranges": (0.0, 1e-3)}
 
@@ -235,6 +238,31 @@ def test_models_whose_layers_repeat_are_told_so(family_start):
     assert run.state.progress.best_loss < run.state.progress.start_loss
 
 
+def test_an_update_of_two_batches_is_their_mean(tiny, tiny_start, sentences):
+    """Gradients of two batches of four are those of the eight at once, where the loss is a mean over texts."""
+    plan, codes = tiny_start
+    found = []
+    for size, indices in ((4, [0, 1]), (8, [0])):
+        batches = tokenize(tiny.tokenizer, sentences.texts[:8], batch_size=size)
+        student = Student(tiny.model, plan, codes)
+        loss = objective(student, Teacher(tiny, plan, batches), {"logits": 1.0})
+        mean = set_gradients(loss, indices, list(student.parameters()), Processes())
+        found.append((mean, [p.grad for p in student.parameters() if p.grad is not None]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_updates_walk_over_the_text():
+    """Each pass has every batch once; an update of several batches goes on into the next pass."""
+    for per_update in (1, 2, 3):
+        taken = [index for update in range(15) for index in batches_of(update, per_update, 5, 7)]
+        for start in range(0, len(taken) - 4, 5):
+            assert sorted(taken[start : start + 5]) == [0, 1, 2, 3, 4]
+    assert [ends_pass(update, 2, 5) for update in range(5)] == [False, False, True, False, True]
+    assert [num_updates(2, 5, per_update) for per_update in (1, 2, 3, 100)] == [10, 5, 3, 1]
+
+
 def test_minutes_become_passes(tiny, tiny_start, sentences, monkeypatch):
     """Half the time for each step, by the measured time of a pass; the student is left as it was."""
     run = run_of(tiny, tiny_start, sentences)
@@ -255,7 +283,7 @@ def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypa
 
     monkeypatch.setattr("qbert_opt.training.run_state.save_file", full)
     run = run_of(tiny, tiny_start, sentences, steps=("ranges",), file=tmp_path / "run.safetensors")
-    with pytest.raises(UsageError, match=r"run.safetensors: the disk is full"):
+    with pytest.raises(UsageError, match=r"run.safetensors: was not written: the disk is full"):
         run.go()
     assert list(tmp_path.iterdir()) == []
 

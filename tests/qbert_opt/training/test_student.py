@@ -11,10 +11,9 @@ from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, weights_sha256
 from qbert_opt.models.modules import from_module
 from qbert_opt.models.outputs import answers, collect
-from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.training.blocks import block_names
-from qbert_opt.training.student import Student, TrainedRounder
+from qbert_opt.training.student import Student
 
 from .conftest import codes_of, plan_of, texts_of
 
@@ -103,17 +102,6 @@ def test_convolutions_are_trained_as_matrices(tmp_path):
     assert torch.equal(*found)
     answers(loaded.head, student, batches[0]).values.sum().backward()
     assert all(matrix.latent.grad.abs().sum() > 0 for matrix in student.matrices.values())
-
-
-@pytest.mark.parametrize("ends", [(None, None), (-1.0, 1.5)])
-def test_rounded_inputs_let_gradients_past(ends):
-    """Forward as in the folder; backward unchanged, but nothing where a fixed range cuts."""
-    values = torch.linspace(-2, 2, 9).requires_grad_(True)
-    [found] = TrainedRounder(8, *ends)(nn.Identity(), (values,))
-    assert torch.equal(found, round_activations(values.detach(), 8, *ends))
-    found.sum().backward()
-    expected = [1.0] * 9 if ends[0] is None else [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
-    assert values.grad.tolist() == expected
 
 
 @pytest.mark.parametrize("scheme", ["token", "tensor"])

@@ -10,13 +10,17 @@ import yaml
 
 from qbert_opt.configs.tool import config_tool, parse_config
 from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.assembly import Proof, assemble
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
+from qbert_opt.reports.exchange import import_lines
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import export_cost, export_plan, import_plan, refit
+from qbert_opt.workflows.exchange import best_within, export_cost, export_plan, import_plan
+from qbert_opt.workflows.refit import refit
 
 TOOLS = plugins.available("configs")
 ENDINGS = [(name, suffix) for name in TOOLS for suffix in config_tool(name).SUFFIXES]
@@ -138,6 +142,39 @@ def test_refitting_with_scored_tables(rtn_scores, scored):
     assert {table.choice.name for table in again.tables} == {"8bit/rows:each/rtn"}
 
 
+def test_the_optimum_comes_back_as_the_optimum(rtn_scores, tmp_path):
+    """A config describes no tables, and they count in the imported plan as in ours: the same plan has the same sum."""
+    scores = with_scored_tables(rtn_scores)
+    plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
+    assert {table.bits for table in plan.tables} == {8} and plan.tables[0].predicted_loss == 0.0001
+    for name, suffix in (("compressed-tensors", ".json"), ("modelopt", ".yaml")):
+        export = export_plan(plan, config_tool(name), suffix)
+        assert all(item.is_exact for item in export.carried)
+        path = tmp_path / f"config{suffix}"
+        path.write_text(export.text)
+        imported, _ = import_plan(path, config_tool(name), scores)
+        assert imported.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-12)
+        assert (imported.encoder_bytes, imported.total_bytes) == (plan.encoder_bytes, plan.total_bytes)
+        best = best_within(imported, scores)
+        assert best.sum_of_scores == pytest.approx(imported.sum_of_scores, rel=1e-6)
+
+
+def test_a_refit_that_does_not_fit_says_what_the_tool_needs(cli, rtn_scores, tmp_path):
+    """The figures are the tool's smallest plan, and the advice is of options that exist: not the solver's own."""
+    least = allocate(rtn_scores, Limits(), constraints=PlanConstraints(least="bytes", max_loss=1e9))
+    # NNCF's smallest format has a scale and an offset for each row
+    floor = sum(m.rows * m.columns // 4 + 4 * m.rows for m in rtn_scores.profile.matrices)
+    with pytest.raises(InfeasibleError, match=rf"its formats take at least {floor:,} bytes for the encoder") as stop:
+        refit(least, config_tool("nncf"), rtn_scores, None, Workload())
+    assert f"the plan takes {least.encoder_bytes:,} and {least.total_bytes:,}." in str(stop.value)
+    write_allocation(least, tmp_path / "plan.json")
+    (tmp_path / "scores.json").write_text(rtn_scores.model_dump_json(by_alias=True))
+    where = ("--to", "nncf", "-s", tmp_path / "scores.json", "--refit", "-o", tmp_path / "out.json")
+    found = cli("export-config", tmp_path / "plan.json", *where)
+    assert found.code == 3 and found.complaint.endswith("or convert without --refit.")
+    assert "--bits" not in found.complaint and "--total-budget" not in found.complaint
+
+
 def test_what_is_carried_is_priced_with_tables_as_planned(rtn_scores):
     """Where the tool carries every matrix, planned and carried loss are the same sum, tables included."""
     scores = with_scored_tables(rtn_scores)
@@ -196,6 +233,17 @@ def test_export_then_import_on_the_command_line(cli, tmp_path, reference_plan):
     assert "our best plan" in back.out and "on car-soc, predicted:" in back.out
     plan = Allocation.model_validate(json.loads((tmp_path / "back.json").read_text()))
     assert plan.status == "unproven" and "GPTQModel" in plan.solver
+
+
+def test_our_best_plan_in_another_tools_words_is_as_good_as_itself(cli, tmp_path, gptq_plan, gptq_scores):
+    """Both sides of the comparison are sums of scores: a cross-fitted loss beside one made a plan beat itself."""
+    best = best_within(gptq_plan, gptq_scores)
+    assert best.predicted_loss != best.sum_of_scores
+    [first, second] = import_lines(best, best)
+    assert first.endswith("(1.00x)") and first.count(f"{best.sum_of_scores:.4g}") == 2
+    assert f"{best.predicted_loss:.4g}" in second and "did not choose it" in second
+    as_scored = best.model_copy(update={"predicted_loss": best.sum_of_scores})
+    assert len(list(import_lines(as_scored, as_scored))) == 1
 
 
 def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):

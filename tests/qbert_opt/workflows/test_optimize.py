@@ -99,6 +99,26 @@ def test_a_goal_that_cannot_be_sought_is_refused_before_the_work(tiny_folder, da
     assert found.code == 2 and "--least: belongs to --max-flips or --max-accuracy-drop" in found.complaint
 
 
+def test_a_model_that_an_engine_cannot_hold_is_refused_before_it_is_scored(tiny, data_file, tmp_path):
+    """A feed-forward layer as a convolution: one line that names it."""
+    from copy import deepcopy
+    from dataclasses import replace
+
+    import torch
+
+    model = deepcopy(tiny.model)
+
+    class Pointwise(torch.nn.Conv1d):
+        def forward(self, x):
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    model.get_submodule("bert.encoder.layer.1.intermediate").dense = Pointwise(32, 64, 1)
+    with pytest.raises(qb.UsageError, match=r"`engine` openvino: bert\.encoder\.layer\.1.* is a convolution"):
+        pytest.importorskip("openvino")
+        qb.optimize(replace(tiny, model=model), data_file, tmp_path / "out", budget="4bit", engine="openvino")
+    assert not (tmp_path / "out").exists()
+
+
 def test_more_tokens_than_the_model_reads_are_refused(tiny_folder, data_file, tmp_path):
     """The tiny model has 40 positions: 41 tokens are one line, before anything is scored."""
     with pytest.raises(qb.UsageError, match=r"`seq_len` 41: .* reads 40 tokens at most"):
@@ -166,6 +186,10 @@ def test_the_command_line_ends_with_a_verdict(cli, tiny_folder, data_file, tmp_p
     plan = qb.read_allocation(tmp_path / "out" / "allocation.json")
     assert plan.average_bits <= 6 and any("--budget" in limit for limit in outcome.limits)
     assert all(Path(name).exists() for name in outcome.files)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"report   {tmp_path / 'out' / 'report.html'}" in found.out
+    measured = f"measured {100 * outcome.plan.flips.value:.2f} [{100 * outcome.plan.flips.low:.2f}, "
+    assert measured in page and f"in {outcome.engine}" in page and "best plan" in page
 
 
 def test_without_labels_agreement_stands_for_accuracy(cli, tiny_folder, data_file, tmp_path):

@@ -1,0 +1,285 @@
+"""The calls of a C encoder, operation by operation, and the functions and constants that they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from . import c_kernels as kernels
+from .folder import code_names
+from .memory import Memory
+from .operations import (
+    BATCH,
+    MASK,
+    TOKENS,
+    Axis,
+    Binary,
+    Embed,
+    Linear,
+    Lookup,
+    Mask,
+    MatMul,
+    Operation,
+    Positions,
+    Rearrange,
+    Reduce,
+    Relative,
+    Requantize,
+    Shift,
+    SquareRoot,
+    Value,
+    width,
+)
+from .program import Program
+
+PACKED_BITS = (2, 4)  # codes of so many bits or fewer share bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An array of the C encoder.
+
+    Attributes:
+        identifier: in C.
+        name: of the program's constant.
+        ctype: of an element.
+        array: what is written: two-dimensional codes have one row per row, padded to whole bytes.
+        bits: of a code, where several share a byte; 0 for plain numbers.
+    """
+
+    identifier: str
+    name: str
+    ctype: str
+    array: NDArray[Any]
+    bits: int = 0
+
+
+@dataclass(slots=True)
+class Calls:
+    """Collects calls, and what they need.
+
+    Args:
+        program: to write.
+        memory: where its values are.
+        prefix: of external identifiers.
+    """
+
+    program: Program
+    memory: Memory
+    prefix: str
+    lines: list[str] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    row_bytes: int = 0
+    sums: tuple[int, int] = (0, 0)  # numbers per token, and without tokens
+    values: dict[str, Value] = field(init=False)
+    arguments: dict[str, tuple[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name inputs and outputs, and write every operation's call."""
+        self.values = self.program.values
+        self.arguments = {
+            value.name: (argument(value.name), "uint8_t" if value.name == MASK else "int32_t")
+            for value in self.program.inputs
+        }
+        for output in self.program.outputs:
+            self.arguments[output.value] = (argument(output.value), "int32_t")
+        for operation in self.program.operations:
+            self._add(operation)
+
+    def _add(self, step: Operation) -> None:
+        match step:
+            case Positions(ids=ids, padding=padding):
+                counts = padding is not None
+                self._call("positions", step, [ids], ["n", padding or 0, int(counts)])
+            case Embed():
+                self._embed(step)
+            case Relative(table=table):
+                self._call("relative", step, [table], [step.output.shape[0], "n", self.program.max_tokens - 1])
+            case Linear():
+                self._linear(step)
+            case MatMul(a=a, b=b, transposed=transposed):
+                rows, inner = self.values[a].shape[-2:]
+                sizes = [self._rows(self.values[a].shape[:-1]), _axis(rows), _axis(inner), _axis(step.output.shape[-1])]
+                self._call("matmul_transposed" if transposed else "matmul", step, [a, b], sizes)
+            case Binary(function=function, a=a, b=b):
+                self._pair(function, step, a, b)
+            case Shift(a=a, by=by):
+                self._pair("shift", step, a, by)
+            case Requantize(a=a, multiplier=multiplier, shift=shift):
+                y = step.output
+                self._pair("requantize", step, a, multiplier, [shift, y.zero, _number(y.low), _number(y.high)])
+            case Lookup(table=table, a=a, start=start):
+                self._call("lookup", step, [a, table], [self._rows((*step.output.shape, 1)), _number(start)])
+            case Reduce(function=function, a=a):
+                shape = self.values[a].shape
+                self._call(function, step, [a], [self._rows(shape), _axis(shape[-1])])
+            case Mask(a=a, mask=mask, fill=fill):
+                self._call("mask", step, [a, mask], [self._rows(step.output.shape), "n", _number(fill)])
+            case SquareRoot(a=a, start=start, steps=steps):
+                self._call("square_root", step, [a], [self._rows((*step.output.shape, 1)), start or 0, steps])
+            case Rearrange(how=how, a=a):
+                self._rearrange(how, step, a)
+
+    def _rearrange(self, how: str, step: Operation, a: str) -> None:
+        split = self.values[a].shape if how == "merge" else step.output.shape
+        sizes = [split[-1]] if how == "first" else ["n", split[1], split[3]]
+        self._call(how, step, [a], sizes)
+
+    def _pair(self, kind: str, step: Operation, a: str, b: str, numbers: list[Any] | None = None) -> None:
+        """Call a function of two operands, element by element; either can be spread along the last axis."""
+        saturating = kind == "requantize"
+        shape = step.output.shape
+        spread_a, spread_b = self._spread(a, shape), self._spread(b, shape)
+        expression = None if saturating else kernels.BINARY[kind]
+        self._call(
+            kind, step, [a, b], [self._rows(shape), _axis(shape[-1]), *(numbers or [])],
+            template=kernels.PAIR, variant=f"{spread_a[0]}{spread_b[0]}", at_a=spread_a[1], at_b=spread_b[1],
+            parameters=kernels.REQUANTIZE_PARAMETERS if saturating else "",
+            prepared=kernels.REQUANTIZE_PREPARED if saturating else "",
+            result=kernels.SATURATING if saturating else f"y[r * columns + c] = ($Y)({expression});",
+        )  # fmt: skip
+
+    def _spread(self, name: str, shape: tuple[Axis, ...]) -> tuple[str, str]:
+        """Return how an operand's elements are found for row r and column c, with a letter for it."""
+        if name in self.program.constants:
+            return ("s", "0") if self.program.constants[name].size == 1 else ("v", "c")
+        own = self.values[name].shape
+        return ("f", "r * columns + c") if own[-1] == shape[-1] else ("r", "r")
+
+    def _embed(self, step: Embed) -> None:
+        codes = self._constant(step.codes)
+        groups = self.program.constants[step.factors].shape[1]
+        columns = self.program.constants[step.codes].shape[1]
+        self._call(
+            "embed", step, [step.index, step.codes, step.factors, step.offsets],
+            ["n", columns, codes.array.shape[1], groups, step.shift],
+            variant=str(codes.bits or ""), row=self._row(codes, "index[t]", columns), source="index[t]",
+        )  # fmt: skip
+
+    def _linear(self, step: Linear) -> None:
+        codes = self._constant(step.weights)
+        rows, columns = self.program.constants[step.weights].shape
+        grouped = step.factors or step.sums
+        groups = 1 if grouped is None else self.program.constants[grouped].shape[1]
+        tokens = self._rows(self.values[step.x].shape)
+        sizes: list[Any] = [tokens, rows, columns, codes.array.shape[1], groups]
+        operands: list[str | None] = [step.x, step.weights, step.factors, step.bias]
+        if step.sums is not None:
+            sizes.append(self._constant(step.sums).identifier)
+            self.sums = max(self.sums[0], groups * (tokens == "n")), max(self.sums[1], groups)
+        self._call(
+            "linear", step, operands, sizes, variant=f"{codes.bits or ''}{'s' if step.sums else ''}",
+            row=self._row(codes, "r", columns), parameters=kernels.SUMS_PARAMETER if step.sums else "",
+            added=kernels.GROUP_SUMS.substitute() if step.sums else "",
+            use_added=kernels.USE_GROUP_SUMS if step.sums else "",
+        )  # fmt: skip
+
+    def _row(self, codes: Constant, index: str, columns: int) -> str:
+        """Return the C expression of a row of codes, which unpacks it where several share a byte."""
+        row = f"codes + (int)({index}) * row_bytes"
+        if not codes.bits:
+            return row
+        self.row_bytes = max(self.row_bytes, columns)
+        self.functions[f"unpacked{codes.bits}"] = kernels.UNPACK.substitute(
+            bits=codes.bits, per_byte=8 // codes.bits, mask=2**codes.bits - 1, middle=2 ** (codes.bits - 1)
+        )
+        return f"unpacked{codes.bits}({row}, columns)"
+
+    def _call(
+        self,
+        kind: str,
+        step: Operation,
+        operands: list[Any],
+        sizes: list[Any],
+        *,
+        template: Template | None = None,
+        variant: str = "",
+        **text: Any,
+    ) -> None:
+        """Add a call; the function that it calls is written once for all calls with the same types."""
+        pointers = [("0", "") if name is None else self._pointer(name) for name in operands]
+        target, result = self._pointer(step.output.name)
+        types = dict(zip("AB", (ctype for _, ctype in pointers), strict=False)) | {"Y": result}
+        suffix = "_".join(filter(None, (variant, *(_short(ctype) for ctype in types.values()))))
+        name = f"{kind}_{suffix}"
+        if "result" in text:
+            text["result"] = Template(text["result"]).substitute(types)
+        self.functions[name] = (template or kernels.KERNELS[kind]).substitute(types, name=name, **text)
+        arguments = ", ".join(map(str, [*(pointer for pointer, _ in pointers), target, *sizes]))
+        self.lines.append(f"    {name}({arguments}); /* {step.output.name} */")
+
+    def _pointer(self, name: str) -> tuple[str, str]:
+        """Return the C expression of an operand's or result's address, with its type."""
+        if name in self.arguments:
+            return self.arguments[name]
+        if name in self.memory.places:
+            place = self.memory.places[name]
+            return f"arena{place.bits} + {place.start}", f"int{place.bits}_t"
+        constant = self._constant(name)
+        return constant.identifier, constant.ctype
+
+    def _constant(self, name: str) -> Constant:
+        if name not in self.constants:
+            self.constants[name] = self._made(name, f"{self.prefix}_c{len(self.constants)}")
+        return self.constants[name]
+
+    def _made(self, name: str, identifier: str) -> Constant:
+        array = self.program.constants[name]
+        ctype = f"{array.dtype.name}_t"
+        if name not in code_names(self.program.operations):
+            return Constant(identifier, name, ctype, array)
+        used = width(int(array.min()), int(array.max()))
+        bits = next((bits for bits in PACKED_BITS if used <= bits), 0)
+        if not bits:
+            return Constant(identifier, name, ctype, array)
+        return Constant(identifier, name, "uint8_t", packed_rows(array, bits), bits)
+
+    def _rows(self, shape: tuple[Axis, ...]) -> str:
+        """Return the C expression of the product of all axes but the last."""
+        axes = [_axis(axis) for axis in shape[:-1] if axis != BATCH and axis != 1]
+        return " * ".join(axes) or "1"
+
+
+def packed_rows(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Pack each row of signed codes by itself, lowest bits first, each code plus half of its range.
+
+    Args:
+        codes: `[rows, columns]`.
+        bits: 2 or 4.
+
+    >>> packed_rows(np.array([[-8, 7, 0]]), 4).tolist()
+    [[240, 8]]
+    """
+    per_byte = 8 // bits
+    shifted = (codes.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
+    padded = np.pad(shifted, ((0, 0), (0, -codes.shape[1] % per_byte)))
+    parts = padded.reshape(len(codes), -1, per_byte) << (bits * np.arange(per_byte, dtype=np.uint8))
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=-1)
+    return packed
+
+
+def argument(name: str) -> str:
+    """Return the name of an argument of the entry."""
+    legal = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    if not legal or legal[0].isdigit():
+        raise UsageError(f"{name!r} cannot be the name of an argument in C.")
+    return {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}.get(legal, legal)
+
+
+def _axis(axis: Axis) -> str:
+    return "n" if axis == TOKENS else "1" if axis == BATCH else str(axis)
+
+
+def _number(value: int) -> str:
+    """Write a number; the least of 32 bits has no literal of its own type."""
+    return "INT32_MIN" if value == -(2**31) else str(value)
+
+
+def _short(ctype: str) -> str:
+    return ctype.removesuffix("_t").replace("uint", "u").replace("int", "i")

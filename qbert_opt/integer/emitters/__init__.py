@@ -1,0 +1,1 @@
+"""Programs as artifacts that run elsewhere, one kind per file."""
