@@ -16,6 +16,7 @@ ALIASES = {
     "limit_s": "--seconds",
     "memory_bytes": "--max-memory",
     "memory_limit_bytes": "--memory-limit",
+    "num_calibration": "--calibration-samples",
     "num_scored": "--scoring-samples",
     "pins": "--pin",
     "resources": "--resource",

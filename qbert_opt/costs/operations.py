@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import networkx as nx
 
@@ -31,11 +32,21 @@ class Workload:
         batch_size: sentences per inference.
         input_bits: width of the rounded inputs of matrices, by module; other inputs have the device's
             `activation_bits`.
+
+    Raises:
+        UsageError: a count that is not a whole number of at least 1.
     """
 
     seq_len: int = 128
     batch_size: int = 1
     input_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch_size"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+                raise UsageError(f"`{name}`: {count!r} is not a whole number of at least 1.")
+            object.__setattr__(self, name, int(count))
 
     @property
     def tokens(self) -> int:

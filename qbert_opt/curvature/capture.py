@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ..errors import InputFileError
 from ..models.batches import TokenBatch
 from ..models.layers import is_matrix, windows
+from ..models.tracing import of_this_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
     is its windows, `[B, T, columns]`, and the input of an embedding table is the row numbers, `[B, T, 1]`. Positions
     that all samples share are looked up once per batch; they are expanded so that each sample has its own gradient.
+    Calls by other threads are not recorded.
 
     Args:
         model: contains the modules.
@@ -78,9 +80,9 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
         return keep
 
     owners = {(id(module.weight), isinstance(module, nn.Embedding)): name for name, module in _named(model, modules)}
-    handles = [model.register_forward_pre_hook(see_batch, with_kwargs=True)]
+    handles = [model.register_forward_pre_hook(of_this_thread(see_batch), with_kwargs=True)]
     handles += [
-        module.register_forward_hook(hook(owners[id(module.weight), isinstance(module, nn.Embedding)]))
+        module.register_forward_hook(of_this_thread(hook(owners[id(module.weight), isinstance(module, nn.Embedding)])))
         for module in model.modules()
         if (is_matrix(module) or isinstance(module, nn.Embedding))
         and (id(module.weight), isinstance(module, nn.Embedding)) in owners

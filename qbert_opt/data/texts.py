@@ -53,12 +53,32 @@ class LabeledTexts:
             unanswerable question.
         whole_labels: the labels of the whole data set that these texts were drawn from, which determine how labels are
             read; None if this is the whole data set.
+
+    Raises:
+        UsageError: a sample is not one or two strings, or there is not one label, a string, for each sample.
     """
 
     name: str
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[str, ...] | None
     whole_labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for index, text in enumerate(self.texts):
+            strings = isinstance(text, (tuple, list)) and all(isinstance(part, str) for part in text)
+            if not strings or len(text) not in (1, 2):
+                raise UsageError(
+                    f"{self.name}: `texts` {index} is {text!r:.80}. Give a tuple of one string, or of two for a pair."
+                )
+        if self.labels is None:
+            return
+        if len(self.labels) != len(self.texts):
+            raise UsageError(
+                f"{self.name}: {len(self.labels)} `labels` for {len(self.texts)} texts. Give one for each."
+            )
+        for index, label in enumerate(self.labels):
+            if not isinstance(label, str):
+                raise UsageError(f"{self.name}: `labels` {index} is {label!r:.80}. Give a string, also for a number.")
 
     def __repr__(self) -> str:
         """Return one line."""

@@ -11,17 +11,17 @@ import torch
 
 from ..data.cells import words
 from ..data.texts import LabeledTexts
-from ..errors import InputFileError
+from ..errors import InputFileError, UsageError
 from ..models.batches import num_cut, num_lost, tokenize
 from ..models.heads import KINDS
 from ..models.heads.losses import kl_divergence
 from ..models.heads.protocol import Ratio, per_text
 from ..models.labels import check_same_meaning, output_order
-from ..models.loading import LoadedModel
+from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
-from .intervals import Interval, ratio_interval
+from .intervals import Interval, ratio_interval, share_interval
 
 __all__ = [
     "Evaluation", "Interval", "comparable", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
@@ -103,7 +103,13 @@ class Evaluation:
 
 
 def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBatch]:
-    """Tokenize texts as `evaluate` does."""
+    """Tokenize texts as `evaluate` does.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not data.texts:
+        raise UsageError(f"{data.name}: holds no `texts`. Give at least one.")
     return tokenize(
         loaded.tokenizer,
         data.texts,
@@ -114,7 +120,12 @@ def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBat
 
 
 def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Return a model's outputs for texts, float32 `[rows, columns]` (logits `[N, C]` of a classifier)."""
+    """Return a model's outputs for texts, float32 `[rows, columns]` (logits `[N, C]` of a classifier).
+
+    Raises:
+        UsageError: there are no texts, or the model is in training mode.
+    """
+    check_evaluation_mode(loaded)
     return collect(loaded.head, loaded.model, evaluation_batches(loaded, data)).values
 
 
@@ -170,7 +181,9 @@ def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.T
     Raises:
         InputFileError: labels that the model does not know, texts without any labelled position, or reference outputs
             of another shape.
+        UsageError: there are no texts, or the model is in training mode.
     """
+    check_evaluation_mode(loaded)
     batches = evaluation_batches(loaded, data)
     targets = read_targets(loaded, data, batches)  # first, to report invalid labels before a long run
     if not rows_per_sample(loaded.head.kind, batches):
@@ -231,7 +244,7 @@ def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
 
 
 def _interval(figure: Ratio | None) -> Interval | None:
-    return None if figure is None else ratio_interval(figure.above, figure.below)
+    return None if figure is None else share_interval(figure.above, figure.below)
 
 
 def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:

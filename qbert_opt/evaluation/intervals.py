@@ -1,4 +1,4 @@
-"""Means and ratios with their 95 % bootstrap intervals."""
+"""Means, ratios and shares with their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOOTSTRAPS = 2000
+CONFIDENCE = 0.95
 DRAWN_TOGETHER = 1 << 22  # samples drawn at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the 95 % bootstrap interval over samples."""
+    """A figure with its 95 % interval over samples."""
 
     value: float
     low: float
@@ -48,6 +49,26 @@ def ratio_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
         ratios.append(_ratio(above[draws].sum(1), below[draws].sum(1)))
     low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
     return Interval(float(_ratio(above.sum(), below.sum())), float(low), float(high))
+
+
+def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, seed: int = 0) -> Interval:
+    """Return a share, a ratio between 0 and 1 such as accuracy, with its 95 % interval: bootstrap or exact.
+
+    Where every sample has a share of 0, or every one a share of 1, all draws are the same and the bootstrap would
+    claim certainty. The interval is then the exact one of as many samples (Clopper and Pearson 1934), 0.025 to the
+    power 1/N away from certainty. It holds for shares within samples too: their mean is at most the chance of any.
+
+    Args:
+        above: each sample's contribution to the numerator, `[N]`, at most that to the denominator.
+        below: each sample's contribution to the denominator, `[N]`.
+        seed: of the draws.
+    """
+    counted = below > 0
+    none, every = not above[counted].any(), bool(np.array_equal(above[counted], below[counted]))
+    if not counted.any() or not (none or every):
+        return ratio_interval(above, below, seed=seed)
+    margin = 1 - float(((1 - CONFIDENCE) / 2) ** (1 / counted.sum()))
+    return Interval(0.0, 0.0, margin) if none else Interval(1.0, 1 - margin, 1.0)
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from .weight_names import check_names, check_sizes, wrapper_prefix
 from .windows import longest_sample
 
 __all__ = [
-    "AUTO_CLASSES", "LoadedModel", "build_model", "check_finite", "config_kind", "cut_at", "find_folder", "load_model",
-    "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256", "written_config",
+    "AUTO_CLASSES", "LoadedModel", "build_model", "check_evaluation_mode", "check_finite", "config_kind", "cut_at",
+    "find_folder", "load_model", "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256",
+    "written_config",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,23 @@ def tokenized(loaded: LoadedModel, texts: Sequence[tuple[str, ...]], *, batch_si
     return tokenize(loaded.tokenizer, texts, batch_size=batch_size, max_tokens=loaded.longest, kind=loaded.head.kind)
 
 
+def check_evaluation_mode(loaded: LoadedModel) -> None:
+    """Reject a model in training mode.
+
+    Args:
+        loaded: the model.
+
+    Raises:
+        UsageError: names the module.
+    """
+    for name, module in loaded.model.named_modules():
+        if module.training:
+            raise UsageError(
+                f"{loaded.name}: {name or 'the model'} is in training mode, where dropout makes every answer random. "
+                "Call model.eval() first."
+            )
+
+
 def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     """Return the model with texts truncated at another length.
 
@@ -135,9 +154,9 @@ def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     if max_tokens is None:
         return loaded
     window = int(loaded.tokenizer.model_max_length)
-    if not FEWEST_TOKENS <= max_tokens <= window:
+    if not isinstance(max_tokens, Integral) or not FEWEST_TOKENS <= max_tokens <= window:
         raise UsageError(f"max_tokens {max_tokens}: {loaded.name} reads {FEWEST_TOKENS} to {window} tokens.")
-    return replace(loaded, max_tokens=max_tokens)
+    return replace(loaded, max_tokens=int(max_tokens))
 
 
 def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedModel:

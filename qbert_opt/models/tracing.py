@@ -6,11 +6,13 @@ is run in its unfused form, in which scores, softmax and weighted sum are separa
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -124,46 +126,62 @@ def _num_heads(softmax: Any) -> int | None:
     return int(weights.shape[-3])
 
 
+_GUARD = threading.Lock()
+_IN_USE: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
 @contextmanager
 def unfrozen(model: nn.Module) -> Iterator[None]:
     """Make all parameters require gradients inside the context, because frozen ones do not appear in the graph.
 
+    Another thread that does the same with the same model waits: the first to leave would freeze the other's parameters.
+
     Args:
         model: the model.
     """
-    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
+    with _GUARD:
+        in_use = _IN_USE.setdefault(model, threading.RLock())
+    with in_use:
+        frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
         for parameter in frozen:
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+
+def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that ignores calls by other threads, which may run the same model meanwhile.
+
+    Args:
+        hook: a forward hook or pre-hook.
+    """
+    owner = threading.get_ident()
+    return lambda *args: hook(*args) if threading.get_ident() == owner else None
 
 
 @contextmanager
 def _hooks(model: nn.Module, raw: list[_Raw], reads: Counter[str], widths: dict[str, int]) -> Iterator[None]:
     handles = []
     listed = {id(child) for module in model.modules() if isinstance(module, nn.ModuleList) for child in module}
+
+    def watch(module: nn.Module, hook: Callable[..., None]) -> None:
+        handles.append(module.register_forward_hook(of_this_thread(hook)))
+
     for name, module in model.named_modules():
         if is_matrix(module):
-            handles.append(
-                module.register_forward_hook(
-                    lambda layer, args, out, name=name: raw.append(
-                        _Raw(name, layer, args[0], args[0].grad_fn, out.grad_fn)
-                    )
-                )
+            watch(
+                module,
+                lambda layer, args, out, name=name: raw.append(
+                    _Raw(name, layer, args[0], args[0].grad_fn, out.grad_fn)
+                ),
             )
         elif isinstance(module, nn.Embedding):
-            handles.append(
-                module.register_forward_hook(
-                    lambda _layer, args, _out, name=name: reads.update({name: args[0].numel()})
-                )
-            )
+            watch(module, lambda _layer, args, _out, name=name: reads.update({name: args[0].numel()}))
         elif id(module) in listed:
-            handles.append(
-                module.register_forward_hook(lambda _m, _args, out, name=name: widths.update({name: _width(out)}))
-            )
+            watch(module, lambda _m, _args, out, name=name: widths.update({name: _width(out)}))
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -39,11 +40,21 @@ class CalibrationPlan:
         num_calibration: samples that fit the quantizer.
         num_scored: samples that score, disjoint from them.
         seed: of the draw.
+
+    Raises:
+        UsageError: a number that is not whole, or negative.
     """
 
     num_calibration: int
     num_scored: int
     seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_calibration", "num_scored", "seed"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
+                raise UsageError(f"`{name}`: {number!r} is not a whole number of at least 0.")
+            object.__setattr__(self, name, int(number))
 
 
 def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[LabeledTexts, LabeledTexts]:

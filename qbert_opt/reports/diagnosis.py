@@ -23,7 +23,7 @@ def diagnosis_lines(diagnosis: Diagnosis, path: str) -> Iterator[str]:
         f"gradient {diagnosis.gradient_norm:.3g}"
     )
     yield (
-        f"top eigenvalues {first:.4g} and {second:.4g}, least {diagnosis.spectrum.least:.3g} or below, "
+        f"top eigenvalues {first:.4g} and {second:.4g}, least {diagnosis.least_eigenvalue:.3g} or below, "
         f"trace {trace:.4g} ± {error:.2g}, negative {diagnosis.spectrum.negative_share:.1%} of squared curvature"
     )
     down = diagnosis.descent

@@ -71,18 +71,24 @@ def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
 
 
 def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
-    """Our best plan beside somebody else's.
+    """Our best plan beside somebody else's, by the same figure: the sum of scores.
+
+    A predicted loss is cross-fitted only for a plan that these scores chose.
 
     Args:
         plan: the other tool's.
         best: ours, of no more bytes.
     """
     yield (
-        f"our best plan    {best.predicted_loss:.4g} ± {best.predicted_std_error:.1g} at "
-        f"{format_bytes(best.encoder_bytes)}, {best.status}; the imported plan {plan.predicted_loss:.4g} ± "
-        f"{plan.predicted_std_error:.1g} at {format_bytes(plan.encoder_bytes)}"
-        f"{ratio(plan.predicted_loss, best.predicted_loss)}"
+        f"our best plan    sum of scores {best.sum_of_scores:.4g} at {format_bytes(best.encoder_bytes)}, "
+        f"{best.status}; the imported plan's {plan.sum_of_scores:.4g} at {format_bytes(plan.encoder_bytes)}"
+        f"{ratio(plan.sum_of_scores, best.sum_of_scores)}"
     )
+    if best.predicted_loss != best.sum_of_scores:
+        yield (
+            f"                 ours is predicted to lose {best.predicted_loss:.4g} ± {best.predicted_std_error:.1g} on "
+            "text that did not choose it; the imported plan's prediction is on the text that was scored"
+        )
 
 
 def ratio(loss: float, reference: float) -> str:

@@ -28,9 +28,16 @@ class MemoryShares:
 
     Attributes:
         limit: of everything together.
+
+    Raises:
+        UsageError: it is not positive.
     """
 
     limit: int
+
+    def __post_init__(self) -> None:
+        if self.limit <= 0:
+            raise UsageError(f"`memory_limit_bytes` {self.limit}: must be positive.")
 
     @property
     def graph(self) -> int:

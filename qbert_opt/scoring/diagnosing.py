@@ -125,7 +125,7 @@ def diagnose(
         gradient = operator.mean_gradient()
         pairs = _top_two(operator, gradient, plan.seed, basis)
         spectrum = _spectrum(operator, plan, jobs)
-        down = _downward(operator, plan, spectrum) if jobs.pending([DESCENT]) else None
+        down = _downward(operator, plan, spectrum, pairs) if jobs.pending([DESCENT]) else None
         rows = sum(operator.batch_rows)
         del operator  # with its graphs
     walk = Walk(parameters, lambda: sum(float(loss.summed(batch)) for batch in batches) / rows, work.point)
@@ -223,11 +223,19 @@ def _spectrum(operator: HessianOperator, plan: DiagnosisPlan, jobs: Jobs) -> Spe
     )
 
 
-def _downward(operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum) -> EigenPair | None:
-    """Return the direction of most negative curvature seen by any random vector; None if there is none."""
+def _downward(
+    operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum, pairs: tuple[EigenPair, EigenPair]
+) -> EigenPair | None:
+    """Return the direction of most negative curvature seen: by any random vector, or one of the top eigenvectors.
+
+    None if there is none.
+    """
     smallest = [min(nodes) for nodes in spectrum.nodes]
-    if min(smallest) >= 0:
+    lowest = min(pairs, key=lambda pair: pair.value)
+    if min(smallest) >= 0 and lowest.value >= 0:
         return None
+    if lowest.value <= min(smallest):
+        return lowest
     vector = least_vector(operator, plan.steps, plan.seed + 1 + smallest.index(min(smallest)))
     return EigenPair(float(vector @ (operator @ vector)), vector)
 

@@ -169,6 +169,11 @@ class Diagnosis(_Finite):
         value, error = self.spectrum.moment(1)
         return value * self.num_parameters, error * self.num_parameters
 
+    @property
+    def least_eigenvalue(self) -> float:
+        """An upper bound on the smallest eigenvalue: the least of the spectral density's and the top two."""
+        return min(self.spectrum.least, *self.eigenvalues)
+
 
 def write_diagnosis(diagnosis: Diagnosis, path: str | Path) -> None:
     """Write `diagnosis.json`, completely or not at all.

@@ -9,7 +9,7 @@ import torch
 from ..errors import InputFileError, UsageError
 from ..models.batches import TokenBatch, single_samples
 from ..models.heads import KINDS
-from ..models.loading import LoadedModel
+from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import Outputs
 from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .task import Estimate
@@ -27,12 +27,7 @@ def check_ready(loaded: LoadedModel) -> None:
     Raises:
         UsageError: names the module or the weight.
     """
-    for name, module in loaded.model.named_modules():
-        if module.training:
-            raise UsageError(
-                f"{loaded.name}: {name or 'the model'} is in training mode, where dropout makes every score random. "
-                "Call model.eval() first."
-            )
+    check_evaluation_mode(loaded)
     for name, parameter in loaded.model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
             raise UsageError(
@@ -139,7 +134,7 @@ def check_estimate(module: str, estimate: Estimate) -> None:
     """
     if not (torch.isfinite(estimate.value).all() and torch.isfinite(estimate.std_error).all()):
         raise InputFileError(
-            f"{module}: its scores are NaN or infinite, because an activation or gradient is on this text."
+            f"{module}: its scores are NaN or infinite, because an activation or gradient is so on this text."
         )
 
 

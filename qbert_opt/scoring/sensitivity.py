@@ -51,6 +51,8 @@ from .score_rows import (
 from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
+FEWEST_SCORED = 2
+SCALED = "choices are ranked at softmax temperature 2, and one common factor converts the scores to KL"
 
 
 def measure_sensitivity(
@@ -108,6 +110,8 @@ def measure_sensitivity(
             "Use directional."
         )
     check_ready(loaded)
+    if plan.num_scored < FEWEST_SCORED:
+        raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")
     fit, scored = calibration_texts(data, plan)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
@@ -168,7 +172,7 @@ def measure_sensitivity(
         method=method,
         # metrics in nats are in the unit of the model's outputs
         loss_unit=head.loss_unit if LOSS_UNITS["classes"] == plugin.LOSS_UNIT else plugin.LOSS_UNIT,
-        contains=plugin.CONTAINS,
+        contains=plugin.CONTAINS if scale is None else f"{plugin.CONTAINS}; {SCALED}",
         profile=profile,
         choices=tuple(c.name for c in choices),
         value=column(factor * row.value for row in rows),

@@ -6,8 +6,9 @@ A resource that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capaci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import ceil, floor, inf, log10
+from numbers import Real
 from typing import TYPE_CHECKING, Final, Literal
 
 from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
@@ -52,6 +53,9 @@ class Limits:
         scratchpad_bytes: on weights kept on chip between inferences, which get no more than activations leave free.
         bops: bit operations per inference: multiply-accumulates × weight bits × activation bits.
         inferences_per_s: rate of inferences, for bandwidth and average power.
+
+    Raises:
+        UsageError: a limit that is no number, or negative.
     """
 
     encoder_bytes: int | None = None
@@ -64,6 +68,14 @@ class Limits:
     scratchpad_bytes: int | None = None
     bops: float | None = None
     inferences_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is None:
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, Real) or not float(limit) >= 0:
+                raise UsageError(f"`{field.name}`: {limit!r} is no limit. Give a number of at least 0, or None.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ training framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from ..data.texts import LabeledTexts
-from ..errors import UsageError
+from ..errors import InputFileError, UsageError
 from ..models.folder_files import read_model_files
 from ..models.heads import KINDS
 from ..models.loading import AUTO_CLASSES, LoadedModel, load_tokenizer, quiet_transformers, tokenized
@@ -47,7 +48,7 @@ def fine_tune(
     """Fine-tune `encoder` with a new head and write the model folder `output`.
 
     Args:
-        encoder: folder of a pre-trained encoder.
+        encoder: folder of a pre-trained encoder; a head of as many outputs is trained further, any other replaced.
         data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
         kind: output of the head: classes, tags of words, or spans of a text.
@@ -61,9 +62,9 @@ def fine_tune(
         progress: called after each update with updates done, their total, and the loss.
 
     Raises:
-        InputFileError: `encoder` is not a model folder, or the labels do not suit `kind`.
-        UsageError: `kind` cannot be fine-tuned, the loss is unknown or needs no labels, or the processes cannot share
-            the batches of an update equally.
+        InputFileError: `encoder` is not a model folder, the labels do not suit `kind`, or all are the same.
+        UsageError: `kind` cannot be fine-tuned, a number is out of its range, the loss is unknown, needs no labels or
+            became infinite, or the processes cannot share the batches of an update equally.
         ValueError: `data` has no labels.
     """
     team, of_labels = processes or Processes(), loaded_loss(loss)
@@ -76,19 +77,18 @@ def fine_tune(
         raise ValueError(f"{data.name} has no labels to learn")
     if kind not in TRAINABLE:
         raise UsageError(f"kind {kind!r}: legal are {', '.join(TRAINABLE)}.")
+    if not 0 < learning_rate < math.inf:
+        raise UsageError(f"`learning_rate` {learning_rate}: must be above 0 and finite.")
+    if epochs < 1 or batch_size < 1:
+        raise UsageError(f"`epochs` {epochs}, `batch_size` {batch_size}: must be at least 1.")
     names = KINDS[kind].label_names(data)
+    if len(names) < 2:
+        raise InputFileError(
+            f"{data.name}: every label is {names[0]!r}, so there is nothing to learn. Give other texts."
+        )
     quiet_transformers()
     torch.manual_seed(seed)
-    model = AUTO_CLASSES[kind].from_pretrained(
-        source,
-        local_files_only=True,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # another task's head is replaced
-        dtype=torch.float32,
-    )
+    model = _with_head(source, kind, names)
     config = AutoConfig.from_pretrained(source, local_files_only=True)
     config.architectures = [type(model).__name__]
     tokenizer = load_tokenizer(source, config)
@@ -108,6 +108,8 @@ def fine_tune(
     for update in range(updates):
         indices = batches_of(update, batches_per_update, len(batches), seed)
         mean = set_gradients(lambda index: _loss(of_labels, loaded, batches[index], targets), indices, learned, team)
+        if not math.isfinite(mean):
+            raise UsageError(f"`learning_rate` {learning_rate}: the loss is {mean} after {update} updates. Lower it.")
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
@@ -123,3 +125,26 @@ def _loss(of_labels: TrainingLoss, loaded: LoadedModel, batch: TokenBatch, targe
     """Return the loss of a batch with its labels."""
     made = Pass(answers(loaded.head, loaded.model, batch), {})
     return of_labels.loss(Comparison(made, lambda: made, batch, 0, 1, targets.of(made.rows)))
+
+
+def _with_head(source: Path, kind: OutputKind, names: Sequence[str]) -> PreTrainedModel:
+    """Return the encoder with a head of these outputs; the folder's own head may have others."""
+    model: PreTrainedModel
+    model, report = AUTO_CLASSES[kind].from_pretrained(
+        source,
+        local_files_only=True,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        if name.startswith(f"{model.base_model_prefix}."):
+            raise InputFileError(
+                f"{source}: {name} has shape {tuple(stored)}, and its config asks for {tuple(expected)}. Copy the "
+                "folder again."
+            )
+    return model

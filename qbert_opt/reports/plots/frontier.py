@@ -107,7 +107,7 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
     marker = MARKERS[index % len(MARKERS)]
     axes.plot(
         xs, ys, color=colour, drawstyle="steps-post", marker=marker, markevery=max(1, len(xs) // 12), markersize=4,
-        label=plain(f"{curve.label}: best plan for every budget"), zorder=3,
+        label=plain(f"{curve.label}: best plans for {len(trade_off.points)} budgets"), zorder=3,
     )  # fmt: skip
     uniform = [(total(trade_off, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in trade_off.uniform]
     if uniform:

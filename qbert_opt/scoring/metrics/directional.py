@@ -33,10 +33,7 @@ from ..table_scores import table_scores
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
-CONTAINS = (
-    "second-order loss of quantizing one encoder matrix at a time; choices are ranked at softmax temperature 2, and "
-    "one common factor converts the scores to KL"
-)
+CONTAINS = "second-order loss of quantizing one encoder matrix at a time"
 NEEDS_LABELS = False
 GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_ROWS = 128  # rows of a gradient that are formed at a time

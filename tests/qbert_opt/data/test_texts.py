@@ -185,3 +185,21 @@ def test_refusals_have_exit_codes():
     """Files are 4, options are 2."""
     assert InputFileError.exit_code == 4
     assert UsageError.exit_code == QbertOptError.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (("a b", "c d"), None, r"x: `texts` 0 is 'a b'\. Give a tuple of one string, or of two for a pair\."),
+        ((("a",), (None,)), None, r"`texts` 1 is \(None,\)"),
+        ((("a", "b", "c"),), None, r"`texts` 0 is \('a', 'b', 'c'\)"),
+        (((),), None, r"`texts` 0 is \(\)"),
+        ((("a",), ("b",)), ("0",), r"x: 1 `labels` for 2 texts\. Give one for each\."),
+        ((("a",), ("b",)), ("0", "1", "1"), r"3 `labels` for 2 texts"),
+        ((("a",), ("b",)), (0, 1), r"`labels` 0 is 0\. Give a string, also for a number\."),
+    ],
+)
+def test_texts_and_labels_that_do_not_belong_together_are_refused(texts, labels, message):
+    """Two texts with one label had an accuracy of 1 and a macro F1 of 1.333."""
+    with pytest.raises(UsageError, match=message):
+        LabeledTexts("x", texts, labels)

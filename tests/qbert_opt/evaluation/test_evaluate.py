@@ -1,5 +1,8 @@
 """What is measured: KL, F1 and their intervals by hand."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts
+from qbert_opt.errors import UsageError
 from qbert_opt.evaluation.evaluate import evaluate, kl_divergence, outputs
-from qbert_opt.evaluation.intervals import interval
+from qbert_opt.evaluation.intervals import Interval, interval, share_interval
 from qbert_opt.models.heads.classes import macro_f1
 from qbert_opt.models.labels import label_ids
 
@@ -56,6 +60,31 @@ def test_the_interval_is_as_wide_as_it_should_be():
     assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
 
 
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_no_right_answer_or_no_wrong_one_is_not_certainty(right, tiny, sentences):
+    """Of 60 texts 0 are right: the exact upper bound is where 60 failures in a row have a chance of 2.5 %."""
+    found = share_interval(np.full(60, right), np.ones(60))
+    margin = 1 - 0.025 ** (1 / 60)
+    assert margin == pytest.approx(0.0596, abs=1e-4)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (right, max(0, right - margin), min(1, right + margin))
+    )
+    uneven = share_interval(np.array([2.0, 0.0, 5.0]) * right, np.array([2.0, 0.0, 5.0]))
+    assert uneven.high - uneven.low == pytest.approx(1 - 0.025**0.5), "a text without a word counts for nothing"
+    answers = outputs(tiny, sentences).argmax(-1)
+    names = ["red", "green", "blue"]
+    labels = tuple(names[int(a) if right else (int(a) + 1) % 3] for a in answers)
+    measured = evaluate(tiny, dataclasses.replace(sentences, labels=labels)).accuracy
+    assert measured.value == right and measured.high - measured.low == pytest.approx(1 - 0.025 ** (1 / 120))
+
+
+def test_a_share_between_has_the_bootstrap_interval():
+    """The exact interval stands in only where the bootstrap has nothing to draw."""
+    right = np.array([1.0] * 30 + [0.0] * 30)
+    assert share_interval(right, np.ones(60)) == interval(right)
+    assert share_interval(np.zeros(3), np.zeros(3)) == Interval(0.0, 0.0, 0.0)
+
+
 def test_a_model_against_itself(tiny, sentences):
     """KL 0, nothing flipped; accuracy is the share of right answers."""
     truth = outputs(tiny, sentences)
@@ -82,3 +111,13 @@ def test_without_labels_and_reference(tiny, sentences):
     """What cannot be measured is None."""
     found = evaluate(tiny, LabeledTexts("bare", sentences.texts, None))
     assert (found.accuracy, found.macro_f1, found.kl, found.flipped) == (None, None, None, None)
+
+
+def test_dropout_and_no_texts_are_refused(tiny, sentences):
+    """A model in training mode answers otherwise each time; no text has no accuracy."""
+    training = dataclasses.replace(tiny, model=copy.deepcopy(tiny.model).train())
+    for call in (outputs, evaluate):
+        with pytest.raises(UsageError, match=r"the model is in training mode.*model.eval\(\) first"):
+            call(training, sentences)
+        with pytest.raises(UsageError, match=r"none: holds no `texts`\. Give at least one"):
+            call(tiny, LabeledTexts("none", (), ()))

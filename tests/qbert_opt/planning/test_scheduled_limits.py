@@ -6,7 +6,7 @@ import pytest
 from hwmodels import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
-from qbert_opt.errors import InfeasibleError, NoPlanFoundError
+from qbert_opt.errors import InfeasibleError, NoPlanFoundError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
@@ -84,3 +84,18 @@ def test_what_the_lower_sums_rule_out_is_infeasible(reference_sums, car_soc):
     few = PlanConstraints(bits=(2, 4), groupings=("rows:1",))
     with pytest.raises(InfeasibleError, match=r"--max-latency = 0\.0+ ms|--max-latency = .* is below the floor"):
         allocate(reference_sums, Limits(latency_s=1e-9), device=car_soc, constraints=few)
+
+
+@pytest.mark.parametrize("name", ["seq_len", "batch_size"])
+@pytest.mark.parametrize("count", [0, -1, 16.5, 16.0, True, "16", None, float("nan")])
+def test_a_workload_has_whole_counts(name, count):
+    """Refused where it is made, by name: the operations' own errors speak of m, k, n."""
+    with pytest.raises(UsageError, match=f"`{name}`: .* is not a whole number of at least 1"):
+        Workload(**{name: count})
+
+
+def test_numpys_whole_numbers_count_too():
+    """They are stored as Python's, which JSON can hold."""
+    workload = Workload(np.int64(16), np.int32(2))
+    assert (workload.seq_len, workload.batch_size, workload.tokens) == (16, 2, 32)
+    assert type(workload.seq_len) is type(workload.batch_size) is int and workload == Workload(16, 2)

@@ -136,7 +136,7 @@ def test_a_decreasing_loss_along_negative_curvature_is_a_warning(tiny, sentences
     """A network of random weights has not converged and gets a warning; if the loss hardly decreases there is none."""
     diagnosis = diagnose(tiny, sentences, QUICK, memory_limit_bytes=LIMIT)
     assert (
-        diagnosis.descent.curvature == pytest.approx(diagnosis.spectrum.least, rel=1e-3)
+        diagnosis.descent.curvature == pytest.approx(diagnosis.least_eigenvalue, rel=1e-3)
         and diagnosis.descent.curvature < 0
     )
     assert diagnosis.descent.loss[8] == pytest.approx(diagnosis.loss, rel=1e-6) and diagnosis.descent.steps[8] == 0
@@ -148,6 +148,27 @@ def test_a_decreasing_loss_along_negative_curvature_is_a_warning(tiny, sentences
     assert list(diagnosing._warnings(0.4, little)) and list(diagnosing._warnings(-0.4, little))
     falls = little.model_copy(update={"loss": (*[0.3] * 8, 0.2, *[0.1] * 8)})
     assert "decreases from 0.2 to 0.1." in next(diagnosing._warnings(1.0, falls))
+
+
+@pytest.mark.parametrize(("values", "least"), [((-9.0, 8.0), -9.0), ((9.0, -3.0), -3.0), ((9.0, 8.0), -0.5)])
+def test_the_least_curvature_is_the_least_of_all_that_was_found(values, least):
+    """A top eigenvector may lie below all that a few steps from random vectors have seen, and then counts."""
+    dense, _ = symmetric(np.concatenate([values, np.linspace(-0.5, 0.5, 98)]), 3)
+    operator = aslinearoperator(dense)
+    plan = dataclasses.replace(QUICK, vectors=2, steps=40 if least == -0.5 else 2)
+    spectrum = spectrum_of(operator, 2, plan.steps)
+    pairs = top_eigenpairs(operator, 2, seed=0, tolerance=1e-8)
+    if least != -0.5:
+        assert spectrum.least > least + 0.5
+    nodes = [quadrature(operator, plan.steps, plan.seed + 1 + index).nodes for index in range(2)]
+    spectrum = Spectrum(nodes=nodes, weights=[[1 / len(n)] * len(n) for n in nodes])
+    down = diagnosing._downward(operator, plan, spectrum, pairs)
+    assert down.value == pytest.approx(least, rel=1e-2)
+    assert down.vector @ dense @ down.vector == pytest.approx(down.value)
+    positive = aslinearoperator(dense + 20 * np.eye(100))
+    nodes = [quadrature(positive, 4, seed).nodes for seed in (1, 2)]
+    spectrum = Spectrum(nodes=nodes, weights=[[0.25] * 4] * 2)
+    assert diagnosing._downward(positive, plan, spectrum, top_eigenpairs(positive, 2, seed=0)) is None
 
 
 def test_the_least_vector_has_the_least_node_as_curvature():

@@ -5,16 +5,19 @@ import dataclasses
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from families import tiny_model, tokenizer
 from torch import nn
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.models.loading import LoadedModel
 from qbert_opt.models.outputs import Outputs
 from qbert_opt.models.torch_device import pick_device
 from qbert_opt.quantization.calibration import CalibrationPlan
@@ -253,3 +256,43 @@ def test_warnings_are_printed(cli, tmp_path, tiny_folder, sentences):
     assert run.code == 0
     assert run.err.startswith("warning: ") and run.err.count("\n") == 1
     assert json.loads((tmp_path / "s.json").read_text())["warnings"][0] in run.err
+
+
+def test_threads_that_share_a_model_get_the_scores_of_one(tiny, sentences):
+    """Hooks of one thread ignore the calls of another, which runs the same model with other texts."""
+    plans = [dataclasses.replace(PLAN, seed=seed) for seed in range(3)]
+    alone = [measure_sensitivity(tiny, sentences, CHOICES, plan=plan).value for plan in plans]
+    with ThreadPoolExecutor(3) as pool:
+        tables = list(pool.map(lambda plan: measure_sensitivity(tiny, sentences, CHOICES, plan=plan).value, plans * 2))
+    assert tables == alone * 2
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_text_has_no_standard_error(tiny, sentences, count):
+    """It used to be called an infinite activation."""
+    with pytest.raises(UsageError, match=rf"`num_scored` {count}: a standard error needs at least 2 texts"):
+        measure_sensitivity(tiny, sentences, CHOICES, plan=CalibrationPlan(9, count, 0))
+
+
+@pytest.mark.parametrize("name", ["num_calibration", "num_scored", "seed"])
+@pytest.mark.parametrize("number", [-1, 12.0, True, "12", None])
+def test_a_calibration_plan_has_whole_numbers(name, number):
+    with pytest.raises(UsageError, match=f"`{name}`: .* is not a whole number of at least 0"):
+        dataclasses.replace(PLAN, **{name: number})
+    assert dataclasses.replace(PLAN, **{name: np.int64(7)}) == dataclasses.replace(PLAN, **{name: 7})
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_memory_is_no_limit(tiny, sentences, limit):
+    with pytest.raises(UsageError, match=f"`memory_limit_bytes` {limit}: must be positive"):
+        measure_sensitivity(tiny, sentences, CHOICES, plan=PLAN, memory_limit_bytes=limit)
+
+
+@pytest.mark.parametrize("kind", ["classes", "embeddings"])
+def test_only_scores_of_a_softmax_speak_of_its_temperature(kind, sentences):
+    """What the scores contain is said of the model at hand: embeddings have no softmax, and no common factor."""
+    loaded = LoadedModel("tiny", tiny_model("bert", kind), tokenizer(), "0" * 64)
+    texts = dataclasses.replace(sentences, labels=None)
+    table = measure_sensitivity(loaded, texts, CHOICES, plan=PLAN)
+    assert table.contains.startswith("second-order loss of quantizing one encoder matrix at a time")
+    assert ("temperature 2" in table.contains) == (table.scale is not None) == (kind == "classes")

@@ -14,6 +14,7 @@ from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
+from qbert_opt.reports.exchange import import_lines
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
@@ -232,6 +233,17 @@ def test_export_then_import_on_the_command_line(cli, tmp_path, reference_plan):
     assert "our best plan" in back.out and "on car-soc, predicted:" in back.out
     plan = Allocation.model_validate(json.loads((tmp_path / "back.json").read_text()))
     assert plan.status == "unproven" and "GPTQModel" in plan.solver
+
+
+def test_our_best_plan_in_another_tools_words_is_as_good_as_itself(cli, tmp_path, gptq_plan, gptq_scores):
+    """Both sides of the comparison are sums of scores: a cross-fitted loss beside one made a plan beat itself."""
+    best = best_within(gptq_plan, gptq_scores)
+    assert best.predicted_loss != best.sum_of_scores
+    [first, second] = import_lines(best, best)
+    assert first.endswith("(1.00x)") and first.count(f"{best.sum_of_scores:.4g}") == 2
+    assert f"{best.predicted_loss:.4g}" in second and "did not choose it" in second
+    as_scored = best.model_copy(update={"predicted_loss": best.sum_of_scores})
+    assert len(list(import_lines(as_scored, as_scored))) == 1
 
 
 def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):
