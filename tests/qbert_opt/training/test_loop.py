@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypa
 
     monkeypatch.setattr("qbert_opt.training.run_state.save_file", full)
     run = run_of(tiny, tiny_start, sentences, steps=("ranges",), file=tmp_path / "run.safetensors")
-    with pytest.raises(UsageError, match=r"run.safetensors: the disk is full"):
+    with pytest.raises(UsageError, match=r"run.safetensors: was not written: the disk is full"):
         run.go()
     assert list(tmp_path.iterdir()) == []
 
