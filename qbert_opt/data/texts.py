@@ -74,11 +74,11 @@ class LabeledTexts:
             return
         if len(self.labels) != len(self.texts):
             raise UsageError(
-                f"{self.name}: {len(self.labels)} `labels` for {len(self.texts)} texts. Give one for each."
+                f"{self.name}: {len(self.labels)} labels for {len(self.texts)} texts. Give one for each."
             )
         for index, label in enumerate(self.labels):
             if not isinstance(label, str):
-                raise UsageError(f"{self.name}: `labels` {index} is {label!r:.80}. Give a string, also for a number.")
+                raise UsageError(f"{self.name}: label {index} is {label!r:.80}. Give a string, also for a number.")
 
     def __repr__(self) -> str:
         """Return one line."""
