@@ -194,9 +194,9 @@ def test_refusals_have_exit_codes():
         ((("a",), (None,)), None, r"`texts` 1 is \(None,\)"),
         ((("a", "b", "c"),), None, r"`texts` 0 is \('a', 'b', 'c'\)"),
         (((),), None, r"`texts` 0 is \(\)"),
-        ((("a",), ("b",)), ("0",), r"x: 1 `labels` for 2 texts\. Give one for each\."),
-        ((("a",), ("b",)), ("0", "1", "1"), r"3 `labels` for 2 texts"),
-        ((("a",), ("b",)), (0, 1), r"`labels` 0 is 0\. Give a string, also for a number\."),
+        ((("a",), ("b",)), ("0",), r"x: 1 labels for 2 texts\. Give one for each\."),
+        ((("a",), ("b",)), ("0", "1", "1"), r"3 labels for 2 texts"),
+        ((("a",), ("b",)), (0, 1), r"label 0 is 0\. Give a string, also for a number\."),
     ],
 )
 def test_texts_and_labels_that_do_not_belong_together_are_refused(texts, labels, message):
