@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..runtime.input_files import quoted
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice, Form, parse_groupings
+from ..spec.choices import Choice, Form, num_groups, parse_groupings
 from ..spec.planned import PlannedMatrix
 
 FP16_BITS = 16
@@ -35,7 +35,11 @@ class Offer:
     name: str = ""
 
     def as_choice(self, method: str) -> Choice:
-        """Return the equivalent choice with a quantizer."""
+        """Return the equivalent choice with a quantizer.
+
+        Raises:
+            UsageError: bits or a form that no choice has.
+        """
         return Choice(self.bits, self.grouping, method, self.form)
 
     def num_groups(self, matrix: PlannedMatrix, heads: int) -> int:
@@ -44,7 +48,7 @@ class Offer:
         Raises:
             UsageError: the grouping does not divide the matrix.
         """
-        return Choice(self.bits, self.grouping, "").layout(matrix.rows, matrix.columns, heads=heads).num_groups
+        return num_groups(self.grouping, matrix.rows, matrix.columns, heads=heads)
 
     def bytes(self, matrix: PlannedMatrix, heads: int) -> int:
         """Return the bytes of a matrix as the tool stores it."""

@@ -34,6 +34,23 @@ def load_device(name: str) -> Device:
     return device
 
 
+def given_device(device: Device | str) -> Device:
+    """Return a device that was given as itself, by name or as a file.
+
+    Args:
+        device: a loaded device, or what `load_device` takes.
+
+    Raises:
+        DeviceError: as `load_device`.
+        UsageError: it is neither.
+    """
+    if isinstance(device, str):
+        return load_device(device)
+    if not isinstance(device, hwmodels.Device):
+        raise UsageError(f"`device`: {device!r:.80} is no device. Give a name, a YAML file or a loaded device.")
+    return device
+
+
 def check_engine(name: str, device: Device) -> None:
     """Check that a device lists an engine; a device without a list accepts any.
 

@@ -73,9 +73,7 @@ class LabeledTexts:
         if self.labels is None:
             return
         if len(self.labels) != len(self.texts):
-            raise UsageError(
-                f"{self.name}: {len(self.labels)} labels for {len(self.texts)} texts. Give one for each."
-            )
+            raise UsageError(f"{self.name}: {len(self.labels)} labels for {len(self.texts)} texts. Give one for each.")
         for index, label in enumerate(self.labels):
             if not isinstance(label, str):
                 raise UsageError(f"{self.name}: label {index} is {label!r:.80}. Give a string, also for a number.")

@@ -9,6 +9,7 @@ from hwmodels import DeviceError, parse_bytes
 from ..errors import UsageError
 
 FLOAT_BITS = 32
+LEGAL = "Legal: bytes with a unit (25MB, 23.8MiB), average bits per weight (2.5bit), or a factor (13x)"
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(bits?|x)\s*")
 
 
@@ -22,9 +23,11 @@ def parse_budget(text: str, elements: int, option: str) -> int:
         option: name of the option, for error messages.
 
     Raises:
-        UsageError: there is no unit, the unit is unknown or ambiguous (`25Mb` may be megabits), or the budget is not
-            positive.
+        UsageError: it is no text, there is no unit, the unit is unknown or ambiguous (`25Mb` may be megabits), or the
+            budget is not positive.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"{option} {text!r:.80}: has no unit. {LEGAL}.")
     match = _NUMBER.fullmatch(text)
     if match:
         number = float(match[1])
@@ -35,10 +38,9 @@ def parse_budget(text: str, elements: int, option: str) -> int:
     try:
         size = parse_bytes(text)
     except DeviceError as error:
-        legal = "Legal: bytes with a unit (25MB, 23.8MiB), average bits per weight (2.5bit), or a factor (13x)"
         reason, *_, hint = str(error).split("; ")
         ambiguous = f"; {hint}" if "does not say" in hint else ""
-        raise UsageError(f"{option} {text}: {reason}{ambiguous}. {legal}.") from None
+        raise UsageError(f"{option} {text}: {reason}{ambiguous}. {LEGAL}.") from None
     if size <= 0:
         raise UsageError(f"{option} {text}: must be more than 0.")
     return size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels import DeviceError
 
+from ..costs.devices import given_device
 from ..costs.operations import Workload
 from ..errors import InfeasibleError, UsageError
 from ..spec.allocation import Allocation
@@ -33,7 +34,7 @@ class DevicePlan:
 
 def plan_for_each(
     scores: ScoreTable,
-    devices: Sequence[Device],
+    devices: Sequence[Device | str],
     limits: Limits,
     workload: Workload,
     *,
@@ -43,16 +44,19 @@ def plan_for_each(
 
     Args:
         scores: predicted loss of each choice.
-        devices: target hardware.
+        devices: target hardware: names, YAML files or loaded devices.
         limits: the user's limits, in addition to each device's own.
         workload: sentences and tokens of one inference.
         options: solver, time limit, gap; None takes the defaults.
 
     Returns:
         One entry for each device, in the same order; an infeasible device has a reason instead of a plan.
+
+    Raises:
+        DeviceError: there is no device of a given name.
     """
     plans = []
-    for device in devices:
+    for device in map(given_device, devices):
         try:
             task = PlanningTask(scores, limits, device=device, workload=workload)
             plan = allocation_of(task, solve_task(task, options or SolverOptions()))

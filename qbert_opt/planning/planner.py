@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from solvers import relative_gap
 
+from ..costs.devices import given_device
 from ..costs.operations import Workload
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
@@ -33,7 +34,7 @@ def allocate(
     scores: ScoreTable,
     limits: Limits,
     *,
-    device: Device | None = None,
+    device: Device | str | None = None,
     workload: Workload | None = None,
     activations: Sequence[ActivationChoice] = (),
     options: SolverOptions | None = None,
@@ -44,7 +45,8 @@ def allocate(
     Args:
         scores: predicted loss of each choice.
         limits: the user's limits.
-        device: target hardware; its own limits apply too, and choices that it cannot run are excluded.
+        device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too, and choices that it
+            cannot run are excluded.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
         activations: choices for the inputs of matrices; empty leaves the inputs in floating point.
         options: solver, time limit, gap; None takes the defaults.
@@ -54,11 +56,13 @@ def allocate(
         The plan, with its predicted loss and costs, and the proof of how close to the best it is.
 
     Raises:
+        DeviceError: there is no such device, or its description is invalid.
         InfeasibleError: no plan keeps every limit; the message gives the nearest feasible value.
         UsageError: a constraint leaves a matrix without a choice or names one that does not exist, or a limit needs a
             device.
     """
-    task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
+    target = None if device is None else given_device(device)
+    task = PlanningTask(scores, limits, device=target, workload=workload, constraints=constraints)
     task, plan, rounded = solve_asked(task, options or SolverOptions(), activations)
     return allocation_of(task, plan, rounded)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,11 +36,25 @@ class SolverOptions:
         solver: name of a file in `solvers/methods`.
         time_limit_s: seconds; None is no limit.
         relative_gap: proven relative distance from the optimum at which the search may stop.
+
+    Raises:
+        UsageError: a time limit that is not above 0, or a gap that is not at least 0.
     """
 
     solver: str = "auto"
     time_limit_s: float | None = None
     relative_gap: float = 1e-6
+
+    def __post_init__(self) -> None:
+        limit, gap = self.time_limit_s, self.relative_gap
+        if limit is not None and not (_is_number(limit) and limit > 0):
+            raise UsageError(f"`time_limit` {limit!r:.80}: give seconds, a number above 0, or None.")
+        if not (_is_number(gap) and 0 <= gap < math.inf):
+            raise UsageError(f"relative_gap {gap!r:.80}: give a number of at least 0.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,8 @@ def measure_sensitivity(
         One score for each matrix and choice, in the table's `loss_unit`.
 
     Raises:
-        UsageError: unknown metric, choices of several quantizers, missing labels or head, a model in training mode or
-            half precision, a matrix without a legal choice, or too small a memory limit.
+        UsageError: unknown metric, choices of several quantizers, a choice named twice, missing labels or head, a model
+            in training mode or half precision, a matrix without a legal choice, or too small a memory limit.
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
             that exceeds the range of fp16.
     """
@@ -208,6 +208,8 @@ def _activations(
 
 
 def _only_method(choices: Sequence[Choice]) -> str:
+    if twice := [c.name for index, c in enumerate(choices) if c in choices[:index]]:
+        raise UsageError(f"choices: {twice[0]} is named twice. Give each once.")
     methods = sorted({c.method for c in choices})
     if len(methods) != 1:
         raise UsageError(f"choices of several quantizers: {', '.join(methods) or 'none'}; score one at a time.")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from ..errors import UsageError
@@ -33,6 +34,7 @@ Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook"]
 FORMS: tuple[Form, ...] = get_args(Form)
 LEGAL_BITS = (2, 3, 4, 5, 6, 7, 8)
 DEFAULT_BITS = (2, 3, 4, 8)
+LEGAL_GROUPINGS = "rows:N, rows:heads, rows:each, columns:N"
 DEFAULT_GROUPINGS = ("rows:1", "rows:heads", "rows:128", "rows:each", "columns:32", "columns:64", "columns:128")
 
 
@@ -76,6 +78,9 @@ class Choice:
         method: name of the quantizer.
         form: what is stored for each range.
 
+    Raises:
+        UsageError: bits, a grouping or a form that no matrix can have.
+
     >>> choice("2bit/columns:128/gptq").bytes(768, 768, heads=12) * 8 / 768**2
     2.25
     """
@@ -84,6 +89,15 @@ class Choice:
     grouping: str
     method: str
     form: Form = "offset"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, Integral) or self.bits not in LEGAL_BITS:
+            raise UsageError(f"choice: bits {self.bits!r:.80}; legal: {', '.join(map(str, LEGAL_BITS))}.")
+        object.__setattr__(self, "bits", int(self.bits))
+        if not isinstance(self.grouping, str) or parse_groupings(self.grouping) != (self.grouping,):
+            raise UsageError(f"choice: grouping {self.grouping!r:.80}; legal: {LEGAL_GROUPINGS}.")
+        if self.form not in FORMS:
+            raise UsageError(f"choice: form {self.form!r:.80}; legal: {', '.join(FORMS)}.")
 
     @property
     def symmetric(self) -> bool:
@@ -107,16 +121,13 @@ class Choice:
             UsageError: the groups do not divide the matrix (the message lists the sizes that do), or a codebook has
                 at least as many entries as its group has weights.
         """
-        axis, _, size = self.grouping.partition(":")
-        if axis == "columns":
-            group_size = int(size)
-            _check_divides(self.grouping, group_size, columns, "inputs")
-            self._check_codebook(group_size)
-            return Layout(self.bits, "columns", rows * columns // group_size, group_size, self.form)
-        num_groups = {"heads": heads, "each": rows}.get(size) or int(size)
-        _check_divides(self.grouping, num_groups, rows, "output rows")
-        self._check_codebook(rows // num_groups * columns)
-        return Layout(self.bits, "rows", num_groups, rows // num_groups, self.form)
+        groups = num_groups(self.grouping, rows, columns, heads=heads)
+        size = rows * columns // groups
+        if self.form == "codebook" and 2**self.bits >= size:
+            raise UsageError(f"{self.name}: a codebook of {2**self.bits} values for groups of {size} weights.")
+        if self.grouping.startswith("columns:"):
+            return Layout(self.bits, "columns", groups, size, self.form)
+        return Layout(self.bits, "rows", groups, rows // groups, self.form)
 
     def code_bytes(self, rows: int, columns: int) -> int:
         """Return the bytes of a matrix's packed codes, rounded up to a whole byte.
@@ -157,9 +168,28 @@ class Choice:
         """
         return self.code_bytes(rows, columns) + self.metadata_bytes(rows, columns, heads=heads)
 
-    def _check_codebook(self, weights: int) -> None:
-        if self.form == "codebook" and 2**self.bits >= weights:
-            raise UsageError(f"{self.name}: a codebook of {2**self.bits} values for groups of {weights} weights.")
+
+def num_groups(grouping: str, rows: int, columns: int, *, heads: int) -> int:
+    """Return the number of ranges that a grouping gives a matrix.
+
+    Args:
+        grouping: `rows:N`, `rows:heads`, `rows:each` or `columns:G`.
+        rows: outputs of the matrix.
+        columns: inputs of the matrix.
+        heads: attention heads of the model, for `rows:heads`.
+
+    Raises:
+        UsageError: the groups do not divide the matrix; the message lists the sizes that do.
+    """
+    axis, _, size = grouping.partition(":")
+    number = {"heads": heads, "each": rows}.get(size) or int(size)
+    length, what = (columns, "inputs") if axis == "columns" else (rows, "output rows")
+    if length % number:
+        divisors = [d for d in range(1, min(length, 1024) + 1) if length % d == 0]
+        raise UsageError(
+            f"grouping {grouping}: {number} does not divide {length} {what}. Divisors: {', '.join(map(str, divisors))}."
+        )
+    return rows * columns // number if axis == "columns" else number
 
 
 def choice(name: str) -> Choice:
@@ -194,7 +224,7 @@ def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
 def grid(
     bits: Iterable[int], groupings: Iterable[str], method: str, forms: Iterable[Form] = ("offset",)
 ) -> tuple[Choice, ...]:
-    """Return every choice of bits × grouping × form, in that order.
+    """Return every choice of bits × grouping × form, in that order, each once.
 
     Args:
         bits: bit widths.
@@ -203,7 +233,7 @@ def grid(
         forms: what is stored for each range.
     """
     groupings, forms = tuple(groupings), tuple(forms)
-    return tuple(Choice(b, g, method, f) for b in bits for g in groupings for f in forms)
+    return tuple(dict.fromkeys(Choice(b, g, method, f) for b in bits for g in groupings for f in forms))
 
 
 def default_grid(method: str) -> tuple[Choice, ...]:
@@ -248,9 +278,7 @@ def parse_groupings(text: str) -> tuple[str, ...]:
         axis, _, size = part.partition(":")
         named, number = size in ("heads", "each") and axis == "rows", whole_number(size)
         if axis not in ("rows", "columns") or not (named or number):
-            raise UsageError(
-                f"`groupings` {text}: {part!r} is not a grouping. Legal: rows:N, rows:heads, rows:each, columns:N."
-            )
+            raise UsageError(f"`groupings` {text}: {part!r} is not a grouping. Legal: {LEGAL_GROUPINGS}.")
         groupings.append(part if named else f"{axis}:{number}")
     return tuple(dict.fromkeys(groupings))
 
@@ -269,11 +297,3 @@ def parse_forms(text: str) -> tuple[Form, ...]:
         if part not in FORMS:
             raise UsageError(f"`forms` {text}: {part!r} is not a form. Legal: {', '.join(FORMS)}.")
     return tuple(f for f in FORMS if f in parts)
-
-
-def _check_divides(grouping: str, groups: int, length: int, what: str) -> None:
-    if length % groups:
-        divisors = [d for d in range(1, min(length, 1024) + 1) if length % d == 0]
-        raise UsageError(
-            f"grouping {grouping}: {groups} does not divide {length} {what}. Divisors: {', '.join(map(str, divisors))}."
-        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .activations import RANGES
-from .choices import LEGAL_BITS, choice, parse_groupings, zero_dtype
+from .choices import LEGAL_BITS, LEGAL_GROUPINGS, choice, parse_groupings, zero_dtype
 from .limits import LOSSES
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _check_matrices(plan: Allocation) -> None:
             block=(planned.block, matrix.block),
             name=(planned.name, f"layer {matrix.block + 1} {matrix.kind}"),
             method=(planned.method, plan.method),
-            symmetric=(planned.symmetric, planned.choice.symmetric),
+            symmetric=(planned.symmetric, planned.form == "symmetric"),
             zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
         )
         _check_layout(where, planned, profile.heads)
@@ -125,8 +125,7 @@ def _check_choice(where: str, planned: PlannedMatrix | PlannedTable) -> None:
     except UsageError:
         is_one = False
     if not is_one:
-        legal = "rows:N, rows:heads, rows:each, columns:N"
-        raise ValueError(f"{where}grouping is {planned.grouping!r}; legal: {legal}.")
+        raise ValueError(f"{where}grouping is {planned.grouping!r}; legal: {LEGAL_GROUPINGS}.")
 
 
 def _check_tables(plan: Allocation) -> None:

@@ -178,7 +178,7 @@ def import_plan(
     stand_ins, storage = Counter[tuple[str, str]](), {}
     for row, matrix in enumerate(scores.profile.matrices):
         if matrix.module in offers:
-            choice = offers[matrix.module].as_choice(scores.method)
+            choice = _choice_of(offers[matrix.module], scores.method, f"{path}: {matrix.module}")
         elif rest is not None:
             choice = rest
         else:
@@ -222,6 +222,13 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
     if not offers:
         raise InputFileError(f"{path}: no plan of {tool.TITLE}: it names no matrix of {scores.profile.name}.")
     return offers
+
+
+def _choice_of(offer: Offer, method: str, where: str) -> Choice:
+    try:
+        return offer.as_choice(method)
+    except UsageError as error:
+        raise InputFileError(f"{where}: {error}") from None
 
 
 def _scored(scores: ScoreTable, row: int, choice: Choice, where: str) -> int:

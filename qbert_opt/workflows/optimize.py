@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..costs.devices import check_engine, load_device
+from ..costs.devices import check_engine, given_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
@@ -158,7 +158,7 @@ def optimize(
     """
     folder = OutputFolder(Path(output))
     folder.check()
-    target = load_device(device) if isinstance(device, str) else device
+    target = None if device is None else given_device(device)
     constraints = constraints or PlanConstraints()
     quality = parse_quality(max_accuracy_drop, max_flips, confidence)
     _check(engine, target, activations, constraints, quality)

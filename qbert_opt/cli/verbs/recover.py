@@ -19,7 +19,7 @@ class TrainingOptions:
     """How to train."""
 
     steps: Annotated[str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")] = (
-        "blocks,distill"
+        "blocks"
     )
     recipe: Annotated[
         str | None,

@@ -68,3 +68,9 @@ def test_bits_and_factor_agree(elements, millionths):
     bits = millionths / 1e4
     by_bits = parse_budget(f"{bits:.4f}bit", elements, "--budget")
     assert abs(by_bits - elements * bits / 8) <= 1
+
+
+@pytest.mark.parametrize("budget", [24000, 2.5, True])
+def test_a_budget_is_text_with_a_unit(budget):
+    with pytest.raises(UsageError, match=rf"`budget` {budget}: has no unit\. Legal: bytes with a unit \(25MB, 23.8MiB"):
+        parse_budget(budget, ENCODER, "`budget`")

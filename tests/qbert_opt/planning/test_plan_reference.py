@@ -8,8 +8,9 @@ import pytest
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
-from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.errors import DeviceError, InfeasibleError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.device_classes import plan_for_each
 from qbert_opt.planning.planner import SolverOptions, allocate
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
@@ -246,3 +247,37 @@ def test_unknown_solver(reference_sums):
     """An unknown solver is a usage error."""
     with pytest.raises(UsageError, match=r"'oracle-of-delphi' is unknown. Choose one of auto"):
         allocate(reference_sums, Limits(encoder_bytes=25_000_000), options=SolverOptions(solver="oracle-of-delphi"))
+
+
+def test_a_device_by_name_is_the_loaded_one(reference_sums, car_soc):
+    limits = Limits(encoder_bytes=25_000_000)
+    assert allocate(reference_sums, limits, device="car-soc") == allocate(reference_sums, limits, device=car_soc)
+    [by_name] = plan_for_each(reference_sums, ["car-soc"], limits, Workload())
+    assert by_name.plan is not None and by_name.plan.device.name == "car-soc"
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [("toaster", DeviceError, "toaster"), (5, UsageError, "`device`: 5 is no device. Give a name, a YAML file or")],
+)
+def test_what_is_no_device_is_refused(reference_sums, device, error, message):
+    with pytest.raises(error, match=message):
+        allocate(reference_sums, Limits(), device=device)
+    with pytest.raises(error, match=message):
+        plan_for_each(reference_sums, [device], Limits(), Workload())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_limit_s": "5"}, "`time_limit` '5': give seconds, a number above 0, or None"),
+        ({"time_limit_s": 0}, "`time_limit` 0: give seconds"),
+        ({"time_limit_s": True}, "`time_limit` True: give seconds"),
+        ({"time_limit_s": math.nan}, "`time_limit` nan: give seconds"),
+        ({"relative_gap": "1%"}, "relative_gap '1%': give a number of at least 0"),
+        ({"relative_gap": -1e-6}, "relative_gap -1e-06: give a number of at least 0"),
+    ],
+)
+def test_solver_options_are_numbers(options, message):
+    with pytest.raises(UsageError, match=message):
+        SolverOptions(**options)

@@ -182,6 +182,11 @@ def test_groupings_that_divide_nothing_are_rejected_with_the_divisors(tiny, sent
 # texts that are not fit
 
 
+def test_a_choice_is_scored_once(tiny, sentences):
+    with pytest.raises(UsageError, match=rf"choices: {CHOICES[0].name} is named twice\. Give each once\."):
+        measure_sensitivity(tiny, sentences, [*CHOICES, CHOICES[0]], plan=PLAN)
+
+
 def test_one_token_is_enough(tiny, sentences):
     """A sample of a single real token has finite scores."""
     batch = TokenBatch(

@@ -114,6 +114,30 @@ def test_default_grid_is_every_bits_by_grouping():
     assert grid([2], ["rows:1"], "x", forms) == tuple(Choice(2, "rows:1", "x", form) for form in forms)
 
 
+def test_a_grid_holds_each_choice_once():
+    assert grid([4, 4], ["rows:1", "rows:1"], "x") == (Choice(4, "rows:1", "x"),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bits": 1}, r"choice: bits 1; legal: 2, 3, 4, 5, 6, 7, 8\."),
+        ({"bits": 16}, "choice: bits 16; legal: 2"),
+        ({"bits": 4.0}, r"choice: bits 4\.0; legal: 2"),
+        ({"bits": True}, "choice: bits True; legal: 2"),
+        ({"form": "odd"}, "choice: form 'odd'; legal: offset, symmetric, signed, zero-point, codebook"),
+        ({"grouping": "rows:0"}, "'rows:0' is not a grouping. Legal: rows:N, rows:heads, rows:each, columns:N"),
+        ({"grouping": "columns:-32"}, "'columns:-32' is not a grouping"),
+        ({"grouping": "rows:x"}, "'rows:x' is not a grouping"),
+        ({"grouping": "rows:1,rows:2"}, "choice: grouping 'rows:1,rows:2'; legal: rows:N"),
+        ({"grouping": 32}, "choice: grouping 32; legal: rows:N"),
+    ],
+)
+def test_a_choice_that_no_matrix_can_have(fields, message):
+    with pytest.raises(UsageError, match=message):
+        Choice(**{"bits": 4, "grouping": "rows:each", "method": "rtn"} | fields)
+
+
 @pytest.mark.parametrize(
     ("grouping", "rows", "columns", "message"),
     [
