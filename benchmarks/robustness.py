@@ -6,6 +6,7 @@
 The mutations and readers are those of `tests/robustness`. Readers take turns with as many cases as fit into the same
 time, so that quick ones are tried oftener. Anything but an answer or one clear line is a failure; its seed repeats it:
 `attempt(reader, seed)`. Seeds go on where a results file ends; each reader's row names the commits that were tried.
+`earlier` holds rows that were run again on later code.
 """
 
 import argparse
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="beginning of the names of the readers to try")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    before = json.loads(options.output.read_text())["readers"] if options.output and options.output.exists() else {}
+    document = json.loads(options.output.read_text()) if options.output and options.output.exists() else {}
+    before, earlier = document.get("readers", {}), document.get("earlier", {})
     with tempfile.TemporaryDirectory() as folder:
         chosen = [reader for reader in readers(Path(folder)) if reader.name.startswith(options.only)]
         none = {"answer": 0, "refusal": 0, "failure": 0}
@@ -58,13 +60,13 @@ def main() -> None:
                         row["failures"].append({"seed": seeds[reader.name], "words": outcome.words})
                         print(reader.name, seeds[reader.name], outcome.words, flush=True)
                     seeds[reader.name] += 1
-            _write(options, before | counts)
+            _write(options, before | counts, earlier)
     print(
         json.dumps({name: {k: v for k, v in row.items() if k != "failures"} for name, row in counts.items()}, indent=1)
     )
 
 
-def _write(options: argparse.Namespace, counts: dict[str, dict]) -> None:
+def _write(options: argparse.Namespace, counts: dict[str, dict], earlier: dict[str, dict]) -> None:
     if options.output is None:
         return
     total = {kind: sum(row[kind] for row in counts.values()) for kind in ("answer", "refusal", "failure")}
@@ -75,6 +77,7 @@ def _write(options: argparse.Namespace, counts: dict[str, dict]) -> None:
         "mutations": sum(total.values()),
         "total": total,
         "readers": counts,
+        "earlier": earlier,
     }
     write_text(options.output, json.dumps(document, indent=1) + "\n")
 
