@@ -120,7 +120,9 @@ def _verb() -> int:
 
 def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
     """Print a warning without the place in the code that gave it."""
-    _complain(f"warning: {message}")
+    from .flags import in_flags
+
+    _complain(f"warning: {in_flags(str(message))}")
 
 
 def _said(error: BaseException) -> int | None:

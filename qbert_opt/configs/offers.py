@@ -24,14 +24,14 @@ class Offer:
         bits: width of a code.
         grouping: `rows:N`, `rows:each` or `columns:G`, as in a choice.
         form: parameters of a range, as in a choice.
-        group_bits: bits of scale, zero point and codebook that the tool stores per group.
+        group_bits: bits of scale, zero point and codebook that the tool stores per group; None is as in a choice.
         name: the tool's name for the format, if it has one.
     """
 
     bits: int
     grouping: str
     form: Form
-    group_bits: int = FP16_BITS
+    group_bits: int | None = None
     name: str = ""
 
     def as_choice(self, method: str) -> Choice:
@@ -42,18 +42,20 @@ class Offer:
         """
         return Choice(self.bits, self.grouping, method, self.form)
 
-    def num_groups(self, matrix: PlannedMatrix, heads: int) -> int:
-        """Return the number of groups of a matrix.
+    def bytes(self, rows: int, columns: int, *, heads: int) -> int:
+        """Return the bytes of a matrix as the tool stores it.
+
+        Args:
+            rows: outputs of the matrix.
+            columns: inputs of the matrix.
+            heads: attention heads of the model, for `rows:heads`.
 
         Raises:
             UsageError: the grouping does not divide the matrix.
         """
-        return num_groups(self.grouping, matrix.rows, matrix.columns, heads=heads)
-
-    def bytes(self, matrix: PlannedMatrix, heads: int) -> int:
-        """Return the bytes of a matrix as the tool stores it."""
-        bits = matrix.rows * matrix.columns * self.bits + self.num_groups(matrix, heads) * self.group_bits
-        return -(-bits // 8)
+        groups = num_groups(self.grouping, rows, columns, heads=heads)
+        group_bits = range_bits(self.bits, self.form) if self.group_bits is None else self.group_bits
+        return -(-(rows * columns * self.bits + groups * group_bits) // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,21 @@ class Carried:
         return (self.offer.bits, self.offer.grouping) == (self.matrix.bits, self.matrix.grouping)
 
 
+def range_bits(bits: int, form: Form) -> int:
+    """Return the bits that a choice stores per group.
+
+    Args:
+        bits: width of a code.
+        form: parameters of a range.
+
+    >>> range_bits(4, "zero-point")
+    20
+    """
+    if form == "codebook":
+        return 2**bits * FP16_BITS
+    return FP16_BITS + {"offset": FP16_BITS, "zero-point": bits}.get(form, 0)
+
+
 def ranges(
     matrix: PlannedMatrix,
     bits: Iterable[int],
@@ -77,7 +94,7 @@ def ranges(
     any_rows: bool = False,
     columns: Iterable[int] = COLUMN_SIZES,
     forms: Iterable[Form] = ("zero-point", "symmetric"),
-    group_bits: Callable[[int, Form], int] = lambda bits, form: FP16_BITS + (0 if form == "symmetric" else bits),
+    group_bits: Callable[[int, Form], int | None] = lambda bits, form: None,
 ) -> Iterator[Offer]:
     """Yield every legal combination for a matrix: integer codes with a range per group.
 
@@ -88,7 +105,7 @@ def ranges(
         any_rows: whether any number of row groups is legal, and therefore the planned one.
         columns: legal inputs per group; sizes that do not divide the columns are left out.
         forms: legal forms.
-        group_bits: bits stored per group; by default an fp16 scale and an integer zero point.
+        group_bits: bits stored per group; by default as in a choice.
     """
     planned = (matrix.grouping,) if any_rows and matrix.axis == "rows" else ()
     sizes = tuple(f"columns:{size}" for size in columns if matrix.columns % size == 0)
@@ -126,7 +143,7 @@ def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer
     """
 
     def distance(offer: Offer) -> tuple[bool, int, bool, float, int]:
-        ratio = math.log2(offer.num_groups(matrix, heads) / matrix.num_groups)
+        ratio = math.log2(num_groups(offer.grouping, matrix.rows, matrix.columns, heads=heads) / matrix.num_groups)
         return (
             offer.bits < matrix.bits,
             abs(offer.bits - matrix.bits),

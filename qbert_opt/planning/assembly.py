@@ -65,6 +65,7 @@ def assemble(
     report: CostReport | None,
     workload: Workload,
     target: EngineTarget | None = None,
+    priced: Mapping[str, Choice] | None = None,
 ) -> Allocation:
     """Assemble a plan: bytes from the choices, losses from the scores, device costs from the simulator's report.
 
@@ -75,11 +76,13 @@ def assemble(
         report: the simulator's report; None without a device.
         workload: sentences and tokens of one inference, as simulated.
         target: the engine that the plan is made for; None for none.
+        priced: the scored choice whose loss a matrix gets, by module, where its own was not scored.
     """
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
     tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
     scored = [table for table in tables if table.predicted_loss is not None]
-    columns = [scores.choices.index(storage[m.module].choice.name) for m in profile.matrices]
+    scored_as = {m.module: storage[m.module].choice for m in profile.matrices} | dict(priced or {})
+    columns = [scores.choices.index(scored_as[m.module].name) for m in profile.matrices]
     matrices = tuple(
         planned_matrix(profile, i, storage[m.module], float(value[i, j]), float(errors[i, j]))
         for i, (m, j) in enumerate(zip(profile.matrices, columns, strict=True))

@@ -9,7 +9,7 @@ from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
-from ..workflows.exchange import WORDS, Cost, Export
+from ..workflows.exchange import WORDS, Cost, Export, Import
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:
@@ -70,24 +70,40 @@ def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
         )
 
 
-def import_lines(plan: Allocation, best: Allocation) -> Iterator[str]:
+def import_lines(imported: Import, best: Allocation | None) -> Iterator[str]:
     """Our best plan beside somebody else's, by the same figure: the sum of scores.
 
     A predicted loss is cross-fitted only for a plan that these scores chose.
 
     Args:
-        plan: the other tool's.
-        best: ours, of no more bytes.
+        imported: the other tool's plan.
+        best: ours, of no more bytes; None if the scored choices have none.
     """
+    plan, size = imported.plan, format_bytes(imported.tool_bytes)
+    if imported.tool_bytes != plan.encoder_bytes:
+        yield (
+            f"encoder bytes    {size} as the tool describes its format; {format_bytes(plan.encoder_bytes)} packed as "
+            "quantize stores the same choices"
+        )
+    if best is None:
+        yield f"our best plan    none: no scored choices fit into the imported plan's {size}"
+        return
     yield (
         f"our best plan    sum of scores {best.sum_of_scores:.4g} at {format_bytes(best.encoder_bytes)}, "
-        f"{best.status}; the imported plan's {plan.sum_of_scores:.4g} at {format_bytes(plan.encoder_bytes)}"
+        f"{best.status}; the imported plan's {plan.sum_of_scores:.4g} at {size}"
         f"{ratio(plan.sum_of_scores, best.sum_of_scores)}"
     )
     if best.predicted_loss != best.sum_of_scores:
         yield (
             f"                 ours is predicted to lose {best.predicted_loss:.4g} ± {best.predicted_std_error:.1g} on "
             "text that did not choose it; the imported plan's prediction is on the text that was scored"
+        )
+    pairs = [(choice(unscored).form, choice(scored).form) for unscored, scored in imported.stand_ins]
+    forms = sorted({actual for actual, priced in pairs if actual != priced})
+    if forms:
+        yield (
+            f"                 ours has no ranges with {' or '.join(WORDS[form] for form in forms)}, and their loss is "
+            f"unknown: score again with --forms {','.join(forms)}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.cells import is_blank
 from ..engines.agreement import check_session
 from ..engines.opening import open_session
 from ..engines.record import EngineRecord, is_exported, read_checks, read_record
@@ -61,7 +62,11 @@ class Predictor:
         return self.predict([text if pair is None else (text, pair)])[0]
 
     def predict(self, texts: Sequence[Text], *, batch_size: int = 16) -> list[Prediction]:
-        """Predict the labels of several texts."""
+        """Predict the labels of several texts.
+
+        Raises:
+            UsageError: a text is empty, or the model is not a classifier of texts.
+        """
         if self.labels is None or self.kind != "classes":
             raise UsageError(
                 f"run: {self.folder} is not a classifier of texts. Measure it with 'qbert-opt evaluate', or run it "
@@ -77,7 +82,14 @@ class Predictor:
         return predictions
 
     def logits(self, texts: Sequence[Text], *, batch_size: int = 16) -> NDArray[np.float32]:
-        """Return the logits of texts, float32 `[N, C]`, in their order."""
+        """Return the logits of texts, float32 `[N, C]`, in their order.
+
+        Raises:
+            UsageError: a text is empty.
+        """
+        for number, text in enumerate(texts, 1):
+            if any(map(is_blank, (text,) if isinstance(text, str) else text)):
+                raise UsageError(f"text {number} is empty. Give texts of at least one word.")
         rows = []
         for start in range(0, len(texts), batch_size):
             part = [(text,) if isinstance(text, str) else text for text in texts[start : start + batch_size]]

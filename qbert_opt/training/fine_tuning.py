@@ -7,6 +7,7 @@ training framework.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from ..data.texts import LabeledTexts
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..models.folder_files import read_model_files
 from ..models.heads import KINDS
 from ..models.loading import AUTO_CLASSES, LoadedModel, load_tokenizer, quiet_transformers, tokenized
@@ -27,6 +28,8 @@ from .objective import loaded_loss
 from .passes import Comparison, Pass, TrainingLoss
 from .updates import batches_of, check_shared, num_updates, set_gradients
 
+LAST = 0.25  # of the updates: their mean loss is the loss at the end
+WORSE = 1.1  # times the loss of answers at random: a small batch alone does not get there
 TRAINABLE: tuple[OutputKind, ...] = tuple(kind for kind, head in KINDS.items() if head.trainable)
 
 
@@ -60,6 +63,9 @@ def fine_tune(
         seed: of head initialisation, dropout and batch order.
         processes: those that train together, see `runtime.distributed`; the first one writes. By default one.
         progress: called after each update with updates done, their total, and the loss.
+
+    Warns:
+        QbertOptWarning: the training loss ends above that of answers at random.
 
     Raises:
         InputFileError: `encoder` is not a model folder, the labels do not suit `kind`, or all are the same.
@@ -105,6 +111,7 @@ def fine_tune(
         optimizer, lambda update: min((update + 1) / warmup, (updates - update) / max(1, updates - warmup))
     )
     model.train()
+    means: list[float] = []
     for update in range(updates):
         indices = batches_of(update, batches_per_update, len(batches), seed)
         mean = set_gradients(lambda index: _loss(of_labels, loaded, batches[index], targets), indices, learned, team)
@@ -113,18 +120,36 @@ def fine_tune(
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
+        means.append(mean)
         progress(update + 1, updates, mean)
     model.eval()
     if team.rank == 0:
         with atomic_folder(output) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+        if loss == "cross-entropy" and kind != "spans":
+            _check_learned(means, len(names), learning_rate)
 
 
 def _loss(of_labels: TrainingLoss, loaded: LoadedModel, batch: TokenBatch, targets: Targets) -> torch.Tensor:
     """Return the loss of a batch with its labels."""
     made = Pass(answers(loaded.head, loaded.model, batch), {})
     return of_labels.loss(Comparison(made, lambda: made, batch, 0, 1, targets.of(made.rows)))
+
+
+def _check_learned(means: Sequence[float], num_classes: int, learning_rate: float) -> None:
+    """Warn if the cross-entropy ends above ln(classes), which a model reaches that gives all classes the same odds."""
+    last = means[-max(1, round(LAST * len(means))) :]
+    end, at_random = math.fsum(last) / len(last), math.log(num_classes)
+    if end > WORSE * at_random:
+        advice = "Lower the rate" if end > means[0] else "Train for more epochs"
+        warnings.warn(
+            QbertOptWarning(
+                f"`learning_rate` {learning_rate}: the model learned nothing: the training loss is {end:.3g} at the "
+                f"end, and answers at random have {at_random:.3g}. {advice}."
+            ),
+            stacklevel=3,
+        )
 
 
 def _with_head(source: Path, kind: OutputKind, names: Sequence[str]) -> PreTrainedModel:

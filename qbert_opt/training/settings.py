@@ -31,7 +31,8 @@ class RecoverySettings:
         block_error: how a block's error is weighted by token: `plain` or `sensitivity`.
         batch_size: texts per batch.
         batches_per_update: batches whose mean loss makes an update; several processes share them.
-        held_back: number of texts held out to select the best state.
+        held_back: number of texts held out to select the best state; None is 512, or an eighth of the texts if that is
+            less.
         tables: whether embedding tables are trained too.
         teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
             None keeps them in memory as far as they fit and runs the teacher for the rest.
@@ -47,7 +48,7 @@ class RecoverySettings:
     block_error: str = "plain"
     batch_size: int = 32
     batches_per_update: int = 1
-    held_back: int = 512
+    held_back: int | None = None
     tables: bool = False
     teacher_cache: float | None = None
     seed: int = 0
@@ -88,8 +89,9 @@ class RecoverySettings:
         if self.teacher_cache is not None and not 0 < self.teacher_cache <= 1:
             raise UsageError(f"teacher_cache: {self.teacher_cache:.4g}; give a share above 0 and up to 100%.")
         for field_name in ("batch_size", "batches_per_update", "held_back"):
-            if getattr(self, field_name) < 1:
-                raise UsageError(f"{field_name}: {getattr(self, field_name)}; at least 1.")
+            number = getattr(self, field_name)
+            if number is not None and number < 1:
+                raise UsageError(f"{field_name}: {number}; at least 1.")
 
     def epochs_of(self, step: str) -> float:
         """Return a step's number of passes over the text."""

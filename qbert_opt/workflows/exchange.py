@@ -15,7 +15,7 @@ from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool, parse_config
 from ..costs.operations import Storage, Workload
 from ..costs.simulate import simulate_storage
-from ..errors import InputFileError, UsageError
+from ..errors import InfeasibleError, InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
@@ -27,6 +27,7 @@ from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.limits import Limits
 from ..spec.plan_scores import check_scores
+from ..spec.profiles import MatrixSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import TABLE_METHOD
 
@@ -82,6 +83,21 @@ class Export:
         return Counter(change for item in self.carried for change in _changes(item))
 
 
+@dataclass(frozen=True, slots=True)
+class Import:
+    """Another tool's plan.
+
+    Attributes:
+        plan: in the tool's own bits, groups and forms, with the losses of the nearest scored choices.
+        tool_bytes: size of the encoder's matrices as the tool stores them.
+        stand_ins: (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
+    """
+
+    plan: Allocation
+    tool_bytes: int
+    stand_ins: Mapping[tuple[str, str], int]
+
+
 def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     """Convert a plan to a tool's config, with the tool's nearest format for each matrix.
 
@@ -113,7 +129,7 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
         text=tool.write(plan, carried, suffix),
         carried=tuple(carried),
         planned_bytes=plan.encoder_bytes,
-        tool_bytes=sum(item.offer.bytes(item.matrix, heads) for item in carried),
+        tool_bytes=sum(item.offer.bytes(item.matrix.rows, item.matrix.columns, heads=heads) for item in carried),
     )
 
 
@@ -149,7 +165,7 @@ def import_plan(
     rest: Choice | None = None,
     device: Device | None = None,
     workload: Workload | None = None,
-) -> tuple[Allocation, Mapping[tuple[str, str], int]]:
+) -> Import:
     """Evaluate another tool's plan with our scores and simulator.
 
     Args:
@@ -159,9 +175,6 @@ def import_plan(
         rest: choice for matrices that the config does not name; without it the config must name all of them.
         device: hardware for which to predict the cost.
         workload: sentences and tokens of one inference.
-
-    Returns:
-        The plan, and (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
 
     Raises:
         InputFileError: the file cannot be read, is not a config of this tool, is for another model, or has bit widths
@@ -175,10 +188,11 @@ def import_plan(
             f"{path}: names {quoted(unknown[0])} and {len(unknown) - 1} more, not found in {scores.profile.name}. "
             "The plan is for another model, or the scores are."
         )
-    stand_ins, storage = Counter[tuple[str, str]](), {}
+    stand_ins, storage, priced, tool_bytes = Counter[tuple[str, str]](), {}, {}, 0
     for row, matrix in enumerate(scores.profile.matrices):
         if matrix.module in offers:
-            choice = _choice_of(offers[matrix.module], scores.method, f"{path}: {matrix.module}")
+            where, heads = f"{path}: {matrix.module}", scores.profile.heads
+            choice = _choice_of(offers[matrix.module], scores.method, matrix, heads, where)
         elif rest is not None:
             choice = rest
         else:
@@ -189,24 +203,31 @@ def import_plan(
         column = _scored(scores, row, choice, f"{path}: {matrix.module}")
         if scores.choices[column] != choice.name:
             stand_ins[(choice.name, scores.choices[column])] += 1
-        storage[matrix.module] = Storage(scores.grid()[column])
+        storage[matrix.module], priced[matrix.module] = Storage(choice), scores.grid()[column]
+        stored = offers.get(matrix.module, choice)
+        tool_bytes += stored.bytes(matrix.rows, matrix.columns, heads=scores.profile.heads)
     if scores.tables is not None and TABLE_AS_SCORED.name in scores.tables.choices:  # the loss then includes them
         storage |= {module: Storage(TABLE_AS_SCORED) for module in scores.tables.modules}
     workload = workload or Workload()
     report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
     proof = Proof("unproven", f"imported from {tool.TITLE}: {Path(path).name}")
-    return assemble(scores, storage, proof, report, workload), stand_ins
+    return Import(assemble(scores, storage, proof, report, workload, priced=priced), tool_bytes, stand_ins)
 
 
-def best_within(plan: Allocation, scores: ScoreTable) -> Allocation:
-    """Return our best plan with at most as many encoder bytes and total bytes as another plan.
+def best_within(imported: Import, scores: ScoreTable) -> Allocation | None:
+    """Return our best plan with at most as many encoder bytes and total bytes as another tool's; None if there is none.
 
     Args:
-        plan: its bytes are the limit.
+        imported: its bytes, as the tool stores it, are the limit.
         scores: of the same model.
     """
-    task = PlanningTask(scores, Limits(encoder_bytes=plan.encoder_bytes, total_bytes=plan.total_bytes))
-    return allocation_of(task, solve_task(task, SolverOptions()))
+    more = imported.tool_bytes - imported.plan.encoder_bytes
+    limits = Limits(encoder_bytes=imported.tool_bytes, total_bytes=imported.plan.total_bytes + more)
+    task = PlanningTask(scores, limits)
+    try:
+        return allocation_of(task, solve_task(task, SolverOptions()))
+    except InfeasibleError:
+        return None
 
 
 def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, Offer]:
@@ -224,9 +245,12 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
     return offers
 
 
-def _choice_of(offer: Offer, method: str, where: str) -> Choice:
+def _choice_of(offer: Offer, method: str, matrix: MatrixSpec, heads: int, where: str) -> Choice:
+    """Return a matrix's choice as the tool stores it, if it is one that the matrix can have."""
     try:
-        return offer.as_choice(method)
+        choice = offer.as_choice(method)
+        choice.layout(matrix.rows, matrix.columns, heads=heads)
+        return choice
     except UsageError as error:
         raise InputFileError(f"{where}: {error}") from None
 

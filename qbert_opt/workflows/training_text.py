@@ -13,7 +13,8 @@ from ..models.targets import Targets, read_targets
 from ..training.objective import needs_labels
 from ..training.settings import RecoverySettings
 
-HELD_SHARE = 1 / 8  # largest share of the texts that is held out
+MOST_HELD = 512  # texts are held out where the user names no number,
+HELD_SHARE = 1 / 8  # and no larger share of all texts
 
 
 def split_texts(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tuple[LabeledTexts, LabeledTexts]:
@@ -25,7 +26,7 @@ def split_texts(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tup
 
     Raises:
         InputFileError: there are too few texts, or labels are missing.
-        UsageError: there is no data.
+        UsageError: there is no data, or as many texts are to be held out as there are.
     """
     if not data:
         raise UsageError("data: no texts. Give at least one file of training text.")
@@ -43,7 +44,12 @@ def split_texts(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tup
             f"{name}: {len(samples)} distinct text; training needs one to hold out and one to train on."
         )
     whole = LabeledTexts(name, tuple(samples), tuple(samples.values()) if needed else None)
-    count = max(1, min(settings.held_back, int(HELD_SHARE * len(samples))))
+    count = settings.held_back or max(1, min(MOST_HELD, int(HELD_SHARE * len(samples))))
+    if count >= len(samples):
+        raise UsageError(
+            f"`held_back` {count}: {name} has {len(samples)} distinct texts, and one must be left to train on. "
+            f"Legal: 1 to {len(samples) - 1}."
+        )
     held, rest = split_disjoint(whole, [count, len(samples) - count], seed=settings.seed)
     return held, rest
 

@@ -48,12 +48,13 @@ def command(
     tool = config_tool(source)
     table = options.load_scores(scores)
     target, workload = options.load_target(device), workload_of(table.profile, seq_len, batch_size)
-    plan, stand_ins = import_plan(
+    imported = import_plan(
         config, tool, table, rest=None if rest is None else choice(rest), device=target, workload=workload
     )
+    plan = imported.plan
     if output is not None:
         write_allocation(plan, output)
     print_plan(plan, None if target is None else simulate_allocation(plan, target, workload))
-    print_lines([*stand_in_lines(stand_ins), *import_lines(plan, best_within(plan, table))])
+    print_lines([*stand_in_lines(imported.stand_ins), *import_lines(imported, best_within(imported, table))])
     if output is not None:
         print_lines([f"wrote {output}"])

@@ -39,8 +39,13 @@ class TrainingOptions:
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts per batch.")] = 32
     batches_per_update: options.BatchesPerUpdate = 1
     held_back: Annotated[
-        int, typer.Option("--held-back", min=1, help="Number of held-out texts for choosing the best state.")
-    ] = 512
+        int | None,
+        typer.Option(
+            "--held-back",
+            min=1,
+            help="Number of held-out texts for choosing the best state; by default 512, or an eighth if less.",
+        ),
+    ] = None
     tables: Annotated[bool, typer.Option("--tables", help="Train the embedding tables too.")] = False
     teacher_cache: Annotated[
         str | None,

@@ -14,7 +14,7 @@ import yaml
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
-from ..offers import FP16_BITS, Carried, Offer, ranges, row_ranges
+from ..offers import Carried, Offer, ranges, row_ranges
 
 TITLE = "Apple coremltools (mixed palettization)"
 SUFFIXES = (".yaml",)
@@ -34,7 +34,6 @@ def offers(matrix: PlannedMatrix) -> Iterable[Offer]:
         any_rows=True,
         columns=(),
         forms=("codebook",),
-        group_bits=lambda bits, form: 2**bits * FP16_BITS,
     )
 
 
@@ -52,9 +51,9 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         whole = entry.get("granularity", "per_tensor") == "per_tensor"
         grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
         bits = entry["n_bits"]
-        if bits not in BITS:  # before a power of it is taken
+        if bits not in BITS:
             raise ValueError(f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}")
-        by_module[module] = Offer(bits, grouping, form="codebook", group_bits=2**bits * FP16_BITS)
+        by_module[module] = Offer(bits, grouping, form="codebook")
     return by_module
 
 

@@ -43,9 +43,8 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
         per_group = granularity["_type"] == "PerGroup"
         grouping = f"columns:{granularity['_data']['group_size']}" if per_group else "rows:each"
         bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-        offers[module] = Offer(
-            bits, grouping, "symmetric" if data["mapping_type"]["_data"] == "SYMMETRIC" else "zero-point"
-        )
+        symmetric = data["mapping_type"]["_data"] == "SYMMETRIC"
+        offers[module] = Offer(bits, grouping, *(("symmetric", 16) if symmetric else ("zero-point", 24)))
     return offers
 
 

@@ -219,6 +219,13 @@ def test_predictors_agree(exported, quantized, sentences):
     assert ours("w1 w2", "w3").probabilities != ours("w1 w2").probabilities
 
 
+@pytest.mark.parametrize("texts", [[""], ["w1", " \t"], [("w1", "")], ["\u200b"]])
+def test_an_empty_text_has_no_answer(quantized, texts):
+    """As in a file of texts: the tokenizer's special tokens alone have an answer, but not to anything."""
+    with pytest.raises(UsageError, match=rf"text {len(texts)} is empty\. Give texts of at least one word"):
+        Predictor(quantized).predict(texts)
+
+
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine

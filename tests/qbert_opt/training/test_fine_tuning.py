@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import warnings
 
 import pytest
 
-from qbert_opt.errors import InputFileError, UsageError
+from qbert_opt.errors import InputFileError, QbertOptWarning, UsageError
 from qbert_opt.evaluation.evaluate import evaluate
 from qbert_opt.models.loading import load_model
-from qbert_opt.training.fine_tuning import fine_tune
+from qbert_opt.training.fine_tuning import _check_learned, fine_tune
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_one_class_teaches_nothing(tiny_folder, sentences, tmp_path):
         fine_tune(tiny_folder, same, tmp_path / "out")
 
 
+@pytest.mark.filterwarnings("ignore:.*learned nothing")  # in two updates
 @pytest.mark.parametrize("names", [("left", "right"), ("a", "b", "c"), ("1", "2", "3", "4")])
 def test_a_head_of_another_size_is_replaced(tiny_folder, sentences, tmp_path, names):
     """The folder has three outputs; the texts decide how many the new one has, and what they are called."""
@@ -59,3 +61,31 @@ def test_an_encoder_of_another_size_is_not_replaced(tiny_folder, sentences, tmp_
 def test_a_rate_that_diverges_is_named(tiny_folder, sentences, tmp_path):
     with pytest.raises(UsageError, match=r"`learning_rate` 1e\+37: the loss is \w+ after \d+ updates\. Lower it"):
         fine_tune(tiny_folder, sentences, tmp_path / "out", learning_rate=1e37, epochs=3)
+
+
+def test_a_model_that_learned_nothing_is_said_to_be_useless(tiny_folder, sentences, tmp_path):
+    """Three classes: answers at random lose ln 3 = 1.10 nats."""
+    said = r"`learning_rate` 10\.0: the model learned nothing: .* answers at random have 1\.1\. Lower the rate\."
+    with pytest.warns(QbertOptWarning, match=said):
+        fine_tune(tiny_folder, sentences, tmp_path / "out", learning_rate=10.0)
+    assert (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_rate_that_is_too_low_is_not_to_be_lowered():
+    with pytest.warns(QbertOptWarning, match=r"the training loss is 1\.5 at the end.* Train for more epochs\."):
+        _check_learned([1.6, 1.55, 1.52, 1.5], 3, 1e-9)
+
+
+def test_the_warning_names_the_flag(cli, tiny_folder, data_file, tmp_path):
+    learn = ("--encoder", tiny_folder, "--data", data_file, "--learning-rate", 10, "-q")
+    done = cli("fine-tune", *learn, "-o", tmp_path / "out")
+    assert done.code == 0 and "warning: --learning-rate 10.0: the model learned nothing" in done.err
+
+
+@pytest.mark.parametrize(("means", "warns"), [([9.0, 9.0, 9.0, 0.7], False), ([0.1, 0.1, 0.1, 0.8], True)])
+def test_the_last_quarter_of_the_updates_counts(means, warns):
+    """Two classes: ln 2 = 0.69 nats, and 0.76 with the margin."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _check_learned(means, 2, 1e-3)
+    assert [w.category for w in caught] == [QbertOptWarning] * warns

@@ -18,6 +18,7 @@ from qbert_opt.training.run_state import read_state
 from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import STATE_SUFFIX, recover
+from qbert_opt.workflows.training_text import split_texts
 
 QUICK = RecoverySettings(
     epochs={"blocks": 6, "distill": 6}, rates={"blocks": (4e-3, 1e-3), "distill": (4e-3, 1e-3)}, batch_size=8
@@ -265,3 +266,19 @@ def test_minutes_are_kept_about_and_can_be_repeated(tiny, start, file_texts, tmp
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
     assert evaluate(load_quantized(tmp_path / "a")[0], file_texts).accuracy is not None
     assert json.loads((tmp_path / "a/config.json").read_text())["quantization_config"]["training"]["seed"] == 0
+
+
+@pytest.mark.parametrize(("held_back", "held"), [(None, 5), (1, 1), (12, 12), (39, 39)])
+def test_as_many_texts_are_held_out_as_were_named(held_back, held):
+    """Of 40 texts; without a number an eighth."""
+    texts = LabeledTexts("forty", tuple((f"w{i}",) for i in range(40)), None)
+    held_texts, rest = split_texts([texts], RecoverySettings(held_back=held_back))
+    assert (len(held_texts), len(rest)) == (held, 40 - held)
+    assert set(held_texts.texts) | set(rest.texts) == set(texts.texts)
+
+
+@pytest.mark.parametrize("held_back", [40, 60])
+def test_a_text_is_left_to_train_on(held_back):
+    texts = LabeledTexts("forty", tuple((f"w{i}",) for i in range(40)), None)
+    with pytest.raises(UsageError, match=rf"`held_back` {held_back}: forty has 40 distinct .* Legal: 1 to 39\."):
+        split_texts([texts], RecoverySettings(held_back=held_back))

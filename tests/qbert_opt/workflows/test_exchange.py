@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hwmodels import format_bytes
 from qbert_opt.configs.tool import config_tool, parse_config
 from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.errors import InfeasibleError
@@ -18,8 +19,9 @@ from qbert_opt.reports.exchange import import_lines
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.plan_checks import check_plan
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import best_within, export_cost, export_plan, import_plan
+from qbert_opt.workflows.exchange import Import, best_within, export_cost, export_plan, import_plan
 from qbert_opt.workflows.refit import refit
 
 TOOLS = plugins.available("configs")
@@ -66,8 +68,9 @@ def test_what_is_exported_comes_back(reference, tmp_path, name, suffix, seed):
     assert {m: (o.bits, o.grouping, o.form) for m, o in back.items()} == {
         m: (o.bits, o.grouping, o.form) for m, o in offers.items()
     }
-    imported, _ = import_plan(path, tool, reference)
-    for planned, found in zip(plan.matrices, imported.matrices, strict=True):
+    imported = import_plan(path, tool, reference)
+    assert imported.tool_bytes == export.tool_bytes
+    for planned, found in zip(plan.matrices, imported.plan.matrices, strict=True):
         assert found.bits == offers[planned.module].bits
         offset = dataclasses.replace(offers[planned.module].as_choice("gptq"), form="offset")
         if offset.name in reference.choices:
@@ -142,9 +145,17 @@ def test_refitting_with_scored_tables(rtn_scores, scored):
     assert {table.choice.name for table in again.tables} == {"8bit/rows:each/rtn"}
 
 
+def in_form(scores, form):
+    """The same scores, of choices in another form."""
+    document = scores.model_dump(by_alias=True)
+    document["choices"] = [f"{name}/{form}" for name in scores.choices]
+    document["masks"] = {m: {f"{n}/{form}": why for n, why in masks.items()} for m, masks in scores.masks.items()}
+    return type(scores).model_validate(document)
+
+
 def test_the_optimum_comes_back_as_the_optimum(rtn_scores, tmp_path):
     """A config describes no tables, and they count in the imported plan as in ours: the same plan has the same sum."""
-    scores = with_scored_tables(rtn_scores)
+    scores = in_form(with_scored_tables(rtn_scores), "symmetric")  # both tools store it as we do
     plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
     assert {table.bits for table in plan.tables} == {8} and plan.tables[0].predicted_loss == 0.0001
     for name, suffix in (("compressed-tensors", ".json"), ("modelopt", ".yaml")):
@@ -152,11 +163,60 @@ def test_the_optimum_comes_back_as_the_optimum(rtn_scores, tmp_path):
         assert all(item.is_exact for item in export.carried)
         path = tmp_path / f"config{suffix}"
         path.write_text(export.text)
-        imported, _ = import_plan(path, config_tool(name), scores)
-        assert imported.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-12)
-        assert (imported.encoder_bytes, imported.total_bytes) == (plan.encoder_bytes, plan.total_bytes)
+        imported = import_plan(path, config_tool(name), scores)
+        assert imported.plan.matrices == plan.matrices and not imported.stand_ins
+        assert imported.plan.sum_of_scores == pytest.approx(plan.sum_of_scores, rel=1e-12)
+        assert (imported.plan.encoder_bytes, imported.plan.total_bytes) == (plan.encoder_bytes, plan.total_bytes)
         best = best_within(imported, scores)
-        assert best.sum_of_scores == pytest.approx(imported.sum_of_scores, rel=1e-6)
+        assert best.sum_of_scores == pytest.approx(imported.plan.sum_of_scores, rel=1e-6)
+        [line] = import_lines(imported, best.model_copy(update={"predicted_loss": best.sum_of_scores}))
+        assert line.endswith("(1.00x)")
+
+
+# bits that a group of weights takes besides its codes, of b bits each
+GROUP_BITS = {
+    "coremltools": lambda b: 16 * 2**b,  # a codebook
+    "gptqmodel": lambda b: 16 + b,  # a scale and an integer zero point
+    "torchao": lambda b: 24,  # the zero point in a byte
+    "modelopt": lambda b: 16,  # a scale alone
+}
+
+
+@pytest.mark.parametrize("name", GROUP_BITS)
+def test_a_config_has_the_same_bytes_both_ways(cli, rtn_scores, tmp_path, name):
+    """What was exported is imported at the tool's own size, in a form that was not scored; the rival fits into it."""
+    plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
+    tool = config_tool(name)
+    export = export_plan(plan, tool, tool.SUFFIXES[0])
+    path = tmp_path / f"config{tool.SUFFIXES[0]}"
+    path.write_text(export.text)
+    imported = import_plan(path, tool, rtn_scores)
+    by_hand = sum(
+        -(-(m.rows * m.columns * m.bits + m.num_groups * GROUP_BITS[name](m.bits)) // 8) for m in imported.plan.matrices
+    )
+    assert imported.tool_bytes == export.tool_bytes == by_hand
+    if name != "torchao":  # its zero points are not packed
+        assert imported.plan.encoder_bytes == by_hand
+    check_plan(imported.plan)
+    best = best_within(imported, rtn_scores)
+    assert best.encoder_bytes <= by_hand
+    told = "\n".join(import_lines(imported, best))
+    assert f"at {format_bytes(by_hand)}" in told
+    assert f"score again with --forms {imported.plan.matrices[0].form}" in told
+
+
+def test_a_config_smaller_than_every_scored_plan_has_no_rival(rtn_scores, tmp_path):
+    """Symmetric ranges at the least bits, beside scores of ranges with offsets alone."""
+    least = allocate(
+        in_form(rtn_scores, "symmetric"), Limits(), constraints=PlanConstraints(least="bytes", max_loss=1e9)
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(export_plan(least, config_tool("modelopt"), ".yaml").text)
+    imported = import_plan(path, config_tool("modelopt"), rtn_scores)
+    assert imported.tool_bytes == least.encoder_bytes
+    assert best_within(imported, rtn_scores) is None
+    [line] = import_lines(imported, None)
+    assert line.startswith("our best plan    none: no scored choices fit into the imported plan's")
 
 
 def test_a_refit_that_does_not_fit_says_what_the_tool_needs(cli, rtn_scores, tmp_path):
@@ -237,13 +297,14 @@ def test_export_then_import_on_the_command_line(cli, tmp_path, reference_plan):
 
 def test_our_best_plan_in_another_tools_words_is_as_good_as_itself(cli, tmp_path, gptq_plan, gptq_scores):
     """Both sides of the comparison are sums of scores: a cross-fitted loss beside one made a plan beat itself."""
-    best = best_within(gptq_plan, gptq_scores)
+    best = best_within(Import(gptq_plan, gptq_plan.encoder_bytes, {}), gptq_scores)
+    ours = Import(best, best.encoder_bytes, {})
     assert best.predicted_loss != best.sum_of_scores
-    [first, second] = import_lines(best, best)
+    [first, second] = import_lines(ours, best)
     assert first.endswith("(1.00x)") and first.count(f"{best.sum_of_scores:.4g}") == 2
     assert f"{best.predicted_loss:.4g}" in second and "did not choose it" in second
     as_scored = best.model_copy(update={"predicted_loss": best.sum_of_scores})
-    assert len(list(import_lines(as_scored, as_scored))) == 1
+    assert len(list(import_lines(Import(as_scored, best.encoder_bytes, {}), as_scored))) == 1
 
 
 def test_refit_needs_scores_and_helps(cli, tmp_path, reference_plan):
