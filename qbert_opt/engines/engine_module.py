@@ -35,4 +35,4 @@ def engine_module(session: Session, inputs: Sequence[str], config: Any, architec
         architecture: name of the model's class: whoever asks what kind of head this is looks at it.
     """
     named: type[nn.Module] = type(architecture, (_EngineModule,), {})
-    return named(session, inputs, config)
+    return named(session, inputs, config).eval()

@@ -92,6 +92,25 @@ class RecoverySettings:
             number = getattr(self, field_name)
             if number is not None and number < 1:
                 raise UsageError(f"{field_name}: {number}; at least 1.")
+        self._check_use()
+
+    def _check_use(self) -> None:
+        """Refuse what no step would read.
+
+        Raises:
+            UsageError: names the parameter.
+        """
+        for field_name in ("epochs", "rates"):
+            for name in getattr(self, field_name):
+                if name not in self.steps:
+                    raise UsageError(f"{field_name}: {name} is not among the steps {', '.join(self.steps)}.")
+        if set(self.steps) == {"blocks"}:
+            if self.losses != DEFAULT_LOSSES:
+                raise UsageError("losses: of steps ranges and distill, and `steps` has neither.")
+            if self.teacher_cache is not None:
+                raise UsageError("teacher_cache: of steps ranges and distill, and `steps` has neither.")
+        if self.tables and "distill" not in self.steps:
+            raise UsageError("tables: are trained in step distill, which `steps` lacks.")
 
     def epochs_of(self, step: str) -> float:
         """Return a step's number of passes over the text."""

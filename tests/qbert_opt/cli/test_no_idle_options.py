@@ -65,6 +65,7 @@ OF_USE = {
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
     "label_column split seed",
     "import-config": "config source scores device rest output",
+    "integer": "folder data output nonlinearity calibration_samples emit emit_tokens text_column label_column split as_json",
     "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
     "max_scratchpad max_bops max_accuracy_drop max_flips test_data device text_column label_column split engine "
     "activations scores max_tokens seed as_json",
@@ -79,7 +80,7 @@ OF_USE = {
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine rate",
     "solve": "budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
-    "max_formats max_loss least top_k refine recipe output as_json plot",
+    "max_formats max_loss least portable top_k refine recipe output as_json plot",
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
@@ -102,6 +103,7 @@ IDLE = [
     ("optimize -m m --data d -o o --scores s --metric guided", "--metric: is recorded in --scores"),
     ("optimize -m m --data d -o o --scores s --method rtn", "--method: is recorded in --scores"),
     ("optimize -m m --data d -o o --budget 3bit --confidence 90%", "--confidence: belongs to --max-flips"),
+    ("optimize -m m --data d -o o --budget 3bit --least latency", "--least: belongs to --max-flips"),
     ("pareto --seq-len 7", "--seq-len: belongs to --device"),
     ("pareto --batch-size 7", "--batch-size: belongs to --device"),
     ("pareto --compare a=b", "--compare: is shown in the plot only"),

@@ -200,7 +200,7 @@ def test_training_on_a_loss_lowers_it(tiny, tiny_start, file_texts, names, tmp_p
 
 def test_missing_and_unknown_labels_are_one_line(tiny, tiny_start, file_texts, tmp_path):
     """No label column; a label that the head does not know; a head without classes."""
-    settings = RecoverySettings(losses={"cross-entropy": 1.0})
+    settings = RecoverySettings(steps=("distill",), losses={"cross-entropy": 1.0})
     plain = texts_of("classes")
     with pytest.raises(InputFileError, match=r"sentences: has no labels, and loss cross-entropy needs them"):
         recover(tiny, tiny_start[0], [plain], tmp_path / "out", settings=settings)
