@@ -5,7 +5,8 @@
 
 The mutations and readers are those of `tests/robustness`. Readers take turns with as many cases as fit into the same
 time, so that quick ones are tried oftener. Anything but an answer or one clear line is a failure; its seed repeats it:
-`attempt(reader, seed)`. Seeds go on where a results file ends.
+`attempt(reader, seed)`. Seeds go on where a results file ends; each reader's row names the commits that were tried.
+`earlier` holds rows that were run again on later code.
 """
 
 import argparse
@@ -37,11 +38,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="beginning of the names of the readers to try")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    before = json.loads(options.output.read_text())["readers"] if options.output and options.output.exists() else {}
+    document = json.loads(options.output.read_text()) if options.output and options.output.exists() else {}
+    before, earlier = document.get("readers", {}), document.get("earlier", {})
     with tempfile.TemporaryDirectory() as folder:
         chosen = [reader for reader in readers(Path(folder)) if reader.name.startswith(options.only)]
-        counts = {r.name: before.get(r.name, {"answer": 0, "refusal": 0, "failure": 0, "failures": []}) for r in chosen}
-        seeds = {name: sum(row[kind] for kind in ("answer", "refusal", "failure")) for name, row in counts.items()}
+        none = {"answer": 0, "refusal": 0, "failure": 0}
+        counts = {r.name: before.get(r.name, {**none, "failures": [], "commits": []}) for r in chosen}
+        seeds = {name: sum(row[kind] for kind in none) for name, row in counts.items()}
+        for row in counts.values():
+            row["commits"] = list(dict.fromkeys([*row.get("commits", ()), code_commit()]))
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))  # absurd sizes are failures too
         start = time.monotonic()
         while time.monotonic() - start < options.seconds and sum(seeds.values()) < options.mutations:
@@ -55,24 +60,24 @@ def main() -> None:
                         row["failures"].append({"seed": seeds[reader.name], "words": outcome.words})
                         print(reader.name, seeds[reader.name], outcome.words, flush=True)
                     seeds[reader.name] += 1
-            _write(options, counts)
+            _write(options, before | counts, earlier)
     print(
         json.dumps({name: {k: v for k, v in row.items() if k != "failures"} for name, row in counts.items()}, indent=1)
     )
 
 
-def _write(options: argparse.Namespace, counts: dict[str, dict]) -> None:
+def _write(options: argparse.Namespace, counts: dict[str, dict], earlier: dict[str, dict]) -> None:
     if options.output is None:
         return
     total = {kind: sum(row[kind] for row in counts.values()) for kind in ("answer", "refusal", "failure")}
     document = {
         "command": "python benchmarks/robustness.py -o benchmarks/robustness_results.json",
-        "commit": code_commit(),
         "date": today(),
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "mutations": sum(total.values()),
         "total": total,
         "readers": counts,
+        "earlier": earlier,
     }
     write_text(options.output, json.dumps(document, indent=1) + "\n")
 

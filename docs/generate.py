@@ -52,6 +52,8 @@ PLUGINS = {
     "training_losses": "qbert_opt/training/losses",
     "training_quantizers": "qbert_opt/training/quantizers",
     "block_errors": "qbert_opt/training/block_errors",
+    "nonlinearities": "qbert_opt/integer/nonlinearities",
+    "emitters": "qbert_opt/integer/emitters",
 }
 
 COMMANDS = """# Commands

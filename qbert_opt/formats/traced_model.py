@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InputFileError, QbertOptError
+from ..models.folder_files import first_line
 from ..models.loading import EXAMPLE_TOKENS, LoadedModel
 
+MAX_SHOWN = 400  # characters of a foreign message
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 EXAMPLE = ["turn the light on in the kitchen please", "play a song"]  # two lengths: padding must be traced
 
@@ -112,3 +115,25 @@ def quiet_tracing() -> Iterator[None]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def converting(name: str) -> Iterator[None]:
+    """Trace quietly; errors of a converter, which have no common base class, become one line.
+
+    Args:
+        name: of the converter.
+
+    Raises:
+        InputFileError: the converter cannot convert this model.
+    """
+    try:
+        with quiet_tracing():
+            yield
+    except (QbertOptError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputFileError(
+            f"{name} cannot convert this model: {type(error).__name__}: {first_line(error)[:MAX_SHOWN]}. Choose "
+            f"another engine, or another version of {name}."
+        ) from None

@@ -32,7 +32,7 @@ def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
     document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
     reason = _difference(document, tokenizer)
     if reason is not None:
-        raise UsageError(f"{target}: its tokenizer `bert` reads texts otherwise: {reason}. {_REMEDY}")
+        raise UsageError(f"{target}: its tokenizer 'bert' reads texts otherwise: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}
     size = max(by_id) + 1

@@ -212,7 +212,7 @@ class Calls:
             text["result"] = Template(text["result"]).substitute(types)
         self.functions[name] = (template or kernels.KERNELS[kind]).substitute(types, name=name, **text)
         arguments = ", ".join(map(str, [*(pointer for pointer, _ in pointers), target, *sizes]))
-        self.lines.append(f"    {name}({arguments}); /* {step.output.name} */")
+        self.lines.append(f"    {name}({arguments}); {comment(step.output.name)}")
 
     def _pointer(self, name: str) -> tuple[str, str]:
         """Return the C expression of an operand's or result's address, with its type."""
@@ -262,6 +262,11 @@ def packed_rows(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     parts = padded.reshape(len(codes), -1, per_byte) << (bits * np.arange(per_byte, dtype=np.uint8))
     packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=-1)
     return packed
+
+
+def comment(text: str) -> str:
+    """Return a comment, whatever the text holds."""
+    return f"/* {text.replace('*/', '* /').replace('/*', '/ *')} */"
 
 
 def argument(name: str) -> str:

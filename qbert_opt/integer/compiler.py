@@ -80,6 +80,10 @@ def compile_model(
             whatever the compiler does; names the matrix.
         InputFileError: the calibration text gives NaN or infinite values.
     """
+    if IDS not in inputs or MASK not in inputs:
+        raise UsageError(
+            f"{encoder.loaded.name}: its tokenizer gives {', '.join(inputs)}; integers need {IDS}, {MASK}."
+        )
     by_module = {module: item for item in planned for module in item.modules}
     _check_planned(encoder, by_module)
     codes = {matrix.module: signed_codes(matrix.module, matrix.quantized) for matrix in stored}
@@ -94,7 +98,7 @@ def compile_model(
 
 
 def _check_planned(encoder: Encoder, planned: Mapping[str, PlannedActivation]) -> None:
-    remedy = "Score with --activation-bits 8,16 and solve with --activation-ranges tensor."
+    remedy = "Score with `activation_bits` 8,16 and solve with `activation_ranges` tensor."
     for block in encoder.blocks:
         for name in (block.query, block.key, block.value, block.attention_output, block.intermediate, block.output):
             item = planned.get(name)

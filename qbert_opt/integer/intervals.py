@@ -155,7 +155,9 @@ def _embed(operation: Embed, of: Operands) -> Interval:
     factors, offsets = (of.constants[name].astype(np.int64) for name in (operation.factors, operation.offsets))
     codes = of.constants[operation.codes]
     groups = codes.reshape(len(codes), factors.shape[1], -1)
-    ends = [groups.min(-1) * factors + offsets, groups.max(-1) * factors + offsets]
+    products = [groups.min(-1) * factors, groups.max(-1) * factors]
+    _check(operation, "multiplies to", min(int(p.min()) for p in products), max(int(p.max()) for p in products))
+    ends = [product + offsets for product in products]
     half = 1 << operation.shift >> 1
     low, high = min(int(e.min()) for e in ends), max(int(e.max()) for e in ends)
     low, high = min(low, int(offsets.min())), max(high, int(offsets.max()))

@@ -91,7 +91,10 @@ def check_batching(
             f"{name}: a sample answers differently beside a longer one (by {difference:.2g}; answers reach "
             f"{largest:.2g}), so padding changes it. The attention mask must leave padding out."
         )
-    logger.warning("warning: %s: padding changes its answers by %.1f %%, as convolutions do", name, 100 * share)
+    logger.warning(
+        "warning: %s: answers beside a longer text differ by %.1f %%, as convolutions and rounded inputs cause", name,
+        100 * share,
+    )  # fmt: skip
 
 
 class _Reached(Exception):

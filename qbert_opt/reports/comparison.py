@@ -80,7 +80,7 @@ def measuring_commands(lines: Sequence[Line]) -> tuple[str, ...]:
     commands = []
     quality = any(cells[name].is_missing for name in COLUMNS[1:4])
     if quality or cells["latency"].is_missing or cells["memory"].is_missing:
-        engine = " --engine onnxruntime" if cells["latency"].is_missing else ""
+        engine = " --engine ENGINE" if cells["latency"].is_missing or cells["memory"].is_missing else ""
         commands.append(
             f"qbert-opt evaluate FOLDER --data TEXT --reference MODEL{engine} --json > measured.json   "
             "(FOLDER: the quantized or exported folder; then report --measured measured.json)"
@@ -151,7 +151,7 @@ def _loss(case: Case, rival: Rival, measured: MeasuredModel | None, void: bool) 
 
 def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
     cost = rival.cost(case.device)
-    predicted = "give --device"
+    predicted = f"{UNPREDICTED}: give --device"
     if cost is not None:
         predicted = f"cannot run: {cost}" if isinstance(cost, str) else f"{band(cost)} on {cost.device}"
     if measured is None or measured.latency_s is None:
@@ -161,7 +161,7 @@ def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
 
 def _memory(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
     cost = rival.cost(case.device)
-    predicted = "-" if cost is None or isinstance(cost, str) else format_bytes(cost.peak_memory_bytes)
+    predicted = UNPREDICTED if cost is None or isinstance(cost, str) else format_bytes(cost.peak_memory_bytes)
     if measured is None or measured.memory_bytes is None:
         return Cell(predicted, ABSENT)
     return Cell(predicted, f"{format_bytes(measured.memory_bytes)} private")

@@ -32,7 +32,9 @@ def device_lines(case: Case) -> tuple[Line, ...]:
     for device in case.devices:
         cost = own.costs[device.id]
         if isinstance(cost, str):
-            lines.append(Line(device.id, device.name, (Cell(f"cannot run it: {cost}"),)))
+            lines.append(
+                Line(device.id, device.name, (Cell(f"cannot run it: {cost}; make a plan for it with solve --device"),))
+            )
             continue
         engines = None if device.engines is None or own.plan is None else running_engines(own.plan, device.engines)
         cells = (

@@ -32,7 +32,7 @@ from .html_charts import bit_map, stacked_bar
 from .measurements import Measurements
 from .plan import TITLES, gain_text, rounded_inputs
 from .printing import MEASURES
-from .rivals import rivals
+from .rivals import UNSCORED, rivals
 from .verdict import Case, trust, verdict_lines
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def html_report(
         "comparison_columns": COLUMNS,
         "comparison": lines,
         "commands": measuring_commands(lines),
-        "contains": f"Loss: {plan.loss_unit}, relative to float32; predicted ones contain {plan.contains}, "
-        f"{judged_by(plan)}.",
+        "contains": _contains(plan),
         "bit_map": bit_map(plan),
         "charts": _charts(case, frontier) if frontier is not None and has_frontier else [],
         "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
@@ -125,6 +124,12 @@ HEADINGS = (
     ("module", False),
 )
 """What matters first."""
+
+
+def _contains(plan: Allocation) -> str:
+    if plan.metric == UNSCORED:
+        return "No loss is predicted, because the plan was made without scores."
+    return f"Loss: {plan.loss_unit}, relative to float32; predicted ones contain {plan.contains}, {judged_by(plan)}."
 
 
 def judged_by(plan: Allocation) -> str:

@@ -1,4 +1,4 @@
-"""A plan as text: its choices, sizes, losses and limits, and what was written of it."""
+"""A plan as text: its choices, sizes, losses and limits."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from .printing import MEASURES, TextTable, both, origin, print_lines, with_error
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
-
-    from ..checkpoint.written import WrittenModel
 
 TITLES = {
     "query": "query",
@@ -278,24 +276,3 @@ def gain_text(gain: float, loss: float) -> str:
 
 def _ratio(other: float, ours: float) -> str:
     return f" ({other / ours:.1f}x ours)" if ours > 0 and other > 0 else ""
-
-
-def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
-    """What is on disk beside what was planned.
-
-    Args:
-        written: bytes counted from the file.
-        plan: bytes that were planned.
-    """
-    lines = [
-        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
-        f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
-        f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
-    ]
-    if (read_back := written.read_back) is not None:
-        lines.append(
-            f"read back        bytes and hashes agree; measured loss {read_back.loss:.4g} {read_back.loss_unit} on "
-            f"{read_back.num_texts} texts of {read_back.data}, predicted {plan.predicted_loss:.4g} ± "
-            f"{plan.predicted_std_error:.1g}"
-        )
-    return lines

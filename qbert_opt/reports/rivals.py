@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FLOAT = "float32"
 FLOAT_BITS = 32
+UNSCORED = "none"  # metric of a plan that was made without scores
 UNIFORM_BITS = (8, 4)
 
 
@@ -92,7 +93,7 @@ def rivals(
         )
         rival = _uniform_plan(plan, scores, chosen)
         priced = _priced(rival, f"uniform {bits}-bit", chosen.grouping, devices, workload, plan)
-        if rival.metric == "none":
+        if rival.metric == UNSCORED:
             loss, error = _listed_loss(plan, chosen)
             priced = replace(priced, predicted_loss=loss, predicted_std_error=error)
         uniform.append(priced)
@@ -124,7 +125,8 @@ def _float(plan: Allocation, devices: Sequence[Device], workload: Workload, name
             costs[device.id] = simulate_storage(profile, None, device, workload, float_bits=FLOAT_BITS)
         except QbertOptError as error:
             costs[device.id] = _reason(error, device)
-    engines = None if names is None else tuple(name for name in names if not rules_of(name).planning_only)
+    # an engine that multiplies even activations by activations in integers has no floating point
+    engines = None if names is None else tuple(name for name in names if "matmul" not in rules_of(name).integer_inputs)
     return Rival(
         FLOAT, "", 4 * profile.encoder_elements, profile.float_bytes, None, 0.0, None, costs, engines,
     )  # fmt: skip
@@ -146,8 +148,8 @@ def _priced(
         plan.encoder_bytes,
         plan.total_bytes,
         None if plan.engine is None else plan.engine.total_bytes,
-        plan.predicted_loss,
-        plan.predicted_std_error,
+        None if plan.metric == UNSCORED else plan.predicted_loss,
+        None if plan.metric == UNSCORED else plan.predicted_std_error,
         costs,
         None if names is None else running_engines(plan, names),
         _broken(plan, ours, costs),

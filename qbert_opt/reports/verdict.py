@@ -102,6 +102,8 @@ def _choice(case: Case) -> str:
     against = f"{100 * (1 - own.total_bytes / int8.total_bytes):.0f} % smaller than uniform 8-bit"
     if int8.broken:
         against += f", which breaks {', '.join(int8.broken)}"
+    if own.predicted_loss is None:
+        return f"This plan: {size} and {against}. Its loss is not predicted, because it was made without scores."
     return f"Take this plan: {size} and {against}. Predicted loss {loss}."
 
 

@@ -12,7 +12,7 @@ from ..models.samples import TokenBatch
 from ..quantization.activation_quant import round_activations
 from ..spec.planned import PlannedActivation
 
-# share of an input's squared length: ranges that fit lose a thousandth, those that cut outliers a tenth (MiniLM, SST-2)
+# of an input's squared length: ranges that fit lose a thousandth; MiniLM's on SST-2 cut rare outliers and lose a tenth
 MAX_ERROR = 0.5
 
 

@@ -120,15 +120,15 @@ class OutputFolder:
                 return table, True
         table = score_model(
             loaded, data, metric=metric, method=method, calibration=plan, forms=forms,
-            activation_bits=activation_bits, choices=_choices(method, forms, activation_bits),
+            activation_bits=activation_bits, choices=_choices(method, activation_bits, forms),
             checkpoint=self.path / PARTIAL, progress=progress,
         )  # fmt: skip
         write_scores(table, path)
         return table, False
 
 
-def _choices(method: str, forms: Sequence[Form] | None, activation_bits: Sequence[int]) -> tuple[Choice, ...]:
-    """Choices to score: in the engine's forms, or those that are fast with planned inputs, where there will be such."""
+def _choices(method: str, activation_bits: Sequence[int], forms: Sequence[Form] | None) -> tuple[Choice, ...]:
+    """Choices to score: where forms are open and inputs will be planned, those that are fast with such inputs."""
     return static_grid(method) if activation_bits and forms is None else method_grid(method, forms=forms)
 
 
@@ -147,7 +147,7 @@ def _same(
     inputs = tuple(c.name for c in activation_grid(activation_bits))
     wanted = (
         loaded.sha256, data.sha256, plan, loaded.longest, metric, method, code_version(),
-        tuple(c.name for c in _choices(method, forms, activation_bits)), inputs,
+        tuple(c.name for c in _choices(method, activation_bits, forms)), inputs,
     )  # fmt: skip
     found = (
         table.profile.sha256, origin.data_sha256,

@@ -12,8 +12,9 @@ from ..checkpoint.packed_modules import quantized_parts
 from ..checkpoint.record import ReadBack, check_belongs
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
+from ..data.sources import bundled_datasets
 from ..data.texts import LabeledTexts, read_texts
-from ..errors import InputFileError, UsageError
+from ..errors import InputFileError, QbertOptError, UsageError
 from ..evaluation.evaluate import evaluate, evaluation_batches, outputs
 from ..models.loading import LoadedModel
 from ..models.outputs import rows_per_sample
@@ -88,7 +89,9 @@ def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | 
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
-    """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones without data.
+    """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones if there are none.
+
+    Without data, the plan's own text is read where the plan says it is.
 
     A model whose vocabulary has no word of the bundled texts reads words of its own.
 
@@ -99,6 +102,8 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
         allocation: the plan.
         data: the text of its scores, other text, or None.
     """
+    if data is None and loaded.given_head is None:
+        data = plan_data(allocation)
     if data is not None and data.sha256 == allocation.provenance.data_sha256:
         _, scored = plan_texts(loaded, allocation, data)
         return _first(scored)
@@ -110,6 +115,25 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
     if data is None and not rows_per_sample(loaded.head.kind, evaluation_batches(loaded, texts)):
         return LabeledTexts("words of its vocabulary", ((" ".join(known_words(loaded.tokenizer)),),), None)
     return texts
+
+
+def plan_data(allocation: Allocation) -> LabeledTexts | None:
+    """Return the text that a plan was scored on, read from where the plan says it is.
+
+    Args:
+        allocation: the plan.
+
+    Returns:
+        The text; None if it cannot be read without further options, or is not the same any more.
+    """
+    origin, path = allocation.provenance, Path(allocation.provenance.data)
+    try:
+        if origin.data not in bundled_datasets() and not (path.is_file() or path.is_dir()):
+            return None  # a pipe or a device could be read without end
+        texts = read_texts(path)
+    except (QbertOptError, OSError):
+        return None
+    return texts if texts.sha256 == origin.data_sha256 else None
 
 
 def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> ReadBack:

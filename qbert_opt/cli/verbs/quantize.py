@@ -31,8 +31,8 @@ def command(
     Example: `qbert-opt quantize allocation.json --model models/minilm-snips --data snips/dev -o out`
     """
     from ...models.loading import load_model
-    from ...reports.plan import written_lines
     from ...reports.printing import print_lines
+    from ...reports.written import written_lines
     from ...spec.allocation import read_allocation
     from ...workflows.quantize import quantize_model
 

@@ -112,13 +112,13 @@ def _converted(traced: TracedModel) -> Any:
     import onnx
     import torch
 
-    from ..traced_model import quiet_tracing
+    from ..traced_model import converting
 
     axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "tokens"} for name in traced.inputs}
     for name, rank in zip(traced.outputs, traced.output_ranks, strict=True):
         varying = rank > 2 or name in ("start_logits", "end_logits")
         axes[name] = {0: "batch", 1: "tokens"} if varying else {0: "batch"}
-    with tempfile.TemporaryDirectory() as scratch, quiet_tracing():
+    with tempfile.TemporaryDirectory() as scratch, converting("torch.onnx"):
         path = Path(scratch) / GRAPH
         torch.onnx.export(
             traced.module, traced.with_tables, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,

@@ -89,9 +89,9 @@ def _converted(traced: TracedModel) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from ..traced_model import quiet_tracing
+    from ..traced_model import converting
 
-    with quiet_tracing():
+    with converting("OpenVINO"):
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced.module, example_input=traced.with_tables)
         model = frontend.convert(frontend.load(decoder))

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..c_calls import Calls, Constant, argument
+from ...errors import UsageError
+from ..c_calls import Calls, Constant, argument, comment
 from ..c_kernels import HELPERS
 from ..emitter import Emitted
 from ..memory import planned_memory
-from ..operations import MASK, TOKENS, Lookup
+from ..operations import INT32, MASK, TOKENS, Lookup
 from ..program import Program
 
 PREFIX = "encoder"
@@ -38,8 +39,16 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
         program: what to write.
         folder: that receives them.
         max_tokens: of the longest text, which sizes the static memory.
+
+    Raises:
+        UsageError: the values of such a text have more elements than an int counts.
     """
     memory = planned_memory(program, max_tokens)
+    if max(memory.elements.values()) > INT32:
+        raise UsageError(
+            f"`emit_tokens` {max_tokens}: the values of such a text take {memory.total_bytes:,} bytes, more than an "
+            "int of C counts. Give fewer."
+        )
     calls = Calls(program, memory, PREFIX)
     sums = max(calls.sums[0] * max_tokens, calls.sums[1])
     ram = memory.total_bytes + calls.row_bytes + 4 * sums
@@ -59,7 +68,7 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
 
 def _write_constants(constants: Sequence[Constant], folder: Path) -> list[str]:
     """Write the arrays, a few million numbers per file, and their declarations."""
-    declarations = [f"extern {_declaration(constant)}; /* {constant.name} */" for constant in constants]
+    declarations = [f"extern {_declaration(constant)}; {comment(constant.name)}" for constant in constants]
     (folder / "constants.h").write_text(
         "\n".join(["#ifndef ENCODER_CONSTANTS_H", "#define ENCODER_CONSTANTS_H", "#include <stdint.h>", "",
                    *declarations, "", "#endif", ""]),

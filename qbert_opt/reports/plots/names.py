@@ -27,7 +27,7 @@ def name_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, float,
     """
     if not points:
         return
-    figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    figure.draw_without_rendering()
     taken = list(_markers(figure, axes))
     lines = list(_paths(axes))
     full = len(taken) + most
@@ -56,7 +56,7 @@ def _markers(figure: Figure, axes: Axes) -> Iterator[Bbox]:
             continue
         every = line.get_markevery()
         half = line.get_markersize() / 2 * figure.dpi / POINTS_PER_INCH
-        shown = line.get_xydata()[:: every if isinstance(every, int) else 1]
+        shown = np.column_stack(line.get_data())[:: every if isinstance(every, int) else 1]
         for x, y in axes.transData.transform(shown) if len(shown) else ():
             yield Bbox.from_extents(x - half, y - half, x + half, y + half)
 
@@ -70,4 +70,4 @@ def _paths(axes: Axes) -> Iterator[Path]:
 
 
 def _within(box: Bbox, whole: Bbox) -> bool:
-    return box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1
+    return bool(box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1)

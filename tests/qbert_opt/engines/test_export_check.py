@@ -15,13 +15,17 @@ from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, QbertOptWarning, UsageError
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.structure import profile_model
+from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.calibration import MatrixQuantizer, quantized_matrices
+from qbert_opt.reports.written import written_lines
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import file_sha256, seal
 from qbert_opt.spec.allocation import PlannedActivation
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import ScoreTable
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.export_check import check_samples, in_batches, longest_sample
 from qbert_opt.workflows.quantize import quantize_model
@@ -199,3 +203,30 @@ def test_samples_of_pairs_keep_their_segments(tiny):
     for sample, text in zip(kept.samples(), texts.texts, strict=True):
         for name, values in tiny.tokenizer(*text, return_tensors="pt").items():
             torch.testing.assert_close(sample.inputs[name], values)
+
+
+def test_without_data_the_plans_own_text_is_checked_on(tiny, rtn_scores, file_texts, tmp_path):
+    """A plan says where its text is; what is read there counts if it has the hash that was scored."""
+    plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
+    written = quantize_model(tiny, plan, None, tmp_path / "out")
+    given = quantize_model(tiny, plan, file_texts, tmp_path / "given")
+    for name in (CHECK_TEXTS, "model.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "given" / name).read_bytes()
+    assert written.read_back == given.read_back and written.read_back.data == file_texts.name
+    assert not any("check texts" in line for line in written_lines(written, plan))
+
+
+@pytest.mark.parametrize("where", ["moved", "changed", "device"])
+def test_text_that_is_not_the_plans_any_more_is_not_taken_for_it(tiny, rtn_scores, file_texts, tmp_path, where):
+    """A line says which text is used instead, and how to give the right one. A device is not read: it has no end."""
+    path = "/dev/zero" if where == "device" else str(tmp_path / "texts.tsv")
+    if where == "changed":
+        (tmp_path / "texts.tsv").write_text("text\tlabel\nw1 w2\tred\nw3\tblue\n")
+    document = rtn_scores.model_dump(by_alias=True)
+    document["provenance"]["data"] = path
+    scores = ScoreTable.model_validate(document)
+    plan = allocate(scores, Limits(encoder_bytes=scores.profile.encoder_elements // 2))
+    written = quantize_model(tiny, plan, None, tmp_path / "out")
+    assert written.read_back.data != path
+    line = written_lines(written, plan)[-1]
+    assert line.startswith(f"check texts      {written.read_back.data}, not {path}, which") and "--data" in line

@@ -130,3 +130,24 @@ def test_kind_2_an_export_is_run_with_its_own_tokenizer(exported, tmp_path):
         match=r"its tokenizer adds the id 999 to every text, but the model's embedding table has 64 rows",
     ):
         Predictor(copy)
+
+
+CONVERTERS = {"onnxruntime": "torch.onnx.export", "openvino": "openvino.frontend.FrontEnd.convert"}
+
+
+@pytest.mark.parametrize("name", [name for name in CONVERTERS if plugins.load("engines", name).usable()])
+def test_kind_10_what_a_converter_raises_is_one_line(name, tiny, sentences, tmp_path, monkeypatch):
+    """Exporters' errors have no common family: the line says which converter, what, and that there are others."""
+    plan = given_allocation(
+        profile := profile_model(tiny), {m.module: choice("8bit/columns:32/rtn") for m in profile.matrices}
+    )
+    quantized = quantize_model(tiny, plan, None, tmp_path / "q").folder
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("Exporting the operator 'aten::x' is not supported.\nSecond line.")
+
+    monkeypatch.setattr(CONVERTERS[name], fails)
+    line = r"(torch.onnx|OpenVINO) cannot convert this model: RuntimeError: Exporting the operator 'aten::x' .*engine"
+    with pytest.raises(InputFileError, match=line) as stop:
+        export_model(quantized, name, tmp_path / "out", texts=sentences)
+    assert "Second" not in str(stop.value) and not (tmp_path / "out").exists()

@@ -1,17 +1,22 @@
 """What exports of plans with static input ranges do besides answering like torch: they are fast, and fit the inputs."""
 
+import numpy as np
 import pytest
+import torch
 
 from qbert_opt.checkpoint.check_texts import check_texts_of
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.agreement import Check
 from qbert_opt.evaluation.evaluate import evaluation_batches, outputs
+from qbert_opt.formats.affine import affine
+from qbert_opt.quantization.methods import rtn
+from qbert_opt.spec.choices import choice
 from qbert_opt.workflows.attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.input_fit import misfit
 
 
-@pytest.mark.parametrize("factor", [0.05, 60.0], ids=["too narrow", "too wide"])
+@pytest.mark.parametrize("factor", [0.05, 400.0], ids=["too narrow", "too wide"])
 def test_a_single_wrong_range_is_refused_by_name(rounded, sentences, tmp_path, factor):
     """One of many inputs rounded badly may change no answer of a few texts; its own error shows it."""
     loaded, plan = load_quantized(rounded, round_inputs=False)
@@ -51,3 +56,20 @@ def test_products_of_planned_inputs_are_single_nodes(rounded, sentences, tmp_pat
     assert kinds.count("MatMulIntegerToFloat") == planned and "MatMulInteger" not in kinds and "IsNaN" not in kinds
     read = {name for node in nodes for name in node.input}
     assert all(node.output[0] in read for node in nodes if node.op_type == "DequantizeLinear")
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_rows_of_a_table_are_unpacked_exactly(bits):
+    """OpenVINO gathers packed bytes and takes the codes apart in floats, where every step is exact."""
+    ov = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    from qbert_opt.formats.openvino_graph import Weights
+
+    weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    [quantized] = rtn.quantize(weight, [choice(f"{bits}bit/columns:32/rtn").layout(40, 64, heads=4)])
+    weights, ids = Weights(), op.parameter([-1, -1], np.int64)
+    model = ov.Model([op.result(weights.rows(ids.output(0), affine("table", quantized)))], [ids])
+    asked = np.arange(40).reshape(2, 20)
+    [found] = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(asked).values()
+    np.testing.assert_allclose(found, quantized.dequantize().numpy()[asked], atol=1e-6)

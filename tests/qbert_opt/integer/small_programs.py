@@ -4,7 +4,7 @@ import numpy as np
 
 from qbert_opt.integer.builder import Builder, Grid
 from qbert_opt.integer.nonlinearity import nonlinearity
-from qbert_opt.integer.operations import Positions, Requantize, Shift, Value
+from qbert_opt.integer.operations import Embed, Linear, Positions, Requantize, Shift, Value
 from qbert_opt.integer.program import Output
 
 SPAN = 70000
@@ -44,8 +44,34 @@ def edge_program(way):
         for bits in (8, 16):
             to = Grid.spanning(-1.0, 4.0, bits)
             made.append(chosen.activation(b, f"{function}{bits}", function, x, span, to))
+    unit = chosen.score_grid(8.0).scale
+    below = b.binary("minimum", "below", b.binary("maximum", "from_zero", x, 0), 65535, scale=unit)
+    made.append(chosen.exponential(b, "exp", below))
     positive = b.binary("maximum", "positive", wide, 1)
     made.append(chosen.square_root(b, "root", positive))
     generator = np.random.default_rng(0)
     rows = [list(range(SPAN - 64, SPAN + 65)), [0, 2 * SPAN], generator.integers(0, 2 * SPAN + 1, TOKENS).tolist()]
     return b.finish(tuple(Output(f"out{index}", value.name) for index, value in enumerate(made))), rows
+
+
+def packed_program(bits):
+    """A table and a matrix of codes of some bits, 15 a row in three groups; with inputs."""
+    generator = np.random.default_rng(bits)
+    ids = Value("input_ids", ("batch", "tokens"), 0, 39, 1.0)
+    b = Builder((ids,), 8)
+
+    def codes(name, rows):
+        low = -(2 ** (bits - 1))
+        array = generator.integers(low, -low, (rows, 15)).astype(np.int8)
+        array[0, :2] = low, -low - 1
+        return b.constant(name, array)
+
+    def factors(name, rows):
+        return b.constant(name, generator.integers(-50, 50, (rows, 3)).astype(np.int32))
+
+    x = b.emit(Embed, "x", (*ids.shape, 15), codes=codes("codes", 40), factors=factors("factors", 40),
+               offsets=factors("offsets", 40), index="input_ids", shift=3)  # fmt: skip
+    bias = b.constant("bias", generator.integers(-900, 900, 6).astype(np.int32))
+    y = b.emit(Linear, "y", (*ids.shape, 6), x=x.name, weights=codes("weights", 6), factors=factors("k", 6),
+               sums=factors("o", 6), bias=bias)  # fmt: skip
+    return b.finish((Output("y", y.name),)), [[0], list(range(8)), generator.integers(0, 40, 8).tolist()]

@@ -7,18 +7,20 @@ import subprocess
 import numpy as np
 import pytest
 
-from qbert_opt.integer.c_calls import packed_rows
+from qbert_opt.errors import UsageError
+from qbert_opt.integer.c_calls import comment, packed_rows
 from qbert_opt.integer.emitters import c
 from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways
 
 from .conftest import compiled
-from .small_programs import edge_program
+from .small_programs import edge_program, packed_program
 from .test_programs import random_inputs
 
 GCC = shutil.which("gcc")
 pytestmark = pytest.mark.skipif(GCC is None, reason="no gcc on this machine")
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2")
+UNDEFINED = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 def built(program, folder, *flags, max_tokens=None):
@@ -57,28 +59,39 @@ def random_rows(program, seed=3):
 
 
 @pytest.mark.parametrize("way", ["table", "poly", "shift"])
-def test_every_family_answers_bit_for_bit_as_the_reference(family_folder, tmp_path, way):
-    folder, texts = family_folder
-    program = compiled(folder, texts, Ways(way, way, way))[1].program
-    executable, _ = built(program, tmp_path)
-    rows = random_rows(program)
-    for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
-        assert np.array_equal(wanted, answer)
-
-
-@pytest.mark.parametrize("way", ["table", "poly", "shift"])
 def test_negative_numbers_are_shifted_and_rounded_as_the_reference_does(tmp_path, way):
     program, rows = edge_program(way)
-    executable, _ = built(program, tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover=all")
+    executable, _ = built(program, tmp_path, *UNDEFINED)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
         assert np.array_equal(wanted, answer)
 
 
-def test_a_whole_encoder_has_no_undefined_behaviour(family_folder, tmp_path):
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
+def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits):
+    program, rows = packed_program(bits)
+    executable, emitted = built(program, tmp_path, *UNDEFINED)
+    for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
+        assert np.array_equal(wanted, answer)
+    row = {1: 4, 2: 4, 3: 8, 4: 8, 5: 15, 8: 15}[bits]  # bytes of 15 codes
+    assert emitted.constant_bytes == (40 + 6) * row + 4 * (2 * 40 * 3 + 2 * 6 * 3 + 6)
+
+
+def test_names_cannot_end_a_comment():
+    assert comment("a*/b/*c") == "/* a* /b/ *c */"
+
+
+def test_a_text_whose_values_an_int_cannot_count_is_refused(family_folder, tmp_path):
     folder, texts = family_folder
     program = compiled(folder, texts)[1].program
-    executable, _ = built(program, tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover=all")
-    rows = random_rows(program, seed=9)
+    with pytest.raises(UsageError, match="`emit_tokens` 65536: the values"):
+        c.emit(program, tmp_path, 1 << 16)
+
+
+def test_every_family_answers_bit_for_bit_without_undefined_behaviour(family_folder, tmp_path):
+    folder, texts = family_folder
+    program = compiled(folder, texts, Ways("shift", "poly", "shift"))[1].program
+    executable, _ = built(program, tmp_path, *UNDEFINED)
+    rows = random_rows(program)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
         assert np.array_equal(wanted, answer)
 
@@ -148,6 +161,8 @@ def test_the_source_has_no_float_and_allocates_nothing(library):
     source = (target / "encoder.c").read_text() + (target / "encoder.h").read_text()
     for word in ("float", "double", "malloc", "include <stdlib", "include <math"):
         assert word not in source.replace("no floating point", "")
+    bare = ("-ffreestanding", "-mgeneral-regs-only")  # a floating-point operation is an error then
+    subprocess.run([GCC, *STRICT, *bare, "-c", target / "encoder.c", "-o", target / "bare.o"], check=True)
 
 
 def test_codes_share_bytes_row_by_row():

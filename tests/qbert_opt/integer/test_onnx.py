@@ -7,7 +7,7 @@ from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways
 
 from .conftest import compiled
-from .small_programs import edge_program
+from .small_programs import edge_program, packed_program
 from .test_programs import random_inputs
 
 onnx = pytest.importorskip("onnx")
@@ -62,6 +62,15 @@ def floating(model):
     assert set(made) <= set(types), "a tensor without a type"
     odd = [node.op_type for node in graph.node if node.domain or "Linear" in node.op_type]
     return {tensor: kind for tensor, kind in types.items() if kind not in INTEGERS} or odd
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_codes_of_every_width_in_groups(tmp_path, bits):
+    program, rows = packed_program(bits)
+    _, running = session(program, tmp_path)
+    for row in rows:
+        inputs = {"input_ids": np.array([row])}
+        assert np.array_equal(running.run(["y"], inputs)[0], integers(program, inputs)["y"])
 
 
 @pytest.mark.parametrize("way", ["table", "poly", "shift"])

@@ -12,7 +12,7 @@ from qbert_opt.errors import UsageError
 from qbert_opt.integer.builder import Builder, Grid, dyadic
 from qbert_opt.integer.intervals import OverflowFound
 from qbert_opt.integer.narrow import NarrowExecutor
-from qbert_opt.integer.operations import INT32, PRODUCT_LIMIT, Linear, Requantize, SquareRoot, Value, width
+from qbert_opt.integer.operations import INT32, PRODUCT_LIMIT, Embed, Linear, Requantize, SquareRoot, Value, width
 from qbert_opt.integer.program import Output
 from qbert_opt.integer.reference import Reference, round_shift
 
@@ -152,6 +152,17 @@ def test_a_product_that_could_overflow_is_refused_though_its_result_fits():
     builder.constant("w", np.tile(np.array([127, -127], np.int8), 1024)[None])
     with pytest.raises(OverflowFound, match=r"y: adds up numbers .* 32 bits"):
         builder.emit(Linear, "y", ("batch", "tokens", 1), x="x", weights="w")
+
+
+def test_a_table_whose_products_overflow_is_refused_though_its_offsets_bring_them_back():
+    index = Value("i", ("batch", "tokens"), 0, 0, 1.0)
+    builder = Builder((index,), 1)
+    builder.constant("codes", np.full((1, 4), 127, np.int8))
+    builder.constant("factors", np.full((1, 1), 2**25, np.int32))
+    builder.constant("offsets", np.full((1, 1), -(2**31), np.int32))
+    with pytest.raises(OverflowFound, match="y: multiplies to"):
+        builder.emit(Embed, "y", ("batch", "tokens", 4), codes="codes", factors="factors", offsets="offsets",
+                     index="i", shift=2)  # fmt: skip
 
 
 def test_roots_of_zero_and_divisions_by_zero_are_refused():

@@ -7,10 +7,12 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from qbert_opt.data.reference import reference_scores
+from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.planning.frontier import TradeOff, trade_off
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
@@ -146,3 +148,35 @@ def test_a_uniform_plan_gives_every_matrix_its_choice(rtn_scores):
         same = sum(choice(plan.choice).bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
         assert plan.usage["encoder_bytes"] == same
     assert found.uniform
+
+
+@pytest.mark.parametrize("size", ["encoder_bytes", "total_bytes"])
+def test_a_budget_of_exactly_the_least_plan_holds(rtn_scores, size):
+    """One byte less is infeasible, for a plan and for a frontier over other resources."""
+    tables, legal = (task := PlanningTask(rtn_scores, Limits())).tables, task.legal
+    floor = int(np.where(legal, tables.usage[size], np.inf).min(axis=1).sum() + tables.fixed[size])
+    assert getattr(allocate(rtn_scores, Limits(**{size: floor})), size) == floor
+    below = Limits(**{size: floor - 1})
+    with pytest.raises(InfeasibleError, match=r"is below the floor: nearest feasible"):
+        allocate(rtn_scores, below)
+    if size == "encoder_bytes":
+        with pytest.raises(InfeasibleError, match=r"no plan keeps the limits on other resources: .*\. Raise them\.$"):
+            trade_off(PlanningTask(rtn_scores, below), ("total-bytes",), points=3)
+
+
+@pytest.mark.parametrize(("resources", "points"), [(("bytes", "bytes"), 5), ((), 5), (("bytes",), 1)])
+def test_a_frontier_of_nothing_is_refused(rtn_scores, resources, points):
+    with pytest.raises(UsageError, match=r"`(resources|points)`.*give"):
+        trade_off(PlanningTask(rtn_scores, Limits()), resources, points=points)
+
+
+def test_curves_of_one_picture_are_of_one_model(cli, rtn_scores, tmp_path):
+    """`--compare` is for another metric or quantizer; scores of another model measure another loss."""
+    (tmp_path / "own.json").write_text(rtn_scores.model_dump_json(by_alias=True))
+    document = rtn_scores.model_dump(mode="json", by_alias=True)
+    document["profile"] |= {"sha256": "f" * 64, "name": "another"}
+    (tmp_path / "other.json").write_text(json.dumps(document))
+    command = ("pareto", "-s", tmp_path / "own.json", "--points", 3, "--plot", tmp_path / "f.svg")
+    assert cli(*command, "--compare", f"same={tmp_path / 'own.json'}").code == 0
+    found = cli(*command, "--compare", f"o={tmp_path / 'other.json'}")
+    assert found.code == 4 and "scores of another, not of" in found.complaint

@@ -17,7 +17,7 @@ from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.intervals import Interval
 from qbert_opt.planning.frontier import trade_off
 from qbert_opt.planning.program import PlanningTask
-from qbert_opt.planning.recipes import uniform_allocation
+from qbert_opt.planning.recipes import given_allocation, uniform_allocation
 from qbert_opt.reports.comparison import COLUMNS
 from qbert_opt.reports.decision import decision_page
 from qbert_opt.reports.frontier_chart import MARK, Box, frontier_chart, place_labels
@@ -82,7 +82,8 @@ def test_a_device_that_was_not_measured_gives_a_band_and_no_figure(page, referen
 def test_a_device_that_cannot_run_the_plan_says_why_beside_those_that_can(page, reference_plan):
     rows = table(page, "devices")
     assert list(rows["rpi5 Raspberry Pi 5 (BCM2712), four Cortex-A76"].values()) == [
-        f"cannot run it: {reference_plan.matrices[0].module}: found 2-bit weights along rows in a gemm"
+        f"cannot run it: {reference_plan.matrices[0].module}: found 2-bit weights along rows in a gemm; make a plan "
+        "for it with solve --device"
     ]
     assert "Keeps the limits of car-soc; not of rpi5." in page
 
@@ -93,6 +94,15 @@ def test_what_is_not_measured_says_how_to_measure_it(page):
         assert own[column].endswith("not measured")
     assert "qbert-opt evaluate FOLDER --data TEXT --reference MODEL" in page
     assert "qbert-opt optimize --model MODEL" in page
+
+
+def test_float32_runs_where_floats_do(reference_plan):
+    """Engines that compute in integers throughout do not run it."""
+    row = table(html_report(reference_plan), "comparison")["float32"]
+    runs = row["runs today in"].split(", ")
+    assert {"onnxruntime", "openvino", "torch (dequantized)"} <= set(runs) and not {"tidl", "qnn", "integer"} & set(
+        runs
+    )
 
 
 def evaluation(path, plan, **more):
@@ -236,6 +246,35 @@ def test_without_a_device_it_takes_the_plans_own_if_that_is_bundled(reference_pl
     assert "On car-soc: " in decision_page(made_for)
     other = made_for.device.model_copy(update={"latency_s": 2 * own.latency_s})  # another file of the same name
     assert "No device was given" in decision_page(made_for.model_copy(update={"device": other}))
+
+
+def test_a_plan_made_without_scores_has_no_predicted_loss(reference_plan):
+    """Its losses are written as 0; the report does not show that as a prediction."""
+    modules = [m.module for m in reference_plan.profile.matrices]
+    plan = given_allocation(reference_plan.profile, dict.fromkeys(modules, choice("4bit/columns:64/rtn")))
+    page = html_report(plan)
+    assert "Its loss is not predicted, because it was made without scores" in page
+    assert table(page, "comparison")["this plan"]["loss"] == "not predicted: give --scores not measured"
+
+
+def test_a_quantized_folder_shows_what_was_measured_when_it_was_written(
+    cli, tiny_folder, data_file, gptq_plan, tmp_path
+):
+    """The folder and the plan inside it give the same page; a damaged folder is one line."""
+    write_allocation(gptq_plan, tmp_path / "plan.json")
+    out = tmp_path / "out"
+    done = cli("quantize", tmp_path / "plan.json", "--model", tiny_folder, "--data", data_file, "-o", out)
+    assert done.code == 0, done.err
+    for path in (out, out / "allocation.json"):
+        assert cli("report", path, "-o", tmp_path / "r.html").code == 0
+        loss = table((tmp_path / "r.html").read_text(), "comparison")["this plan"]["loss"]
+        assert re.fullmatch(r"predicted .* measured \S+ on \d+ texts, when written", loss)
+    weights = out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    found = cli("report", out, "-o", tmp_path / "s.html")
+    assert found.code == 4 and "model.safetensors" in found.complaint
+    assert not (tmp_path / "s.html").exists()
+    assert cli("report", tmp_path, "-o", tmp_path / "s.html").code == 4  # a folder without a plan
 
 
 def boxes(chart):

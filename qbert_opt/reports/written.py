@@ -1,0 +1,38 @@
+"""A written quantized folder as text: bytes, and what came of reading it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..runtime.plain_text import one_line
+from ..spec.allocation import Allocation
+
+if TYPE_CHECKING:
+    from ..checkpoint.written import WrittenModel
+
+
+def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
+    """What is on disk beside what was planned.
+
+    Args:
+        written: bytes counted from the file.
+        plan: bytes that were planned.
+    """
+    lines = [
+        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
+        f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
+        f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
+    ]
+    if (read_back := written.read_back) is not None:
+        lines.append(
+            f"read back        bytes and hashes agree; measured loss {read_back.loss:.4g} {read_back.loss_unit} on "
+            f"{read_back.num_texts} texts of {read_back.data}, predicted {plan.predicted_loss:.4g} ± "
+            f"{plan.predicted_std_error:.1g}"
+        )
+        scored_on = plan.provenance.data
+        if plan.provenance.data_sha256 and read_back.data != scored_on:
+            lines.append(
+                f"check texts      {read_back.data}, not {one_line(scored_on)}, which the plan was scored on and which "
+                "is not to be read there or has changed: give it with --data to check exports on it"
+            )
+    return lines
