@@ -56,7 +56,7 @@ def _markers(figure: Figure, axes: Axes) -> Iterator[Bbox]:
             continue
         every = line.get_markevery()
         half = line.get_markersize() / 2 * figure.dpi / POINTS_PER_INCH
-        shown = np.column_stack(line.get_data())[:: every if isinstance(every, int) else 1]
+        shown = np.asarray(line.get_xydata(), dtype=float)[:: every if isinstance(every, int) else 1]
         for x, y in axes.transData.transform(shown) if len(shown) else ():
             yield Bbox.from_extents(x - half, y - half, x + half, y + half)
 
