@@ -25,7 +25,7 @@ from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.planner import allocate
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.choices import default_grid, num_groups
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
 from qbert_opt.spec.score_parts import Provenance
@@ -264,7 +264,11 @@ def run_check(tool: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         found = globals()[f"check_{tool.replace('-', '_')}"](export.text, offers, Path(folder))
     expected = {
-        item.matrix.module: (item.offer.bits, item.offer.num_groups(item.matrix, HEADS)) for item in export.carried
+        item.matrix.module: (
+            item.offer.bits,
+            num_groups(item.offer.grouping, item.matrix.rows, item.matrix.columns, heads=HEADS),
+        )
+        for item in export.carried
     }
     wrong = {m: {"said": expected[m], "did": found[m]} for m in expected if tuple(found[m]) != expected[m]}
     return {

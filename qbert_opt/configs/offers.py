@@ -82,7 +82,7 @@ def range_bits(bits: int, form: Form) -> int:
     20
     """
     if form == "codebook":
-        return 2**bits * FP16_BITS
+        return FP16_BITS << bits
     return FP16_BITS + {"offset": FP16_BITS, "zero-point": bits}.get(form, 0)
 
 

@@ -48,7 +48,7 @@ def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
     if low < 0:
         axes.axvspan(at[0], 0.0, color=COLOURS[1], alpha=0.12, linewidth=0)
         share = f"negative: {diagnosis.spectrum.negative_share:.0%} of squared curvature"
-        axes.text(0.02, 0.97, share, transform=axes.transAxes, va="top", fontsize=8)
+        axes.set_title(share, loc="left", fontsize=8)  # inside, it would lie on the curve
     axes.set_yscale("log")
     axes.set_xlim(at[0], at[-1])
     axes.set_xlabel("eigenvalue of the Hessian")

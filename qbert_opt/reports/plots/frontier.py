@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ...planning.constraints import RESOURCES
 from ...planning.frontier import TradeOff
 from ...workflows.frontiers import Curve, Mark
+from .names import name_points
 from .style import COLOURS, MARKERS, plain, tidy
 
 # resource: (axis label, units per axis unit)
@@ -71,6 +72,11 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
     if not losses:
         axes.text(0.5, 0.5, "no plan to show", transform=axes.transAxes, ha="center")
     axes.legend(frameon=False, fontsize=8)
+    first = next(iter(_merged(curves)), None)
+    if first is not None and first.trade_off is not None:
+        best = _front(_uniform(first.trade_off, resource, unit))
+        names = [(x, y, plain("/".join(choice.split("/")[:2]))) for x, y, choice in best]
+        name_points(figure, axes, names, NAMED_UNIFORM)
     return figure
 
 
@@ -109,7 +115,7 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
         xs, ys, color=colour, drawstyle="steps-post", marker=marker, markevery=max(1, len(xs) // 12), markersize=4,
         label=plain(f"{curve.label}: best plans for {len(trade_off.points)} budgets"), zorder=3,
     )  # fmt: skip
-    uniform = [(total(trade_off, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in trade_off.uniform]
+    uniform = _uniform(trade_off, resource, unit)
     if uniform:
         own = [u.predicted_std_error or 0.0 for u in trade_off.uniform]
         down = [min(error, LEAST_SHOWN * y) for (_, y, _), error in zip(uniform, own, strict=True)]
@@ -118,12 +124,12 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
             linestyle="none", markersize=4, markerfacecolor="none", color=colour, alpha=0.8, elinewidth=0.8,
             label=plain(f"{curve.label}: one choice for all"),
         )  # fmt: skip
-    if index == 0:
-        for x, y, choice in _apart(_front(uniform))[:NAMED_UNIFORM]:
-            name = plain("/".join(choice.split("/")[:2]))
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7, zorder=2.5,
-                          bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7})  # fmt: skip
     return [*ys, *(y for _, y, _ in uniform)]
+
+
+def _uniform(trade_off: TradeOff, resource: str, unit: float) -> list[tuple[float, float, str]]:
+    """Plans of one choice for all: use of the resource, loss and choice."""
+    return [(total(trade_off, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in trade_off.uniform]
 
 
 def _band(axes: Axes, xs: Sequence[float], ys: Sequence[float], errors: Sequence[float], colour: str) -> None:
@@ -154,15 +160,6 @@ def _key(trade_off: TradeOff) -> tuple[object, ...]:
     names = [RESOURCES[name] for name in trade_off.resources]
     points = tuple((*(p.usage[name] for name in names), p.predicted_loss) for p in trade_off.points)
     return (*(trade_off.fixed.get(name) for name in names), *points)
-
-
-def _apart(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Points whose names do not lie on each other: each a third lower than the one before."""
-    kept: list[tuple[float, float, str]] = []
-    for point in points:
-        if not kept or point[1] < 0.6 * kept[-1][1]:
-            kept.append(point)
-    return kept
 
 
 def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

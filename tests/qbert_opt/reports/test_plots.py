@@ -87,6 +87,23 @@ def test_marks_stand_where_they_were_measured(found):
     assert np.allclose(bar.get_segments()[0], [[30, 5e-4], [30, 2e-3]])
 
 
+@pytest.mark.parametrize("points", [4, 8, 20])
+def test_names_lie_on_no_marker_and_on_no_other_name(reference, car_soc, points):
+    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=points)
+    uniform = found.uniform[0]
+    beside = Mark("chosen", "chosen", {"bytes": uniform.usage["encoder_bytes"] * 1.05}, uniform.predicted_loss * 1.2)
+    figure = frontier.draw([Curve("car-soc", found)], "bytes", [beside])
+    figure.canvas.draw()
+    [axes] = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) >= 2
+    assert not any(boxes[i].overlaps(boxes[j]) for i in range(len(boxes)) for j in range(i))
+    curve, *others = [line for line in axes.lines if line.get_marker() not in ("None", "")]
+    shown = [curve.get_xydata()[:: curve.get_markevery()], *(line.get_xydata() for line in others)]
+    at = axes.transData.transform(np.concatenate(shown))
+    assert not any(box.contains(x, y) for box in boxes for x, y in at)
+
+
 def test_losses_have_their_standard_error(found):
     """A band along the curve and a bar at each uniform plan; on a logarithmic axis no end reaches zero."""
     figure = frontier.draw([Curve("ours", found)], "bytes")
@@ -186,7 +203,7 @@ def test_pareto_draws_what_it_says(cli, tmp_path, reference_plan):
 def test_devices_as_table_and_json(cli, tmp_path):
     found = cli("pareto", "--devices", "car-soc,imx93-u65", "--points", "5", "--plot", tmp_path / "d.svg")
     assert found.code == 0
-    assert "imx93-u65" in found.out and "no plan keeps" in found.out
+    assert "imx93-u65" in found.out and "binding limit latency_s" in found.out
     rows = json.loads(cli("pareto", "--devices", "car-soc,imx93-u65", "--json").out)
     assert [row["device"] for row in rows] == ["car-soc", "imx93-u65"]
     assert rows[1]["plan"] is None and rows[1]["reason"]

@@ -262,7 +262,8 @@ def test_bytes_of_a_tool_are_its_block_bytes(reference):
     """llama.cpp's published block sizes: q2_k 84, q3_k 110, q6_k 210 bytes for 256 weights; q4_0 18, q8_0 34 for 32."""
     tool = config_tool("llama.cpp")
     matrix = random_plan(reference, 0).matrices[0]
-    per_weight = {o.name: o.bytes(matrix, 12) / (matrix.rows * matrix.columns) for o in tool.offers(matrix)}
+    rows, columns = matrix.rows, matrix.columns
+    per_weight = {o.name: o.bytes(rows, columns, heads=12) / (rows * columns) for o in tool.offers(matrix)}
     blocks = {"q2_k": 84 / 256, "q3_k": 110 / 256, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32, "q5_1": 24 / 32,
               "q6_k": 210 / 256, "q8_0": 34 / 32}  # fmt: skip
     assert per_weight == pytest.approx(blocks)
