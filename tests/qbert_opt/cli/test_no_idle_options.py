@@ -65,7 +65,8 @@ OF_USE = {
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
     "label_column split seed",
     "import-config": "config source scores device rest output",
-    "integer": "folder data output nonlinearity calibration_samples emit emit_tokens text_column label_column split as_json",
+    "integer": "folder data output nonlinearity calibration_samples emit emit_tokens text_column label_column split "
+    "as_json",
     "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
     "max_scratchpad max_bops max_accuracy_drop max_flips test_data device text_column label_column split engine "
     "activations scores max_tokens seed as_json",
