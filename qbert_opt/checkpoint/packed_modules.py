@@ -227,13 +227,14 @@ def unpack_modules(model: nn.Module) -> None:
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a module at every place where the model uses it.
+    """Replace a module at every place where the model uses it; the new one trains if the old one did.
 
     Args:
         model: changed in place, at every name under which `old` is found.
         old: a module of the model.
         new: its replacement.
     """
+    new.train(old.training)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child is old:

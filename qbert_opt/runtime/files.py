@@ -22,6 +22,7 @@ from .locks import sole_writer
 
 MAX_JSON_BYTES = 256 * 2**20
 PART = ".part"
+PROGRESS = ".partial"  # ends the names of files that a rerun goes on from
 MAX_SHOWN = 120  # characters of a path in a message
 RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
 Document = TypeVar("Document", bound=BaseModel)
@@ -36,8 +37,8 @@ def forget_written() -> None:
 
 
 def written() -> list[Path]:
-    """Return the files and folders that were written since and are still there; no parts of a folder in the list."""
-    there = [path for path in dict.fromkeys(_written) if path.exists()]
+    """Return the outputs that were written since and are still there, without progress files and parts of a folder."""
+    there = [path for path in dict.fromkeys(_written) if path.suffix != PROGRESS and path.exists()]
     return [path for path in there if not any(other in path.parents for other in there)]
 
 

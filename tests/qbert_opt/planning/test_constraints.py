@@ -250,7 +250,7 @@ def test_excluded_needs_its_form(reference_sums):
 def test_a_misspelt_constraint_names_the_legal_ones():
     """A wrong field or value is one line that names the Python parameter."""
     with pytest.raises(
-        UsageError, match=r"has no field 'pinz'. Legal: bits, groupings, table_bits, engine, pins, excluded"
+        UsageError, match=r"has no field 'pinz'. Legal: bits, groupings, table_bits, engine, portable, pins, excluded"
     ):
         PlanConstraints(pinz={"layer.0.": 8})
     with pytest.raises(UsageError, match=r"`pins\.query`: .*integer.*found 'eight'"):
@@ -273,5 +273,5 @@ def test_choices_are_limited_to_what_the_engine_runs(reference_sums, rtn_scores)
     assert all(rules.refusal(m.choice) is None for m in plan.matrices)
     assert rules.refusal(Choice(4, "columns:24", "rtn")) == "columns:24; its blocks are multiples of 16 inputs"
     assert rules.refusal(Choice(4, "rows:each", "kmeans", "codebook")).startswith("form codebook; it supports offset")
-    with pytest.raises(UsageError, match=r"unknown 'abacus'. Available: onnxruntime, openvino, "):
+    with pytest.raises(UsageError, match=r"unknown 'abacus'. Available: integer, llama-cpp, onnxruntime, openvino, "):
         allocate(reference_sums, BUDGET, constraints=PlanConstraints(engine="abacus"))

@@ -14,6 +14,8 @@ from qbert_opt.device_profiling.bench import BenchModule
 from qbert_opt.engines.session import Engine, RuledEngine
 from qbert_opt.errors import UsageError
 from qbert_opt.formats.format import Format
+from qbert_opt.integer.emitter import Emitter
+from qbert_opt.integer.nonlinearity import Nonlinearity
 from qbert_opt.quantization.quantizer import Quantizer, quantizer
 from qbert_opt.runtime import plugins
 from qbert_opt.scoring.task import Metric
@@ -112,6 +114,8 @@ def test_a_broken_package_is_one_line_when_it_is_asked_for(install):
         ("training_steps", Step),
         ("block_errors", BlockError),
         ("training_losses", TrainingLoss),
+        ("nonlinearities", Nonlinearity),
+        ("emitters", Emitter),
     ],
 )
 def test_bundled_plugins_satisfy_their_protocol(kind, protocol):
