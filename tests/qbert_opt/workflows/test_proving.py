@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import qbert_opt as qb
+from qbert_opt.costs.devices import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.flips import flip_relation
@@ -63,9 +64,9 @@ def test_where_all_hold_the_smallest_is_taken(walk):
     assert found.shipped.plan == tried[-1] and len(tried) > 3
 
 
-def test_the_fastest_plan_is_sought_where_latency_counts(reference, car_soc, monkeypatch, tmp_path):
+def test_the_fastest_plan_is_sought_where_latency_counts(reference, monkeypatch, tmp_path):
     """Each plan that is checked is predicted to be faster than the one before; the last is the fastest at its loss."""
-    request = Request(reference, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
+    request = Request(reference, Limits(), load_device("rpi5"), Workload(), PlanConstraints(), "latency")
     route, tried = find_route(request, None, lambda plan: None), []
 
     def ship(setup, plan, folder, progress):
@@ -75,6 +76,7 @@ def test_the_fastest_plan_is_sought_where_latency_counts(reference, car_soc, mon
     monkeypatch.setattr(proving, "ship", ship)
     monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.002)
     monkeypatch.setattr(proving, "STEPS", (0.5, 2.0))
+    monkeypatch.setattr(proving, "LATENCY_STRIDE", 1)
     prove_smallest(Checked(), route, None, QualityLimits(flips=0.5), tmp_path / "tried", lambda *_: None)
     seconds = [plan.device.latency_s for plan in tried]
     assert len(seconds) == 3 and seconds[0] > seconds[1] > seconds[2]
