@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import qbert_opt as qb
-from qbert_opt.costs.devices import load_device
 from qbert_opt.costs.operations import Workload
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.flips import flip_relation
@@ -64,9 +63,9 @@ def test_where_all_hold_the_smallest_is_taken(walk):
     assert found.shipped.plan == tried[-1] and len(tried) > 3
 
 
-def test_the_fastest_plan_is_sought_where_latency_counts(reference, monkeypatch, tmp_path):
+def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc, monkeypatch, tmp_path):
     """Each plan that is checked is predicted to be faster than the one before; the last is the fastest at its loss."""
-    request = Request(reference, Limits(), load_device("rpi5"), Workload(), PlanConstraints(), "latency")
+    request = Request(reference_sums, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
     route, tried = find_route(request, None, lambda plan: None), []
 
     def ship(setup, plan, folder, progress):
