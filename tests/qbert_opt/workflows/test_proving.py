@@ -63,6 +63,7 @@ def test_where_all_hold_the_smallest_is_taken(walk):
     assert found.shipped.plan == tried[-1] and len(tried) > 3
 
 
+@pytest.mark.slow
 def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc, monkeypatch, tmp_path):
     """Each plan that is checked is predicted to be faster than the one before; the last is the fastest at its loss."""
     request = Request(reference_sums, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
