@@ -11,7 +11,7 @@ from typing import Literal
 from ..errors import UsageError
 from ..runtime import plugins
 
-DEFAULT_STEPS = ("blocks",)  # distill after it has lost what it won, in every run so far (benchmarks/README.md)
+DEFAULT_STEPS = ("blocks", "distill")
 DEFAULT_EPOCHS = 2.0
 DEFAULT_LOSSES: Mapping[str, float] = MappingProxyType({"logits": 1.0, "last-hidden": 1.0})
 

@@ -21,7 +21,6 @@ from qbert_opt.workflows.recover import STATE_SUFFIX, recover
 from qbert_opt.workflows.training_text import split_texts
 
 QUICK = RecoverySettings(
-    steps=("blocks", "distill"),
     epochs={"blocks": 6, "distill": 6},
     rates={"blocks": (4e-3, 1e-3), "distill": (4e-3, 1e-3)},
     batch_size=8,
