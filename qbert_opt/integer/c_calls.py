@@ -125,6 +125,8 @@ class Calls:
                 self._call("square_root", step, [a], [self._rows((*step.output.shape, 1)), start or 0, steps])
             case Rearrange(how=how, a=a):
                 self._rearrange(how, step, a)
+            case _:
+                raise TypeError(f"{type(step).__name__} is no operation of a program")
 
     def _rearrange(self, how: str, step: Operation, a: str) -> None:
         split = self.values[a].shape if how == "merge" else step.output.shape

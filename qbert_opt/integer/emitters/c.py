@@ -44,7 +44,7 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
         UsageError: the values of such a text have more elements than an int counts.
     """
     memory = planned_memory(program, max_tokens)
-    if max(memory.elements.values()) > INT32:
+    if max(memory.elements.values(), default=0) > INT32:
         raise UsageError(
             f"`emit_tokens` {max_tokens}: the values of such a text take {memory.total_bytes:,} bytes, more than an "
             "int of C counts. Give fewer."

@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from qbert_opt.errors import UsageError
 from qbert_opt.integer.builder import Builder, Grid, dyadic
-from qbert_opt.integer.intervals import OverflowFound
+from qbert_opt.integer.intervals import OverflowFound, check_intervals
 from qbert_opt.integer.narrow import NarrowExecutor
-from qbert_opt.integer.operations import INT32, PRODUCT_LIMIT, Embed, Linear, Requantize, SquareRoot, Value, width
-from qbert_opt.integer.program import Output
+from qbert_opt.integer.operations import (
+    INT32,
+    PRODUCT_LIMIT,
+    Embed,
+    Linear,
+    Operation,
+    Requantize,
+    SquareRoot,
+    Value,
+    width,
+)
+from qbert_opt.integer.program import Output, Program
 from qbert_opt.integer.reference import Reference, round_shift
 
 int32 = st.integers(-INT32 - 1, INT32)
@@ -163,6 +173,36 @@ def test_a_table_whose_products_overflow_is_refused_though_its_offsets_bring_the
     with pytest.raises(OverflowFound, match="y: multiplies to"):
         builder.emit(Embed, "y", ("batch", "tokens", 4), codes="codes", factors="factors", offsets="offsets",
                      index="i", shift=2)  # fmt: skip
+
+
+def c_encoder(program, folder):
+    from qbert_opt.integer.emitters import c
+
+    c.emit(program, folder, 1)
+
+
+def onnx_model(program, folder):
+    pytest.importorskip("onnx")
+    from qbert_opt.integer.emitters import onnx
+
+    onnx.emit(program, folder, 1)
+
+
+@pytest.mark.parametrize("visit", [
+    lambda program, _: check_intervals(program),
+    lambda program, _: Reference(program).run({"x": np.zeros((1, 1), int)}),
+    lambda program, _: NarrowExecutor(program).run({"x": np.zeros((1, 1), int)}),
+    c_encoder,
+    onnx_model,
+], ids=["intervals", "reference", "narrow", "c", "onnx"])  # fmt: skip
+def test_an_operation_that_is_not_known_is_never_skipped(visit, tmp_path):
+    class Unknown(Operation):
+        pass
+
+    x = Value("x", ("batch", "tokens"), 0, 9, 1.0)
+    step = Unknown(Value("y", x.shape, 0, 9, 1.0))
+    with pytest.raises(TypeError, match="Unknown is no operation of a program"):
+        visit(Program((x,), (step,), {}, (Output("y", "y"),), 1), tmp_path)
 
 
 def test_roots_of_zero_and_divisions_by_zero_are_refused():
