@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UsageError
-from ..c_calls import Calls, Constant, argument, comment
+from ..c_calls import Calls, Constant, argument, comment, literal
 from ..c_kernels import HELPERS
 from ..emitter import Emitted
 from ..memory import planned_memory
@@ -88,17 +88,13 @@ def _write_constants(constants: Sequence[Constant], folder: Path) -> list[str]:
                 flat = constant.array.reshape(-1)
                 file.write(f"\n{_declaration(constant)} = {{\n")
                 for start in range(0, flat.size, NUMBERS_PER_LINE):
-                    file.write(",".join(map(_literal, flat[start : start + NUMBERS_PER_LINE].tolist())) + ",\n")
+                    file.write(",".join(map(literal, flat[start : start + NUMBERS_PER_LINE].tolist())) + ",\n")
                 file.write("};\n")
     return names
 
 
 def _declaration(constant: Constant) -> str:
     return f"const {constant.ctype} {constant.identifier}[{constant.array.size}]"
-
-
-def _literal(number: int) -> str:
-    return str(number) if number > -(2**31) else "INT32_MIN"
 
 
 def _parameters(program: Program) -> str:
