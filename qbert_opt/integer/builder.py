@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UsageError
-from .intervals import Operands, OverflowFound, interval_of
+from .intervals import Operands, interval_of
 from .operations import (
     INT32,
     PRODUCT_LIMIT,
@@ -272,6 +272,3 @@ class Builder:
         value = self.emit(Linear, name, (*x.shape[:-1], len(scales)), **fields)
         self.scales[name] = scales
         return value
-
-
-__all__ = ["Builder", "Grid", "OverflowFound", "dyadic"]

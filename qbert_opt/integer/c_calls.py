@@ -113,18 +113,20 @@ class Calls:
                 self._pair("shift", step, a, by)
             case Requantize(a=a, multiplier=multiplier, shift=shift):
                 y = step.output
-                self._pair("requantize", step, a, multiplier, [shift, y.zero, _number(y.low), _number(y.high)])
+                self._pair("requantize", step, a, multiplier, [shift, y.zero, literal(y.low), literal(y.high)])
             case Lookup(table=table, a=a, start=start):
-                self._call("lookup", step, [a, table], [self._rows((*step.output.shape, 1)), _number(start)])
+                self._call("lookup", step, [a, table], [self._rows((*step.output.shape, 1)), literal(start)])
             case Reduce(function=function, a=a):
                 shape = self.values[a].shape
                 self._call(function, step, [a], [self._rows(shape), _axis(shape[-1])])
             case Mask(a=a, mask=mask, fill=fill):
-                self._call("mask", step, [a, mask], [self._rows(step.output.shape), "n", _number(fill)])
+                self._call("mask", step, [a, mask], [self._rows(step.output.shape), "n", literal(fill)])
             case SquareRoot(a=a, start=start, steps=steps):
                 self._call("square_root", step, [a], [self._rows((*step.output.shape, 1)), start or 0, steps])
             case Rearrange(how=how, a=a):
                 self._rearrange(how, step, a)
+            case _:
+                raise TypeError(f"{type(step).__name__} is no operation of a program")
 
     def _rearrange(self, how: str, step: Operation, a: str) -> None:
         split = self.values[a].shape if how == "merge" else step.output.shape
@@ -281,8 +283,8 @@ def _axis(axis: Axis) -> str:
     return "n" if axis == TOKENS else "1" if axis == BATCH else str(axis)
 
 
-def _number(value: int) -> str:
-    """Write a number; the least of 32 bits has no literal of its own type."""
+def literal(value: int) -> str:
+    """Return a number in C; the least of 32 bits has no literal of its own type."""
     return "INT32_MIN" if value == -(2**31) else str(value)
 
 

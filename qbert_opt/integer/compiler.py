@@ -14,7 +14,7 @@ from ..quantization.quantized_matrix import StoredMatrix
 from ..spec.planned import PlannedActivation
 from .builder import Builder, Grid
 from .errors import FunctionError, activation_error, exponential_error, square_root_error
-from .families import Block, Encoder
+from .families import Block, Encoder, LayerFunction
 from .intervals import OverflowFound
 from .layers import (
     Attention,
@@ -26,7 +26,7 @@ from .layers import (
     stream_grid,
 )
 from .matrices import Codes, add_embedding, add_linear, rounded, signed_codes
-from .nonlinearity import Activation, Nonlinearity, nonlinearity
+from .nonlinearity import Nonlinearity, nonlinearity
 from .operations import IDS, MASK, TYPES, Positions, Value
 from .program import Output, Program
 from .ranges import Ranges, observed
@@ -212,14 +212,13 @@ class _Compiler:
         gamma, beta = (part.detach().numpy().astype(np.float64) for part in (module.weight, module.bias))
         return add_layer_norm(self.builder, self.norm, name, x, Norm(gamma, beta, float(module.eps)))
 
-    def _activated(self, name: str, x: Value, function: str, to: Grid) -> Value:
+    def _activated(self, name: str, x: Value, function: LayerFunction, to: Grid) -> Value:
         """Apply a function; ReLU only saturates at the code of zero."""
         if function == "relu":
             return self.builder.requantize(f"{name}.relu", x, Grid(to.scale, max(to.low, to.zero), to.high, to.zero))
         seen = self.ranges.outputs[name]
-        named: Activation = function  # type: ignore[assignment]
-        self._worst(activation_error(self.ways.activation, named, (seen.low, seen.high), to))
-        return self.activation.activation(self.builder, f"{name}.{function}", named, x, (seen.low, seen.high), to)
+        self._worst(activation_error(self.ways.activation, function, (seen.low, seen.high), to))
+        return self.activation.activation(self.builder, f"{name}.{function}", function, x, (seen.low, seen.high), to)
 
     def _grid(self, module: str, bits: int | None = None) -> Grid:
         """Grid of a matrix's input: the plan's, or for other matrices of the calibration set."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UsageError
 from ..models.loading import LoadedModel
+from .nonlinearity import Activation
 
-Steps = tuple[tuple[str, str | None], ...]
-"""Linear layers of a head in order, each with the function after it: `gelu`, `relu`, `tanh` or None."""
+LayerFunction = Activation | Literal["relu"]
+Steps = tuple[tuple[str, LayerFunction | None], ...]
+"""Linear layers of a head in order, each with the function after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ FAMILIES: Mapping[str, Family] = {
     ),
 }  # fmt: skip
 PER_TOKEN: Mapping[str, Steps] = {"tags": (("classifier", None),), "spans": (("qa_outputs", None),), "embeddings": ()}
-ACTIVATION_NAMES = {"gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "relu": "relu"}
+ACTIVATION_NAMES: Mapping[str, LayerFunction] = {
+    "gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "relu": "relu",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Encoder:
     blocks: tuple[Block, ...]
     heads: int
     hidden: int
-    activation: str
+    activation: LayerFunction
     head: Steps
     first_token: bool
 
@@ -135,7 +139,7 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
     ):
         if (value := getattr(config, setting, legal)) not in (legal, None):
             raise UsageError(f"{loaded.name}: {setting} {value!r} has no integer form. Legal: {legal!r}.")
-    function = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
+    function = str(getattr(config, "hidden_act", None) or getattr(config, "activation", None))
     if function not in ACTIVATION_NAMES:
         raise UsageError(f"{loaded.name}: the function {function} has no integer form. Legal: "
                          f"{', '.join(ACTIVATION_NAMES)}.")  # fmt: skip

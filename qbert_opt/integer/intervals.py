@@ -72,7 +72,7 @@ class Operands:
 
 
 class OverflowFound(ArithmeticError):
-    """Some input makes a number of more than 32 bits, or a product of more than 62; the message names where."""
+    """Some input makes more than 32 bits, a product of more than 62, or leaves a table; the message names where."""
 
 
 def interval_of(operation: Operation, of: Operands) -> Interval:
@@ -83,7 +83,7 @@ def interval_of(operation: Operation, of: Operands) -> Interval:
         of: what it reads.
 
     Raises:
-        OverflowFound: a number, a partial sum or a product is too wide for some input.
+        OverflowFound: for some input a number, a partial sum or a product is too wide, or is outside a table.
     """
     low, high = _interval(operation, of)
     _check(operation, "makes", low, high)
@@ -97,6 +97,9 @@ def _interval(operation: Operation, of: Operands) -> Interval:
         case Embed():
             return _embed(operation, of)
         case Relative(table=table):
+            columns = of.constants[table].shape[1]
+            if columns != 2 * of.max_tokens - 1:
+                raise OverflowFound(f"{operation.output.name}: has {columns} distances for {of.max_tokens} tokens")
             return of.interval(table)
         case Linear():
             return _linear(operation, of)
@@ -154,6 +157,9 @@ def _square(a: Interval) -> Interval:
 def _embed(operation: Embed, of: Operands) -> Interval:
     factors, offsets = (of.constants[name].astype(np.int64) for name in (operation.factors, operation.offsets))
     codes = of.constants[operation.codes]
+    first, last = of.interval(operation.index)
+    if first < 0 or last >= len(codes):
+        raise OverflowFound(f"{operation.output.name}: reads rows {first} to {last} of a table of {len(codes)}")
     groups = codes.reshape(len(codes), factors.shape[1], -1)
     products = [groups.min(-1) * factors, groups.max(-1) * factors]
     _check(operation, "multiplies to", min(int(p.min()) for p in products), max(int(p.max()) for p in products))
@@ -247,6 +253,10 @@ def _square_root(operation: SquareRoot, of: Operands) -> Interval:
     low, high = of.interval(operation.a)
     if low < 1:
         raise OverflowFound(f"{operation.output.name}: takes the root of {low}")
+    if operation.start is not None:
+        if operation.start < 1:
+            raise OverflowFound(f"{operation.output.name}: starts a root at {operation.start}")
+        _check(operation, "adds up", 0, operation.start + high // operation.start)
     if operation.start is None and operation.steps >= NEWTON_STEPS:
         return isqrt(low), isqrt(high)
     root = float(high) ** 0.5
@@ -263,9 +273,13 @@ def check_intervals(program: Program) -> None:
         program: for example one that was read from a file.
 
     Raises:
-        OverflowFound: a value can leave its interval, or an operation needs more than 32 bits; names the value.
+        OverflowFound: a value can leave its interval, states one that 32 bits do not hold, or is made by an operation
+            that needs more; names the value.
     """
     values = {value.name: value for value in program.inputs}
+    for value in program.values.values():
+        if value.low < -INT32 - 1 or value.high > INT32:
+            raise OverflowFound(f"{value.name}: states {value.low} to {value.high}, which 32 bits do not hold")
     for operation in program.operations:
         low, high = interval_of(operation, Operands(values, program.constants, program.max_tokens))
         value = operation.output

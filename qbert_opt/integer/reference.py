@@ -52,7 +52,7 @@ def round_shift(a: Numbers, shift: int) -> Numbers:
 
 
 def square_root(a: Numbers, start: int | None, steps: int) -> Numbers:
-    """Return Newton's integer square root, see `program.SquareRoot`.
+    """Return Newton's integer square root, see `operations.SquareRoot`.
 
     Args:
         a: each at least 1 and below 2**31.

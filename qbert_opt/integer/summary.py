@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import Field, FiniteFloat
 
 from ..checkpoint.bits import packed_bytes
-from ..runtime.files import read_document
 from ..runtime.frozen import Frozen
 from .compiler import Compiled
 from .emitter import Emitted
@@ -151,18 +150,6 @@ def write_summary(summary: ProgramSummary, folder: Path) -> None:
         folder: of the program.
     """
     (folder / SUMMARY).write_text(summary.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
-
-
-def read_summary(folder: Path) -> ProgramSummary:
-    """Read `integer.json`.
-
-    Args:
-        folder: of a program.
-
-    Raises:
-        InputFileError: missing or malformed.
-    """
-    return read_document(folder / SUMMARY, ProgramSummary, SCHEMA)
 
 
 def _largest(value: Value) -> int:

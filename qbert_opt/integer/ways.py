@@ -30,14 +30,15 @@ def parse_ways(text: str) -> Ways:
         UsageError: a function or way that does not exist.
     """
     functions = [part.name for part in fields(Ways)]
+    legal = available("nonlinearities")
     chosen = dict.fromkeys(functions, text) if "=" not in text else {}
     for part in text.split(",") if not chosen else ():
         function, _, name = part.strip().partition("=")
         if function not in functions or not name:
-            raise UsageError(f"`nonlinearity` {part!r}: legal: table, poly, shift, or FUNCTION=WAY for the functions "
+            raise UsageError(f"`nonlinearity` {part!r}: legal: {', '.join(legal)}, or FUNCTION=WAY for the functions "
                              f"{', '.join(functions)}.")  # fmt: skip
         chosen[function] = name
     for name in chosen.values():
-        if name not in available("nonlinearities"):
-            raise UsageError(f"`nonlinearity` {name}: legal: {', '.join(available('nonlinearities'))}.")
+        if name not in legal:
+            raise UsageError(f"`nonlinearity` {name or repr(name)}: legal: {', '.join(legal)}.")
     return Ways(**chosen)

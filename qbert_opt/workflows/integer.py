@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
-from ..engines.agreement import Agreement, AgreementLimits, Check, answer_rows, check_session
+from ..engines.agreement import Agreement, AgreementLimits, Check, answer_rows, compare
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import engine
 from ..errors import QbertOptWarning, UsageError
@@ -115,13 +115,14 @@ def integer_model(
         exported_bytes = sum((target / name).stat().st_size for name in (PROGRAM, CONSTANTS))
         progress(3, STEPS, "comparing with torch")
         session = engine(ENGINE).open_model(target)
-        agreement = check_session(session, loaded.head.kind, questions)
-        if agreement is None:
-            raise UsageError(f"{folder}: its outputs have no integer form.")
         own = [
             replace(check, answers=answer_rows(loaded.head.kind, session.run(check.inputs), check.positions))
             for check in questions
         ]
+        pairs = [(check.answers, answered.answers) for check, answered in zip(questions, own, strict=True)]
+        agreement = compare(loaded.head.kind, pairs)
+        if agreement is None:
+            raise UsageError(f"{folder}: its outputs have no integer form.")
         progress(4, STEPS, "writing")
         tokens = loaded.longest if emit_tokens is None else emit_tokens
         emitted = tuple(emitter(name).emit(compiled.program, target, tokens) for name in emit)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UsageError
-from ..c_calls import Calls, Constant, argument, comment
+from ..c_calls import Calls, Constant, argument, comment, literal
 from ..c_kernels import HELPERS
 from ..emitter import Emitted
 from ..memory import planned_memory
@@ -44,7 +44,7 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
         UsageError: the values of such a text have more elements than an int counts.
     """
     memory = planned_memory(program, max_tokens)
-    if max(memory.elements.values()) > INT32:
+    if max(memory.elements.values(), default=0) > INT32:
         raise UsageError(
             f"`emit_tokens` {max_tokens}: the values of such a text take {memory.total_bytes:,} bytes, more than an "
             "int of C counts. Give fewer."
@@ -88,17 +88,13 @@ def _write_constants(constants: Sequence[Constant], folder: Path) -> list[str]:
                 flat = constant.array.reshape(-1)
                 file.write(f"\n{_declaration(constant)} = {{\n")
                 for start in range(0, flat.size, NUMBERS_PER_LINE):
-                    file.write(",".join(map(_literal, flat[start : start + NUMBERS_PER_LINE].tolist())) + ",\n")
+                    file.write(",".join(map(literal, flat[start : start + NUMBERS_PER_LINE].tolist())) + ",\n")
                 file.write("};\n")
     return names
 
 
 def _declaration(constant: Constant) -> str:
     return f"const {constant.ctype} {constant.identifier}[{constant.array.size}]"
-
-
-def _literal(number: int) -> str:
-    return str(number) if number > -(2**31) else "INT32_MIN"
 
 
 def _parameters(program: Program) -> str:
@@ -176,13 +172,16 @@ def _example(program: Program) -> str:
     return "\n".join([
         "/* Token ids on standard input, one text a line; the integers of its answers on standard output. */",
         "#include <stdio.h>", "", '#include "encoder.h"', "", *arrays, "", "int main(void) {",
-        "    int tokens = 0, status = 0;", "    long id;", "    char after;",
-        '    while (scanf("%ld%c", &id, &after) == 2) {', "        if (tokens < ENCODER_MAX_TOKENS) {",
+        "    int tokens = 0, status = 0, found, after;", "    long id;",
+        '    while ((found = scanf("%ld", &id)) == 1) {', "        if (tokens < ENCODER_MAX_TOKENS) {",
         "            ids[tokens] = (int32_t)id;", *fills, "        }", "        tokens++;",
-        "        if (after != '\\n') continue;",
+        "        do after = getchar();", "        while (after == ' ' || after == '\\t' || after == '\\r');",
+        "        if (after != '\\n' && after != EOF) {", "            ungetc(after, stdin);", "            continue;",
+        "        }",
         f"        status = encode({call});", "        if (status != 0) {",
         '            fprintf(stderr, "refused: %d tokens, status %d\\n", tokens, status);',
         "            return status;",
         "        }", "        {", *prints, "        }", '        printf("\\n");', "        tokens = 0;", "    }",
+        "    if (found != EOF) {", '        fprintf(stderr, "refused: not a number\\n");', "        return 2;", "    }",
         "    return 0;", "}", "",
     ])  # fmt: skip

@@ -1,7 +1,7 @@
 """Shifts and additions, I-ViT's (arXiv 2207.01405, Shiftmax, ShiftGELU and its square root).
 
 exp: `exp(-x) = 2**-t` with `t = x log2(e)`, about `x + x / 2 - x / 16`, and `2**-(z + r) = 2**-z (1 - r / 2)`: at most
-4.4e-2 off. GELU: `x sigmoid(1.6875 x)`, `1.6875 x = x + x / 2 + x / 8 + x / 16`, at most 2.4e-2 off. A unit is a power
+4.4e-2 off. GELU: `x sigmoid(1.6875 x)`, `1.6875 x = x + x / 2 + x / 8 + x / 16`, at most 2.6e-2 off. A unit is a power
 of two, so that no step but the product `x sigmoid` and one division per element multiplies or divides.
 
 The published ShiftGELU subtracts the greatest input of the row before each exp. Here exp is only taken of

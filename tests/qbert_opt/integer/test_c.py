@@ -76,6 +76,19 @@ def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits):
     assert emitted.constant_bytes == (40 + 6) * row + 4 * (2 * 40 * 3 + 2 * 6 * 3 + 6)
 
 
+def test_the_example_reads_lines_as_they_come(tmp_path):
+    program, _ = packed_program(4)
+    executable, _ = built(program, tmp_path, *UNDEFINED)
+    wanted = asked(executable, [[1, 2], [3]])
+    for text in ("1 2\n3", "1 2 \n3\n", "1\t2\r\n3\r\n", "\n1  2\n\n3 "):
+        result = subprocess.run([executable], input=text.encode(), capture_output=True)
+        answers = [np.array(line.split(), np.int64) for line in result.stdout.splitlines()]
+        assert result.returncode == 0
+        assert [answer.tolist() for answer in answers] == [answer.tolist() for answer in wanted], text
+    result = subprocess.run([executable], input="1 2\none 3\n", capture_output=True, text=True)
+    assert result.returncode == 2 and "not a number" in result.stderr
+
+
 def test_names_cannot_end_a_comment():
     assert comment("a*/b/*c") == "/* a* /b/ *c */"
 

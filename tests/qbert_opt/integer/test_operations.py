@@ -10,10 +10,21 @@ from hypothesis import strategies as st
 
 from qbert_opt.errors import UsageError
 from qbert_opt.integer.builder import Builder, Grid, dyadic
-from qbert_opt.integer.intervals import OverflowFound
+from qbert_opt.integer.intervals import OverflowFound, check_intervals
 from qbert_opt.integer.narrow import NarrowExecutor
-from qbert_opt.integer.operations import INT32, PRODUCT_LIMIT, Embed, Linear, Requantize, SquareRoot, Value, width
-from qbert_opt.integer.program import Output
+from qbert_opt.integer.operations import (
+    INT32,
+    PRODUCT_LIMIT,
+    Embed,
+    Linear,
+    Operation,
+    Relative,
+    Requantize,
+    SquareRoot,
+    Value,
+    width,
+)
+from qbert_opt.integer.program import Output, Program
 from qbert_opt.integer.reference import Reference, round_shift
 
 int32 = st.integers(-INT32 - 1, INT32)
@@ -163,6 +174,66 @@ def test_a_table_whose_products_overflow_is_refused_though_its_offsets_bring_the
     with pytest.raises(OverflowFound, match="y: multiplies to"):
         builder.emit(Embed, "y", ("batch", "tokens", 4), codes="codes", factors="factors", offsets="offsets",
                      index="i", shift=2)  # fmt: skip
+
+
+@pytest.mark.parametrize("high", [4, 2**31 - 1])
+def test_rows_outside_a_table_are_refused(high):
+    index = Value("i", ("batch", "tokens"), 0, high, 1.0)
+    builder = Builder((index,), 1)
+    builder.constant("codes", np.ones((4, 4), np.int8))
+    ones = builder.constant("ones", np.ones((4, 1), np.int32))
+    with pytest.raises(OverflowFound, match=f"y: reads rows 0 to {high} of a table of 4"):
+        builder.emit(Embed, "y", (*index.shape, 4), codes="codes", factors=ones, offsets=ones, index="i", shift=0)
+
+
+def test_distances_of_another_length_are_refused():
+    builder = Builder((Value("input_ids", ("batch", "tokens"), 0, 9, 1.0),), 5)
+    builder.constant("table", np.ones((2, 7), np.int32))
+    with pytest.raises(OverflowFound, match="y: has 7 distances for 5 tokens"):
+        builder.emit(Relative, "y", (2, "tokens", "tokens"), table="table")
+
+
+@pytest.mark.parametrize(("start", "message"), [(0, "starts a root at 0"), (1, "adds up"), (INT32, "adds up")])
+def test_roots_that_start_where_a_sum_overflows_are_refused(start, message):
+    x = Value("x", ("batch", "tokens"), 1, INT32, 1.0)
+    with pytest.raises(OverflowFound, match=f"y: {message}"):
+        Builder((x,), 1).emit(SquareRoot, "y", x.shape, a="x", start=start, steps=10)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2**31), (-(2**31) - 1, 0)])
+def test_an_interval_that_32_bits_do_not_hold_is_refused(low, high):
+    with pytest.raises(OverflowFound, match="x: states"):
+        check_intervals(Program((Value("x", ("batch", "tokens"), low, high),), (), {}, (), 1))
+
+
+def c_encoder(program, folder):
+    from qbert_opt.integer.emitters import c
+
+    c.emit(program, folder, 1)
+
+
+def onnx_model(program, folder):
+    pytest.importorskip("onnx")
+    from qbert_opt.integer.emitters import onnx
+
+    onnx.emit(program, folder, 1)
+
+
+@pytest.mark.parametrize("visit", [
+    lambda program, _: check_intervals(program),
+    lambda program, _: Reference(program).run({"x": np.zeros((1, 1), int)}),
+    lambda program, _: NarrowExecutor(program).run({"x": np.zeros((1, 1), int)}),
+    c_encoder,
+    onnx_model,
+], ids=["intervals", "reference", "narrow", "c", "onnx"])  # fmt: skip
+def test_an_operation_that_is_not_known_is_never_skipped(visit, tmp_path):
+    class Unknown(Operation):
+        pass
+
+    x = Value("x", ("batch", "tokens"), 0, 9, 1.0)
+    step = Unknown(Value("y", x.shape, 0, 9, 1.0))
+    with pytest.raises(TypeError, match="Unknown is no operation of a program"):
+        visit(Program((x,), (step,), {}, (Output("y", "y"),), 1), tmp_path)
 
 
 def test_roots_of_zero_and_divisions_by_zero_are_refused():

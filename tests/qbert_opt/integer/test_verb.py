@@ -75,7 +75,8 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--nonlinearity", "magic"), "--nonlinearity magic: legal: poly, shift, table."),
-    (("--nonlinearity", "gelu=poly"), "legal: table, poly, shift, or FUNCTION=WAY"),
+    (("--nonlinearity", ""), "--nonlinearity '': legal: poly, shift, table."),
+    (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, or FUNCTION=WAY"),
     (("--calibration-samples", "3"), "--data: 3 texts are too few to fix ranges. Give at least 8."),
 ])  # fmt: skip
 def test_options_are_refused_in_one_line(cli, quantized, data_file, tmp_path, arguments, message):
