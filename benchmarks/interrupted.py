@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from qbert_opt.cli import main
 from qbert_opt.engines.record import read_record
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.frontier import TradeOff
+from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring import diagnosis, sensitivity  # noqa: F401
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.scores import read_scores
@@ -205,7 +205,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     output = Path(options.output).absolute()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -217,6 +216,6 @@ if __name__ == "__main__":
         os.chdir(output.parent)
     total = sum(result["moments"] for result in results.values())
     faults = sum(len(result["faults"]) for result in results.values())
-    record = {"commit": commit, "command": " ".join(["python benchmarks/interrupted.py", *sys.argv[1:]])}
+    record = {"commit": code_commit(), "command": " ".join(["python benchmarks/interrupted.py", *sys.argv[1:]])}
     output.write_text(json.dumps({**record, "moments": total, "faults": faults, "verbs": results}, indent=1) + "\n")
     print(f"{total} moments, {faults} faults")

@@ -132,11 +132,12 @@ def recover(
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
     labels = labels_of(loaded, texts, batches, settings)
-    teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
     with sole_writer(file) if team.rank == 0 else nullcontext():
-        if file.exists():
+        resumed = file.exists()
+        if resumed:
             _check_same_run(file, fingerprint)
-        elif minutes is not None:
+        teacher = _teacher(loaded, plan, batches, labels, settings, Path(f"{output}{TEACHER_SUFFIX}"), fingerprint)
+        if minutes is not None and not resumed:
             settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings, team))
         run = TrainingRun(
             student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress, team=team,

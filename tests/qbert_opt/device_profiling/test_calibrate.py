@@ -43,7 +43,8 @@ class MadeUp:
         self.now_s += self.making_s
 
         def call():
-            self.now_s += self.slowed * seconds * np.exp(self.noise * self.random.standard_normal())
+            factor = np.exp(self.noise * self.random.standard_normal()) if self.noise else 1.0
+            self.now_s += self.slowed * seconds * factor
 
         return call
 

@@ -169,8 +169,8 @@ def test_the_command_line_solves_the_reverse_problem(cli):
     run = cli("solve", "--max-loss", "0.001", "--least", "bytes", "--tie", "qkv", "--explain")
     assert run.code == 0, run.err
     assert "of the least encoder bytes, at least" in run.out
-    assert "limit            --max-loss: predicted loss 0.000" in run.out
-    assert "among plans whose sum of scores is at most 0.000" in run.out
+    assert "limit            --max-loss: predicted loss 0.0007" in run.out
+    assert "among plans whose sum of scores is at most 0.0002" in run.out
 
 
 @pytest.fixture(scope="module")

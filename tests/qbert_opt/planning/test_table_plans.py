@@ -155,7 +155,7 @@ def test_a_plan_whose_tables_were_changed_is_refused(scores, tmp_path):
     path.write_text(
         path.read_text().replace('"bits": 8,\n   "grouping": "rows:each"', '"bits": 4,\n   "grouping": "rows:each"')
     )
-    with pytest.raises(InputFileError, match=r"tables.*: .* 2304.*1280"):
+    with pytest.raises(InputFileError, match=r"tables: .*: 4bit/rows:each/rtn: bytes is 2304; legal here: 1280"):
         read_allocation(path)
 
 

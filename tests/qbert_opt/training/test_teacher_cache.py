@@ -15,7 +15,7 @@ from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.training.student import Student
 from qbert_opt.training.teacher import Teacher
 from qbert_opt.training.teacher_cache import StoringTeacher
-from qbert_opt.workflows.recover import TEACHER_SUFFIX, recover
+from qbert_opt.workflows.recover import STATE_SUFFIX, TEACHER_SUFFIX, recover
 
 from .conftest import plan_of, texts_of
 
@@ -168,3 +168,12 @@ def test_a_killed_run_with_a_cache_ends_as_if_it_had_not_been(tiny, tiny_start, 
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1] and runs[0].teacher_bytes == runs[1].teacher_bytes > 0
     assert runs[0].best_loss < runs[0].start_loss
+
+
+def test_a_refused_run_makes_no_cache(tiny, tiny_start, file_texts, tmp_path):
+    """A state file that cannot be used is refused before the folder of the cache is made."""
+    settings = RecoverySettings(steps=("distill",), epochs={"distill": 1}, batch_size=8, teacher_cache=0.1)
+    (tmp_path / f"a{STATE_SUFFIX}").write_bytes(b"damaged")
+    with pytest.raises(InputFileError, match=r"is not a training state"):
+        recover(tiny, tiny_start[0], [file_texts], tmp_path / "a", settings=settings)
+    assert not (tmp_path / f"a{TEACHER_SUFFIX}").exists()
