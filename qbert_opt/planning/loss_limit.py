@@ -21,7 +21,7 @@ from .solving import Plan, SolverOptions
 from .task_solver import solve_rounded
 
 ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not, or above the least sum
-JOINT_ROUNDS = 1  # the same for programs that decide bits and residency together, which take up to a minute each
+JOINT_ROUNDS = 1  # between the two, for programs that decide bits and residency together: up to a minute each
 AIM = 0.97  # share of the limit that the second bound aims at
 CLOSE = 0.98  # ratio of two bounds that are close: one that keeps the limit, and one that does not
 WITHIN = 1e-9  # relative rounding, where a bound is a plan's own sum
@@ -89,7 +89,7 @@ def _within(
         failed, kept = kept, None
     if kept is None:
         kept = _safest(task, options, activations, limit)
-    for _ in range(_rounds(task)):
+    for _ in range(JOINT_ROUNDS if task.joint else ROUNDS):
         low, high = _bound_of(kept), _sum_of(failed)  # a bound above the plan's own sum allows the same plan
         if not 0 < low < CLOSE * high:
             break
@@ -118,17 +118,14 @@ def _sum_of(answer: Answer) -> float:
     return answer.task.sum_of_scores(answer.plan.storage)
 
 
-def _rounds(task: PlanningTask) -> int:
-    return JOINT_ROUNDS if task.joint else ROUNDS
-
-
 def _safest(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], limit: float
 ) -> Answer:
     """Return the answer under the least possible bound, or under the first slightly larger one that keeps the limit.
 
     By chance of the scoring text, the plan of the least sum need not have the least prediction. The bounds do not
-    depend on the limit, so a limit of the value in the message ends at the plan that it is the prediction of.
+    depend on the limit, so a limit of the value in the message ends at the plan that it is the prediction of. Programs
+    that decide residency too are slow: for them only the least bound is tried.
 
     Raises:
         InfeasibleError: none keeps the limit, or no plan keeps the other limits.
@@ -136,7 +133,7 @@ def _safest(
     free, plan, _ = solve_rounded(task.without_goal(), options, activations)
     least = free.sum_of_scores(plan.storage)
     sums_are_losses = not activations and not len(task.scores.item_folds())
-    rounds = 0 if sums_are_losses or least <= 0 else _rounds(task)
+    rounds = 0 if sums_are_losses or task.joint or least <= 0 else ROUNDS
     smallest = math.inf
     for step in range(rounds + 1):
         bound = least / CLOSE**step
