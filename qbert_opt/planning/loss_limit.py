@@ -20,10 +20,10 @@ from .program import PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_rounded
 
-ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not
-JOINT_ROUNDS = 1  # the same for programs that decide bits and residency together, which take up to a minute each
+ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not, or above the least sum
+JOINT_ROUNDS = 1  # between the two, for programs that decide bits and residency together: up to a minute each
 AIM = 0.97  # share of the limit that the second bound aims at
-CLOSE = 0.98  # ratio of a bound that keeps the limit to one that does not, at which the search ends
+CLOSE = 0.98  # ratio of two bounds that are close: one that keeps the limit, and one that does not
 WITHIN = 1e-9  # relative rounding, where a bound is a plan's own sum
 
 
@@ -58,7 +58,7 @@ def solve_asked(
         As `solve_rounded`.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or the plan of the least sum of scores loses more than the limit.
+        InfeasibleError: no plan keeps every limit, or no plan with almost the least sum of scores is predicted to.
         NoPlanFoundError: the search ended before it found a plan.
         UsageError: none of the `activations` was scored.
     """
@@ -75,8 +75,8 @@ def _within(
     """Try bounds on the sum of scores, and return the answer under the largest that keeps the limit.
 
     The limit itself comes first, then the bound that keeps it if prediction and sum stay in proportion, then the least
-    sum, then bounds between one that keeps the limit and one that does not. Nothing says that a larger bound predicts
-    a larger loss, but it does so up to the noise of the scoring text.
+    sum and a few bounds above it, then bounds between one that keeps the limit and one that does not. Nothing says
+    that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text.
     """
     first = _tried(task, options, activations, limit)
     if first is None:
@@ -121,20 +121,36 @@ def _sum_of(answer: Answer) -> float:
 def _safest(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], limit: float
 ) -> Answer:
-    """Return the answer under the least possible bound.
+    """Return the answer under the least possible bound, or under the first slightly larger one that keeps the limit.
+
+    By chance of the scoring text, the plan of the least sum need not have the least prediction. The bounds do not
+    depend on the limit, so a limit of the value in the message ends at the plan that it is the prediction of. Programs
+    that decide residency too are slow: for them only the least bound is tried.
 
     Raises:
-        InfeasibleError: its predicted loss is above the limit, or no plan keeps the other limits.
+        InfeasibleError: none keeps the limit, or no plan keeps the other limits.
     """
     free, plan, _ = solve_rounded(task.without_goal(), options, activations)
     least = free.sum_of_scores(plan.storage)
-    answer = _answer(task.within_sum(least + WITHIN * abs(least)), options, activations)
-    if answer.loss > limit:
+    sums_are_losses = not activations and not len(task.scores.item_folds())
+    rounds = 0 if sums_are_losses or task.joint or least <= 0 else ROUNDS
+    smallest = math.inf
+    for step in range(rounds + 1):
+        bound = least / CLOSE**step
+        answer = _answer(task.within_sum(bound + WITHIN * abs(bound)), options, activations)
+        if answer.loss <= limit:
+            return answer
+        smallest = min(smallest, answer.loss)
+    asked = f"`max_loss` = {limit:g}:"
+    if sums_are_losses:
         raise InfeasibleError(
-            f"`max_loss` = {limit:g}: nearest feasible {above(answer.loss)}. That is the predicted loss of the plan of "
-            "the least sum of scores within the other limits."
+            f"{asked} nearest feasible {above(smallest)}. No plan within the other limits loses less."
         )
-    return answer
+    more = f", or up to {CLOSE**-rounds - 1:.0%} more" if rounds else ""
+    raise InfeasibleError(
+        f"{asked} smallest predicted loss found: {above(smallest)}. That is of the plans within the other limits whose "
+        f"sum of scores is the least possible{more}."
+    )
 
 
 def _answer(task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]) -> Answer:

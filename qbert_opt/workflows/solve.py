@@ -95,7 +95,8 @@ def solve_plans(
         refine: local search on measured loss, applied to the best plan.
 
     Raises:
-        InfeasibleError: no plan meets every limit; the message states the nearest feasible value.
+        InfeasibleError: no plan meets every limit; the message states the nearest feasible value, or the
+            smallest predicted loss found.
         UsageError: the constraints leave no choice, or a limit needs a device.
     """
     task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)

@@ -116,15 +116,15 @@ def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
     assert solve_task(again, ALL).solution.value == plan.encoder_bytes
 
 
-def test_a_limit_on_loss_below_every_prediction_names_the_nearest(rtn_scores):
+def test_a_limit_on_loss_below_every_prediction_names_the_smallest_found(rtn_scores):
     """The value in the message is a predicted loss: asking for it gives a plan, and the plan keeps it as printed."""
     table = noisy(rtn_scores, np.random.default_rng(2))
-    with pytest.raises(InfeasibleError, match=r"`max_loss` = 1e-12: nearest feasible (\S+)\. ") as stop:
+    with pytest.raises(InfeasibleError, match=r"`max_loss` = 1e-12: smallest predicted loss found: (\S+)\. ") as stop:
         allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=1e-12))
-    nearest = float(str(stop.value).split("nearest feasible ")[1].split(". ")[0])
-    plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=nearest))
-    assert plan.predicted_loss <= nearest <= plan.predicted_loss * 1.02  # larger sums may by chance predict less
-    below = nearest * 0.9
+    smallest = float(str(stop.value).split("found: ")[1].split(". ")[0])
+    plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=smallest))
+    assert plan.predicted_loss <= smallest <= plan.predicted_loss * 1.001
+    below = smallest * 0.99
     with pytest.raises(InfeasibleError):
         allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=below))
 
