@@ -18,15 +18,16 @@ _NORMAL, _CONTROL = 1, 3  # token types of llama.cpp
 _REMEDY = "`engine` onnxruntime and openvino take it."
 
 
-def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
+def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     """Return a tokenizer as metadata of a GGUF file.
 
     Args:
         tokenizer: of transformers.
         target: what it is for, for messages.
+        rows: of the model's table, as many as the file has tokens: rows without a token get a name of their own.
 
     Raises:
-        UsageError: llama.cpp would read texts otherwise; says in what.
+        UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
@@ -35,13 +36,17 @@ def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
         raise UsageError(f"{target}: its tokenizer 'bert' reads texts otherwise: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    size = max(by_id) + 1
-    tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(size)]
+    if max(by_id) >= rows:
+        raise UsageError(
+            f"{target}: the tokenizer has the id {max(by_id)}, but the model's table has {rows} rows. Give the "
+            "tokenizer that the model was trained with."
+        )
+    tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(rows)]
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(size)],
+        "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(rows)],
         "tokenizer.ggml.bos_token_id": tokenizer.cls_token_id,
         "tokenizer.ggml.eos_token_id": tokenizer.sep_token_id,
         "tokenizer.ggml.seperator_token_id": tokenizer.sep_token_id,  # the format spells it so

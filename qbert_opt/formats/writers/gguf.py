@@ -65,9 +65,8 @@ def write(
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
     model = traced.model
     encoder = plain_encoder(model, TARGET)
-    metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET)
-    if len(metadata["tokenizer.ggml.tokens"]) > len(model.get_submodule(encoder.word).weight):
-        raise UsageError(f"{TARGET}: the tokenizer has more tokens than the model's table has rows.")
+    rows = len(model.get_submodule(encoder.word).weight)
+    metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET, rows)
     names = dict(_matrix_names(encoder))
     codes = {}
     for matrix in stored:

@@ -57,11 +57,8 @@ def wordpiece(lowercase=True):
 def bert(folder, kind="SequenceClassification", width=64, labels=3, **fields):
     """A tiny BERT in blocks of 64, which two bits need."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        **COMMON,
-        **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width},
-        **({"num_labels": labels} | fields),
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_labels": labels}
+    config = transformers.BertConfig(**COMMON | STANDARD | sizes | fields)
     model = getattr(transformers, f"BertFor{kind}" if kind != "Model" else "BertModel")(config)
     model.save_pretrained(folder)
     wordpiece().save_pretrained(folder)
@@ -191,18 +188,20 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 
 def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused():
     with pytest.raises(UsageError, match="capitals"):
-        vocabulary(wordpiece(lowercase=False), "`engine` llama-cpp")
+        vocabulary(wordpiece(lowercase=False), "`engine` llama-cpp", len(WORDS))
     found = wordpiece()
     found.backend_tokenizer.model = models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
     with pytest.raises(UsageError, match="WordLevel, not WordPiece"):
-        vocabulary(found, "`engine` llama-cpp")
+        vocabulary(found, "`engine` llama-cpp", len(WORDS))
 
 
 def test_the_file_holds_the_vocabulary_in_its_order():
-    metadata = vocabulary(wordpiece(), "`engine` llama-cpp")
+    metadata = vocabulary(wordpiece(), "`engine` llama-cpp", len(WORDS))
     tokens = metadata["tokenizer.ggml.tokens"]
     assert tokens[:5] == list(WORDS[:5]) and tokens[5] == "▁" + WORDS[5] and len(tokens) == len(WORDS)
     assert metadata["tokenizer.ggml.bos_token_id"] == WORDS.index("[CLS]")
+    with pytest.raises(UsageError, match="has the id 63, but the model's table has 60 rows"):
+        vocabulary(wordpiece(), "`engine` llama-cpp", 60)
 
 
 class TestRunning:
@@ -264,6 +263,13 @@ class TestRunning:
         answer = xllamacpp.Server(settings).handle_embeddings({"input": [ids], "embd_normalize": -1})
         theirs = np.array(answer["data"][0]["embedding"])
         assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
+
+    def test_rows_of_the_table_without_a_token_are_kept(self, tmp_path, texts):
+        """Tables are padded to whole blocks of rows; llama.cpp needs as many tokens as the table has rows."""
+        quantized = quantized_folder(bert(tmp_path / "model", vocab_size=len(WORDS) + 8), texts, tmp_path / "q")
+        assert export_model(quantized, "llama-cpp", tmp_path / "out").agreement.flipped == 0
+        contents = read_gguf(tmp_path / "out" / "model.gguf")
+        assert len(contents.metadata["tokenizer.ggml.tokens"]) == len(WORDS) + 8
 
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     def test_embeddings_are_pooled_as_the_model_does(self, tmp_path, texts, pooling):
