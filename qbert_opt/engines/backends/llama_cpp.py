@@ -71,11 +71,11 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     path = folder / FILE
     contents = read_gguf(path)
     if activations != "float32":
-        return _Running(path, contents, threads)
+        return _Running(path, path, contents, threads)
     with tempfile.TemporaryDirectory() as scratch:
         unpacked = Path(scratch) / FILE
         write_gguf(unpacked, in_float(contents))
-        return _Running(unpacked, contents, threads)
+        return _Running(unpacked, path, contents, threads)
 
 
 def in_float(contents: GgufFile) -> GgufFile:
@@ -109,7 +109,18 @@ class _Running:
     are answers and the rest is memory behind them.
     """
 
-    def __init__(self, path: Path, contents: GgufFile, threads: int | None) -> None:
+    def __init__(self, opened: Path, path: Path, contents: GgufFile, threads: int | None) -> None:
+        """Load a model.
+
+        Args:
+            opened: the file that llama.cpp opens.
+            path: of the exported file, for messages.
+            contents: of the exported file.
+            threads: processor threads; None lets the engine choose.
+
+        Raises:
+            InputFileError: llama.cpp cannot load it, or it lacks what an export has.
+        """
         import xllamacpp
 
         pooling: Any = contents.metadata.get("bert.pooling_type")
@@ -118,9 +129,9 @@ class _Running:
         if not all(isinstance(number, int) and number > 0 for number in (pooling, longest, width)):
             raise InputFileError(f"{path}: lacks pooling, length or width. Export the model again.")
         self._width = int(width)
-        self._head = _head(contents, path) if pooling == RANK else None
+        self._head = _head(contents, path, self._width) if pooling == RANK else None
         settings = xllamacpp.CommonParams()
-        settings.model.path = str(path)
+        settings.model.path = str(opened)
         settings.embedding = True
         settings.embd_normalize = -1  # as they are
         settings.pooling_type = xllamacpp.llama_pooling_type(2 if pooling == RANK else pooling)
@@ -164,8 +175,8 @@ class _Running:
         return state
 
 
-def _head(contents: GgufFile, path: Path) -> tuple[NDArray[np.float32], ...]:
-    """Pooler and classifier with their biases, float32."""
+def _head(contents: GgufFile, path: Path, width: int) -> tuple[NDArray[np.float32], ...]:
+    """Pooler and classifier with their biases, float32: `[width, width]`, `[width]`, `[labels, width]`, `[labels]`."""
     parts = []
     for name in (POOLER, CLASSIFIER):
         for suffix in ("weight", "bias"):
@@ -173,4 +184,7 @@ def _head(contents: GgufFile, path: Path) -> tuple[NDArray[np.float32], ...]:
             if tensor is None:
                 raise InputFileError(f"{path}: lacks {name}.{suffix}. Export the model again.")
             parts.append(dequantize(tensor.kind, tensor.data).reshape(tensor.shape))
+    labels = parts[3].size
+    if [part.shape for part in parts] != [(width, width), (width,), (labels, width), (labels,)]:
+        raise InputFileError(f"{path}: pooler and classifier do not fit the width {width}. Export the model again.")
     return tuple(parts)

@@ -317,7 +317,19 @@ class TestRunning:
         missing = {n: t for n, t in contents.tensors.items() if n != "blk.1.ffn_up.weight"}
         again = GgufFile(contents.metadata, {n: Tensor(t.kind, t.shape, t.data.copy()) for n, t in missing.items()})
         write_gguf(path, again)
-        with pytest.raises(InputFileError, match=r"model.gguf: llama.cpp cannot load it"):
+        for activations in ("int8", "float32"):  # for float32 another file is opened, which nobody knows of
+            with pytest.raises(InputFileError, match=f"^{path}: llama.cpp cannot load it"):
+                engine("llama-cpp").open_model(path.parent, None, activations)
+
+    def test_a_head_that_does_not_fit_is_one_line(self, classifier, tmp_path):
+        """A bias of one label would be added to every label."""
+        export_model(classifier, "llama-cpp", tmp_path / "out")
+        path = tmp_path / "out" / "model.gguf"
+        contents = read_gguf(path)
+        tensors = {n: Tensor(t.kind, t.shape, t.data.copy()) for n, t in contents.tensors.items()}
+        tensors["cls.output.bias"] = Tensor(F32, (1,), np.zeros((1, 4), np.uint8))
+        write_gguf(path, GgufFile(contents.metadata, tensors))
+        with pytest.raises(InputFileError, match="pooler and classifier do not fit the width 64"):
             engine("llama-cpp").open_model(path.parent)
 
     def test_pairs_are_refused(self, classifier, tmp_path):
