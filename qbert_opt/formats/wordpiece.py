@@ -15,7 +15,7 @@ from ..errors import UsageError
 CONTINUED = "##"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581, as in llama.cpp's vocabularies
 _NORMAL, _CONTROL = 1, 3  # token types of llama.cpp
-_REMEDY = "`engine` onnxruntime and openvino take it."
+_REMEDY = "Use `engine` onnxruntime or openvino."
 
 
 def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
     reason = _difference(document, tokenizer)
     if reason is not None:
-        raise UsageError(f"{target}: its tokenizer 'bert' reads texts otherwise: {reason}. {_REMEDY}")
+        raise UsageError(f"{target}: reads texts otherwise than the model's tokenizer: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}
     if max(by_id) >= rows:
@@ -58,14 +58,16 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
 
 
 def _difference(document: dict[str, Any], tokenizer: Any) -> str | None:
-    """Say in what a tokenizer differs from llama.cpp's; None if in nothing."""
+    """Say in what the model's tokenizer differs from llama.cpp's; None if in nothing."""
     model = document.get("model") or {}
     if model.get("type") != "WordPiece":
         return f"it is {model.get('type') or type(tokenizer).__name__}, not WordPiece"
     if model.get("continuing_subword_prefix") != CONTINUED:
         return f"its continued words start with {model.get('continuing_subword_prefix')!r}, not {CONTINUED!r}"
     normalizer = document.get("normalizer") or {}
-    if normalizer.get("type") != "BertNormalizer" or not normalizer.get("lowercase"):
+    if normalizer.get("type") != "BertNormalizer":
+        return f"it normalizes texts by {normalizer.get('type') or 'nothing'}, not by BertNormalizer"
+    if not normalizer.get("lowercase"):
         return "it tells capitals from small letters"
     if normalizer.get("strip_accents") is False:
         return "it keeps accents"

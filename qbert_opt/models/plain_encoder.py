@@ -82,7 +82,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
 
     Args:
         model: a transformers model.
-        target: what it is for, for messages: `format` gguf.
+        target: what it is for, for messages: `engine` llama-cpp.
 
     Raises:
         UsageError: another architecture, activation or head; says which, and what is possible instead.
@@ -122,7 +122,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
     )
 
 
-_OTHERS = "`engine` onnxruntime and openvino take it."
+_OTHERS = "Use `engine` onnxruntime or openvino."
 
 
 def _head(model: nn.Module, base: str, target: str) -> tuple[str | None, str | None]:

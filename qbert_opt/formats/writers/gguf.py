@@ -89,8 +89,8 @@ def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
     if encoder.classifier is None:
         if len(embedding.modes) > 1 or embedding.modes[0] not in POOLINGS:
             raise UsageError(
-                f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Run "
-                "it with `engine` onnxruntime or openvino."
+                f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Use "
+                "`engine` onnxruntime or openvino."
             )
         pooling = POOLINGS[embedding.modes[0]]
     fields: dict[str, Any] = {
