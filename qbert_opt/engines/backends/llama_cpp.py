@@ -18,6 +18,7 @@ from ...formats.affine import AffineMatrix
 from ...formats.ggml_blocks import F32, dequantize
 from ...formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
 from ...formats.writers.gguf import CLASSIFIER, FILE, POOLER, RANK
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -66,6 +67,7 @@ def label() -> str:
     return f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Load a written model; with float32 activations its weights are unpacked to float32 first."""
     path = folder / FILE
@@ -150,6 +152,7 @@ class _Running:
             raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
         self._state([0])  # closing a server that never answered waits without end
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Answer one text after the other; an embedding stands at each of its tokens, so that any mean of them is it.
 
