@@ -99,11 +99,11 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
     pooler, classifier = _head(model, base, target)
     block, parts = _LAYERS[config.model_type]
-    count = len(model.get_submodule(base + block))  # type: ignore[arg-type]
+    blocks: Any = model.get_submodule(base + block)
     embeddings = f"{base}embeddings."
     position: Any = model.get_submodule(f"{embeddings}position_embeddings")
-    norm = model.get_submodule(f"{embeddings}LayerNorm")
-    layers = tuple({part: f"{base}{block}.{i}.{name}" for part, name in parts.items()} for i in range(count))
+    norm: Any = model.get_submodule(f"{embeddings}LayerNorm")
+    layers = tuple({part: f"{base}{block}.{i}.{name}" for part, name in parts.items()} for i in range(len(blocks)))
     intermediate: Any = model.get_submodule(layers[0]["intermediate"])
     types = config.model_type != "distilbert"
     return PlainEncoder(
@@ -111,7 +111,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         feed_forward=intermediate.out_features,
         heads=config.num_attention_heads,
         positions=int(position.weight.shape[0]),
-        epsilon=float(norm.eps),  # type: ignore[arg-type]
+        epsilon=float(norm.eps),
         word=f"{embeddings}word_embeddings",
         position=f"{embeddings}position_embeddings",
         token_type=f"{embeddings}token_type_embeddings" if types else None,
