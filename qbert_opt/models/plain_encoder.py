@@ -85,7 +85,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         target: what it is for, for messages: `engine` llama-cpp.
 
     Raises:
-        UsageError: another architecture, activation or head; says which, and what is possible instead.
+        UsageError: another architecture, activation or head, or a decoder; says which, and what is possible instead.
     """
     config: Any = model.config
     name = type(model).__name__
@@ -94,6 +94,8 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     if activation != "gelu":
         raise UsageError(f"{target}: {name} has the activation {activation}; legal is gelu. {_OTHERS}")
+    if getattr(config, "is_decoder", False):
+        raise UsageError(f"{target}: {name} is a decoder, whose tokens see only earlier ones. {_OTHERS}")
     base = "" if model.base_model is model else f"{model.base_model_prefix}."
     if hasattr(model.base_model, "embeddings_project"):
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")

@@ -22,6 +22,7 @@ from qbert_opt.formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.formats.wordpiece import vocabulary
 from qbert_opt.models.loading import load_model
+from qbert_opt.models.plain_encoder import plain_encoder
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, fixed_offset
@@ -372,6 +373,14 @@ def test_what_the_format_cannot_hold_is_named(tmp_path, family, kind, reason):
     traced = traceable(load_model(save(tmp_path / "model", family, kind)))
     with pytest.raises(UsageError, match="`engine` llama-cpp: .*" + reason):
         gguf.write(traced, (), tmp_path)
+
+
+def test_a_decoder_is_refused():
+    """The file says that attention looks both ways."""
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
+    model = transformers.BertModel(transformers.BertConfig(**COMMON, **sizes, is_decoder=True))
+    with pytest.raises(UsageError, match="`engine` llama-cpp: BertModel is a decoder"):
+        plain_encoder(model, "`engine` llama-cpp")
 
 
 def test_forms_with_offsets_are_refused_by_name(tmp_path):
