@@ -139,7 +139,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
-    "report": (Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),),
+    "report": (
+        Rule(
+            WORKLOAD,
+            _without("device", "devices"),
+            "belongs to --device and --devices; the plan's own device is shown with the plan's own workload.",
+        ),
+    ),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
         Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),

@@ -130,7 +130,7 @@ def print_timings(
     Args:
         solved: the shortlist.
         model: folder of the float model.
-        engine: `torch`, `openvino` or `onnxruntime`.
+        engine: name of an engine, for example `onnxruntime`.
         workload: sentences and tokens of one timed run.
         output: where the first plan was written.
         quiet: report no progress.

@@ -26,12 +26,15 @@ class GraphLaw:
         layer: of one encoder layer, its products in the plainest form: symmetric with one range per row.
         more: what one product takes beyond that, by `product_kind`; a kind that is absent takes nothing.
         entry: of each entry of the largest table, where the file holds the vocabulary.
+        wide_vectors: whether biases, LayerNorms and a row of token types are float32 in the file; elsewhere such
+            tensors are float16.
     """
 
     model: int = 0
     layer: int = 0
     more: Mapping[str, int] = field(default_factory=dict, hash=False)
     entry: float = 0
+    wide_vectors: bool = False
 
 
 def product_kind(choice: Choice, *, static_input: bool = False) -> str:
@@ -156,7 +159,11 @@ class FileLaw:
         """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
         graph = self.graph.model + self.graph.layer * profile.num_layers
         vocabulary = max((table.rows for table in profile.tables), default=0)
-        return OTHER_BYTES * profile.other_elements + graph + round(self.graph.entry * vocabulary)
+        elements = profile.other_elements
+        if self.graph.wide_vectors:  # twice as wide: biases, two norms a layer; norm, types and pooler of the model
+            biases = sum(matrix.rows for matrix in profile.matrices)
+            elements += biases + profile.hidden * (4 * profile.num_layers + 5)
+        return OTHER_BYTES * elements + graph + round(self.graph.entry * vocabulary)
 
     def _block(self, width: int, size: int) -> tuple[int, int]:
         """Return the container and the block of a group of so many inputs."""

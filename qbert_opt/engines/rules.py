@@ -168,7 +168,8 @@ class EngineRules:
         """What matrices may be, in a few words."""
         widths = f"{_and(self.bits)} bits" if self.bits else "every width"
         forms = f"form {_and(self.forms)}" if self.forms else "every form"
-        sizes = f"columns:{_and(self.group_sizes)}" if self.group_sizes else "columns:N"
+        multiple = f" with N a multiple of {self.group_multiple}" if self.group_multiple > 1 else ""
+        sizes = f"columns:{_and(self.group_sizes)}" if self.group_sizes else f"columns:N{multiple}"
         axes = [name for name, held in (("rows:N", self.row_groups), (sizes, self.column_groups)) if held]
         return f"{widths}, {forms}, {' or '.join(axes)}"
 

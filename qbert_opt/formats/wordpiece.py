@@ -15,33 +15,38 @@ from ..errors import UsageError
 CONTINUED = "##"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581, as in llama.cpp's vocabularies
 _NORMAL, _CONTROL = 1, 3  # token types of llama.cpp
-_REMEDY = "`engine` onnxruntime and openvino take it."
+_REMEDY = "Use `engine` onnxruntime or openvino."
 
 
-def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
+def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     """Return a tokenizer as metadata of a GGUF file.
 
     Args:
         tokenizer: of transformers.
         target: what it is for, for messages.
+        rows: of the model's table, as many as the file has tokens: rows without a token get a name of their own.
 
     Raises:
-        UsageError: llama.cpp would read texts otherwise; says in what.
+        UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
     reason = _difference(document, tokenizer)
     if reason is not None:
-        raise UsageError(f"{target}: its tokenizer 'bert' reads texts otherwise: {reason}. {_REMEDY}")
+        raise UsageError(f"{target}: reads texts otherwise than the model's tokenizer: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    size = max(by_id) + 1
-    tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(size)]
+    if max(by_id) >= rows:
+        raise UsageError(
+            f"{target}: the tokenizer has the id {max(by_id)}, but the model's table has {rows} rows. Give the "
+            "tokenizer that the model was trained with."
+        )
+    tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(rows)]
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(size)],
+        "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(rows)],
         "tokenizer.ggml.bos_token_id": tokenizer.cls_token_id,
         "tokenizer.ggml.eos_token_id": tokenizer.sep_token_id,
         "tokenizer.ggml.seperator_token_id": tokenizer.sep_token_id,  # the format spells it so
@@ -53,14 +58,16 @@ def vocabulary(tokenizer: Any, target: str) -> dict[str, Any]:
 
 
 def _difference(document: dict[str, Any], tokenizer: Any) -> str | None:
-    """Say in what a tokenizer differs from llama.cpp's; None if in nothing."""
+    """Say in what the model's tokenizer differs from llama.cpp's; None if in nothing."""
     model = document.get("model") or {}
     if model.get("type") != "WordPiece":
         return f"it is {model.get('type') or type(tokenizer).__name__}, not WordPiece"
     if model.get("continuing_subword_prefix") != CONTINUED:
         return f"its continued words start with {model.get('continuing_subword_prefix')!r}, not {CONTINUED!r}"
     normalizer = document.get("normalizer") or {}
-    if normalizer.get("type") != "BertNormalizer" or not normalizer.get("lowercase"):
+    if normalizer.get("type") != "BertNormalizer":
+        return f"it normalizes texts by {normalizer.get('type') or 'nothing'}, not by BertNormalizer"
+    if not normalizer.get("lowercase"):
         return "it tells capitals from small letters"
     if normalizer.get("strip_accents") is False:
         return "it keeps accents"

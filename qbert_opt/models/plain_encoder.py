@@ -82,10 +82,10 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
 
     Args:
         model: a transformers model.
-        target: what it is for, for messages: `format` gguf.
+        target: what it is for, for messages: `engine` llama-cpp.
 
     Raises:
-        UsageError: another architecture, activation or head; says which, and what is possible instead.
+        UsageError: another architecture, activation or head, or a decoder; says which, and what is possible instead.
     """
     config: Any = model.config
     name = type(model).__name__
@@ -94,16 +94,18 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     if activation != "gelu":
         raise UsageError(f"{target}: {name} has the activation {activation}; legal is gelu. {_OTHERS}")
+    if getattr(config, "is_decoder", False):
+        raise UsageError(f"{target}: {name} is a decoder, whose tokens see only earlier ones. {_OTHERS}")
     base = "" if model.base_model is model else f"{model.base_model_prefix}."
     if hasattr(model.base_model, "embeddings_project"):
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
     pooler, classifier = _head(model, base, target)
     block, parts = _LAYERS[config.model_type]
-    count = len(model.get_submodule(base + block))  # type: ignore[arg-type]
+    blocks: Any = model.get_submodule(base + block)
     embeddings = f"{base}embeddings."
     position: Any = model.get_submodule(f"{embeddings}position_embeddings")
-    norm = model.get_submodule(f"{embeddings}LayerNorm")
-    layers = tuple({part: f"{base}{block}.{i}.{name}" for part, name in parts.items()} for i in range(count))
+    norm: Any = model.get_submodule(f"{embeddings}LayerNorm")
+    layers = tuple({part: f"{base}{block}.{i}.{name}" for part, name in parts.items()} for i in range(len(blocks)))
     intermediate: Any = model.get_submodule(layers[0]["intermediate"])
     types = config.model_type != "distilbert"
     return PlainEncoder(
@@ -111,7 +113,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         feed_forward=intermediate.out_features,
         heads=config.num_attention_heads,
         positions=int(position.weight.shape[0]),
-        epsilon=float(norm.eps),  # type: ignore[arg-type]
+        epsilon=float(norm.eps),
         word=f"{embeddings}word_embeddings",
         position=f"{embeddings}position_embeddings",
         token_type=f"{embeddings}token_type_embeddings" if types else None,
@@ -122,7 +124,7 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
     )
 
 
-_OTHERS = "`engine` onnxruntime and openvino take it."
+_OTHERS = "Use `engine` onnxruntime or openvino."
 
 
 def _head(model: nn.Module, base: str, target: str) -> tuple[str | None, str | None]:

@@ -12,7 +12,7 @@ from .cost import band
 from .measurements import MeasuredModel
 from .printing import with_error
 from .rivals import FLOAT, Rival
-from .verdict import Case
+from .verdict import Case, named_engines
 
 ABSENT = "not measured"
 UNPREDICTED = "not predicted"
@@ -175,7 +175,7 @@ def engines_text(names: tuple[str, ...] | None) -> str:
     """
     if names is None:
         return "not known for this device"
-    return ", ".join("torch (dequantized)" if name == "torch" else name for name in names) or "no engine"
+    return named_engines(names) or "no engine"
 
 
 def _interval(figure: Interval, factor: float, form: str) -> str:

@@ -96,13 +96,12 @@ def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | None]:
     return read_allocation(file), None if is_exported(folder) else read_record(folder)
 
 
-def optimized_page(done: Optimized, device: Device | None = None, workload: Workload | None = None) -> str:
+def optimized_page(done: Optimized, device: Device | None = None) -> str:
     """Return the report of what `optimize` made, predicted beside measured.
 
     Args:
         done: the result of `optimize`; its folder holds the scores.
         device: the target that it was optimized for; None for none.
-        workload: sentences and tokens of one inference; None is the plan's own.
 
     Raises:
         InputFileError: the folder's scores are missing or damaged.
@@ -115,7 +114,6 @@ def optimized_page(done: Optimized, device: Device | None = None, workload: Work
         done.plan,
         scores=read_scores(done.folder / SCORES),
         devices=() if device is None else (device,),
-        workload=workload,
         measured=of_outcome(done.outcome, str(done.folder / "optimized.json"), done.plan),
     )
 

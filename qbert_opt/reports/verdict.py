@@ -142,7 +142,7 @@ def _engines(case: Case) -> str:
     if own.engines is None:
         return f"Which engines run on{where.removeprefix(' of')} is not known."
     if own.engines:
-        return f"Runs today in {_named(own.engines)}."
+        return f"Runs today in {named_engines(own.engines)}."
     line = f"No engine{where} runs it today"
     outlook = case.plan.outlook
     if outlook is not None and outlook.custom:
@@ -155,7 +155,12 @@ def _engines(case: Case) -> str:
     return f"{line}."
 
 
-def _named(engines: Sequence[str]) -> str:
+def named_engines(engines: Sequence[str]) -> str:
+    """Return the names of engines as text; torch runs no codes.
+
+    Args:
+        engines: their names.
+    """
     return ", ".join("torch (dequantized)" if name == "torch" else name for name in engines)
 
 

@@ -39,8 +39,8 @@ class Predictor:
 
     Args:
         folder: an exported folder, or a quantized one.
-        engine: `torch`, `openvino` or `onnxruntime`; by default the engine that the folder was exported to, or torch
-            for a quantized folder. For other engines a quantized folder is first exported to a temporary folder.
+        engine: for example `onnxruntime`; by default the engine that the folder was exported to, or torch for a
+            quantized folder. For other engines a quantized folder is first exported to a temporary folder.
         threads: CPU threads; by default the engine chooses.
 
     Raises:

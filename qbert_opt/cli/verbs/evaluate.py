@@ -21,7 +21,9 @@ def command(
     max_tokens: options.MaxTokens = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", help="Also time the model in this engine: torch, openvino, onnxruntime or integer."),
+        typer.Option(
+            "--engine", help="Also time it in this engine: torch, openvino, onnxruntime, llama-cpp or integer."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")] = 1,
     seq_len: Annotated[

@@ -24,7 +24,7 @@ def command(
     hardware: HardwareOptions,
     text: options.TextOptions,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine to run the model: onnxruntime or openvino.")
+        str | None, typer.Option("--engine", help="Engine to run the model: onnxruntime, openvino or llama-cpp.")
     ] = None,
     activations: Annotated[
         str | None,

@@ -18,6 +18,7 @@ from ...formats.affine import AffineMatrix
 from ...formats.ggml_blocks import F32, dequantize
 from ...formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
 from ...formats.writers.gguf import CLASSIFIER, FILE, POOLER, RANK
+from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -39,7 +40,7 @@ RULES = EngineRules(
         blocks={2: (64,), 4: (32,), 5: (32,), 8: (32,)},
         other_blocks=(4, 32),
         blocks_everywhere=True,
-        graph=GraphLaw(5400, 10888, entry=20.5),
+        graph=GraphLaw(1560, 904, entry=20.5, wide_vectors=True),
     ),
     speeds=(
         Speed("2 bits on x86", None, "assumed: storage only; its x86 kernels are scalar"),
@@ -50,6 +51,8 @@ RULES = EngineRules(
         "Q2_0: llama.cpp pull request 24448",
         "3 bits are widened to 4, 6 and 7 to 8, 2 bits in blocks of 32 to 4: qbert_opt/formats/ggml_blocks.py",
         "8-bit activations in blocks of 32 for products of weights: vec_dot_type of ggml-cpu.c",
+        "biases, LayerNorms and token types are float32, and the file holds the vocabulary: "
+        "qbert_opt/formats/writers/gguf.py; 20.5 bytes for a token of BERT's English vocabulary",
         "float32 answers differ by up to 1 % of the largest: GELU and attention go through float16 tables "
         "(ggml-cpu, GGML_GELU_FP16)",
     ),
@@ -66,16 +69,17 @@ def label() -> str:
     return f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
 
 
+@native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Load a written model; with float32 activations its weights are unpacked to float32 first."""
     path = folder / FILE
     contents = read_gguf(path)
     if activations != "float32":
-        return _Running(path, contents, threads)
+        return _Running(path, path, contents, threads)
     with tempfile.TemporaryDirectory() as scratch:
         unpacked = Path(scratch) / FILE
         write_gguf(unpacked, in_float(contents))
-        return _Running(unpacked, contents, threads)
+        return _Running(unpacked, path, contents, threads)
 
 
 def in_float(contents: GgufFile) -> GgufFile:
@@ -109,7 +113,18 @@ class _Running:
     are answers and the rest is memory behind them.
     """
 
-    def __init__(self, path: Path, contents: GgufFile, threads: int | None) -> None:
+    def __init__(self, opened: Path, path: Path, contents: GgufFile, threads: int | None) -> None:
+        """Load a model.
+
+        Args:
+            opened: the file that llama.cpp opens.
+            path: of the exported file, for messages.
+            contents: of the exported file.
+            threads: processor threads; None lets the engine choose.
+
+        Raises:
+            InputFileError: llama.cpp cannot load it, or it lacks what an export has.
+        """
         import xllamacpp
 
         pooling: Any = contents.metadata.get("bert.pooling_type")
@@ -118,9 +133,9 @@ class _Running:
         if not all(isinstance(number, int) and number > 0 for number in (pooling, longest, width)):
             raise InputFileError(f"{path}: lacks pooling, length or width. Export the model again.")
         self._width = int(width)
-        self._head = _head(contents, path) if pooling == RANK else None
+        self._head = _head(contents, path, self._width) if pooling == RANK else None
         settings = xllamacpp.CommonParams()
-        settings.model.path = str(path)
+        settings.model.path = str(opened)
         settings.embedding = True
         settings.embd_normalize = -1  # as they are
         settings.pooling_type = xllamacpp.llama_pooling_type(2 if pooling == RANK else pooling)
@@ -139,6 +154,7 @@ class _Running:
             raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
         self._state([0])  # closing a server that never answered waits without end
 
+    @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Answer one text after the other; an embedding stands at each of its tokens, so that any mean of them is it.
 
@@ -164,8 +180,8 @@ class _Running:
         return state
 
 
-def _head(contents: GgufFile, path: Path) -> tuple[NDArray[np.float32], ...]:
-    """Pooler and classifier with their biases, float32."""
+def _head(contents: GgufFile, path: Path, width: int) -> tuple[NDArray[np.float32], ...]:
+    """Pooler and classifier with their biases, float32: `[width, width]`, `[width]`, `[labels, width]`, `[labels]`."""
     parts = []
     for name in (POOLER, CLASSIFIER):
         for suffix in ("weight", "bias"):
@@ -173,4 +189,7 @@ def _head(contents: GgufFile, path: Path) -> tuple[NDArray[np.float32], ...]:
             if tensor is None:
                 raise InputFileError(f"{path}: lacks {name}.{suffix}. Export the model again.")
             parts.append(dequantize(tensor.kind, tensor.data).reshape(tensor.shape))
+    labels = parts[3].size
+    if [part.shape for part in parts] != [(width, width), (width,), (labels, width), (labels,)]:
+        raise InputFileError(f"{path}: pooler and classifier do not fit the width {width}. Export the model again.")
     return tuple(parts)

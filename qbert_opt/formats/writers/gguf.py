@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ def write(
 ) -> None:
     """Write `model.gguf`: architecture, vocabulary, pooling, and every tensor under llama.cpp's name for it.
 
-    See `Format.write`. LayerNorms, biases and token types are float32, which llama.cpp needs; the head's matrices are
-    float16.
+    See `Format.write`. LayerNorms, biases and token types are float32, which llama.cpp needs; matrices without codes,
+    the head's among them, are float16 where that is exact.
 
     Raises:
         InputFileError: a stored matrix has no place in the architecture.
@@ -65,20 +65,19 @@ def write(
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
     model = traced.model
     encoder = plain_encoder(model, TARGET)
-    metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET)
-    if len(metadata["tokenizer.ggml.tokens"]) > len(model.get_submodule(encoder.word).weight):
-        raise UsageError(f"{TARGET}: the tokenizer has more tokens than the model's table has rows.")
+    rows = len(model.get_submodule(encoder.word).weight)
+    metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET, rows)
     names = dict(_matrix_names(encoder))
     codes = {}
     for matrix in stored:
-        if matrix.module not in names and matrix.module != encoder.token_type:
-            raise InputFileError(f"{matrix.module}: has no place in llama.cpp's BERT. Report this model.")
         if matrix.module == encoder.token_type:
             continue  # llama.cpp adds one row to every token, and adds float32 only
+        if matrix.module not in names:
+            raise InputFileError(f"{matrix.module}: has no place in llama.cpp's BERT. Report this model.")
         kind, data = pack(matrix.module, matrix.quantized)
         rows, columns = matrix.quantized.codes.shape
         codes[names[matrix.module]] = Tensor(kind, (rows, columns), data)
-    tensors = dict(_floats(model, encoder, names)) | codes
+    tensors = dict(_floats(model, encoder, names, codes)) | codes
     write_gguf(folder / FILE, GgufFile(metadata, tensors))
 
 
@@ -90,8 +89,8 @@ def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
     if encoder.classifier is None:
         if len(embedding.modes) > 1 or embedding.modes[0] not in POOLINGS:
             raise UsageError(
-                f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Run "
-                "it with `engine` onnxruntime or openvino."
+                f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Use "
+                "`engine` onnxruntime or openvino."
             )
         pooling = POOLINGS[embedding.modes[0]]
     fields: dict[str, Any] = {
@@ -125,16 +124,19 @@ def _matrix_names(encoder: PlainEncoder) -> Iterator[tuple[str, str]]:
         yield encoder.classifier, f"{CLASSIFIER}.weight"
 
 
-def _floats(model: Any, encoder: PlainEncoder, names: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """All tensors by name, matrices in float16 where that is exact."""
+def _floats(
+    model: Any, encoder: PlainEncoder, names: Mapping[str, str], coded: Collection[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """All tensors without codes by name, matrices in float16 where that is exact."""
 
     def parameter(name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = model.get_parameter(name).detach().numpy()
         return array
 
     for module, name in names.items():
-        yield name, _matrix(parameter(f"{module}.weight"))
-        if f"{module}.bias" in dict(model.named_parameters()):
+        if name not in coded:
+            yield name, _matrix(parameter(f"{module}.weight"))
+        if getattr(model.get_submodule(module), "bias", None) is not None:
             yield name.removesuffix("weight") + "bias", _single(parameter(f"{module}.bias"))
     norms = [(encoder.embedding_norm, f"{WORD}_norm")]
     norms += [

@@ -22,6 +22,7 @@ from qbert_opt.formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.formats.wordpiece import vocabulary
 from qbert_opt.models.loading import load_model
+from qbert_opt.models.plain_encoder import plain_encoder
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, fixed_offset
@@ -57,11 +58,8 @@ def wordpiece(lowercase=True):
 def bert(folder, kind="SequenceClassification", width=64, labels=3, **fields):
     """A tiny BERT in blocks of 64, which two bits need."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        **COMMON,
-        **STANDARD | {"hidden_size": width, "intermediate_size": 2 * width},
-        **({"num_labels": labels} | fields),
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_labels": labels}
+    config = transformers.BertConfig(**COMMON | STANDARD | sizes | fields)
     model = getattr(transformers, f"BertFor{kind}" if kind != "Model" else "BertModel")(config)
     model.save_pretrained(folder)
     wordpiece().save_pretrained(folder)
@@ -191,18 +189,20 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 
 def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused():
     with pytest.raises(UsageError, match="capitals"):
-        vocabulary(wordpiece(lowercase=False), "`engine` llama-cpp")
+        vocabulary(wordpiece(lowercase=False), "`engine` llama-cpp", len(WORDS))
     found = wordpiece()
     found.backend_tokenizer.model = models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
     with pytest.raises(UsageError, match="WordLevel, not WordPiece"):
-        vocabulary(found, "`engine` llama-cpp")
+        vocabulary(found, "`engine` llama-cpp", len(WORDS))
 
 
 def test_the_file_holds_the_vocabulary_in_its_order():
-    metadata = vocabulary(wordpiece(), "`engine` llama-cpp")
+    metadata = vocabulary(wordpiece(), "`engine` llama-cpp", len(WORDS))
     tokens = metadata["tokenizer.ggml.tokens"]
     assert tokens[:5] == list(WORDS[:5]) and tokens[5] == "▁" + WORDS[5] and len(tokens) == len(WORDS)
     assert metadata["tokenizer.ggml.bos_token_id"] == WORDS.index("[CLS]")
+    with pytest.raises(UsageError, match="has the id 63, but the model's table has 60 rows"):
+        vocabulary(wordpiece(), "`engine` llama-cpp", 60)
 
 
 class TestRunning:
@@ -265,6 +265,13 @@ class TestRunning:
         theirs = np.array(answer["data"][0]["embedding"])
         assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
 
+    def test_rows_of_the_table_without_a_token_are_kept(self, tmp_path, texts):
+        """Tables are padded to whole blocks of rows; llama.cpp needs as many tokens as the table has rows."""
+        quantized = quantized_folder(bert(tmp_path / "model", vocab_size=len(WORDS) + 8), texts, tmp_path / "q")
+        assert export_model(quantized, "llama-cpp", tmp_path / "out").agreement.flipped == 0
+        contents = read_gguf(tmp_path / "out" / "model.gguf")
+        assert len(contents.metadata["tokenizer.ggml.tokens"]) == len(WORDS) + 8
+
     @pytest.mark.parametrize("pooling", ["mean", "cls"])
     def test_embeddings_are_pooled_as_the_model_does(self, tmp_path, texts, pooling):
         fields = {"sentence_embedding": {"pooling": [pooling], "normalized": False}}
@@ -288,11 +295,14 @@ class TestRunning:
         quantized = quantized_folder(tmp_path / "model", texts, tmp_path / "q")
         assert export_model(quantized, "llama-cpp", tmp_path / "out").agreement.cosine > 0.999
 
-    def test_predicted_bytes_are_written(self, classifier, tmp_path):
+    @pytest.mark.parametrize(("width", "layers"), [(64, 3), (128, 2)])
+    def test_predicted_bytes_are_written(self, tmp_path, texts, width, layers):
         """All but the vocabulary, whose words are shorter here than English ones."""
-        from qbert_opt.costs.stored import engine_target, other_stored_bytes, weight_bytes
+        from qbert_opt.costs.stored import engine_target, weight_bytes
 
-        export_model(classifier, "llama-cpp", tmp_path / "out")
+        model = bert(tmp_path / "model", width=width, num_hidden_layers=layers)
+        classifier = quantized_folder(model, texts, tmp_path / "q")
+        export_model(classifier, "llama-cpp", tmp_path / "out", tolerance=1.0)
         _, allocation = load_quantized(classifier)
         target, profile = engine_target("llama-cpp"), allocation.profile
         items = (*profile.matrices, *profile.tables)
@@ -302,7 +312,10 @@ class TestRunning:
         coded = sum(t.data.nbytes for n, t in contents.tensors.items() if t.kind.inputs > 1)
         token_type = allocation.tables[-1]  # is float32 in the file
         assert held - weight_bytes(items[-1], token_type.choice, 1, target) == coded
-        assert other_stored_bytes(profile, target, profile.tables) > 0
+        words = sum(8 + len(word.encode()) + 4 for word in contents.metadata["tokenizer.ggml.tokens"])
+        law = rules_of("llama-cpp").file
+        predicted = law.other_bytes(profile) - round(law.graph.entry * len(WORDS)) + words
+        assert abs((tmp_path / "out" / "model.gguf").stat().st_size - coded - predicted) < 100  # padding and names
 
     def test_a_damaged_model_is_one_line(self, classifier, tmp_path):
         export_model(classifier, "llama-cpp", tmp_path / "out")
@@ -311,7 +324,19 @@ class TestRunning:
         missing = {n: t for n, t in contents.tensors.items() if n != "blk.1.ffn_up.weight"}
         again = GgufFile(contents.metadata, {n: Tensor(t.kind, t.shape, t.data.copy()) for n, t in missing.items()})
         write_gguf(path, again)
-        with pytest.raises(InputFileError, match=r"model.gguf: llama.cpp cannot load it"):
+        for activations in ("int8", "float32"):  # for float32 another file is opened, which nobody knows of
+            with pytest.raises(InputFileError, match=f"^{path}: llama.cpp cannot load it"):
+                engine("llama-cpp").open_model(path.parent, None, activations)
+
+    def test_a_head_that_does_not_fit_is_one_line(self, classifier, tmp_path):
+        """A bias of one label would be added to every label."""
+        export_model(classifier, "llama-cpp", tmp_path / "out")
+        path = tmp_path / "out" / "model.gguf"
+        contents = read_gguf(path)
+        tensors = {n: Tensor(t.kind, t.shape, t.data.copy()) for n, t in contents.tensors.items()}
+        tensors["cls.output.bias"] = Tensor(F32, (1,), np.zeros((1, 4), np.uint8))
+        write_gguf(path, GgufFile(contents.metadata, tensors))
+        with pytest.raises(InputFileError, match="pooler and classifier do not fit the width 64"):
             engine("llama-cpp").open_model(path.parent)
 
     def test_pairs_are_refused(self, classifier, tmp_path):
@@ -348,6 +373,14 @@ def test_what_the_format_cannot_hold_is_named(tmp_path, family, kind, reason):
     traced = traceable(load_model(save(tmp_path / "model", family, kind)))
     with pytest.raises(UsageError, match="`engine` llama-cpp: .*" + reason):
         gguf.write(traced, (), tmp_path)
+
+
+def test_a_decoder_is_refused():
+    """The file says that attention looks both ways."""
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
+    model = transformers.BertModel(transformers.BertConfig(**COMMON, **sizes, is_decoder=True))
+    with pytest.raises(UsageError, match="`engine` llama-cpp: BertModel is a decoder"):
+        plain_encoder(model, "`engine` llama-cpp")
 
 
 def test_forms_with_offsets_are_refused_by_name(tmp_path):
