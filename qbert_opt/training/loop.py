@@ -149,6 +149,8 @@ class TrainingRun:
             for params, rate in zip((phase.learned.weights, phase.learned.ranges), phase.rates, strict=True)
             if params
         ]
+        if progress.updates == 0:
+            phase.begin()
         optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, fused=True)
         _fill(optimizer, self.state.optimizer)
         losses: list[float] = []

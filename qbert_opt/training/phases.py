@@ -23,6 +23,7 @@ class Phase:
         rates: peak learning rates of weights and of ranges.
         loss: maps a batch's number to its loss, in the graph.
         whole: whether it trains the whole model, so that its state is measured after each pass over the text.
+        begin: called once, before the first update; a resumed phase has it behind it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Phase:
     rates: tuple[float, float]
     loss: Callable[[int], torch.Tensor]
     whole: bool = False
+    begin: Callable[[], None] = lambda: None
 
 
 class BlockError(Protocol):

@@ -41,6 +41,9 @@ class TrainedMatrix(Protocol):
     def stored(self) -> QuantizedMatrix:
         """Return the matrix to store; its `dequantize` equals the call, bit for bit."""
 
+    def centre(self) -> None:
+        """Move latent weights to the middle of their cells, as far from other codes as they can be."""
+
 
 class TrainingQuantizer(Protocol):
     """A file in `training/quantizers`.
@@ -198,6 +201,16 @@ class Student(nn.Module):
         """Return the plan's rounded inputs with their ranges as trained."""
         pairs = [(item, self._range(number)) for number, item in enumerate(self._inputs)]
         return tuple(item if made is None else made.planned(item) for item, made in pairs)
+
+    def centre(self, prefix: str = "") -> None:
+        """Move the latent weights of a part of the model to the middle of their cells; what is stored stays the same.
+
+        Codes then change only where the gradients of many updates agree. A weight that earlier training left at the
+        border of its cell would change its code on the noise of a few.
+        """
+        for module, matrix in self._trained().items():
+            if f"{module}.".startswith(prefix):
+                matrix.centre()
 
     def _range(self, number: int) -> LearnedRange | None:
         """The range of a rounded input; None if each token has its own."""

@@ -70,6 +70,11 @@ class LearnedCodebook(nn.Module):
         codes = self._codes(levels).to(torch.uint8).reshape(self.shape)
         return with_codebook(self.layout, codes, levels.half())
 
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Move latent weights to their entries."""
+        self.latent.copy_(self().reshape(self.latent.shape))
+
     def _levels(self) -> torch.Tensor:
         """Entries as stored, sorted again in case some have crossed."""
         return straight_through(self.ranges["levels"], to_half).sort(1).values

@@ -89,6 +89,11 @@ class LearnedRanges(nn.Module):
             (offset.half() if stores_offset else offset).reshape(shape).clone(),
         )
 
+    @torch.no_grad()
+    def centre(self) -> None:
+        """Move latent weights to their stored values."""
+        self.latent.copy_(self().reshape(self.latent.shape))
+
     def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes `[groups, elements]` as floats, scale and offset `[groups, 1]`, all as stored and in the graph."""
         top = top_code(self.layout)

@@ -51,6 +51,9 @@ class FollowingRanges(nn.Module):
         """Return the matrix to store; its `dequantize` equals `forward`, bit for bit."""
         return self._rounded(self.latent)
 
+    def centre(self) -> None:
+        """Leave latent weights where they are: their extremes are the ranges."""
+
     def _rounded(self, latent: torch.Tensor) -> QuantizedMatrix:
         [found] = quantize(latent.detach(), [self.layout])
         return found

@@ -22,5 +22,7 @@ def num_phases(teacher: Teacher) -> int:
 def phases(
     student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
 ) -> Iterator[Phase]:
-    """One phase over the whole model."""
-    yield Phase("distill", student.learned(), rates, objective(student, teacher, settings.losses), True)
+    """One phase over the whole model, with latent weights in the middle of their cells at the start."""
+    begin = student.centre if settings.start == "codes" else _as_it_is
+    loss = objective(student, teacher, settings.losses)
+    yield Phase("distill", student.learned(), rates, loss, whole=True, begin=begin)

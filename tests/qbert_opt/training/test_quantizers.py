@@ -189,6 +189,42 @@ def test_training_starts_where_the_quantizer_left_off(bits, grouping, form, meth
         torch.testing.assert_close(latent[inside], weight[inside])  # what rounding left is not lost
 
 
+@pytest.mark.parametrize(("bits", "grouping", "form", "method"), CASES)
+def test_centred_weights_store_the_same_and_are_far_from_other_codes(bits, grouping, form, method):
+    """After any movement: the same bits stored, each latent weight at its level, so that a small step changes no code."""
+    matrix = trained(*quantized(bits, grouping, form, method))
+    with torch.no_grad():
+        matrix.latent += 0.2 * torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(5))
+    before = matrix.stored()
+    matrix.centre()
+    assert all(torch.equal(a, b) for a, b in zip(parts(matrix.stored()), parts(before), strict=True))
+    assert torch.equal(matrix.latent.reshape(matrix.shape), before.dequantize())
+    gaps = levels_apart(before)
+    signs = torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(6)).sign()
+    with torch.no_grad():
+        matrix.latent += 0.45 * gaps.reshape(matrix.latent.shape) * signs
+    assert torch.equal(matrix.stored().codes, before.codes)
+
+
+def levels_apart(matrix):
+    """Distance of each weight's level from the nearest other one of its group."""
+    if matrix.codebook is None:
+        return lsq_scale(matrix).expand(matrix.codes.shape)
+    levels = matrix.codebook.float().reshape(-1, 2**matrix.layout.bits)
+    apart = (levels[:, :, None] - levels[:, None, :]).abs()
+    apart[:, range(levels.shape[1]), range(levels.shape[1])] = torch.inf
+    codes = matrix.codes.long().reshape(len(levels), -1)
+    return apart.amin(-1).gather(1, codes).reshape(matrix.codes.shape)
+
+
+def test_ranges_that_follow_the_weights_keep_them():
+    """Min-max ranges are those of the latent weights, which therefore stay where they are."""
+    weight, start = quantized(2, "rows:each", "offset")
+    matrix = minmax.trained(weight, start)
+    matrix.centre()
+    assert torch.equal(matrix.latent, weight)
+
+
 def lsq_scale(start):
     """Scale of each weight."""
     from qbert_opt.quantization.quantized_matrix import expand
