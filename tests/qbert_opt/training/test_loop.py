@@ -174,6 +174,24 @@ def test_what_is_worse_is_not_kept(tiny, tiny_start, sentences, monkeypatch):
     assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
 
 
+def test_end_to_end_training_begins_in_the_middle_of_the_cells(tiny, tiny_start, sentences, monkeypatch):
+    """Latent weights a hair from other codes, as block-wise training leaves many: a tiny rate changes no code."""
+    monkeypatch.setitem(FAST, "distill", (1e-6, 1e-6))
+    run = run_of(tiny, tiny_start, sentences, steps=("distill",))
+    student = run._student
+    matrices = [student.get_submodule(f"matrices.{key}") for key in student.matrices]
+    codes = [matrix.stored().codes for matrix in matrices]
+    with torch.no_grad():
+        for matrix in matrices:
+            middle, scale = matrix().reshape(matrix.latent.shape), matrix.ranges["scale"]
+            matrix.latent.copy_(middle + (0.5 - 1e-6) * scale * (middle - matrix.latent).sign())
+    assert all(torch.equal(matrix.stored().codes, before) for matrix, before in zip(matrices, codes, strict=True))
+    ends = []
+    monkeypatch.setattr(run, "_judge", lambda phase: ends.append([matrix.stored().codes for matrix in matrices]) or 0.0)
+    run.go()
+    assert all(torch.equal(one, other) for one, other in zip(ends[-1], codes, strict=True))
+
+
 def test_tokens_that_no_answer_reads_hardly_count(tiny, tiny_start, sentences):
     """BERT's head reads the first token: in the last block it carries the weight, others the floor, padding none."""
     run = run_of(tiny, tiny_start, sentences)
