@@ -13,6 +13,10 @@ from .student import Learned, Student
 from .teacher import Teacher
 
 
+def as_left() -> None:
+    """Begin a phase from the parameters as the one before left them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One optimization with its own learning-rate schedule.
@@ -31,7 +35,7 @@ class Phase:
     rates: tuple[float, float]
     loss: Callable[[int], torch.Tensor]
     whole: bool = False
-    begin: Callable[[], None] = lambda: None
+    begin: Callable[[], None] = as_left
 
 
 class BlockError(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..objective import objective
-from ..phases import Phase
+from ..phases import Phase, as_left
 from ..settings import RecoverySettings
 from ..student import Student
 from ..teacher import Teacher
@@ -22,7 +22,11 @@ def num_phases(teacher: Teacher) -> int:
 def phases(
     student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
 ) -> Iterator[Phase]:
-    """One phase over the whole model, with latent weights in the middle of their cells at the start."""
-    begin = student.centre if settings.start == "codes" else _as_it_is
+    """One phase over the whole model.
+
+    Latent weights start in the middle of their cells, unless they still are the float weights: `blocks` leaves many at
+    borders, where Adam's first steps change codes by the noise of the gradients, in all blocks at once.
+    """
+    begin = student.centre if settings.start == "codes" else as_left
     loss = objective(student, teacher, settings.losses)
     yield Phase("distill", student.learned(), rates, loss, whole=True, begin=begin)

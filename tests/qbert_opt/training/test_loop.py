@@ -20,6 +20,7 @@ from qbert_opt.training.relative_error import relative_error
 from qbert_opt.training.run_state import read_state
 from qbert_opt.training.schedule import epochs_for
 from qbert_opt.training.settings import RecoverySettings
+from qbert_opt.training.steps import distill
 from qbert_opt.training.student import Student
 from qbert_opt.training.teacher import Teacher
 from qbert_opt.training.updates import batches_of, ends_pass, num_updates, set_gradients
@@ -190,6 +191,18 @@ def test_end_to_end_training_begins_in_the_middle_of_the_cells(tiny, tiny_start,
     monkeypatch.setattr(run, "_judge", lambda phase: ends.append([matrix.stored().codes for matrix in matrices]) or 0.0)
     run.go()
     assert all(torch.equal(one, other) for one, other in zip(ends[-1], codes, strict=True))
+
+
+def test_float_weights_are_not_centred(tiny, tiny_start, sentences):
+    """From nearest codes, as papers' recipes start, latent weights are the float weights and begin there."""
+    run = run_of(tiny, tiny_start, sentences, steps=("distill",))
+    for start, moves in (("nearest", False), ("codes", True)):
+        settings = RecoverySettings(steps=("distill",), start=start)
+        before = learned(run)
+        [phase] = distill.phases(run._student, run._teacher, distill.RATES, settings)
+        phase.begin()
+        moved = {name for name, tensor in learned(run).items() if not torch.equal(tensor, before[name])}
+        assert bool(moved) == moves and all(name.endswith(".latent") for name in moved)
 
 
 def test_tokens_that_no_answer_reads_hardly_count(tiny, tiny_start, sentences):

@@ -191,7 +191,7 @@ def test_training_starts_where_the_quantizer_left_off(bits, grouping, form, meth
 
 @pytest.mark.parametrize(("bits", "grouping", "form", "method"), CASES)
 def test_centred_weights_store_the_same_and_are_far_from_other_codes(bits, grouping, form, method):
-    """After any movement: the same bits stored, each latent weight at its level, so that a small step changes no code."""
+    """After any movement: the same bits stored, each latent weight at its level; under half a step changes no code."""
     matrix = trained(*quantized(bits, grouping, form, method))
     with torch.no_grad():
         matrix.latent += 0.2 * torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(5))
