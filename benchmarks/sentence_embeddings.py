@@ -2,8 +2,8 @@
 
     python benchmarks/sentence_embeddings.py MODEL OUT.json [--calibration snips/dev] [--test snips/test] [--samples N]
 
-MODEL is a sentence-transformers folder; the vectors are pooled and normalized as it says. Scores (`directional`, `gptq`)
-and calibration are on disjoint samples of the calibration texts, everything is measured on the test texts in PyTorch:
+MODEL is a sentence-transformers folder; the vectors are pooled and normalized as it says. Scores (`directional`,
+`gptq`) and calibration are on disjoint samples of the calibration texts, all else on the test texts in PyTorch:
 uniform 8 and 4 bits, and our plans at about 4 and 2.5 bits per encoder weight, beside the uniform plan of 2.5 bits.
 Predicted losses contain no forward pass of the plan.
 """

@@ -104,7 +104,8 @@ def _spearman(found: NDArray[np.float64], given: NDArray[np.float64]) -> NDArray
     a, b = (side - side.mean(1, keepdims=True) for side in ranks)
     lengths = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
     correlation: NDArray[np.float64] = np.full(len(a), np.nan)
-    return np.divide((a * b).sum(1), lengths, out=correlation, where=lengths > 0)
+    np.divide((a * b).sum(1), lengths, out=correlation, where=lengths > 0)
+    return correlation
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -128,8 +128,7 @@ def numbers(labels: Sequence[str], source: str, reason: str = "This is a regress
             value = math.nan
         if not math.isfinite(value):
             raise InputFileError(
-                f"{source}: sample {row + 1} has label {label!r}. {reason}; give finite numbers such as 2.5 as "
-                "labels."
+                f"{source}: sample {row + 1} has label {label!r}. {reason}; give finite numbers such as 2.5 as labels."
             )
         values.append(value)
     return values

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
-from ...formats.writers.onnx import GRAPH, OPSET
+from ...formats.writers.onnx import OPSET, graph_file
 from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
@@ -89,7 +89,7 @@ def label() -> str:
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
-        return _Running(str(folder / GRAPH), threads)
+        return _Running(str(graph_file(folder)), threads)
     return _Running(model_proto(folder, activations).SerializeToString(), threads)
 
 
@@ -99,26 +99,37 @@ def model_proto(folder: Path, activations: Activations = "int8") -> Any:
 
     from ...formats.onnx_floats import in_float
 
-    model = onnx.load(folder / GRAPH)
+    model = onnx.load(graph_file(folder))
     return in_float(model) if activations == "float32" else model
 
 
 @native_code()
 def product(
-    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
+    matrix: AffineMatrix | NDArray[np.float32],
+    threads: int | None = None,
+    activations: Activations = "int8",
+    blocks: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Session:
     """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
-    return _Running(product_proto(matrix, activations).SerializeToString(), threads)
+    return _Running(product_proto(matrix, activations, blocks).SerializeToString(), threads)
 
 
-def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activations = "int8") -> Any:
+def product_proto(
+    matrix: AffineMatrix | NDArray[np.float32],
+    activations: Activations = "int8",
+    blocks: Mapping[int, tuple[int, ...]] | None = None,
+) -> Any:
     """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
     from ...formats.onnx_floats import in_float
-    from ...formats.onnx_graph import Builder, model_of
+    from ...formats.onnx_graph import BLOCKS, Builder, model_of
 
-    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
+    builder = Builder(
+        coarse=activations == "int8-coarse",
+        integers=activations != "planned",
+        blocks=BLOCKS if blocks is None else blocks,
+    )
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
     one = builder.constant(np.array([0]))
     batched = builder.node("Unsqueeze", ["x", one])

@@ -448,8 +448,10 @@ REFUSED_MODULES = {
     ),
     "prompts that are no texts": ({"prompts": {"prompts": {"query": 3}}}, r"prompts are no texts by name"),
     "prompt outside the pooling": (
-        {"prompts": {"prompts": {"query": "w9 "}, "default_prompt_name": "query"},
-         "pooling": {"pooling_mode": "mean", "include_prompt": False}},
+        {
+            "prompts": {"prompts": {"query": "w9 "}, "default_prompt_name": "query"},
+            "pooling": {"pooling_mode": "mean", "include_prompt": False},
+        },
         r"1_Pooling/config.json: leaves the prompt out of the pooling \(include_prompt\)",
     ),
     "length": ({"settings": {"max_seq_length": 0}}, r"max_seq_length is 0. Give tokens, at least 1"),
