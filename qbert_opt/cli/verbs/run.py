@@ -76,7 +76,9 @@ def _print_vectors(predictor: Predictor, texts: list[tuple[str, ...]], similarit
     from ...runtime.plain_text import one_line
 
     paired = any(len(one) == 2 for one in texts)
-    if similarity and not paired and len(texts) < 2:
+    if similarity and paired:
+        raise UsageError("`similarity`: the texts of a pair are compared anyway. Leave it out.")
+    if similarity and len(texts) < 2:
         raise UsageError("`similarity`: needs two texts or more.")
     if not (similarity or paired):
         vectors = predictor.embed([one for (one,) in texts])
