@@ -15,7 +15,7 @@ from qbert_opt.checkpoint.reader import read_matrices
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.engines.record import read_record
 from qbert_opt.engines.session import engine, rules_of
-from qbert_opt.errors import UsageError
+from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.formats.hub_names import SUFFIXES
 from qbert_opt.formats.writers import onnx as onnx_writer
@@ -54,33 +54,33 @@ def quantized(tmp_path_factory):
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     loaded = load_model(folder)
     profile = profile_model(loaded)
-    plan = given_allocation(
-        profile, {m.module: choice(FOR_QNN[index % 3]) for index, m in enumerate(profile.matrices)}
-    )
+    plan = given_allocation(profile, {m.module: choice(FOR_QNN[index % 3]) for index, m in enumerate(profile.matrices)})
     return quantize_model(loaded, plan, None, tmp_path_factory.mktemp("q") / "out").folder
 
 
 @pytest.mark.parametrize(
     ("name", "graph", "dtype"),
-    [
-        ("onnxruntime", "onnx/model.onnx", None),
-        ("onnxruntime", "onnx/model_quantized.onnx", "q8"),
-        ("openvino", "openvino/openvino_model.xml", None),
-    ],
+    [("onnxruntime", "onnx/model_quantized.onnx", "q8"), ("openvino", "openvino/openvino_model.xml", None)],
 )
 def test_an_export_is_where_other_tools_look(quantized, tmp_path, name, graph, dtype):
-    """Graph, settings and tokenizer by their usual names; our own run pools, normalizes and prompts as the folder says."""
+    """Graph, settings and tokenizer by their usual names; our own run pools, normalizes and prompts as they say."""
     record = export_model(quantized, name, tmp_path / "out", texts=TEXTS, tolerance=1.0, dtype=dtype)
     out = tmp_path / "out"
     assert COMPANIONS | {graph, "config.json", "tokenizer.json"} <= set(record.files)
     assert all((out / path).read_bytes() == (quantized / path).read_bytes() for path in COMPANIONS)
     assert record.outputs == ("last_hidden_state",) and record.exported_bytes >= (out / graph).stat().st_size
     config = json.loads((out / "config.json").read_text())
-    assert config.get("transformers.js_config") == ({"dtype": dtype or "fp32"} if name == "onnxruntime" else None)
+    assert config.get("transformers.js_config") == ({"dtype": dtype} if dtype else None)
     texts = [text for (text,) in TEXTS.texts[:5]]
     found, truth = Predictor(out).embed(texts), Predictor(quantized).embed(texts)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     assert (found * truth).sum(1).min() > 0.9
+    (out / graph).write_bytes((out / graph).read_bytes() + b" ")
+    with pytest.raises(InputFileError, match=rf"{Path(graph).name}: is not the file that was written"):
+        read_record(out)
+    (out / graph).unlink()
+    with pytest.raises(InputFileError, match=rf"{Path(graph).name}: is missing"):
+        read_record(out)
 
 
 def test_exports_of_earlier_releases_are_found(tmp_path):
@@ -144,10 +144,10 @@ def test_a_product_for_qnn_is_the_dequantized_one(which):
     if "columns" in which:
         return
     planned = PlannedActivation(
-        modules=("m",), bits=8, scheme="tensor", range="mse", low=-2.5, high=2.5, predicted_loss=0, std_error=0
+        modules=("m",), bits=8, scheme="tensor", range="mse", low=-3.0, high=2.5, predicted_loss=0, std_error=0
     )
     found = engine("qnn").product(with_planned_input("m", matrix, planned), 1, "planned").run({"x": x.numpy()})["y"]
-    truth = round_activations(x, 8, -2.5, 2.5) @ quantized.dequantize().T
+    truth = round_activations(x, 8, -3.0, 2.5) @ quantized.dequantize().T
     np.testing.assert_allclose(found, truth.numpy(), atol=2e-5 * float(truth.abs().max()))
 
 
@@ -156,7 +156,7 @@ def test_what_qnn_does_not_take_is_refused():
     rules = rules_of("qnn")
     assert "form offset" in rules.refusal(choice("4bit/columns:32/rtn"))
     [quantized] = rtn.quantize(torch.randn(8, 64), [choice("8bit/columns:32/rtn/symmetric").layout(8, 64, heads=1)])
-    with pytest.raises(UsageError, match="m|weight: needs symmetric ranges, at 8 bits one per row"):
+    with pytest.raises(UsageError, match="weight: needs symmetric ranges, at 8 bits one per row"):
         engine("qnn").product(affine("m", quantized))
     [quantized] = rtn.quantize(torch.randn(8, 48), [choice("4bit/columns:16/rtn/symmetric").layout(8, 48, heads=1)])
     with pytest.raises(UsageError, match="16 inputs per range are not a multiple of 32"):
@@ -200,17 +200,3 @@ def test_tidl_names_layers_as_the_onnx_file_does(tiny, cli, tmp_path):
         )
     outputs = {name for node in onnx.load(tmp_path / "m.onnx").graph.node for name in node.output}
     assert set(names) <= outputs
-
-
-def test_the_record_lists_graphs_in_sub_folders(quantized, tmp_path):
-    """A changed or missing graph is noticed there too."""
-    out = tmp_path / "out"
-    export_model(quantized, "onnxruntime", out, texts=TEXTS, tolerance=1.0)
-    graph = out / "onnx" / "model.onnx"
-    whole = graph.read_bytes()
-    graph.write_bytes(whole + b"\0")
-    with pytest.raises(Exception, match=r"model.onnx: is not the file that was written"):
-        read_record(out)
-    graph.unlink()
-    with pytest.raises(Exception, match=r"model.onnx: is missing"):
-        read_record(out)
