@@ -127,7 +127,7 @@ def test_the_command_line_and_its_refusals(encoder, pairs, cli, tmp_path):
     good = tmp_path / "pairs.tsv"
     lines = ["a\tb\tscore", *("\t".join((*pair, label)) for pair, label in zip(pairs.texts, pairs.labels, strict=True))]
     good.write_text("\n".join(lines) + "\n")
-    columns = ("--text-column", "a,b", "--label-column", "score")
+    columns = ("--text-column", "a", "--text-column", "b", "--label-column", "score")
     document = json.loads(cli("evaluate", encoder, "--data", good, *columns, "--reference", encoder, "--json").out)
     assert document["recall_at_10"]["value"] == document["recall_at_1"]["value"] == 1
     assert -1 <= document["spearman"]["low"] <= document["spearman"]["value"] <= document["spearman"]["high"] <= 1
@@ -139,7 +139,7 @@ def test_the_command_line_and_its_refusals(encoder, pairs, cli, tmp_path):
     assert refused.code == 4 and "sample 1 has label 'high'. The label of a pair of texts is its" in refused.complaint
     bare = tmp_path / "bare.tsv"
     bare.write_text("a\tb\nw1\tw2\nw3\tw4\n")
-    found = cli("evaluate", encoder, "--data", bare, "--text-column", "a,b", "--reference", encoder)
+    found = cli("evaluate", encoder, "--data", bare, "--text-column", "a", "--text-column", "b", "--reference", encoder)
     few, without = found.err.splitlines()
     assert found.code == 0 and "4 texts are too few for recall@5, recall@10; give at least 11" in few
     assert "pairs without labels have no Spearman correlation; name their scores with --label-column" in without
@@ -171,9 +171,11 @@ def test_run_prints_vectors_and_similarities(encoder, cli, tmp_path):
     np.testing.assert_allclose(vector["vector"], vectors[0], rtol=1e-5)
     assert cli("run", out, *texts, "--similarity").out == f"{cosine:.4f}\tw1 w2\tw3 w4 w5\n"
     (tmp_path / "pairs.tsv").write_text("a\tb\nw1 w2\tw3 w4 w5\nw1 w2\tw1 w2\n")
-    printed = cli("run", out, "--data", tmp_path / "pairs.tsv", "--text-column", "a,b", "--json")
+    printed = cli("run", out, "--data", tmp_path / "pairs.tsv", "--text-column", "a", "--text-column", "b", "--json")
     assert [row["cosine"] for row in json.loads(printed.out)] == pytest.approx([cosine, 1])
-    again = cli("run", out, "--data", tmp_path / "pairs.tsv", "--text-column", "a,b", "--similarity")
+    again = cli(
+        "run", out, "--data", tmp_path / "pairs.tsv", "--text-column", "a", "--text-column", "b", "--similarity"
+    )
     assert again.code == 2 and "--similarity: the texts of a pair are compared anyway" in again.complaint
     assert "needs two texts or more" in cli("run", out, "--text", "w1", "--similarity").complaint
     assert "text 2 is empty" in cli("run", out, "--text", "w1", "--text", " ").complaint
