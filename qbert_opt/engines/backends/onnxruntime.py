@@ -22,6 +22,20 @@ INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
 _FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
 _HELD_OUT = "benchmarks/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
+GRAPH_LAW = GraphLaw(
+    21405,
+    26169,
+    {
+        "rows offset": 462,
+        "rows zero-point": 101,
+        "columns": -259,
+        "columns offset": 493,
+        "columns zero-point": -157,
+        "static": 256,
+        "static offset": 673,
+        "static zero-point": -55,
+    },
+)
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
     forms=_FORMS,
@@ -37,20 +51,7 @@ RULES = EngineRules(
         other_blocks=(4, 16),
         offsets_repeat_scales=True,
         static_zero_points_widen=True,
-        graph=GraphLaw(
-            21405,
-            26169,
-            {
-                "rows offset": 462,
-                "rows zero-point": 101,
-                "columns": -259,
-                "columns offset": 493,
-                "columns zero-point": -157,
-                "static": 256,
-                "static offset": 673,
-                "static zero-point": -55,
-            },
-        ),
+        graph=GRAPH_LAW,
     ),
     speeds=(
         Speed("8 bits, rows:each", 1.24, f"measured: {_HELD_OUT}"),

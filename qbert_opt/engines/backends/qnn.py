@@ -30,7 +30,7 @@ RULES = EngineRules(
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
     float_type="fp16",
     static_bits=(8, 16),
-    file=FileLaw(containers=(2, 4, 8)),
+    file=FileLaw(containers=(2, 4, 8), graph=onnxruntime.GRAPH_LAW),
     speeds=(Speed("products in integers", None, "assumed: the device file's figures; fewer bits save transfers only"),),
     checked_on="ONNX Runtime's CPU",
     sources=(
@@ -40,7 +40,7 @@ RULES = EngineRules(
         "are planned for, and export refuses them",
         "which widths the processor has: pytorch/executorch backends/qualcomm/quantizer/quantizer.py, QuantDtype",
         "4 bits need more than 32 outputs: docs.qualcomm.com 80-63442-10",
-        "symmetric ranges, tables at 8 bits per row, bytes without the graph: assumed",
+        "symmetric ranges, tables at 8 bits per row, as many bytes of the graph as onnxruntime's: assumed",
     ),
 )
 
