@@ -156,6 +156,8 @@ class _Running:
         options.enable_cpu_mem_arena = False  # the arena would keep memory that only constant folding needs
         # products of weights that the file dequantizes stay in floats: by default their inputs are rounded to 8 bits
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        # without VNNI, sums of two products of bytes would overflow 16 bits and be cut off
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
