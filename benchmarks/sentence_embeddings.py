@@ -26,7 +26,7 @@ from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.quantize import plan_quantizer
 from qbert_opt.workflows.verify import measure_plans
 
-CHOICES = grid((2, 3, 4, 8), ("rows:each", "columns:32", "columns:64", "columns:128"), "gptq")
+CHOICES = grid((2, 3, 4, 8), ("rows:each", "columns:64"), "gptq")
 UNIFORM = ("8bit/rows:each/gptq", "4bit/rows:each/gptq", "4bit/columns:64/gptq", "2bit/columns:64/gptq")
 FIGURES = ("distance", "cosine", "recall_at_1", "recall_at_5", "recall_at_10")
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--calibration", default="snips/dev")
     parser.add_argument("--test", default="snips/test")
-    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=128)
     options = parser.parse_args()
     started = time.process_time()
     loaded, data, test = load_model(options.model), read_texts(options.calibration), read_texts(options.test)
