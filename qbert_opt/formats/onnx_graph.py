@@ -200,7 +200,8 @@ class Builder:
         else:
             signed = (matrix.codes.T.astype(np.int16) - matrix.zero).astype(np.int8)
             scale = self._row_scale(module, matrix)
-            weight = self.node("DequantizeLinear", [self.constant(signed, f"{module}.codes"), scale], axis=1)
+            codes, zeros = self.constant(signed, f"{module}.codes"), self.constant(np.zeros(matrix.rows, np.int8))
+            weight = self.node("DequantizeLinear", [codes, scale, zeros], axis=1)
             result = self.node("MatMul", [x, weight], 1 if product is None else [product])
         if bias:
             self.node("Add", [result, bias], [output])
