@@ -47,7 +47,7 @@ class Predictor:
         InputFileError: the folder does not exist, its files have changed, or the engine's outputs deviate from the
             recorded ones on this machine.
         UsageError: the engine is unknown, not installed, or not the one that the folder was exported to; or the model
-            is not a classifier of texts.
+            is neither a classifier of texts nor an encoder without a head.
     """
 
     def __init__(self, folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> None:
@@ -65,7 +65,7 @@ class Predictor:
         """Predict the labels of several texts.
 
         Raises:
-            UsageError: a text is empty, or the model is not a classifier of texts.
+            UsageError: a text is empty, or the model is no classifier of texts.
         """
         if self.labels is None or self.kind != "classes":
             raise UsageError(
