@@ -91,13 +91,14 @@ def rivals(text: str, work: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     import qbert_opt as qb
+    from qbert_opt.formats.writers.openvino_ir import graph_file
 
     started = time.process_time()
     (work / "dynamic").mkdir(exist_ok=True)
     quantize_dynamic(work / "onnx" / "model.onnx", work / "dynamic" / "model.onnx", weight_type=QuantType.QInt8)
     _effort(work, "dynamic", started)
     tokenizer = qb.load_model(work / "model").tokenizer
-    model = ov.Core().read_model(work / "openvino-float" / "model.xml")
+    model = ov.Core().read_model(graph_file(work / "openvino-float"))
     names = {name for port in model.inputs for name in port.names}
     samples = [dict(tokenizer(t, return_tensors="np", truncation=True)) for t in qb.read_texts(text).texts[:300]]
     samples = [{name: sample[name] for name in names} for sample in samples]
@@ -125,8 +126,10 @@ def opened(row: str, work: Path) -> object:
     if engine == "openvino":
         import openvino as ov
 
+        from qbert_opt.formats.writers.openvino_ir import graph_file
+
         compiled = ov.Core().compile_model(
-            work / folder / "model.xml", "CPU", settings | {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+            graph_file(work / folder), "CPU", settings | {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
         )
         request = compiled.create_infer_request()
         return lambda feed: next(iter(request.infer(feed).values())).copy()

@@ -53,7 +53,10 @@ PACKAGES = {
     "coremltools": "coremltools",
     "llama-cpp": "gguf",
 }
-NOT_LOADED = {"hawq": "no package of it is published; its reader takes this dictionary of module names"}
+NOT_LOADED = {
+    "hawq": "no package of it is published; its reader takes this dictionary of module names",
+    "tidl": "its compiler is not published as a package; its options are this dictionary",
+}
 
 
 def synthetic_plan(seed=0):

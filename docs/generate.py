@@ -215,7 +215,13 @@ def engines() -> str:
         static = ", ".join(map(str, rules.static_bits)) + " bits" if rules.static_bits else "as dequantized"
         static += ", one range per row" if rules.static_needs_rows else ""
         static += "; queries and keys too" if rules.static_scores else ""
-        runs = "no: planning only" if rules.planning_only else "yes"
+        runs = (
+            "no: planning only"
+            if rules.planning_only
+            else f"checked on {rules.checked_on}"
+            if rules.checked_on
+            else "yes"
+        )
         lines.append(
             f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {stored} | {static} | {runs} |"
         )

@@ -81,6 +81,7 @@ class EngineRules:
         file: how its file stores a choice; None where the quantized folder itself is opened.
         speeds: relative throughput of its kernels.
         planning_only: what to do instead of exporting; empty if the engine can be exported to or runs the folder.
+        checked_on: what runs and checks its files in place of the hardware that they are for; empty where that is here.
         sources: where the rules come from, one `rule: source` each.
     """
 
@@ -105,6 +106,7 @@ class EngineRules:
     file: FileLaw | None = None
     speeds: tuple[Speed, ...] = ()
     planning_only: str = ""
+    checked_on: str = ""
     sources: tuple[str, ...] = ()
 
     def refusal(

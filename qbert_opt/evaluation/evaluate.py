@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -21,7 +22,8 @@ from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
-from .intervals import Interval, ratio_interval, share_interval
+from .intervals import Interval, ratio_interval, share_interval, spearman_interval
+from .retrieval import cosines, recalls
 
 __all__ = [
     "Evaluation", "Interval", "comparable", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
@@ -49,6 +51,11 @@ class Evaluation:
         distance: squared distance to the reference, relative to its squared length for embeddings, absolute for
             regressions.
         correlation: Pearson correlation of regression outputs with the labels.
+        cosine: cosine between an embedding and the reference's, mean over texts.
+        recall_at_1: share of texts whose nearest other text by embeddings is the reference's; see `retrieval`.
+        recall_at_5: share of the reference's five nearest texts that are among the five nearest.
+        recall_at_10: the same of ten.
+        spearman: rank correlation between the cosines of pairs and their labels.
         max_tokens: length at which texts were truncated, or of windows; None for ready samples of a plain module.
         num_cut: number of truncated texts.
         num_lost: total amount lost by truncation: words for tags, tokens otherwise.
@@ -67,6 +74,11 @@ class Evaluation:
     answer_f1: Interval | None = None
     distance: Interval | None = None
     correlation: float | None = None
+    cosine: Interval | None = None
+    recall_at_1: Interval | None = None
+    recall_at_5: Interval | None = None
+    recall_at_10: Interval | None = None
+    spearman: Interval | None = None
     max_tokens: int | None = None
     num_cut: int = 0
     num_lost: int = 0
@@ -225,12 +237,15 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
             exact_match=_interval(right.exact_match),
             answer_f1=_interval(right.answer_f1),
             correlation=right.correlation,
+            spearman=None if right.spearman is None else spearman_interval(right.spearman.found, right.spearman.given),
         )
     if reference is None:
         return quality
     if reference.shape != answers.values.shape:
         raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(answers.values.shape)}")
     loss = mean_over_rows(answers, spec.loss.of_rows(reference, answers.values))
+    if spec.retrieves:
+        quality = replace(quality, **_retrieval(answers, reference))
     if not spec.loss.softmax:
         return replace(quality, distance=loss)
     flipped, lost, won = _flips(answers, targets, reference)
@@ -241,6 +256,15 @@ def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
     """Return the mean of `rows`; the bootstrap draws whole texts, since rows of one text are not independent."""
     ratio = per_text(answers, rows)
     return ratio_interval(ratio.above, ratio.below)
+
+
+def _retrieval(answers: Outputs, reference: torch.Tensor) -> dict[str, Any]:
+    """Return cosine and recalls by the fields of `Evaluation`; recalls for which there are too few texts are absent."""
+    figures = {"cosine": mean_over_rows(answers, cosines(reference, answers.values))}
+    for k, shares in recalls(reference, answers.values).items():
+        ratio = per_text(answers.first(len(shares)), shares)
+        figures[f"recall_at_{k}"] = share_interval(ratio.above, ratio.below)
+    return figures
 
 
 def _interval(figure: Ratio | None) -> Interval | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 BOOTSTRAPS = 2000
 CONFIDENCE = 0.95
@@ -69,6 +70,42 @@ def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
         return ratio_interval(above, below, seed=seed)
     margin = 1 - float(((1 - CONFIDENCE) / 2) ** (1 / counted.sum()))
     return Interval(0.0, 0.0, margin) if none else Interval(1.0, 1 - margin, 1.0)
+
+
+def spearman_interval(found: NDArray[np.float64], given: NDArray[np.float64], *, seed: int = 0) -> Interval | None:
+    """Return Spearman's rank correlation with its 95 % percentile bootstrap interval; equal numbers share their rank.
+
+    Draws in which all numbers of one side are the same have no correlation and are left out.
+
+    Args:
+        found: numbers of one side, `[N]`.
+        given: numbers of the other side, `[N]`.
+        seed: of the draws.
+
+    Returns:
+        None if all numbers of one side are the same.
+    """
+    [value] = _spearman(found[None], given[None])
+    if np.isnan(value):
+        return None
+    generator = np.random.default_rng(seed)
+    together = max(1, DRAWN_TOGETHER // len(found))
+    drawn = []
+    for start in range(0, BOOTSTRAPS, together):
+        draws = generator.integers(0, len(found), (min(together, BOOTSTRAPS - start), len(found)))
+        drawn.append(_spearman(found[draws], given[draws]))
+    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
+
+
+def _spearman(found: NDArray[np.float64], given: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's correlation of the ranks of each row, `[draws]`; NaN where one side is constant."""
+    ranks = [rankdata(side, axis=1) for side in (found, given)]
+    a, b = (side - side.mean(1, keepdims=True) for side in ranks)
+    lengths = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+    correlation: NDArray[np.float64] = np.full(len(a), np.nan)
+    np.divide((a * b).sum(1), lengths, out=correlation, where=lengths > 0)
+    return correlation
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ def in_float(model: Any) -> Any:
         if node.op_type == "QuantizeLinear":
             quantized[node.output[0]] = node.input[0]
             planned[node.input[1]] = "q_unit"
-        elif node.op_type == "DequantizeLinear":
+        elif node.op_type == "DequantizeLinear" and node.input[0] in quantized:  # of inputs; weights stay as they are
             nodes.append(helper.make_node("Identity", [quantized[node.input[0]]], list(node.output)))
         elif node.op_type == "DynamicQuantizeLinear":
             quantized[node.output[0]] = node.input[0]

@@ -12,6 +12,7 @@ Tensors that are float16 in the quantized folder stay float16 in the file; the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,16 +24,27 @@ from ..checkpoint.bits import pack
 from ..errors import UsageError
 from .affine import AffineMatrix, InputRange, container_bits, row_container_bits
 
-BLOCKS = {2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # block sizes of the integer kernels
+BLOCKS: Mapping[int, tuple[int, ...]] = {  # block sizes of the integer kernels
+    2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16),
+}  # fmt: skip
 
 SMALLEST_BLOCK = 16
 
 
 class Builder:
-    """Collects nodes and initializers. Names are unique; equal arrays under one name are written once."""
+    """Collects nodes and initializers. Names are unique; equal arrays under one name are written once.
 
-    def __init__(self, *, coarse: bool = False, integers: bool = True) -> None:
-        self._coarse, self._integers = coarse, integers
+    Args:
+        coarse: products with one range per row round their inputs in one range for all of them.
+        integers: products in blocks run in integers.
+        blocks: block sizes of the kernels by width, largest first. Other ones than ONNX Runtime's are a compiler's:
+            everything but its blocks is then in standard operators.
+    """
+
+    def __init__(
+        self, *, coarse: bool = False, integers: bool = True, blocks: Mapping[int, tuple[int, ...]] = BLOCKS
+    ) -> None:
+        self._coarse, self._integers, self._block_sizes = coarse, integers, blocks
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -75,6 +87,9 @@ class Builder:
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None = None) -> None:
         """Add `output = x @ weight.T + bias` for a quantized matrix; only planned inputs allow a bias."""
+        if self._block_sizes is not BLOCKS:
+            self._for_compilers(x, module, matrix, output, bias)
+            return
         whole_rows = matrix.scale.shape[1] == 1
         by_rows = matrix.input is not None or (whole_rows and (self._coarse or matrix.columns % SMALLEST_BLOCK != 0))
         if by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None:
@@ -126,13 +141,15 @@ class Builder:
 
     def _blocks(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
         width = container_bits(matrix.bits)
-        block = next((b for b in BLOCKS[width] if matrix.group_size % b == 0), None)
-        if block is None and matrix.group_size % SMALLEST_BLOCK == 0:
+        sizes = self._block_sizes[width]
+        block = next((b for b in sizes if matrix.group_size % b == 0), None)
+        if block is None and self._block_sizes is BLOCKS and matrix.group_size % SMALLEST_BLOCK == 0:
             width, block = 4, 16
         if block is None:
+            smallest = min(SMALLEST_BLOCK, *sizes) if self._block_sizes is BLOCKS else min(sizes)
             raise UsageError(
-                f"{module}: columns:{matrix.group_size} is not a multiple of 16, the smallest block size of ONNX "
-                "Runtime's kernels. Plan with columns:16, 32, 64 or 128."
+                f"{module}: {matrix.group_size} inputs per range are not a multiple of {smallest}, the smallest block "
+                f"size of the kernels. Plan with columns:{smallest} or multiples of it."
             )
         repeats = matrix.group_size // block
         codes = matrix.codes
@@ -162,6 +179,32 @@ class Builder:
             K=matrix.columns, N=matrix.rows, bits=width, block_size=block,
             accuracy_level=4 if self._integers else 0,
         )  # fmt: skip
+
+    def _for_compilers(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None) -> None:
+        """A product in blocks, or in QDQ form for widths without blocks: signed codes with one scale per row.
+
+        Planned inputs are rounded by `QuantizeLinear` and `DequantizeLinear` before either.
+
+        Raises:
+            UsageError: the matrix has offsets, or a width without blocks several ranges per row.
+        """
+        in_blocks = container_bits(matrix.bits) in self._block_sizes
+        whole_rows = matrix.scale.shape[1] == 1
+        if matrix.offset is not None or not isinstance(matrix.zero, int) or not (in_blocks or whole_rows):
+            raise UsageError(f"{module}: needs symmetric ranges, at 8 bits one per row. Plan with `forms` symmetric.")
+        if matrix.input is not None:
+            x = self._rounded(x, matrix.input)
+        product = None if bias else output
+        if in_blocks:
+            result = self._blocks(x, module, matrix, product)
+        else:
+            signed = (matrix.codes.T.astype(np.int16) - matrix.zero).astype(np.int8)
+            scale = self._row_scale(module, matrix)
+            codes, zeros = self.constant(signed, f"{module}.codes"), self.constant(np.zeros(matrix.rows, np.int8))
+            weight = self.node("DequantizeLinear", [codes, scale, zeros], axis=1)
+            result = self.node("MatMul", [x, weight], 1 if product is None else [product])
+        if bias:
+            self.node("Add", [result, bias], [output])
 
     def _integer(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
         key = ("quantized", x)

@@ -51,5 +51,6 @@ def drop_guards(graph: Any) -> None:
         if value is not None and array is not None and array.dtype == np.float32 and np.isneginf(array).all():
             value.t.CopyFrom(numpy_helper.from_array(np.full_like(array, MASKED)))
         kept.append(node)
+    read = {name for node in kept for name in node.input}
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(node for node in kept if node.op_type != "Constant" or node.output[0] in read)

@@ -109,12 +109,13 @@ def check_same_meaning(
             )
 
 
-def numbers(labels: Sequence[str], source: str) -> list[float]:
-    """Return the labels of a regression as numbers.
+def numbers(labels: Sequence[str], source: str, reason: str = "This is a regression model") -> list[float]:
+    """Return the labels of a regression, or the scores of pairs, as numbers.
 
     Args:
         labels: as written in the file.
         source: the file, for messages.
+        reason: why they must be numbers, for messages.
 
     Raises:
         InputFileError: a label is not a finite number.
@@ -127,8 +128,7 @@ def numbers(labels: Sequence[str], source: str) -> list[float]:
             value = math.nan
         if not math.isfinite(value):
             raise InputFileError(
-                f"{source}: sample {row + 1} has label {label!r}. This is a regression model; give finite numbers "
-                "such as 2.5 as labels."
+                f"{source}: sample {row + 1} has label {label!r}. {reason}; give finite numbers such as 2.5 as labels."
             )
         values.append(value)
     return values

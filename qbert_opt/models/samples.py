@@ -98,6 +98,11 @@ class Outputs:
     num_samples: int
     texts: torch.Tensor | None = None
 
+    def first(self, rows: int) -> Outputs:
+        """Return the first rows, of as many samples as before."""
+        texts = None if self.texts is None else self.texts[:rows]
+        return replace(self, values=self.values[:rows], samples=self.samples[:rows], texts=texts)
+
     @property
     def by_text(self) -> torch.Tensor:
         """The text that each row belongs to, int64 `[rows]`."""

@@ -1,12 +1,12 @@
 """Sentence-transformers folders: how the sentence embedding is computed from the encoder's hidden states.
 
 `modules.json` lists the modules after the encoder: a pooling, and optionally normalization to length 1. Both are part
-of the model that is scored. Other modules are refused.
+of the model that is scored, and so is the default prompt, which goes before every text. Other modules are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .samples import TokenBatch
 MODULES = "modules.json"
 TRANSFORMER_SETTINGS = "sentence_bert_config.json"
 SETTINGS = "config_sentence_transformers.json"
+PROMPT = "qbert_opt_prompt"  # attribute of a tokenizer that holds the default prompt
 
 
 def _first(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -69,17 +70,30 @@ class SentenceEmbedding:
         normalized: whether the result is normalized to length 1.
         max_tokens: the folder's `max_seq_length`; None for the model's window.
         lower_case: whether texts are lower-cased before tokenization.
+        prompt: what goes before every text.
     """
 
     modes: tuple[str, ...] = ("mean",)
     normalized: bool = False
     max_tokens: int | None = None
     lower_case: bool = False
+    prompt: str = ""
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
         """Embed a batch, in the graph; float `[B, hidden * modes]`."""
         states = model(**batch.inputs).last_hidden_state
-        mask = batch.mask.to(states.device)
+        return self.pool(states, batch.mask.to(states.device))
+
+    def pool(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Pool and, where the folder does, normalize.
+
+        Args:
+            states: last hidden states, float `[B, T, hidden]`.
+            mask: bool `[B, T]`, True at real tokens.
+
+        Returns:
+            Float `[B, hidden * modes]`.
+        """
         joined = torch.cat([POOLINGS[mode](states, mask) for mode in self.modes], 1)
         return nn.functional.normalize(joined, dim=1) if self.normalized else joined
 
@@ -97,12 +111,13 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
         return None
     modes: tuple[str, ...] = ("mean",)
     normalized = pooled = False
+    prompt = _default_prompt(folder)
     for module in _modules(folder):
         kind, where = str(module.get("type", "")).rsplit(".", 1)[-1], str(module.get("path", ""))
         if kind == "Transformer" and where in ("", "."):
             continue
         if kind == "Pooling" and not pooled:
-            modes, pooled = _modes(folder / where / CONFIG), True
+            modes, pooled = _modes(folder / where / CONFIG, prompt), True
         elif kind == "Normalize" and pooled:
             normalized = True
         else:
@@ -112,14 +127,23 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
             )
     if not pooled:
         raise InputFileError(f"{folder / MODULES}: has no Pooling, so there is no sentence embedding. Add one.")
-    _check_prompt(folder)
     settings = read_json(folder / TRANSFORMER_SETTINGS) if (folder / TRANSFORMER_SETTINGS).exists() else {}
     longest = settings.get("max_seq_length")
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 1):
         raise InputFileError(
             f"{folder / TRANSFORMER_SETTINGS}: max_seq_length is {longest!r}. Give tokens, at least 1."
         )
-    return SentenceEmbedding(modes, normalized, longest, bool(settings.get("do_lower_case")))
+    return SentenceEmbedding(modes, normalized, longest, bool(settings.get("do_lower_case")), prompt)
+
+
+def with_prompt(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """Put the default prompt of a tokenizer's folder before texts.
+
+    Args:
+        tokenizer: as `load_tokenizer` returned it.
+        texts: as given by the user.
+    """
+    return [getattr(tokenizer, PROMPT, "") + text for text in texts]
 
 
 def embedding_fields(embedding: SentenceEmbedding) -> dict[str, Any]:
@@ -204,8 +228,14 @@ def _modules(folder: Path) -> list[Mapping[str, Any]]:
     return modules
 
 
-def _modes(path: Path) -> tuple[str, ...]:
+def _modes(path: Path, prompt: str) -> tuple[str, ...]:
     settings = read_json(path)
+    if prompt and settings.get("include_prompt") is False:
+        raise InputFileError(
+            f"{path}: leaves the prompt out of the pooling (include_prompt), which is not supported. Set "
+            f"default_prompt_name in {SETTINGS} to null and write the prompt into the texts, or set include_prompt to "
+            "true; both change the embeddings."
+        )
     named = settings.get("pooling_mode")
     if named is not None:
         modes = [named] if isinstance(named, str) else list(named)
@@ -219,14 +249,17 @@ def _modes(path: Path) -> tuple[str, ...]:
     return tuple(modes)
 
 
-def _check_prompt(folder: Path) -> None:
-    """Refuse a default prompt, which sentence-transformers would prepend to every text."""
+def _default_prompt(folder: Path) -> str:
+    """Return the prompt that sentence-transformers puts before every text; empty without one."""
     path = folder / SETTINGS
     settings = read_json(path) if path.exists() else {}
-    default = settings.get("default_prompt_name")
-    prompts = settings.get("prompts")
-    if default is not None and isinstance(prompts, dict) and prompts.get(default):
+    name, prompts = settings.get("default_prompt_name"), settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise InputFileError(f"{path}: prompts are no texts by name. Correct them.")
+    if name is None:
+        return ""
+    if name not in prompts:
         raise InputFileError(
-            f"{path}: prepends prompt {default!r} to every text. Write it into the texts and set default_prompt_name "
-            "to null."
+            f"{path}: default_prompt_name is {name!r}. Legal: null, {', '.join(prompts) or 'and there are no prompts'}."
         )
+    return str(prompts[name])

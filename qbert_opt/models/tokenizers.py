@@ -13,7 +13,7 @@ from ..errors import InputFileError
 from .architectures import blank_model, config_kind, refusing, token_types
 from .folder_files import LFS_POINTER, find_folder, first_line, read_json
 from .heads import KINDS
-from .sentence_embeddings import TRANSFORMER_SETTINGS, SentenceEmbedding, read_sentence_embedding
+from .sentence_embeddings import PROMPT, TRANSFORMER_SETTINGS, SentenceEmbedding, read_sentence_embedding
 from .windows import model_window
 
 VOCABULARIES = (
@@ -68,6 +68,8 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: 
         _check_vocabulary(tokenizer, model, name)
         if embedding is not None and embedding.lower_case:
             _check_lower_case(tokenizer, name)
+        if embedding is not None:
+            setattr(tokenizer, PROMPT, embedding.prompt)
     return tokenizer
 
 

@@ -17,7 +17,8 @@ from ..errors import InputFileError, QbertOptWarning
 
 IGNORED_SUFFIXES = (".md",)  # notes to people; hidden files are not looked at either
 SEAL = "sha256"
-IN_SUBFOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}/config\.json")  # settings of sentence-transformers' modules
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+IN_SUBFOLDER = re.compile(rf"{NAME}/(?:config\.json|{NAME}\.(?:onnx|xml|bin))")  # settings of modules, and graphs
 
 
 class OlderFolderWarning(QbertOptWarning):

@@ -13,6 +13,7 @@ from ..engines.record import is_exported
 from ..engines.timing import Timing, time_model
 from ..errors import QbertOptWarning, UsageError
 from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
+from ..evaluation.retrieval import NEIGHBOURS
 from ..models.loading import LoadedModel, cut_at, load_model
 from ..planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 from ..spec.allocation import Allocation
@@ -85,7 +86,8 @@ def measure_folder(
         UsageError: the engine is unknown, not installed, or another than the folder's; or `seq_len` exceeds the window.
 
     Warns:
-        QbertOptWarning: the folder was trained on the same texts.
+        QbertOptWarning: the folder was trained on the same texts; or there are too few texts for a recall, or pairs
+            without labels, so that a figure is missing.
     """
     subject, plan, served = _opened(folder, engine, threads)
     window = subject.tokenizer.model_max_length
@@ -102,6 +104,8 @@ def measure_folder(
         outputs = reference_outputs(original, subject, texts)
         measured.append(MeasuredFolder(reference, evaluate(original, texts), folder_bytes(reference)))
     evaluation = evaluate(subject, texts, outputs)
+    if subject.head.spec.retrieves:
+        _warn_of_missing_figures(texts, reference is not None)
     trained = _trained_on(folder, texts)  # training changed the codes, so the plan's prediction no longer applies
     holds = plan is not None and plan.loss_unit == evaluation.loss_unit and not trained
     measured.append(
@@ -121,6 +125,20 @@ def measure_folder(
         replace(row, timing=time_model(path, seq_len=tokens, threads=threads))
         for row, path in zip(measured, timed, strict=True)
     )
+
+
+def _warn_of_missing_figures(texts: LabeledTexts, compared: bool) -> None:
+    """Say which figures of embeddings these texts cannot have."""
+    collection = sum(len(text) for text in texts.texts)
+    missing = [k for k in NEIGHBOURS if k >= collection] if compared else []
+    reasons = []
+    if missing:
+        names = ", ".join(f"recall@{k}" for k in missing)
+        reasons.append(f"{collection} texts are too few for {names}; give at least {max(missing) + 1}")
+    if texts.labels is None and all(len(text) == 2 for text in texts.texts):
+        reasons.append("pairs without labels have no Spearman correlation; name their scores with `label_column`")
+    for reason in reasons:
+        warnings.warn(f"{texts.name}: {reason}.", QbertOptWarning, stacklevel=4)
 
 
 def measured_points(measured: MeasuredFolder, reference: str | None, texts: LabeledTexts) -> MeasuredPoints:

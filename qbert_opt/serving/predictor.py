@@ -1,9 +1,9 @@
-"""Predict with a quantized or exported classifier: text in, label and probability out."""
+"""Run a quantized or exported model: text in; label and probability, or vectors, out."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..data.cells import is_blank
 from ..engines.agreement import check_session
 from ..engines.opening import open_session
 from ..engines.record import EngineRecord, is_exported, read_checks, read_record
-from ..engines.session import Session, engine, exporting_format
+from ..engines.session import Arrays, Session, engine, exporting_format
 from ..errors import InputFileError, UsageError
 
 Text = str | tuple[str, ...]
@@ -31,7 +31,7 @@ class Prediction:
 
 
 class Predictor:
-    """A classifier of texts, loaded into an engine.
+    """A classifier of texts, or an encoder that embeds them, loaded into an engine.
 
     >>> predictor = Predictor("out")  # doctest: +SKIP
     >>> predictor("turn the light on").label  # doctest: +SKIP
@@ -47,7 +47,7 @@ class Predictor:
         InputFileError: the folder does not exist, its files have changed, or the engine's outputs deviate from the
             recorded ones on this machine.
         UsageError: the engine is unknown, not installed, or not the one that the folder was exported to; or the model
-            is not a classifier of texts.
+            is neither a classifier of texts nor an encoder without a head.
     """
 
     def __init__(self, folder: str | Path, engine: str | None = None, *, threads: int | None = None) -> None:
@@ -65,12 +65,12 @@ class Predictor:
         """Predict the labels of several texts.
 
         Raises:
-            UsageError: a text is empty, or the model is not a classifier of texts.
+            UsageError: a text is empty, or the model is no classifier of texts.
         """
         if self.labels is None or self.kind != "classes":
             raise UsageError(
-                f"run: {self.folder} is not a classifier of texts. Measure it with 'qbert-opt evaluate', or run it "
-                "with transformers."
+                f"run: {self.folder} is neither a classifier of texts nor an encoder without a head. Measure it with "
+                "'qbert-opt evaluate', or run it with transformers."
             )
         predictions = []
         for row in self.logits(texts, batch_size=batch_size):
@@ -87,14 +87,52 @@ class Predictor:
         Raises:
             UsageError: a text is empty.
         """
+        self._refuse_blank(texts)
+        return np.concatenate([outputs["logits"] for _, outputs in self._runs(texts, batch_size)])
+
+    def embed(self, texts: Sequence[str], *, batch_size: int = 16) -> NDArray[np.float32]:
+        """Return the vectors of texts, float32 `[N, columns]`, in their order: pooled, and normalized if the model is.
+
+        Raises:
+            UsageError: a text is empty, or the model is no encoder of texts.
+        """
+        import torch
+
+        from ..models.sentence_embeddings import SentenceEmbedding, embedding_of, with_prompt
+
+        if self.kind != "embeddings":
+            raise UsageError(f"run: {self.folder} answers with {self.kind}, which are no vectors of texts.")
+        self._refuse_blank(texts)
+        pooling = embedding_of(self._config) or SentenceEmbedding()
+        rows = []
+        for inputs, outputs in self._runs(with_prompt(self._tokenizer, texts), batch_size):
+            mask = torch.from_numpy(inputs["attention_mask"]).bool()
+            rows.append(pooling.pool(torch.from_numpy(outputs["last_hidden_state"]), mask).numpy())
+        return np.concatenate(rows)
+
+    def similarities(self, pairs: Sequence[tuple[str, str]], *, batch_size: int = 16) -> list[float]:
+        """Return the cosine of the two texts of each pair; a text that occurs more than once is embedded once.
+
+        Raises:
+            UsageError: a text is empty, or the model is no encoder of texts.
+        """
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        vectors = self.embed(texts, batch_size=batch_size).astype(np.float64)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        row = {text: index for index, text in enumerate(texts)}
+        return [float(vectors[row[a]] @ vectors[row[b]]) for a, b in pairs]
+
+    def _refuse_blank(self, texts: Sequence[Text]) -> None:
         for number, text in enumerate(texts, 1):
             if any(map(is_blank, (text,) if isinstance(text, str) else text)):
                 raise UsageError(f"text {number} is empty. Give texts of at least one word.")
-        rows = []
+
+    def _runs(self, texts: Sequence[Text], batch_size: int) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yield the token arrays and the outputs of each batch."""
         for start in range(0, len(texts), batch_size):
             part = [(text,) if isinstance(text, str) else text for text in texts[start : start + batch_size]]
-            rows.append(self.session.run(self.encode(part))["logits"])
-        return np.concatenate(rows)
+            inputs = self.encode(part)
+            yield inputs, self.session.run(inputs)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.int64]]:
         """Return the token arrays of a batch, int64 `[B, T]` by name."""
@@ -112,6 +150,7 @@ class Predictor:
             self.inputs, self.outputs = self.session.inputs, self.session.outputs  # type: ignore[attr-defined]
             self.labels, self.max_tokens = self.session.labels, self.session.max_tokens  # type: ignore[attr-defined]
             self.kind = self.session.kind  # type: ignore[attr-defined]
+            self._config = self.session.config  # type: ignore[attr-defined]
             return
         from ..workflows.export import export_model
 
@@ -129,7 +168,7 @@ class Predictor:
             raise UsageError(f"`engine` {name}: {folder} was exported to {record.engine}. Export it for {name} too.")
         self.session = open_exported(folder, record, threads)
         self.folder, self.stored_bytes = folder, record.exported_bytes
-        config = written_config(folder)
+        self._config = config = written_config(folder)
         self._tokenizer, self.kind = load_tokenizer(folder, config), config_kind(config, str(folder))
         self.inputs, self.outputs = record.inputs, record.outputs
         self.labels, self.max_tokens = record.labels, record.max_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +21,12 @@ from ..engines.agreement import Check
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
 from ..errors import InputFileError, QbertOptWarning, UsageError
+from ..formats.hub_names import CONFIG_KEY, check_dtype, named
 from ..formats.traced_model import TracedModel, traceable
+from ..formats.writers.onnx import GRAPH
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
+from ..models.sentence_embeddings import copy_companions
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
 from ..runtime.manifest import file_hashes
@@ -35,6 +39,8 @@ from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
 from .input_fit import misfit
 
+DTYPE_FORMATS = ("onnx", "onnx-qnn")  # formats whose file is named after a dtype
+
 
 def export_model(
     folder: str | Path,
@@ -44,6 +50,7 @@ def export_model(
     texts: LabeledTexts | None = None,
     tolerance: float | None = None,
     activations: Activations | None = None,
+    dtype: str | None = None,
     progress: Progress = silent,
 ) -> EngineRecord:
     """Export a quantized folder to an engine's files, run them, and compare the answers with PyTorch's.
@@ -63,6 +70,8 @@ def export_model(
         activations: how matrix products round their inputs: `planned` in the static ranges of the plan (the fastest),
             `int8` in small blocks, `int8-coarse` in larger blocks (faster), `float32` not at all (as slow as a float
             model). By default the first of `planned` (if the plan rounds inputs), `int8` and `float32` that agrees.
+        dtype: of an ONNX file: the dtype by which transformers.js asks for it, which is in its name. By default
+            `fp32`, for `onnx/model.onnx`, as other tools have it. Says nothing of the widths in the file.
         progress: called with steps done, number of steps, and the current step.
 
     Returns:
@@ -72,12 +81,14 @@ def export_model(
         QbertOptWarning: by default, activations that would be faster do not agree; says by how much.
 
     Raises:
-        UsageError: unknown engine or activations, engine not installed, a matrix or planned inputs that the engine
-            cannot run, or no texts.
+        UsageError: unknown engine, activations or dtype, engine not installed, a matrix or planned inputs that the
+            engine cannot run, or no texts.
         InputFileError: a damaged folder, or answers that do not agree with PyTorch's.
     """
     module = engine(name)
     exporting_format(name)
+    if dtype is not None:
+        _check_dtype(name, module, dtype)
     if activations not in (None, *ACTIVATIONS):
         raise UsageError(f"`activations` {activations}: legal: {', '.join(ACTIVATIONS)}.")
     progress(0, 4, "reading")
@@ -113,7 +124,7 @@ def export_model(
                     scores, references = _with_scores(rounded, allocation, samples, batches, checks, references)
             progress(1, 4, f"converting, activations {way}")
             for left in target.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             _write(name, traced, folder, allocation, target, way, planned, scores)
             progress(2, 4, f"comparing with torch, activations {way}")
             outcome = compared(module, loaded.head.kind, target, way, checks, references, whole, allocation, tolerance)
@@ -128,14 +139,18 @@ def export_model(
                 QbertOptWarning,
                 stacklevel=2,
             )
-        exported_bytes = sum(file.stat().st_size for file in target.iterdir())
+        exported_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
         progress(3, 4, "writing")
         save_file(check_arrays(references), target / CHECKS)
         write_allocation(allocation, target / PLAN)
         loaded.tokenizer.save_pretrained(target)
-        (target / "config.json").write_text(
-            json.dumps(loaded.model.config.to_dict(), indent=1, default=str) + "\n", encoding="utf-8"
-        )
+        copy_companions(Path(folder), target)
+        config = loaded.model.config.to_dict()
+        if module.FORMAT in DTYPE_FORMATS:
+            graph = target / GRAPH
+            graph.rename(named(graph, dtype or "fp32"))
+            config[CONFIG_KEY] = {"dtype": dtype or "fp32"}
+        (target / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
         record = EngineRecord(
             version=code_version(),
             engine=name,
@@ -159,6 +174,12 @@ def export_model(
         )
         write_record(record, target)
     return record
+
+
+def _check_dtype(name: str, module: Engine, dtype: str) -> None:
+    if module.FORMAT not in DTYPE_FORMATS:
+        raise UsageError(f"`dtype` {dtype}: names ONNX files; `engine` {name} has another format.")
+    check_dtype(dtype)
 
 
 def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) -> None:

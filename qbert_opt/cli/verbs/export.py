@@ -12,7 +12,9 @@ from ..progress import progress
 
 def command(
     folder: Annotated[str, typer.Argument(help="A quantized folder.")],
-    engine: Annotated[str, typer.Option("--engine", help="openvino, onnxruntime or llama-cpp.")],
+    engine: Annotated[
+        str, typer.Option("--engine", help="openvino, onnxruntime, llama-cpp, or qnn (checked on this CPU).")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
         str | None,
@@ -37,11 +39,25 @@ def command(
             "distance) instead of the usual limits: 0.02, and 2 % of decided answers changed.",
         ),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Name the ONNX file as transformers.js asks for it by dtype: fp32 (onnx/model.onnx, the default), q8 "
+            "(onnx/model_quantized.onnx), int8, uint8, q4 or q2. Only the name: widths are the plan's.",
+        ),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the model in an engine's file format, run it there, and compare the outputs with PyTorch's.
 
-    Example: `qbert-opt export out --engine openvino -o out-openvino`
+    The folder is laid out as on the hub: `onnx/model.onnx` or `openvino/openvino_model.xml` beside config, tokenizer
+    and, of a sentence-transformers folder, its modules and pooling.
+
+    Examples:
+    `qbert-opt export out --engine openvino -o out-openvino`
+
+    `qbert-opt export out --engine onnxruntime --dtype q8 -o out-js`
     """
     from ...data.texts import read_texts
     from ...workflows.export import export_model
@@ -55,6 +71,7 @@ def command(
             texts=texts,
             tolerance=tolerance,
             activations=activations,  # type: ignore[arg-type]
+            dtype=dtype,
             progress=tell,
         )
     share = 100 * record.exported_bytes / record.source_bytes - 100

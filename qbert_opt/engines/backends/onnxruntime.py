@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
-from ...formats.writers.onnx import GRAPH, OPSET
+from ...formats.writers.onnx import OPSET, graph_file
 from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
@@ -22,6 +22,20 @@ INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
 _FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
 _HELD_OUT = "benchmarks/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
+GRAPH_LAW = GraphLaw(
+    21405,
+    26169,
+    {
+        "rows offset": 462,
+        "rows zero-point": 101,
+        "columns": -259,
+        "columns offset": 493,
+        "columns zero-point": -157,
+        "static": 256,
+        "static offset": 673,
+        "static zero-point": -55,
+    },
+)
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
     forms=_FORMS,
@@ -37,20 +51,7 @@ RULES = EngineRules(
         other_blocks=(4, 16),
         offsets_repeat_scales=True,
         static_zero_points_widen=True,
-        graph=GraphLaw(
-            21405,
-            26169,
-            {
-                "rows offset": 462,
-                "rows zero-point": 101,
-                "columns": -259,
-                "columns offset": 493,
-                "columns zero-point": -157,
-                "static": 256,
-                "static offset": 673,
-                "static zero-point": -55,
-            },
-        ),
+        graph=GRAPH_LAW,
     ),
     speeds=(
         Speed("8 bits, rows:each", 1.24, f"measured: {_HELD_OUT}"),
@@ -89,7 +90,7 @@ def label() -> str:
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Start a session on a written model; with float32 activations it is no faster than a float32 model."""
     if activations != "float32":
-        return _Running(str(folder / GRAPH), threads)
+        return _Running(str(graph_file(folder)), threads)
     return _Running(model_proto(folder, activations).SerializeToString(), threads)
 
 
@@ -99,26 +100,37 @@ def model_proto(folder: Path, activations: Activations = "int8") -> Any:
 
     from ...formats.onnx_floats import in_float
 
-    model = onnx.load(folder / GRAPH)
+    model = onnx.load(graph_file(folder))
     return in_float(model) if activations == "float32" else model
 
 
 @native_code()
 def product(
-    matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
+    matrix: AffineMatrix | NDArray[np.float32],
+    threads: int | None = None,
+    activations: Activations = "int8",
+    blocks: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Session:
     """Start a session on `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
-    return _Running(product_proto(matrix, activations).SerializeToString(), threads)
+    return _Running(product_proto(matrix, activations, blocks).SerializeToString(), threads)
 
 
-def product_proto(matrix: AffineMatrix | NDArray[np.float32], activations: Activations = "int8") -> Any:
+def product_proto(
+    matrix: AffineMatrix | NDArray[np.float32],
+    activations: Activations = "int8",
+    blocks: Mapping[int, tuple[int, ...]] | None = None,
+) -> Any:
     """Return the graph that `product` runs, as an `onnx.ModelProto`."""
     from onnx import TensorProto, helper
 
     from ...formats.onnx_floats import in_float
-    from ...formats.onnx_graph import Builder, model_of
+    from ...formats.onnx_graph import BLOCKS, Builder, model_of
 
-    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
+    builder = Builder(
+        coarse=activations == "int8-coarse",
+        integers=activations != "planned",
+        blocks=BLOCKS if blocks is None else blocks,
+    )
     rows, columns = matrix.codes.shape if isinstance(matrix, AffineMatrix) else matrix.shape
     one = builder.constant(np.array([0]))
     batched = builder.node("Unsqueeze", ["x", one])
@@ -142,6 +154,10 @@ class _Running:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # the arena would keep memory that only constant folding needs
+        # products of weights that the file dequantizes stay in floats: by default their inputs are rounded to 8 bits
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        # without VNNI, sums of two products of bytes would overflow 16 bits and be cut off
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formats.affine import AffineMatrix
-from ...formats.writers.openvino_ir import GRAPH
+from ...formats.writers.openvino_ir import graph_file
 from ...runtime.native import native_code
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
@@ -89,7 +89,7 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
     """Compile a written model; weights are memory-mapped. Activations are a setting of the engine, not in the file."""
     import openvino as ov
 
-    model = ov.Core().read_model(folder / GRAPH)
+    model = ov.Core().read_model(graph_file(folder))
     if activations == "float32":
         for node in model.get_ordered_ops():
             if node.get_type_name() == "FakeQuantize":  # planned ranges of inputs

@@ -14,8 +14,8 @@ RULES = EngineRules(
     static_bits=(8, 16),
     file=FileLaw(containers=(8,)),
     speeds=(Speed("products in integers", None, "assumed: the device file's figures; 16 bits at a quarter of 8"),),
-    planning_only="Its import tool opens ONNX: export with `engine` onnxruntime, and name 16-bit layers in TIDL's own "
-    "config.",
+    planning_only="Its import tool quantizes a float ONNX file itself: write its 16-bit layers with 'qbert-opt "
+    "export-config' for tidl.",
     sources=(
         "8 and 16 bits per layer, nothing below, one range per output row, symmetric on TDA4VM: "
         "TexasInstruments/edgeai-tidl-tools docs/tidl_fsg_quantization.md",

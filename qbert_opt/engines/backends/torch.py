@@ -57,7 +57,7 @@ class _Loaded:
         loaded = load_quantized(folder)[0] if is_quantized(folder) else load_model(folder)
         self._traced = traceable(loaded)
         self.tokenizer, self.labels = loaded.tokenizer, loaded.labels
-        self.kind = loaded.head.kind
+        self.kind, self.config = loaded.head.kind, getattr(loaded.model, "config", None)
         self.inputs, self.outputs = self._traced.inputs, self._traced.outputs
         self.max_tokens = loaded.longest
 

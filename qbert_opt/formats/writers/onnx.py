@@ -19,10 +19,11 @@ from ..format import Activations
 if TYPE_CHECKING:
     from ...quantization.quantized_matrix import StoredMatrix
     from ...spec.planned import PlannedActivation
+    from ..onnx_graph import Builder
     from ..traced_model import TracedModel
 
 TITLE = "ONNX"
-GRAPH = "model.onnx"
+GRAPH = "onnx/model.onnx"  # where sentence-transformers, optimum and transformers.js look for it
 FILES = (GRAPH,)
 OPSET = 17
 SMALLEST_HALVED = 16  # elements; smaller constants are shapes and indices
@@ -37,7 +38,7 @@ def write(
     inputs: Mapping[str, PlannedActivation] | None = None,
     scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Convert the traced model, replace every quantized weight by its codes, and write `model.onnx`.
+    """Convert the traced model, replace every quantized weight by its codes, and write `onnx/model.onnx`.
 
     See `Format.write`.
 
@@ -47,10 +48,36 @@ def write(
     """
     if scores:
         raise UsageError("`scores`: ONNX Runtime multiplies queries and keys in floats.")
+    from ..onnx_graph import Builder
+
+    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
+    write_graph(builder, traced, stored, folder, inputs)
+
+
+def write_graph(
+    builder: Builder,
+    traced: TracedModel,
+    stored: Iterable[StoredMatrix],
+    folder: Path,
+    inputs: Mapping[str, PlannedActivation] | None,
+) -> None:
+    """Write the graph of a model with the products that a builder makes.
+
+    Args:
+        builder: empty.
+        traced: the model with dequantized weights.
+        stored: quantized matrices and tables by module, one at a time.
+        folder: an existing folder.
+        inputs: planned input ranges by module.
+
+    Raises:
+        InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
+        UsageError: a matrix is stored in a form that the builder cannot hold.
+    """
     import onnx
     from onnx import numpy_helper
 
-    from ..onnx_graph import Builder, model_of
+    from ..onnx_graph import model_of
     from ..onnx_tidying import drop_aliases, drop_guards
 
     model = _converted(traced)
@@ -72,7 +99,6 @@ def write(
         if not same:
             raise InputFileError(f"{matrix.module}: its weight is not in the converted graph. Report this model.")
         matrices |= dict.fromkeys(same, (matrix.module, quantized))
-    builder = Builder(coarse=activations == "int8-coarse", integers=activations != "planned")
     readers = {name for node in model.graph.node for name in node.input} - set(matrices)
     for name in sorted(readers & set(arrays)):
         _store(builder, name, arrays[name])
@@ -90,7 +116,18 @@ def write(
         elif node.output[0] not in absorbed:
             builder.nodes.append(node)
     inputs_left = [port for port in model.graph.input if port.name not in traced.tables]
+    (folder / GRAPH).parent.mkdir(exist_ok=True)
     onnx.save(model_of(builder, inputs_left, list(model.graph.output), OPSET), folder / GRAPH)
+
+
+def graph_file(folder: Path) -> Path:
+    """Return the graph of an exported folder, which may be named after its `dtype`; earlier releases had no sub-folder.
+
+    Args:
+        folder: as `export` wrote it.
+    """
+    graphs = sorted((folder / GRAPH).parent.glob("*.onnx"))
+    return graphs[0] if graphs else folder / Path(GRAPH).name
 
 
 def _biases(graph: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -119,7 +156,7 @@ def _converted(traced: TracedModel) -> Any:
         varying = rank > 2 or name in ("start_logits", "end_logits")
         axes[name] = {0: "batch", 1: "tokens"} if varying else {0: "batch"}
     with tempfile.TemporaryDirectory() as scratch, converting("torch.onnx"):
-        path = Path(scratch) / GRAPH
+        path = Path(scratch) / "model.onnx"
         torch.onnx.export(
             traced.module, traced.with_tables, path, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
             input_names=[*traced.inputs, *traced.tables], output_names=list(traced.outputs), verbose=False,

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ..traced_model import TracedModel
 
 TITLE = "OpenVINO IR"
-GRAPH = "model.xml"
-FILES = (GRAPH, "model.bin")
+GRAPH = "openvino/openvino_model.xml"  # where sentence-transformers and optimum look for it
+FILES = (GRAPH, "openvino/openvino_model.bin")
+EARLIER_GRAPH = "model.xml"
 PREFIX = "__module.model."  # what the converter puts before the names of modules
 SMALL_BYTES = 64
 
@@ -40,7 +41,7 @@ def write(
     inputs: Mapping[str, PlannedActivation] | None = None,
     scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Convert the traced model, replace every quantized weight by its codes, and write `model.xml` and `model.bin`.
+    """Convert the traced model, replace every quantized weight by its codes, and write it into `openvino/`.
 
     See `Format.write`. The graph comes from the converter's library functions, because its usual entry point,
     `convert_model`, sends telemetry.
@@ -75,6 +76,7 @@ def write(
     _tidy(model)
     model.validate_nodes_and_infer_types()
     graph = folder / GRAPH
+    graph.parent.mkdir(exist_ok=True)
     try:
         ov.save_model(model, graph, compress_to_fp16=False)
     except RuntimeError as error:
@@ -82,6 +84,15 @@ def write(
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(graph)) from None  # its writer says no more
     graph.write_bytes(re.sub(rb">\s+<", b"><", graph.read_bytes()))  # a third of the graph's text is indentation
+
+
+def graph_file(folder: Path) -> Path:
+    """Return the graph of an exported folder; earlier releases had no sub-folder.
+
+    Args:
+        folder: as `export` wrote it.
+    """
+    return folder / GRAPH if (folder / GRAPH).exists() else folder / EARLIER_GRAPH
 
 
 def _converted(traced: TracedModel) -> Any:

@@ -1,6 +1,7 @@
-"""Encoders without a head: one row per text or pair, pooled from the last hidden states.
+"""Encoders without a head: one row per text, pooled from the last hidden states.
 
-The model's folder determines the pooling, by default the mean over tokens; see `sentence_embeddings`.
+The model's folder determines the pooling, by default the mean over tokens, and a prompt that goes before every text;
+see `sentence_embeddings`. The two texts of a pair are embedded on their own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from transformers import AutoModel
 
 from ...data.texts import LabeledTexts
 from ...errors import UsageError
+from ..labels import numbers
 from ..samples import Outputs, Targets, TokenBatch
-from ..sentence_embeddings import SentenceEmbedding, embedding_of
+from ..sentence_embeddings import SentenceEmbedding, embedding_of, with_prompt
 from .losses import SquaredDistance
-from .protocol import HeadKind, Quality, TextReader
+from .protocol import HeadKind, Quality, Ranked, Sample, TextReader, whole_or_cut
 
 
 class Embeddings(HeadKind):
-    """An encoder without a head. Labels are ignored."""
+    """An encoder without a head. Labels are the similarities of pairs; labels of single texts are ignored."""
 
     kind = "embeddings"
     ending = "Model"
@@ -30,6 +32,14 @@ class Embeddings(HeadKind):
     loss = SquaredDistance(relative=True)
     spare_weights = ("pooler",)
     loss_unit = "squared output distance relative to the output's squared length"
+    retrieves = True
+    figures = (
+        ("cosine", "cosine [95 %]"),
+        ("recall_at_1", "recall@1 [95 %]"),
+        ("recall_at_5", "recall@5 [95 %]"),
+        ("recall_at_10", "recall@10 [95 %]"),
+        ("spearman", "Spearman [95 %]"),
+    )
 
     def columns(self, config: Any) -> int:
         """Return the width of an embedding."""
@@ -39,13 +49,22 @@ class Embeddings(HeadKind):
         """Return the embeddings, `[B, columns]`."""
         return _embedding(getattr(model, "config", None)).read(model, batch)
 
+    def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
+        """Tokenize each text of a pair into a sample of its own, after the folder's prompt."""
+        return [whole_or_cut(reader, (one,)) for one in with_prompt(reader.tokenizer, text)]
+
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return None: embeddings have no correct answers."""
-        return None
+        """Return the labels of pairs as numbers, float64, one for both rows of a pair; None for single texts."""
+        if data.labels is None or any(len(text) != 2 for text in data.texts):
+            return None
+        scores = numbers(data.labels, data.name, "The label of a pair of texts is its similarity")
+        rows = torch.tensor(scores, dtype=torch.float64).repeat_interleave(2)
+        return Targets(self.kind, rows, torch.arange(len(rows)))
 
     def quality(self, outputs: Outputs, targets: Targets) -> Quality:
-        """Return no figures: embeddings are compared with a reference only."""
-        return Quality()
+        """Rank correlation between the cosine of each pair and its label, as in semantic textual similarity (STS)."""
+        pairs = nn.functional.normalize(outputs.values.double(), dim=1).reshape(len(targets.rows) // 2, 2, -1)
+        return Quality(spearman=Ranked(pairs.prod(1).sum(1).numpy(), targets.rows[::2].numpy()))
 
     def label_names(self, data: LabeledTexts) -> list[str]:
         """Embeddings have no names.

@@ -66,6 +66,19 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """Two numbers for each pair of texts, of which only the order counts.
+
+    Attributes:
+        found: the model's, float64 `[pairs]`.
+        given: the labels, float64 `[pairs]`.
+    """
+
+    found: NDArray[np.float64]
+    given: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Quality:
     """Quality of answers by labels; see the fields of the same names in `Evaluation`."""
 
@@ -75,6 +88,7 @@ class Quality:
     exact_match: Ratio | None = None
     answer_f1: Ratio | None = None
     correlation: float | None = None
+    spearman: Ranked | None = None
 
 
 class HeadKind(Protocol):
@@ -93,6 +107,7 @@ class HeadKind(Protocol):
         named: whether the columns have names in `id2label`.
         trainable: whether `fine_tune` supports it.
         reads_pairs: whether it requires pairs of texts.
+        retrieves: whether rows are vectors that users compare with each other by their cosine.
         spare_weights: name prefixes of weights that a checkpoint may lack because they do not affect the outputs.
         tokenizer_options: for loading a tokenizer.
         lost_unit: unit of what truncation removes.
@@ -111,6 +126,7 @@ class HeadKind(Protocol):
     named: bool = False
     trainable: bool = False
     reads_pairs: bool = False
+    retrieves: bool = False
     spare_weights: tuple[str, ...] = ()
     tokenizer_options: Mapping[str, Any] = MappingProxyType({})
     lost_unit: str = "tokens"

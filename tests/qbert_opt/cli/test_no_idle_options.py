@@ -60,7 +60,7 @@ OF_USE = {
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
     "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
-    "export": "folder engine output data activations tolerance",
+    "export": "folder engine output data activations tolerance dtype",
     "export-config": "plan to output scores refit",
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
     "label_column split seed",
@@ -75,7 +75,7 @@ OF_USE = {
     "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
     "text_column split seed",
     "report": "plan output scores device devices measured",
-    "run": "folder text data engine threads as_json",
+    "run": "folder text data engine threads similarity as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
     "memory_limit torch_device stability",

@@ -24,7 +24,10 @@ from qbert_opt.workflows.quantize import quantize_model
 
 ANY_GRAPH = ("onnx", "openvino-ir")  # formats that hold every architecture
 RUNNABLE = [
-    name for name in plugins.available("engines") if getattr(plugins.load("engines", name), "FORMAT", None) in ANY_GRAPH
+    name
+    for name in plugins.available("engines")
+    if getattr(plugins.load("engines", name), "FORMAT", None) in ANY_GRAPH
+    and not plugins.load("engines", name).RULES.checked_on  # the same files as another engine's
 ]
 
 

@@ -50,7 +50,7 @@ def test_products_of_planned_inputs_are_single_nodes(rounded, sentences, tmp_pat
     """Every further node costs a pass over the outputs: no casts, scalings, unread nodes or searches for NaN."""
     onnx = pytest.importorskip("onnx")
     export_model(rounded, "onnxruntime", tmp_path / "out", texts=sentences)
-    nodes = onnx.load(tmp_path / "out" / "model.onnx").graph.node
+    nodes = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.node
     planned = len(load_quantized(rounded)[1].activations)
     kinds = [node.op_type for node in nodes]
     assert kinds.count("MatMulIntegerToFloat") == planned and "MatMulInteger" not in kinds and "IsNaN" not in kinds

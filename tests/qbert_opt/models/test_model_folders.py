@@ -442,9 +442,17 @@ REFUSED_MODULES = {
     "outside": ({"modules": (TRANSFORMER, {**POOLING, "path": "../1_Pooling"})}, r"names '../1_Pooling', outside"),
     "last token": ({"pooling": {"pooling_mode_lasttoken": True}}, r"pooling 'lasttoken' is not supported. Legal: cls"),
     "none": ({"pooling": {"pooling_mode_cls_token": False}}, r"pooling 'none' is not supported"),
-    "prompt": (
-        {"prompts": {"prompts": {"query": "query: "}, "default_prompt_name": "query"}},
-        r"prepends prompt 'query' to every text",
+    "unknown prompt": (
+        {"prompts": {"prompts": {"query": "query: "}, "default_prompt_name": "passage"}},
+        r"config_sentence_transformers.json: default_prompt_name is 'passage'. Legal: null, query",
+    ),
+    "prompts that are no texts": ({"prompts": {"prompts": {"query": 3}}}, r"prompts are no texts by name"),
+    "prompt outside the pooling": (
+        {
+            "prompts": {"prompts": {"query": "w9 "}, "default_prompt_name": "query"},
+            "pooling": {"pooling_mode": "mean", "include_prompt": False},
+        },
+        r"1_Pooling/config.json: leaves the prompt out of the pooling \(include_prompt\)",
     ),
     "length": ({"settings": {"max_seq_length": 0}}, r"max_seq_length is 0. Give tokens, at least 1"),
     "too short": ({"settings": {"max_seq_length": 3}}, r"reads 3 tokens at most \(sentence_bert_config.json\)"),
@@ -572,3 +580,19 @@ def test_kind_10_a_wrong_field_is_named_with_its_file(folder, name, fields, says
     patch(folder, name, **fields)
     with pytest.raises(InputFileError, match=says):
         load_model(folder)
+
+
+@torch.no_grad()
+def test_kind_1_the_default_prompt_goes_before_every_text(encoder):
+    """As sentence-transformers does; other prompts are left to who writes the texts."""
+    prompts = {"prompts": {"query": "w9 w8 ", "passage": "w7 "}, "default_prompt_name": "query"}
+    loaded = load_model(sentence_folder(encoder, prompts=prompts, pooling={"pooling_mode": "mean"}))
+    batches = tokenize(loaded.tokenizer, TEXTS, batch_size=2, kind="embeddings")
+    written = [("w9 w8 w1 w2",), ("w9 w8 w3 w4 w5 w6 w7",)]
+    expected = by_hand(loaded.model, "mean", written, loaded.tokenizer)
+    torch.testing.assert_close(collect(loaded.head, loaded.model, batches).values, expected, atol=1e-5, rtol=1e-4)
+    plain = load_model(
+        sentence_folder(encoder, prompts=prompts | {"default_prompt_name": None}, pooling={"pooling_mode": "mean"})
+    )
+    again = tokenize(plain.tokenizer, written, batch_size=2, kind="embeddings")
+    torch.testing.assert_close(collect(plain.head, plain.model, again).values, expected, atol=1e-5, rtol=1e-4)

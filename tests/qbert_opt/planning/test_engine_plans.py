@@ -148,7 +148,8 @@ def test_devices_name_known_engines(tmp_path, cli):
     odd.write_text("inherit: rpi5\nengines: [abacus]\n")
     with pytest.raises(
         DeviceError,
-        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, llama-cpp, onnxruntime, openvino, qnn",
+        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, llama-cpp, onnxruntime, onnxruntime-arm64, "
+        r"openvino, qnn",
     ):
         load_checked(str(odd))
     assert "engines: onnxruntime, openvino" in cli("devices", "show", "rpi5").out
@@ -169,5 +170,5 @@ def test_engines_on_the_command_line(cli, rtn_scores, tmp_path):
     assert stopped.code == 2 and "does not run on rpi5" in stopped.complaint
     stopped = cli("solve", "--scores", scores, "--budget", "9bit", "--engine", "qnn", "--device", "rpi5")
     assert stopped.code == 2 and "Engines of rpi5: onnxruntime, openvino" in stopped.complaint
-    stopped = cli("export", tmp_path, "--engine", "qnn", "-o", tmp_path / "out")
+    stopped = cli("export", tmp_path, "--engine", "tidl", "-o", tmp_path / "out")
     assert stopped.code == 2 and "planned for only" in stopped.complaint

@@ -74,7 +74,7 @@ def _openvino_levels(folder, profile):
     import openvino as ov
 
     found = []
-    for node in ov.Core().read_model(Path(folder) / "model.xml").get_ordered_ops():
+    for node in ov.Core().read_model(Path(folder) / "openvino" / "openvino_model.xml").get_ordered_ops():
         if node.get_type_name() != "Subtract":
             continue
         codes, zero = (node.input_value(k).get_node() for k in (0, 1))
@@ -94,7 +94,7 @@ def _onnx_levels(folder):
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(Path(folder) / "model.onnx")
+    model = onnx.load(Path(folder) / "onnx" / "model.onnx")
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     found = []
     for node in model.graph.node:

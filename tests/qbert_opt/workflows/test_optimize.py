@@ -33,7 +33,8 @@ def test_the_folder_holds_every_step(optimized):
     assert all(rules_of("onnxruntime").refusal(m.choice) is None for m in plan.matrices)
     assert plan == qb.read_allocation(optimized.quantized / "allocation.json")
     assert scores.profile == plan.profile
-    assert optimized.exported.engine == "onnxruntime" and (optimized.folder / "onnxruntime" / "model.onnx").is_file()
+    assert optimized.exported.engine == "onnxruntime"
+    assert (optimized.folder / "onnxruntime" / "onnx" / "model.onnx").is_file()
     assert optimized.predicted.latency_s == pytest.approx(plan.device.latency_s)
     written = json.loads((optimized.folder / "optimized.json").read_text())
     assert Outcome.model_validate(written) == optimized.outcome
