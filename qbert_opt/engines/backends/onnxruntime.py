@@ -29,6 +29,7 @@ RULES = EngineRules(
     columns_multiple=16,
     tables=TableRules(forms=_FORMS, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
+    activation_bits=32,
     static_bits=(8,),
     static_needs_rows=True,
     file=FileLaw(

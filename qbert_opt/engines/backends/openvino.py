@@ -28,6 +28,7 @@ RULES = EngineRules(
     forms=_FORMS,
     tables=TableRules(forms=_FORMS, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
+    activation_bits=32,
     integer_groups=(32, 64, 96, 128, 256, 384),
     static_bits=(8,),
     static_needs_rows=True,
