@@ -8,12 +8,12 @@ margin from `logit_noise`, whose own mean KL on the scoring texts is known, a pr
     s² = K / KL(σ).
 
 The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c) = E_x Π_j Φ(x + (z_c − z_j)/(s σ)) with x
-standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (s σ √2)), the margin being the distance
-between the two logits.
+standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (s σ √2)), the margin being the
+distance between the two logits.
 
 K and KL(σ) are of the scoring texts. The margins are those of the texts that are predicted: of a few hundred texts
-hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as many. They are the
-float model's: no forward pass of any plan is needed.
+hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as many. They are
+the float model's: no forward pass of any plan is needed.
 """
 
 from __future__ import annotations
