@@ -7,7 +7,8 @@ WEIGHTS holds `minilm-sst2` and `gte-snips` (fine-tuned classifiers), DATA their
 OUT is one run of `qbert-opt optimize --model … --data … --device … --engine … -o …` in a fresh process on N rows of
 text: exit code, verdict, what was exported and how its answers compare with PyTorch's, minutes. A run that was
 interrupted goes on. --keep writes the outputs to `FOLDER/MODEL-ENGINE-DEVICE` instead of a temporary folder;
-`engine_rivals.py` times them.
+`engine_rivals.py` times them, and a run continues from the scores of an earlier run on the same model and text there, as
+the command does after an interruption (`scores_reused`).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,11 +93,22 @@ def runs(
                 model, engine, device = triple
                 home, texts = folder_of(model, weights, data, work), files[model]
                 out = (keep or work) / "-".join(triple)
+                reused = reuse_scores(model, out)
                 command = [
                     sys.executable, "-m", "qbert_opt", "optimize", "--model", str(home), "--data", str(texts),
                     "--device", device, "--engine", engine, "-o", str(out),
                 ]  # fmt: skip
-                yield {"model": model, "engine": engine, "device": device} | run(command, out, engine)
+                yield {"model": model, "engine": engine, "device": device} | run(command, out, engine) | reused
+
+
+def reuse_scores(model: str, out: Path) -> dict[str, object]:
+    """Copy the scores of a run that ended on the same model; the command checks that model, text and seed agree."""
+    ended = sorted(p.parent for p in out.parent.glob(f"{model}-*/optimized.json"))
+    if not ended or out.exists():
+        return {}
+    out.mkdir()
+    shutil.copy(ended[0] / "scores.json", out)
+    return {"scores_reused": ended[0].name}
 
 
 def run(command: list[str], out: Path, engine: str) -> dict[str, object]:

@@ -36,8 +36,8 @@ RULES = EngineRules(
     file=FileLaw(
         containers=(2, 4, 8),
         graph=GraphLaw(
-            53747,
-            36391,
+            54677,
+            36392,
             {
                 "rows offset": 3568,
                 "rows zero-point": 280,
@@ -45,7 +45,7 @@ RULES = EngineRules(
                 "columns offset": 4155,
                 "columns zero-point": 918,
                 "static": 772,
-                "static offset": 4356,
+                "static offset": 4355,
                 "static zero-point": 1004,
             },
         ),
