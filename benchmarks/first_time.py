@@ -7,8 +7,8 @@ WEIGHTS holds `minilm-sst2` and `gte-snips` (fine-tuned classifiers), DATA their
 OUT is one run of `qbert-opt optimize --model … --data … --device … --engine … -o …` in a fresh process on N rows of
 text: exit code, verdict, what was exported and how its answers compare with PyTorch's, minutes. A run that was
 interrupted goes on. --keep writes the outputs to `FOLDER/MODEL-ENGINE-DEVICE` instead of a temporary folder;
-`engine_rivals.py` times them, and a run continues from the scores of an earlier run on the same model and text there, as
-the command does after an interruption (`scores_reused`).
+`engine_rivals.py` times them, and a run continues from the scores of an earlier run on the same model and text there,
+as the command does after an interruption (`scores_reused`).
 """
 
 import argparse

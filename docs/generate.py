@@ -207,7 +207,9 @@ def engines() -> str:
     from qbert_opt.engines.session import rules_of
     from qbert_opt.runtime.plugins import available
 
-    header = "| engine | matrices | inputs in integers | tensors | codes in its file | static input ranges | runs here |"
+    header = (
+        "| engine | matrices | inputs in integers | tensors | codes in its file | static input ranges | runs here |"
+    )
     lines = [ENGINES.rstrip(), "", header, "|---|---|---|---|---|---|---|"]
     for name in available("engines"):
         rules = rules_of(name)

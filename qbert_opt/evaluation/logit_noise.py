@@ -120,7 +120,7 @@ def margin_errors(reference: torch.Tensor, values: torch.Tensor) -> torch.Tensor
 def _disturb(loaded: LoadedModel, noisy: torch.nn.Module, modules: list[str], generator: torch.Generator) -> None:
     """Give each matrix of `noisy` the float model's values plus new noise."""
     for module in modules:
-        weight = loaded.model.get_submodule(module).weight
+        weight = loaded.model.get_parameter(f"{module}.weight")
         scale = RELATIVE_NOISE * weight.std(1, keepdim=True)
         noise = torch.randn(weight.shape, generator=generator) * scale.cpu()
-        noisy.get_submodule(module).weight.copy_(weight + noise.to(weight))
+        noisy.get_parameter(f"{module}.weight").copy_(weight + noise.to(weight))
