@@ -9,10 +9,10 @@ TEXT calibrates and scores, for us and for NNCF; TEST is unseen. The rows of `pr
 adds those of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any further option: the
 files in each OUT (8 bits), and the plan that the same scores give with `--total-budget 4.6bit`.
 
-Every row lives in a process of its own; in each round all rows answer one sentence of 128 made-up tokens a few times, and
-then 16 real ones alone, on one thread, in alternating order. Processor time; ratios are paired by round, with a 95 %
-bootstrap interval of the median. Memory: anonymous pages of the process after it answered, less those before it opened
-the model. Effort: processor minutes.
+Every row lives in a process of its own; in each round all rows answer one sentence of 128 made-up tokens a few times,
+and then 16 real ones alone, on one thread, in alternating order. Processor time; ratios are paired by round, with a
+95 % bootstrap interval of the median. Memory: anonymous pages of the process after it answered, less those before it
+opened the model. Effort: processor minutes.
 """
 
 from __future__ import annotations
