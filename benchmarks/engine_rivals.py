@@ -6,7 +6,7 @@
     python benchmarks/engine_rivals.py measure WORK TEST [--rounds 12]           # prints JSON
 
 TEXT calibrates and scores, for us and for NNCF; TEST is unseen. The rows of `prepare` are plans made by hand; `default`
-adds those of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any further option: the
+adds those of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any other option: the
 files in each OUT (8 bits), and the plan that the same scores give with `--total-budget 4.6bit`.
 
 Every row lives in a process of its own; in each round all rows answer one sentence of 128 made-up tokens a few times,
