@@ -1,14 +1,21 @@
 """How fast and how right are our exports beside what users would take instead?
 
     python benchmarks/engine_rivals.py prepare MODEL TEXT WORK [--scores FILE]   # our exports, and float ones
+    python benchmarks/engine_rivals.py default MODEL TEXT WORK OUT...            # what `optimize` itself wrote
     NNCF_PYTHON benchmarks/engine_rivals.py rivals TEXT WORK     # in an environment that has nncf as well
     python benchmarks/engine_rivals.py measure WORK TEST [--rounds 12]           # prints JSON
 
-TEXT calibrates and scores, for us and for NNCF; TEST is unseen. Every row lives in a process of its own; in each round
-all rows answer one sentence of 128 made-up tokens a few times, and then 16 real ones alone, on one thread, in
-alternating order. Processor time; ratios are paired by round, with a 95 % bootstrap interval of the median. Memory:
-anonymous pages of the process after it answered, less those before it opened the model. Effort: processor minutes.
+TEXT calibrates and scores, for us and for NNCF; TEST is unseen. The rows of `prepare` are plans made by hand; `default`
+adds those of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any other option: the
+files in each OUT (8 bits), and the plan that the same scores give with `--total-budget 4.6bit`.
+
+Every row lives in a process of its own; in each round all rows answer one sentence of 128 made-up tokens a few times,
+and then 16 real ones alone, on one thread, in alternating order. Processor time; ratios are paired by round, with a
+95 % bootstrap interval of the median. Memory: anonymous pages of the process after it answered, less those before it
+opened the model. Effort: processor minutes.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -16,8 +23,12 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from qbert_opt import LoadedModel
 
 SEQ_LEN, REAL, RUNS, WARM_UP = 128, 16, 4, 3
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -30,35 +41,51 @@ ROWS = {
     "openvino ours, 8 bits": ("openvino", "openvino-8", None),
     "openvino ours, 4.6 bits": ("openvino", "openvino-4.6", None),
     "openvino ours, 4.6 bits, inputs left to it": ("openvino", "openvino-4.6-own", None),
+    "openvino optimize, 8 bits": ("openvino", "openvino-optimize-8", None),
+    "openvino optimize, 4.6 bits": ("openvino", "openvino-optimize-4.6", None),
     "onnxruntime float32": ("onnxruntime", "onnxruntime-float", {}),
     "onnxruntime dynamic int8": ("onnxruntime", "dynamic", {}),
     "onnxruntime ours, 8 bits": ("onnxruntime", "onnxruntime-8", None),
     "onnxruntime ours, 4.6 bits": ("onnxruntime", "onnxruntime-4.6", None),
     "onnxruntime ours, 4.6 bits, inputs left to it": ("onnxruntime", "onnxruntime-4.6-own", None),
+    "onnxruntime optimize, 8 bits": ("onnxruntime", "onnxruntime-optimize-8", None),
+    "onnxruntime optimize, 4.6 bits": ("onnxruntime", "onnxruntime-optimize-4.6", None),
 }
 BASE = {"openvino": "openvino float32", "onnxruntime": "onnxruntime float32"}
 RIVAL = {"openvino": "openvino NNCF int8", "onnxruntime": "onnxruntime dynamic int8"}
 
 
-def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
+def floats(model: str, work: Path) -> LoadedModel:
+    """Export the float model to both engines, and as torch.onnx.export writes it."""
     import onnx
 
     import qbert_opt as qb
     from qbert_opt.formats.traced_model import traceable
     from qbert_opt.formats.writers.onnx import _converted
-    from qbert_opt.quantization.calibration import static_grid
-    from qbert_opt.spec.activations import activation_choice
-    from qbert_opt.workflows.export import export_float, export_model
-    from qbert_opt.workflows.quantize import quantize_model
-    from qbert_opt.workflows.score import score_model
-    from qbert_opt.workflows.solve import solve_plans
+    from qbert_opt.workflows.export import export_float
 
-    loaded, texts = qb.load_model(model), qb.read_texts(text)
+    loaded = qb.load_model(model)
     work.mkdir(exist_ok=True, parents=True)
     (work / "model").unlink(missing_ok=True)
     (work / "model").symlink_to(Path(model).absolute())
     (work / "onnx").mkdir(exist_ok=True)
-    onnx.save(_converted(traceable(loaded)), work / "onnx" / "model.onnx")  # as torch.onnx.export writes it
+    onnx.save(_converted(traceable(loaded)), work / "onnx" / "model.onnx")
+    for engine in BASE:
+        if not (work / f"{engine}-float").exists():
+            export_float(model, engine, work / f"{engine}-float")
+    return loaded
+
+
+def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
+    import qbert_opt as qb
+    from qbert_opt.quantization.calibration import static_grid
+    from qbert_opt.spec.activations import activation_choice
+    from qbert_opt.workflows.export import export_model
+    from qbert_opt.workflows.quantize import quantize_model
+    from qbert_opt.workflows.score import score_model
+    from qbert_opt.workflows.solve import solve_plans
+
+    loaded, texts = floats(model, work), qb.read_texts(text)
     started = time.process_time()
     if scores is None:
         table = score_model(loaded, texts, choices=static_grid("gptq"), activation_bits=(8,))
@@ -68,8 +95,6 @@ def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
     inputs = tuple(c for c in map(activation_choice, table.activations.choices) if c.bits == 8 and c.range is not None)
     elements = table.profile.float_bytes // 4
     for engine in BASE:
-        if not (work / f"{engine}-float").exists():
-            export_float(model, engine, work / f"{engine}-float")
         for bits, own in ((8, False), (4.6, False), (4.6, True)):
             started, name = time.process_time(), f"{bits}-own" if own else f"{bits}"
             limits = qb.Limits() if bits == 8 else qb.Limits(total_bytes=int(bits * elements / 8))
@@ -83,6 +108,29 @@ def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
                 (work / f"{engine}-{name}.refused").write_text(str(error))
                 print(error, flush=True)
             _effort(work, f"{engine}-{name}", started)
+
+
+def default(model: str, text: str, work: Path, outputs: list[Path]) -> None:
+    import qbert_opt as qb
+    from qbert_opt.costs.operations import Workload
+    from qbert_opt.workflows.export import export_model
+    from qbert_opt.workflows.quantize import quantize_model
+    from qbert_opt.workflows.route import Request, find_route
+
+    loaded, texts = floats(model, work), qb.read_texts(text)
+    for out in outputs:
+        scores = qb.read_scores(out / "scores.json")
+        elements = scores.profile.float_bytes // 4
+        engine = next(name for name in BASE if (out / name).is_dir())
+        (work / f"{engine}-optimize-8").unlink(missing_ok=True)
+        (work / f"{engine}-optimize-8").symlink_to((out / engine).absolute())
+        started, name = time.process_time(), f"{engine}-optimize-4.6"
+        limits, constraints = qb.Limits(total_bytes=int(4.6 * elements / 8)), qb.PlanConstraints(engine=engine)
+        plan = find_route(Request(scores, limits, None, Workload(), constraints), None, lambda _: None).solved.plan
+        quantized = quantize_model(loaded, plan, texts, work / f"{name}-quantized").folder
+        record = export_model(quantized, engine, work / name, texts=texts)
+        print(name, record.activations, record.integer_scores, record.agreement, flush=True)
+        _effort(work, name, started)
 
 
 def rivals(text: str, work: Path) -> None:
@@ -249,7 +297,7 @@ def _processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "rivals", "measure"))
+    parser.add_argument("what", choices=("prepare", "default", "rivals", "measure"))
     parser.add_argument("arguments", nargs="+")
     parser.add_argument("--scores", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
@@ -258,6 +306,8 @@ def main() -> None:
     given = options.arguments
     if options.what == "prepare":
         prepare(given[0], given[1], Path(given[2]), options.scores)
+    elif options.what == "default":
+        default(given[0], given[1], Path(given[2]), [Path(out) for out in given[3:]])
     elif options.what == "rivals":
         rivals(given[0], Path(given[1]))
     else:

@@ -1,12 +1,14 @@
 """Does the one command end with a passing export the first time? Twelve (model, engine, device), no further option.
 
-    python benchmarks/first_time.py WEIGHTS DATA OUT.jsonl [--rows N]
+    python benchmarks/first_time.py WEIGHTS DATA OUT.jsonl [--rows N] [--keep FOLDER]
 
 WEIGHTS holds `minilm-sst2` and `gte-snips` (fine-tuned classifiers), DATA their text: `sst2/test.tsv`, `snips/train`,
 `snips/dev`. Besides, a tagger of 2 layers is trained on SNIPS' slots, and its encoder gives embeddings. Each line of
 OUT is one run of `qbert-opt optimize --model … --data … --device … --engine … -o …` in a fresh process on N rows of
 text: exit code, verdict, what was exported and how its answers compare with PyTorch's, minutes. A run that was
-interrupted goes on.
+interrupted goes on. --keep writes the outputs to `FOLDER/MODEL-ENGINE-DEVICE` instead of a temporary folder;
+`engine_rivals.py` times them, and a run continues from the scores of an earlier run on the same model and text there,
+as the command does after an interruption (`scores_reused`).
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,15 +47,20 @@ TRIPLES = (
 TRAINED = 4000  # texts that train the tagger
 
 
-def prepare(weights: Path, data: Path, rows: int, work: Path) -> dict[str, tuple[Path, Path]]:
-    """Return folder and text of every model; trains the tagger."""
+def prepare(weights: Path, data: Path, rows: int, work: Path) -> dict[str, Path]:
+    """Write the text of every model; return the files."""
     texts = {
         "minilm-sst2": read_texts(data / "sst2" / "test.tsv"),
         "gte-snips": read_texts(data / "snips" / "dev"),
     }
     files = {name: written(one.take(range(rows)), work / f"{name}.tsv") for name, one in texts.items()}
+    return files | {"tags": files["gte-snips"], "embeddings": files["gte-snips"]}
+
+
+def folder_of(model: str, weights: Path, data: Path, work: Path) -> Path:
+    """Return a model's folder; trains the tagger when it or its encoder is first asked for."""
     tagger, encoder = work / "tags", work / "embeddings"
-    if not encoder.exists():
+    if model in ("tags", "embeddings") and not encoder.exists():
         tokenizer = AutoTokenizer.from_pretrained(weights / "gte-snips")
         shape = BertConfig(
             vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -64,10 +72,7 @@ def prepare(weights: Path, data: Path, rows: int, work: Path) -> dict[str, tuple
         fine_tune(work / "untrained", slots.take(range(TRAINED)), tagger, kind="tags", epochs=6, learning_rate=1e-3)
         AutoModel.from_pretrained(tagger).save_pretrained(encoder)
         tokenizer.save_pretrained(encoder)
-    return {name: (weights / name, file) for name, file in files.items()} | {
-        "tags": (tagger, files["gte-snips"]),
-        "embeddings": (encoder, files["gte-snips"]),
-    }
+    return {"tags": tagger, "embeddings": encoder}.get(model, weights / model)
 
 
 def written(texts: LabeledTexts, path: Path) -> Path:
@@ -76,21 +81,34 @@ def written(texts: LabeledTexts, path: Path) -> Path:
     return path
 
 
-def runs(weights: Path, data: Path, rows: int, done: set[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+def runs(
+    weights: Path, data: Path, rows: int, done: set[tuple[str, str, str]], keep: Path | None, models: set[str]
+) -> Iterator[dict[str, object]]:
     """Yield what each triple that is not done came to."""
     with tempfile.TemporaryDirectory(prefix="first-time-") as folder:
         work = Path(folder)
-        models = prepare(weights, data, rows, work)
-        for number, triple in enumerate(TRIPLES):
-            if triple not in done:
+        files = prepare(weights, data, rows, work)
+        for triple in TRIPLES:
+            if triple not in done and triple[0] in models:
                 model, engine, device = triple
-                home, texts = models[model]
-                out = work / str(number)
+                home, texts = folder_of(model, weights, data, work), files[model]
+                out = (keep or work) / "-".join(triple)
+                reused = reuse_scores(model, out)
                 command = [
                     sys.executable, "-m", "qbert_opt", "optimize", "--model", str(home), "--data", str(texts),
                     "--device", device, "--engine", engine, "-o", str(out),
                 ]  # fmt: skip
-                yield {"model": model, "engine": engine, "device": device} | run(command, out, engine)
+                yield {"model": model, "engine": engine, "device": device} | run(command, out, engine) | reused
+
+
+def reuse_scores(model: str, out: Path) -> dict[str, object]:
+    """Copy the scores of a run that ended on the same model; the command checks that model, text and seed agree."""
+    ended = sorted(p.parent for p in out.parent.glob(f"{model}-*/optimized.json"))
+    if not ended or out.exists():
+        return {}
+    out.mkdir()
+    shutil.copy(ended[0] / "scores.json", out)
+    return {"scores_reused": ended[0].name}
 
 
 def run(command: list[str], out: Path, engine: str) -> dict[str, object]:
@@ -125,10 +143,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=240, help="texts of each run")
+    parser.add_argument("--keep", type=Path, help="folder for the outputs")
+    parser.add_argument("--models", default=",".join(dict.fromkeys(model for model, _, _ in TRIPLES)))
     arguments = parser.parse_args()
     lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = {(row["model"], row["engine"], row["device"]) for row in map(json.loads, lines)}
-    for row in runs(arguments.weights, arguments.data, arguments.rows, done):
+    for row in runs(
+        arguments.weights, arguments.data, arguments.rows, done, arguments.keep, set(arguments.models.split(","))
+    ):
         row |= {"rows": arguments.rows, "commit": code_commit()}
         row |= {"machine": f"{platform.machine()}, {os.cpu_count()} shared cores"}
         with arguments.out.open("a") as file:

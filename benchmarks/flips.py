@@ -1,6 +1,7 @@
 """Are changed answers and lost accuracy predicted? Plans from 2 to 8 bits, predicted, then measured on other text.
 
     python benchmarks/flips.py measure MODEL CALIBRATION TEST SCORES OUT.jsonl
+    python benchmarks/flips.py predict MODEL CALIBRATION TEST OUT.jsonl
     python benchmarks/flips.py table OUT.jsonl...
 
 SCORES are of MODEL on CALIBRATION by `qbert-opt sensitivity --activation-bits 8`. Predictions see the scores and the
@@ -21,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.data.texts import read_texts, split_disjoint
+from qbert_opt.data.texts import LabeledTexts, read_texts, split_disjoint
 from qbert_opt.evaluation.counts import changed_answers
 from qbert_opt.evaluation.evaluate import measure
-from qbert_opt.evaluation.flips import flip_relation
-from qbert_opt.models.loading import load_model
+from qbert_opt.evaluation.flips import FlipRelation, flip_relation
+from qbert_opt.evaluation.logit_noise import probed_noise
+from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan, calibration_texts
@@ -64,18 +66,54 @@ def plans(scores: ScoreTable, done: set[str]) -> Iterator[tuple[str, Allocation]
             yield f"uniform {name}", uniform_allocation(scores, choice(f"{name}/{scores.method}"))
 
 
+def relations(
+    loaded: LoadedModel, data: LabeledTexts, test: LabeledTexts, plan: CalibrationPlan
+) -> tuple[FlipRelation, FlipRelation]:
+    """Return the relation for the margins of TEST, and for those of the calibration and scoring texts.
+
+    Noise is measured on calibration and scoring texts, with the float model's weights.
+    """
+    [seen] = split_disjoint(data, [plan.num_calibration + plan.num_scored], seed=plan.seed)
+    _, scored = calibration_texts(data, plan)
+    noise = probed_noise(loaded, seen, scored)
+    of_test, of_seen = (flip_relation(*answers_and_targets(loaded, texts), noise=noise) for texts in (test, seen))
+    return of_test, of_seen
+
+
+def predictions(relation: FlipRelation, before: FlipRelation, kl: float, error: float) -> dict[str, object]:
+    """Predicted shares of a plan of this predicted loss."""
+    forecasts = {what: relation.forecast(kl, error, drop=what == "drop") for what in ("flips", "drop")}
+    return {
+        "predicted": {what: [f.value, f.low, f.high] for what, f in forecasts.items()},
+        "from_scoring_margins": {"flips": before.flipped(kl), "drop": before.dropped(kl)},
+    }
+
+
+def predict_again(arguments: argparse.Namespace) -> None:
+    """Renew the predictions of the measured plans of one model; measured figures and their commit stay."""
+    loaded, data, out = load_model(arguments.model), read_texts(arguments.calibration), Path(arguments.out)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    own = [row for row in rows if row["model"] == loaded.name.rstrip("/").rpartition("/")[2]]
+    test, scored = read_texts(arguments.test), own[0]["scored"]
+    if len(test) != own[0]["texts"]:
+        raise SystemExit(f"{arguments.test}: {len(test)} texts, but {own[0]['texts']} were measured")
+    relation, before = relations(loaded, data, test, CalibrationPlan(scored, scored, 0))
+    for row in own:
+        row |= predictions(relation, before, row["predicted_kl"], row["predicted_kl_error"])
+        row["predicted_by"] = code_commit()
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def measure_plans(arguments: argparse.Namespace) -> None:
     """Predict and measure every plan; one JSON line each."""
     loaded, data, scores = load_model(arguments.model), read_texts(arguments.calibration), read_scores(arguments.scores)
     test, origin, out = read_texts(arguments.test), scores.provenance, Path(arguments.out)
     if arguments.texts is not None:
         [test] = split_disjoint(test, [arguments.texts], seed=0)
-    [seen] = split_disjoint(data, [origin.num_calibration + origin.num_scored], seed=origin.seed)
-    _, scored_texts = calibration_texts(data, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))
-    scored, _ = answers_and_targets(loaded, scored_texts)
+    relation, before = relations(
+        loaded, data, test, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
+    )
     truth, targets = answers_and_targets(loaded, test)
-    relation = flip_relation(truth, targets, scored=scored)
-    before = flip_relation(*answers_and_targets(loaded, seen), scored=scored)
     done = {json.loads(line)["plan"] for line in out.read_text().splitlines()} if out.exists() else set()
     quantizer = None
     for name, plan in plans(scores, done):
@@ -85,18 +123,13 @@ def measure_plans(arguments: argparse.Namespace) -> None:
         changed, kl = changed_answers(answers, truth.values, targets), measure(answers, None, truth.values).kl
         if kl is None or changed.drop is None:
             raise SystemExit("a classifier and labelled text are needed")
-        forecasts = {
-            what: relation.forecast(plan.predicted_loss, plan.predicted_std_error, drop=what == "drop")
-            for what in ("flips", "drop")
-        }
-        other_margins = {"flips": before.flipped(plan.predicted_loss), "drop": before.dropped(plan.predicted_loss)}
         row = {
             "model": loaded.name.rstrip("/").rpartition("/")[2], "plan": name, "texts": len(test),
             "bits": plan.average_bits, "predicted_kl": plan.predicted_loss,
             "predicted_kl_error": plan.predicted_std_error, "kl": kl.value,
             "flips": changed.flips.value, "drop": changed.drop.value,
-            "predicted": {what: [f.value, f.low, f.high] for what, f in forecasts.items()},
-            "from_scoring_margins": other_margins, "scored": origin.num_scored, "commit": code_commit(),
+            **predictions(relation, before, plan.predicted_loss, plan.predicted_std_error),
+            "scored": origin.num_scored, "commit": code_commit(),
             "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
             "cpu_s": round(time.process_time() - started, 1),
         }  # fmt: skip
@@ -142,6 +175,10 @@ def main() -> None:
         one.add_argument(name)
     one.add_argument("--texts", type=int, help="take so many of TEST")
     one.set_defaults(run=measure_plans)
+    again = verbs.add_parser("predict")
+    for name in ("model", "calibration", "test", "out"):
+        again.add_argument(name)
+    again.set_defaults(run=predict_again)
     other = verbs.add_parser("table")
     other.add_argument("out", nargs="+")
     other.set_defaults(run=table)

@@ -105,7 +105,8 @@ ENGINES = """# Engines
 
 `solve --engine NAME` takes only what the engine holds, and counts the bytes of its file in every limit. `export` and
 the simulator read the same rules, `RULES` in `qbert_opt/engines/backends/`. A product whose inputs an engine does not
-round to integers runs in floating point. Device files list the engines that run on a device.
+round to integers runs in floating point, and tensors between operations are as wide as the engine keeps them, whatever
+the device could keep. Device files list the engines that run on a device.
 
 `solve --portable openvino,onnxruntime,qnn` makes one plan for several engines: only choices that each of them stores in
 the same codes, {-2, -1, 0, 1} times the scale at 2 bits (form `signed`), -7 to 7 at 4 and -127 to 127 at 8 bits (form
@@ -206,8 +207,10 @@ def engines() -> str:
     from qbert_opt.engines.session import rules_of
     from qbert_opt.runtime.plugins import available
 
-    header = "| engine | matrices | inputs in integers | codes in its file | static input ranges | runs here |"
-    lines = [ENGINES.rstrip(), "", header, "|---|---|---|---|---|---|"]
+    header = (
+        "| engine | matrices | inputs in integers | tensors | codes in its file | static input ranges | runs here |"
+    )
+    lines = [ENGINES.rstrip(), "", header, "|---|---|---|---|---|---|---|"]
     for name in available("engines"):
         rules = rules_of(name)
         kinds = "; ".join(f"{kind}: {', '.join(map(str, bits))} bits" for kind, bits in rules.integer_inputs.items())
@@ -222,8 +225,10 @@ def engines() -> str:
             if rules.checked_on
             else "yes"
         )
+        tensors = "as the device" if rules.activation_bits is None else f"{rules.activation_bits} bits"
         lines.append(
-            f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {stored} | {static} | {runs} |"
+            f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {tensors} | {stored} | {static} "
+            f"| {runs} |"
         )
     for name in available("engines"):
         rules = rules_of(name)

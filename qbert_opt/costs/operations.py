@@ -30,8 +30,8 @@ class Workload:
     Attributes:
         seq_len: tokens per sentence.
         batch_size: sentences per inference.
-        input_bits: width of the rounded inputs of matrices, by module; other inputs have the device's
-            `activation_bits`.
+        input_bits: width of the rounded inputs of matrices, by module; other inputs have the engine's or the device's
+            own width.
 
     Raises:
         UsageError: a count that is not a whole number of at least 1.
@@ -92,8 +92,10 @@ def matrix_operation(
     positions = (workload.tokens if matrix.uses else 0) + matrix.fixed_positions
     product = _gemm(matrix.module, positions, matrix.columns, matrix.rows, weight, repeats=max(1, matrix.uses))
     wide = workload.input_bits.get(matrix.module)
-    arithmetic = None if target is None or choice is None else target.arithmetic(choice, wide)
-    return replace(product, input_bits=wide, arithmetic=arithmetic)
+    if target is None or choice is None:
+        return replace(product, input_bits=wide)
+    read = target.read_bits(choice) if wide is None else wide
+    return replace(product, input_bits=read, arithmetic=target.arithmetic(choice, wide))
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:

@@ -163,13 +163,17 @@ def _holds_all(rules: EngineRules) -> bool:
 
 
 def _common(members: Sequence[EngineTarget]) -> EngineRules:
-    """What every engine multiplies in integers and which static inputs it runs; the rest is refused by each itself."""
+    """What every engine multiplies in integers and which static inputs it runs, and the widest tensors that one keeps.
+
+    The rest is refused by each itself.
+    """
     products: tuple[Product, ...] = ("gemm", "matmul")
     widths = {kind: _shared(m.rules.integer_inputs.get(kind, ()) for m in members) for kind in products}
     return EngineRules(
         bits=tuple(PORTABLE_FORMS),
         forms=tuple(dict.fromkeys(PORTABLE_FORMS.values())),
         integer_inputs={kind: shared for kind, shared in widths.items() if shared},
+        activation_bits=max((m.rules.activation_bits for m in members if m.rules.activation_bits), default=None),
         static_bits=_shared(m.rules.static_bits for m in members),
     )
 

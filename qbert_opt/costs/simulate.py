@@ -41,8 +41,8 @@ def simulate_storage(
         workload: sentences and tokens of one inference.
         float_bits: width of all weights if `storage` is None.
         inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
-        target: the engine that runs it: its file's bytes, and floating point where it does not multiply integers;
-            None for packed weights on the device as it is.
+        target: the engine that runs it: its file's bytes, floating point where it does not multiply integers, and its
+            width of tensors between operations; None for packed weights on the device as it is.
 
     Returns:
         Predicted latency, memory, traffic and energy.
@@ -55,6 +55,7 @@ def simulate_storage(
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits, target=target)
+    device = device if target is None else target.on(device)
     with device_errors():
         return simulate(graph, device, inferences_per_s=inferences_per_s)
 
@@ -121,6 +122,7 @@ def simulate_lengths(
         (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers), target=target))
         for seq_len, weight in sorted(lengths.items())
     ]
+    device = device if target is None else target.on(device)
     with device_errors():
         return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
 
@@ -162,6 +164,8 @@ def simulate_baselines(
 ) -> dict[str, CostReport | str]:
     """Simulate what a plan is compared with; a baseline that the device cannot run has the reason instead.
 
+    Baselines are stored packed and multiply as the device does, but keep tensors as wide as the plan's engine.
+
     Args:
         allocation: the plan, whose model and quantizer the baselines share.
         names: each `fp32`, `fp16`, or `int2` to `int8`.
@@ -173,6 +177,8 @@ def simulate_baselines(
         UsageError: a name is unknown.
     """
     reports: dict[str, CostReport | str] = {}
+    target = planned_target(allocation, device, None)
+    device = device if target is None else target.on(device)
     for name in names:
         storage, float_bits = baseline_storage(allocation, name)
         try:

@@ -74,6 +74,15 @@ class EngineTarget:
         if not self.runs_on(device):
             check_engine(self.engines[0], device)
 
+    def on(self, device: Device) -> Device:
+        """Return a device with the tensors between operations as wide as the engine keeps them.
+
+        Args:
+            device: the hardware.
+        """
+        bits = self.rules.activation_bits
+        return device if bits in (None, device.activation_bits) else device.model_copy(update={"activation_bits": bits})
+
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
         """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder.
 
@@ -132,6 +141,19 @@ class EngineTarget:
         rules = self.rules
         integers = "matmul" in rules.integer_inputs if choice is None else rules.runs_in_integers(choice, input_bits)
         return None if integers else rules.float_type
+
+    def read_bits(self, choice: Choice) -> int | None:
+        """Return the width of the integers that the engine itself rounds a matrix's inputs to.
+
+        Args:
+            choice: how the matrix is stored.
+
+        Returns:
+            None where it multiplies in floating point, or reads tensors as the device keeps them.
+        """
+        if self.rules.activation_bits is None or self.arithmetic(choice) is not None:
+            return None
+        return min(self.rules.integer_inputs.get("gemm", ()), default=None)
 
 
 def engine_target(name: str | None, static_inputs: Iterable[str] = ()) -> EngineTarget | None:

@@ -73,6 +73,7 @@ class EngineRules:
             runs in floating point with its weights unpacked.
         integer_groups: sizes of column groups whose products run in integers; others run in floating point.
         float_type: type of everything that does not run in integers.
+        activation_bits: width of the tensors between operations; None for what the device keeps.
         static_bits: widths of static input ranges that it runs as the plan has them.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
         static_scores: whether it multiplies queries and keys in 8-bit integers where inputs have static ranges.
@@ -99,6 +100,7 @@ class EngineRules:
     integer_inputs: Mapping[Product, tuple[int, ...]] = field(default_factory=dict, hash=False)
     integer_groups: tuple[int, ...] = ()
     float_type: Literal["fp32", "fp16"] = "fp32"
+    activation_bits: Literal[8, 16, 32] | None = None
     static_bits: tuple[int, ...] = ()
     static_needs_rows: bool = False
     static_scores: bool = False

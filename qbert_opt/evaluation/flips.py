@@ -1,18 +1,19 @@
 """How many answers change under a loss: predicted from the reference's margins.
 
 Quantization moves the logits z of a row by an error e. To second order KL(softmax(z) ‖ softmax(z + e)) is half the
-variance of e under p = softmax(z), ½ eᵀ(diag p − p pᵀ)e (the Fisher metric of a softmax; Amari 2016, section 2.2).
-Taking e as independent noise N(0, σ²) on every logit, its mean is ½ σ² (1 − Σ p²), so a mean loss K over rows means
+variance of e under p = softmax(z), ½ eᵀ(diag p − p pᵀ)e (the Fisher metric of a softmax; Amari 2016, section 2.2), so
+it grows with the square of the error. Taking e as independent noise N(0, (s σ)²) on every logit, with σ by the row's
+margin from `logit_noise`, whose own mean KL on the scoring texts is known, a predicted mean loss K gives its scale
 
-    σ² = 2 K / mean(1 − Σ p²).
+    s² = K / KL(σ).
 
-The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c) = E_x Π_j Φ(x + (z_c − z_j)/σ) with x
-standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (σ √2)), the margin being the distance
-between the two logits.
+The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c) = E_x Π_j Φ(x + (z_c − z_j)/(s σ)) with x
+standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (s σ √2)), the margin being the
+distance between the two logits.
 
-K and the mean of 1 − Σ p² are of the scoring texts. The margins are those of the texts that are predicted: of a few
-hundred texts hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as
-many. They are the float model's: no forward pass of any plan is needed.
+K and KL(σ) are of the scoring texts. The margins are those of the texts that are predicted: of a few hundred texts
+hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as many. They are
+the float model's: no forward pass of any plan is needed.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from ..errors import UsageError
 from ..models.heads import KINDS
 from ..models.samples import OutputKind, Outputs, Targets
 from .intervals import Interval
+from .logit_noise import LogitNoise, even_noise, margins_of
 
 NODES = 32  # of the quadrature
 RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
-DEVIATIONS = np.geomspace(1e-3, 1e2, 41)  # σ at which chances are tabulated, in logits
+SCALES = np.geomspace(1e-3, 1e2, 41)  # of the noise, at which chances are tabulated
 CARRYING = 8  # texts below which the density of margins is not read off single texts
 LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
 DRAWS = 1000
@@ -61,14 +63,14 @@ class FlipRelation:
     """What a mean KL does to the answers of some texts. A text flips if any of its answers changes.
 
     Attributes:
-        flips: chance that each text flips, float64 `[texts, DEVIATIONS]`; noise of different rows is independent.
+        flips: chance that each text flips, float64 `[texts, SCALES]`; noise of different rows is independent.
         drops: expected loss of right answers of each text, likewise; None where there are no labels per text.
-        curvature: mean of (1 − Σ p²) / 2 over the rows of the scoring texts: KL per σ².
+        noise_kl: mean KL over the rows of the scoring texts at scale 1.
     """
 
     flips: NDArray[np.float64]
     drops: NDArray[np.float64] | None
-    curvature: float
+    noise_kl: float
 
     def flipped(self, kl: float) -> float:
         """Predicted share of such texts that flip at a mean KL, nats per row."""
@@ -95,76 +97,79 @@ class FlipRelation:
         curve = self.drops if drop and self.drops is not None else self.flips
         found = np.empty(DRAWS)
         for index, loss in enumerate(kl * np.exp(spread * generator.standard_normal(DRAWS))):
-            shares = _of_texts(curve, self._deviation(loss))
+            shares = _of_texts(curve, self._scale(loss))
             changed = generator.random(len(shares)) < np.abs(shares)
             found[index] = np.mean(np.sign(shares) * changed)
         low, high = np.quantile(found, [0.025, 0.975])
-        return Interval(float(_of_texts(curve, self._deviation(kl)).mean()), float(low), float(high))
+        return Interval(float(_of_texts(curve, self._scale(kl)).mean()), float(low), float(high))
 
-    def _deviation(self, kl: float) -> float:
-        """Return σ at a mean KL of the scoring texts, in logits."""
-        return math.sqrt(max(kl, 0.0) / max(self.curvature, 1e-300))
+    def _scale(self, kl: float) -> float:
+        """Return the scale of the noise at a mean KL of the scoring texts."""
+        return math.sqrt(max(kl, 0.0) / max(self.noise_kl, 1e-300))
 
     def _at(self, curve: NDArray[np.float64], kl: float) -> float:
-        deviation, least = self._deviation(kl), self.least_deviation
-        return float(_of_texts(curve, max(deviation, least)).mean()) * min(1.0, deviation / least)
+        scale, least = self._scale(kl), self.least_scale
+        return float(_of_texts(curve, max(scale, least)).mean()) * min(1.0, scale / least)
 
     @property
-    def least_deviation(self) -> float:
-        """Least σ at which enough texts carry the flips; below it shares are proportional to σ.
+    def least_scale(self) -> float:
+        """Least scale at which enough texts carry the flips; below it shares are proportional to the scale.
 
         That is because the density of margins near zero is even, while that of a few texts is not. How many carry them
         is the effective sample size (Σ flips)² / Σ flips².
         """
         carried = self.flips.sum(0) ** 2 / np.maximum((self.flips**2).sum(0), 1e-300)
         enough = np.flatnonzero(carried >= min(CARRYING, len(self.flips) / 2))
-        return float(DEVIATIONS[enough[0] if len(enough) else -1])
+        return float(SCALES[enough[0] if len(enough) else -1])
 
 
-def flip_relation(reference: Outputs, targets: Targets | None = None, *, scored: Outputs | None = None) -> FlipRelation:
+def flip_relation(
+    reference: Outputs, targets: Targets | None = None, *, noise: LogitNoise | None = None
+) -> FlipRelation:
     """Tabulate how answers change with the loss.
 
     Args:
         reference: the float model's answers to the texts to predict.
         targets: the right ones; used for classifiers.
-        scored: its answers to the scoring texts, of which the loss is the mean; None if they are the same texts.
+        noise: size of the errors by margin, and what it costs on the scoring texts; None takes noise of one size, and
+            these texts as the scoring texts.
 
     Raises:
         UsageError: outputs that have no answers.
     """
     check_answers(reference.kind, "max_flips")
+    noise = even_noise(reference) if noise is None else noise
     top, places = reference.values.double().topk(min(RIVALS, reference.values.shape[1]), dim=-1)
     labelled = targets is not None and KINDS[reference.kind].classifies
     right = places == targets.rows[:, None] if targets is not None and labelled else None
+    top = top / torch.from_numpy(noise.at(margins_of(reference.values)))[:, None]  # in units of the noise of each row
     texts, where = np.unique(reference.by_text.numpy(), return_inverse=True)
-    stays = np.zeros((len(texts), len(DEVIATIONS)))  # log of the chance that no answer of a text changes
-    drops = np.zeros((len(texts), len(DEVIATIONS)))
-    for column, deviation in enumerate(DEVIATIONS):
-        chances = _chances(top, float(deviation), every=right is not None)
+    stays = np.zeros((len(texts), len(SCALES)))  # log of the chance that no answer of a text changes
+    drops = np.zeros((len(texts), len(SCALES)))
+    for column, scale in enumerate(SCALES):
+        chances = _chances(top, float(scale), every=right is not None)
         np.add.at(stays[:, column], where, np.log(np.clip(chances[:, 0].numpy(), 1e-300, 1.0)))
         if right is not None:
             was = right[:, 0].double()
             np.add.at(drops[:, column], where, (was - (chances * right).sum(1)).numpy())
-    p = (reference if scored is None else scored).values.double().softmax(-1)
-    curvature = float((1 - p.square().sum(-1)).mean()) / 2
-    return FlipRelation(-np.expm1(stays), drops if right is not None else None, curvature)
+    return FlipRelation(-np.expm1(stays), drops if right is not None else None, noise.kl)
 
 
-def _of_texts(curve: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
-    """Read tabulated chances off at a σ, float64 `[texts]`; below the table they are proportional to σ."""
-    place = float(np.interp(math.log(max(deviation, DEVIATIONS[0])), np.log(DEVIATIONS), np.arange(len(DEVIATIONS))))
-    left = min(int(place), len(DEVIATIONS) - 2)
+def _of_texts(curve: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Read tabulated chances off at a scale, float64 `[texts]`; below the table they are proportional to it."""
+    place = float(np.interp(math.log(max(scale, SCALES[0])), np.log(SCALES), np.arange(len(SCALES))))
+    left = min(int(place), len(SCALES) - 2)
     mixed = curve[:, left] + (place - left) * (curve[:, left + 1] - curve[:, left])
-    chances: NDArray[np.float64] = mixed * min(1.0, deviation / DEVIATIONS[0])
+    chances: NDArray[np.float64] = mixed * min(1.0, scale / SCALES[0])
     return chances
 
 
-def _chances(top: torch.Tensor, deviation: float, *, every: bool) -> torch.Tensor:
+def _chances(top: torch.Tensor, scale: float, *, every: bool) -> torch.Tensor:
     """Chance that each of a row's largest logits is the largest under noise, float64 `[rows, 1 or columns]`.
 
     Args:
         top: logits in descending order, `[rows, columns]`.
-        deviation: σ of the noise on each.
+        scale: standard deviation of the noise on each.
         every: of all columns; otherwise of the first alone.
     """
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(NODES))
@@ -174,7 +179,7 @@ def _chances(top: torch.Tensor, deviation: float, *, every: bool) -> torch.Tenso
     for part in top.split(max(1, TOGETHER // (columns * NODES))):
         of_columns = []
         for column in range(columns if every else 1):
-            gaps = (part[:, [column]] - part) / deviation  # [rows, columns]
+            gaps = (part[:, [column]] - part) / scale  # [rows, columns]
             logs = torch.special.log_ndtr(nodes[None, :, None] + gaps[:, None, :])
             rivals = torch.arange(columns) != column
             of_columns.append(logs[..., rivals].sum(-1).exp() @ weights)

@@ -84,6 +84,7 @@ class PlanningTask:
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
             self.target.check_device(device)
+            self.device = self.target.on(device)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
@@ -139,7 +140,7 @@ class PlanningTask:
         """Return the same task priced for quantized inputs.
 
         Args:
-            input_bits: bits of each matrix's input, by module; others have the device's `activation_bits`.
+            input_bits: bits of each matrix's input, by module; others have the engine's or the device's own.
         """
         other = self._copy_without("tables", "rows", "hard", "room_bytes")
         other.workload = replace(self.workload, input_bits=input_bits)

@@ -14,6 +14,7 @@ from ..errors import InfeasibleError, InputFileError, UsageError
 from ..evaluation.counts import changed_answers
 from ..evaluation.flips import FlipRelation, flip_relation
 from ..evaluation.intervals import Interval
+from ..evaluation.logit_noise import probed_noise
 from ..formats.traced_model import traceable
 from ..models.heads import KINDS
 from ..models.loading import LoadedModel
@@ -65,10 +66,11 @@ def compared(
     Raises:
         InfeasibleError: no plan keeps every limit, or is proven to.
     """
-    relation = scored = None
+    relation = noise = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:
-        scored, _ = answers_and_targets(loaded, split.scored)
-        relation = flip_relation(*answers_and_targets(loaded, split.seen), scored=scored)
+        progress(0, 1, "measuring how noise on the weights moves answers")
+        noise = probed_noise(loaded, split.seen, split.scored)
+        relation = flip_relation(*answers_and_targets(loaded, split.seen), noise=noise)
     elif quality:
         raise UsageError(f"`metric` {request.scores.metric}: its scores are no KL, so they predict no flips.")
     progress(0, 1, "solving")
@@ -100,7 +102,7 @@ def compared(
             more_notes.append(f"uniform 8-bit cannot be compared: {error}")
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
-    of_check = None if scored is None else flip_relation(setup.truth, setup.targets, scored=scored)
+    of_check = None if noise is None else flip_relation(setup.truth, setup.targets, noise=noise)
     row = _Rows(setup, of_check, quality, route, progress)
     outcome = Outcome(
         model=loaded.name,

@@ -34,6 +34,7 @@ RULES = EngineRules(
     columns_multiple=32,
     tables=TableRules(forms=_FORMS),
     integer_inputs={"gemm": (8,)},
+    activation_bits=32,
     float_difference=1e-2,
     file=FileLaw(
         containers=(2, 4, 5, 8),

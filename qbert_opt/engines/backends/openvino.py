@@ -28,6 +28,7 @@ RULES = EngineRules(
     forms=_FORMS,
     tables=TableRules(forms=_FORMS, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
+    activation_bits=32,
     integer_groups=(32, 64, 96, 128, 256, 384),
     static_bits=(8,),
     static_needs_rows=True,
@@ -35,8 +36,8 @@ RULES = EngineRules(
     file=FileLaw(
         containers=(2, 4, 8),
         graph=GraphLaw(
-            53747,
-            36391,
+            54677,
+            36392,
             {
                 "rows offset": 3568,
                 "rows zero-point": 280,
@@ -44,7 +45,7 @@ RULES = EngineRules(
                 "columns offset": 4155,
                 "columns zero-point": 918,
                 "static": 772,
-                "static offset": 4356,
+                "static offset": 4355,
                 "static zero-point": 1004,
             },
         ),

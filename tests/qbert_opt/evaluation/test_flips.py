@@ -14,6 +14,7 @@ from qbert_opt.errors import UsageError
 from qbert_opt.evaluation.counts import ChangedAnswers, changed_answers, texts_needed, upper_drop, upper_share
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.evaluation.flips import _chances, check_answers, flip_relation
+from qbert_opt.evaluation.logit_noise import even_noise, margin_errors, probed_noise, smoothed
 from qbert_opt.models.samples import Outputs, Targets
 
 
@@ -89,9 +90,9 @@ def test_a_forecast_holds_what_a_measurement_finds():
     held, scored = 0, outputs(confident(256, seed=3))
     for seed in range(12):
         logits = confident(500, seed=100 + seed)
-        relation = flip_relation(outputs(logits), scored=scored)
+        relation = flip_relation(outputs(logits), noise=even_noise(scored))
         noisy = logits + 0.25 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
-        kl = 0.25**2 * relation.curvature
+        kl = 0.25**2 * relation.noise_kl
         found = relation.forecast(kl, 0.1 * kl, seed=seed)
         held += found.low <= changed_answers(outputs(noisy), logits).flips.value <= found.high
     assert held >= 11
@@ -100,12 +101,54 @@ def test_a_forecast_holds_what_a_measurement_finds():
 def test_margins_are_those_of_the_texts_that_are_predicted():
     """The scoring texts set the noise, the predicted texts the margins: none is near the boundary, or every one is."""
     scored = outputs([[3.0, 0.0]] * 50)
-    sure, torn = (flip_relation(outputs([[gap, 0.0]] * 40), scored=scored) for gap in (9.0, 0.1))
+    sure, torn = (flip_relation(outputs([[gap, 0.0]] * 40), noise=even_noise(scored)) for gap in (9.0, 0.1))
     p = 1 / (1 + math.exp(-3))
-    assert sure.curvature == torn.curvature == pytest.approx(p * (1 - p))
+    assert sure.noise_kl == torn.noise_kl == pytest.approx(p * (1 - p))
     kl = 0.5**2 * p * (1 - p)  # σ = 0.5
     assert sure.forecast(kl, 0.0).value < 1e-9
     assert torn.forecast(kl, 0.0).value == pytest.approx(norm.sf(0.1 / 0.5 / math.sqrt(2)), rel=0.01)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_noise_that_depends_on_the_margin_is_predicted(classes):
+    """Undecided rows are moved ten times as much as sure ones: noise of one size misses most flips, this does not."""
+    logits, generator = 2 * confident(600, classes), torch.Generator().manual_seed(4)
+    top = logits.topk(2, dim=-1).values
+    margin = (top[:, 0] - top[:, 1]).numpy()
+    true = np.where(margin < 3, 0.5, 0.05)
+
+    def noisy():
+        return logits + torch.from_numpy(true).float()[:, None] * torch.randn(logits.shape, generator=generator)
+
+    draws = [noisy() for _ in range(40)]
+    kl = np.mean([float(kl_divergence(logits, draw).mean()) for draw in draws])
+    flips = np.mean([changed_answers(outputs(draw), logits).flips.value for draw in draws])
+    squares = np.mean([margin_errors(logits, noisy()).square().numpy() / 2 for _ in range(4)], axis=0)
+    noise = smoothed(margin, squares, kl)
+    torn, sure = (np.mean(noise.at(margin[m])) for m in (margin < 2.5, margin > 3.5))
+    assert torn / sure == pytest.approx(10, rel=0.1)
+    found, even = (flip_relation(outputs(logits), noise=n) for n in (noise, even_noise(outputs(logits))))
+    assert found.flipped(kl) == pytest.approx(flips, rel=0.1)
+    assert found.flipped(kl / 4) == pytest.approx(flips / 2, rel=0.15)  # half the noise
+    assert abs(even.flipped(kl) - flips) > 2 * abs(found.flipped(kl) - flips)
+
+
+def test_the_error_of_a_margin_is_of_the_references_answers():
+    """By hand: the two largest logits of the reference are columns 2 and 0, whatever the other model says."""
+    reference = torch.tensor([[1.0, 0.0, 3.0]])
+    assert margin_errors(reference, torch.tensor([[1.5, 9.0, 2.0]])).item() == pytest.approx((2 - 1.5) - (3 - 1))
+
+
+def test_noise_on_the_weights_moves_answers(tiny, sentences):
+    """The probe leaves the model as it was, repeats, and counts KL on the scoring texts alone."""
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    scored = sentences.take(range(0, 40))
+    first, again = (probed_noise(tiny, sentences, scored) for _ in range(2))
+    whole = probed_noise(tiny, sentences, sentences)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
+    np.testing.assert_array_equal(first.deviations, again.deviations)
+    assert first.kl == again.kl != whole.kl and (np.diff(first.margins) >= 0).all()
+    assert np.mean(first.deviations**2) == pytest.approx(1, rel=0.5) and (first.deviations > 0).all()
 
 
 def test_a_forecast_of_the_drop_counts_lost_and_won():

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodels import Operation, StoredWeight, load_device, operation_cost
 from qbert_opt.costs.devices import load_device as load_checked
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.operations import Workload, matrix_operation
 from qbert_opt.costs.simulate import simulate_allocation
-from qbert_opt.costs.stored import engine_target, refusal_of_plan, weight_bytes
+from qbert_opt.costs.stored import Storage, engine_target, refusal_of_plan, stored_weight, weight_bytes
 from qbert_opt.engines.rules import EngineRules
 from qbert_opt.engines.session import rules_of
 from qbert_opt.errors import DeviceError, UsageError
@@ -110,6 +110,29 @@ def test_the_simulator_streams_the_engines_bytes(rtn_scores):
     assert packed.weight_bytes == plan.total_bytes and own.latency_s > packed.latency_s
     again = simulate_allocation(bare, RPI5, Workload(32), engine="onnxruntime")
     assert again.weight_bytes == own.weight_bytes
+
+
+def test_tensors_are_as_wide_as_the_engine_keeps_them(rtn_scores):
+    """ONNX Runtime keeps float32 between operations: by hand, four times the Pi's 8 bits; weights stay as they are.
+
+    The simulator of the finished plan and the prices that the program is solved with agree on it.
+    """
+    constraints = PlanConstraints(engine="onnxruntime", groupings=("columns:32",), bits=(4,))
+    plan = allocate(rtn_scores, Limits(), device=RPI5, workload=Workload(32), constraints=constraints)
+    matrix, first = plan.matrices[0], rtn_scores.profile.matrices[0]
+    weight = stored_weight(first, Storage(matrix.choice), rtn_scores.profile.heads, engine_target("onnxruntime"))
+    moved = 32 * (first.rows + first.columns)  # read and written; nothing of it stays on chip
+    op = matrix_operation(first, weight, Workload(32), matrix.choice, engine_target("onnxruntime"))
+    assert op.input_bits == 8  # what it multiplies, and what bit operations count
+    narrow, wide = (operation_cost(op, d).dram_bytes for d in (RPI5, engine_target("onnxruntime").on(RPI5)))
+    assert wide - narrow == 3 * moved or wide == narrow == weight.bytes  # all of it, or none where the cache holds it
+    own = simulate_allocation(plan, RPI5, Workload(32))
+    bare = simulate_allocation(plan.model_copy(update={"engine": None}), RPI5, Workload(32))
+    assert own.peak_activation_bytes == 4 * bare.peak_activation_bytes
+    assert plan.device.latency_s == pytest.approx(own.latency_s)
+    task = PlanningTask(rtn_scores, Limits(), device=RPI5, workload=Workload(32), constraints=constraints)
+    assert task.device.activation_bits == 32 and task.device.id == "rpi5"
+    assert engine_target("tidl").on(RPI5) is RPI5  # fixed point throughout: the device's own width
 
 
 def test_the_outlook_of_a_plan_for_no_engine(reference, car_soc):
