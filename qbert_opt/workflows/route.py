@@ -99,7 +99,8 @@ def planned_widths(engine: str | None, activations: Activations | None) -> tuple
     Raises:
         UsageError: the engine has no planned inputs, and they were asked for.
     """
-    widths = () if engine is None else rules_of(engine).static_bits
+    rules = None if engine is None else rules_of(engine)
+    widths = () if rules is None else tuple(dict.fromkeys((*rules.static_bits, *rules.token_bits)))
     if activations == "planned" and not widths:
         raise UsageError(f"`activations` planned: `engine` {engine} multiplies floats. Leave it out.")
     return widths if activations in (None, "planned") else ()
@@ -118,11 +119,11 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
         UsageError: planned inputs were asked for, and not scored.
     """
     engine = request.constraints.engine
-    widths = planned_widths(engine, activations)
     scored = request.scores.activations
-    inputs = tuple(
-        c for c in map(activation_choice, scored.choices if scored else ()) if c.bits in widths and c.range is not None
-    )
+    inputs: tuple[ActivationChoice, ...] = ()
+    if engine is not None and planned_widths(engine, activations):
+        choices = map(activation_choice, scored.choices if scored else ())
+        inputs = tuple(choice for choice in choices if rules_of(engine).runs_input(choice))
     if activations == "planned" and not inputs:
         raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
     if not inputs:

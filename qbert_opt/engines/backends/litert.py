@@ -32,10 +32,36 @@ RULES = EngineRules(
     forms=_FORMS,
     group_multiple=32,
     column_bits=(3, 4),
+    signed_bits=(2, 3, 5, 6, 7),
     columns_multiple=4,
-    tables=TableRules(forms=_FORMS, whole_bytes=True),
+    tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
-    file=FileLaw(containers=(2, 4, 8), blocks={2: (), 4: BLOCKS, 8: ()}, graph=GraphLaw(wide_vectors=True)),
+    token_bits=(8,),
+    file=FileLaw(
+        containers=(2, 4, 8),
+        blocks={2: (), 4: BLOCKS, 8: ()},
+        row_scale_bytes=4,
+        row_zero_bytes=8,
+        tables_as_matrices=True,
+        graph=GraphLaw(5634, 7696, {"columns": 92}, wide_vectors=True),
+    ),
+    speeds=(
+        Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
+    ),
+    sources=(
+        "int8 and int4 per row, int4 in blocks of 32, 64, 128 and 256, int2 per row: fully_connected.cc of LiteRT and "
+        "the qd8 kernels of XNNPACK; int2 in blocks has none, and returns noise without a message (seen with 2.3.0)",
+        "3 bits are widened to 4, 5 to 7 bits to 8: qbert_opt/formats/litert_codes.py",
+        "-128 and -8 are no codes: int8 weights are -127 to 127 by TFLite's quantization specification; "
+        "4 bits likewise, since the kernels without XNNPACK are wrong at -8 (seen with 2.3.0)",
+        "8-bit activations in one range per token, as form 8bit/token rounds them: XNNPACK's qd8; "
+        "tests/qbert_opt/engines/test_litert.py compares them",
+        "scales of rows are float32, those of blocks float16, which XNNPACK rounds to bfloat16 (by 0.2 % at most): "
+        "tests/qbert_opt/engines/test_litert.py",
+        "biases and LayerNorms are float32, zero points of rows are stored although they are 0: "
+        "qbert_opt/formats/tflite_file.py",
+        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+    ),
 )
 
 
