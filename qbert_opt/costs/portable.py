@@ -171,6 +171,7 @@ def _common(members: Sequence[EngineTarget]) -> EngineRules:
         forms=tuple(dict.fromkeys(PORTABLE_FORMS.values())),
         integer_inputs={kind: shared for kind, shared in widths.items() if shared},
         static_bits=_shared(m.rules.static_bits for m in members),
+        token_bits=_shared(m.rules.token_bits for m in members),
     )
 
 

@@ -1,12 +1,14 @@
 """The TFLite container, version 3: constants and operations of one graph, without running or importing LiteRT.
 
 LiteRT checks little of what it opens, and a damaged file may end its process. So a file is read here first, and
-accepted only if every byte of it is what `write_tflite` writes for what was read. Source: tensorflow/compiler/mlir/
-lite/schema/schema.fbs.
+accepted only if every byte of it is what `write_tflite` writes for what was read. Besides, its description holds a hash
+of all but long constants, of which no value is an index or a size. Source: tensorflow/compiler/mlir/lite/schema/
+schema.fbs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ from .flatbuffer import MalformedError, Record, Schema, check_layout, parse, pie
 from .litert_codes import BLOCKS, Codes
 
 VERSION = 3
+WRITER = "qbert-opt "
+NO_HASH = "0" * 64
 REMEDY = "Export the model again."
 SIGNATURE = "serving_default"
 LARGEST_FILE = (1 << 31) - 1  # bytes: offsets are signed where LiteRT checks them
@@ -174,7 +178,7 @@ def write_tflite(path: Path, contents: TfliteFile) -> None:
     Raises:
         UsageError: the file would be larger than the format allows.
     """
-    parts = list(pieces(_SCHEMA, "Model", _model(contents)))
+    parts = list(pieces(_SCHEMA, "Model", _model(contents, _graph_hash(contents))))
     size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     if size > LARGEST_FILE:
         raise UsageError(f"{path}: would have {size:,} bytes; TFLite files have at most {LARGEST_FILE:,}. Use fewer bits.")
@@ -197,8 +201,11 @@ def read_tflite(path: Path) -> TfliteFile:
     if data[4:8].tobytes() != _SCHEMA.identifier:
         raise InputFileError(f"{path}: is not a TFLite file. {REMEDY}")
     try:
-        contents = _contents(parse(_SCHEMA, "Model", data))
-        check_layout(_SCHEMA, "Model", _model(contents), data)
+        record = parse(_SCHEMA, "Model", data)
+        contents = _contents(record)
+        check_layout(_SCHEMA, "Model", _model(contents, record["description"].removeprefix(WRITER)), data)
+        if record["description"] != WRITER + _graph_hash(contents):
+            raise MalformedError("the hash of its graph differs")
     except MalformedError as error:
         raise InputFileError(f"{path}: is damaged, or was not written by export: {error}. {REMEDY}") from None
     except (KeyError, IndexError, TypeError, ValueError):
@@ -206,7 +213,13 @@ def read_tflite(path: Path) -> TfliteFile:
     return contents
 
 
-def _model(contents: TfliteFile) -> Record:
+def _graph_hash(contents: TfliteFile) -> str:
+    """Hash everything before the long constants, with zeros in the place of this hash."""
+    head = next(pieces(_SCHEMA, "Model", _model(contents, NO_HASH)))
+    return hashlib.sha256(head).hexdigest()
+
+
+def _model(contents: TfliteFile, graph_hash: str) -> Record:
     """Lay a graph out as the schema has it: scales of blocks are tensors of their own, behind the others."""
     tensors: list[Record] = []
     buffers: list[Record] = [{}]  # the first one is empty, for what has no constant
@@ -244,7 +257,7 @@ def _model(contents: TfliteFile) -> Record:
         for number, version in kinds
     ]
     return {
-        "version": VERSION, "operator_codes": codes_of, "subgraphs": [graph], "description": "qbert-opt",
+        "version": VERSION, "operator_codes": codes_of, "subgraphs": [graph], "description": WRITER + graph_hash,
         "buffers": buffers, "signature_defs": [{**ends, "signature_key": SIGNATURE}],
     }  # fmt: skip
 

@@ -90,7 +90,7 @@ class Route:
 
 
 def planned_widths(engine: str | None, activations: Activations | None) -> tuple[int, ...]:
-    """Return the widths of inputs to score: those that the engine multiplies as integers in planned ranges.
+    """Return the widths of inputs to score: those that the engine multiplies as integers as planned.
 
     Args:
         engine: its name; None for PyTorch.
@@ -107,7 +107,7 @@ def planned_widths(engine: str | None, activations: Activations | None) -> tuple
 
 
 def find_route(request: Request, activations: Activations | None, refusal: Callable[[Allocation], str | None]) -> Route:
-    """Plan inputs in static ranges where the engine multiplies integers and some plan can; else leave them to it.
+    """Plan inputs where the engine multiplies integers as planned and some plan can; else leave them to it.
 
     Args:
         request: what plans are solved from; its constraints name the engine.
