@@ -128,7 +128,9 @@ def fit(engines):
         small, large = (random_bert(f"{scratch}/{layers}", layers) for layers in (2, 4))
         for engine in engines:
             layers, model = {}, 0
-            kinds = [(n, static) for names, static in ((KINDS, False), (STATIC, True)) for n in held(engine, names, static)]
+            kinds = [
+                (n, static) for names, static in ((KINDS, False), (STATIC, True)) for n in held(engine, names, static)
+            ]
             for name, static in kinds:
                 over = []
                 for folder in (small, large):

@@ -181,7 +181,9 @@ def write_tflite(path: Path, contents: TfliteFile) -> None:
     parts = list(pieces(_SCHEMA, "Model", _model(contents, _graph_hash(contents))))
     size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     if size > LARGEST_FILE:
-        raise UsageError(f"{path}: would have {size:,} bytes; TFLite files have at most {LARGEST_FILE:,}. Use fewer bits.")
+        raise UsageError(
+            f"{path}: would have {size:,} bytes; TFLite files have at most {LARGEST_FILE:,}. Use fewer bits."
+        )
     with path.open("wb") as file:
         for part in parts:
             file.write(part if isinstance(part, bytes) else part.tobytes())
@@ -216,7 +218,7 @@ def read_tflite(path: Path) -> TfliteFile:
 def _graph_hash(contents: TfliteFile) -> str:
     """Hash everything before the long constants, with zeros in the place of this hash."""
     head = next(pieces(_SCHEMA, "Model", _model(contents, NO_HASH)))
-    return hashlib.sha256(head).hexdigest()
+    return hashlib.sha256(bytes(head)).hexdigest()
 
 
 def _model(contents: TfliteFile, graph_hash: str) -> Record:
@@ -227,19 +229,23 @@ def _model(contents: TfliteFile, graph_hash: str) -> Record:
     zeros: dict[int, Array] = {}  # zero points, one array for all matrices with as many rows
     for tensor in contents.tensors:
         record = _tensor(tensor.kind, tensor.shape, contents.tokens) | ({"name": tensor.name} if tensor.name else {})
-        if tensor.value is not None:
-            codes = tensor.value if isinstance(tensor.value, Codes) else None
-            record["buffer"] = len(buffers)
-            buffers.append({"data": codes.data if codes else _bytes(tensor.value)})
-            if codes and codes.block is None:
-                rows = codes.shape[0]
-                record["quantization"] = {"scale": codes.scale, "zero_point": zeros.setdefault(rows, np.zeros(rows, np.int64))}
-            elif codes:
-                blocks = {"scales": len(contents.tensors) + len(scales), "zero_points": -1, "block_size": codes.block}
-                record["quantization"] = {"details": ("BlockwiseQuantization", blocks)}
-                scales.append(_tensor("float16", codes.scale.shape, 1) | {"buffer": len(buffers)})
-                buffers.append({"data": _bytes(codes.scale)})
         tensors.append(record)
+        if tensor.value is None:
+            continue
+        record["buffer"] = len(buffers)
+        if not isinstance(tensor.value, Codes):
+            buffers.append({"data": _bytes(tensor.value)})
+            continue
+        codes, rows = tensor.value, tensor.value.shape[0]
+        buffers.append({"data": codes.data})
+        if codes.block is None:
+            zero = zeros.setdefault(rows, np.zeros(rows, np.int64))
+            record["quantization"] = {"scale": codes.scale, "zero_point": zero}
+        else:
+            blocks = {"scales": len(contents.tensors) + len(scales), "zero_points": -1, "block_size": codes.block}
+            record["quantization"] = {"details": ("BlockwiseQuantization", blocks)}
+            scales.append(_tensor("float16", codes.scale.shape, 1) | {"buffer": len(buffers)})
+            buffers.append({"data": _bytes(codes.scale)})
     kinds = sorted({(OPERATORS[o.operator].number, o.version) for o in contents.operations})
     graph = {
         "tensors": tensors + scales,
@@ -297,14 +303,14 @@ def _contents(record: Record) -> TfliteFile:
             raise MalformedError(f"an operation {name} has tensors that do not exist")
         options = item["builtin_options"][1] if "builtin_options" in item else {}
         operations.append(Operation(name, inputs, outputs, options, version))
-    ends = []
+    ends: list[dict[str, int]] = []
     for what in ("inputs", "outputs"):
         named = {item["name"]: item.get("tensor_index", 0) for item in signature[what]}
         if not all(0 <= index < own for index in named.values()):
             raise MalformedError(f"its {what} do not exist")
         ends.append(named)
     first = listed[next(iter(ends[0].values()))]
-    return TfliteFile(tuple(tensors), tuple(operations), *ends, tokens=int(first["shape"][-1]))
+    return TfliteFile(tuple(tensors), tuple(operations), ends[0], ends[1], int(first["shape"][-1]))
 
 
 def _is_scale(item: Record) -> bool:
@@ -314,7 +320,7 @@ def _is_scale(item: Record) -> bool:
 
 def _read_tensor(item: Record, listed: list[Record], buffers: list[Record]) -> Tensor:
     kind, name = _TYPE_NAMES[item.get("type", 0)], item.get("name", "")
-    shape = tuple(map(int, item.get("shape_signature", item["shape"])))
+    shape = tuple(int(size) for size in item["shape_signature" if "shape_signature" in item else "shape"])
     if len(shape) > MOST_AXES or min((*shape, 1)) < -1:
         raise MalformedError(f"a tensor has the shape {shape}")
     if "buffer" not in item:

@@ -134,11 +134,11 @@ class Graph:
         start, size = (self.constant(np.array(pair, np.int32)) for pair in ((0, 0), (1, columns)))
         return self._add("SLICE", (x, start, size), (1, columns))
 
-    def halves(self, x: int, count: int) -> tuple[int, ...]:
-        """Split `[tokens, count]` into its columns."""
+    def halves(self, x: int) -> tuple[int, int]:
+        """Split `[tokens, 2]` into its columns."""
         axis = self.constant(np.array(1, np.int32))
-        parts = tuple(self._value("float32", (TOKENS, 1)) for _ in range(count))
-        self._operations.append(Operation("SPLIT", (axis, x), parts, {"num_splits": count}))
+        parts = self._value("float32", (TOKENS, 1)), self._value("float32", (TOKENS, 1))
+        self._operations.append(Operation("SPLIT", (axis, x), parts, {"num_splits": len(parts)}))
         return parts
 
     def positions(self, ids: int, padding: int | None) -> int:

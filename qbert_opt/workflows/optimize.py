@@ -189,7 +189,8 @@ def optimize(
     with folder.writing():
         table, reused = folder.scores(
             loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
-            rules=None if engine is None else rules_of(engine), activation_bits=_scored_widths(engine, activations, metric), progress=progress,
+            rules=None if engine is None else rules_of(engine),
+            activation_bits=_scored_widths(engine, activations, metric), progress=progress,
         )  # fmt: skip
         profile = table.profile
         limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)

@@ -12,7 +12,7 @@ from ..progress import progress
 
 def command(
     folder: Annotated[str, typer.Argument(help="A quantized folder.")],
-    engine: Annotated[str, typer.Option("--engine", help="openvino, onnxruntime or llama-cpp.")],
+    engine: Annotated[str, typer.Option("--engine", help="openvino, onnxruntime, llama-cpp or litert.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[
         str | None,

@@ -18,7 +18,9 @@ def command(
     split: options.Split = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", help="torch, openvino, onnxruntime, llama-cpp or integer; by default the folder's."),
+        typer.Option(
+            "--engine", help="torch, openvino, onnxruntime, llama-cpp, litert or integer; by default the folder's."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every label.")] = False,

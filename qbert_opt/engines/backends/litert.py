@@ -45,9 +45,7 @@ RULES = EngineRules(
         tables_as_matrices=True,
         graph=GraphLaw(5634, 7696, {"columns": 92}, wide_vectors=True),
     ),
-    speeds=(
-        Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
-    ),
+    speeds=(Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),),
     sources=(
         "int8 and int4 per row, int4 in blocks of 32, 64, 128 and 256, int2 per row: fully_connected.cc of LiteRT and "
         "the qd8 kernels of XNNPACK; int2 in blocks has none, and returns noise without a message (seen with 2.3.0)",

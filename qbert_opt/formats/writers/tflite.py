@@ -51,8 +51,8 @@ def write(
     static = next((module for module, item in (inputs or {}).items() if item.low is not None), None)
     if static is not None or scores:
         raise UsageError(
-            f"{TARGET}: rounds the inputs of products to 8 bits per token when it runs, so that it has no place for the "
-            f"static range of {static or 'queries and keys'}. Use `activations` int8 or float32, or score inputs with "
+            f"{TARGET}: rounds the inputs of products to 8 bits per token as it runs, and has no place for the static "
+            f"range of {static or 'queries and keys'}. Use `activations` int8 or float32, or score inputs with "
             "`activation_bits` 8 and plan for this engine."
         )
     if not set(traced.inputs) <= {IDS, MASK, TYPES} or MASK not in traced.inputs:
@@ -73,7 +73,8 @@ class _Writer:
     def __init__(self, model: Any, encoder: PlainEncoder, codes: Mapping[str, Codes]) -> None:
         self.model, self.encoder, self.codes = model, encoder, codes
         self.unused = set(codes)
-        self.graph = Graph(min(USUAL_TOKENS, encoder.positions - (0 if encoder.padding is None else encoder.padding + 1)))
+        first = 0 if encoder.padding is None else encoder.padding + 1
+        self.graph = Graph(min(USUAL_TOKENS, encoder.positions - first))
 
     def graph_of(self, names: tuple[str, ...]) -> Any:
         graph, encoder = self.graph, self.encoder
@@ -118,8 +119,8 @@ class _Writer:
         if not head.each_token:
             return {"logits": logits}
         if head.classifier == "qa_outputs":
-            names = ("start_logits", "end_logits")
-            return {n: graph.reshaped(part, (1, TOKENS), n) for n, part in zip(names, graph.halves(logits, 2), strict=True)}
+            starts, ends = graph.halves(logits)
+            return {n: graph.reshaped(x, (1, TOKENS), n) for n, x in (("start_logits", starts), ("end_logits", ends))}
         labels = self.model.get_submodule(head.classifier).out_features
         return {"logits": graph.reshaped(logits, (1, TOKENS, labels), "logits")}
 

@@ -1,6 +1,5 @@
 """LiteRT: our codes bit for bit in a file that other readers open, answers that are torch's, and damage as one line."""
 
-import copy
 import itertools
 import struct
 
@@ -20,7 +19,7 @@ from qbert_opt.engines.session import engine, rules_of
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.formats.flatbuffer import MalformedError, Schema, check_layout, parse, pieces
 from qbert_opt.formats.litert_codes import Codes, dequantize, pack, unpack
-from qbert_opt.formats.tflite_file import Operation, Tensor, TfliteFile, read_tflite, write_tflite
+from qbert_opt.formats.tflite_file import Operation, TfliteFile, read_tflite, write_tflite
 from qbert_opt.formats.tflite_graph import Graph
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.formats.writers import tflite
@@ -76,9 +75,9 @@ def classifier(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("litert")
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_labels": 3}
-    transformers.BertForSequenceClassification(
-        transformers.BertConfig(**COMMON | STANDARD | sizes)
-    ).save_pretrained(folder / "model")
+    transformers.BertForSequenceClassification(transformers.BertConfig(**COMMON | STANDARD | sizes)).save_pretrained(
+        folder / "model"
+    )
     tokenizer().save_pretrained(folder / "model")
     return quantized_folder(folder / "model", texts, folder / "out")
 
@@ -154,7 +153,9 @@ def test_rules_hold_what_the_codes_hold():
         assert rules.refusal(choice(name), (64, 768)) is None, name
     assert "4, 8" not in rules.refusal(choice("8bit/rows:each/rtn/signed"))
     assert "one range per row" in rules.table_refusal(choice("4bit/columns:32/rtn/symmetric"), 64)
-    assert rules.runs_input(activation_choice("8bit/token")) and not rules.runs_input(activation_choice("8bit/tensor/mse"))
+    assert rules.runs_input(activation_choice("8bit/token")) and not rules.runs_input(
+        activation_choice("8bit/tensor/mse")
+    )
 
 
 NUMBERS = Schema(
@@ -216,15 +217,17 @@ def small_file():
     graph = Graph(4)
     ids = graph.reshaped(graph.ids("input_ids"), (-1,))
     x = graph.rows(ids, pack("t", random_matrix("2bit/rows:each/rtn/signed", 16, 64, 0)), "table")
-    y = graph.linear(x, pack("w", random_matrix("4bit/columns:32/rtn/symmetric", 8, 64, 1)), np.ones(8, np.float32), "w")
+    y = graph.linear(
+        x, pack("w", random_matrix("4bit/columns:32/rtn/symmetric", 8, 64, 1)), np.ones(8, np.float32), "w"
+    )
     z = graph.linear(y, np.eye(8, dtype=np.float16), None, "half")
     return graph.finished({"input_ids": 0}, {"y": graph.reshaped(z, (1, -1, 8), "y")})
 
 
 def same(a, b):
-    return a is None and b is None or (
-        isinstance(a, Codes) and np.array_equal(dequantize(a), dequantize(b)) and a.bits == b.bits
-    ) or (isinstance(a, np.ndarray) and np.array_equal(a, b) and a.dtype == b.dtype)  # fmt: skip
+    if isinstance(a, Codes):
+        return a.bits == b.bits and np.array_equal(dequantize(a), dequantize(b))
+    return a is b or (np.array_equal(a, b) and a.dtype == b.dtype)
 
 
 def test_a_file_comes_back(tmp_path):
@@ -329,15 +332,25 @@ class TestRunning:
             widths.add((width, scale.shape[1] > 1))
         assert not found and widths == {(8, False), (4, False), (2, False), (4, True)}
 
-    @pytest.mark.parametrize("name", [*ROWS, "4bit/columns:32/rtn/symmetric", "4bit/columns:64/rtn/symmetric",
-                                      "4bit/columns:128/rtn/symmetric", "4bit/columns:256/rtn/symmetric"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *ROWS,
+            "4bit/columns:32/rtn/symmetric",
+            "4bit/columns:64/rtn/symmetric",
+            "4bit/columns:128/rtn/symmetric",
+            "4bit/columns:256/rtn/symmetric",
+        ],
+    )
     def test_products_are_those_of_our_codes(self, tmp_path, name):
         """With inputs rounded per token by torch, and scales of blocks rounded to bfloat16: no other difference."""
         matrix = random_matrix(name, 24, 256, 3)
         graph = Graph(8)
         ids = graph.reshaped(graph.ids("input_ids"), (-1,))
         random = np.random.default_rng(4)
-        table = random.standard_normal((16, 256)).astype(np.float32) + random.standard_normal((16, 1)).astype(np.float32)
+        table = random.standard_normal((16, 256)).astype(np.float32) + random.standard_normal((16, 1)).astype(
+            np.float32
+        )
         y = graph.linear(graph.rows(ids, table, "t"), pack("w", matrix), None, "w")
         path = tmp_path / "model.tflite"
         write_tflite(path, graph.finished({"input_ids": 0, "attention_mask": graph.ids("attention_mask")},
@@ -358,8 +371,15 @@ class TestRunning:
         floats = engine("litert").open_model(tmp_path, 1, "float32").run(asked)["last_hidden_state"][0]
         assert np.abs(floats - table @ matrix.dequantize().numpy().T).max() < 1e-4 * np.abs(rounded).max()
 
-    @pytest.mark.parametrize("name", ["8bit/rows:each/rtn/signed", "4bit/rows:each/rtn/symmetric",
-                                      "2bit/rows:each/rtn/signed", "3bit/rows:1/rtn/signed"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "8bit/rows:each/rtn/signed",
+            "4bit/rows:each/rtn/symmetric",
+            "2bit/rows:each/rtn/signed",
+            "3bit/rows:1/rtn/signed",
+        ],
+    )
     def test_rows_of_a_table_are_exact(self, tmp_path, name):
         matrix = random_matrix(name, 16, 32, 5)
         graph = Graph(8)
@@ -476,8 +496,8 @@ def test_what_has_no_graph_is_named(tmp_path, family, kind, reason):
         tflite.write(traced, (), tmp_path)
 
 
-def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
-    """Inputs are predicted as the engine rounds them; the written file is as large as planned."""
+def test_from_scores_to_a_verified_file_on_the_command_line(tmp_path, cli, data_file):
+    """Inputs are predicted as the engine rounds them; the file is as large as planned, runs and is measured."""
     pytest.importorskip("ai_edge_litert")
     model = save(tmp_path / "model", "bert")
     scored = cli("sensitivity", "--model", model, "--data", data_file, "--method", "rtn", "--forms",
@@ -485,29 +505,16 @@ def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
                  "--activation-bits", "8", "--calibration-samples", 16, "--scoring-samples", 16, "--quiet",
                  "-o", tmp_path / "scores.json")  # fmt: skip
     assert scored.code == 0, scored.err
-    solved = cli("solve", "--scores", tmp_path / "scores.json", "--engine", "litert", "--budget", "7bit",
-                 "-o", tmp_path / "plan.json")  # fmt: skip
-    assert solved.code == 0, solved.err
-    made = cli(
-        "quantize", tmp_path / "plan.json", "--model", model, "--data", data_file, "-o", tmp_path / "q", "--quiet"
-    )
-    assert made.code == 0, made.err
-    _, plan = load_quantized(tmp_path / "q")
-    assert {(a.scheme, a.bits) for a in plan.activations} == {("token", 8)}
-    exported = cli("export", tmp_path / "q", "--engine", "litert", "-o", tmp_path / "e", "--quiet")
-    assert exported.code == 0, exported.err
-    size = (tmp_path / "e" / "model.tflite").stat().st_size
-    assert plan.engine.total_bytes == pytest.approx(size, rel=0.02)
-    assert (tmp_path / "e" / "tokenizer.json").is_file()
-    ran = cli("run", tmp_path / "e", "--text", "w7 w8")
-    assert ran.code == 0 and ran.out.strip(), ran.err
-
-
-def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file):
-    pytest.importorskip("ai_edge_litert")
-    model = save(tmp_path / "model", "bert")
     done = cli("optimize", "--model", model, "--data", data_file, "--engine", "litert", "--budget", "7bit",
-               "--method", "rtn", "-o", tmp_path / "out", "--quiet")  # fmt: skip
+               "--scores", tmp_path / "scores.json", "-o", tmp_path / "out", "--quiet")  # fmt: skip
     assert done.code == 0, done.err
-    assert list((tmp_path / "out").rglob("model.tflite")), done.out
     assert "uniform" in done.out
+    _, plan = load_quantized(tmp_path / "out" / "quantized")
+    assert {(a.scheme, a.bits) for a in plan.activations} == {("token", 8)}
+    exported = tmp_path / "out" / "litert"
+    assert plan.engine.total_bytes == pytest.approx((exported / "model.tflite").stat().st_size, rel=0.02)
+    assert (exported / "tokenizer.json").is_file()
+    ran = cli("run", exported, "--text", "w7 w8")
+    assert ran.code == 0 and ran.out.strip(), ran.err
+    measured = cli("evaluate", exported, "--data", data_file, "--reference", model)
+    assert measured.code == 0 and "LiteRT" in measured.out, measured.err

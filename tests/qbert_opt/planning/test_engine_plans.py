@@ -148,7 +148,7 @@ def test_devices_name_known_engines(tmp_path, cli):
     odd.write_text("inherit: rpi5\nengines: [abacus]\n")
     with pytest.raises(
         DeviceError,
-        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, llama-cpp, onnxruntime, openvino, qnn",
+        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, litert, llama-cpp, onnxruntime, openvino, qnn",
     ):
         load_checked(str(odd))
     assert "engines: onnxruntime, openvino" in cli("devices", "show", "rpi5").out
