@@ -5,7 +5,7 @@
 MODEL is a fine-tuned BERT with a classifier; SCORES are of it and CALIBRATION, with 8-bit inputs per token, by
 `qbert-opt sensitivity --forms signed,symmetric --groupings rows:each,columns:32,columns:64,columns:128 --bits 2,4,8
 --table-bits 2,4,8 --activation-bits 8`; TEST is labelled text that took no part. Two uniform plans and two solved ones
-are quantized by `gptq` and written for LiteRT; a plan for four engines at once is written for each. Answers are compared
+are quantized by `gptq` and written for LiteRT; a plan for four engines is written for each. Answers are compared
 with the float model's on all of TEST, and on some of it with torch's that has the same codes and rounds inputs per
 token. Speed: one process has every file of LiteRT open; each round asks each in turn, in alternating order, for a few
 runs of one text of 128 tokens on one thread; processor time; ratios to the float32 file are paired by round.
