@@ -1,23 +1,27 @@
 """Fit the graph's part of `FileLaw` to written files, and compare predicted with written bytes of whole models.
 
     python benchmarks/engine_files.py fit benchmarks/engine_files_results.json
-    python benchmarks/engine_files.py check benchmarks/engine_files_results.json MODEL...
+    python benchmarks/engine_files.py check benchmarks/engine_files_results.json MODEL... [--engines litert]
 
-`fit` writes BERTs of two and four layers, 64 wide, in every kind of product, and prints the coefficients that
-`engines/backends/*.py` state. `check` writes models in several plans. No file is run: bytes depend on no speed.
+`fit` writes BERTs of two and four layers, 64 wide, in every kind of product that an engine holds, and prints the
+coefficients that `engines/backends/*.py` state. `check` writes models in several plans, of which an engine takes the
+choices that it holds. No file is run: bytes depend on no speed.
 """
 
+import argparse
 import itertools
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from qbert_opt.engines.file_law import product_kind
+from qbert_opt.costs.stored import engine_target, table_choices
+from qbert_opt.engines.file_law import GraphLaw, product_kind
 from qbert_opt.engines.session import exporting_format, rules_of
 from qbert_opt.formats.traced_model import traceable
 from qbert_opt.models.loading import load_model
@@ -27,7 +31,7 @@ from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.rerank import MatrixQuantizer, apply_plan, quantized_matrices
 
-ENGINES = ("onnxruntime", "openvino")
+ENGINES = ("onnxruntime", "openvino", "litert")
 PLAIN = "4bit/rows:each/rtn/symmetric"
 KINDS = (
     PLAIN, "4bit/rows:each/rtn", "4bit/rows:4/rtn/zero-point", "4bit/columns:32/rtn/symmetric", "4bit/columns:32/rtn",
@@ -41,6 +45,9 @@ PLANS = {
     "mixed": (
         ("2bit/columns:64/rtn", "4bit/rows:1/rtn", "3bit/columns:32/rtn/symmetric", "8bit/rows:each/rtn",
          "4bit/columns:128/rtn/zero-point", "2bit/rows:each/rtn", "4bit/columns:32/rtn"), False),
+    "mixed without offsets": (
+        ("4bit/columns:64/rtn/symmetric", "8bit/rows:each/rtn/symmetric", "2bit/rows:each/rtn/signed",
+         "4bit/rows:1/rtn/symmetric", "3bit/columns:32/rtn/signed"), False),
     "mixed per row, static inputs": (
         ("4bit/rows:each/rtn", "8bit/rows:each/rtn/symmetric", "3bit/rows:1/rtn", "8bit/rows:4/rtn"), True),
 }  # fmt: skip
@@ -80,7 +87,8 @@ def written(folder, names, engine, static=False):
     loaded = load_model(folder)
     profile = profile_model(loaded)
     choices = itertools.cycle(names)
-    plan = given_allocation(profile, {m.module: choice(next(choices)) for m in profile.matrices})
+    chosen = {m.module: choice(next(choices)) for m in profile.matrices}
+    plan = given_allocation(profile, chosen | table_choices(profile, engine_target(engine)))
     quantizer = MatrixQuantizer(loaded, profile, "rtn", None)
     traced = traceable(apply_plan(loaded, plan, quantizer))
     stored = list(quantized_matrices(quantizer, plan))
@@ -103,17 +111,27 @@ def weight_bytes(plan, inputs, engine):
         for m in plan.matrices
     )
     tables = sum(law.table(t.choice, t.rows, t.columns).bytes for t in plan.tables)
-    return matrices + tables + 2 * profile.other_elements
+    bare = replace(law, graph=GraphLaw(wide_vectors=law.graph.wide_vectors))
+    return matrices + tables + bare.other_bytes(profile)
 
 
-def fit():
+def held(engine, names, static):
+    """Those of some choices that an engine holds; none under static inputs where it has none."""
+    rules = rules_of(engine)
+    return [n for n in names if rules.refusal(choice(n)) is None and (rules.static_bits or not static)]
+
+
+def fit(engines):
     """Coefficients of `GraphLaw` by engine."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         small, large = (random_bert(f"{scratch}/{layers}", layers) for layers in (2, 4))
-        for engine in ENGINES:
+        for engine in engines:
             layers, model = {}, 0
-            for name, static in [*((n, False) for n in KINDS), *((n, True) for n in STATIC)]:
+            kinds = [
+                (n, static) for names, static in ((KINDS, False), (STATIC, True)) for n in held(engine, names, static)
+            ]
+            for name, static in kinds:
                 over = []
                 for folder in (small, large):
                     plan, inputs, size = written(folder, [name], engine, static)
@@ -128,10 +146,13 @@ def fit():
     return found
 
 
-def check(folders):
+def check(folders, engines):
     """Predicted and written bytes of whole models."""
     rows = []
-    for folder, engine, (name, (names, static)) in itertools.product(folders, ENGINES, PLANS.items()):
+    for folder, engine, (name, (names, static)) in itertools.product(folders, engines, PLANS.items()):
+        names = held(engine, names, static)
+        if not names:
+            continue
         plan, inputs, size = written(folder, names, engine, static)
         law = rules_of(engine).file
         nodes = sum(law.node_bytes(m.choice, static_input=m.module in inputs) for m in plan.matrices)
@@ -145,15 +166,24 @@ def check(folders):
     return rows
 
 
-def main(what, path, *folders):
+def main():
     """Fit or check, and merge the answer into the result file."""
-    file = Path(path)
-    results = json.loads(file.read_text()) if file.exists() else {}
-    results["command"] = f"python benchmarks/engine_files.py fit|check {path} MODEL..."
-    results["graph" if what == "fit" else "models"] = fit() if what == "fit" else check(folders)
-    file.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results["graph"], indent=1) if what == "fit" else "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fit", "check"))
+    parser.add_argument("path", type=Path)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    given = parser.parse_args()
+    results = json.loads(given.path.read_text()) if given.path.exists() else {}
+    results["command"] = f"python benchmarks/engine_files.py fit|check {given.path} MODEL..."
+    if given.what == "fit":
+        results["graph"] = results.get("graph", {}) | fit(given.engines)
+        print(json.dumps(results["graph"], indent=1))
+    else:
+        kept = [row for row in results.get("models", ()) if row["engine"] not in given.engines]
+        results["models"] = kept + check(given.models, given.engines)
+    given.path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -207,17 +207,16 @@ def engines() -> str:
     from qbert_opt.engines.session import rules_of
     from qbert_opt.runtime.plugins import available
 
-    header = (
-        "| engine | matrices | inputs in integers | tensors | codes in its file | static input ranges | runs here |"
-    )
+    header = "| engine | matrices | inputs in integers | tensors | codes in its file | inputs as planned | runs here |"
     lines = [ENGINES.rstrip(), "", header, "|---|---|---|---|---|---|---|"]
     for name in available("engines"):
         rules = rules_of(name)
         kinds = "; ".join(f"{kind}: {', '.join(map(str, bits))} bits" for kind, bits in rules.integer_inputs.items())
         stored = "as packed" if rules.file is None else f"{', '.join(map(str, rules.file.containers))} bits"
-        static = ", ".join(map(str, rules.static_bits)) + " bits" if rules.static_bits else "as dequantized"
+        static = ", ".join(map(str, rules.static_bits)) + " bits, static" if rules.static_bits else ""
         static += ", one range per row" if rules.static_needs_rows else ""
         static += "; queries and keys too" if rules.static_scores else ""
+        static += ", ".join(map(str, rules.token_bits)) + " bits, one range per token" if rules.token_bits else ""
         runs = (
             "no: planning only"
             if rules.planning_only
@@ -226,10 +225,8 @@ def engines() -> str:
             else "yes"
         )
         tensors = "as the device" if rules.activation_bits is None else f"{rules.activation_bits} bits"
-        lines.append(
-            f"| `{name}` | {rules.held} | {kinds or f'none ({rules.float_type})'} | {tensors} | {stored} | {static} "
-            f"| {runs} |"
-        )
+        integers = kinds or f"none ({rules.float_type})"
+        lines.append(f"| `{name}` | {rules.held} | {integers} | {tensors} | {stored} | {static or 'no'} | {runs} |")
     for name in available("engines"):
         rules = rules_of(name)
         lines += ["", f"## {name}", "", *(f"- {_cell(source)}" for source in rules.sources)]

@@ -175,6 +175,7 @@ def _common(members: Sequence[EngineTarget]) -> EngineRules:
         integer_inputs={kind: shared for kind, shared in widths.items() if shared},
         activation_bits=max((m.rules.activation_bits for m in members if m.rules.activation_bits), default=None),
         static_bits=_shared(m.rules.static_bits for m in members),
+        token_bits=_shared(m.rules.token_bits for m in members),
     )
 
 

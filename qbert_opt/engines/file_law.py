@@ -9,7 +9,7 @@ repeated for each block of a kernel, and the graph itself takes space. Bytes of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..spec.choices import OFFSET_BYTES, SCALE_BYTES, Choice
 from ..spec.profiles import OTHER_BYTES, ModelProfile
@@ -77,6 +77,10 @@ class FileLaw:
         offsets_repeat_scales: whether the correction for a group-wise offset stores the scales a second time.
         static_zero_points_widen: whether, under a static input range, codes with zero points are stored as bytes.
         blocks_everywhere: whether ranges of whole rows, and tables, are stored once for each block too.
+        row_scale_bytes: of the scale of a range that spans a row.
+        row_zero_bytes: of the zero point of such a range, which is 0: stored for each table, and once for all matrices
+            with as many rows.
+        tables_as_matrices: whether a table is stored as a matrix is.
         graph: bytes of the graph.
     """
 
@@ -86,6 +90,9 @@ class FileLaw:
     offsets_repeat_scales: bool = False
     static_zero_points_widen: bool = False
     blocks_everywhere: bool = False
+    row_scale_bytes: int = SCALE_BYTES
+    row_zero_bytes: int = 0
+    tables_as_matrices: bool = False
     graph: GraphLaw = GraphLaw()
 
     def stored_bits(self, bits: int) -> int:
@@ -116,7 +123,8 @@ class FileLaw:
             blocks = columns // block
         if static_input and zeros and self.static_zero_points_widen:
             width = 8
-        ranges = rows * SCALE_BYTES * (blocks if groups > 1 or self.blocks_everywhere else 1)
+        each_block = groups > 1 or self.blocks_everywhere
+        ranges = rows * (SCALE_BYTES * blocks if each_block else self.row_scale_bytes)
         if choice.form == "offset":
             ranges += rows * groups * OFFSET_BYTES
             if groups > 1 and self.offsets_repeat_scales:
@@ -142,8 +150,10 @@ class FileLaw:
         Raises:
             UsageError: the groups do not divide a row.
         """
-        if self.blocks_everywhere:
-            return self.matrix(choice, rows, columns, heads=1)
+        if self.blocks_everywhere or self.tables_as_matrices:
+            part = self.matrix(choice, rows, columns, heads=1)
+            zeros = 0 if part.group_size else rows * self.row_zero_bytes
+            return replace(part, range_bytes=part.range_bytes + zeros)
         layout = choice.layout(rows, columns, heads=1)
         grouped = layout.axis == "columns"
         offset = OFFSET_BYTES if choice.form == "offset" else WIDE_OFFSET_BYTES
@@ -163,7 +173,8 @@ class FileLaw:
         if self.graph.wide_vectors:  # twice as wide: biases, two norms a layer; norm, types and pooler of the model
             biases = sum(matrix.rows for matrix in profile.matrices)
             elements += biases + profile.hidden * (4 * profile.num_layers + 5)
-        return OTHER_BYTES * elements + graph + round(self.graph.entry * vocabulary)
+        zeros = self.row_zero_bytes * sum({matrix.rows for matrix in profile.matrices})
+        return OTHER_BYTES * elements + graph + zeros + round(self.graph.entry * vocabulary)
 
     def _block(self, width: int, size: int) -> tuple[int, int]:
         """Return the container and the block of a group of so many inputs."""

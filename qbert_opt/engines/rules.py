@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice, Form
 from .file_law import FileLaw
 
@@ -64,6 +65,8 @@ class EngineRules:
         column_groups: whether group-wise ranges (`columns:G`) are supported.
         row_bits: widths of matrices with per-row ranges, where not all of `bits`.
         column_bits: widths of matrices with group-wise ranges, where not all of `bits`.
+        signed_bits: widths of matrices of form `signed`, whose lowest code not every kernel computes right, where not
+            all of `bits`.
         group_sizes: sizes of column groups.
         columns_multiple: the inputs of a matrix (the feed-forward width, for one) must be a multiple of this, unless
             its inputs have a static range.
@@ -75,6 +78,7 @@ class EngineRules:
         float_type: type of everything that does not run in integers.
         activation_bits: width of the tensors between operations; None for what the device keeps.
         static_bits: widths of static input ranges that it runs as the plan has them.
+        token_bits: widths of inputs with one range per token that it runs as the plan has them.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
         static_scores: whether it multiplies queries and keys in 8-bit integers where inputs have static ranges.
         float_difference: largest |difference| of its float32 answers from torch's, relative to the largest answer;
@@ -93,6 +97,7 @@ class EngineRules:
     column_groups: bool = True
     row_bits: tuple[int, ...] = ()
     column_bits: tuple[int, ...] = ()
+    signed_bits: tuple[int, ...] = ()
     group_sizes: tuple[int, ...] = ()
     columns_multiple: int = 1
     fewest_rows: Mapping[int, int] = field(default_factory=dict, hash=False)
@@ -102,6 +107,7 @@ class EngineRules:
     float_type: Literal["fp32", "fp16"] = "fp32"
     activation_bits: Literal[8, 16, 32] | None = None
     static_bits: tuple[int, ...] = ()
+    token_bits: tuple[int, ...] = ()
     static_needs_rows: bool = False
     static_scores: bool = False
     float_difference: float = 1e-3
@@ -125,6 +131,8 @@ class EngineRules:
             return f"{choice.bits} bits; it supports {_and(self.bits)}"
         if self.forms and choice.form not in self.forms:
             return f"form {choice.form}; it supports {_and(self.forms)}"
+        if choice.form == "signed" and self.signed_bits and choice.bits not in self.signed_bits:
+            return f"{choice.bits} bits of form signed; it supports {_and(self.signed_bits)} there"
         reason = self._grouping_refusal(choice)
         if reason is None and static_input and self.static_needs_rows and choice.grouping.startswith("columns:"):
             reason = f"{choice.grouping} with a static input range; it needs one range per output row for that"
@@ -167,13 +175,23 @@ class EngineRules:
         fits = not self.integer_groups or axis == "rows" or int(size) in self.integer_groups
         return bool(widths) and fits and (input_bits is None or input_bits in widths)
 
+    def runs_input(self, choice: ActivationChoice) -> bool:
+        """Return whether inputs are rounded as a plan has them.
+
+        Args:
+            choice: how they are rounded.
+        """
+        return choice.bits in (self.token_bits if choice.range is None else self.static_bits)
+
     @property
     def held(self) -> str:
         """What matrices may be, in a few words."""
         widths = f"{_and(self.bits)} bits" if self.bits else "every width"
         forms = f"form {_and(self.forms)}" if self.forms else "every form"
+        forms += f" (signed: {_and(self.signed_bits)} bits)" if self.signed_bits else ""
         multiple = f" with N a multiple of {self.group_multiple}" if self.group_multiple > 1 else ""
         sizes = f"columns:{_and(self.group_sizes)}" if self.group_sizes else f"columns:N{multiple}"
+        sizes += f" ({_and(self.column_bits)} bits)" if self.column_bits else ""
         axes = [name for name, held in (("rows:N", self.row_groups), (sizes, self.column_groups)) if held]
         return f"{widths}, {forms}, {' or '.join(axes)}"
 

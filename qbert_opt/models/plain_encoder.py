@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -34,9 +34,51 @@ _LAYERS = {
     "bert": ("encoder.layer", _BERT_LAYER),
     "electra": ("encoder.layer", _BERT_LAYER),
     "distilbert": ("transformer.layer", _DISTILBERT_LAYER),
+    "roberta": ("encoder.layer", _BERT_LAYER),
+    "xlm-roberta": ("encoder.layer", _BERT_LAYER),
+    "camembert": ("encoder.layer", _BERT_LAYER),
 }
 FAMILIES = tuple(_LAYERS)
 """Families that are the architecture of BERT under their own names: post-LayerNorm, learned absolute positions."""
+ZERO_BASED = ("bert", "electra", "distilbert")
+"""Those of them whose first token has position 0; the others start behind the padding token's own row."""
+Activation = Literal["tanh", "relu", "gelu"]
+# architecture: dense layer before the last one and what follows it, last layer, and whether it reads every token
+_HEADS: dict[str, tuple[tuple[str, Activation] | None, str, bool]] = {
+    "BertForSequenceClassification": (("bert.pooler.dense", "tanh"), "classifier", False),
+    "DistilBertForSequenceClassification": (("pre_classifier", "relu"), "classifier", False),
+    "ElectraForSequenceClassification": (("classifier.dense", "gelu"), "classifier.out_proj", False),
+    "RobertaForSequenceClassification": (("classifier.dense", "tanh"), "classifier.out_proj", False),
+    "XLMRobertaForSequenceClassification": (("classifier.dense", "tanh"), "classifier.out_proj", False),
+    "CamembertForSequenceClassification": (("classifier.dense", "tanh"), "classifier.out_proj", False),
+    **{
+        f"{family}ForTokenClassification": (None, "classifier", True)
+        for family in ("Bert", "DistilBert", "Electra", "Roberta", "XLMRoberta", "Camembert")
+    },
+    **{
+        f"{family}ForQuestionAnswering": (None, "qa_outputs", True)
+        for family in ("Bert", "DistilBert", "Electra", "Roberta", "XLMRoberta", "Camembert")
+    },
+}
+HEADS = tuple(_HEADS)
+"""Architectures whose head is one or two dense layers, on the first token or on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainHead:
+    """What follows the last layer.
+
+    Attributes:
+        dense: module of the dense layer before the last one; None if there is none.
+        activation: what follows `dense`.
+        classifier: module of the last layer.
+        each_token: whether every token has an answer; else the first one has the text's.
+    """
+
+    dense: str | None
+    activation: Activation | None
+    classifier: str
+    each_token: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +90,30 @@ class PlainEncoder:
         feed_forward: width of the intermediate layer.
         heads: attention heads.
         positions: rows of the position table.
+        padding: token whose positions are not counted, so that the first token has position `padding + 1`; None for
+            families that count every token, from 0.
         epsilon: of every LayerNorm.
         word, position, token_type: embedding tables; `token_type` is None for a family without token types.
         embedding_norm: LayerNorm behind the embeddings.
+        projection: dense layer behind it, where embeddings are narrower than the layers; else None.
         layers: by layer, module name of each part: `query`, `key`, `value`, `attention_output`, `attention_norm`,
             `intermediate`, `output`, `output_norm`.
-        pooler: dense layer before the classifier, followed by tanh; None without a classifier.
-        classifier: last layer; None if the model's answer is its last hidden states.
+        head: what follows the last layer; None if the model's answer is its last hidden states.
     """
 
     hidden: int
     feed_forward: int
     heads: int
     positions: int
+    padding: int | None
     epsilon: float
     word: str
     position: str
     token_type: str | None
     embedding_norm: str
+    projection: str | None
     layers: tuple[dict[str, str], ...]
-    pooler: str | None
-    classifier: str | None
+    head: PlainHead | None
 
     @property
     def matrices(self) -> Iterator[tuple[int, str, str]]:
@@ -77,29 +122,40 @@ class PlainEncoder:
             yield from ((index, part, module) for part, module in layer.items() if not part.endswith("_norm"))
 
 
-def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
+def plain_encoder(
+    model: nn.Module,
+    target: str,
+    families: Collection[str] = FAMILIES,
+    heads: Collection[str] = HEADS,
+    *,
+    narrow_embeddings: bool = False,
+) -> PlainEncoder:
     """Find the parts of a plain BERT.
 
     Args:
         model: a transformers model.
         target: what it is for, for messages: `engine` llama-cpp.
+        families: that the target has a place for.
+        heads: architectures whose head the target has a place for.
+        narrow_embeddings: whether it has a place for embeddings narrower than the layers.
 
     Raises:
         UsageError: another architecture, activation or head, or a decoder; says which, and what is possible instead.
     """
     config: Any = model.config
     name = type(model).__name__
-    if config.model_type not in FAMILIES:
-        raise UsageError(f"{target}: {name} is not a plain BERT. Legal: {', '.join(FAMILIES)}. {_OTHERS}")
+    if config.model_type not in families:
+        raise UsageError(f"{target}: {name} is not a plain BERT. Legal: {', '.join(families)}. {_OTHERS}")
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     if activation != "gelu":
         raise UsageError(f"{target}: {name} has the activation {activation}; legal is gelu. {_OTHERS}")
     if getattr(config, "is_decoder", False):
         raise UsageError(f"{target}: {name} is a decoder, whose tokens see only earlier ones. {_OTHERS}")
     base = "" if model.base_model is model else f"{model.base_model_prefix}."
-    if hasattr(model.base_model, "embeddings_project"):
+    narrow = hasattr(model.base_model, "embeddings_project")
+    if narrow and not narrow_embeddings:
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
-    pooler, classifier = _head(model, base, target)
+    head = _head(model, heads, target)
     block, parts = _LAYERS[config.model_type]
     blocks: Any = model.get_submodule(base + block)
     embeddings = f"{base}embeddings."
@@ -113,27 +169,31 @@ def plain_encoder(model: nn.Module, target: str) -> PlainEncoder:
         feed_forward=intermediate.out_features,
         heads=config.num_attention_heads,
         positions=int(position.weight.shape[0]),
+        padding=None if config.model_type in ZERO_BASED else int(position.padding_idx),
         epsilon=float(norm.eps),
         word=f"{embeddings}word_embeddings",
         position=f"{embeddings}position_embeddings",
         token_type=f"{embeddings}token_type_embeddings" if types else None,
         embedding_norm=f"{embeddings}LayerNorm",
+        projection=f"{base}embeddings_project" if narrow else None,
         layers=layers,
-        pooler=pooler,
-        classifier=classifier,
+        head=head,
     )
 
 
 _OTHERS = "Use `engine` onnxruntime or openvino."
 
 
-def _head(model: nn.Module, base: str, target: str) -> tuple[str | None, str | None]:
-    """Return pooler and classifier; both None for a model without a head."""
-    if not base:
-        return None, None
-    if type(model).__name__ == "BertForSequenceClassification":
-        return f"{base}pooler.dense", "classifier"
-    raise UsageError(
-        f"{target}: the head of {type(model).__name__} has no place in it. Legal: BertForSequenceClassification, or "
-        f"a model without a head (embeddings). {_OTHERS}"
-    )
+def _head(model: nn.Module, heads: Collection[str], target: str) -> PlainHead | None:
+    """Return the head; None for a model without one."""
+    if model.base_model is model:
+        return None
+    architecture = type(model).__name__
+    if architecture not in heads:
+        raise UsageError(
+            f"{target}: the head of {architecture} has no place in it. Legal: {', '.join(heads)}, or a model without "
+            f"a head (embeddings). {_OTHERS}"
+        )
+    before, last, each_token = _HEADS[architecture]
+    dense, activation = before or (None, None)
+    return PlainHead(dense, activation, last, each_token)

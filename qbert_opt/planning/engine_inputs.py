@@ -10,7 +10,7 @@ from .program import PlanningTask
 
 
 def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice]) -> tuple[ActivationChoice, ...]:
-    """Return the choices for inputs that the plan's engine runs as planned: static ranges of its own widths.
+    """Return the choices for inputs that the plan's engine runs as planned: in ranges and widths of its own.
 
     Args:
         task: its engine; without one all choices are returned.
@@ -19,13 +19,15 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
     Raises:
         UsageError: the engine runs none of them.
     """
-    widths = () if task.target is None else task.target.rules.static_bits
-    if not widths or task.target is None:
+    if task.target is None or not (task.target.rules.static_bits or task.target.rules.token_bits):
         return tuple(activations)
-    kept = tuple(c for c in activations if c.scheme == "tensor" and c.bits in widths)
+    rules = task.target.rules
+    kept = tuple(choice for choice in activations if rules.runs_input(choice))
     if activations and not kept:
+        held = (("static ranges", rules.static_bits), ("one range per token", rules.token_bits))
+        ways = " or ".join(f"{what} of {' or '.join(map(str, bits))} bits" for what, bits in held if bits)
         raise UsageError(
-            f"{task.target.said}: runs inputs with static ranges of {' or '.join(map(str, widths))} bits; "
-            "none of these was scored, or none was selected. `activation_bits` none leaves the inputs to the engine."
+            f"{task.target.said}: runs inputs with {ways}; none of these was scored, or none was selected. "
+            "`activation_bits` none leaves the inputs to the engine."
         )
     return kept

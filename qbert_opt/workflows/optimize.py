@@ -189,6 +189,7 @@ def optimize(
     with folder.writing():
         table, reused = folder.scores(
             loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
+            rules=None if engine is None else rules_of(engine),
             activation_bits=_scored_widths(engine, activations, metric), progress=progress,
         )  # fmt: skip
         profile = table.profile
@@ -270,11 +271,14 @@ def _scored_widths(engine: str | None, activations: Activations | None, metric: 
 
 
 def _scored_forms(engine: str | None) -> tuple[Form, ...] | None:
-    """Return the one form to score for an engine that holds no offsets: all levels count there; None for others."""
-    forms = () if engine is None else rules_of(engine).forms
-    if not forms or "offset" in forms:
+    """Return the forms to score for an engine that holds no offsets; None for others.
+
+    One is enough where it may have all its levels; otherwise the engine's rules say at which widths it may.
+    """
+    rules = None if engine is None else rules_of(engine)
+    if rules is None or not rules.forms or "offset" in rules.forms:
         return None
-    return ("signed",) if "signed" in forms else forms[:1]
+    return ("signed",) if "signed" in rules.forms and not rules.signed_bits else rules.forms
 
 
 def _sized(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.texts import LabeledTexts
+from ..engines.rules import EngineRules
 from ..errors import UsageError
 from ..models.loading import LoadedModel
 from ..quantization.calibration import CalibrationPlan, method_grid, static_grid
@@ -90,6 +91,7 @@ class OutputFolder:
         metric: str,
         method: str,
         forms: Sequence[Form] | None,
+        rules: EngineRules | None,
         activation_bits: Sequence[int],
         progress: Progress,
     ) -> tuple[ScoreTable, bool]:
@@ -103,6 +105,7 @@ class OutputFolder:
             metric: estimator of the loss.
             method: quantizer.
             forms: what a range stores; None for the quantizer's usual form.
+            rules: of the engine; where `forms` are given, only what it holds is scored.
             activation_bits: widths of inputs to score.
             progress: called with the matrix that is being scored.
 
@@ -110,26 +113,32 @@ class OutputFolder:
             The scores, and whether they are of an interrupted run.
         """
         path = self.path / SCORES
+        choices = _choices(method, activation_bits, forms, rules)
         if given is not None:
             write_scores(given, path)
             return given, False
         if path.is_file():
             table = read_scores(path)
-            if _same(table, loaded, data, plan, metric, method, forms, activation_bits):
+            if _same(table, loaded, data, plan, metric, method, choices, activation_bits):
                 progress(1, 1, f"{path} is of the same model, text and seed: used again")
                 return table, True
         table = score_model(
             loaded, data, metric=metric, method=method, calibration=plan, forms=forms,
-            activation_bits=activation_bits, choices=_choices(method, activation_bits, forms),
+            activation_bits=activation_bits, choices=choices,
             checkpoint=self.path / PARTIAL, progress=progress,
         )  # fmt: skip
         write_scores(table, path)
         return table, False
 
 
-def _choices(method: str, activation_bits: Sequence[int], forms: Sequence[Form] | None) -> tuple[Choice, ...]:
+def _choices(
+    method: str, activation_bits: Sequence[int], forms: Sequence[Form] | None, rules: EngineRules | None
+) -> tuple[Choice, ...]:
     """Choices to score: where forms are open and inputs will be planned, those that are fast with such inputs."""
-    return static_grid(method) if activation_bits and forms is None else method_grid(method, forms=forms)
+    if activation_bits and forms is None:
+        return static_grid(method)
+    grid = method_grid(method, forms=forms)
+    return grid if forms is None or rules is None else tuple(c for c in grid if rules.refusal(c) is None)
 
 
 def _same(
@@ -139,7 +148,7 @@ def _same(
     plan: CalibrationPlan,
     metric: str,
     method: str,
-    forms: Sequence[Form] | None,
+    choices: Sequence[Choice],
     activation_bits: Sequence[int],
 ) -> bool:
     """Whether scores are those that would be computed now."""
@@ -147,7 +156,7 @@ def _same(
     inputs = tuple(c.name for c in activation_grid(activation_bits))
     wanted = (
         loaded.sha256, data.sha256, plan, loaded.longest, metric, method, code_version(),
-        tuple(c.name for c in _choices(method, activation_bits, forms)), inputs,
+        tuple(c.name for c in choices), inputs,
     )  # fmt: skip
     found = (
         table.profile.sha256, origin.data_sha256,

@@ -90,7 +90,7 @@ class Route:
 
 
 def planned_widths(engine: str | None, activations: Activations | None) -> tuple[int, ...]:
-    """Return the widths of inputs to score: those that the engine multiplies as integers in planned ranges.
+    """Return the widths of inputs to score: those that the engine multiplies as integers as planned.
 
     Args:
         engine: its name; None for PyTorch.
@@ -99,14 +99,15 @@ def planned_widths(engine: str | None, activations: Activations | None) -> tuple
     Raises:
         UsageError: the engine has no planned inputs, and they were asked for.
     """
-    widths = () if engine is None else rules_of(engine).static_bits
+    rules = None if engine is None else rules_of(engine)
+    widths = () if rules is None else tuple(dict.fromkeys((*rules.static_bits, *rules.token_bits)))
     if activations == "planned" and not widths:
         raise UsageError(f"`activations` planned: `engine` {engine} multiplies floats. Leave it out.")
     return widths if activations in (None, "planned") else ()
 
 
 def find_route(request: Request, activations: Activations | None, refusal: Callable[[Allocation], str | None]) -> Route:
-    """Plan inputs in static ranges where the engine multiplies integers and some plan can; else leave them to it.
+    """Plan inputs where the engine multiplies integers as planned and some plan can; else leave them to it.
 
     Args:
         request: what plans are solved from; its constraints name the engine.
@@ -118,11 +119,11 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
         UsageError: planned inputs were asked for, and not scored.
     """
     engine = request.constraints.engine
-    widths = planned_widths(engine, activations)
     scored = request.scores.activations
-    inputs = tuple(
-        c for c in map(activation_choice, scored.choices if scored else ()) if c.bits in widths and c.range is not None
-    )
+    inputs: tuple[ActivationChoice, ...] = ()
+    if engine is not None and planned_widths(engine, activations):
+        choices = map(activation_choice, scored.choices if scored else ())
+        inputs = tuple(choice for choice in choices if rules_of(engine).runs_input(choice))
     if activations == "planned" and not inputs:
         raise UsageError("`activations` planned: `scores` has no scored inputs. Leave it out, or score them too.")
     if not inputs:

@@ -22,7 +22,7 @@ def command(
     engine: Annotated[
         str | None,
         typer.Option(
-            "--engine", help="Also time it in this engine: torch, openvino, onnxruntime, llama-cpp or integer."
+            "--engine", help="Also time it in this engine: torch, openvino, onnxruntime, llama-cpp, litert or integer."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")] = 1,

@@ -13,7 +13,7 @@ from ..progress import progress
 def command(
     folder: Annotated[str, typer.Argument(help="A quantized folder.")],
     engine: Annotated[
-        str, typer.Option("--engine", help="openvino, onnxruntime, llama-cpp, or qnn (checked on this CPU).")
+        str, typer.Option("--engine", help="openvino, onnxruntime, llama-cpp, litert, or qnn (checked here).")
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     data: Annotated[

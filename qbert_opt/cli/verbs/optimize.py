@@ -24,7 +24,8 @@ def command(
     hardware: HardwareOptions,
     text: options.TextOptions,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine to run the model: onnxruntime, openvino or llama-cpp.")
+        str | None,
+        typer.Option("--engine", help="Engine to run the model: onnxruntime, openvino, llama-cpp or litert."),
     ] = None,
     activations: Annotated[
         str | None,

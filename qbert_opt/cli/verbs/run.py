@@ -22,7 +22,9 @@ def command(
     split: options.Split = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", help="torch, openvino, onnxruntime, llama-cpp or integer; by default the folder's."),
+        typer.Option(
+            "--engine", help="torch, openvino, onnxruntime, llama-cpp, litert or integer; by default the folder's."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
     similarity: Annotated[

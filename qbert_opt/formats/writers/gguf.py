@@ -59,12 +59,12 @@ def write(
         InputFileError: a stored matrix has no place in the architecture.
         UsageError: another architecture, head, tokenizer or pooling, planned inputs, or a form without a block type.
     """
-    from ...models.plain_encoder import plain_encoder
+    from ...models.plain_encoder import ZERO_BASED, plain_encoder
 
     if inputs or scores:
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
     model = traced.model
-    encoder = plain_encoder(model, TARGET)
+    encoder = plain_encoder(model, TARGET, ZERO_BASED, ("BertForSequenceClassification",))
     rows = len(model.get_submodule(encoder.word).weight)
     metadata = _metadata(model, encoder) | vocabulary(traced.tokenizer, TARGET, rows)
     names = dict(_matrix_names(encoder))
@@ -86,7 +86,7 @@ def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
 
     embedding = embedding_of(model.config) or SentenceEmbedding()
     pooling = RANK
-    if encoder.classifier is None:
+    if encoder.head is None:
         if len(embedding.modes) > 1 or embedding.modes[0] not in POOLINGS:
             raise UsageError(
                 f"{TARGET}: pools by {', '.join(POOLINGS)} only; the model by {' and '.join(embedding.modes)}. Use "
@@ -106,7 +106,7 @@ def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
         "bert.pooling_type": pooling,
         "tokenizer.ggml.token_type_count": 1,
     }
-    if encoder.classifier is not None:
+    if encoder.head is not None:
         labels = model.config.id2label
         fields["bert.classifier.output_labels"] = [str(labels[index]) for index in range(model.config.num_labels)]
     return fields
@@ -118,10 +118,9 @@ def _matrix_names(encoder: PlainEncoder) -> Iterator[tuple[str, str]]:
     yield encoder.position, f"{POSITION}.weight"
     for layer, part, module in encoder.matrices:
         yield module, f"blk.{layer}.{PARTS[part]}.weight"
-    if encoder.pooler is not None:
-        yield encoder.pooler, f"{POOLER}.weight"
-    if encoder.classifier is not None:
-        yield encoder.classifier, f"{CLASSIFIER}.weight"
+    if encoder.head is not None and encoder.head.dense is not None:
+        yield encoder.head.dense, f"{POOLER}.weight"
+        yield encoder.head.classifier, f"{CLASSIFIER}.weight"
 
 
 def _floats(

@@ -171,7 +171,7 @@ def test_devices_name_known_engines(tmp_path, cli):
     odd.write_text("inherit: rpi5\nengines: [abacus]\n")
     with pytest.raises(
         DeviceError,
-        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, llama-cpp, onnxruntime, onnxruntime-arm64, "
+        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, litert, llama-cpp, onnxruntime, onnxruntime-arm64, "
         r"openvino, qnn",
     ):
         load_checked(str(odd))

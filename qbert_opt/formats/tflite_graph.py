@@ -1,0 +1,206 @@
+"""Operations of a transformer encoder, added one by one to a TFLite graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .litert_codes import Codes
+from .tflite_file import Operation, Tensor, TfliteFile
+
+TOKENS = -1
+NOTHING = -1  # an input that is left out
+FLOAT_BIAS = 12  # versions of FULLY_CONNECTED and EMBEDDING_LOOKUP whose kernels know int4, int2 and blocks
+CODED_ROWS = 4
+_INT32, _BOOL, _FLOAT = 2, 6, 0  # TensorType
+Floats = NDArray[np.floating]
+Weight = Floats | Codes
+
+
+class Graph:
+    """A graph that is being built; values are the indices of their tensors."""
+
+    def __init__(self, tokens: int) -> None:
+        """Start without tensors.
+
+        Args:
+            tokens: for which the file is laid out.
+        """
+        self._tokens = tokens
+        self._tensors: list[Tensor] = []
+        self._operations: list[Operation] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
+
+    def finished(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> TfliteFile:
+        """Return the file.
+
+        Args:
+            inputs: values by name.
+            outputs: values by name.
+        """
+        return TfliteFile(tuple(self._tensors), tuple(self._operations), dict(inputs), dict(outputs), self._tokens)
+
+    def ids(self, name: str) -> int:
+        """Add an input, int32 `[1, tokens]`."""
+        return self._value("int32", (1, TOKENS), name)
+
+    def constant(self, array: NDArray[Any], name: str = "") -> int:
+        """Add a constant in the type that it has; equal ones without a name are one."""
+        key = (str(array.dtype), array.shape, array.tobytes() if array.size <= 64 else b"")
+        if key[2] and not name and key in self._constants:
+            return self._constants[key]
+        self._tensors.append(Tensor(str(array.dtype), array.shape, np.ascontiguousarray(array), name))
+        index = len(self._tensors) - 1
+        if key[2] and not name:
+            self._constants[key] = index
+        return index
+
+    def rows(self, ids: int, table: Weight, name: str, count: int = TOKENS) -> int:
+        """Look up rows of a table.
+
+        Args:
+            ids: int32 `[count]`.
+            table: `[rows, columns]`, float32 or codes.
+            name: of the table.
+            count: of ids.
+        """
+        version = CODED_ROWS if isinstance(table, Codes) else 1
+        return self._add("EMBEDDING_LOOKUP", (ids, self._weight(table, name)), (count, table.shape[1]), version=version)
+
+    def linear(self, x: int, weight: Weight, bias: Floats | None, name: str, count: int = TOKENS) -> int:
+        """Multiply by a weight and add a bias.
+
+        Args:
+            x: `[count, columns]`.
+            weight: `[rows, columns]`; what is float16 is widened in the graph.
+            bias: float32 `[rows]`, or None.
+            name: of the layer.
+            count: rows of `x`.
+        """
+        held = self._weight(weight, f"{name}.weight")
+        if not isinstance(weight, Codes) and weight.dtype == np.float16:
+            held = self._add("DEQUANTIZE", (held,), weight.shape)
+        add = NOTHING if bias is None else self.constant(np.asarray(bias, np.float32), f"{name}.bias")
+        version = FLOAT_BIAS if isinstance(weight, Codes) else 1
+        return self._add("FULLY_CONNECTED", (x, held, add), (count, weight.shape[0]), version=version)
+
+    def normalized(self, x: int, scale: Floats, shift: Floats, epsilon: float, name: str) -> int:
+        """Apply LayerNorm to `[tokens, columns]`."""
+        columns = len(scale)
+        axis = self.constant(np.array([1], np.int32))
+        mean = self._add("MEAN", (x, axis), (TOKENS, 1), {"keep_dims": True})
+        spread = self._add("SQUARED_DIFFERENCE", (x, mean), (TOKENS, columns))
+        variance = self._add("MEAN", (spread, axis), (TOKENS, 1), {"keep_dims": True})
+        root = self.one("RSQRT", self.both("ADD", variance, self.number(epsilon)))
+        centered = self.both("MUL", self.both("SUB", x, mean), root)
+        scaled = self.both("MUL", centered, self.constant(np.asarray(scale, np.float32), f"{name}.weight"))
+        return self.both("ADD", scaled, self.constant(np.asarray(shift, np.float32), f"{name}.bias"))
+
+    def attention(self, query: int, key: int, value: int, mask: int, heads: int) -> int:
+        """Attend.
+
+        Args:
+            query: `[tokens, columns]`; `key` and `value` likewise.
+            key: see `query`.
+            value: see `query`.
+            mask: float32 `[1, tokens]`, added to the scores.
+            heads: that the columns are cut into.
+        """
+        columns = self._tensors[query].shape[1]
+        size = columns // heads
+        swap = self.constant(np.array([1, 0, 2], np.int32))
+
+        def cut(x: int) -> int:
+            return self._add("TRANSPOSE", (self.reshaped(x, (TOKENS, heads, size)), swap), (heads, TOKENS, size))
+
+        scaled = self.both("MUL", query, self.number(size**-0.5))
+        scores = self._add("BATCH_MATMUL", (cut(scaled), cut(key)), (heads, TOKENS, TOKENS), {"adj_y": True})
+        shares = self.one("SOFTMAX", self.both("ADD", scores, mask), {"beta": 1.0})
+        seen = self._add("BATCH_MATMUL", (shares, cut(value)), (heads, TOKENS, size))
+        return self.reshaped(self._add("TRANSPOSE", (seen, swap), (TOKENS, heads, size)), (TOKENS, columns))
+
+    def reshaped(self, x: int, shape: tuple[int, ...], name: str = "") -> int:
+        """Reshape; -1 stands for the number of tokens."""
+        sizes = np.array(shape, np.int32)
+        kind = self._tensors[x].kind
+        return self._add("RESHAPE", (x, self.constant(sizes)), shape, {"new_shape": sizes}, kind=kind, name=name)
+
+    def first(self, x: int) -> int:
+        """Return the first token's row of `[tokens, columns]`."""
+        columns = self._tensors[x].shape[1]
+        start, size = (self.constant(np.array(pair, np.int32)) for pair in ((0, 0), (1, columns)))
+        return self._add("SLICE", (x, start, size), (1, columns))
+
+    def halves(self, x: int) -> tuple[int, int]:
+        """Split `[tokens, 2]` into its columns."""
+        axis = self.constant(np.array(1, np.int32))
+        parts = self._value("float32", (TOKENS, 1)), self._value("float32", (TOKENS, 1))
+        self._operations.append(Operation("SPLIT", (axis, x), parts, {"num_splits": len(parts)}))
+        return parts
+
+    def positions(self, ids: int, padding: int | None) -> int:
+        """Number the tokens.
+
+        Args:
+            ids: int32 `[tokens]`.
+            padding: token that is not counted and gets its own id; others count from the next one. None counts every
+                token, from 0.
+        """
+        other = self.constant(np.array([-1 if padding is None else padding], np.int32))
+        differs = self._add("NOT_EQUAL", (ids, other), (TOKENS,), kind="bool")
+        ones = self._cast(differs, _BOOL, _INT32, "int32")
+        axis = self.constant(np.array(0, np.int32))
+        sums = self._add("CUMSUM", (ones, axis), (TOKENS,), {"exclusive": padding is None}, kind="int32")
+        if padding is None:
+            return sums
+        counted = self._add("MUL", (sums, ones), (TOKENS,), kind="int32")
+        return self._add("ADD", (counted, other), (TOKENS,), kind="int32")
+
+    def hidden(self, mask: int, hides: float) -> int:
+        """Return what is added to scores: 0 where a mask is 1, `-hides` where it is 0; float32 `[1, tokens]`."""
+        floats = self._cast(mask, _INT32, _FLOAT, "float32")
+        return self.both("MUL", self.both("SUB", floats, self.number(1)), self.number(hides))
+
+    def one(self, operator: str, x: int, options: Mapping[str, Any] | None = None) -> int:
+        """Apply an operator to each number."""
+        return self._add(operator, (x,), self._tensors[x].shape, options)
+
+    def both(self, operator: str, a: int, b: int) -> int:
+        """Apply an operator to two values, the second of which is broadcast."""
+        return self._add(operator, (a, b), self._tensors[a].shape)
+
+    def number(self, value: float) -> int:
+        """Add a constant of one number."""
+        return self.constant(np.array([value], np.float32))
+
+    def _cast(self, x: int, source: int, target: int, kind: str) -> int:
+        types = {"in_data_type": source, "out_data_type": target}
+        return self._add("CAST", (x,), self._tensors[x].shape, types, kind=kind)
+
+    def _weight(self, weight: Weight, name: str) -> int:
+        if not isinstance(weight, Codes):
+            return self.constant(weight, name)
+        self._tensors.append(Tensor(f"int{weight.bits}", weight.shape, weight, name))
+        return len(self._tensors) - 1
+
+    def _value(self, kind: str, shape: tuple[int, ...], name: str = "") -> int:
+        self._tensors.append(Tensor(kind, shape, None, name))
+        return len(self._tensors) - 1
+
+    def _add(
+        self,
+        operator: str,
+        inputs: tuple[int, ...],
+        shape: tuple[int, ...],
+        options: Mapping[str, Any] | None = None,
+        *,
+        kind: str = "float32",
+        name: str = "",
+        version: int = 1,
+    ) -> int:
+        output = self._value(kind, shape, name)
+        self._operations.append(Operation(operator, inputs, (output,), options or {}, version))
+        return output
