@@ -171,8 +171,8 @@ def test_devices_name_known_engines(tmp_path, cli):
     odd.write_text("inherit: rpi5\nengines: [abacus]\n")
     with pytest.raises(
         DeviceError,
-        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, litert, llama-cpp, onnxruntime, onnxruntime-arm64, "
-        r"openvino, qnn",
+        match=r"odd\.yaml: engines: found 'abacus'; legal are integer, litert, llama-cpp, onnxruntime, "
+        r"onnxruntime-arm64, openvino, qnn",
     ):
         load_checked(str(odd))
     assert "engines: onnxruntime, openvino" in cli("devices", "show", "rpi5").out
