@@ -175,6 +175,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),
+        Rule(("nonlinearity",), _without("device"), NEEDS_DEVICE),
         Rule(("within", "apart"), _without("top_k", "measure"), "belongs to --top-k, for example --top-k 5."),
         Rule(("solver", "time_limit", "explain"), _beside("recipe"), "nothing is solved: --recipe is a fixed rule."),
         Rule(("table_bits",), _beside("recipe"), "--recipe is a fixed rule, which leaves tables at 8 bits."),

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
+from ..costs.devices import device_errors
+from ..costs.functions import table_bytes, with_functions
 from ..costs.operations import Workload, model_graph
 from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
@@ -84,6 +86,8 @@ class PlanningTask:
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
             self.target.check_device(device)
+        with device_errors():
+            self.workload = with_functions(self.workload, self.profile, device, self.target)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
@@ -181,7 +185,8 @@ class PlanningTask:
         if self.device is not None:
             from hwmodels import peak_activation_bytes
 
-            activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
+            graph = model_graph(self.profile, None, self.workload)
+            activations = peak_activation_bytes(graph, self.device) + table_bytes(graph)
         whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
         return limit_rows(self.limits, self.device, self.tables.fixed, activations, total)
