@@ -105,6 +105,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("device",), _without("refit"), "belongs to --refit: a plan that is converted as it is needs no device."),
     ),
     "import-config": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "integer": (
+        Rule(
+            ("device",),
+            lambda values: values["nonlinearity"] != "auto",
+            "belongs to --nonlinearity auto: a program does not depend on its price.",
+        ),
+    ),
     "optimize": (
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),

@@ -50,7 +50,7 @@ def test_without_a_way_the_units_own_rate_holds(car_soc):
 def test_a_table_that_does_not_fit_is_refused_by_name(car_soc, work, says):
     op = softmax(integers=work)
     assert says in (unsupported(op, car_soc) or "")
-    with pytest.raises(DeviceError, match="found a softmax in integers.*choose another way"):
+    with pytest.raises(DeviceError, match=r"found a softmax in integers.*choose another way"):
         operation_cost(op, car_soc)
 
 
@@ -95,13 +95,13 @@ def test_an_integer_unit_with_a_floating_point_rate_contradicts_itself(tmp_path)
 
 
 def test_illegal_work():
-    with pytest.raises(DeviceError, match="integer work: found -1"):
+    with pytest.raises(DeviceError, match=r"integer work: found -1"):
         IntegerWork(multiplies=-1)
-    with pytest.raises(DeviceError, match="one of them above"):
+    with pytest.raises(DeviceError, match=r"one of them above"):
         IntegerWork()
-    with pytest.raises(DeviceError, match="integer work of a pointwise kind, without a floating-point type"):
+    with pytest.raises(DeviceError, match=r"integer work of a pointwise kind, without a floating-point type"):
         softmax(integers=WORK, arithmetic="fp32")
-    with pytest.raises(DeviceError, match="found integer work of a matmul"):
+    with pytest.raises(DeviceError, match=r"found integer work of a matmul"):
         Operation("m", "matmul", 1, 1, 1, 1, 1, integers=WORK)
 
 
