@@ -1,4 +1,4 @@
-"""What do integer nonlinear functions and 8-bit inputs cost, and what do 16 bits give? On unseen text, nothing retrained.
+"""What do integer functions and 8-bit inputs cost, and what do 16 bits give? On unseen text, nothing retrained.
 
     python benchmarks/integer_widths.py MODEL CALIBRATION TEST WORK OUT.json [--bits 8,16] [--ways table,poly,shift]
         [--label-column C] [--split-calibration S] [--split-test S] [--samples 256] [--texts N]
@@ -99,7 +99,8 @@ def main():
     rows = json.loads(out.read_text()) if out.exists() else []
     common = {
         "model": Path(options.model).name, "texts": len(test), "weights": CHOICE, "ranges": RANGE,
-        "commit": code_commit(), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+        "commit": code_commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
     }  # fmt: skip
 
     def add(row):

@@ -14,12 +14,11 @@ from warnings import warn
 
 from hwmodels import Operation, operation_cost, operations, unsupported
 
-from ..errors import DeviceError, QbertOptWarning
+from ..errors import InfeasibleError, QbertOptWarning
 from ..integer.errors import usual_error
 from ..integer.ways import BY_TABLE, Ways, parse_ways
 from ..runtime.plugins import available
 from ..spec.profiles import ModelProfile
-from .devices import device_errors
 from .operations import FLOAT, Functions, Workload, model_graph
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> 
         device: the hardware.
 
     Raises:
-        DeviceError: no unit can compute some function in integers in any such way; says why.
+        InfeasibleError: no unit can compute some function in integers in any such way; says why.
     """
     chosen = {}
     for kind, function in KINDS.items():
@@ -68,7 +67,7 @@ def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> 
             else:
                 reasons.append(reason)
         if not costs:
-            raise DeviceError(f"{device.id}: {'; '.join(dict.fromkeys(reasons))}.")
+            raise InfeasibleError(f"{device.id}: {'; '.join(dict.fromkeys(reasons))}.")
         chosen[function] = min(costs, key=costs.__getitem__)
     return Ways(**chosen)
 
@@ -83,7 +82,7 @@ def parse_functions(text: str | None, profile: ModelProfile, workload: Workload,
         device: the hardware that sets the prices.
 
     Raises:
-        DeviceError: `auto`, and no unit of the device can compute some function in integers.
+        InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
         UsageError: a function or way that does not exist.
     """
     if text is None:
@@ -91,8 +90,7 @@ def parse_functions(text: str | None, profile: ModelProfile, workload: Workload,
     if text == FLOAT:
         return FLOAT
     if text == AUTO:
-        with device_errors():
-            return cheapest_ways(profile, workload, device)
+        return cheapest_ways(profile, workload, device)
     return parse_ways(text, AUTO, FLOAT)
 
 
@@ -108,7 +106,7 @@ def with_functions(
         target: the engine.
 
     Raises:
-        DeviceError: no unit of the device can compute some function in integers.
+        InfeasibleError: no unit of the device can compute some function in integers.
 
     Warns:
         QbertOptWarning: no unit states rates of elementary integer operations, so the device's own rates count.

@@ -103,13 +103,12 @@ def functions_of(allocation: Allocation, workload: Workload, device: Device, tar
         target: the engine, or None.
 
     Raises:
-        DeviceError: the engine computes in integers, which no unit of the device can.
+        InfeasibleError: the engine computes in integers, which no unit of the device can.
     """
     at_home = allocation.device is not None and allocation.device.name == device.id
     if workload.functions is None and at_home:
         workload = replace(workload, functions=planned_functions(allocation.functions))
-    with device_errors():
-        return with_functions(workload, allocation.profile, device, target)
+    return with_functions(workload, allocation.profile, device, target)
 
 
 def simulate_lengths(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.devices import device_errors
 from ..costs.functions import table_bytes, with_functions
 from ..costs.operations import Workload, model_graph
 from ..costs.portable import plan_target
@@ -86,8 +85,7 @@ class PlanningTask:
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
             self.target.check_device(device)
-        with device_errors():
-            self.workload = with_functions(self.workload, self.profile, device, self.target)
+        self.workload = with_functions(self.workload, self.profile, device, self.target)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 

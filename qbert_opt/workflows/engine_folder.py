@@ -1,4 +1,4 @@
-"""What every folder of an engine holds beside the engine's own files: checks, plan, tokenizer, config, and the record."""
+"""What a folder of an engine holds beside the engine's own files: checks, plan, tokenizer, config, and the record."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
-from ..costs.devices import device_errors
 from ..costs.functions import AUTO, cheapest_ways, planned_functions
 from ..costs.operations import FLOAT, workload_of
 from ..data.texts import LabeledTexts
@@ -75,7 +74,7 @@ def planned_ways(folder: str | Path, text: str | None, device: Device | None) ->
         device: hardware that sets the prices of `auto`.
 
     Raises:
-        DeviceError: `auto`, and no unit of the device can compute some function in integers.
+        InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
         InputFileError: a damaged plan.
         UsageError: a function or way that does not exist, `auto` without a device, or a plan that was priced with
             functions in floating point.
@@ -91,8 +90,7 @@ def planned_ways(folder: str | Path, text: str | None, device: Device | None) ->
     if device is None:
         raise UsageError(f"`nonlinearity` {AUTO}: needs `device`, whose prices choose.")
     own = plan.device
-    with device_errors():
-        return cheapest_ways(plan.profile, workload_of(plan.profile, own.seq_len if own else None), device)
+    return cheapest_ways(plan.profile, workload_of(plan.profile, own.seq_len if own else None), device)
 
 
 def integer_model(

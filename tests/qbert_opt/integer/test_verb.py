@@ -87,26 +87,13 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     narrowed["output"]["high"] = 5
     assert "states" in refusal() and "but can be" in refusal()
     narrowed["output"]["high"] = kept
-    for kind, field, shape, says in (
-        ("Reduce", None, ["batch", "tokens", 2], "states the shape batch x tokens x 2, but is batch x tokens x 1"),
-        ("Linear", None, ["batch", "tokens", 31], "states the shape batch x tokens x 31"),
-        ("MatMul", None, ["batch", 1, "tokens", "tokens"], "states the shape batch x 1 x tokens x tokens"),
-        ("Rearrange", None, ["batch", 3, "tokens", 8], "makes batch x 3 x tokens x 8 of batch x tokens x 32"),
-        ("Reduce", "a", "input_ids", "states the shape"),
-        ("Lookup", "table", "bert.encoder.layer.0.output.dense.weights", "looks up in a table of shape 32 x 64"),
-    ):
-        step = next(step for step in document["operations"] if step["kind"] == kind)
-        place, key = (step["output"], "shape") if field is None else (step, field)
-        before, place[key] = place[key], shape
-        assert says in refusal()
-        place[key] = before
-    document["inputs"][0]["shape"] = ["batch", 1]
-    assert "input_ids: is batch x 1, where inputs are batch x tokens" in refusal()
-    document["inputs"][0]["shape"] = ["batch", "tokens"]
+    kept, narrowed["output"]["shape"] = narrowed["output"]["shape"], ["batch", "tokens", 31]
+    assert "states the shape batch x tokens x 31, but is batch x tokens x 32" in refusal()
+    narrowed["output"]["shape"] = kept
     name = next(name for name, form in document["packed"].items() if form["shape"][0] != form["shape"][1])
-    document["packed"][name]["shape"] = document["packed"][name]["shape"][::-1]
-    assert " by " in refusal() or "codes and factors" in refusal()
-    document["packed"][name]["shape"] = document["packed"][name]["shape"][::-1]
+    document["packed"][name]["shape"].reverse()
+    assert "multiplies " in refusal() or "codes and factors" in refusal()
+    document["packed"][name]["shape"].reverse()
     document["packed"][name]["bits"] += 1
     assert name in refusal()
     document["packed"][name]["bits"] -= 1
@@ -122,7 +109,6 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, auto, or FUNCTION=WAY"),
     (("--nonlinearity", "auto"), "--nonlinearity auto: needs --device"),
     (("--device", "car-soc"), "--device: belongs to --nonlinearity auto"),
-    (("--nonlinearity", "auto", "--device", "rpi5"), "a76 states no rates of elementary integer operations"),
     (("--calibration-samples", "3"), "--data: 3 texts are too few to fix ranges. Give at least 8."),
 ])  # fmt: skip
 def test_options_are_refused_in_one_line(cli, quantized, data_file, tmp_path, arguments, message):

@@ -11,7 +11,7 @@ from hwmodels import load_device, operation_cost, operations
 from qbert_opt.costs.functions import LARGEST_ERROR, cheapest_ways, parse_functions, planned_functions, recorded
 from qbert_opt.costs.operations import FLOAT, Workload, model_graph
 from qbert_opt.costs.simulate import simulate_allocation, simulate_baselines
-from qbert_opt.errors import DeviceError, InfeasibleError, QbertOptWarning, UsageError
+from qbert_opt.errors import InfeasibleError, QbertOptWarning, UsageError
 from qbert_opt.integer.errors import usual_error
 from qbert_opt.integer.ways import Ways
 from qbert_opt.planning.constraints import PlanConstraints
@@ -28,7 +28,7 @@ from qbert_opt.spec.scores import write_scores
 FOR_INTEGERS = PlanConstraints(engine="integer")
 NAMES = ("8bit/tensor/mse", "16bit/tensor/mse")
 WIDTHS = [activation_choice(name) for name in NAMES]
-ASKING = (5, 16, 40)  # inputs that lose too much at 8 bits
+ASKING = (5, 40)  # inputs that lose too much at 8 bits
 
 
 def with_inputs(scores, eight):
@@ -67,7 +67,7 @@ def test_a_unit_without_table_reads_takes_polynomials_and_one_without_divisions_
 
     ways = cheapest_ways(reference.profile, Workload(64), lacking("table_reads"))
     assert (ways.softmax, ways.activation) == ("poly", "poly")
-    with pytest.raises(DeviceError, match="car-soc: found a softmax in integers; mma has no divisions; a72 has no"):
+    with pytest.raises(InfeasibleError, match="car-soc: found a softmax in integers; mma has no divisions; a72 has no"):
         cheapest_ways(reference.profile, Workload(64), lacking("divisions"))
 
 
@@ -118,8 +118,8 @@ def test_an_engine_of_integers_takes_every_scored_width(rtn_scores, car_soc):
 
 @pytest.fixture(scope="module")
 def asking(reference):
-    """The bundled scores, where three inputs ask for 16 bits."""
-    return with_inputs(reference, dict(zip(ASKING, (2e-3, 6e-4, 1e-3), strict=True)))
+    """The bundled scores, where two inputs ask for 16 bits."""
+    return with_inputs(reference, dict(zip(ASKING, (2e-3, 1e-3), strict=True)))
 
 
 def task_with(scores, device, latency_s):
@@ -135,7 +135,7 @@ def total(task, plan, planned):
 
 
 def test_widths_and_bits_are_as_good_as_every_choice_of_widths_tried_out(asking, car_soc):
-    """8 combinations of widths, each with its best weights: the search finds one of the best within the limit."""
+    """4 combinations of widths, each with its best weights: the search finds one of the best within the limit."""
     options, free = SolverOptions(), task_with(asking, car_soc, 1.0)
     plain = planned_activations(asking, WIDTHS[:1], 0.0)
     wide = planned_activations(asking, WIDTHS[1:], 0.0)
@@ -146,7 +146,7 @@ def test_widths_and_bits_are_as_good_as_every_choice_of_widths_tried_out(asking,
     task = task_with(asking, car_soc, ends[0] + 0.3 * (ends[1] - ends[0]))
     found = total(*solve_rounded(task, options, WIDTHS))
     losses = {}
-    for chosen in itertools.chain.from_iterable(itertools.combinations(ASKING, n) for n in range(4)):
+    for chosen in itertools.chain.from_iterable(itertools.combinations(ASKING, n) for n in range(3)):
         planned = tuple(wide[i] if i in chosen else item for i, item in enumerate(plain))
         own = task.reading(input_bits(planned))
         try:
@@ -177,7 +177,8 @@ def test_the_command_line_prices_functions(cli, rtn_scores, tmp_path):
     assert "softmax by table" in run.out and "on mma" in run.out and "float" in run.out
     run = cli("simulate", plan, "--device", "car-soc", "--nonlinearity", "float", "--lengths", "8:1,16:2")
     assert run.code == 0, run.err
-    run = cli("simulate", plan, "--device", "rpi5", "--nonlinearity", "poly")
-    assert run.code == 3 and "a76 states no rates of elementary integer operations" in run.complaint
+    for way in ("poly", "auto"):
+        run = cli("simulate", plan, "--device", "rpi5", "--nonlinearity", way)
+        assert run.code == 3 and "a76 states no rates of elementary integer operations" in run.complaint
     run = cli("solve", "--scores", tmp_path / "scores.json", "-b", "8bit", "--nonlinearity", "auto")
     assert run.code == 2 and "--nonlinearity: belongs to --device" in run.complaint
