@@ -207,7 +207,9 @@ def simulate_baselines(
     """
     reports: dict[str, CostReport | str] = {}
     for name in names:
-        functions = FLOAT if name == FLOAT else Ways(name, name, name) if name in available("nonlinearities") else None
+        functions: Functions | None = None
+        if name == FLOAT or name in available("nonlinearities"):
+            functions = FLOAT if name == FLOAT else Ways(name, name, name)
         storage, float_bits = (None, 0) if functions else baseline_storage(allocation, name)
         own = replace(workload, functions=functions)
         try:

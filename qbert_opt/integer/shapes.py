@@ -79,10 +79,11 @@ def shape_of(step: Operation, values: Mapping[str, Value], constants: Constants)
         case Linear():
             return _linear(step, of)
         case MatMul(a=a, b=b, transposed=transposed):
-            *left, inner = of[a]
-            *right, depth, last = (*of[b][:-2], *(reversed(of[b][-2:]) if transposed else of[b][-2:]))
-            _need((left[:-1], inner) == (right, depth), name, f"multiplies {_text(of[a])} by {_text(of[b])}")
-            return (*left, last)
+            left, right = of[a], of[b]
+            depth, last = (right[-1], right[-2]) if transposed else (right[-2], right[-1])
+            fits = (left[:-2], left[-1]) == (right[:-2], depth)
+            _need(fits, name, f"multiplies {_text(left)} by {_text(right)}")
+            return (*left[:-1], last)
         case Binary(a=a, b=b):
             return _paired(name, of[a], of[b], {x for x in (a, b) if x in constants})
         case Requantize(a=a, multiplier=multiplier):

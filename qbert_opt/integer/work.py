@@ -91,8 +91,9 @@ def program_work(program: Program, tokens: int, elements: int) -> IntegerWork:
             times = elements_of(program.values[step.a].shape, tokens)
         totals += times * np.array(_counts(step, program))
     tables = {step.table for step in program.operations if isinstance(step, Lookup)}
-    per_element = (totals / elements).tolist()
-    return IntegerWork(*per_element, table_bytes=sum(program.constants[name].nbytes for name in tables))
+    multiplies, additions, table_reads, divisions = (totals / elements).tolist()
+    table_bytes = sum(program.constants[name].nbytes for name in tables)
+    return IntegerWork(multiplies, additions, table_reads, divisions, table_bytes)
 
 
 def _work(inputs: tuple[Value, ...], tokens: int, elements: int, build: Callable[[Builder], Value]) -> IntegerWork:
