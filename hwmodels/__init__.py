@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .cost.operation import IntegerWork as IntegerWork
     from .cost.operation import Operation as Operation
     from .cost.operation import StoredWeight as StoredWeight
     from .cost.operation_cost import OperationCost as OperationCost
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .schedule.simulate import simulate as simulate
 
 _HOMES = {
+    "IntegerWork": ".cost.operation",
     "Operation": ".cost.operation",
     "StoredWeight": ".cost.operation",
     "OperationCost": ".cost.operation_cost",

@@ -69,6 +69,33 @@ class StoredWeight:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerWork:
+    """Elementary integer operations of a pointwise function, per element; what a whole row takes is shared out.
+
+    Attributes:
+        multiplies: products of two integers.
+        additions: additions, shifts, comparisons: one simple instruction each.
+        table_reads: reads from a table at computed places.
+        divisions: divisions by numbers that are not constant.
+        table_bytes: bytes of its tables, all together.
+    """
+
+    multiplies: float = 0.0
+    additions: float = 0.0
+    table_reads: float = 0.0
+    divisions: float = 0.0
+    table_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (self.multiplies, self.additions, self.table_reads, self.divisions)
+        if not (all(0 <= count <= MOST_ROWS for count in counts) and sum(counts) > 0) or self.table_bytes < 0:
+            raise DeviceError(
+                f"integer work: found {', '.join(map(shown, counts))} operations and {shown(self.table_bytes)} bytes; "
+                "legal are counts of at least 0, one of them above, and no negative size; correct it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One operation: `batch` independent copies of an [m, k] x [k, n] product, or of m x n elements.
 
@@ -84,7 +111,9 @@ class Operation:
         repeats: how many times one inference runs it, with the same weights (layers that share them).
         arithmetic: the floating-point type that an engine multiplies in, whatever the unit supports; a unit without
             that type uses its own. None leaves the type to the unit and the format. Rates that the device file
-            measured for the format, or for products of activations, are used unchanged.
+            measured for the format, or for products of activations, are used unchanged. A pointwise kind then runs on
+            the first unit with floating point.
+        integers: elementary operations of a pointwise kind in integers; None leaves the arithmetic to the unit.
     """
 
     name: str
@@ -99,6 +128,7 @@ class Operation:
     repeats: int = 1
     input_bits: int | None = None
     arithmetic: Literal["fp32", "fp16"] | None = None
+    integers: IntegerWork | None = None
 
     def __repr__(self) -> str:
         """Return one line."""
@@ -114,6 +144,11 @@ class Operation:
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
         if self.input_bits not in (None, 8, 16):
             raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")
+        if self.integers is not None and (self.arithmetic is not None or not self.is_pointwise):
+            raise DeviceError(
+                f"{self.name}: found integer work of a {self.kind} in {self.arithmetic}; legal is integer work of a "
+                "pointwise kind, without a floating-point type; correct it"
+            )
         elements = (self.input_elements, self.output_elements)
         if min(sizes) < 1 or min(elements) < 0:
             raise DeviceError(
@@ -123,6 +158,16 @@ class Operation:
             )
         if max(sizes) > MOST_ROWS or max(elements) > MOST_ELEMENTS:
             raise DeviceError(f"{self.name}: found {shown(max(*sizes, *elements))} rows or elements; {_TOO_LARGE}")
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it computes element by element, instead of multiplying matrices or gathering rows."""
+        return self.kind not in ("gemm", "matmul", "gather")
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the tables of a function in integers."""
+        return 0 if self.integers is None else self.integers.table_bytes
 
     @property
     def weights(self) -> int:

@@ -8,6 +8,10 @@ as in Arm's Vela and in LLMCompass (Zhang et al. 2024). Each term depends on the
 linear program can sum it over operations. What operations gain from each other (prefetch, fusion, units that run in
 parallel) is left to `simulate` and only ever lowers the sum.
 
+A function in integers takes its elementary operations one after the other, and its tables are loaded and held like
+weights. In floating point on a device whose activations are integers, every element read is converted first and every
+element made afterwards, each at the rate of pointwise work; what the other unit made crosses the shared memories.
+
 Activations stay on chip if an operation's inputs and outputs fit in the farthest on-chip memory of its unit and the
 other units that an encoder needs can reach that memory; otherwise they cross the DRAM boundary.
 """
@@ -51,8 +55,8 @@ class OperationCost:
             all operations is a lower bound of every schedule.
         dram_bytes: bytes from and to the farthest memory.
         weight_bytes: stored bytes of its weights, resident or streamed; counted once, however often it repeats.
-        held_bytes: bytes of its weights in memory while the engine runs; the stored bytes unless the engine unpacks
-            weights when it loads them.
+        held_bytes: bytes of its weights in memory while the engine runs, the stored bytes unless the engine unpacks
+            weights when it loads them, and of the tables of a function in integers.
         dynamic_energy_j: arithmetic, unpacking and transfers; without static power.
         scratchpad_bytes: bytes of its weights that are resident in the scratchpad.
         macs: multiply-accumulates without padding.
@@ -132,7 +136,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         raise DeviceError(f"{device.id}: {op.name}: {placement}")
     crossings = list(_crossings(op, placement, device))
     far = crossings[-1]
-    compute_s, busy_energy_j, macs = _arithmetic(op, placement)
+    compute_s, busy_energy_j, macs = _arithmetic(op, placement, device)
     unpack_s, unpack_energy_j = _unpack(op, placement, crossings[0].passes)
     near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossings[:-1]), default=0.0)
     dram_s = far.memory.transfer_s(far.read_bytes, far.written_bytes)
@@ -161,7 +165,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         latency_floor_s=times * floor_s if unit.id == device.units[0].id else 0.0,
         dram_bytes=times * (far.read_bytes + far.written_bytes),
         weight_bytes=stored,
-        held_bytes=held_bytes if stored else 0,
+        held_bytes=(held_bytes if stored else 0) + op.table_bytes,
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
         scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
         macs=times * macs,
@@ -177,17 +181,28 @@ def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dr
     return max(terms, key=lambda name: terms[name])
 
 
-def _arithmetic(op: Operation, placement: Placement) -> tuple[float, float, int]:
+def _arithmetic(op: Operation, placement: Placement, device: Device) -> tuple[float, float, int]:
     """Return compute seconds, joules and multiply-accumulates; a product is padded to the unit's tile."""
     unit, rate = placement.unit, placement.rate
     per_s = rate.per_cycle * unit.cores * unit.clock_hz * _efficiency(op, placement)
     if op.kind not in ("gemm", "matmul"):
         elements = op.batch * op.m * op.n
-        return elements / per_s, elements * unit.energy_element_j, 0
+        converted, convert_s = _conversions(op, placement, device)
+        return elements / per_s + convert_s, (elements + converted) * unit.energy_element_j, 0
     m, n, k = (math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True))
     padded = op.batch * m * n * k
     energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
     return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k
+
+
+def _conversions(op: Operation, placement: Placement, device: Device) -> tuple[int, float]:
+    """Return elements converted between integer activations and floating point, and the seconds that this takes."""
+    if op.arithmetic is None or not op.is_pointwise or device.activation_bits == 32:
+        return 0, 0.0
+    unit = placement.unit
+    rate = next(rate for rate in unit.rates if rate.op == "elementwise")
+    converted = op.input_elements + op.output_elements
+    return converted, converted / (rate.per_cycle * unit.cores * unit.clock_hz * rate.efficiency)
 
 
 def _efficiency(op: Operation, placement: Placement) -> float:
@@ -279,6 +294,6 @@ def _held_bytes(op: Operation, placement: Placement) -> int:
 
 
 def _read_weight_bytes(op: Operation, placement: Placement) -> int:
-    """Return bytes that one pass reads: the whole matrix, or the m rows that a gather takes of k."""
+    """Return bytes that one pass reads: the whole matrix and tables, or the m rows that a gather takes of k."""
     held_bytes = _held_bytes(op, placement)
-    return math.ceil(held_bytes * op.m / op.k) if op.kind == "gather" else held_bytes
+    return math.ceil(held_bytes * op.m / op.k) if op.kind == "gather" else held_bytes + op.table_bytes

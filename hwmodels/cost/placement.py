@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .operation import Operation, StoredWeight
+from ..device.parts import Rate
+from ..device.vocabulary import FLOAT_TYPES
+from .operation import IntegerWork, Operation, StoredWeight
 
 if TYPE_CHECKING:
     from ..device.description import Device
-    from ..device.parts import Format, Memory, Rate, Rule, Unit
+    from ..device.parts import Format, Memory, Rule, Unit
     from ..device.vocabulary import NumberType
 
 INTEGERS: dict[NumberType, int] = {"int4": 4, "int8": 8, "int16": 16}
-FLOATS: tuple[NumberType, ...] = ("fp32", "bf16", "fp16", "fp8")
+ELEMENTARY = {
+    "multiplies": "multiplications", "additions": "additions", "table_reads": "table reads", "divisions": "divisions"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ def place(op: Operation, device: Device) -> Placement | str:
         if op.weight and op.weight.resident and device.scratchpad not in path:
             reasons.append(f"{unit.id} reaches no scratchpad for resident weights")
             continue
+        lacking = _lacking(unit, op, path[0].usable_bytes)
+        if lacking is not None:
+            reasons.append(lacking)
+            continue
         for form in device.formats if needs_format else (None,):
             if form is not None and unit.id not in form.units:
                 continue
@@ -64,8 +72,10 @@ def place(op: Operation, device: Device) -> Placement | str:
                 reasons.append(refusal)
                 continue
             compute = _compute_type(form, op)
-            in_floats = op.arithmetic is not None and not _is_measured(form)
+            in_floats = op.arithmetic is not None and not op.is_pointwise and not _is_measured(form)
             rate = _float_rate(unit, op) if in_floats else _rate(unit, op.kind, compute)
+            if op.integers is not None and unit.integers is not None:
+                rate = _integer_rate(unit, op.kind, op.integers)
             if rate is not None:
                 return Placement(unit, rate, path, form)
             if in_floats:
@@ -73,6 +83,31 @@ def place(op: Operation, device: Device) -> Placement | str:
             elif form is not None and compute != form.compute:
                 reasons.append(f"{unit.id} multiplies no {compute}, which inputs of {op.input_bits} bits need")
     return _why_nowhere(op, device, reasons)
+
+
+def _lacking(unit: Unit, op: Operation, nearest_bytes: int) -> str | None:
+    """Return what a unit lacks for a pointwise operation in integers or in floating point, None if nothing."""
+    if op.is_pointwise and op.arithmetic is not None:
+        if not unit.has_floats:
+            return f"{unit.id} has no floating point"
+        return None if _rate(unit, "elementwise", None) else f"{unit.id} states no rate for converting integers"
+    if op.integers is None:
+        return None
+    if unit.integers is None:
+        return f"{unit.id} states no rates of elementary integer operations"
+    for part, name in ELEMENTARY.items():
+        if getattr(op.integers, part) and getattr(unit.integers, part) is None:
+            return f"{unit.id} has no {name}"
+    room = nearest_bytes if unit.integers.table_bytes is None else unit.integers.table_bytes
+    if op.integers.table_bytes > room:
+        return f"{unit.id} holds tables of {room} bytes, not {op.integers.table_bytes}"
+    return None
+
+
+def _integer_rate(unit: Unit, kind: str, work: IntegerWork) -> Rate:
+    """Return the elements per cycle of a function in integers: its elementary operations one after the other."""
+    cycles = sum(getattr(work, part) / getattr(unit.integers, part) for part in ELEMENTARY if getattr(work, part))
+    return Rate.model_construct(op=kind, per_cycle=1 / cycles)
 
 
 def _forbids(rule: Rule, op: Operation) -> bool:
@@ -120,7 +155,7 @@ def _is_measured(form: Format | None) -> bool:
 def _float_rate(unit: Unit, op: Operation) -> Rate | None:
     """Return the unit's rate in the operation's floating-point type, or in another one if it lacks that type."""
     stated = [rate for rate in unit.rates if rate.op == "matmul"] if op.kind == "matmul" else []
-    floats = [rate for rate in unit.rates if rate.op == "gemm" and rate.type in FLOATS]
+    floats = [rate for rate in unit.rates if rate.op == "gemm" and rate.type in FLOAT_TYPES]
     return next(iter(stated or [rate for rate in floats if rate.type == op.arithmetic] or floats), None)
 
 
@@ -148,13 +183,18 @@ def _row_groups_match(form: Format, op: Operation, weight: StoredWeight) -> bool
 def _why_nowhere(op: Operation, device: Device, reasons: list[str]) -> str:
     distinct = list(dict.fromkeys(reason for reason in reasons if reason))
     if distinct:
-        return f"found {_weight_text(op)}; {'; '.join(distinct)}; choose another format"
+        other = "way" if op.is_pointwise else "format"
+        return f"found {_weight_text(op)}; {'; '.join(distinct)}; choose another {other}"
     legal = sorted({(form.weight_bits, form.axis) for form in device.formats})
     formats = ", ".join(f"{bits} bits {axis}" for bits, axis in legal)
     return f"found {_weight_text(op)}; legal on {device.id}: {formats}; choose one of these"
 
 
 def _weight_text(op: Operation) -> str:
+    if op.integers is not None:
+        return f"a {op.kind} in integers"
+    if op.is_pointwise and op.arithmetic is not None:
+        return f"a {op.kind} in {op.arithmetic}"
     if op.weight is None:
         return f"a {op.kind} that no unit runs"
     where = "resident " if op.weight.resident else ""

@@ -14,7 +14,7 @@ from .description import Device
 from .device_file import refusal
 from .provenance import figures
 from .strict_yaml import Located
-from .vocabulary import OPERATION_KINDS
+from .vocabulary import FLOAT_TYPES, OPERATION_KINDS
 
 BANDWIDTH_TOLERANCE = 0.02
 
@@ -104,6 +104,11 @@ def _units(device: Device) -> Iterator[Contradiction]:
                 yield Contradiction(
                     ("units", position, "rates", step),
                     f"found type {rate.type}; legal are those of energy_mac, {', '.join(unit.energy_mac_j)}; add it",
+                )
+            if rate.type in FLOAT_TYPES and not unit.has_floats:
+                yield Contradiction(
+                    ("units", position, "rates", step),
+                    f"found type {rate.type}; legal are integers on a unit with floating_point: false; correct one",
                 )
             if (rate.op, rate.type) in [(other.op, other.type) for other in unit.rates[:step]]:
                 yield Contradiction(

@@ -33,7 +33,7 @@ from .fields import (
     Share,
     Watts,
 )
-from .vocabulary import Axis, NumberType, OperationKind
+from .vocabulary import FLOAT_TYPES, Axis, NumberType, OperationKind
 
 MOST_PARTS = 256  # of a kind; a device has a dozen, and checks compare each with each
 
@@ -112,10 +112,35 @@ class Rate(Frozen):
     tile: tuple[Count, Count, Count] = (1, 1, 1)
 
 
+class IntegerRates(Frozen):
+    """Elementary operations on 32-bit integers per cycle and core; what is absent the unit does not have.
+
+    Nonlinear functions in integers (softmax, LayerNorm, GELU) are priced by how many of these an element takes.
+
+    Attributes:
+        multiplies: products of two integers.
+        additions: additions, shifts, comparisons and whatever else is one simple instruction.
+        table_reads: reads from a table at computed places.
+        divisions: divisions by a number that is not known in advance.
+        table_bytes: memory for the tables of one function; absent, the nearest memory holds them.
+    """
+
+    multiplies: PerCycle | None = None
+    additions: PerCycle | None = None
+    table_reads: PerCycle | None = None
+    divisions: PerCycle | None = None
+    table_bytes: Bytes | None = Field(alias="tables", default=None)
+
+
 class Unit(Frozen):
     """A compute unit and the memories from nearest to farthest that feed it.
 
     With `double_buffer` compute and DRAM transfers overlap; without it their times add up.
+
+    Attributes:
+        floating_point: whether it can compute in floating point; absent, a CPU or GPU can, and any other unit that has
+            a rate for a floating-point type.
+        integers: elementary integer operations, which nonlinear functions in integers need.
     """
 
     id: Name
@@ -129,6 +154,15 @@ class Unit(Frozen):
     energy_element_j: JoulesOrZero = Field(alias="energy_element")
     rates: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=MOST_PARTS)]
     fuses: tuple[tuple[OperationKind, OperationKind], ...] = ()
+    floating_point: StrictBool | None = None
+    integers: IntegerRates | None = None
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether it can compute in floating point."""
+        if self.floating_point is not None:
+            return self.floating_point
+        return self.kind in ("cpu", "gpu") or any(rate.type in FLOAT_TYPES for rate in self.rates)
 
 
 class Format(Frozen):

@@ -105,6 +105,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("device",), _without("refit"), "belongs to --refit: a plan that is converted as it is needs no device."),
     ),
     "import-config": (Rule(WORKLOAD, _without("device"), NEEDS_DEVICE),),
+    "integer": (
+        Rule(
+            ("device",),
+            lambda values: values["nonlinearity"] != "auto",
+            "belongs to --nonlinearity auto: a program does not depend on its price.",
+        ),
+    ),
     "optimize": (
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "engine"), "belongs to --device or --engine: nothing is timed or predicted."),
@@ -175,6 +182,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),
+        Rule(("nonlinearity",), _without("device"), NEEDS_DEVICE),
         Rule(("within", "apart"), _without("top_k", "measure"), "belongs to --top-k, for example --top-k 5."),
         Rule(("solver", "time_limit", "explain"), _beside("recipe"), "nothing is solved: --recipe is a fixed rule."),
         Rule(("table_bits",), _beside("recipe"), "--recipe is a fixed rule, which leaves tables at 8 bits."),

@@ -67,6 +67,15 @@ SeqLen = Annotated[
     int | None,
     typer.Option("--seq-len", min=1, help="Tokens per sentence; by default 128, or what the model reads if less."),
 ]
+PricedFunctions = Annotated[
+    str | None,
+    typer.Option(
+        "--nonlinearity",
+        help="How softmax, LayerNorm and GELU are priced: in integers by table, poly or shift, or by function "
+        "(softmax=poly,activation=table); auto for what costs least and is exact enough, which is the default with "
+        "--engine integer; float on the first unit that has floating point. Otherwise at the device's own rates.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")]
 BatchesPerUpdate = Annotated[
     int,

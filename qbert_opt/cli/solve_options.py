@@ -143,6 +143,7 @@ class ConstraintOptions:
             help="Ranges of quantized activations: token (dynamic) or tensor (static).",
         ),
     ] = None
+    nonlinearity: options.PricedFunctions = None
     engine: Annotated[
         str | None,
         _text(CONSTRAINTS, "--engine", help="Use only what this engine runs; limits count the bytes of its file."),

@@ -43,7 +43,7 @@ class BlockWalk:
         elif matrix.kind == "output":
             name = f"{self.prefix}.gelu" + (f".{self.pairs}" if self.pairs else "")
             elements = self.builder.workload.tokens * matrix.columns
-            active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements)
+            active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements, reader=matrix.module)
             self.wide = []
             self._residual(
                 f"output{f'.{self.pairs}' if self.pairs else ''}", self.builder.matrix(matrix, active), matrix.rows

@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
+from typing import Any, Final, Literal
 
 import networkx as nx
 
 from hwmodels import Operation, StoredWeight
 
 from ..errors import UsageError
+from ..integer.ways import Ways
+from ..integer.work import activation_work, norm_work, softmax_work
 from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
 from .block_walk import BlockWalk
 from .stored import EngineTarget, stored_weight
 from .stored import Storage as Storage
+
+FLOAT: Final = "float"
+INTEGER_BITS = 8  # of an input that the plan does not round, in an engine of integers
+Functions = Ways | Literal["float"]
+"""How softmax, LayerNorm and GELU are computed: in integers by these ways, or in floating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class Workload:
         batch_size: sentences per inference.
         input_bits: width of the rounded inputs of matrices, by module; other inputs have the engine's or the device's
             own width.
+        functions: how softmax, LayerNorm and GELU are computed; None takes the rates that the device states for them.
 
     Raises:
         UsageError: a count that is not a whole number of at least 1.
@@ -40,6 +49,7 @@ class Workload:
     seq_len: int = 128
     batch_size: int = 1
     input_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    functions: Functions | None = None
 
     def __post_init__(self) -> None:
         for name in ("seq_len", "batch_size"):
@@ -180,7 +190,9 @@ class GraphBuilder:
             return None
         return StoredWeight(8 * self.float_bytes, "none", 0, 0, elements * self.float_bytes, 0)
 
-    def pointwise(self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0) -> str:
+    def pointwise(
+        self, name: str, kind: str, *inputs: str, elements: int = 0, weight: int = 0, reader: str | None = None
+    ) -> str:
         """Add a pointwise operation.
 
         Args:
@@ -189,15 +201,31 @@ class GraphBuilder:
             *inputs: names of the tensors that it reads, all of the same size.
             elements: number of output elements; 0 for tokens × hidden size.
             weight: number of floating-point weights.
+            reader: the matrix that reads the result.
         """
         tokens, hidden = self.workload.tokens, self.profile.hidden
         width = elements // tokens if elements else hidden
         size = tokens * width
         read = size * max(1, len(inputs))
+        floats, arithmetic = self._floats(weight), self._function(kind, width, reader)
         return self._add(
-            Operation(name, kind, tokens, 1, width, read, size, weight=self._floats(weight), repeats=self.repeats),
+            Operation(name, kind, tokens, 1, width, read, size, weight=floats, repeats=self.repeats, **arithmetic),
             *inputs,
         )
+
+    def _function(self, kind: str, width: int, reader: str | None = None) -> dict[str, Any]:
+        """Return how a nonlinear function over rows of some width is computed, as fields of its operation."""
+        functions = self.workload.functions
+        if functions is None or kind == "elementwise":
+            return {}
+        if functions == FLOAT:
+            return {"arithmetic": "fp32"}
+        if kind == "softmax":
+            return {"integers": softmax_work(functions.softmax, width)}
+        if kind == "layernorm":
+            return {"integers": norm_work(functions.norm, width)}
+        bits = self.workload.input_bits.get(reader or "", INTEGER_BITS)
+        return {"integers": activation_work(functions.activation, bits)}
 
     def _table(self, table: TableSpec) -> str:
         if self.storage is None:
@@ -259,7 +287,8 @@ class GraphBuilder:
             kind = "softmax" if name == "softmax" else "matmul"
             m, k, n = sizes
             op = Operation(f"{prefix}.{name}", kind, m, k, n, read, made, batch=copies, repeats=self.repeats)
-            return self._add(replace(op, arithmetic=floats if kind == "matmul" else None), *dict.fromkeys(inputs))
+            how = {"arithmetic": floats} if kind == "matmul" else self._function(kind, n)
+            return self._add(replace(op, **how), *dict.fromkeys(inputs))
 
         relative = []
         for index, matrix in enumerate(positioned):

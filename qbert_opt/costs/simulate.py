@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, UsageError
+from ..integer.ways import Ways
 from ..runtime.plain_text import whole_number
+from ..runtime.plugins import available
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
 from ..spec.choices import LEGAL_BITS, Choice
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
 from .devices import device_errors
-from .operations import Workload, model_graph
+from .functions import planned_functions, with_functions
+from .operations import FLOAT, Functions, Workload, model_graph
 from .portable import plan_target
 from .stored import EngineTarget, Storage, refusal_of_plan
 
@@ -85,9 +88,28 @@ def simulate_allocation(
     """
     workload = replace(workload, input_bits=input_bits(allocation.activations))
     storage, target = _planned_storage(allocation, device), planned_target(allocation, device, engine)
+    workload = functions_of(allocation, workload, device, target)
     return simulate_storage(
         allocation.profile, storage, device, workload, inferences_per_s=inferences_per_s, target=target
     )
+
+
+def functions_of(allocation: Allocation, workload: Workload, device: Device, target: EngineTarget | None) -> Workload:
+    """Return a workload that says how functions are computed: as it says, else as the plan does, else as the engine.
+
+    Args:
+        allocation: the plan; what it says holds on the device that it was made for.
+        workload: sentences and tokens of one inference.
+        device: the hardware.
+        target: the engine, or None.
+
+    Raises:
+        InfeasibleError: the engine computes in integers, which no unit of the device can.
+    """
+    at_home = allocation.device is not None and allocation.device.name == device.id
+    if workload.functions is None and at_home:
+        workload = replace(workload, functions=planned_functions(allocation.functions))
+    return with_functions(workload, allocation.profile, device, target)
 
 
 def simulate_lengths(
@@ -98,6 +120,7 @@ def simulate_lengths(
     batch_size: int = 1,
     inferences_per_s: float | None = None,
     engine: str | None = None,
+    functions: Functions | None = None,
 ) -> MixReport:
     """Simulate a plan over a histogram of sequence lengths.
 
@@ -108,6 +131,7 @@ def simulate_lengths(
         batch_size: sentences per inference, all of the same length.
         inferences_per_s: rate of inferences; None leaves out power and bandwidth.
         engine: the engine that runs it; by default the one that the plan was made for, if any.
+        functions: how softmax, LayerNorm and GELU are computed; None as in `functions_of`.
 
     Raises:
         DeviceError: the device cannot run the model at one of the lengths.
@@ -118,8 +142,14 @@ def simulate_lengths(
     check_rate(inferences_per_s)
     storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
     target = planned_target(allocation, device, engine)
+    functions = functions_of(
+        allocation, Workload(max(lengths), batch_size, integers, functions), device, target
+    ).functions
     graphs = [
-        (weight, model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers), target=target))
+        (
+            weight,
+            model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers, functions), target=target),
+        )
         for seq_len, weight in sorted(lengths.items())
     ]
     device = device if target is None else target.on(device)
@@ -161,6 +191,7 @@ def simulate_baselines(
     workload: Workload,
     *,
     inferences_per_s: float | None = None,
+    engine: str | None = None,
 ) -> dict[str, CostReport | str]:
     """Simulate what a plan is compared with; a baseline that the device cannot run has the reason instead.
 
@@ -168,10 +199,12 @@ def simulate_baselines(
 
     Args:
         allocation: the plan, whose model and quantizer the baselines share.
-        names: each `fp32`, `fp16`, or `int2` to `int8`.
+        names: each `fp32`, `fp16`, or `int2` to `int8`: the model stored so, functions at the device's own rates. Or
+            the plan itself with its functions in integers by one way, such as `table`, or in floating point (`float`).
         device: the hardware.
         workload: sentences and tokens of one inference.
         inferences_per_s: rate of inferences; None is one after the other.
+        engine: the engine that runs the plan itself; by default the one that it was made for, if any.
 
     Raises:
         UsageError: a name is unknown.
@@ -180,10 +213,18 @@ def simulate_baselines(
     target = planned_target(allocation, device, None)
     device = device if target is None else target.on(device)
     for name in names:
-        storage, float_bits = baseline_storage(allocation, name)
+        functions: Functions | None = None
+        if name == FLOAT or name in available("nonlinearities"):
+            functions = FLOAT if name == FLOAT else Ways(name, name, name)
+        storage, float_bits = (None, 0) if functions else baseline_storage(allocation, name)
+        own = replace(workload, functions=functions)
         try:
-            reports[name] = simulate_storage(
-                allocation.profile, storage, device, workload, float_bits=float_bits, inferences_per_s=inferences_per_s
+            reports[name] = (
+                simulate_allocation(allocation, device, own, inferences_per_s=inferences_per_s, engine=engine)
+                if functions
+                else simulate_storage(
+                    allocation.profile, storage, device, own, float_bits=float_bits, inferences_per_s=inferences_per_s
+                )
             )
         except DeviceError as error:
             reports[name] = str(error)
@@ -204,7 +245,8 @@ def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Stora
         return None, int(name[2:])
     bits = name.removeprefix("int")
     if not name.startswith("int") or whole_number(bits) not in LEGAL_BITS:
-        legal = ", ".join(["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)])
+        stored = ["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)]
+        legal = ", ".join([*stored, *available("nonlinearities"), FLOAT])
         raise UsageError(f"`compare` {name}: legal: {legal}.")
     storage = Storage(Choice(int(bits), "rows:each", allocation.method))
     return {m.module: storage for m in allocation.matrices}, 16

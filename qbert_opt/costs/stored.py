@@ -62,8 +62,12 @@ class EngineTarget:
         return (self.name,)
 
     def runs_on(self, device: Device) -> bool:
-        """Return whether a device lists one of the engines; a device without a list accepts any."""
-        return device.engines is None or not set(self.engines).isdisjoint(device.engines)
+        """Return whether a device lists one of the engines; a device without a list accepts any.
+
+        Args:
+            device: the hardware.
+        """
+        return self.rules.anywhere or device.engines is None or not set(self.engines).isdisjoint(device.engines)
 
     def check_device(self, device: Device) -> None:
         """Check that a device lists one of the engines.

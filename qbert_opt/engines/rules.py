@@ -75,6 +75,8 @@ class EngineRules:
         integer_inputs: by kind of product, widths of activations that it multiplies in integers; a kind that is absent
             runs in floating point with its weights unpacked.
         integer_groups: sizes of column groups whose products run in integers; others run in floating point.
+        anywhere: whether it runs on every device, whatever engines the device lists: as C without dependencies.
+        integer_functions: whether it computes softmax, LayerNorm and GELU in integers.
         float_type: type of everything that does not run in integers.
         activation_bits: width of the tensors between operations; None for what the device keeps.
         static_bits: widths of static input ranges that it runs as the plan has them.
@@ -104,6 +106,8 @@ class EngineRules:
     tables: TableRules = TableRules()
     integer_inputs: Mapping[Product, tuple[int, ...]] = field(default_factory=dict, hash=False)
     integer_groups: tuple[int, ...] = ()
+    anywhere: bool = False
+    integer_functions: bool = False
     float_type: Literal["fp32", "fp16"] = "fp32"
     activation_bits: Literal[8, 16, 32] | None = None
     static_bits: tuple[int, ...] = ()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from . import c_kernels as kernels
 from .folder import code_names
-from .memory import Memory
+from .memory import HeadLoop, Memory, head_loops, one_head
 from .operations import (
     BATCH,
     MASK,
@@ -77,6 +77,7 @@ class Calls:
     constants: dict[str, Constant] = field(default_factory=dict)
     row_bytes: int = 0
     sums: tuple[int, int] = (0, 0)  # numbers per token, and without tokens
+    loop: HeadLoop | None = None  # around the operation that is written
     values: dict[str, Value] = field(init=False)
     arguments: dict[str, tuple[str, str]] = field(init=False)
 
@@ -89,8 +90,20 @@ class Calls:
         }
         for output in self.program.outputs:
             self.arguments[output.value] = (argument(output.value), "int32_t")
-        for operation in self.program.operations:
+        loops = {loop.start: loop for loop in head_loops(self.program)}
+        for index, operation in enumerate(self.program.operations):
+            if index in loops:
+                self.loop = loops[index]
+                self.lines.append(f"    for (int h = 0; h < {self.loop.heads}; h++) {{ /* one head after the other */")
             self._add(operation)
+            if self.loop is not None and index + 1 == self.loop.stop:
+                self.lines.append("    }")
+                self.loop = None
+
+    def _shape(self, name: str) -> tuple[Axis, ...]:
+        """Return the shape of a value, or of one head's part inside a loop over heads."""
+        shape = self.values[name].shape
+        return one_head(shape) if self.loop is not None and len(shape) == 4 else shape
 
     def _add(self, step: Operation) -> None:
         match step:
@@ -100,12 +113,13 @@ class Calls:
             case Embed():
                 self._embed(step)
             case Relative(table=table):
-                self._call("relative", step, [table], [step.output.shape[0], "n", self.program.max_tokens - 1])
+                reach = self.program.max_tokens - 1
+                self._call("relative", step, [table], ["n", f"h * {2 * reach + 1} + {reach}"])
             case Linear():
                 self._linear(step)
             case MatMul(a=a, b=b, transposed=transposed):
-                rows, inner = self.values[a].shape[-2:]
-                sizes = [self._rows(self.values[a].shape[:-1]), _axis(rows), _axis(inner), _axis(step.output.shape[-1])]
+                rows, inner = self._shape(a)[-2:]
+                sizes = [self._rows(self._shape(a)[:-1]), _axis(rows), _axis(inner), _axis(step.output.shape[-1])]
                 self._call("matmul_transposed" if transposed else "matmul", step, [a, b], sizes)
             case Binary(function=function, a=a, b=b):
                 self._pair(function, step, a, b)
@@ -115,14 +129,18 @@ class Calls:
                 y = step.output
                 self._pair("requantize", step, a, multiplier, [shift, y.zero, literal(y.low), literal(y.high)])
             case Lookup(table=table, a=a, start=start):
-                self._call("lookup", step, [a, table], [self._rows((*step.output.shape, 1)), literal(start)])
+                self._call(
+                    "lookup", step, [a, table], [self._rows((*self._shape(step.output.name), 1)), literal(start)]
+                )
             case Reduce(function=function, a=a):
-                shape = self.values[a].shape
+                shape = self._shape(a)
                 self._call(function, step, [a], [self._rows(shape), _axis(shape[-1])])
             case Mask(a=a, mask=mask, fill=fill):
-                self._call("mask", step, [a, mask], [self._rows(step.output.shape), "n", literal(fill)])
+                self._call("mask", step, [a, mask], [self._rows(self._shape(step.output.name)), "n", literal(fill)])
             case SquareRoot(a=a, start=start, steps=steps):
-                self._call("square_root", step, [a], [self._rows((*step.output.shape, 1)), start or 0, steps])
+                self._call(
+                    "square_root", step, [a], [self._rows((*self._shape(step.output.name), 1)), start or 0, steps]
+                )
             case Rearrange(how=how, a=a):
                 self._rearrange(how, step, a)
             case _:
@@ -136,7 +154,7 @@ class Calls:
     def _pair(self, kind: str, step: Operation, a: str, b: str, numbers: list[Any] | None = None) -> None:
         """Call a function of two operands, element by element; either can be spread along the last axis."""
         saturating = kind == "requantize"
-        shape = step.output.shape
+        shape = self._shape(step.output.name)
         spread_a, spread_b = self._spread(a, shape), self._spread(b, shape)
         expression = None if saturating else kernels.BINARY[kind]
         self._call(
@@ -222,9 +240,16 @@ class Calls:
             return self.arguments[name]
         if name in self.memory.places:
             place = self.memory.places[name]
-            return f"arena{place.bits} + {place.start}", f"int{place.bits}_t"
+            return f"arena{place.bits} + {place.start}{self._head(name)}", f"int{place.bits}_t"
         constant = self._constant(name)
         return constant.identifier, constant.ctype
+
+    def _head(self, name: str) -> str:
+        """Return what to add to an address inside a loop over heads: the parts of the heads before."""
+        shape = self.values[name].shape
+        if self.loop is None or name in self.loop.local or len(shape) != 4:
+            return ""
+        return f" + h * {' * '.join(_axis(axis) for axis in shape[2:])}"
 
     def _constant(self, name: str) -> Constant:
         if name not in self.constants:

@@ -133,11 +133,10 @@ static void $name(const $A *ids, $Y *y, int tokens, int32_t padding, int counts)
 }
 """),
     "relative": Template("""\
-static void $name(const $A *table, $Y *y, int heads, int tokens, int reach) {
-    for (int h = 0; h < heads; h++)
-        for (int i = 0; i < tokens; i++)
-            for (int j = 0; j < tokens; j++)
-                y[(h * tokens + i) * tokens + j] = ($Y)table[h * (2 * reach + 1) + j - i + reach];
+static void $name(const $A *table, $Y *y, int tokens, int middle) {
+    for (int i = 0; i < tokens; i++)
+        for (int j = 0; j < tokens; j++)
+            y[i * tokens + j] = ($Y)table[j - i + middle];
 }
 """),
     "matmul": Template("""\

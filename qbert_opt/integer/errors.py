@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .builder import Builder, Grid
-from .nonlinearity import ACTIVATIONS, SCORE_TOP, Activation, nonlinearity
+from .nonlinearity import (
+    ACTIVATIONS,
+    SCORE_TOP,
+    SMALLEST_GELU,
+    USUAL_INPUT,
+    USUAL_SCORE,
+    Activation,
+    nonlinearity,
+)
 from .operations import Value
 from .program import Output
 from .reference import Reference
@@ -96,3 +105,18 @@ def square_root_error(way: str) -> FunctionError:
     integers, _ = evaluated(numbers, None, lambda b, x: nonlinearity(way).square_root(b, "f", x))
     errors = np.abs(integers / np.sqrt(numbers) - 1)
     return FunctionError("square root (relative)", way, len(numbers), float(errors.max()), float(errors.mean()))
+
+
+@lru_cache
+def usual_error(function: str, way: str) -> FunctionError:
+    """Return the error of a way where no model's ranges are known: scores up to 16, inputs of GELU up to 8.
+
+    Args:
+        function: `softmax`, `activation` or `norm`.
+        way: how it is computed.
+    """
+    if function == "softmax":
+        return exponential_error(way, USUAL_SCORE)
+    if function == "activation":
+        return activation_error(way, "gelu", USUAL_INPUT, Grid.spanning(SMALLEST_GELU, USUAL_INPUT[1], 16))
+    return square_root_error(way)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -25,6 +25,7 @@ from ..runtime.frozen import Frozen
 from .intervals import OverflowFound, check_intervals
 from .operations import KINDS, Embed, Linear, Operation, Value, width
 from .program import Output, Program
+from .shapes import check_shapes
 
 SCHEMA = "qbert-opt/integer@1"
 PROGRAM, CONSTANTS = "program.json", "program.safetensors"
@@ -35,7 +36,7 @@ TYPES = (np.int8, np.int16, np.int32)
 
 class _Packed(Frozen):
     bits: int = Field(ge=1, le=7)
-    shape: tuple[int, ...]
+    shape: tuple[PositiveInt, PositiveInt]
 
 
 class _Document(Frozen):
@@ -97,6 +98,7 @@ def read_program(folder: Path) -> Program:
     program = Program(inputs, operations, constants, outputs, document.max_tokens)
     try:
         _check_names(program)
+        check_shapes(program)
         check_intervals(program)
     except (OverflowFound, ValueError, IndexError, KeyError) as error:
         raise InputFileError(f"{path}: {error}. {REMEDY}") from None

@@ -3,6 +3,9 @@
 Values whose live ranges do not overlap share memory. The largest are placed first, each at the lowest place that is
 free for its whole range (greedy by size), and an element-by-element operation writes over an operand of the same shape
 and type that nothing reads again. There is one arena per element type, so that no memory is ever read as another type.
+
+Attention runs one head after the other: what is made and read inside such a loop has the size of one head. What the
+loop reads from outside stays until its last round, and what it leaves behind has its place from the first.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from .operations import (
     Lookup,
     Mask,
     Operation,
+    Rearrange,
+    Relative,
     Requantize,
     Shift,
     SquareRoot,
@@ -57,6 +62,60 @@ class Memory:
         return sum(bits // 8 * count for bits, count in self.elements.items())
 
 
+@dataclass(frozen=True, slots=True)
+class HeadLoop:
+    """Operations that run head by head.
+
+    Attributes:
+        start: index of the first.
+        stop: index after the last.
+        heads: how many.
+        local: names of the values that only these operations read.
+    """
+
+    start: int
+    stop: int
+    heads: int
+    local: frozenset[str]
+
+
+def head_loops(program: Program) -> tuple[HeadLoop, ...]:
+    """Return the longest runs of operations whose results have an axis of heads, in order.
+
+    Args:
+        program: whose operations run in order.
+    """
+    steps, outputs = program.operations, {output.value for output in program.outputs}
+    last = {name: index for index, step in enumerate(steps) for name in step.operands}
+    loops, start = [], 0
+    while start < len(steps):
+        heads, stop = _heads(steps[start]), start + 1
+        while heads is not None and stop < len(steps) and _heads(steps[stop]) == heads:
+            stop += 1
+        if heads is not None:
+            made = [step.output.name for step in steps[start:stop]]
+            local = frozenset(name for name in made if name not in outputs and last.get(name, stop) < stop)
+            loops.append(HeadLoop(start, stop, heads, local))
+        start = stop
+    return tuple(loops)
+
+
+def one_head(shape: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Return the shape of one head's part of a value.
+
+    Args:
+        shape: `[batch, heads, ...]`, or `[heads, tokens, tokens]` of relative positions.
+    """
+    return (*shape[:-3], 1, *shape[-2:])
+
+
+def _heads(step: Operation) -> int | None:
+    shape = step.output.shape
+    if isinstance(step, Rearrange) or not (len(shape) == 4 or isinstance(step, Relative)):
+        return None
+    return int(shape[-3])
+
+
 @dataclass(slots=True)
 class _Range:
     bits: int
@@ -90,15 +149,23 @@ def planned_memory(program: Program, tokens: int) -> Memory:
     """
     outputs = {output.value for output in program.outputs}
     last = {name: index for index, step in enumerate(program.operations) for name in step.operands}
+    loops = {index: loop for loop in head_loops(program) for index in range(loop.start, loop.stop)}
+    for index, loop in loops.items():  # what comes from outside is read in every round
+        step = program.operations[index]
+        outer = {*step.operands, step.output.name} - loop.local
+        last |= {name: max(last.get(name, index), loop.stop - 1) for name in outer}
     ranges: dict[str, _Range] = {}
     for index, step in enumerate(program.operations):
-        value = step.output
+        value, around = step.output, loops.get(index)
         if value.name in outputs:
             continue
+        local = around is not None and value.name in around.local
+        size = elements_of(one_head(value.shape) if local else value.shape, tokens)
         end = last.get(value.name, index)
         reused = _overwritten(step, index, last, ranges, program.values)
-        if reused is None:
-            ranges[value.name] = _Range(bits_of(value), elements_of(value.shape, tokens), index, end)
+        if reused is None or ranges[reused].size != size:
+            first = index if around is None or local else around.start
+            ranges[value.name] = _Range(bits_of(value), size, first, end)
         else:
             ranges[value.name] = ranges[reused]
             ranges[reused].last = end

@@ -17,6 +17,9 @@ EXP_BITS = 15
 EXP_ONE = 1 << EXP_BITS
 """The integer that stands for `exp(0) = 1`."""
 SCORE_TOP = 32767  # attention scores have 16 bits, so their differences have 65,536 magnitudes
+USUAL_SCORE = 16.0  # greatest magnitude of an attention score, where no model's ranges are known
+USUAL_INPUT = (-8.0, 8.0)  # of GELU, likewise
+SMALLEST_GELU = -0.17
 Activation = Literal["gelu", "gelu_new", "tanh"]
 
 _erf = np.vectorize(math.erf)

@@ -20,17 +20,18 @@ class Ways:
 BY_TABLE = Ways()
 
 
-def parse_ways(text: str) -> Ways:
+def parse_ways(text: str, *others: str) -> Ways:
     """Read `table`, or `softmax=poly,norm=shift`, where functions that are not named are computed by table.
 
     Args:
         text: one name of a way, or functions with theirs.
+        *others: words that the caller reads itself, for messages.
 
     Raises:
         UsageError: a function or way that does not exist.
     """
     functions = [part.name for part in fields(Ways)]
-    legal = available("nonlinearities")
+    legal = [*available("nonlinearities"), *others]
     chosen = dict.fromkeys(functions, text) if "=" not in text else {}
     for part in text.split(",") if not chosen else ():
         function, _, name = part.strip().partition("=")
@@ -39,6 +40,6 @@ def parse_ways(text: str) -> Ways:
                              f"{', '.join(functions)}.")  # fmt: skip
         chosen[function] = name
     for name in chosen.values():
-        if name not in legal:
+        if name not in available("nonlinearities"):
             raise UsageError(f"`nonlinearity` {name or repr(name)}: legal: {', '.join(legal)}.")
     return Ways(**chosen)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..costs.functions import recorded
 from ..costs.operations import Workload
 from ..costs.stored import EngineTarget, Storage
 from ..runtime.provenance import code_version
@@ -115,6 +116,7 @@ def assemble(
         profile=profile,
         matrices=matrices,
         tables=tables,
+        functions={} if report is None else recorded(workload.functions),
         device=None if report is None else _device_cost(report, workload),
         engine=None if target is None else engine_file(profile, storage, target),
         limits=proof.limits,

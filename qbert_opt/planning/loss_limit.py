@@ -16,9 +16,9 @@ from ..spec.activations import ActivationChoice
 from ..spec.limits import above
 from ..spec.planned import PlannedActivation
 from .cross_fit import cross_fit, judged_program
+from .input_widths import solve_rounded
 from .program import PlanningTask
 from .solving import Plan, SolverOptions
-from .task_solver import solve_rounded
 
 ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not, or above the least sum
 JOINT_ROUNDS = 1  # between the two, for programs that decide bits and residency together: up to a minute each

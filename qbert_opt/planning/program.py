@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
+from ..costs.functions import table_bytes, with_functions
 from ..costs.operations import Workload, model_graph
 from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
@@ -85,6 +86,7 @@ class PlanningTask:
         if device is not None and self.target is not None:
             self.target.check_device(device)
             self.device = self.target.on(device)
+        self.workload = with_functions(self.workload, self.profile, self.device, self.target)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
 
@@ -182,7 +184,8 @@ class PlanningTask:
         if self.device is not None:
             from hwmodels import peak_activation_bytes
 
-            activations = peak_activation_bytes(model_graph(self.profile, None, self.workload), self.device)
+            graph = model_graph(self.profile, None, self.workload)
+            activations = peak_activation_bytes(graph, self.device) + table_bytes(graph)
         whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
         return limit_rows(self.limits, self.device, self.tables.fixed, activations, total)

@@ -1,4 +1,4 @@
-"""Solve a planning task: its best plan, the best plan with quantized inputs, or several diverse plans.
+"""Solve a planning task: its best plan, or several diverse plans.
 
 Bits come first: the least predicted loss under every limit. Then, with the bits fixed, residency: which matrices stay
 in the scratchpad for the least energy. Only where residency decides which bits are possible or best, because DRAM
@@ -8,7 +8,6 @@ traffic is limited or latency, energy or traffic is minimized, do both become on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from warnings import warn
 
@@ -17,10 +16,7 @@ import numpy as np
 from solvers import ChoiceProblem, ChoiceSolution, binding_rows, differing, price, top_k
 
 from ..errors import InfeasibleError, QbertOptWarning, UsageError
-from ..spec.activations import ActivationChoice, input_bits, planned_activations
-from ..spec.planned import PlannedActivation
 from .cross_fit import cross_fit, judged_program
-from .engine_inputs import runnable_inputs
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, placed, search_ended, why_infeasible
@@ -30,39 +26,6 @@ GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
 
 The other goals are sums of whole numbers; among plans with equal sums the solver takes the one with the least loss.
 """
-
-
-def solve_rounded(
-    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
-) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
-    """Solve, and choose how the inputs of matrices are quantized.
-
-    If an input gets another width than the device's own, all costs are computed again and the task is solved again.
-
-    Args:
-        task: scores, limits and hardware.
-        options: solver, time limit, gap.
-        activations: choices for the inputs; empty leaves the inputs in floating point.
-
-    Returns:
-        The task with its final costs, its best plan, and how each input is quantized.
-
-    Raises:
-        InfeasibleError: no plan keeps every limit.
-        UsageError: none of the `activations` was scored.
-    """
-    activations = runnable_inputs(task, activations)
-    if activations and task.target is not None and task.scores.activations is not None:
-        task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
-    plan = solve_task(task, options)
-    if not activations:
-        return task, plan, ()
-    planned = planned_activations(task.scores, activations, task.sum_of_scores(plan.storage))
-    widths = input_bits(planned)
-    if task.device is not None and any(bits != task.device.activation_bits for bits in widths.values()):
-        task = task.reading(widths)
-        plan = solve_task(task, options)
-    return task, plan, planned
 
 
 def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds, format_watts
 
+from ..costs.functions import KINDS
 from .printing import TextTable
 
 if TYPE_CHECKING:
@@ -87,6 +88,23 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
 def _with_unit(path: str, value: float) -> str:
     show = next((show for pattern, show in UNITS if fnmatchcase(path, pattern)), None)
     return f"{value:g}" if show is None else show(value)
+
+
+def function_line(report: CostReport, functions: Mapping[str, str]) -> str:
+    """Say what nonlinear functions take, where, and how they are computed.
+
+    Args:
+        report: of one inference.
+        functions: way by function; empty where the device's own rates count.
+    """
+    parts = []
+    for kind, function in KINDS.items():
+        rows = [row.cost for row in report.operations if row.cost.format == kind]
+        if rows:
+            units = ", ".join(dict.fromkeys(row.unit for row in rows))
+            how = f" by {functions[function]}" if functions else ""
+            parts.append(f"{kind}{how} {format_seconds(sum(row.latency_bound_s for row in rows))} on {units}")
+    return f"  functions     {'; '.join(parts)}"
 
 
 def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:

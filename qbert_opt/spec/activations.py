@@ -101,7 +101,7 @@ def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple
 
 
 def selected_activations(
-    bits: str | None, ranges: str | None, scores: ScoreTable, device: Device | None
+    bits: str | None, ranges: str | None, scores: ScoreTable, device: Device | None, *, every_width: bool = False
 ) -> tuple[ActivationChoice, ...]:
     """Return the scored choices for inputs that the user selected.
 
@@ -110,6 +110,7 @@ def selected_activations(
         ranges: `token` or `tensor` for choices of one scheme; None for both.
         scores: a score table; without scored inputs the result is empty.
         device: target hardware, or None.
+        every_width: None takes every scored width on a device too, because its engine multiplies all of them.
 
     Raises:
         UsageError: an unknown width or scheme, or one that was not scored.
@@ -120,7 +121,7 @@ def selected_activations(
     if selected == ():
         return ()
     scored = [activation_choice(name) for name in (scores.activations.choices if scores.activations else ())]
-    widths = selected or ({c.bits for c in scored} if device is None else {device.activation_bits})
+    widths = selected or ({c.bits for c in scored} if device is None or every_width else {device.activation_bits})
     choices = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
     if not choices and (selected or ranges):
         names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"

@@ -50,6 +50,8 @@ class Allocation(Frozen):
         sum_std_error: of `sum_of_scores`, with its terms treated as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
+        functions: which way computes softmax, activation and norm in the predicted costs, `float` for floating point;
+            empty where the device's own rates count.
         roundings: what is quantized in the losses: `matrices`, `tables`, `activations`.
         encoder_bytes: bytes of the matrices, as packed in the quantized folder.
         total_bytes: bytes of the whole stored model, as packed in the quantized folder.
@@ -87,6 +89,7 @@ class Allocation(Frozen):
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
     activations: tuple[PlannedActivation, ...] = ()
+    functions: dict[str, str] = Field(default_factory=dict)
     device: DeviceCost | None = None
     engine: EngineFile | None = None
     outlook: EngineOutlook | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shutil
 import warnings
@@ -11,14 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.numpy import save_file
 from torch import nn
 
 from ..checkpoint.reader import load_quantized, read_matrices
-from ..checkpoint.record import PLAN
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Check
-from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
+from ..engines.record import EngineRecord
 from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
 from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.hub_names import CONFIG_KEY, check_dtype, named
@@ -26,15 +23,13 @@ from ..formats.traced_model import TracedModel, traceable
 from ..formats.writers.onnx import GRAPH
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
-from ..models.sentence_embeddings import copy_companions
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
-from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
-from ..runtime.provenance import code_version
-from ..spec.allocation import Allocation, write_allocation
+from ..spec.allocation import Allocation
 from ..spec.planned import PlannedActivation
 from .attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
+from .engine_folder import complete_folder
 from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
 from .input_fit import misfit
@@ -141,38 +136,17 @@ def export_model(
             )
         exported_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
         progress(3, 4, "writing")
-        save_file(check_arrays(references), target / CHECKS)
-        write_allocation(allocation, target / PLAN)
-        loaded.tokenizer.save_pretrained(target)
-        copy_companions(Path(folder), target)
-        config = loaded.model.config.to_dict()
+        extra = {}
         if module.FORMAT in DTYPE_FORMATS:
             graph = target / GRAPH
             graph.rename(named(graph, dtype or "fp32"))
-            config[CONFIG_KEY] = {"dtype": dtype or "fp32"}
-        (target / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
-        record = EngineRecord(
-            version=code_version(),
-            engine=name,
-            engine_label=module.label(),
-            source_sha256=allocation.profile.sha256,
-            inputs=traced.inputs,
-            outputs=traced.outputs,
-            max_tokens=loaded.longest,
-            labels=loaded.labels,
-            files=file_hashes(target, RECORD),
-            source_bytes=allocation.total_bytes,
-            exported_bytes=exported_bytes,
-            activations=way,
-            integer_scores=bool(scores),
-            refused=refused,
-            kind=loaded.head.kind,
-            checked_on=data,
-            agreement=outcome.agreement,
-            graph_difference=outcome.graph_difference,
+            extra = {CONFIG_KEY: {"dtype": dtype or "fp32"}}
+        record = complete_folder(
+            target, name, folder, loaded, allocation, references, config=extra, inputs=traced.inputs, outputs=traced.outputs,
+            exported_bytes=exported_bytes, activations=way, integer_scores=bool(scores), refused=refused,
+            checked_on=data, agreement=outcome.agreement, graph_difference=outcome.graph_difference,
             limits=outcome.limits,
-        )
-        write_record(record, target)
+        )  # fmt: skip
     return record
 
 

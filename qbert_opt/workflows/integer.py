@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
+from ..costs.functions import AUTO, cheapest_ways, planned_functions
+from ..costs.operations import FLOAT, workload_of
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Agreement, AgreementLimits, Check, answer_rows, compare
-from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
+from ..engines.record import EngineRecord
 from ..engines.session import engine
 from ..errors import QbertOptWarning, UsageError
 from ..formats.traced_model import traceable
@@ -27,15 +28,17 @@ from ..integer.narrow import NarrowExecutor
 from ..integer.program import Program
 from ..integer.reference import Reference
 from ..integer.summary import ProgramSummary, summary_of, write_summary
-from ..integer.ways import BY_TABLE, Ways
+from ..integer.ways import BY_TABLE, Ways, parse_ways
 from ..models.loading import tokenized
 from ..runtime.files import atomic_folder
-from ..runtime.manifest import file_hashes
 from ..runtime.progress import Progress, silent
-from ..runtime.provenance import code_version
-from ..spec.allocation import write_allocation
+from ..spec.allocation import read_allocation
+from .engine_folder import complete_folder
 from .export_check import check_samples, checks_of, in_batches
 from .export_verdict import ROUNDING_LIMITS
+
+if TYPE_CHECKING:
+    from hwmodels import Device
 
 ENGINE = "integer"
 BATCH = 16
@@ -60,6 +63,34 @@ class IntegerModel:
     record: EngineRecord
     num_texts: int
     narrow_tokens: int
+
+
+def planned_ways(folder: str | Path, text: str | None, device: Device | None) -> Ways:
+    """Return which way computes which nonlinear function.
+
+    Args:
+        folder: a quantized folder.
+        text: ways as in `parse_ways`, or `auto`; None takes those that the plan was priced with, else tables.
+        device: hardware that sets the prices of `auto`.
+
+    Raises:
+        InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
+        InputFileError: a damaged plan.
+        UsageError: a function or way that does not exist, `auto` without a device, or a plan that was priced with
+            functions in floating point.
+    """
+    if text is not None and text != AUTO:
+        return parse_ways(text, AUTO)
+    plan = read_allocation(Path(folder) / PLAN)
+    if text is None:
+        functions = planned_functions(plan.functions)
+        if functions == FLOAT:
+            raise UsageError(f"{folder}: was priced with functions in floating point. Give `nonlinearity`.")
+        return BY_TABLE if functions is None else functions
+    if device is None:
+        raise UsageError(f"`nonlinearity` {AUTO}: needs `device`, whose prices choose.")
+    own = plan.device
+    return cheapest_ways(plan.profile, workload_of(plan.profile, own.seq_len if own else None), device)
 
 
 def integer_model(
@@ -128,20 +159,12 @@ def integer_model(
         emitted = tuple(emitter(name).emit(compiled.program, target, tokens) for name in emit)
         summary = summary_of(compiled, ways, emitted)
         write_summary(summary, target)
-        save_file(check_arrays(own), target / CHECKS)
-        write_allocation(allocation, target / PLAN)
-        loaded.tokenizer.save_pretrained(target)
-        config = json.dumps(loaded.model.config.to_dict(), indent=1, default=str)
-        (target / "config.json").write_text(config + "\n", encoding="utf-8")
-        record = EngineRecord(
-            version=code_version(), engine=ENGINE, engine_label=engine(ENGINE).label(),
-            source_sha256=allocation.profile.sha256, inputs=traced.inputs,
-            outputs=tuple(result.name for result in compiled.program.outputs), max_tokens=loaded.longest,
-            labels=loaded.labels, files=file_hashes(target, RECORD), source_bytes=allocation.total_bytes,
-            exported_bytes=exported_bytes, activations="planned", kind=loaded.head.kind, checked_on=data,
-            agreement=agreement, graph_difference=agreement.difference, limits=AgreementLimits(difference=0.0),
+        record = complete_folder(
+            target, ENGINE, folder, loaded, allocation, own, inputs=traced.inputs,
+            outputs=tuple(result.name for result in compiled.program.outputs), exported_bytes=exported_bytes,
+            activations="planned", checked_on=data, agreement=agreement, graph_difference=agreement.difference,
+            limits=AgreementLimits(difference=0.0),
         )  # fmt: skip
-        write_record(record, target)
     _warn(str(output), agreement)
     return IntegerModel(Path(output), summary, record, len(few), narrow_tokens)
 

@@ -16,13 +16,18 @@ def command(
     data: options.Data,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")],
     nonlinearity: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--nonlinearity",
             help="How nonlinear functions are computed: table, poly or shift; or by function, as in "
-            "softmax=poly,activation=table,norm=table.",
+            "softmax=poly,activation=table,norm=table; or auto, the ways that cost least on --device and are exact "
+            "enough. Default: as the plan was priced, else table.",
         ),
-    ] = "table",
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", "-d", help="Hardware whose prices choose the ways of --nonlinearity auto."),
+    ] = None,
     calibration_samples: options.CalibrationSamples = 256,
     emit: Annotated[
         str | None,
@@ -47,12 +52,12 @@ def command(
     `--activation-bits 8,16` and solve with `--activation-ranges tensor`.
     """
     from ...integer.emitter import parse_emitters
-    from ...integer.ways import parse_ways
     from ...reports.integer import integer_lines
     from ...reports.printing import print_lines
-    from ...workflows.integer import integer_model
+    from ...workflows.integer import integer_model, planned_ways
 
-    ways, texts = parse_ways(nonlinearity), columns.read(data)
+    texts = columns.read(data)
+    ways = planned_ways(folder, nonlinearity, options.load_target(device))
     with progress("compiling", quiet=quiet) as tell:
         written = integer_model(
             folder, texts, output, ways=ways, num_texts=calibration_samples, emit=parse_emitters(emit),

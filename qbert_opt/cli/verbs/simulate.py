@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from hwmodels import CostReport, Device
 
+    from ...costs.operations import Functions
     from ...spec.allocation import Allocation
 
 
@@ -34,10 +36,15 @@ def command(
             "product. Default: the engine that the plan was made for.",
         ),
     ] = None,
+    nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
     compare: Annotated[
         str | None,
-        typer.Option("--compare", help="Baselines to compare with: fp32, fp16 or uniform intN, e.g. fp32,int8."),
+        typer.Option(
+            "--compare",
+            help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
+            "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
+        ),
     ] = None,
     per_op: Annotated[
         str | None,
@@ -57,10 +64,11 @@ def command(
     """
     from hwmodels import CostReport, DeviceError
 
+    from ...costs.functions import parse_functions, recorded
     from ...costs.operations import workload_of
-    from ...costs.simulate import simulate_allocation, simulate_baselines
+    from ...costs.simulate import functions_of, planned_target, simulate_allocation, simulate_baselines
     from ...errors import InfeasibleError
-    from ...reports.cost import cost_lines
+    from ...reports.cost import cost_lines, function_line
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
@@ -70,15 +78,19 @@ def command(
     target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = workload_of(allocation.profile, seq_len, batch_size)
+    functions = parse_functions(nonlinearity, allocation.profile, workload, target)
+    workload = replace(workload, functions=functions)
     if lengths is not None:
-        _over_lengths(plan, allocation, target, parse_lengths(lengths, "--lengths"), batch_size, rate, engine, as_json)
+        histogram = parse_lengths(lengths, "--lengths")
+        _over_lengths(plan, allocation, target, histogram, batch_size, rate, engine, functions, as_json)
         return
     try:
+        used = functions_of(allocation, workload, target, planned_target(allocation, target, engine))
         report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
     names = listed(compare, "--compare") if compare is not None else ()
-    others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate)
+    others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate, engine=engine)
     if roofline or timeline:
         _draw(report, target, roofline, timeline)
     if per_op:
@@ -92,7 +104,7 @@ def command(
 
         typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
-    print_lines(cost_lines(report))
+    print_lines([*cost_lines(report), function_line(report, recorded(used.functions))])
     _print_rest(report, others, (roofline, timeline))
 
 
@@ -125,6 +137,7 @@ def _over_lengths(
     batch_size: int,
     rate: float | None,
     engine: str | None,
+    functions: Functions | None,
     as_json: bool,
 ) -> None:
     """Print the cost of inferences over a histogram of sentence lengths."""
@@ -142,8 +155,9 @@ def _over_lengths(
         workload_of(allocation.profile, tokens)  # refuses what the model cannot read
     try:
         mix = simulate_lengths(
-            allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate, engine=engine
-        )
+            allocation, target, histogram, batch_size=batch_size, inferences_per_s=rate, engine=engine,
+            functions=functions,
+        )  # fmt: skip
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import options
 from ..solve_options import (
     ConstraintOptions,
@@ -33,6 +35,8 @@ def command(
 
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
+    from ...costs.functions import parse_functions
+    from ...engines.session import rules_of
     from ...planning.solving import SolverOptions
     from ...reports.printing import print_lines
     from ...spec.activations import selected_activations
@@ -46,9 +50,15 @@ def command(
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure)
     table = solve_requests.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
     workload = hardware.workload(table.profile)
+    if device is not None:
+        functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
+        workload = replace(workload, functions=functions)
     limits = solve_requests.read_limits(limit, table, hardware.rate)
     check_limits(limits, device, constraints)
-    inputs = selected_activations(constraint.activation_bits, constraint.activation_ranges, table, device)
+    inputs = selected_activations(
+        constraint.activation_bits, constraint.activation_ranges, table, device,
+        every_width=constraint.engine is not None and rules_of(constraint.engine).integer_functions,
+    )  # fmt: skip
     model, data = str(scoring.model), str(scoring.data)
     if search.recipe is not None:
         solved = solve_recipe(table, search.recipe, limits, device=device, workload=workload, activations=inputs)

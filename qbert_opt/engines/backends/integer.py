@@ -25,10 +25,14 @@ RULES = EngineRules(
     forms=_FORMS,
     tables=TableRules(forms=_FORMS),
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
+    anywhere=True,
+    integer_functions=True,
     static_bits=(8, 16),
     sources=(
         "codes of any width and grouping, one requantization per output row: qbert_opt/integer/matrices.py",
         "static inputs of 8 and 16 bits; queries, keys and values of 8: qbert_opt/integer/compiler.py",
+        "on every device: C99 without dependencies, from 'qbert-opt integer --emit c'; what is priced is the device's "
+        "matrix unit, to which its products have to be mapped",
         "no codebooks, whose values are no integers times a scale",
     ),
 )

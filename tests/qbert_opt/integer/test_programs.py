@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, LABELS, STANDARD
 
+from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.integer.intervals import check_intervals
 from qbert_opt.integer.narrow import NarrowExecutor
 from qbert_opt.integer.reference import Reference
@@ -122,3 +124,22 @@ def test_a_sample_without_real_tokens_divides_nothing_by_zero(family_folder):
     _, result = compiled(folder, texts)
     inputs = {value.name: np.zeros((1, 4), np.int64) for value in result.program.inputs}
     Reference(result.program).run(inputs)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "labels"), [("xlm-roberta", "XLMRoberta", 3), ("camembert", "Camembert", 1)]
+)
+def test_relatives_of_roberta_and_regressions_have_an_integer_form(
+    sentences, tmp_path, monkeypatch, family, name, labels
+):
+    monkeypatch.setitem(FAMILIES, family, (name, STANDARD | {"num_labels": labels}))
+    monkeypatch.delitem(LABELS, "classes")
+    texts = texts_for(sentences, "classes")
+    folder = quantized_folder(tmp_path, family, "classes", texts)
+    assert load_quantized(folder)[0].head.kind == ("regression" if labels == 1 else "classes")
+    error, result = squared_error(folder, texts)
+    assert error < 0.02
+    [inputs, *_] = random_inputs(result.program, seed=5)
+    expected = Reference(result.program).run(inputs)
+    for key, array in NarrowExecutor(result.program).run(inputs).items():
+        assert np.array_equal(array, expected[key])

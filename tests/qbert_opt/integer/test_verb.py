@@ -39,6 +39,26 @@ def test_the_command_writes_what_run_and_evaluate_open(cli, quantized, data_file
     assert json.loads(run.out)[0]["label"] in ("red", "green", "blue")
 
 
+def test_the_ways_are_those_of_the_plan_or_the_cheapest_of_a_device(quantized, tmp_path):
+    from hwmodels import load_device
+    from qbert_opt.errors import UsageError
+    from qbert_opt.integer.ways import Ways
+    from qbert_opt.spec.allocation import read_allocation, write_allocation
+    from qbert_opt.workflows.integer import planned_ways
+
+    assert planned_ways(quantized, None, None) == Ways()
+    assert planned_ways(quantized, "poly", None) == Ways("poly", "poly", "poly")
+    assert planned_ways(quantized, "auto", load_device("car-soc")) == Ways()
+    plan = read_allocation(quantized / "allocation.json")
+    priced = {"softmax": "poly", "activation": "table", "norm": "shift"}
+    write_allocation(plan.model_copy(update={"functions": priced}), tmp_path / "allocation.json")
+    assert planned_ways(tmp_path, None, None) == Ways(**priced)
+    floats = dict.fromkeys(priced, "float")
+    write_allocation(plan.model_copy(update={"functions": floats}), tmp_path / "allocation.json")
+    with pytest.raises(UsageError, match="priced with functions in floating point"):
+        planned_ways(tmp_path, None, None)
+
+
 def test_a_program_on_disk_is_the_program(written):
     from qbert_opt.engines.record import read_checks, read_record
     from qbert_opt.engines.session import engine
@@ -67,6 +87,16 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     narrowed["output"]["high"] = 5
     assert "states" in refusal() and "but can be" in refusal()
     narrowed["output"]["high"] = kept
+    kept, narrowed["output"]["shape"] = narrowed["output"]["shape"], ["batch", "tokens", 31]
+    assert "states the shape batch x tokens x 31, but is batch x tokens x 32" in refusal()
+    narrowed["output"]["shape"] = kept
+    name = next(name for name, form in document["packed"].items() if form["shape"][0] != form["shape"][1])
+    document["packed"][name]["shape"].reverse()
+    assert "multiplies " in refusal() or "codes and factors" in refusal()
+    document["packed"][name]["shape"].reverse()
+    document["packed"][name]["bits"] += 1
+    assert name in refusal()
+    document["packed"][name]["bits"] -= 1
     narrowed["a"] = "nothing"
     assert "nowhere before it" in refusal()
     narrowed["kind"] = "Explode"
@@ -74,9 +104,11 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("--nonlinearity", "magic"), "--nonlinearity magic: legal: poly, shift, table."),
-    (("--nonlinearity", ""), "--nonlinearity '': legal: poly, shift, table."),
-    (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, or FUNCTION=WAY"),
+    (("--nonlinearity", "magic"), "--nonlinearity magic: legal: poly, shift, table, auto."),
+    (("--nonlinearity", ""), "--nonlinearity '': legal: poly, shift, table, auto."),
+    (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, auto, or FUNCTION=WAY"),
+    (("--nonlinearity", "auto"), "--nonlinearity auto: needs --device"),
+    (("--device", "car-soc"), "--device: belongs to --nonlinearity auto"),
     (("--calibration-samples", "3"), "--data: 3 texts are too few to fix ranges. Give at least 8."),
 ])  # fmt: skip
 def test_options_are_refused_in_one_line(cli, quantized, data_file, tmp_path, arguments, message):

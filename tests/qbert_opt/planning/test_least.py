@@ -5,8 +5,8 @@ import pytest
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.input_widths import solve_rounded
 from qbert_opt.planning.planner import allocate
-from qbert_opt.planning.task_solver import solve_rounded
 from qbert_opt.spec.limits import Limits, shown_apart
 
 

@@ -1,0 +1,159 @@
+"""How softmax, LayerNorm and GELU are computed, and the way that costs least on a device.
+
+A device states rates of its own for them, whatever the arithmetic behind these is. In integers a function costs the
+elementary operations of its program (`integer.work`) on the first unit that has them. In floating point it runs on the
+first unit with floating point, to which the activations go and from which they come back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+from warnings import warn
+
+from hwmodels import Operation, operation_cost, operations, unsupported
+
+from ..errors import InfeasibleError, QbertOptWarning
+from ..integer.errors import usual_error
+from ..integer.ways import BY_TABLE, Ways, parse_ways
+from ..runtime.plugins import available
+from ..spec.profiles import ModelProfile
+from .operations import FLOAT, Functions, Workload, model_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import networkx as nx
+
+    from hwmodels import Device
+
+    from .stored import EngineTarget
+
+AUTO = "auto"
+KINDS = {"softmax": "softmax", "gelu": "activation", "layernorm": "norm"}
+"""Kind of operation -> the function of `Ways` that it is."""
+LARGEST_ERROR = {"softmax": 5e-3, "activation": 2e-2, "norm": 5e-3}
+"""Largest error of exp, of GELU and, relatively, of the square root that `auto` accepts.
+
+I-BERT's polynomials, which kept a model's accuracy, have 2.4e-3 and 1.84e-2; I-ViT's shifts have 4.5e-2 and 2.6e-2.
+"""
+
+
+def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> Ways:
+    """Return the way of least predicted latency for each function, among those that are exact enough.
+
+    Args:
+        profile: the model.
+        workload: sentences and tokens of one inference.
+        device: the hardware.
+
+    Raises:
+        InfeasibleError: no unit can compute some function in integers in any such way; says why.
+    """
+    chosen = {}
+    for kind, function in KINDS.items():
+        exact = {name: error for name in available("nonlinearities")
+                 if (error := usual_error(function, name).largest) <= LARGEST_ERROR[function]}  # fmt: skip
+        costs: dict[str, tuple[float, float, bool]] = {}
+        reasons = []
+        for name, error in exact.items():
+            ways = replace(BY_TABLE, **{function: name})
+            ops = _of_kind(kind, model_graph(profile, None, replace(workload, functions=ways)))
+            reason = next((reason for op in ops if (reason := unsupported(op, device)) is not None), None)
+            if reason is None:
+                seconds = math.fsum(operation_cost(op, device).latency_bound_s for op in ops)
+                costs[name] = (seconds, error, name != getattr(BY_TABLE, function))
+            else:
+                reasons.append(reason)
+        if not costs:
+            raise InfeasibleError(f"{device.id}: {'; '.join(dict.fromkeys(reasons))}.")
+        chosen[function] = min(costs, key=costs.__getitem__)
+    return Ways(**chosen)
+
+
+def parse_functions(text: str | None, profile: ModelProfile, workload: Workload, device: Device) -> Functions | None:
+    """Read how functions are computed.
+
+    Args:
+        text: `auto` for the cheapest ways in integers, ways as in `parse_ways`, or `float`; None leaves it open.
+        profile: the model.
+        workload: sentences and tokens of one inference.
+        device: the hardware that sets the prices.
+
+    Raises:
+        InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
+        UsageError: a function or way that does not exist.
+    """
+    if text is None:
+        return None
+    if text == FLOAT:
+        return FLOAT
+    if text == AUTO:
+        return cheapest_ways(profile, workload, device)
+    return parse_ways(text, AUTO, FLOAT)
+
+
+def with_functions(
+    workload: Workload, profile: ModelProfile, device: Device | None, target: EngineTarget | None
+) -> Workload:
+    """Return a workload whose functions an engine of integers computes in the cheapest ways of its device.
+
+    Args:
+        workload: stays as it is where it says how functions are computed, or for another engine.
+        profile: the model.
+        device: the hardware; without one nothing is priced.
+        target: the engine.
+
+    Raises:
+        InfeasibleError: no unit of the device can compute some function in integers.
+
+    Warns:
+        QbertOptWarning: no unit states rates of elementary integer operations, so the device's own rates count.
+    """
+    if device is None or workload.functions is not None or target is None or not target.rules.integer_functions:
+        return workload
+    if all(unit.integers is None for unit in device.units):
+        warn(
+            f"{device.id}: states no rates of elementary integer operations, so softmax, LayerNorm and GELU are priced "
+            "at its own rates, whatever their arithmetic. State `integers` of a unit in the device file.",
+            QbertOptWarning,
+            stacklevel=3,
+        )
+        return workload
+    return replace(workload, functions=cheapest_ways(profile, workload, device))
+
+
+def table_bytes(graph: nx.DiGraph) -> int:
+    """Return the bytes of all tables of functions in integers.
+
+    Args:
+        graph: of one inference.
+    """
+    return sum(op.table_bytes for op in operations(graph).values())
+
+
+def recorded(functions: Functions | None) -> dict[str, str]:
+    """Return how functions are computed as a plan records it; empty for a device's own rates.
+
+    Args:
+        functions: of a workload.
+    """
+    if functions is None:
+        return {}
+    return dict.fromkeys(KINDS.values(), FLOAT) if functions == FLOAT else asdict(functions)
+
+
+def planned_functions(recorded: Mapping[str, str]) -> Functions | None:
+    """Read what `recorded` returned.
+
+    Args:
+        recorded: function -> way.
+    """
+    if not recorded:
+        return None
+    return FLOAT if FLOAT in recorded.values() else Ways(**recorded)
+
+
+def _of_kind(kind: str, graph: nx.DiGraph) -> list[Operation]:
+    return [op for op in operations(graph).values() if op.kind == kind]

@@ -1,0 +1,143 @@
+"""Solve a task together with the widths of its inputs: 16 bits where 8 lose too much and the limits have room.
+
+Products of 16-bit inputs take longer than those of 8 bits, so under a limit on latency or energy they compete with the
+bits of weights. The inputs that ask for 16 bits are ordered by the loss that this saves for each second it costs. For
+several counts, the first so many get 16 bits, the weights are solved anew at the prices of these widths, and the plan
+of least loss is kept. Its proof is for its own widths. No choice of widths among these inputs can lose less than the
+weights as if all inputs had 8 bits and the inputs as if all had 16, so the search ends where a plan does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import InfeasibleError
+from ..spec.activations import ActivationChoice, input_bits, planned_activations
+from ..spec.planned import PlannedActivation
+from .engine_inputs import runnable_inputs
+from .program import PlanningTask
+from .solving import Plan, SolverOptions
+from .task_solver import solve_task
+
+MOST_SOLVES = 9  # of the weights, for as many counts of 16-bit inputs
+CLOSE = 1e-6  # relative distance from the least loss at which nothing is left to gain
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    task: PlanningTask
+    plan: Plan
+    planned: tuple[PlannedActivation, ...]
+
+    @property
+    def loss(self) -> float:
+        """Sum of the scores of weights and inputs."""
+        return self.task.sum_of_scores(self.plan.storage) + _loss(self.planned)
+
+
+def solve_rounded(
+    task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
+) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
+    """Solve, and choose how the inputs of matrices are quantized.
+
+    If an input gets another width than the device's own, all costs are computed again and the task is solved again.
+
+    Args:
+        task: scores, limits and hardware.
+        options: solver, time limit, gap.
+        activations: choices for the inputs; empty leaves the inputs in floating point.
+
+    Returns:
+        The task with its final costs, its best plan, and how each input is quantized.
+
+    Raises:
+        InfeasibleError: no plan keeps every limit.
+        UsageError: none of the `activations` was scored.
+    """
+    activations = runnable_inputs(task, activations)
+    if activations and task.target is not None and task.scores.activations is not None:
+        task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
+    plan = solve_task(task, options)
+    if not activations:
+        return task, plan, ()
+    planned = planned_activations(task.scores, activations, task.sum_of_scores(plan.storage))
+    if task.device is None or all(bits == task.device.activation_bits for bits in input_bits(planned).values()):
+        return task, plan, planned
+    own = [choice for choice in activations if choice.bits == task.device.activation_bits]
+    if task.goal is not None or not own:
+        task = task.reading(input_bits(planned))
+        return task, solve_task(task, options), planned
+    answer = _searched(_Answer(task, plan, planned_activations(task.scores, own, 0.0)), planned, options)
+    return answer.task, answer.plan, answer.planned
+
+
+def _searched(own: _Answer, wanted: tuple[PlannedActivation, ...], options: SolverOptions) -> _Answer:
+    """Return the answer of least loss among those that give their first inputs the wanted widths.
+
+    Args:
+        own: the answer with every input in the device's own width.
+        wanted: each input as it would be quantized without limits, in the order of `own`.
+        options: solver, time limit, gap of each solve.
+    """
+    order = _by_gain(own, wanted)
+    answers: dict[int, _Answer | None] = {0: own}
+
+    def loss(count: int) -> float:
+        if count not in answers:
+            answers[count] = _with_first(own, wanted, order[:count], options)
+        found = answers[count]
+        return math.inf if found is None else found.loss
+
+    least = own.task.sum_of_scores(own.plan.storage) + _loss(wanted)
+    low, high = 0, len(order)
+    best = high if loss(high) <= loss(0) else 0
+    while loss(best) > least * (1 + CLOSE) and high - low > 1 and len(answers) < MOST_SOLVES:
+        middle = [
+            at for at in {low + (high - low) // 4, (low + high) // 2, high - (high - low) // 4} if low < at < high
+        ]
+        best = min([best, *sorted(middle)], key=loss)
+        counts = sorted(answers)
+        at = counts.index(best)
+        bounds = counts[max(at - 1, 0)], counts[min(at + 1, len(counts) - 1)]
+        if bounds == (low, high):
+            break
+        low, high = bounds
+    found = answers[best]
+    return own if found is None else found
+
+
+def _by_gain(own: _Answer, wanted: Sequence[PlannedActivation]) -> list[int]:
+    """Return the inputs that want another width, the one that saves most loss per second first."""
+    task = own.task
+    wide = task.reading(input_bits(wanted))
+    row = {item.module: i for i, item in enumerate(task.items)}
+    column = {module: task.tables.options.index(stored) for module, stored in own.plan.storage.items()}
+
+    def seconds(item: PlannedActivation, tables: Mapping[str, object]) -> float:
+        latency: object = tables["latency_bound_s"]
+        return math.fsum(float(latency[row[m], column[m]]) for m in item.modules)  # type: ignore[index]
+
+    gains = {}
+    for at, (plain, item) in enumerate(zip(own.planned, wanted, strict=True)):
+        if plain.bits != item.bits:
+            cost = seconds(item, wide.tables.usage) - seconds(item, task.tables.usage)
+            gains[at] = (plain.predicted_loss - item.predicted_loss) / max(cost, 1e-12)
+    return sorted(gains, key=gains.__getitem__, reverse=True)
+
+
+def _with_first(
+    own: _Answer, wanted: Sequence[PlannedActivation], chosen: Sequence[int], options: SolverOptions
+) -> _Answer | None:
+    """Return the answer with the wanted widths of some inputs; None if no plan keeps the limits."""
+    planned = tuple(wanted[at] if at in chosen else plain for at, plain in enumerate(own.planned))
+    task = own.task.reading(input_bits(planned))
+    try:
+        return _Answer(task, solve_task(task, options), planned)
+    except InfeasibleError:
+        return None
+
+
+def _loss(planned: Sequence[PlannedActivation]) -> float:
+    return math.fsum(item.predicted_loss for item in planned)
