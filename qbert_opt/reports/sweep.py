@@ -38,10 +38,11 @@ def sweep_lines(swept: Swept) -> list[str | Table]:
     lines: list[str | Table] = []
     left = MOST_ROWS
     for target, rows in by_target(swept.rows).items():
-        shown = rows[: max(0, left)]
+        shown = [row for row in rows if row.status == "done"][: max(0, left)]
         left -= len(rows)
         if shown:
             lines += [_table(target, shown), ""]
+        lines += [f"{target}, {row.model}, budget {row.budget}: {_end(row)}" for row in rows if row.status != "done"]
     if left < 0:
         lines.append(f"{-left} more rows are in the files")
     lines += [f"{row.target}: {row.model}, budget {row.budget}, {_figures(row)}" for row in swept.rows if row.chosen]
@@ -139,12 +140,11 @@ def _texts(row: Row) -> tuple[str, ...]:
     if row.measured_low is not None and row.measured_high is not None:
         measured += f" [{row.measured_low:.3g}, {row.measured_high:.3g}]"
     marks = [*(["chosen"] if row.chosen else []), *(["frontier"] if row.on_frontier and not row.chosen else [])]
-    status = row.status if row.status == "done" else f"{row.status} at {row.step}: {row.reason}"
     return (
         row.model, Path(row.data).name, row.metric, row.method, row.budget, _megabytes(row.encoder_bytes),
         _number(row.average_bits, ".2f"), _megabytes(row.total_bytes), predicted, measured,
         "-" if row.quality is None else f"{row.quality:.4g} {row.quality_name}", _seconds(row.latency_s),
-        _seconds(row.measured_latency_s), ", ".join(marks) or status,
+        _seconds(row.measured_latency_s), ", ".join(marks) or _end(row),
     )  # fmt: skip
 
 
@@ -185,6 +185,10 @@ def _chart(rows: Sequence[Row]) -> dict[str, Any] | None:
         "y_ticks": [{"at": y(level), "text": f"{10**level:.2g}"} for level in (min(losses), max(losses))],
         "unit": known[0].loss_unit,
     }  # fmt: skip
+
+
+def _end(row: Row) -> str:
+    return row.status if row.status == "done" else f"{row.status} at {row.step}: {row.reason}"
 
 
 def _number(value: float | None, form: str) -> str:
