@@ -26,9 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DEVICES = ("car-soc", "rpi5", "imx8mp", "orin-nano")
-BUDGETS = ("2.5bit", "3bit", "4bit")
+BUDGETS = ("3bit", "4bit", "6bit")
 SAMPLES = ("--calibration-samples", "64", "--scoring-samples", "64")
-SIZES = ((2, 32), (2, 48), (2, 64), (3, 64))  # layers, width
+SIZES = ((2, 48), (2, 64), (3, 64), (2, 96))  # layers, width
 KILLED = "score"
 
 
@@ -175,7 +175,7 @@ def killed(scratch: Path) -> dict:
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     begun = wait_for(lambda: next((out / "artifacts" / KILLED).glob("*.making/.begun"), None))
     partial = begun.with_name("scores.json.partial")
-    wait_for(lambda: partial.is_file() and len(partial.read_text().splitlines()) >= 3 or None)
+    wait_for(lambda: (partial.is_file() and len(partial.read_text().splitlines()) >= 3) or None)
     worker = holder(begun.parent.with_name(f".{begun.parent.stem}.lock"))
     seconds = time.time() - float(begun.read_text())
     os.kill(worker, signal.SIGKILL)
