@@ -30,6 +30,7 @@ BUDGETS = ("3bit", "4bit", "6bit")
 SAMPLES = ("--calibration-samples", "64", "--scoring-samples", "64")
 SIZES = ((2, 48), (2, 64), (3, 64), (2, 96))  # layers, width
 KILLED = "score"
+INFEASIBLE = 3  # exit code
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
         "command": "python benchmarks/sweep.py benchmarks/sweep_results.json", "commit": code_commit(),
         "version": code_version(), "date": today(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "models": [f"{layers} layers, {width} wide" for layers, width in SIZES[:count]],
-        "rows": len(found["rows"]), "steps": found["num_tasks"], "rounds": pairs,
+        "rows": len(found["rows"]), "infeasible": sum(row["status"] == "infeasible" for row in found["rows"]), "steps": found["num_tasks"], "rounds": pairs,
         "same_plans_as_the_verbs": same,
         "nothing_changed": {"found": again["num_found"], "steps": again["num_tasks"], "cpu_s": again_s},
         "one_model_changed": {"found": changed["num_found"], "steps": changed["num_tasks"], "cpu_s": changed_s},
@@ -102,7 +103,7 @@ def run_verbs(scratch: Path, out: Path) -> None:
     def verb(*words: object) -> str:
         sys.argv = ["qbert-opt", *map(str, words)]
         said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
             cli.run()
         return said.getvalue()
 
@@ -113,7 +114,12 @@ def run_verbs(scratch: Path, out: Path) -> None:
         for device, budget in product(DEVICES, BUDGETS):
             name = f"{model}.{device}.{budget}"
             plan, quantized = out / f"{name}.json", out / name
-            verb("solve", "--scores", scores, "--device", device, "--budget", budget, "-o", plan)
+            try:
+                verb("solve", "--scores", scores, "--device", device, "--budget", budget, "-o", plan)
+            except SystemExit as stop:
+                if stop.code != INFEASIBLE:
+                    raise
+                continue
             verb("quantize", plan, "--model", folder, "--data", "snips/dev", "-o", quantized, "--quiet")
             said = verb("evaluate", quantized, "--data", "snips/test", "--reference", folder, "--json")
             (out / f"{name}.measured.json").write_text(said)
@@ -139,6 +145,9 @@ def compared(verbs: Path, found: dict) -> dict:
     same = 0
     for row in found["rows"]:
         name = f"{row['model']}.{row['device']}.{row['budget']}"
+        if row["status"] == "infeasible":
+            same += not (verbs / f"{name}.json").exists()
+            continue
         ours, theirs = json.loads(Path(row["plan"]).read_text()), json.loads((verbs / f"{name}.json").read_text())
         measured = json.loads((verbs / f"{name}.measured.json").read_text())["points"][0]["loss"]
         fields = ("matrices", "tables", "predicted_loss", "encoder_bytes", "device")
