@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 DEVICES = ("car-soc", "rpi5", "imx8mp", "orin-nano")
 BUDGETS = ("3bit", "4bit", "6bit")
 SAMPLES = ("--calibration-samples", "64", "--scoring-samples", "64")
-SIZES = ((2, 48), (2, 64), (3, 64), (2, 96))  # layers, width
+SIZES = ((2, 48), (2, 64), (3, 48), (3, 64))  # layers, width
 KILLED = "score"
 INFEASIBLE = 3  # exit code
 
@@ -69,11 +69,13 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
     again_s, _, again = swept(scratch, "sweep0", "1")
     change(scratch / names[0])
     changed_s, _, changed = swept(scratch, "sweep0", "1")
+    infeasible = sum(row["status"] == "infeasible" for row in found["rows"])
     return {
-        "command": "python benchmarks/sweep.py benchmarks/sweep_results.json", "commit": code_commit(),
+        "command": " ".join(["python", *sys.argv]), "commit": code_commit(),
         "version": code_version(), "date": today(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average": os.getloadavg(),
         "models": [f"{layers} layers, {width} wide" for layers, width in SIZES[:count]],
-        "rows": len(found["rows"]), "infeasible": sum(row["status"] == "infeasible" for row in found["rows"]), "steps": found["num_tasks"], "rounds": pairs,
+        "rows": len(found["rows"]), "infeasible": infeasible, "steps": found["num_tasks"], "rounds": pairs,
         "same_plans_as_the_verbs": same,
         "nothing_changed": {"found": again["num_found"], "steps": again["num_tasks"], "cpu_s": again_s},
         "one_model_changed": {"found": changed["num_found"], "steps": changed["num_tasks"], "cpu_s": changed_s},

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from .work import Result, code, perform
 INSTALL = 'pip install "qbert-opt[sweep]"'
 CONNECT_S = 10
 WORKERS_S = 60
+PRIVATE = "127.0.0.1:0"  # Dask serves its state over HTTP also without a dashboard: to this machine only
 DEATHS = 2  # of workers with the same task, after which the task is given up
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS,
@@ -29,6 +31,14 @@ SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    # tasks take seconds to hours: what Dask does many times a second for itself would cost more than it tells
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.tick.limit": "10m",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
 }
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what happens to workers is said in our own words
 
@@ -96,6 +106,8 @@ def connected(workers: Workers) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if workers.dashboard is not None and find_spec("bokeh") is None:
+        raise UsageError("`dashboard`: needs bokeh, which is not installed. Install it: pip install bokeh.")
     if workers.scheduler is not None:
         with _client(workers) as client:
             yield client
@@ -106,7 +118,8 @@ def connected(workers: Workers) -> Iterator[Any]:
         dask.config.set(SETTINGS),
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, host="127.0.0.1", env=environment,
-            memory_limit=workers.memory_bytes or _machine_bytes() // count, dashboard_address=workers.dashboard,
+            memory_limit=workers.memory_bytes or _machine_bytes() // count, dashboard_address=workers.dashboard or PRIVATE,
+            worker_dashboard_address=PRIVATE,
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip

@@ -358,10 +358,9 @@ def _refusal(root: Any, loc: Sequence[str | int], message: str) -> InputFileErro
     here, seen = root, ""
     for part in loc:
         inside = here.value
-        if (isinstance(inside, dict) and part in inside) or (
-            isinstance(inside, list) and isinstance(part, int) and part < len(inside)
-        ):
-            here = inside[part]
+        is_key = isinstance(inside, dict) and part in inside
+        is_place = isinstance(inside, list) and isinstance(part, int) and part < len(inside)
+        here = inside[part] if is_key or is_place else here
         seen += f"[{part}]" if isinstance(part, int) else f".{part}"
     return InputFileError(f"{here.place}: {seen.removeprefix('.') + ': ' if seen else ''}{message}")
 

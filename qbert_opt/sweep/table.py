@@ -213,7 +213,7 @@ def _finished(folders: Mapping[str, Path]) -> dict[str, Any]:
         found["exported_bytes"] = _json(folders["export"] / EXPORTED / RECORD)["exported_bytes"]
     if "measure" in folders:
         measured = _json(folders["measure"] / MEASURED)
-        loss = next(iter(measured["points"]), {})
+        loss: dict[str, Any] = next(iter(measured["points"]), {})
         found |= {"measured_loss": loss.get("loss"), "measured_low": loss.get("low"), "measured_high": loss.get("high")}
         found["flipped"] = measured.get("flipped")
         for name in QUALITIES:

@@ -112,7 +112,7 @@ def _performed(task: Task, cache: Cache, threads: int) -> Result:
         reason = f"this worker runs qbert-opt {code()}, the sweep {task.code}. Install the same on all workers."
         return Result(key=task.key, step=task.step, status="failed", reason=reason)
     try:
-        step: Step = import_module(f".steps.{task.step}", __package__)  # type: ignore[assignment]
+        step: Step = import_module(f".steps.{task.step}", __package__)
         record, here = cache.make(task, step.KEPT, lambda folder: _made(task, cache, step, folder, threads))
     except FullDiskError as error:
         return Result(key=task.key, step=task.step, status="stopped", reason=str(error))
@@ -131,10 +131,14 @@ def result_of(record: Record, *, made: bool) -> Result:
         record: of the task.
         made: whether it was made now.
     """
-    status = "infeasible" if record.status == "infeasible" else "made" if made else "found"
-    spent = {"cpu_s": record.cpu_s, "lost_s": record.lost_s} if made else {}
     return Result(
-        key=record.task.key, step=record.task.step, status=status, reason=record.reason, notes=record.notes, **spent
+        key=record.task.key,
+        step=record.task.step,
+        status="infeasible" if record.status == "infeasible" else "made" if made else "found",
+        reason=record.reason,
+        cpu_s=record.cpu_s if made else 0.0,
+        lost_s=record.lost_s if made else 0.0,
+        notes=record.notes,
     )
 
 

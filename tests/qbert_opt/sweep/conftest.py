@@ -18,6 +18,25 @@ def dask_client():
     cluster.close()
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """A cache for tests that need true scores, which are then made once."""
+    return tmp_path_factory.mktemp("sweep") / "cache"
+
+
+@pytest.fixture
+def quick_steps(monkeypatch, reference):
+    """Steps that take no time: every score is empty, every plan gives the bundled model's matrices 4 bits."""
+    from qbert_opt.planning.recipes import recipe_allocation
+    from qbert_opt.spec.allocation import write_allocation
+    from qbert_opt.spec.limits import Limits
+    from qbert_opt.sweep.steps import score, solve
+
+    plan = recipe_allocation(reference, "uniform:4bit/rows:each/gptq", Limits())
+    monkeypatch.setattr(score, "make", lambda work, folder: (folder / "scores.json").write_text("{}"))
+    monkeypatch.setattr(solve, "make", lambda work, folder: write_allocation(plan, folder / "allocation.json"))
+
+
 @pytest.fixture
 def sweep_file(tmp_path, tiny_folder, data_file):
     """Write a sweep file of the tiny model; keywords replace or add keys, None removes one."""

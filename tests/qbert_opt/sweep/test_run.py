@@ -83,7 +83,7 @@ def test_an_export_and_a_training_are_those_of_their_verbs(cli, here, sweep_file
     assert row["predicted_loss"] == "" and int(row["exported_bytes"]) > 0  # training makes the prediction void
 
 
-def test_what_is_finished_is_not_done_again(dask_client, sweep_file, tmp_path):
+def test_what_is_finished_is_not_done_again(dask_client, quick_steps, sweep_file, tmp_path):
     """Same file: no worker is needed; another budget: one new plan from the same scores; the tables are replaced."""
     first = sweep(sweep_file(), tmp_path / "out", client=dask_client)
     assert (first.num_tasks, first.num_found) == (2, 0) and first.cpu_s > 0
@@ -96,7 +96,9 @@ def test_what_is_finished_is_not_done_again(dask_client, sweep_file, tmp_path):
     assert elsewhere.num_found == 2 and not (tmp_path / "other" / "artifacts").exists()
 
 
-def test_a_changed_model_is_done_again_and_a_moved_one_is_not(dask_client, sweep_file, tmp_path, tiny_folder):
+def test_a_changed_model_is_done_again_and_a_moved_one_is_not(
+    dask_client, quick_steps, sweep_file, tmp_path, tiny_folder
+):
     """Keys are of content: of two models one is changed, the other renamed."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for number, folder in enumerate(folders):
@@ -111,13 +113,13 @@ def test_a_changed_model_is_done_again_and_a_moved_one_is_not(dask_client, sweep
     assert (found.num_tasks, found.num_found) == (4, 2)
 
 
-def test_a_model_that_cannot_be_read_is_a_row(cli, here, sweep_file, tmp_path, tiny_folder):
+def test_a_model_that_cannot_be_read_is_a_row(cli, here, sweep_file, shared_cache, tmp_path, tiny_folder):
     """The others are done; the exit code is 4, and the line says how many failed and why."""
     broken = tmp_path / "broken"
     shutil.copytree(tiny_folder, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
     models = [{"folder": str(tiny_folder), "name": "tiny"}, "broken", "missing"]
-    done = cli("sweep", sweep_file(models=models), "-o", tmp_path / "out", "--quiet")
+    done = cli("sweep", sweep_file(models=models), "-o", tmp_path / "out", "--cache", shared_cache, "--quiet")
     assert done.code == 4
     [line] = [line for line in done.err.splitlines() if line.startswith("qbert-opt:")]
     assert "2 of 3 rows failed; the first, broken at step score: " in line and "model.safetensors" in line
@@ -131,36 +133,38 @@ def test_a_model_that_cannot_be_read_is_a_row(cli, here, sweep_file, tmp_path, t
     assert "car-soc, broken, budget 4bit: failed at score" in done.out
 
 
-def test_what_a_device_cannot_hold_is_a_row_with_the_nearest_feasible(cli, here, sweep_file, tmp_path, data_file):
+def test_what_a_device_cannot_hold_is_a_row_with_the_nearest_feasible(
+    cli, here, sweep_file, shared_cache, tmp_path, data_file
+):
     """It is an answer, kept like others; later steps are not tried. Exit code 3 where no row has a plan."""
     path = sweep_file(budgets=["0.5bit"], until="measure", test_data=str(data_file))
     for _ in range(2):
-        done = cli("sweep", path, "-o", tmp_path / "out", "--json", "--quiet")
+        done = cli("sweep", path, "-o", tmp_path / "out", "--cache", shared_cache, "--json", "--quiet")
         assert done.code == 3 and "no row has a plan; the first, tiny: no plan keeps every limit" in done.err
         [row] = json.loads(done.out)["rows"]
         assert (row["status"], row["step"]) == ("infeasible", "solve") and "nearest feasible" in row["reason"]
     assert json.loads(done.out)["num_found"] == 4
-    both = cli("sweep", sweep_file(budgets=["0.5bit", "4bit"]), "-o", tmp_path / "out", "--quiet")
+    both = cli(
+        "sweep", sweep_file(budgets=["0.5bit", "4bit"]), "-o", tmp_path / "out", "--cache", shared_cache, "--quiet"
+    )
     assert both.code == 0, both.err
 
 
-def test_the_tables_agree(dask_client, sweep_file, tmp_path):
+def test_the_tables_agree(dask_client, quick_steps, sweep_file, tmp_path, tiny_folder):
     """Parquet, CSV and the rows in Python; names are text, in HTML and in a spreadsheet."""
-    path = sweep_file(budgets=["4bit", "0.5bit"])
-    text = path.read_text().replace("name: tiny", "name: =1+<b>x</b>")
-    path.write_text(text)
-    found = sweep(path, tmp_path / "out", client=dask_client)
+    models = [{"folder": str(tiny_folder), "name": "=1+<b>x</b>"}, "missing"]
+    found = sweep(sweep_file(models=models), tmp_path / "out", client=dask_client)
     expected = [asdict(row) for row in found.rows]
     assert pq.read_table(tmp_path / "out" / "sweep.parquet").to_pylist() == expected
     with (tmp_path / "out" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["model"] for row in rows] == ["'=1+<b>x</b>"] * 2
-    assert [float(row["predicted_loss"]) for row in rows[:1]] == [expected[0]["predicted_loss"]]
-    assert rows[1]["predicted_loss"] == "" and rows[0]["chosen"] == "True"
+    assert [row["model"] for row in rows] == ["'=1+<b>x</b>", "missing"]
+    assert float(rows[0]["predicted_loss"]) == expected[0]["predicted_loss"] and rows[0]["chosen"] == "True"
+    assert rows[1]["predicted_loss"] == "" and rows[1]["reason"] == expected[1]["reason"]
     from qbert_opt.reports.sweep import write_page
 
     page = write_page(found).read_text()
-    assert "<b>x</b>" not in page and "=1+&lt;b&gt;x&lt;/b&gt;" in page and "http" not in page
+    assert "<b>x</b>" not in page and "=1+&lt;b&gt;x&lt;/b&gt;" in page and "://" not in page
 
 
 def test_tasks_are_shared_and_in_order(sweep_file, data_file):
@@ -182,7 +186,7 @@ def test_tasks_are_shared_and_in_order(sweep_file, data_file):
         ({"seed": 1}, []),
         ({"bits": "2,4"}, []),
         ({"methods": ["gptq"]}, []),
-        ({"metrics": ["guided"]}, []),
+        ({"metrics": ["fisher"]}, []),
         ({"scoring_samples": 17}, []),
         ({"max_tokens": 20}, []),
         ({"seq_len": 20}, ["score"]),
@@ -208,28 +212,32 @@ def test_the_code_is_in_every_key(sweep_file, monkeypatch):
     assert not keys[0] & keys[1]
 
 
-def test_a_full_disk_ends_the_sweep_in_one_line(dask_client, sweep_file, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_sweep_in_one_line(dask_client, quick_steps, sweep_file, tmp_path, monkeypatch):
     """Every further step would fail too; what is finished stays."""
 
-    def full(*arguments, **options):
+    def full(work, folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("qbert_opt.sweep.steps.solve.write_allocation", full)
-    with pytest.raises(FullDiskError, match=r"solve/\w+: was not written: the disk is full"):
-        sweep(sweep_file(budgets=["3bit", "4bit"]), tmp_path / "out", client=dask_client)
-    monkeypatch.undo()
-    assert sweep(sweep_file(budgets=["3bit", "4bit"]), tmp_path / "out", client=dask_client).num_found == 1
+    path = sweep_file(budgets=["3bit", "4bit"])
+    with monkeypatch.context() as patch:
+        patch.setattr("qbert_opt.sweep.steps.solve.make", full)
+        with pytest.raises(FullDiskError, match=r"solve/\w+: was not written: the disk is full"):
+            sweep(path, tmp_path / "out", client=dask_client)
+    assert len(list((tmp_path / "out" / "artifacts" / "score").glob("*/task.json"))) == 1
+    assert {row.status for row in sweep(path, tmp_path / "out", client=dask_client).rows} == {"done"}
 
 
-def test_a_bug_in_one_step_is_a_row_too(dask_client, sweep_file, tmp_path, monkeypatch):
+def test_a_bug_in_one_step_is_a_row_too(dask_client, quick_steps, sweep_file, tmp_path, monkeypatch):
     """It does not end the other models; the row says what was raised."""
-    monkeypatch.setattr("qbert_opt.sweep.steps.solve.solve_plans", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("qbert_opt.sweep.steps.solve.make", lambda work, folder: 1 / 0)
     found = sweep(sweep_file(), tmp_path / "out", client=dask_client)
     assert [(row.status, row.reason) for row in found.rows] == [("failed", "ZeroDivisionError: division by zero")]
 
 
 @pytest.mark.parametrize("what", ["device", "data", "model"])
-def test_an_input_that_changes_meanwhile_is_refused(dask_client, sweep_file, tmp_path, tiny_folder, data_file, what):
+def test_an_input_that_changes_meanwhile_is_refused(
+    dask_client, sweep_file, shared_cache, tmp_path, tiny_folder, data_file, what
+):
     """A result is never kept under the key of something else."""
     from qbert_opt.sweep.cluster import run_tasks
 
@@ -238,6 +246,8 @@ def test_an_input_that_changes_meanwhile_is_refused(dask_client, sweep_file, tmp
     device = tmp_path / "mine.yaml"
     device.write_text("schema: qbert-opt/device@1\nid: mine\ninherit: car-soc\n")
     path = sweep_file(models=["model"], data="text.tsv", devices=["mine.yaml"])
+    if what != "device":  # another model and text than those that are kept already
+        (tmp_path / "model" / "note.txt").write_text(what)
     tasks = distinct(combinations(read_sweep(path)))
     if what == "device":
         device.write_text("schema: qbert-opt/device@1\nid: mine\ninherit: rpi5\n")
@@ -245,8 +255,7 @@ def test_an_input_that_changes_meanwhile_is_refused(dask_client, sweep_file, tmp
         (tmp_path / "text.tsv").write_text(data_file.read_text() + "w1 w2 w3\tred\n")
     else:
         (tmp_path / "model" / "config.json").write_text((tmp_path / "model" / "config.json").read_text() + "\n")
-    (tmp_path / "cache").mkdir()
-    results = run_tasks(dask_client, tasks, {}, tmp_path / "cache", 1, lambda *a: None)
+    results = run_tasks(dask_client, tasks, {}, shared_cache, 1, lambda *a: None)
     assert "changed while the sweep runs" in results[tasks[-1].key].reason
 
 
