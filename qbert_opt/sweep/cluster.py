@@ -118,8 +118,8 @@ def connected(workers: Workers) -> Iterator[Any]:
         dask.config.set(SETTINGS),
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, host="127.0.0.1", env=environment,
-            memory_limit=workers.memory_bytes or _machine_bytes() // count, dashboard_address=workers.dashboard or PRIVATE,
-            worker_dashboard_address=PRIVATE,
+            memory_limit=workers.memory_bytes or _machine_bytes() // count,
+            dashboard_address=workers.dashboard or PRIVATE, worker_dashboard_address=PRIVATE,
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip

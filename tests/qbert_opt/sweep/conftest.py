@@ -8,14 +8,18 @@ import pytest
 @pytest.fixture(scope="session")
 def dask_client():
     """A client of one worker that is a thread of this process."""
+    import dask
     from distributed import Client, LocalCluster
 
+    from qbert_opt.sweep.cluster import SETTINGS
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
-    client = Client(cluster)
-    yield client
-    client.close()
-    cluster.close()
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -165,6 +166,31 @@ def test_the_tables_agree(dask_client, quick_steps, sweep_file, tmp_path, tiny_f
 
     page = write_page(found).read_text()
     assert "<b>x</b>" not in page and "=1+&lt;b&gt;x&lt;/b&gt;" in page and "://" not in page
+
+
+def test_the_example_of_the_docs_runs_and_every_key_is_described(
+    dask_client, quick_steps, tmp_path, tiny_folder, data_file
+):
+    """With the tiny model under the names of the example; its steps up to the plans."""
+    page = (Path(__file__).parents[3] / "docs" / "sweep.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    for name in ("intents", "slots"):
+        shutil.copytree(tiny_folder, tmp_path / "models" / name)
+    (tmp_path / "slots").mkdir()
+    for name in ("dev", "test"):
+        shutil.copy(data_file, tmp_path / "slots" / f"{name}.tsv")
+    (tmp_path / "sweep.yaml").write_text(example)
+    content = read_sweep(tmp_path / "sweep.yaml")
+    assert content.until == "measure"
+    found = sweep(content.model_copy(update={"until": "solve"}), tmp_path / "out", client=dask_client)
+    assert {row.status for row in found.rows} == {"done"}
+    scores = {folder.name for folder in (tmp_path / "out" / "artifacts" / "score").iterdir()}
+    assert f": {len(found.rows)} rows from {len(scores)} score tables" in page
+    table = page.split("| key |")[1].split("\n\n")[0]
+    described = {
+        key for line in table.splitlines() for key in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert described == set(type(content).model_fields)
 
 
 def test_tasks_are_shared_and_in_order(sweep_file, data_file):
