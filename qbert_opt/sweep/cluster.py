@@ -40,6 +40,7 @@ SETTINGS = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
 }
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what happens to workers is said in our own words
 
 
@@ -113,11 +114,11 @@ def connected(workers: Workers) -> Iterator[Any]:
             yield client
         return
     count, threads = workers.local_count, workers.threads
-    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **QUIET}
+    environment = {**dict.fromkeys(THREADS, str(threads)), **QUIET}  # libraries read it when they are loaded
     with (
-        dask.config.set(SETTINGS),
+        dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, host="127.0.0.1", env=environment,
+            n_workers=count, threads_per_worker=1, processes=True, host="127.0.0.1",
             memory_limit=workers.memory_bytes or _machine_bytes() // count,
             dashboard_address=workers.dashboard or PRIVATE, worker_dashboard_address=PRIVATE,
         ) as cluster,

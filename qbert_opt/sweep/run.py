@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,10 @@ def sweep(
     known = _finished(tasks, store)
     if len(known) == len(tasks):
         results = known
-    elif client is not None:
-        check_workers(client, store.path)
-        results = run_tasks(client, tasks, known, store.path, workers.threads, progress)
     else:
-        with connected(workers) as own:
-            check_workers(own, store.path)
-            results = run_tasks(own, tasks, known, store.path, workers.threads, progress)
+        with _going_on(store.path), nullcontext(client) if client is not None else connected(workers) as used:
+            check_workers(used, store.path)
+            results = run_tasks(used, tasks, known, store.path, workers.threads, progress)
     found = table(rows, results, store)
     files = write_tables(found, folder)
     return Swept(
@@ -108,6 +106,16 @@ def sweep(
         sum(results[task.key].status == "found" or task.key in known for task in tasks),
         sum(result.cpu_s for result in results.values()), sum(result.lost_s for result in results.values()),
     )  # fmt: skip
+
+
+@contextmanager
+def _going_on(cache: Path) -> Iterator[None]:
+    """Say on Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"finished steps are kept in {cache}: the same command goes on from there")
+        raise
 
 
 def _create(path: Path) -> None:
