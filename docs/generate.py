@@ -38,6 +38,7 @@ DOCUMENTS = {
     ),
     "engine.json": ("qbert_opt.engines.record", "EngineRecord", "`export`"),
     "optimized.json": ("qbert_opt.workflows.outcome", "Outcome", "`optimize`"),
+    "task.json": ("qbert_opt.sweep.cache", "Record", "`sweep`, beside each result in its cache"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
     "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }

@@ -38,6 +38,18 @@ class NoPlanFoundError(UsageError):
     exit_code = 2
 
 
+class BusyError(UsageError):
+    """An output that another run is writing."""
+
+    exit_code = 2
+
+
+class FullDiskError(UsageError):
+    """An output that the disk has no room for."""
+
+    exit_code = 2
+
+
 class InfeasibleError(QbertOptError):
     """No plan keeps every limit; the message holds the nearest feasible value and the limit that binds."""
 

@@ -194,4 +194,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "belongs to rounded inputs; --activation-bits none rounds none.",
         ),
     ),
+    "sweep": (
+        Rule(
+            ("workers", "worker_memory", "dashboard"),
+            _beside("scheduler"),
+            "is of processes on this machine; --scheduler has workers already.",
+        ),
+        Rule(("tls_ca", "tls_cert", "tls_key"), _without("scheduler"), "belongs to --scheduler."),
+    ),
 }  # fmt: skip

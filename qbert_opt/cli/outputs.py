@@ -12,7 +12,7 @@ from ..errors import UsageError
 
 OUTPUTS = ("out", "output", "bundle", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
 NEW_FOLDERS = ("export", "fine-tune", "integer", "quantize", "recover")  # verbs that write a folder instead of a file
-RESUMED_FOLDERS = ("optimize",)
+RESUMED_FOLDERS = ("optimize", "sweep")
 
 
 def check_kind(verb: str, option: str, output: str | Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -59,29 +58,6 @@ def measured_table(measured: Sequence[MeasuredFolder], texts: LabeledTexts) -> T
         for row in measured
     ]
     return evaluation_table(rows, f"{len(texts)} texts of {texts.name}")
-
-
-def evaluation_document(
-    measured: Sequence[MeasuredFolder], reference: str | None, texts: LabeledTexts
-) -> dict[str, Any]:
-    """Return what `evaluate --json` prints: measured points, every figure of the last folder, timings by folder.
-
-    Args:
-        measured: the reference, if there is one, and last the folder that is evaluated.
-        reference: folder of the float model, for the description.
-        texts: what they were measured on.
-    """
-    from pydantic import TypeAdapter
-
-    from ..evaluation.evaluate import Evaluation
-    from ..serving.measuring import measured_points
-
-    *_, last = measured
-    points = measured_points(last, reference, texts)
-    document: dict[str, Any] = points.model_dump(mode="json", by_alias=True, exclude_none=True)
-    document |= TypeAdapter(Evaluation).dump_python(last.evaluation, mode="json")
-    timings = {row.folder: asdict(row.timing) for row in measured if row.timing is not None}
-    return document | ({"timing": timings} if timings else {})
 
 
 def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import InputFileError, UsageError
+from ..errors import FullDiskError, InputFileError, UsageError
 from .input_files import decode_text, parse_json, read_bytes
 from .locks import sole_writer
 
@@ -225,7 +225,7 @@ def disk_error(target: Path, error: OSError) -> UsageError:
         error: as raised.
     """
     if error.errno == errno.ENOSPC:
-        return UsageError(f"{target}: was not written: the disk is full. Free some space and run again.")
+        return FullDiskError(f"{target}: was not written: the disk is full. Free some space and run again.")
     return UsageError(f"{_shortened(target)}: cannot be written: {error.strerror or error}.")
 
 

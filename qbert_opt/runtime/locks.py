@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import QbertOptWarning, UsageError
+from ..errors import BusyError, QbertOptWarning, UsageError
 
 BUSY = (errno.EACCES, errno.EAGAIN)
 MAX_HOLDER_BYTES = 200
@@ -33,7 +33,8 @@ def sole_writer(target: str | Path) -> Iterator[None]:
         target: file or folder that will be written.
 
     Raises:
-        UsageError: somebody is writing it, or its folder cannot be written.
+        BusyError: somebody is writing it.
+        UsageError: its folder cannot be written.
     """
     if lock_file(target) in _held:
         raise _busy(target, "this process")
@@ -54,7 +55,8 @@ def acquire(target: str | Path) -> None:
         QbertOptWarning: the file system has no locks, so nobody is kept out.
 
     Raises:
-        UsageError: another process is writing it, or its folder cannot be written.
+        BusyError: another process is writing it.
+        UsageError: its folder cannot be written.
     """
     path = lock_file(target)
     while path not in _held:
@@ -119,8 +121,8 @@ def release_all() -> None:
         release(target)
 
 
-def _busy(target: str | Path, holder: str) -> UsageError:
-    return UsageError(
+def _busy(target: str | Path, holder: str) -> BusyError:
+    return BusyError(
         f"{target}: is being written by another run ({holder or 'unknown process'}). Wait for it, stop it, or give "
         "another output."
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import check_belongs, read_record
@@ -153,6 +157,24 @@ def measured_points(measured: MeasuredFolder, reference: str | None, texts: Labe
     what = f"{unit} against {reference} on {len(texts)} texts of {texts.name}"
     point = measured.point()
     return MeasuredPoints(schema=SCHEMA, what=what, points=() if point is None else (point,))
+
+
+def evaluation_document(
+    measured: Sequence[MeasuredFolder], reference: str | None, texts: LabeledTexts
+) -> dict[str, Any]:
+    """Return what `evaluate --json` prints: measured points, every figure of the last folder, timings by folder.
+
+    Args:
+        measured: the reference, if there is one, and last the folder that is evaluated.
+        reference: folder of the float model, for the description.
+        texts: what they were measured on.
+    """
+    *_, last = measured
+    points = measured_points(last, reference, texts)
+    document: dict[str, Any] = points.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document |= TypeAdapter(Evaluation).dump_python(last.evaluation, mode="json")
+    timings = {row.folder: asdict(row.timing) for row in measured if row.timing is not None}
+    return document | ({"timing": timings} if timings else {})
 
 
 def _opened(

@@ -143,9 +143,9 @@ def export_model(
             extra = {CONFIG_KEY: {"dtype": dtype or "fp32"}}
         record = complete_folder(
             target, name, folder, loaded, allocation, references, config=extra,
-            inputs=traced.inputs, outputs=traced.outputs, exported_bytes=exported_bytes, activations=way, integer_scores=bool(scores), refused=refused,
-            checked_on=data, agreement=outcome.agreement, graph_difference=outcome.graph_difference,
-            limits=outcome.limits,
+            inputs=traced.inputs, outputs=traced.outputs, exported_bytes=exported_bytes,
+            activations=way, integer_scores=bool(scores), refused=refused, checked_on=data,
+            agreement=outcome.agreement, graph_difference=outcome.graph_difference, limits=outcome.limits,
         )  # fmt: skip
     return record
 

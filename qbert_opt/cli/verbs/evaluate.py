@@ -40,10 +40,10 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
-    from ...reports.evaluation import cut_lines, evaluation_document, measured_table
+    from ...reports.evaluation import cut_lines, measured_table
     from ...reports.printing import print_lines
     from ...serving.engine_model import timing_rows
-    from ...serving.measuring import measure_folder
+    from ...serving.measuring import evaluation_document, measure_folder
 
     texts = columns.read(data)
     measured = measure_folder(

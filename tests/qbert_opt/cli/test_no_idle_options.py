@@ -82,6 +82,7 @@ OF_USE = {
     "simulate": "plan device lengths per_op roofline timeline batch_size engine rate",
     "solve": "budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable top_k refine recipe output as_json plot",
+    "sweep": "source output cache threads scheduler as_json",
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
@@ -149,6 +150,12 @@ IDLE = [
     *((f"solve --json --model m --data d --{name}", f"--{name.split()[0]}: prints tables")
       for name in ("explain", "verify v", "measure torch")),
     ("solve --activation-bits none --activation-ranges token", "--activation-ranges: belongs to rounded inputs"),
+    ("sweep s -o o --scheduler tls://h:1 --workers 2", "--workers: is of processes on this machine"),
+    ("sweep s -o o --scheduler tls://h:1 --worker-memory 1GiB", "--worker-memory: is of processes on this machine"),
+    ("sweep s -o o --scheduler tls://h:1 --dashboard 127.0.0.1:1", "--dashboard: is of processes on this machine"),
+    ("sweep s -o o --tls-ca c", "--tls-ca: belongs to --scheduler"),
+    ("sweep s -o o --tls-cert c", "--tls-cert: belongs to --scheduler"),
+    ("sweep s -o o --tls-key c", "--tls-key: belongs to --scheduler"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,141 @@
+"""Run a sweep: find what is finished, do the rest on Dask, write one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputFileError
+from ..runtime.files import check_folder, disk_error
+from ..runtime.progress import Progress, silent
+from .cache import Cache
+from .cluster import Workers, check_address, check_installed, check_workers, connected, run_tasks
+from .graph import combinations, distinct
+from .request import Sweep, read_sweep
+from .table import Row, table, write_tables
+from .task import Task
+from .work import Result, result_of
+
+ARTIFACTS = "artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        rows: one for each combination.
+        files: what was written.
+        folder: where the tables are.
+        num_tasks: distinct steps.
+        num_found: of those, how many were in the cache.
+        cpu_s: processor time of those that were made.
+        lost_s: elapsed time that killed workers had spent and that was spent again.
+    """
+
+    rows: tuple[Row, ...]
+    files: tuple[Path, ...]
+    folder: Path
+    num_tasks: int
+    num_found: int
+    cpu_s: float
+    lost_s: float
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """Rows that failed."""
+        return tuple(row for row in self.rows if row.status == "failed")
+
+
+def sweep(
+    source: str | Path | Sweep,
+    output: str | Path,
+    *,
+    cache: str | Path | None = None,
+    workers: Workers | None = None,
+    client: Any = None,
+    progress: Progress = silent,
+) -> Swept:
+    """Score, plan, quantize, export and measure every combination of a sweep file, each step once.
+
+    Every step's result is the file or folder that the single command writes, kept in the cache under the hash of what
+    it depends on. A sweep that was killed goes on from there, and another sweep uses it too.
+
+    Args:
+        source: a sweep file, or its content.
+        output: folder of the tables, which is created; those of an earlier run are replaced.
+        cache: folder of results; by default `artifacts` in the output.
+        workers: local processes or a scheduler; by default a process for each core.
+        client: a Dask client of your own, for example of dask-jobqueue, instead.
+        progress: called with tasks done, tasks in all, and the one that ended.
+
+    Returns:
+        The rows, with what was written.
+
+    Raises:
+        InputFileError: a mistake in the sweep file; a model that cannot be read is a row instead.
+        UsageError: the output or the cache cannot be written, the scheduler cannot be reached, or a worker runs other
+            code or does not see the cache.
+    """
+    workers = workers or Workers()
+    if client is None:
+        check_installed()
+        if workers.scheduler is not None:
+            check_address(workers.scheduler)
+    content = source if isinstance(source, Sweep) else read_sweep(source)
+    folder = Path(output).absolute()
+    store = Cache(folder / ARTIFACTS if cache is None else Path(cache).absolute())
+    for path in (folder, store.path):
+        _create(path)
+    rows = combinations(content, progress)
+    tasks = distinct(rows)
+    known = _finished(tasks, store)
+    if len(known) == len(tasks):
+        results = known
+    else:
+        with _going_on(store.path), nullcontext(client) if client is not None else connected(workers) as used:
+            check_workers(used, store.path)
+            results = run_tasks(used, tasks, known, store.path, workers.threads, progress)
+    found = table(rows, results, store)
+    files = write_tables(found, folder)
+    return Swept(
+        tuple(found), tuple(files), folder, len(tasks),
+        sum(results[task.key].status == "found" or task.key in known for task in tasks),
+        sum(result.cpu_s for result in results.values()), sum(result.lost_s for result in results.values()),
+    )  # fmt: skip
+
+
+@contextmanager
+def _going_on(cache: Path) -> Iterator[None]:
+    """Say on Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"finished steps are kept in {cache}: the same command goes on from there")
+        raise
+
+
+def _create(path: Path) -> None:
+    check_folder(path)
+    try:
+        path.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise InputFileError(f"{path}: is a file. Give a folder.") from None
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def _finished(tasks: Sequence[Task], cache: Cache) -> dict[str, Result]:
+    """Return how finished tasks ended, with those that an infeasible one rules out."""
+    known: dict[str, Result] = {}
+    for task in tasks:
+        before = [known[key] for key in task.inputs.values() if key in known]
+        ruled_out = next((result for result in before if result.status == "infeasible"), None)
+        if ruled_out is not None:
+            known[task.key] = ruled_out.model_copy(update={"key": task.key})
+        elif (record := cache.record(task)) is not None:
+            known[task.key] = result_of(record, made=False)
+    return known

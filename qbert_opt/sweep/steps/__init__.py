@@ -1,0 +1,1 @@
+"""The steps of a sweep, each the work of one verb: a file with the verb's result in a folder. See `sweep.work.Step`."""

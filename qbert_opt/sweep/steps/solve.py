@@ -1,0 +1,59 @@
+"""Choose bits and groups for every matrix under the limits, with a proof, as `solve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...costs.devices import load_device
+from ...costs.operations import workload_of
+from ...errors import InputFileError
+from ...planning.budgets import parse_budget
+from ...planning.constraints import PlanConstraints
+from ...spec.activations import selected_activations
+from ...spec.allocation import write_allocation
+from ...spec.limits import Limits
+from ...spec.scores import read_scores
+from ...workflows.solve import check_limits, solve_plans
+from ..artifacts import PLAN, SCORES
+from ..content import device_sha256
+from ..request import Budget, needed_limits
+from ..work import Work
+
+KEPT = ()
+
+
+def make(work: Work, folder: Path) -> None:
+    """Write `allocation.json`.
+
+    Args:
+        work: the scores; device, engine, budget and workload.
+        folder: where to write.
+
+    Raises:
+        InfeasibleError: no plan keeps the limits; states the nearest feasible value.
+        InputFileError: the device file is not what the sweep began with.
+    """
+    options = work.task.options
+    table = read_scores(work.input("score") / SCORES)
+    name = work.task.paths["device"]
+    device = None if name is None else load_device(name)
+    if device is not None and device_sha256(device) != options["device"]:
+        raise InputFileError(f"{name}: changed while the sweep runs. Start the sweep again.")
+    budget = Budget(**options["budget"])
+    sizes = {"encoder_bytes": (budget.budget, table.profile.encoder_elements)}
+    sizes["total_bytes"] = (budget.total_budget, table.profile.float_bytes // 4)
+    limits = Limits(
+        **{field: parse_budget(text, elements, "`budget`") for field, (text, elements) in sizes.items() if text},
+        **needed_limits(budget),  # type: ignore[arg-type]
+    )
+    constraints = PlanConstraints(engine=options["engine"])
+    check_limits(limits, device, constraints)
+    solved = solve_plans(
+        table,
+        limits,
+        device=device,
+        workload=workload_of(table.profile, options["seq_len"], options["batch_size"]),
+        constraints=constraints,
+        activations=selected_activations(None, None, table, device),
+    )
+    write_allocation(solved.plan, folder / PLAN)

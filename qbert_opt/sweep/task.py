@@ -1,0 +1,60 @@
+"""One task of a sweep, and the key that its result is kept under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..runtime.frozen import Frozen
+
+KEY_DIGITS = 32
+
+
+class Task(Frozen):
+    """A step with everything that its result depends on.
+
+    Attributes:
+        step: a file in `sweep/steps`.
+        title: what it works on, for progress and messages.
+        inputs: keys of the tasks whose results it reads, by step.
+        options: what the result depends on besides, hashes of files included.
+        paths: where the files are that `options` has hashes of; not in the key, so that a moved file changes nothing.
+        code: release and commit of the code that makes it.
+        key: hash of step, inputs, options and code.
+    """
+
+    step: str
+    title: str
+    inputs: dict[str, str]
+    options: dict[str, Any]
+    paths: dict[str, Any]
+    code: str
+    key: str
+
+
+def make_task(
+    step: str,
+    title: str,
+    inputs: Mapping[str, Task],
+    options: Mapping[str, Any],
+    paths: Mapping[str, Any],
+    code: str,
+) -> Task:
+    """Return a task with its key.
+
+    Args:
+        step: a file in `sweep/steps`.
+        title: what it works on.
+        inputs: tasks whose results it reads, by step.
+        options: what the result depends on besides; JSON.
+        paths: where its files are; JSON.
+        code: release and commit.
+    """
+    keys = {name: task.key for name, task in inputs.items()}
+    parts = json.dumps([step, keys, dict(options), code], sort_keys=True, separators=(",", ":"))
+    key = hashlib.sha256(parts.encode()).hexdigest()[:KEY_DIGITS]
+    return Task(
+        step=step, title=title, inputs=keys, options=dict(options), paths=dict(paths), code=code, key=key
+    )  # fmt: skip
