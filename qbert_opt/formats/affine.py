@@ -135,9 +135,7 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     """
     alternative = "Use `activations` int8 to let the engine round the inputs in its own way."
     if planned.low is None or planned.high is None:
-        raise UsageError(
-            f"{name}: its inputs are rounded per token, which no engine supports with packed weights. {alternative}"
-        )
+        raise UsageError(f"{name}: its inputs are rounded per token, which LiteRT alone does. {alternative}")
     if planned.bits != 8:
         raise UsageError(f"{name}: its inputs have {planned.bits} bits; integer kernels here need 8. {alternative}")
     if matrix.scale.shape[1] > 1:
