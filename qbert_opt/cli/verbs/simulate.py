@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from ...costs.operations import Functions
     from ...spec.allocation import Allocation
 
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="Engine that runs it: counts the bytes of its file, and floating point where it has no integer "
+        "product. Default: the engine that the plan was made for.",
+    ),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
+        "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
+    ),
+]
+
 
 def command(
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
@@ -28,24 +45,10 @@ def command(
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
     batch_size: options.BatchSize = 1,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            help="Engine that runs it: counts the bytes of its file, and floating point where it has no integer "
-            "product. Default: the engine that the plan was made for.",
-        ),
-    ] = None,
+    engine: Engine = None,
     nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            "--compare",
-            help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
-            "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
-        ),
-    ] = None,
+    compare: Compare = None,
     per_op: Annotated[
         str | None,
         typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),

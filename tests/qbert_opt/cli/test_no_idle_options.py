@@ -79,7 +79,7 @@ OF_USE = {
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
     "memory_limit torch_device stability",
-    "simulate": "plan device lengths per_op roofline timeline batch_size engine rate",
+    "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
@@ -140,6 +140,8 @@ IDLE = [
     ("solve --data d", "--data: belongs to --model"),
     ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify and --refine"),
     ("solve --rate 5", "--rate: belongs to --device"),
+    ("solve --nonlinearity auto", "--nonlinearity: belongs to --device"),
+    ("integer out --data d -o o --device car-soc", "--device: belongs to --nonlinearity auto"),
     ("solve --seq-len 64", "--seq-len: belongs to --device"),
     ("solve --batch-size 2", "--batch-size: belongs to --device"),
     ("solve --within 5%", "--within: belongs to --top-k"),
