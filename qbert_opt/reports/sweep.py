@@ -57,10 +57,9 @@ def summary_lines(swept: Swept) -> list[str]:
     """
     count = {status: sum(row.status == status for row in swept.rows) for status in ("done", "infeasible", "failed")}
     ended = ", ".join(f"{number} {status}" for status, number in count.items() if number)
-    made = swept.num_tasks - swept.num_found
     lines = [
-        f"{len(swept.rows)} rows: {ended}; {swept.num_tasks} steps, {swept.num_found} of them in the cache, {made} run "
-        f"in {format_seconds(swept.cpu_s)} of processor time"
+        f"{len(swept.rows)} rows: {ended}; {swept.num_tasks} steps, {swept.num_found} of them in the cache, "
+        f"{swept.num_run} run in {format_seconds(swept.cpu_s)} of processor time"
     ]
     if swept.lost_s > 0:
         lines.append(f"{swept.lost_s:.1f} s of work were lost with processes that were killed, and done again")
@@ -85,7 +84,7 @@ def sweep_json(swept: Swept) -> str:
     Args:
         swept: what a sweep found.
     """
-    counts = {name: getattr(swept, name) for name in ("num_tasks", "num_found", "cpu_s", "lost_s")}
+    counts = {name: getattr(swept, name) for name in ("num_tasks", "num_found", "num_run", "cpu_s", "lost_s")}
     return json.dumps({"rows": [asdict(row) for row in swept.rows], **counts}, indent=1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,7 +74,9 @@ class Workers:
     @property
     def local_count(self) -> int:
         """Number of local processes."""
-        return self.count or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        from dask.system import CPU_COUNT  # of those that this process may use
+
+        return self.count or max(1, CPU_COUNT // self.threads)
 
 
 def check_installed() -> None:

@@ -31,7 +31,8 @@ class Swept:
         files: what was written.
         folder: where the tables are.
         num_tasks: distinct steps.
-        num_found: of those, how many were in the cache.
+        num_found: of those, how many were in the cache, or are ruled out by what was.
+        num_run: how many were run now; the rest are ruled out by an infeasible or failed one before.
         cpu_s: processor time of those that were made.
         lost_s: elapsed time that killed workers had spent and that was spent again.
     """
@@ -41,6 +42,7 @@ class Swept:
     folder: Path
     num_tasks: int
     num_found: int
+    num_run: int
     cpu_s: float
     lost_s: float
 
@@ -101,11 +103,17 @@ def sweep(
             results = run_tasks(used, tasks, known, store.path, workers.threads, progress)
     found = table(rows, results, store)
     files = write_tables(found, folder)
+    fresh = [(task, results[task.key]) for task in tasks if task.key not in known]
     return Swept(
-        tuple(found), tuple(files), folder, len(tasks),
-        sum(results[task.key].status == "found" or task.key in known for task in tasks),
-        sum(result.cpu_s for result in results.values()), sum(result.lost_s for result in results.values()),
-    )  # fmt: skip
+        rows=tuple(found),
+        files=tuple(files),
+        folder=folder,
+        num_tasks=len(tasks),
+        num_found=len(known) + sum(result.status == "found" for _, result in fresh),
+        num_run=sum(result.step == task.step and result.status != "found" for task, result in fresh),
+        cpu_s=sum(result.cpu_s for result in results.values()),
+        lost_s=sum(result.lost_s for result in results.values()),
+    )
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def test_an_export_and_a_training_are_those_of_their_verbs(cli, here, sweep_file
 def test_what_is_finished_is_not_done_again(dask_client, quick_steps, sweep_file, tmp_path):
     """Same file: no worker is needed; another budget: one new plan from the same scores; the tables are replaced."""
     first = sweep(sweep_file(), tmp_path / "out", client=dask_client)
-    assert (first.num_tasks, first.num_found) == (2, 0) and first.cpu_s > 0
+    assert (first.num_tasks, first.num_found, first.num_run) == (2, 0, 2) and first.cpu_s > 0
     again = sweep(sweep_file(), tmp_path / "out", client=object())
     assert (again.num_tasks, again.num_found, again.cpu_s) == (2, 2, 0)
     assert [asdict(row) | {"cpu_s": 0} for row in first.rows] == [asdict(row) for row in again.rows]
@@ -139,12 +139,13 @@ def test_what_a_device_cannot_hold_is_a_row_with_the_nearest_feasible(
 ):
     """It is an answer, kept like others; later steps are not tried. Exit code 3 where no row has a plan."""
     path = sweep_file(budgets=["0.5bit"], until="measure", test_data=str(data_file))
-    for _ in range(2):
+    for number in range(2):
         done = cli("sweep", path, "-o", tmp_path / "out", "--cache", shared_cache, "--json", "--quiet")
         assert done.code == 3 and "no row has a plan; the first, tiny: no plan keeps every limit" in done.err
         [row] = json.loads(done.out)["rows"]
         assert (row["status"], row["step"]) == ("infeasible", "solve") and "nearest feasible" in row["reason"]
-    assert json.loads(done.out)["num_found"] == 4
+        counts = json.loads(done.out)
+        assert number == 0 or (counts["num_tasks"], counts["num_found"], counts["num_run"]) == (4, 4, 0)
     both = cli(
         "sweep", sweep_file(budgets=["0.5bit", "4bit"]), "-o", tmp_path / "out", "--cache", shared_cache, "--quiet"
     )
