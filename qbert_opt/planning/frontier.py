@@ -202,9 +202,7 @@ def _uniform_points(task: PlanningTask, problem: ChoiceProblem) -> Iterator[Unif
         if not plan.broken and len(set(plan.choice[: task.num_matrices])) == 1:
             loss, error = fixed_loss(task, np.array(plan.choice))
             name = plan.name.removeprefix("uniform ")
-            yield UniformPoint(
-                choice=name, usage=dict(plan.usage), predicted_loss=loss, predicted_std_error=error
-            )
+            yield UniformPoint(choice=name, usage=dict(plan.usage), predicted_loss=loss, predicted_std_error=error)
 
 
 def _best_tables(task: PlanningTask, problem: ChoiceProblem) -> ChoiceProblem:

@@ -218,9 +218,7 @@ def _amounts(
     for out in range(count):
         order = generator.permutation([k for k in range(count) if k != out])
         for used in range(1, count):
-            losses[out, used - 1] = loss_of(
-                folds[out], chosen(folds[order[:used]], f"{used} parts of the text")
-            )
+            losses[out, used - 1] = loss_of(folds[out], chosen(folds[order[:used]], f"{used} parts of the text"))
     amounts = []
     for used in range(1, count):
         pair = losses[:, used - 1], losses[:, -1]

@@ -1,4 +1,4 @@
-"""Partial pooling of scores: the noise of single scores is shrunk, so that choosing among many choices does not exploit it.
+"""Partial pooling of scores: what single scores owe to chance is shrunk, so that many choices do no harm.
 
 A solver picks what came out low, partly by chance of the scoring text, and the more choices a matrix has, the lower the
 luckiest comes out (the winner's curse). Scores of one matrix share most of their noise, which favours none of its

@@ -84,7 +84,7 @@ def test_the_unit_does_not_matter(rtn_scores, factor, seed):
 
 
 def test_leaves_alone_what_has_no_logarithm_or_no_folds(rtn_scores):
-    """A matrix that the loss does not depend on keeps its scores of 0; masked choices stay masked; few folds pool not."""
+    """A matrix that the loss does not depend on keeps its scores of 0; masks stay; too few folds pool nothing."""
     folds = lognormal(np.random.default_rng(2), rtn_scores.values(), 1.0, 0.0)
     folds[:, 0] *= 0.0
     table = with_folds(rtn_scores, folds)
