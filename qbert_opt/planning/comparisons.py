@@ -14,7 +14,7 @@ from solvers import random_plans, shadow_price
 from ..errors import NoPlanFoundError
 from ..spec.planned import PlannedActivation, UniformPlan
 from .assembly import Judgement
-from .cross_fit import cross_fit, fixed_loss
+from .cross_fit import cross_fit, fixed_std_error
 from .program import PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_task
@@ -40,6 +40,7 @@ def best_uniform_plans(
         for i, item in enumerate(task.items)
         if i >= task.num_matrices
     ]
+    table_loss = math.fsum(task.value[at] for at in tables)
     table_bytes = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
     rows = [task.hard[name] for name in table_bytes if name in task.hard]
     capacity = min((row.capacity - table_bytes[row.resource] for row in rows), default=math.inf)
@@ -50,7 +51,9 @@ def best_uniform_plans(
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
         if task.legal[matrices, j].all() and not masked and size <= capacity:
-            loss, error = fixed_loss(task, np.array([*[j] * task.num_matrices, *(column for _, column in tables)]))
+            loss = math.fsum([*task.value[matrices, j], table_loss])
+            chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])
+            error = fixed_std_error(task, loss, chosen)
             rival = UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss, predicted_std_error=error)
             uniform_plans.append((j, rival))
     least = np.zeros(len(task.choices)) if task.goal is None else task.tables.usage[task.goal][matrices].sum(axis=0)

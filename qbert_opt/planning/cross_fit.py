@@ -110,7 +110,7 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
     held_out = []
     joint = len(problem.options) > folds.shape[2] and problem.max_families is None
     for index, fold in enumerate(folds):
-        values = others_scores(task, folds, index)
+        values = others_mean(folds, index)
         chosen = stand_in(task, problem, values) if joint else None
         if chosen is None:
             chosen = chosen_by(task, problem, values, RELATIVE_GAP)
@@ -120,15 +120,15 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
     return judged(task, held_out)
 
 
-def others_scores(task: PlanningTask, folds: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-    """Return the scores from all folds but one, pooled like the task's own, float64 [items, choices].
+def others_mean(folds: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    """Return the mean score over all folds but one, float64 [items, choices].
 
     Args:
-        task: the task.
         folds: scores on each fold, float64 [folds, items, choices].
         index: the fold to leave out.
     """
-    return task.pooling.estimate(np.delete(folds, index, axis=0))
+    mean: NDArray[np.float64] = np.delete(folds, index, axis=0).mean(axis=0)
+    return mean
 
 
 def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
@@ -146,24 +146,23 @@ def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
     return Judgement(loss, math.sqrt(variance + _scale_variance(task, loss)), count)
 
 
-def fixed_loss(task: PlanningTask, chosen: NDArray[np.int_]) -> tuple[float, float | None]:
-    """Predict the loss of a plan that no text chose, such as a uniform one.
+def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -> float | None:
+    """Return the standard error of the sum of scores of a plan that no text chose, such as a uniform one.
 
-    It is the plain sum of its scores, which is unbiased; pooled scores are not. All folds judge the same plan, so they
-    are independent.
+    All folds judge the same plan, so they are independent, and the mean over them is the plain sum.
 
     Args:
         task: the task, with the scores on each fold.
+        loss: the plan's sum of scores.
         chosen: choice of each item, int [items].
 
     Returns:
-        The loss and its standard error; None for the error if the scores have fewer than two folds.
+        The standard error; None if the scores have fewer than two folds.
     """
-    loss = loss_of(task.scores.item_values(), chosen)
     losses = [loss_of(fold, chosen) for fold in task.scores.item_folds()]
     if len(losses) < 2:
-        return loss, None
-    return loss, math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))
+        return None
+    return math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))
 
 
 def _scale_variance(task: PlanningTask, loss: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Provenance
 from .assembly import Judgement
 from .constraints import RESOURCES
-from .cross_fit import fixed_loss, judged, loss_of, others_scores
+from .cross_fit import fixed_std_error, judged, loss_of, others_mean
 from .program import PlanningTask
 from .stand_ins import Sweep
 
@@ -186,7 +186,16 @@ def trade_off(
             _point(task, point, judgement)
             for point, judgement in zip(frontier.points, _judgements(task, problem, rows, frontier.points), strict=True)
         ),
-        uniform=tuple(_uniform_points(task, problem)),
+        uniform=tuple(
+            UniformPoint(
+                choice=plan.name.removeprefix("uniform "),
+                usage=dict(plan.usage),
+                predicted_loss=plan.value,
+                predicted_std_error=fixed_std_error(task, plan.value, np.array(plan.choice)),
+            )
+            for plan in uniform_plans(_best_tables(task, problem))
+            if not plan.broken and len(set(plan.choice[: task.num_matrices])) == 1
+        ),
         own_limits=tuple(
             OwnLimit(resource=name, capacity=row.capacity, source=row.source)
             for name, row in task.hard.items()
@@ -195,14 +204,6 @@ def trade_off(
         profile=task.profile,
         provenance=task.scores.provenance,
     )
-
-
-def _uniform_points(task: PlanningTask, problem: ChoiceProblem) -> Iterator[UniformPoint]:
-    for plan in uniform_plans(_best_tables(task, problem)):
-        if not plan.broken and len(set(plan.choice[: task.num_matrices])) == 1:
-            loss, error = fixed_loss(task, np.array(plan.choice))
-            name = plan.name.removeprefix("uniform ")
-            yield UniformPoint(choice=name, usage=dict(plan.usage), predicted_loss=loss, predicted_std_error=error)
 
 
 def _best_tables(task: PlanningTask, problem: ChoiceProblem) -> ChoiceProblem:
@@ -246,7 +247,7 @@ def _judgements(
     names = tuple(dict.fromkeys((*rows, *limited)))
     held_out: list[list[float] | None] = [[] for _ in points]
     for index, fold in enumerate(folds):
-        sweep = Sweep(problem, np.where(task.legal, others_scores(task, folds, index), np.inf), names)
+        sweep = Sweep(problem, np.where(task.legal, others_mean(folds, index), np.inf), names)
         for number, point in enumerate(points):
             chosen = sweep.choose({**limited, **point.capacity})
             losses = held_out[number]

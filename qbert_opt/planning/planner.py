@@ -96,7 +96,7 @@ def allocation_of(
         next_ms_gain=gain_of_next_ms(task, plan, judged) if answer else None,
         judged=judged,
     )
-    plain = assemble(task.pooled, plan.storage, proof, plan.report, task.workload, task.target)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
     plain = with_activations(plain, tuple(activations)) if activations else plain
     return plain.model_copy(update={"limits": (*_loss_limits(task, plan, plain), *plain.limits)})
 

@@ -21,7 +21,6 @@ from ..costs.stored import Storage
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
-from ..spec.pooling import Pooling, pooled
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
@@ -43,8 +42,7 @@ class PlanningTask:
     Attributes:
         items: the matrices, then the embedding tables that were scored.
         choices: the ways an item may be stored; columns of `value`.
-        pooled: the scores, partially pooled (`spec.pooling`): what a plan minimizes the sum of.
-        value: its scores, float64 [items, choices]; NaN where not scored.
+        value: predicted loss, float64 [items, choices]; NaN where not scored.
         target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
@@ -82,8 +80,7 @@ class PlanningTask:
         self.workload = workload or Workload()
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
-        self.pooled = pooled(scores)
-        self.value = self.pooled.item_values()
+        self.value = scores.item_values()
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if device is not None and self.target is not None:
             self.target.check_device(device)
@@ -158,11 +155,6 @@ class PlanningTask:
         other.target = plan_target(self.constraints.engine, self.constraints.portable, modules)
         other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
         return other
-
-    @cached_property
-    def pooling(self) -> Pooling:
-        """How scores of part of the text are pooled."""
-        return Pooling.of(self.scores)
 
     @property
     def num_matrices(self) -> int:

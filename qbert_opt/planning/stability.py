@@ -130,9 +130,9 @@ def measure_stability(
     total = resamples + count * (count - 1)
     done = 0
 
-    def chosen(text: NDArray[np.float64], what: str) -> NDArray[np.int_]:
+    def chosen(values: NDArray[np.float64], what: str) -> NDArray[np.int_]:
         nonlocal done
-        choice = chosen_by(task, plan.problem, task.pooling.estimate(text), RELATIVE_GAP)
+        choice = chosen_by(task, plan.problem, values, RELATIVE_GAP)
         if choice is None:
             raise NoPlanFoundError(f"`stability`: no plan from resampled text was found within {TIME_LIMIT_S:.0f} s.")
         done += 1
@@ -141,7 +141,7 @@ def measure_stability(
 
     own = np.array(plan.solution.choice) % folds.shape[2]
     generator = np.random.default_rng(task.scores.provenance.seed)
-    draws = [chosen(folds[generator.integers(0, count, count)], "resampled text") for _ in range(resamples)]
+    draws = [chosen(folds[generator.integers(0, count, count)].mean(0), "resampled text") for _ in range(resamples)]
     text = _amounts(folds, chosen, task.scores.provenance.num_scored // count, generator)
     enough = next((amount.samples for amount in text if amount.excess <= ENOUGH), 0)
     return Stability(
@@ -209,7 +209,7 @@ def _amounts(
 
     Args:
         folds: scores on each part, float64 [folds, items, choices].
-        chosen: solves for scores on some parts [parts, items, choices], with a label for the progress.
+        chosen: solves for scores [items, choices], with a label for the progress.
         samples_per_fold: texts in each part.
         generator: draws the order of the parts.
     """
@@ -218,7 +218,9 @@ def _amounts(
     for out in range(count):
         order = generator.permutation([k for k in range(count) if k != out])
         for used in range(1, count):
-            losses[out, used - 1] = loss_of(folds[out], chosen(folds[order[:used]], f"{used} parts of the text"))
+            losses[out, used - 1] = loss_of(
+                folds[out], chosen(folds[order[:used]].mean(0), f"{used} parts of the text")
+            )
     amounts = []
     for used in range(1, count):
         pair = losses[:, used - 1], losses[:, -1]

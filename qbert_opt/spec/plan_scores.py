@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputFileError
 from .plan_checks import RESCORED
-from .pooling import pooled
 
 if TYPE_CHECKING:
     from .allocation import Allocation
@@ -37,16 +36,15 @@ def check_scores(plan: Allocation, scores: ScoreTable) -> None:
     same_run = (plan.provenance, plan.metric, plan.method) == (scores.provenance, scores.metric, scores.method)
     if not same_run or plan.contains.endswith(RESCORED):
         return
-    tables = [scores.item_values(), pooled(scores).item_values()]  # of plans by a rule, and of solved plans
+    values = scores.item_values().tolist()
     columns = {c.name: column for column, c in enumerate(scores.item_choices())}
     rows = {item.module: row for row, item in enumerate(scores.items)}
     parts: list[PlannedMatrix | PlannedTable] = [*plan.matrices, *plan.tables]
     for part in parts:
         if part.predicted_loss is None or part.module not in rows or part.choice.name not in columns:
             continue
-        known = [float(values[rows[part.module], columns[part.choice.name]]) for values in tables]
-        score = known[-1]
-        if math.isfinite(score) and not any(math.isclose(part.predicted_loss, v, rel_tol=SAME_SCORE) for v in known):
+        score = values[rows[part.module]][columns[part.choice.name]]
+        if math.isfinite(score) and not math.isclose(part.predicted_loss, score, rel_tol=SAME_SCORE):
             raise InputFileError(
                 f"the plan is not from these scores: {part.module}: predicted_loss is {part.predicted_loss:g}; "
                 f"{part.choice.name} has {score:g} in the scores. Make the plan again with 'solve'."
