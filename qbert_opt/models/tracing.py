@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .attention import UnfusedAttention
 from .layers import MatrixLayer, is_matrix, width_read
 
 
@@ -80,7 +80,7 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
     raw: list[_Raw] = []
     reads: Counter[str] = Counter()
     widths: dict[str, int] = {}
-    with unfrozen(model), _hooks(model, raw, reads, widths), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with unfrozen(model), _hooks(model, raw, reads, widths), torch.enable_grad(), UnfusedAttention():
         output = run()
     makers = {id(call.after): call.module for call in raw}
     calls, first_softmax = [], None

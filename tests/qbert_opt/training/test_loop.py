@@ -1,11 +1,11 @@
 """The loop: what moves and what does not, interrupted and resumed as uninterrupted, the best state kept."""
 
-import itertools
 import math
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.batches import tokenize
@@ -14,7 +14,7 @@ from qbert_opt.runtime import plugins
 from qbert_opt.runtime.distributed import Processes
 from qbert_opt.training.attention import deployed_attention, training_attention
 from qbert_opt.training.block_errors import plain, sensitivity
-from qbert_opt.training.loop import Held, TrainingRun, _pace
+from qbert_opt.training.loop import Held, TrainingRun
 from qbert_opt.training.objective import objective
 from qbert_opt.training.relative_error import relative_error
 from qbert_opt.training.run_state import read_state
@@ -289,21 +289,18 @@ def test_a_full_disk_is_one_line(tiny, tiny_start, sentences, tmp_path, monkeypa
 
 
 def test_training_attends_plainly_and_is_measured_as_deployed(tiny, sentences):
-    """Short texts: fused kernels are off inside, on again where something is measured, and after."""
+    """Short texts: attention is unfused inside, fused again where something is measured, and after."""
     batches = tokenize(tiny.tokenizer, sentences.texts, batch_size=8)
+
+    def fused() -> bool:
+        query = torch.ones(1, 1, 2, 4, requires_grad=True)
+        return "ScaledDotProduct" in nn.functional.scaled_dot_product_attention(query, query, query).grad_fn.name()
+
     outside = collect(tiny.head, tiny.model, batches).values
     with training_attention(batches):
-        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert not fused()
         with deployed_attention():
+            assert fused()
             assert torch.equal(collect(tiny.head, tiny.model, batches).values, outside)
-        assert not torch.backends.cuda.flash_sdp_enabled()
-    assert torch.backends.cuda.flash_sdp_enabled()
-
-
-def test_the_rate_warms_up_and_falls():
-    """A tenth of the updates up, half a cosine down, never above the given rate, nearly nothing at the end."""
-    paces = [_pace(update, 100) for update in range(100)]
-    assert paces[0] == pytest.approx(0.1) and paces.index(max(paces)) == 9
-    assert max(paces) <= 1 and paces[50] == pytest.approx(0.5) and paces[-1] < 1e-3
-    assert all(a >= b for a, b in itertools.pairwise(paces[9:]))
-    assert _pace(0, 1) == 1.0
+        assert not fused()
+    assert fused()
