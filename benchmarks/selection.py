@@ -103,7 +103,8 @@ def score(options: argparse.Namespace) -> None:
         weights[sample.indices[0]] = rows_per_sample(head.kind, [sample])
     np.savez(options.folder / "pool.npz", losses=losses, signed=signed, rows=weights, norms=np.array(norms))
     about = {key: value for key, value in vars(options).items() if key not in ("run", "folder")}
-    about |= {"profile": profile.model_dump(mode="json"), "choices": [c.name for c in choices], "name": loaded.name}
+    about |= {"profile": profile.model_dump(mode="json"), "choices": [c.name for c in choices]}
+    about |= {"name": Path(loaded.name).name}
     (options.folder / "about.json").write_text(json.dumps(about))
 
 
