@@ -110,6 +110,14 @@ class ScoringOptions:
     method: options.Method = "gptq"
     calibration_samples: options.CalibrationSamples = 256
     scoring_samples: options.ScoringSamples = 256
+    until: Annotated[
+        str | None,
+        _text(
+            SCORING,
+            "--until",
+            help="Score more of --data until the error of the predicted loss is this small, e.g. 20%.",
+        ),
+    ] = None
     max_tokens: options.MaxTokens = None
     seed: options.Seed = 0
 

@@ -10,10 +10,12 @@ from .options import load_scores
 from .progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..planning.constraints import PlanConstraints
     from ..spec.limits import Limits
     from ..spec.scores import ScoreTable
-    from ..workflows.solve import Shortlist
+    from ..workflows.solve import Shortlist, Solved
     from .solve_options import ConstraintOptions, LimitOptions, ScoringOptions, ShortlistOptions
 
 DEFAULT_SHORTLIST = 5
@@ -21,13 +23,14 @@ DEFAULT_SHORTLIST = 5
 
 
 def read_scores(
-    options: ScoringOptions, activation_bits: str | None, *, only_measured: bool, quiet: bool
+    options: ScoringOptions, activation_bits: str | None, num_scored: int, *, only_measured: bool, quiet: bool
 ) -> ScoreTable:
     """Read the table of `--scores`, score `--model`, or take the bundled reference.
 
     Args:
         options: where the scores come from.
         activation_bits: widths of rounded inputs to score, for example `8,16`; None scores none.
+        num_scored: number of texts to score.
         only_measured: whether `--model` beside `--scores` is there to be measured, not scored.
         quiet: report no progress.
 
@@ -53,11 +56,60 @@ def read_scores(
             options.data,
             metric=options.metric,
             method=options.method,
-            calibration=CalibrationPlan(options.calibration_samples, options.scoring_samples, options.seed),
+            calibration=CalibrationPlan(options.calibration_samples, num_scored, options.seed),
             activation_bits=parse_activation_bits(activation_bits or "none"),
             max_tokens=options.max_tokens,
             progress=tell,
         )
+
+
+def solve_until_exact(
+    score: Callable[[int], ScoreTable], solve: Callable[[ScoreTable], Solved], options: ScoringOptions
+) -> tuple[ScoreTable, Solved]:
+    """Score text of `--data` and solve until the prediction is as exact as `--until` asks; warn where it is not.
+
+    Args:
+        score: scores that many texts, or reads the table of `--scores`.
+        solve: makes the plan of a table.
+        options: where the scores come from, and how exact the prediction is to be.
+
+    Returns:
+        The last table and its plan.
+
+    Raises:
+        UsageError: `--until` is no share above 0.
+        InputFileError: `--data` has too few texts even to begin.
+
+    Warns:
+        QbertOptWarning: the prediction is less exact, with the number of texts that it would need.
+    """
+    from warnings import warn
+
+    from ..errors import QbertOptWarning, UsageError
+    from ..workflows.until import relative_error, solve_until, texts_needed
+    from .quantities import share
+
+    asked = str(options.until)
+    until = share(asked, "--until")
+    if until == 0:
+        raise UsageError(f"--until {asked}: a prediction always has an error. Give more than 0, for example 20%.")
+    start = most = options.scoring_samples
+    if options.scores is None and options.model is not None and options.data is not None:
+        from ..data.texts import read_texts
+
+        most = max(most, len(set(read_texts(options.data).texts)) - options.calibration_samples)
+    table, solved = solve_until(score, solve, until, start=start, most=most)
+    error = relative_error(solved.plan)
+    if error > until:
+        needed, scored = texts_needed(solved.plan, until), solved.plan.provenance.num_scored
+        more = "no number of texts is known to do" if needed is None else f"about {needed - scored:,} more are needed"
+        warn(
+            QbertOptWarning(
+                f"--until {asked}: the predicted loss is known to {error:.0%} only, from {scored:,} texts; {more}."
+            ),
+            stacklevel=2,
+        )
+    return table, solved
 
 
 def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -> Limits:

@@ -40,7 +40,8 @@ def command(
     from ...planning.solving import SolverOptions
     from ...reports.printing import print_lines
     from ...spec.activations import selected_activations
-    from ...workflows.solve import check_limits, solve_plans, solve_recipe
+    from ...spec.scores import ScoreTable
+    from ...workflows.solve import Solved, check_limits, solve_plans, solve_recipe
     from .. import solve_requests, solving
     from ..quantities import seconds
 
@@ -48,27 +49,38 @@ def command(
     constraints = solve_requests.read_constraints(constraint)
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure)
-    table = solve_requests.read_scores(scoring, constraint.activation_bits, only_measured=measured, quiet=quiet)
-    workload = hardware.workload(table.profile)
-    if device is not None:
-        functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
-        workload = replace(workload, functions=functions)
-    limits = solve_requests.read_limits(limit, table, hardware.rate)
-    check_limits(limits, device, constraints)
-    inputs = selected_activations(
-        constraint.activation_bits, constraint.activation_ranges, table, device,
-        every_width=constraint.engine is not None and rules_of(constraint.engine).integer_functions,
-    )  # fmt: skip
     model, data = str(scoring.model), str(scoring.data)
-    if search.recipe is not None:
-        solved = solve_recipe(table, search.recipe, limits, device=device, workload=workload, activations=inputs)
-    else:
-        solved = solve_plans(
+
+    def solve(table: ScoreTable) -> Solved:
+        workload = hardware.workload(table.profile)
+        if device is not None:
+            functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
+            workload = replace(workload, functions=functions)
+        limits = solve_requests.read_limits(limit, table, hardware.rate)
+        check_limits(limits, device, constraints)
+        inputs = selected_activations(
+            constraint.activation_bits, constraint.activation_ranges, table, device,
+            every_width=constraint.engine is not None and rules_of(constraint.engine).integer_functions,
+        )  # fmt: skip
+        if search.recipe is not None:
+            return solve_recipe(table, search.recipe, limits, device=device, workload=workload, activations=inputs)
+        return solve_plans(
             table, limits, device=device, workload=workload, constraints=constraints, activations=inputs,
             options=SolverOptions(search.solver, seconds(search.time_limit, "--time-limit")),
             shortlist=solve_requests.read_shortlist(shortlist),
             refine=solving.local_search(model, data, shortlist.refine, quiet=quiet or out.as_json),
         )  # fmt: skip
+
+    def score(num_scored: int) -> ScoreTable:
+        return solve_requests.read_scores(
+            scoring, constraint.activation_bits, num_scored, only_measured=measured, quiet=quiet
+        )
+
+    if scoring.until is None:
+        table = score(scoring.scoring_samples)
+        solved = solve(table)
+    else:
+        table, solved = solve_requests.solve_until_exact(score, solve, scoring)
     written = [] if out.output is None else solving.write_plans(solved, out.output)
     if out.plot is not None:
         from ...reports.plots.plan import draw
@@ -83,5 +95,6 @@ def command(
     if shortlist.verify is not None:
         solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
+        workload = hardware.workload(table.profile)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)
     print_lines([f"wrote {path}" for path in written])

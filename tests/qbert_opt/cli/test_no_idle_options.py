@@ -80,7 +80,7 @@ OF_USE = {
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
-    "solve": "budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
+    "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
 }
