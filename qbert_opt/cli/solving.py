@@ -152,18 +152,28 @@ def print_timings(
         print_lines([f"no plan of this shortlist keeps the latency limit in {engine} on this machine"])
 
 
-def write_plans(solved: Solved, output: str) -> list[str]:
-    """Write the shortlist, `p.json`, `p.2.json` and so on; return the paths.
+def write_solved(solved: Solved, scores: ScoreTable, output: str | None, plot: str | None) -> list[str]:
+    """Write the shortlist, `p.json`, `p.2.json` and so on, and the picture of the first plan; return the paths.
 
     Args:
         solved: the shortlist.
-        output: path of the first plan.
+        scores: what the plans were made from.
+        output: path of the first plan; None writes none.
+        plot: path of the picture; None draws none.
     """
     from ..spec.allocation import write_allocation
 
-    paths = [output, *(numbered(output, f"plan {number}") for number in range(2, len(solved.plans) + 1))]
-    for plan, path in zip(solved.plans, paths, strict=True):
-        write_allocation(plan, path)
+    paths = []
+    if output is not None:
+        paths = [output, *(numbered(output, f"plan {number}") for number in range(2, len(solved.plans) + 1))]
+        for plan, path in zip(solved.plans, paths, strict=True):
+            write_allocation(plan, path)
+    if plot is not None:
+        from ..reports.plots.plan import draw
+        from ..reports.plots.saving import save
+
+        save(draw(solved.plan, scores), plot)
+        paths.append(plot)
     return paths
 
 

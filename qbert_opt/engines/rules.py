@@ -83,6 +83,7 @@ class EngineRules:
         token_bits: widths of inputs with one range per token that it runs as the plan has them.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
         static_scores: whether it multiplies queries and keys in 8-bit integers where inputs have static ranges.
+        saturates: whether sums of 8-bit products with static ranges saturate where `sums_bytes_exactly` is False.
         float_difference: largest |difference| of its float32 answers from torch's, relative to the largest answer;
             more means a wrong graph. Where only the order of sums differs, 1e-3 is ample.
         file: how its file stores a choice; None where the quantized folder itself is opened.
@@ -114,6 +115,7 @@ class EngineRules:
     token_bits: tuple[int, ...] = ()
     static_needs_rows: bool = False
     static_scores: bool = False
+    saturates: bool = False
     float_difference: float = 1e-3
     file: FileLaw | None = None
     speeds: tuple[Speed, ...] = ()

@@ -12,20 +12,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import FullDiskError, InputFileError, UsageError
 from .input_files import decode_text, parse_json, read_bytes
 from .locks import sole_writer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 MAX_JSON_BYTES = 256 * 2**20
 PART = ".part"
 PROGRESS = ".partial"  # ends the names of files that a rerun goes on from
 MAX_SHOWN = 120  # characters of a path in a message
 RANDOM_CHARACTERS = 8  # in the names that `tempfile` makes
-Document = TypeVar("Document", bound=BaseModel)
+Document = TypeVar("Document", bound="BaseModel")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 """What turns a document of an earlier schema into one of today's."""
 _written: list[Path] = []  # by this process, in order
@@ -155,6 +156,8 @@ def read_document(
         raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
     if written in upgrades:
         text = json.dumps(upgrades[written](parsed))
+    from pydantic import ValidationError  # not above: `--help` reads no document
+
     try:
         return kind.model_validate_json(text, strict=True)  # strict: "5" and true are no numbers
     except ValidationError as error:

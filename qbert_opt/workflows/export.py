@@ -25,6 +25,7 @@ from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder
+from ..runtime.processor import sums_bytes_exactly
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from ..spec.planned import PlannedActivation
@@ -73,7 +74,8 @@ def export_model(
         The record that is written to `engine.json`.
 
     Warns:
-        QbertOptWarning: by default, activations that would be faster do not agree; says by how much.
+        QbertOptWarning: by default, activations that would be faster do not agree; says by how much. Or the engine's
+            sums of 8-bit products may saturate on this processor.
 
     Raises:
         UsageError: unknown engine, activations or dtype, engine not installed, a matrix or planned inputs that the
@@ -131,6 +133,13 @@ def export_model(
         for way_refused, reason in refused.items():
             warnings.warn(
                 f"{output}: exported with activations {way} instead of {way_refused}: {reason}",
+                QbertOptWarning,
+                stacklevel=2,
+            )
+        if way == "planned" and module.RULES.saturates and not sums_bytes_exactly():
+            warnings.warn(
+                f"{output}: this processor has no VNNI, so {name} adds pairs of 8-bit products in 16 bits and cuts off "
+                "what is larger. On processors with VNNI the answers are closer to PyTorch's than measured here.",
                 QbertOptWarning,
                 stacklevel=2,
             )

@@ -81,13 +81,7 @@ def command(
         solved = solve(table)
     else:
         table, solved = solve_requests.solve_until_exact(score, solve, scoring)
-    written = [] if out.output is None else solving.write_plans(solved, out.output)
-    if out.plot is not None:
-        from ...reports.plots.plan import draw
-        from ...reports.plots.saving import save
-
-        save(draw(solved.plan, table), out.plot)
-        written.append(out.plot)
+    written = solving.write_solved(solved, table, out.output, out.plot)
     if out.as_json:
         solving.print_json(solved, as_list=shortlist.top_k is not None)
         return

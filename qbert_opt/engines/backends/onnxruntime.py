@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import QbertOptWarning
 from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import OPSET, graph_file
 from ...runtime.native import native_code
+from ...runtime.processor import sums_bytes_exactly
 from ...spec.choices import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
@@ -152,17 +155,31 @@ class _Running:
     def __init__(self, source: str | bytes, threads: int | None) -> None:
         import onnxruntime
 
+        def opened(exact: str) -> Any:
+            # without VNNI, sums of two products of bytes would overflow 16 bits and be cut off
+            options.add_session_config_entry("session.x64quantprecision", exact)
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # the arena would keep memory that only constant folding needs
         # products of weights that the file dequantizes stay in floats: by default their inputs are rounded to 8 bits
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-        # without VNNI, sums of two products of bytes would overflow 16 bits and be cut off
-        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = opened("1")
+        except Exception:
+            if sums_bytes_exactly():
+                raise
+            self._session = opened("0")
+            warnings.warn(
+                "this processor has no VNNI, and ONNX Runtime refuses to compute layers that share weights exactly: "
+                "sums of 8-bit products may be cut off.",
+                QbertOptWarning,
+                stacklevel=2,
+            )
         self._names = [output.name for output in self._session.get_outputs()]
 
     @native_code()

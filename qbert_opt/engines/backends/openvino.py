@@ -33,6 +33,7 @@ RULES = EngineRules(
     static_bits=(8,),
     static_needs_rows=True,
     static_scores=True,
+    saturates=True,
     file=FileLaw(
         containers=(2, 4, 8),
         graph=GraphLaw(

@@ -29,6 +29,7 @@ from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.manifest import OlderFolderWarning, file_sha256, seal
+from qbert_opt.runtime.processor import sums_bytes_exactly
 from qbert_opt.serving.predictor import Predictor
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
@@ -95,6 +96,18 @@ def test_a_product_is_the_dequantized_one(name, which, activations):
 ROWS = tuple(which for which in MIXED if "rows" in which)
 
 
+def skip_where_sums_saturate(name, bits):
+    """Without VNNI, sums of 8-bit products are cut off in OpenVINO, as `export` says; narrower codes fit."""
+    if bits == 8 and plugins.load("engines", name).RULES.saturates and not sums_bytes_exactly():
+        pytest.skip(f"{name} cuts off sums of 8-bit products on this processor, which has no VNNI")
+
+
+def skip_where_inputs_are_left_alone(name):
+    """Without VNNI, OpenVINO computes in floats what has no static range, so that nothing differs."""
+    if name == "openvino" and not sums_bytes_exactly():
+        pytest.skip("openvino rounds no inputs on this processor, which has no VNNI")
+
+
 @pytest.mark.parametrize("low", [-3.0, -0.7, 0.0])
 @pytest.mark.parametrize("name", EXPORTERS)
 @pytest.mark.parametrize("which", [*ROWS, "8bit/rows:1/rtn/zero-point", "8bit/rows:each/rtn/symmetric",
@@ -111,6 +124,7 @@ def test_a_product_with_planned_inputs_is_exact(name, which, low):
     )
     matrix = with_planned_input("m", affine("m", quantized), planned)
     np.testing.assert_allclose(matrix.dequantize(), quantized.dequantize().numpy(), atol=2e-6)
+    skip_where_sums_saturate(name, matrix.bits)
     truth = round_activations(x, 8, low, 2.5) @ quantized.dequantize().T
     found = plugins.load("engines", name).product(matrix, 1, "planned").run({"x": x.numpy()})["y"]
     np.testing.assert_allclose(found, truth.numpy(), atol=2e-6 * float(truth.abs().max()))
@@ -132,6 +146,7 @@ def test_a_product_of_rows_that_end_within_a_byte(name, which, activations, colu
     [quantized] = rtn.quantize(weight, [choice(which).layout(48, columns, heads=4)])
     matrix, truth = affine("m", quantized), x
     if activations == "planned":
+        skip_where_sums_saturate(name, matrix.bits)
         planned = PlannedActivation(
             modules=("m",), bits=8, scheme="tensor", range="mse", low=-3, high=2.5, predicted_loss=0, std_error=0
         )
@@ -163,6 +178,7 @@ def test_planned_inputs_are_exported_and_answer_as_torch_rounds(
     rounded, quantized, sentences, tmp_path, name, monkeypatch
 ):
     """By default what the plan rounds is rounded as planned; `int8` still means the engine's own way."""
+    skip_where_sums_saturate(name, 8)
     module = plugins.load("engines", name)
     monkeypatch.setattr(module, "RULES", replace(module.RULES, static_scores=False))  # see test_planned_exports
     record = export_model(rounded, name, tmp_path / "out", texts=sentences)
@@ -201,7 +217,10 @@ def test_codebooks_are_refused_by_name():
 def test_an_export_is_right_in_float32(exported, sentences):
     """With activations left alone the graph answers as torch does; with 8 bits it stays within what was allowed."""
     record = read_record(exported)
-    assert record.graph_difference < 1e-4 < record.difference < 0.5
+    assert record.graph_difference < 1e-4
+    assert record.difference < 0.5
+    if record.engine != "openvino" or sums_bytes_exactly():  # without VNNI, OpenVINO leaves inputs alone
+        assert record.difference > 1e-4
     files = [path for path in exported.rglob("*") if path.is_file()]
     assert {f.suffix for f in files} <= {".json", ".safetensors", ".xml", ".bin", ".onnx", ".data"}
 
@@ -239,6 +258,7 @@ def test_an_empty_text_has_no_answer(quantized, texts):
 def test_a_tight_tolerance_refuses_and_leaves_nothing(exported, quantized, tmp_path):
     """Answers that are off are not exported; the message says by how much, and what to do."""
     name = read_record(exported).engine
+    skip_where_inputs_are_left_alone(name)
     with pytest.raises(
         InputFileError, match=r"\(int8\) change too much: .* nats .*`activations` float32 .* slower here"
     ):
@@ -354,6 +374,7 @@ def test_exports_of_the_release_before_open(exported, quantized, tmp_path):
     copy, record = _of_the_second_schema(exported, quantized, tmp_path / "copy")
     (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
     assert Predictor(copy)("w1 w2") == Predictor(exported)("w1 w2")
+    skip_where_inputs_are_left_alone(record["engine"])
     record["tolerance"] = 1e-6
     (copy / "engine.json").write_text(json.dumps(record | {"sha256": seal(record)}))
     with pytest.raises(InputFileError, match=r"answers wrongly on this machine"):

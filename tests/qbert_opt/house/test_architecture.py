@@ -87,14 +87,21 @@ except SystemExit as stop:
 
 
 def test_help_is_instant_and_the_readmes_line_quick(tmp_path):
-    """`--help` takes under 0.5 s, the README's line under 3 s, of processor time."""
+    """`--help` takes less than 2.5 times what the libraries that print it take, the README's line less than 15 times.
+
+    On a fast machine these are 0.4 s and 2.5 s of processor time.
+    """
     script = tmp_path / "qbert_opt_entry.py"
     script.write_text("from qbert_opt.cli.main import run\nrun()\n")
+    (tmp_path / "typer_alone.py").write_text("import typer, typer.rich_utils, rich.markdown\n")
     environment = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(tmp_path)
     try:
-        assert takes_less_than(0.5, "qbert_opt_entry", "--help")
-        assert takes_less_than(3, "qbert_opt_entry", "solve", "--budget", "25MB", "--device", "car-soc.yaml")
+        libraries_s = min(cpu_seconds("typer_alone") for _ in range(3))
+        assert takes_less_than(2.5 * libraries_s, "qbert_opt_entry", "--help")
+        assert takes_less_than(
+            15 * libraries_s, "qbert_opt_entry", "solve", "--budget", "25MB", "--device", "car-soc.yaml"
+        )
     finally:
         if environment is None:
             del os.environ["PYTHONPATH"]

@@ -274,6 +274,6 @@ def test_choices_are_limited_to_what_the_engine_runs(reference_sums, rtn_scores)
     assert rules.refusal(Choice(4, "columns:24", "rtn")) == "columns:24; its blocks are multiples of 16 inputs"
     assert rules.refusal(Choice(4, "rows:each", "kmeans", "codebook")).startswith("form codebook; it supports offset")
     with pytest.raises(
-        UsageError, match=r"unknown 'abacus'. Available: integer, litert, llama-cpp, onnxruntime, openvino, "
+        UsageError, match=r"unknown 'abacus'. Available: integer, litert, llama-cpp, onnxruntime, onnxruntime-arm64, "
     ):
         allocate(reference_sums, BUDGET, constraints=PlanConstraints(engine="abacus"))

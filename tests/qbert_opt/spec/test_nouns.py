@@ -30,6 +30,7 @@ def nouns():
     report = qb.simulate_allocation(plan, device, WORKLOAD)
     operation = hwmodels.Operation("layer 1 query", "gemm", 32, 768, 768, 32 * 768, 32 * 768)
     weight = hwmodels.StoredWeight(2, "rows", 768, 1, 147456, 3072)
+    work = hwmodels.IntegerWork(multiplies=2, additions=7, table_reads=1, table_bytes=256)
     grid = hwmodels.MeasuredGrid((1, 16, 128), (312, 768), (312, 768), (1e9,) * 12)
     form = hwmodels.MeasuredFormat("w8", 8, "rows", "int8", grid)
     memory = hwmodels.MeasuredMemory("dram", 2**33, 1e10, 1e-7)
@@ -40,8 +41,8 @@ def nouns():
     texts = qb.read_texts("snips/dev")
     model = SimpleNamespace(weights=list(range(10_000)))
     made = [
-        scores, scores.profile, device, plan, limits, problem, solution, report, operation, weight, grid, form, memory,
-        machine, mix, measured, reason, texts, qb.LoadedModel("a model", model, model, "0" * 64), WORKLOAD,
+        scores, scores.profile, device, plan, limits, problem, solution, report, operation, work, weight, grid, form,
+        memory, machine, mix, measured, reason, texts, qb.LoadedModel("a model", model, model, "0" * 64), WORKLOAD,
         qb.CalibrationPlan(256, 256, 0), qb.RecoverySettings(), qb.SolverOptions(),
         qb.PlanConstraints(pins={"query": 8}),
         qb.PlanningTask(scores, limits, device=device), qb.Storage(qb.default_grid("gptq")[0]),

@@ -1,6 +1,7 @@
 """The loop: what moves and what does not, interrupted and resumed as uninterrupted, the best state kept."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -299,7 +300,7 @@ def test_minutes_become_passes(tiny, tiny_start, sentences, monkeypatch):
     run = run_of(tiny, tiny_start, sentences)
     start = learned(run)
     clock = iter([10.0, 10.0, 15.0])  # five batches take five seconds, so the thirteen take thirteen
-    monkeypatch.setattr("qbert_opt.training.schedule.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("qbert_opt.training.schedule.time", SimpleNamespace(monotonic=lambda: next(clock)))
     found = epochs_for(2.6, run._student, run._teacher, RecoverySettings())
     assert found == {"blocks": 6.0, "distill": 5.0}  # 78 s each; a pass end to end takes the teacher's time too
     assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
