@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -192,6 +193,7 @@ def num_groups(grouping: str, rows: int, columns: int, *, heads: int) -> int:
     return rows * columns // number if axis == "columns" else number
 
 
+@lru_cache(maxsize=4096)  # tables of scores name their choices, and plans are made from them by the hundred
 def choice(name: str) -> Choice:
     """Parse the name of a choice.
 

@@ -14,6 +14,12 @@ from qbert_opt.workflows.outcome import Outcome
 SMALL = qb.CalibrationPlan(40, 40, 0)
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """A quarter of the steps: each is some fifty solved problems."""
+    monkeypatch.setattr(proving, "STEPS", proving.STEPS[::4])
+
+
 @pytest.fixture(scope="module")
 def optimized(tiny_folder, data_file, tmp_path_factory):
     """A tiny model at 5 bits per weight, planned for a device, exported and measured on the 40 texts that are left."""
