@@ -101,7 +101,7 @@ class Predictor:
         from ..models.sentence_embeddings import SentenceEmbedding, embedding_of, with_prompt
 
         if self.kind != "embeddings":
-            raise UsageError(f"run: {self.folder} answers with {self.kind}, which are no vectors of texts.")
+            raise UsageError(f"run: {self.folder} answers with {self.kind}, not with vectors of texts.")
         self._refuse_blank(texts)
         pooling = embedding_of(self._config) or SentenceEmbedding()
         rows = []

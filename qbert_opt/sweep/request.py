@@ -22,7 +22,6 @@ from ..spec.activations import parse_activation_bits
 from ..spec.choices import parse_bits, parse_forms, parse_groupings
 
 MAX_BYTES = 1_000_000
-UNTIL = ("solve", "quantize", "export", "measure")
 Until = Literal["solve", "quantize", "export", "measure"]
 
 

@@ -138,8 +138,8 @@ def export_model(
             )
         if way == "planned" and module.RULES.saturates and not sums_bytes_exactly():
             warnings.warn(
-                f"{output}: this processor has no VNNI, so {name} adds pairs of 8-bit products in 16 bits and cuts off "
-                "what is larger. On processors with VNNI the answers are closer to PyTorch's than measured here.",
+                f"{output}: this processor has no VNNI, so {name} adds pairs of 8-bit products in 16 bits, which "
+                "saturate. On processors with VNNI the answers are closer to PyTorch's than measured here.",
                 QbertOptWarning,
                 stacklevel=2,
             )

@@ -58,7 +58,7 @@ def command(
         _print_vectors(predictor, texts, similarity, as_json)
         return
     if similarity:
-        raise UsageError(f"`similarity`: {folder} answers with {predictor.kind}, which are no vectors of texts.")
+        raise UsageError(f"`similarity`: {folder} answers with {predictor.kind}, not with vectors of texts.")
     predictions = predictor.predict(texts)
     if as_json:
         rows = [

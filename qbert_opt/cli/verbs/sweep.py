@@ -31,7 +31,7 @@ class WorkerOptions:
         str | None,
         typer.Option(
             "--worker-memory",
-            help="Memory of a worker, e.g. 8GiB, above which it is ended; by default an equal share of the machine's.",
+            help="Memory of a worker, e.g. 8GiB, above which it is killed; by default an equal share of the machine's.",
             rich_help_panel=WORKERS,
         ),
     ] = None
@@ -55,7 +55,7 @@ class WorkerOptions:
         str | None, typer.Option("--tls-ca", help="Certificate authority (PEM).", rich_help_panel=SCHEDULER)
     ] = None
     tls_cert: Annotated[
-        str | None, typer.Option("--tls-cert", help="Own certificate (PEM).", rich_help_panel=SCHEDULER)
+        str | None, typer.Option("--tls-cert", help="Your certificate (PEM).", rich_help_panel=SCHEDULER)
     ] = None
     tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key (PEM).", rich_help_panel=SCHEDULER)] = None
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,19 @@ def test_planned_inputs_are_exported_and_answer_as_torch_rounds(
     assert other.activations == "int8"
     with pytest.raises(UsageError, match="the plan rounds no inputs"):
         export_model(quantized, name, tmp_path / "none", texts=sentences, activations="planned")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_sums_that_may_saturate_are_said(rounded, sentences, tmp_path, exact, monkeypatch):
+    """Planned inputs, OpenVINO, a processor without VNNI: one line; nothing with VNNI or in floats."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("qbert_opt.workflows.export.sums_bytes_exactly", lambda: exact)
+    for number, way in enumerate(("planned", "float32")):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            export_model(rounded, "openvino", tmp_path / f"{number}", texts=sentences, activations=way, tolerance=0.5)
+        said = ["adds pairs of 8-bit products in 16 bits, which saturate" in str(one.message) for one in caught]
+        assert any(said) == (way == "planned" and not exact)
 
 
 def test_the_rest_of_an_offset_is_exact():
