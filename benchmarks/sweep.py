@@ -5,8 +5,8 @@
 
 Small classifiers of SNIPS intents, trained here, on four devices with three budgets each: score, plan, quantize,
 measure. Processor time is that of each process with all its children; the verbs run in one process, so that they load
-torch once, as a worker does, and the sweep with one worker, in turns with the verbs. Then one model changes, and a
-worker is killed (SIGKILL) while it scores.
+torch once, as a worker does, and the sweep with one worker, in turns with the verbs. Then one model changes, and in a
+sweep of the last model a worker is killed (SIGKILL) while it scores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 DEVICES = ("car-soc", "rpi5", "imx8mp", "orin-nano")
 BUDGETS = ("3bit", "4bit", "6bit")
 SAMPLES = ("--calibration-samples", "64", "--scoring-samples", "64")
-SIZES = ((2, 48), (2, 64), (3, 48), (3, 64))  # layers, width
+SIZES = tuple(product((1, 2, 3), (32, 48, 64, 80)))  # layers, width: twelve models
 KILLED = "score"
 INFEASIBLE = 3  # exit code
 
@@ -53,10 +53,11 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
     from qbert_opt.runtime.provenance import code_commit, code_version, today
 
     names = train(scratch, count)
-    text = {"models": [{"folder": name, "name": name} for name in names], "data": "snips/dev"}
-    text |= {"test_data": "snips/test", "devices": list(DEVICES), "budgets": list(BUDGETS)}
+    text = {"data": "snips/dev", "test_data": "snips/test", "devices": list(DEVICES), "budgets": list(BUDGETS)}
     text |= {"calibration_samples": 64, "scoring_samples": 64}
-    (scratch / "sweep.yaml").write_text(json.dumps(text))  # JSON is YAML
+    for file, swept_models in (("sweep.yaml", names), ("one.yaml", names[-1:])):
+        models = {"models": [{"folder": name, "name": name} for name in swept_models]}
+        (scratch / file).write_text(json.dumps(models | text))  # JSON is YAML
     pairs = []
     for number in range(rounds):
         verbs_s, _, _ = timed(sys.executable, __file__, scratch / f"verbs{number}", "--verbs", scratch)
@@ -176,7 +177,7 @@ def killed(scratch: Path) -> dict:
         "-m",
         "qbert_opt",
         "sweep",
-        scratch / "sweep.yaml",
+        scratch / "one.yaml",
         "-o",
         out,
         "--workers",

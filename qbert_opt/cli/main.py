@@ -87,7 +87,8 @@ def _guarded(stop: _Stop) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
-        if stop.code or isinstance(error, KeyboardInterrupt):  # what a library made of Ctrl-C is Ctrl-C still
+        # what a library made of Ctrl-C is Ctrl-C still
+        if stop.code or any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
             return _stopped(stop.code or INTERRUPTED, error)
         said = _said(error)
         if said is None:

@@ -10,6 +10,10 @@ from .idle_options import check_options
 from .outputs import OUTPUTS, check_kind, check_outputs
 
 
+class Interrupted(BaseException):
+    """Ctrl-C during a verb, with its notes as the cause. Typer turns a bare KeyboardInterrupt into an exit code."""
+
+
 class Verb(TyperCommand):
     """A command that is checked before any work is done."""
 
@@ -20,4 +24,7 @@ class Verb(TyperCommand):
             if ctx.params.get(name) is not None:
                 check_kind(str(ctx.command.name), name, ctx.params[name])
         check_outputs(ctx.params)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Interrupted from stop

@@ -283,6 +283,21 @@ def test_ctrl_c(cli, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_an_interrupted_verb_says_of_its_results_is_shown(cli, tmp_path, monkeypatch):
+    """A note on the interrupt, such as a sweep's about its cache, ends the line."""
+    from pathlib import Path
+
+    def stop(*_args, **_more):
+        interrupt = KeyboardInterrupt()
+        interrupt.add_note("finished steps are kept")
+        raise interrupt
+
+    monkeypatch.setattr(Path, "write_text", stop)
+    found = cli("solve", "--budget", "25MB", "-o", tmp_path / "plan.json")
+    assert found.code == 130
+    assert found.complaint == "qbert-opt: interrupted; nothing half-written is left; finished steps are kept."
+
+
 def test_json_stays_json(cli, tmp_path, plan_file):
     """A refusal prints nothing on stdout, where a program may be reading."""
     found = cli("solve", "--budget", "1MB", "--json")
