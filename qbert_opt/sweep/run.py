@@ -14,7 +14,8 @@ from ..runtime.progress import Progress, silent
 from .cache import Cache
 from .cluster import Workers, check_address, check_installed, check_workers, connected, run_tasks
 from .graph import combinations, distinct
-from .request import Sweep, read_sweep
+from .reader import read_sweep
+from .request import Sweep
 from .table import Row, table, write_tables
 from .task import Task
 from .work import Result, result_of

@@ -3,7 +3,8 @@
 import pytest
 
 from qbert_opt.errors import InputFileError
-from qbert_opt.sweep.request import Budget, Sweep, Target, needed_limits, read_sweep
+from qbert_opt.sweep.reader import read_sweep
+from qbert_opt.sweep.request import Budget, Sweep, Target, needed_limits
 
 GOOD = """models: [a, {folder: b, name: second, data: own.tsv}]
 data: snips/dev

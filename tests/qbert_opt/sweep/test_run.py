@@ -17,7 +17,7 @@ from qbert_opt.runtime.manifest import file_hashes
 from qbert_opt.sweep import run as run_module
 from qbert_opt.sweep.cluster import Workers
 from qbert_opt.sweep.graph import combinations, distinct
-from qbert_opt.sweep.request import read_sweep
+from qbert_opt.sweep.reader import read_sweep
 from qbert_opt.sweep.run import sweep
 
 SAMPLES = ("--calibration-samples", 16, "--scoring-samples", 16)
