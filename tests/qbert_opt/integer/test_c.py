@@ -66,9 +66,9 @@ def test_negative_numbers_are_shifted_and_rounded_as_the_reference_does(tmp_path
         assert np.array_equal(wanted, answer)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
-def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits):
-    program, rows = packed_program(bits)
+@pytest.mark.parametrize(("bits", "shift"), [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (8, 0), (2, 18), (8, 30)])
+def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits, shift):
+    program, rows = packed_program(bits, shift)
     executable, emitted = built(program, tmp_path, *UNDEFINED)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
         assert np.array_equal(wanted, answer)
@@ -103,6 +103,14 @@ def test_a_text_whose_values_an_int_cannot_count_is_refused(family_folder, tmp_p
 def test_every_family_answers_bit_for_bit_without_undefined_behaviour(family_folder, tmp_path):
     folder, texts = family_folder
     program = compiled(folder, texts, Ways("shift", "poly", "shift"))[1].program
+    executable, _ = built(program, tmp_path, *UNDEFINED)
+    rows = random_rows(program)
+    for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
+        assert np.array_equal(wanted, answer)
+
+
+def test_groups_of_columns_with_inputs_of_16_bits(with_16_bits, tmp_path):
+    program = compiled(*with_16_bits)[1].program
     executable, _ = built(program, tmp_path, *UNDEFINED)
     rows = random_rows(program)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):

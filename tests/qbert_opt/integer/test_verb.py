@@ -97,6 +97,9 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     document["packed"][name]["bits"] += 1
     assert name in refusal()
     document["packed"][name]["bits"] -= 1
+    narrowed["shfit"] = 3
+    assert "Binary has no shfit" in refusal()
+    del narrowed["shfit"]
     narrowed["a"] = "nothing"
     assert "nowhere before it" in refusal()
     narrowed["kind"] = "Explode"
