@@ -2,8 +2,8 @@
 
 A stored weight is `scale * code + offset` with a range per group. With w the code less a fixed number, so that w is
 signed and has the code's bits, it is `unit[r] * (k[r, g] * w + o[r, g])` up to rounding, with one real unit per output
-row and integers k and o. A whole row then needs one requantization, however many groups it has. Where 32 bits do not hold
-a group's sum times k, as with inputs of 16 bits, that product has 64 and is shifted before groups are added up.
+row and integers k and o. A whole row then needs one requantization, however many groups it has. Where 32 bits do not
+hold a group's sum times k, as with inputs of 16 bits, that product has 64 and is shifted before groups are added up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A second executor that shares no arithmetic with the reference: int32, values stored in 8, 16 or 32 bits.
 
-Only the product inside a requantization or before the shift of a group has 64 bits. Sums and products that the analysis had wrong would wrap here and
-not there, so equal answers are evidence for both. It is slow: numpy multiplies integer matrices without a library.
+Only the product inside a requantization or before the shift of a group has 64 bits. Sums and products that the analysis
+had wrong would wrap here and not there, so equal answers are evidence for both. It is slow: numpy multiplies integer
+matrices without a library.
 """
 
 from __future__ import annotations

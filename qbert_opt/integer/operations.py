@@ -136,8 +136,8 @@ class Linear(Operation):
     `X[g] = sum over c in g of x[c]`.
 
     `weights` is int8 `[rows, columns]`. `factors` (None: one group and 1) and `sums` (None: 0) are int32
-    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order. Where
-    `shift` is not 0, what is shifted has 64 bits, as the product inside a requantization.
+    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order; but
+    where `shift` is not 0, what is shifted has 64 bits, as the product inside a requantization.
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x", "weights", "factors", "sums", "bias")

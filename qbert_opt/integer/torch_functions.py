@@ -171,8 +171,8 @@ def integer_functions(encoder: Encoder, batches: Sequence[TokenBatch], ways: Way
         UsageError: too few texts, or a function that torch does not compute as a whole.
     """
     if encoder.activation == "gelu_new":
-        raise UsageError(f"{encoder.loaded.name}: `nonlinearity` trains through GELU and ReLU, and the model has another "
-                         "form of GELU. Train without it.")  # fmt: skip
+        raise UsageError(f"{encoder.loaded.name}: `nonlinearity` trains through GELU and ReLU, and the model has "
+                         "another form of GELU. Train without it.")  # fmt: skip
     seen = observed(encoder, batches)
     gates = [block.intermediate for block in encoder.blocks]
     gates += [name for name, function in encoder.head if function == "gelu"]

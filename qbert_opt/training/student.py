@@ -229,7 +229,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """Return a float copy of the model with the stored weights; inside `functions` its outputs equal the student's."""
+        """Return a float copy of the model with the stored weights; in `functions` its outputs equal the student's."""
         model = copy.deepcopy(self.skeleton)
         for name, tensor in self.tensors().items():
             model.get_parameter(name).copy_(tensor)

@@ -186,6 +186,36 @@ def test_the_source_has_no_float_and_allocates_nothing(library):
     subprocess.run([GCC, *STRICT, *bare, "-c", target / "encoder.c", "-o", target / "bare.o"], check=True)
 
 
+ARM = ("arm-none-eabi-gcc", "-mthumb", "-mfloat-abi=soft", *STRICT)
+
+
+@pytest.mark.skipif(shutil.which(ARM[0]) is None, reason="no compiler for bare-metal Arm on this machine")
+def test_a_bare_metal_compiler_needs_no_floating_point(library):
+    _, target, _ = library
+    subprocess.run([*ARM, "-mcpu=cortex-m4", "-ffreestanding", "-c", target / "encoder.c", "-o", target / "arm.o"], check=True)
+    listed = subprocess.run(["nm", "-u", target / "arm.o"], capture_output=True, text=True, check=True).stdout
+    called = {line.split()[-1] for line in listed.splitlines()}
+    helpers = ("encoder_c", "__aeabi_idiv", "__aeabi_lmul", "__aeabi_llsr", "__aeabi_mem", "memset", "memcpy")
+    assert all(name.startswith(helpers) for name in called), called  # helpers for integers only
+
+
+@pytest.mark.skipif(
+    shutil.which(ARM[0]) is None or shutil.which("qemu-arm") is None, reason="no emulator of Arm on this machine"
+)
+def test_bare_metal_arm_answers_bit_for_bit(with_16_bits, tmp_path):
+    program = compiled(*with_16_bits)[1].program
+    emitted = c.emit(program, tmp_path, program.max_tokens)
+    sources = [tmp_path / name for name in emitted.files if name.endswith(".c")]
+    flags = ("-mcpu=cortex-a7", "--specs=rdimon.specs")  # without an operating system; the emulator has the terminal
+    subprocess.run([*ARM, *flags, *sources, "-o", tmp_path / "encoder.elf"], check=True)
+    rows = random_rows(program)
+    text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    result = subprocess.run(["qemu-arm", tmp_path / "encoder.elf"], input=text, capture_output=True, text=True, check=True)
+    answers = [np.array(line.split(), np.int64) for line in result.stdout.splitlines()]
+    for wanted, answer in zip(expected(program, rows), answers, strict=True):
+        assert np.array_equal(wanted, answer)
+
+
 def test_codes_share_bytes_row_by_row():
     codes = np.array([[-2, 1, 0, -1, 1], [1, 1, 1, 1, -2]], np.int8)
     assert packed_rows(codes, 2).tolist() == [[0b01_10_11_00, 0b11], [0b11_11_11_11, 0b00]]

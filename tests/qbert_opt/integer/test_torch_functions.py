@@ -122,21 +122,20 @@ def test_masks_that_are_added_and_masks_of_truth_values_are_the_same(scores):
     assert torch.allclose(scaled, value.mean(2, keepdim=True).expand_as(value), atol=1e-3)
 
 
-def test_a_model_answers_more_like_its_program_than_with_the_real_functions(family_folder):
-    folder, texts = family_folder
+def test_a_model_answers_as_its_program_does_where_functions_are_what_differs(with_16_bits, monkeypatch):
+    folder, texts = with_16_bits
     ways = Ways("shift", "shift", "shift")
+    monkeypatch.setattr("qbert_opt.integer.compiler.VALUE_BITS", 10)  # the rounding of queries, keys, values hides less
     program = compiled(folder, texts, ways)[1].program
     loaded = load_quantized(folder)[0]
     [batch] = tokenized(loaded, texts.texts[:8], batch_size=8)
     answers = program.answers(Reference(program).run({name: part.numpy() for name, part in batch.inputs.items()}))
     mode = integer_functions(encoder_of(loaded), tokenized(loaded, texts.texts, batch_size=8), ways)
-    name, wanted = next(iter(answers.items()))
     with torch.no_grad():
-        real = loaded.model(**batch.inputs)[name].numpy()
+        real = loaded.model(**batch.inputs).logits.numpy()
         with mode:
-            integer = loaded.model(**batch.inputs)[name].numpy()
-    kept = batch.mask.numpy() if wanted.shape[:2] == batch.mask.shape else ...
-    assert np.square(integer - wanted)[kept].mean() < np.square(real - wanted)[kept].mean()
+            integer = loaded.model(**batch.inputs).logits.numpy()
+    assert np.square(integer - answers["logits"]).mean() < np.square(real - answers["logits"]).mean() / 4
 
 
 def test_another_form_of_gelu_is_refused_by_name(family_folder):
