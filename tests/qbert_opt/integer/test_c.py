@@ -192,7 +192,9 @@ ARM = ("arm-none-eabi-gcc", "-mthumb", "-mfloat-abi=soft", *STRICT)
 @pytest.mark.skipif(shutil.which(ARM[0]) is None, reason="no compiler for bare-metal Arm on this machine")
 def test_a_bare_metal_compiler_needs_no_floating_point(library):
     _, target, _ = library
-    subprocess.run([*ARM, "-mcpu=cortex-m4", "-ffreestanding", "-c", target / "encoder.c", "-o", target / "arm.o"], check=True)
+    subprocess.run(
+        [*ARM, "-mcpu=cortex-m4", "-ffreestanding", "-c", target / "encoder.c", "-o", target / "arm.o"], check=True
+    )
     listed = subprocess.run(["nm", "-u", target / "arm.o"], capture_output=True, text=True, check=True).stdout
     called = {line.split()[-1] for line in listed.splitlines()}
     helpers = ("encoder_c", "__aeabi_idiv", "__aeabi_lmul", "__aeabi_llsr", "__aeabi_mem", "memset", "memcpy")
@@ -210,7 +212,9 @@ def test_bare_metal_arm_answers_bit_for_bit(with_16_bits, tmp_path):
     subprocess.run([*ARM, *flags, *sources, "-o", tmp_path / "encoder.elf"], check=True)
     rows = random_rows(program)
     text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
-    result = subprocess.run(["qemu-arm", tmp_path / "encoder.elf"], input=text, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["qemu-arm", tmp_path / "encoder.elf"], input=text, capture_output=True, text=True, check=True
+    )
     answers = [np.array(line.split(), np.int64) for line in result.stdout.splitlines()]
     for wanted, answer in zip(expected(program, rows), answers, strict=True):
         assert np.array_equal(wanted, answer)
