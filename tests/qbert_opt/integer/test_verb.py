@@ -145,8 +145,9 @@ def test_training_goes_through_integer_functions(cli, quantized, data_file, tmp_
     assert cli("integer", tmp_path / "integers", "--data", data_file, "-o", tmp_path / "program", "-q").code == 0
 
 
-def test_training_through_integer_functions_needs_an_integer_form(cli, quantized, tiny, gptq_plan, file_texts, data_file,
-                                                                  tmp_path):  # fmt: skip
+def test_training_through_integer_functions_is_refused_by_name(
+    cli, quantized, tiny, gptq_plan, file_texts, data_file, tmp_path
+):
     from qbert_opt.workflows.quantize import quantize_model
 
     model = quantized.parent / "model"
