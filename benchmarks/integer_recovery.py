@@ -38,15 +38,16 @@ CALIBRATION = 256
 
 def trained(run, options, texts, folder):
     """Write the folder of a run; what it took."""
-    model = load_model(options.model)
+    start = Path(options.work) / "none"
+    if not start.exists():
+        quantize_model(load_model(options.model), read_allocation(options.plan), texts, start)
     if run == "none":
-        quantize_model(model, read_allocation(options.plan), texts, folder)
         return {}
     settings = RecoverySettings(
         steps=tuple(options.steps.split(",")), epochs=dict.fromkeys(options.steps.split(","), options.epochs),
         nonlinearity=None if run == "real" else run, seed=options.seed,
     )  # fmt: skip
-    found = recover(model, Path(options.work) / "none", [texts], folder, settings=settings)
+    found = recover(load_model(options.model), start, [texts], folder, settings=settings)
     return {
         "updates": sum(phase.updates for phase in found.phases), "train_cpu_minutes": round(found.cpu_seconds / 60, 2),
         "held_loss_before": found.start_loss, "held_loss_after": found.best_loss,
@@ -90,7 +91,7 @@ def main():
     for run in options.runs.split(","):
         wanted = [way for way in ("real", *options.ways.split(",")) if not known(run, way)]
         folder, took = Path(options.work) / run, Path(options.work) / f"{run}.json"
-        if wanted and not folder.exists():
+        if wanted and not took.exists():
             took.write_text(json.dumps(trained(run, options, texts, folder)))
         for way in wanted:
             loaded, own = load_quantized(folder)
