@@ -6,7 +6,8 @@
 Every matrix gets 8 bits per row, rounded to nearest, and every input a static range of 8 or of 16 bits, so that what is
 seen is the cost of inputs and functions, not of weights. Each program is compared with the float model and with the
 same plan, whose inputs are rounded alike but whose nonlinear functions are real. Beside it stands the predicted latency
-of the plan on car-soc, its functions in integers by the same way. Rows are added to OUT.json one by one.
+of the plan on car-soc, its functions in integers by the same way. Rows are added to OUT.json one by one; those that are
+there already are not measured again.
 """
 
 import argparse
@@ -103,7 +104,13 @@ def main():
         "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
     }  # fmt: skip
 
+    def known(program, bits=None):
+        kept = (common["model"], program, bits)
+        return any((row["model"], row["program"], row.get("input_bits")) == kept for row in rows)
+
     def add(row):
+        if known(row["program"], row.get("input_bits")):
+            return
         rows.append(common | row)
         out.write_text(json.dumps(rows, indent=1) + "\n")
         print(json.dumps(row)[:400], flush=True)
@@ -120,6 +127,8 @@ def main():
         add({"program": "plan, real functions", "input_bits": bits, **plan_row})
         batches, inputs = tokenized(loaded, data.texts, batch_size=16), traceable(loaded).inputs
         for way in options.ways.split(","):
+            if known(f"integers, {way}", bits):
+                continue
             ways, started = Ways(way, way, way), time.process_time()
             stored = read_matrices(folder, plan)
             compiled = compile_model(encoder_of(loaded), stored, plan.activations, batches, inputs, ways)

@@ -266,9 +266,9 @@ class Builder:
         """Split into heads, merge heads, or take the first token."""
         return self.emit(Rearrange, name, shape, scale=a.scale, zero=a.zero, how=how, a=a.name)
 
-    def linear(self, name: str, x: Value, scales: NDArray[np.float64], **constants: str | None) -> Value:
+    def linear(self, name: str, x: Value, scales: NDArray[np.float64], shift: int, **constants: str | None) -> Value:
         """Multiply by a matrix whose constants are in the program; `scales` are the real units of its rows."""
-        fields: dict[str, Any] = {"x": x.name, **constants}
+        fields: dict[str, Any] = {"x": x.name, "shift": shift, **constants}
         value = self.emit(Linear, name, (*x.shape[:-1], len(scales)), **fields)
         self.scales[name] = scales
         return value

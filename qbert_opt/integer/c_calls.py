@@ -193,11 +193,17 @@ class Calls:
         if step.sums is not None:
             sizes.append(self._constant(step.sums).identifier)
             self.sums = max(self.sums[0], groups * (tokens == "n")), max(self.sums[1], groups)
+        if step.shift:
+            sizes.append(step.shift)
+            scaled = kernels.SHIFTED.substitute(and_sums=kernels.WIDE_GROUP_SUMS if step.sums else "")
+        else:
+            scaled = kernels.SCALED + (kernels.USE_GROUP_SUMS if step.sums else "")
+        parameters = (kernels.SUMS_PARAMETER if step.sums else "") + (kernels.SHIFT_PARAMETER if step.shift else "")
         self._call(
-            "linear", step, operands, sizes, variant=f"{codes.bits or ''}{'s' if step.sums else ''}",
-            row=self._row(codes, "r", columns), parameters=kernels.SUMS_PARAMETER if step.sums else "",
-            added=kernels.GROUP_SUMS.substitute() if step.sums else "",
-            use_added=kernels.USE_GROUP_SUMS if step.sums else "",
+            "linear", step, operands, sizes,
+            variant=f"{codes.bits or ''}{'s' if step.sums else ''}{'w' if step.shift else ''}",
+            row=self._row(codes, "r", columns), parameters=parameters,
+            added=kernels.GROUP_SUMS.substitute() if step.sums else "", scaled=scaled,
         )  # fmt: skip
 
     def _row(self, codes: Constant, index: str, columns: int) -> str:

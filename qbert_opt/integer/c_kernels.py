@@ -12,6 +12,10 @@ HELPERS = """\
 #define LIFT ((uint64_t)1 << 62) /* above every product, which has fewer than 62 bits */
 
 static inline int32_t floor_shift(int32_t v, int by) { return v >= 0 ? v >> by : ~(~v >> by); }
+
+static inline int32_t round_shift(int64_t v, int by) {
+    return (int32_t)((int64_t)((uint64_t)(v + ((int64_t)1 << (by - 1)) + (int64_t)LIFT) >> by) - (int64_t)(LIFT >> by));
+}
 """
 
 UNPACK = Template("""\
@@ -191,8 +195,7 @@ $added    for (int r = 0; r < rows; r++) {
                 int32_t dot = 0;
                 for (int c = 0; c < size; c++)
                     dot += (int32_t)part[c] * weights[c];
-                total += factors ? factors[r * groups + g] * dot : dot;
-$use_added            }
+$scaled            }
             y[t * rows + r] = ($Y)total;
         }
     }
@@ -208,3 +211,10 @@ GROUP_SUMS = Template("""\
 """)
 SUMS_PARAMETER = ", const int32_t *sums"
 USE_GROUP_SUMS = "                total += sums[r * groups + g] * group_sums[t * groups + g];\n"
+SCALED = "                total += factors ? factors[r * groups + g] * dot : dot;\n"
+SHIFT_PARAMETER = ", int shift"
+SHIFTED = Template("""\
+                const int64_t wide = (factors ? (int64_t)factors[r * groups + g] * dot : dot)$and_sums;
+                total += round_shift(wide, shift);
+""")
+WIDE_GROUP_SUMS = " + (int64_t)sums[r * groups + g] * group_sums[t * groups + g]"

@@ -84,8 +84,8 @@ def compile_model(
         raise UsageError(
             f"{encoder.loaded.name}: its tokenizer gives {', '.join(inputs)}; integers need {IDS}, {MASK}."
         )
+    check_planned(encoder, planned)
     by_module = {module: item for item in planned for module in item.modules}
-    _check_planned(encoder, by_module)
     codes = {matrix.module: signed_codes(matrix.module, matrix.quantized) for matrix in stored}
     compiler = _Compiler(encoder, codes, by_module, observed(encoder, batches), ways, tuple(inputs))
     try:
@@ -97,11 +97,21 @@ def compile_model(
     return Compiled(program, compiler.narrowed, errors, compiler.builder.rounding)
 
 
-def _check_planned(encoder: Encoder, planned: Mapping[str, PlannedActivation]) -> None:
+def check_planned(encoder: Encoder, planned: Sequence[PlannedActivation]) -> None:
+    """Check that every input of a matrix has a static range.
+
+    Args:
+        encoder: the model.
+        planned: how a plan rounds the inputs of matrices.
+
+    Raises:
+        UsageError: an input is not rounded, or per token; says how to get a plan that does.
+    """
+    by_module = {module: item for item in planned for module in item.modules}
     remedy = "Score with `activation_bits` 8,16 and solve with `activation_ranges` tensor."
     for block in encoder.blocks:
         for name in (block.query, block.key, block.value, block.attention_output, block.intermediate, block.output):
-            item = planned.get(name)
+            item = by_module.get(name)
             if item is None:
                 raise UsageError(f"{encoder.loaded.name}: the plan does not round the inputs of {name}. {remedy}")
             if item.low is None or item.high is None:

@@ -8,7 +8,7 @@ A program that is read is not trusted: its operations are validated, and its int
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,10 @@ def read_program(folder: Path) -> Program:
         inputs = tuple(_valid(Value, entry) for entry in document.inputs)
         operations = tuple(_valid(KINDS[entry.pop("kind")], entry) for entry in document.operations)
         outputs = tuple(_valid(Output, entry) for entry in document.outputs)
-    except (KeyError, ValidationError) as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else f"no operation is called {error}"
+    except KeyError as error:
+        raise InputFileError(f"{path}: no operation is called {error}. {REMEDY}") from None
+    except ValueError as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
         raise InputFileError(f"{path}: {fault}. {REMEDY}") from None
     constants = _constants(folder / CONSTANTS, document.packed)
     program = Program(inputs, operations, constants, outputs, document.max_tokens)
@@ -106,6 +108,8 @@ def read_program(folder: Path) -> Program:
 
 
 def _valid(kind: type[Any], entry: dict[str, Any]) -> Any:
+    if unknown := entry.keys() - {part.name for part in fields(kind)}:
+        raise ValueError(f"{kind.__name__} has no {min(unknown)}")
     return TypeAdapter(kind).validate_python(entry)
 
 

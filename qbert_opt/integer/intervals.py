@@ -175,31 +175,39 @@ def _linear(operation: Linear, of: Operands) -> Interval:
     """Bound each row; every partial sum is bounded by the sum of the largest magnitudes, whatever the order."""
     interval, terms = of.interval(operation.x), linear_terms(operation, of)
     bias = 0 if operation.bias is None else of.constants[operation.bias].astype(np.int64)
-    largest = max(-interval[0], interval[1])
-    partial = terms.magnitude * largest + np.abs(bias)
+    largest, half = max(-interval[0], interval[1]), 1 << operation.shift >> 1
+    _check(operation, "adds up", 0, int(terms.dot.max()) * largest)
+    widest = int(terms.magnitude.max()) * largest + half
+    if not 0 <= operation.shift <= 62 or widest >= (PRODUCT_LIMIT if operation.shift else 1 << 63):
+        raise OverflowFound(f"{operation.output.name}: a product of {widest} before a shift of {operation.shift} needs "
+                            "more than 62 bits")  # fmt: skip
+    partial = ((terms.magnitude * largest + half) >> operation.shift).sum(1) + np.abs(bias)
     _check(operation, "adds up", 0, int(partial.max()))
-    low = terms.positive * interval[0] + terms.negative * interval[1] + bias
-    high = terms.positive * interval[1] + terms.negative * interval[0] + bias
-    return int(low.min()), int(high.max())
+    low = terms.positive * interval[0] + terms.negative * interval[1]
+    high = terms.positive * interval[1] + terms.negative * interval[0]
+    least, most = (((end + half) >> operation.shift).sum(1) + bias for end in (low, high))
+    return int(least.min()), int(most.max())
 
 
 @dataclass(frozen=True, slots=True)
-class RowSums:
-    """What bounds a `Linear`, int64 `[rows]` each.
+class GroupSums:
+    """What bounds a `Linear`, int64 `[rows, groups]` each.
 
     Attributes:
         positive: sum of the positive coefficients of x.
         negative: sum of the negative ones.
+        dot: bound on every partial sum of the codes, and of x alone, per unit of the largest |x|.
         magnitude: bound on every partial sum, per unit of the largest |x|.
     """
 
     positive: NDArray[np.int64]
     negative: NDArray[np.int64]
+    dot: NDArray[np.int64]
     magnitude: NDArray[np.int64]
 
 
-def linear_terms(operation: Linear, of: Operands) -> RowSums:
-    """Return the sums of a `Linear`'s coefficients, row by row.
+def linear_terms(operation: Linear, of: Operands) -> GroupSums:
+    """Return the sums of a `Linear`'s coefficients, group by group.
 
     Args:
         operation: the product.
@@ -209,14 +217,16 @@ def linear_terms(operation: Linear, of: Operands) -> RowSums:
     grouped = operation.factors or operation.sums
     groups = of.constants[grouped].shape[1] if grouped else 1
     parts = weights.reshape(len(weights), groups, -1)
-    whole, apart = parts, np.abs(parts).sum(-1)
+    dot = apart = np.abs(parts).sum(-1)
+    whole = parts
     if operation.factors is not None:
         factors = of.constants[operation.factors].astype(np.int64)
         whole, apart = parts * factors[..., None], apart * np.maximum(np.abs(factors), 1)
     if operation.sums is not None:
         sums = of.constants[operation.sums].astype(np.int64)
         whole, apart = whole + sums[..., None], apart + parts.shape[-1] * np.maximum(np.abs(sums), 1)
-    return RowSums(np.maximum(whole, 0).sum((1, 2)), np.minimum(whole, 0).sum((1, 2)), apart.sum(1))
+        dot = np.maximum(dot, parts.shape[-1])
+    return GroupSums(np.maximum(whole, 0).sum(2), np.minimum(whole, 0).sum(2), dot, apart)
 
 
 def _binary(operation: Operation, function: str, a: Interval, b: Interval) -> Interval:

@@ -2,7 +2,8 @@
 
 A stored weight is `scale * code + offset` with a range per group. With w the code less a fixed number, so that w is
 signed and has the code's bits, it is `unit[r] * (k[r, g] * w + o[r, g])` up to rounding, with one real unit per output
-row and integers k and o. A whole row then needs one requantization, however many groups it has.
+row and integers k and o. A whole row then needs one requantization, however many groups it has. Where 32 bits do not
+hold a group's sum times k, as with inputs of 16 bits, that product has 64 and is shifted before groups are added up.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from .builder import Builder, Grid
 from .intervals import OverflowFound
 from .operations import INT32, Embed, Value
 
-FACTOR_BITS = range(14, 4, -1)  # of the largest factor in a row, finest first
+FACTOR_BITS = 14  # of the largest factor in a row
+SHIFTS = range(32)  # of a group's sum times its factor, finest first
 BIAS_LIMIT = 2.0**28  # of a bias in units of the sum it is added to
 WHOLE = 1e-4  # how far a zero point may be from an integer and still be one
 HEAD_TOP = 127
@@ -88,11 +90,11 @@ def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArra
     whole = codes.scale.shape[1] == 1 and np.abs(ratios - np.round(ratios)).max() < WHOLE
     if whole and (codes.scale[:, 0] >= smallest).all():
         return _linear(builder, name, x, codes.w, None, np.round(ratios), codes.scale[:, 0], added)
-    for bits in FACTOR_BITS:
-        rows = np.maximum(codes.scale.max(1) / 2**bits, smallest)[:, None]
-        factors, sums = np.round(codes.scale / rows), np.round(codes.rest / rows)
+    rows = np.maximum(codes.scale.max(1) / 2**FACTOR_BITS, smallest)[:, None]
+    factors, sums = np.round(codes.scale / rows), np.round(codes.rest / rows)
+    for shift in SHIFTS:
         try:
-            return _linear(builder, name, x, codes.w, factors, sums, rows[:, 0], added)
+            return _linear(builder, name, x, codes.w, factors, sums, rows[:, 0], added, shift)
         except OverflowFound as error:
             overflow = error
     raise overflow
@@ -107,13 +109,14 @@ def _linear(
     sums: NDArray[np.float64],
     rows: NDArray[np.float64],
     bias: NDArray[np.float64],
+    shift: int = 0,
 ) -> Value:
     """Add the product with the zero point of x and the bias folded into one integer per row."""
     size = w.shape[1] // sums.shape[1]
     per_group = w.reshape(len(w), -1, size).sum(2, dtype=np.int64).astype(np.float64)
     row_sums = (per_group * (1 if factors is None else factors) + size * sums).sum(1)
-    unit = float(builder.scale_of(x))
-    folded = np.round(bias / (rows * unit)) - x.zero * row_sums
+    units = rows * float(builder.scale_of(x)) * 2.0**shift
+    folded = np.round(bias / units) - np.round(x.zero * row_sums * 2.0**-shift)
     if max(np.abs(folded).max(), np.abs(sums).max()) > INT32:
         raise OverflowFound(f"{name}: its bias with the zero point of its input does not fit 32 bits")
     kept = {"weights": w, "factors": factors, "sums": sums if sums.any() else None}
@@ -122,7 +125,7 @@ def _linear(
     for part, array in kept.items():
         if array is not None:
             builder.constants[f"{name}.{part}"] = array.astype(np.int8 if part == "weights" else np.int32)
-    return builder.linear(name, x, rows * unit, **named)
+    return builder.linear(name, x, units, shift, **named)
 
 
 def add_embedding(builder: Builder, name: str, index: Value, codes: Codes, to: Grid) -> Value:

@@ -1,7 +1,8 @@
 """A second executor that shares no arithmetic with the reference: int32, values stored in 8, 16 or 32 bits.
 
-Only the product inside a requantization has 64 bits. Sums and products that the analysis had wrong would wrap here and
-not there, so equal answers are evidence for both. It is slow: numpy multiplies integer matrices without a library.
+Only the product inside a requantization or before the shift of a group has 64 bits. Sums and products that the analysis
+had wrong would wrap here and not there, so equal answers are evidence for both. It is slow: numpy multiplies integer
+matrices without a library.
 """
 
 from __future__ import annotations
@@ -126,11 +127,14 @@ def _positions(ids: Narrow, padding: int | None) -> Narrow:
 
 
 def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Narrow:
-    product = a.astype(np.int64) * multiplier
-    if shift:
-        product = (product >> shift) + ((product >> (shift - 1)) & 1)
+    product = _round_shift(a.astype(np.int64) * multiplier, shift)
     saturated = np.maximum(np.minimum(product + output.zero, output.high), output.low)
     return saturated.astype(np.int32)
+
+
+def _round_shift(product: Narrow, shift: int) -> Narrow:
+    """Return a product divided by a power of two, rounded half up."""
+    return (product >> shift) + ((product >> (shift - 1)) & 1) if shift else product
 
 
 def _embed(operation: Embed, of: Mapping[str, Narrow]) -> Narrow:
@@ -152,10 +156,13 @@ def _linear(operation: Linear, of: Mapping[str, Narrow]) -> Narrow:
     y = np.zeros((*x.shape[:-1], len(weights)), np.int32)
     for g in range(groups):
         part = x[..., g * size : (g + 1) * size]
-        products = np.dot(part, weights[:, g * size : (g + 1) * size].T)
-        y += products if operation.factors is None else products * of[operation.factors][:, g]
+        wide = np.int64 if operation.shift else np.int32
+        products = np.dot(part, weights[:, g * size : (g + 1) * size].T).astype(wide)
+        if operation.factors is not None:
+            products *= of[operation.factors][:, g]
         if operation.sums is not None:
-            y += part.sum(-1, keepdims=True, dtype=np.int32) * of[operation.sums][:, g]
+            products += part.sum(-1, keepdims=True, dtype=np.int32).astype(wide) * of[operation.sums][:, g]
+        y += _round_shift(products, operation.shift).astype(np.int32)
     if operation.bias is not None:
         y += of[operation.bias]
     return y

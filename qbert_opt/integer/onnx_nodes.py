@@ -147,19 +147,25 @@ class Nodes:
             parts = self._node("Reshape", x, self._sizes(*[0] * (rank - 1), groups, columns // groups))
             x = self._node("Transpose", parts, perm=[rank - 1, *range(rank - 1), rank])
         matrix = np.moveaxis(weights.reshape(rows, groups, -1), 0, -1).reshape(stack)
-        y = self._product(x, self._values[step.x], matrix, step.weights)
+        y = self._widened(self._product(x, self._values[step.x], matrix, step.weights), step)
         if step.factors is not None:
-            y = self._node("Mul", y, self._per_group(step.factors, rank))
+            y = self._node("Mul", y, self._per_group(step.factors, step, rank))
         if step.sums is not None:
-            added = self._node("ReduceSum", x, self._sizes(-1), keepdims=1)
-            y = self._node("Add", y, self._node("Mul", added, self._per_group(step.sums, rank)))
+            added = self._widened(self._node("ReduceSum", x, self._sizes(-1), keepdims=1), step)
+            y = self._node("Add", y, self._node("Mul", added, self._per_group(step.sums, step, rank)))
+        if step.shift:
+            y = self._cast(self._round_shift(y, step.shift, 0), INT32)
         if groups > 1:
             y = self._node("ReduceSum", y, self._sizes(0), keepdims=0)
         return y if step.bias is None else self._node("Add", y, self._name(step.bias))
 
-    def _per_group(self, name: str, rank: int) -> str:
+    def _widened(self, x: str, step: Linear) -> str:
+        """Return an int32 tensor with 64 bits where what it is multiplied to is shifted."""
+        return self._cast(x, INT64) if step.shift else x
+
+    def _per_group(self, name: str, step: Linear, rank: int) -> str:
         """Return factors `[rows, groups]` as `[groups, 1, …, rows]`, or `[rows]` for one group."""
-        array = self.program.constants[name].T
+        array = self.program.constants[name].T.astype(np.int64 if step.shift else np.int32)
         shape = (len(array), *[1] * (rank - 1), array.shape[1]) if len(array) > 1 else (array.shape[1],)
         return self.builder.constant(array.reshape(shape), name)
 
@@ -196,11 +202,15 @@ class Nodes:
 
     def _rounded(self, product: str, shift: int, zero: int, y: Value) -> str:
         """Return `round_shift(product, shift) + zero`, saturated; the product is int64."""
+        return self._saturated(self._round_shift(product, shift, zero), y, np.int64)
+
+    def _round_shift(self, product: str, shift: int, zero: int) -> str:
+        """Return `round_shift(product, shift) + zero` of an int64 product, int64."""
         lift = (1 << LIFT_BITS) + (1 << shift >> 1)
         lifted = self._cast(self._node("Add", product, self._scalar(lift, np.int64)), UINT64)
         shifted = self._node("BitShift", lifted, self._scalar(shift, np.uint64), direction="RIGHT")
         lower = self._scalar((1 << LIFT_BITS >> shift) - zero, np.int64)
-        return self._saturated(self._node("Sub", self._cast(shifted, INT64), lower), y, np.int64)
+        return self._node("Sub", self._cast(shifted, INT64), lower)
 
     def _lowered(self, lifted: str, by: str, lift: str) -> str:
         shifted = self._node("BitShift", self._cast(lifted, UINT64), by, direction="RIGHT")

@@ -4,7 +4,8 @@ Each operation makes one value, which nothing changes later (SSA form), from val
 are integers. These rules hold everywhere, and every executor must agree bit for bit:
 
 - A value lies in its proven interval `[low, high]`, inside 32 bits. So no sum, product or accumulator ever wraps. Only
-  the product inside `Requantize` is wider: `|a * m| + 2**(e - 1) < 2**62`.
+  the product inside `Requantize`, and that of a group's sum inside a shifted `Linear`, are wider:
+  `|a * m| + 2**(e - 1) < 2**62`.
 - `floor(a / 2**e)` rounds towards minus infinity, also for negative `a` (an arithmetic shift).
 - Rounding is half up: `round_shift(a, e) = floor((a + 2**(e - 1)) / 2**e)`, and `a` itself for `e = 0`. So -1.5 becomes
   -1 and 1.5 becomes 2. C and ONNX, whose division rounds towards zero, get both from non-negative numbers:
@@ -130,11 +131,13 @@ class Relative(Operation):
 class Linear(Operation):
     """The product with a matrix of integer codes, `[..., rows]` from `x [..., columns]`.
 
-    `y[r] = sum over g of (factors[r, g] * A[r, g] + sums[r, g] * X[g]) + bias[r]`, where group g is the g-th of equal
-    ranges of columns, `A[r, g] = sum over c in g of weights[r, c] * x[c]` and `X[g] = sum over c in g of x[c]`.
+    `y[r] = sum over g of round_shift(factors[r, g] * A[r, g] + sums[r, g] * X[g], shift) + bias[r]`, where group g is
+    the g-th of equal ranges of columns, `A[r, g] = sum over c in g of weights[r, c] * x[c]` and
+    `X[g] = sum over c in g of x[c]`.
 
     `weights` is int8 `[rows, columns]`. `factors` (None: one group and 1) and `sums` (None: 0) are int32
-    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order.
+    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order; but
+    where `shift` is not 0, what is shifted has 64 bits, as the product inside a requantization.
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x", "weights", "factors", "sums", "bias")
@@ -143,6 +146,7 @@ class Linear(Operation):
     factors: str | None = None
     sums: str | None = None
     bias: str | None = None
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)

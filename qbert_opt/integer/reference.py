@@ -168,9 +168,10 @@ def _linear(operation: Linear, of: Mapping[str, Any]) -> Numbers:
     y: Numbers = np.zeros((), np.int64)
     for g, codes in enumerate(np.split(weights, groups, axis=1)):
         product = _product(parts[..., g, :], codes.T)
-        y = y + (product if operation.factors is None else product * of[operation.factors][:, g])
+        part = product if operation.factors is None else product * of[operation.factors][:, g]
         if operation.sums is not None:
-            y = y + parts[..., g, :].sum(-1, keepdims=True) * of[operation.sums][:, g]
+            part = part + parts[..., g, :].sum(-1, keepdims=True) * of[operation.sums][:, g]
+        y = y + round_shift(part, operation.shift)
     return y if operation.bias is None else y + of[operation.bias]
 
 

@@ -48,7 +48,7 @@ class Held:
 
     def loss(self, student: Student, teacher: Teacher) -> float:
         """Mean loss of the student's outputs: KL in nats, or squared distance for outputs that are not logits."""
-        with deployed_attention():
+        with deployed_attention(), student.functions:
             values = collect(teacher.head, student.plain(), self.batches).values
         return float(teacher.head.spec.loss.of_rows(self.wanted.values, values).mean())
 

@@ -36,6 +36,8 @@ class RecoverySettings:
         tables: whether embedding tables are trained too.
         teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
             None keeps them in memory as far as they fit and runs the teacher for the rest.
+        nonlinearity: ways in which the student's softmax, GELU, tanh and LayerNorm have the values of integer programs,
+            see `integer.ways`; None trains with the real functions.
         seed: of the split of texts and the order of batches.
     """
 
@@ -51,6 +53,7 @@ class RecoverySettings:
     held_back: int | None = None
     tables: bool = False
     teacher_cache: float | None = None
+    nonlinearity: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -127,4 +130,6 @@ class RecoverySettings:
             parts.append(f"quantizer {self.quantizer}")
         if self.start == "nearest":
             parts.append("from nearest codes")
+        if self.nonlinearity is not None:
+            parts.append(f"functions in integers: {self.nonlinearity}")
         return f"{', '.join(self.steps)} ({'; '.join(parts)}) from the float model"

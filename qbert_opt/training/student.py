@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -84,6 +85,7 @@ class Student(nn.Module):
     Attributes:
         matrices: trainable form of each matrix and trained table, by module name as encoded by `_key`.
         input_ranges: static ranges of rounded inputs, by position in the plan.
+        functions: the context in which its passes run.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Student(nn.Module):
         others: Mapping[str, torch.Tensor] | None = None,
         tables: bool = False,
         quantizer: str | None = None,
+        functions: AbstractContextManager[Any] | None = None,
     ) -> None:
         """Build the student.
 
@@ -105,13 +108,14 @@ class Student(nn.Module):
             others: tensors stored in fp16, by parameter name, where they differ from the float model's.
             tables: whether embedding tables are trained too.
             quantizer: training quantizer; None is the first one that supports a matrix's form.
+            functions: the context in which its passes run, for example with other nonlinear functions.
 
         Raises:
             UsageError: the training quantizer does not support the form of a matrix, or none does.
         """
         super().__init__()
         self._model = (copy.deepcopy(model).eval().requires_grad_(False),)  # a tuple hides its parameters
-        self._inputs = plan.activations
+        self._inputs, self.functions = plan.activations, functions or nullcontext()
         self.input_ranges = nn.ModuleDict()
         for number, item in enumerate(plan.activations):
             if item.scheme == "tensor":
@@ -146,7 +150,9 @@ class Student(nn.Module):
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """Run the model with the tensors as they would be stored."""
-        return functional_call(self.skeleton, self.tensors(), args, inputs)
+        tensors = self.tensors()
+        with self.functions:
+            return functional_call(self.skeleton, tensors, args, inputs)
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the tensors as they would be stored, in the graph, by parameter name without `prefix`.
@@ -175,9 +181,9 @@ class Student(nn.Module):
             tensors: the block's tensors as returned by `tensors`; recomputed if None.
         """
         made, stored = call.reading(hidden), tensors or self.tensors(f"{block}.")
-        return hidden_of(
-            functional_call(self.skeleton.get_submodule(block), dict(stored), made.args, dict(made.kwargs))
-        )
+        with self.functions:
+            output = functional_call(self.skeleton.get_submodule(block), dict(stored), made.args, dict(made.kwargs))
+        return hidden_of(output)
 
     def learned(self, prefix: str = "") -> Learned:
         """Return the learned parameters of a part of the model, or of all of it."""
@@ -223,7 +229,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """Return a float copy of the model with the stored weights; its outputs equal the student's."""
+        """Return a float copy of the model with the stored weights; in `functions` its outputs equal the student's."""
         model = copy.deepcopy(self.skeleton)
         for name, tensor in self.tensors().items():
             model.get_parameter(name).copy_(tensor)

@@ -18,6 +18,10 @@ from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel, measure_folder
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
+from ..integer.compiler import check_planned
+from ..integer.families import encoder_of
+from ..integer.torch_functions import IntegerFunctions, integer_functions
+from ..integer.ways import parse_ways
 from ..models.batches import TokenBatch, tokenize
 from ..models.loading import LoadedModel
 from ..models.outputs import collect
@@ -43,6 +47,7 @@ from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
 from .training_text import labels_of, split_texts
 
 NEAREST = "rtn"
+CALIBRATION_BATCHES = 8  # of training text, for the ranges of functions in integers
 TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
 
@@ -116,7 +121,8 @@ def recover(
     Raises:
         InputFileError: the plan or folder is for another model, there are too few texts, labels are missing or unknown
             to the head, or the state file is damaged.
-        UsageError: invalid minutes, a state file of another run, or steps that the model does not support.
+        UsageError: invalid minutes, a state file of another run, steps that the model does not support, or functions
+            in integers for a model or plan without an integer form.
     """
     settings, team = settings or RecoverySettings(), processes or Processes()
     check_shared(settings.batches_per_update, team)
@@ -128,7 +134,10 @@ def recover(
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
-    student = Student(loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer)
+    student = Student(
+        loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer,
+        functions=_functions(loaded, plan, batches, settings),
+    )  # fmt: skip
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
     labels = labels_of(loaded, texts, batches, settings)
@@ -207,6 +216,21 @@ def _start(
         return plan, _nearest(loaded, plan), {}, "nearest"
     others = dict(opened.model.named_parameters())
     return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+
+
+def _functions(
+    loaded: LoadedModel, plan: Allocation, batches: Sequence[TokenBatch], settings: RecoverySettings
+) -> IntegerFunctions | None:
+    """Return the nonlinear functions in integers that the settings ask for.
+
+    Raises:
+        UsageError: a way that does not exist, or a model or plan without an integer form.
+    """
+    if settings.nonlinearity is None:
+        return None
+    ways, encoder = parse_ways(settings.nonlinearity), encoder_of(loaded)
+    check_planned(encoder, plan.activations)
+    return integer_functions(encoder, batches[:CALIBRATION_BATCHES], ways)
 
 
 def _nearest(loaded: LoadedModel, plan: Allocation) -> Iterable[tuple[str, QuantizedMatrix]]:

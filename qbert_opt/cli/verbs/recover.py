@@ -56,6 +56,14 @@ class TrainingOptions:
             help="Store this share of the float model's states on disk for steps ranges and distill: 10%.",
         ),
     ] = None
+    nonlinearity: Annotated[
+        str | None,
+        typer.Option(
+            "--nonlinearity",
+            help="Train with softmax, GELU, tanh and LayerNorm as integer programs compute them: table, poly or shift, "
+            "or by function, as in softmax=poly,norm=shift. Default: the real functions.",
+        ),
+    ] = None
     seed: options.Seed = 0
 
     def settings(self) -> RecoverySettings:
@@ -84,6 +92,7 @@ class TrainingOptions:
             held_back=self.held_back,
             tables=self.tables,
             teacher_cache=None if self.teacher_cache is None else share(self.teacher_cache, "--teacher-cache"),
+            nonlinearity=self.nonlinearity,
             seed=self.seed,
         )
 

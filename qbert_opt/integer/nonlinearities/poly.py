@@ -88,8 +88,8 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
     """
     unit = float(builder.scale_of(below))
     if unit > COARSEST_SCORES:
-        raise UsageError(f"{name}: attention scores reach {unit * SCORE_TOP:.3g}, too far for the polynomial; legal is "
-                         f"up to {COARSEST_SCORES * SCORE_TOP:.3g}. Use `nonlinearity` table.")  # fmt: skip
+        raise UsageError(f"`nonlinearity` poly: attention scores reach {unit * SCORE_TOP:.3g}; legal is up to "
+                         f"{COARSEST_SCORES * SCORE_TOP:.3g}. Use table.")  # fmt: skip
     halving = round(math.log(2) / unit)
     quotient = builder.binary("divide", f"{name}.quotient", below, halving)
     rest = builder.binary("remainder", f"{name}.rest", below, halving)

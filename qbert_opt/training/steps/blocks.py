@@ -43,7 +43,8 @@ def phases(
             made = teacher.block_calls(index)
             wanted.append(made[0].hidden)
             calls.append([call.reading(None) for call in made])
-            read.append(hidden_before(now, blocks[0], batch))
+            with student.functions:
+                read.append(hidden_before(now, blocks[0], batch))
     for number, block in enumerate(blocks):
         of_block = [made[number] for made in calls]
         with torch.no_grad():

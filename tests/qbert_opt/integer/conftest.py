@@ -20,6 +20,7 @@ from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.quantize import quantize_model
 
 CHOICES = ("4bit/columns:16/rtn", "8bit/rows:each/rtn", "3bit/rows:1/rtn/symmetric", "8bit/rows:4/rtn/zero-point")
+GROUPS_AND_ROWS = ("8bit/columns:16/rtn", "8bit/rows:each/rtn/symmetric")
 
 
 def planned_inputs(loaded, batches, modules, bits=8):
@@ -75,3 +76,11 @@ def family_folder(request, sentences, tmp_path_factory):
     texts = texts_for(sentences, request.param[1])
     torch.manual_seed(0)
     return quantized_folder(tmp_path_factory.mktemp("integer"), *request.param, texts), texts
+
+
+@pytest.fixture(scope="session")
+def with_16_bits(sentences, tmp_path_factory):
+    """A folder of column groups and rows with inputs of 16 bits, and its texts."""
+    texts = texts_for(sentences, "classes")
+    folder = tmp_path_factory.mktemp("with_16_bits")
+    return quantized_folder(folder, "bert", "classes", texts, 16, GROUPS_AND_ROWS), texts

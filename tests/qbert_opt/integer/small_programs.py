@@ -54,8 +54,11 @@ def edge_program(way):
     return b.finish(tuple(Output(f"out{index}", value.name) for index, value in enumerate(made))), rows
 
 
-def packed_program(bits):
-    """A table and a matrix of codes of some bits, 15 a row in three groups; with inputs."""
+def packed_program(bits, shift=0):
+    """A table and a matrix of codes of some bits, 15 a row in three groups; with inputs.
+
+    Where sums of groups are shifted, they have more than 32 bits before.
+    """
     generator = np.random.default_rng(bits)
     ids = Value("input_ids", ("batch", "tokens"), 0, 39, 1.0)
     b = Builder((ids,), 8)
@@ -66,12 +69,13 @@ def packed_program(bits):
         array[0, :2] = low, -low - 1
         return b.constant(name, array)
 
-    def factors(name, rows):
-        return b.constant(name, generator.integers(-50, 50, (rows, 3)).astype(np.int32))
+    def factors(name, rows, largest=50):
+        return b.constant(name, generator.integers(-largest, largest, (rows, 3)).astype(np.int32))
 
     x = b.emit(Embed, "x", (*ids.shape, 15), codes=codes("codes", 40), factors=factors("factors", 40),
                offsets=factors("offsets", 40), index="input_ids", shift=3)  # fmt: skip
     bias = b.constant("bias", generator.integers(-900, 900, 6).astype(np.int32))
-    y = b.emit(Linear, "y", (*ids.shape, 6), x=x.name, weights=codes("weights", 6), factors=factors("k", 6),
-               sums=factors("o", 6), bias=bias)  # fmt: skip
+    largest = 50 if shift == 0 else 2**24
+    y = b.emit(Linear, "y", (*ids.shape, 6), x=x.name, weights=codes("weights", 6), factors=factors("k", 6, largest),
+               sums=factors("o", 6, largest), bias=bias, shift=shift)  # fmt: skip
     return b.finish((Output("y", y.name),)), [[0], list(range(8)), generator.integers(0, 40, 8).tolist()]

@@ -66,9 +66,9 @@ def test_negative_numbers_are_shifted_and_rounded_as_the_reference_does(tmp_path
         assert np.array_equal(wanted, answer)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
-def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits):
-    program, rows = packed_program(bits)
+@pytest.mark.parametrize(("bits", "shift"), [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (8, 0), (2, 18), (8, 30)])
+def test_packed_codes_of_every_width_with_rows_of_odd_length(tmp_path, bits, shift):
+    program, rows = packed_program(bits, shift)
     executable, emitted = built(program, tmp_path, *UNDEFINED)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
         assert np.array_equal(wanted, answer)
@@ -103,6 +103,14 @@ def test_a_text_whose_values_an_int_cannot_count_is_refused(family_folder, tmp_p
 def test_every_family_answers_bit_for_bit_without_undefined_behaviour(family_folder, tmp_path):
     folder, texts = family_folder
     program = compiled(folder, texts, Ways("shift", "poly", "shift"))[1].program
+    executable, _ = built(program, tmp_path, *UNDEFINED)
+    rows = random_rows(program)
+    for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
+        assert np.array_equal(wanted, answer)
+
+
+def test_groups_of_columns_with_inputs_of_16_bits(with_16_bits, tmp_path):
+    program = compiled(*with_16_bits)[1].program
     executable, _ = built(program, tmp_path, *UNDEFINED)
     rows = random_rows(program)
     for wanted, answer in zip(expected(program, rows), asked(executable, rows), strict=True):
@@ -176,6 +184,40 @@ def test_the_source_has_no_float_and_allocates_nothing(library):
         assert word not in source.replace("no floating point", "")
     bare = ("-ffreestanding", "-mgeneral-regs-only")  # a floating-point operation is an error then
     subprocess.run([GCC, *STRICT, *bare, "-c", target / "encoder.c", "-o", target / "bare.o"], check=True)
+
+
+ARM = ("arm-none-eabi-gcc", "-mthumb", "-mfloat-abi=soft", *STRICT)
+
+
+@pytest.mark.skipif(shutil.which(ARM[0]) is None, reason="no compiler for bare-metal Arm on this machine")
+def test_a_bare_metal_compiler_needs_no_floating_point(library):
+    _, target, _ = library
+    subprocess.run(
+        [*ARM, "-mcpu=cortex-m4", "-ffreestanding", "-c", target / "encoder.c", "-o", target / "arm.o"], check=True
+    )
+    listed = subprocess.run(["nm", "-u", target / "arm.o"], capture_output=True, text=True, check=True).stdout
+    called = {line.split()[-1] for line in listed.splitlines()}
+    helpers = ("encoder_c", "__aeabi_idiv", "__aeabi_lmul", "__aeabi_llsr", "__aeabi_mem", "memset", "memcpy")
+    assert all(name.startswith(helpers) for name in called), called  # helpers for integers only
+
+
+@pytest.mark.skipif(
+    shutil.which(ARM[0]) is None or shutil.which("qemu-arm") is None, reason="no emulator of Arm on this machine"
+)
+def test_bare_metal_arm_answers_bit_for_bit(with_16_bits, tmp_path):
+    program = compiled(*with_16_bits)[1].program
+    emitted = c.emit(program, tmp_path, program.max_tokens)
+    sources = [tmp_path / name for name in emitted.files if name.endswith(".c")]
+    flags = ("-mcpu=cortex-a7", "--specs=rdimon.specs")  # without an operating system; the emulator has the terminal
+    subprocess.run([*ARM, *flags, *sources, "-o", tmp_path / "encoder.elf"], check=True)
+    rows = random_rows(program)
+    text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    result = subprocess.run(
+        ["qemu-arm", tmp_path / "encoder.elf"], input=text, capture_output=True, text=True, check=True
+    )
+    answers = [np.array(line.split(), np.int64) for line in result.stdout.splitlines()]
+    for wanted, answer in zip(expected(program, rows), answers, strict=True):
+        assert np.array_equal(wanted, answer)
 
 
 def test_codes_share_bytes_row_by_row():

@@ -39,7 +39,7 @@ def product(codes, bias, grid, numbers):
 
 
 @pytest.mark.parametrize("which", STORED)
-@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("bits", [8, 16])
 def test_products_are_those_of_the_dequantized_weights(which, bits):
     quantized = stored(which)
     grid = Grid.spanning(-1.0, 3.0, bits)
@@ -49,9 +49,8 @@ def test_products_are_those_of_the_dequantized_weights(which, bits):
     codes = signed_codes("m", quantized)
     found = product(codes, bias, grid, numbers)
     exact = grid.scale * (numbers - grid.zero) @ quantized.dequantize().double().numpy().T + bias
-    # factors have 5 to 14 bits, fewer with wide inputs; relative to a row's own numbers
-    error = np.abs(found - exact).max(0) / np.abs(exact - bias).max(0)
-    assert error.max() < {8: 1e-3, 12: 2e-2}[bits]
+    error = np.abs(found - exact).max(0) / np.abs(exact - bias).max(0)  # relative to a row's own numbers
+    assert error.max() < 5e-4, "factors have 14 bits, whatever the inputs"
     if "columns" not in which and which.endswith(("symmetric", "signed", "zero-point")):
         unit = grid.scale * codes.scale[:, 0]
         assert (np.abs(found - exact) <= 0.501 * unit).all(), "only the bias may be rounded"

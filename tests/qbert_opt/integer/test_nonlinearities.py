@@ -5,7 +5,7 @@ import pytest
 
 from qbert_opt.errors import UsageError
 from qbert_opt.integer.builder import Grid
-from qbert_opt.integer.errors import activation_error, evaluated
+from qbert_opt.integer.errors import activation_error, evaluated, exponential_error
 from qbert_opt.integer.nonlinearity import ACTIVATIONS, EXP_ONE, SCORE_TOP, nonlinearity
 
 WAYS = ("table", "poly", "shift")
@@ -85,3 +85,12 @@ def test_scores_that_are_too_far_apart_are_refused_by_name(way, largest):
     chosen = nonlinearity(way)
     with pytest.raises(UsageError, match="table"):
         evaluated(np.arange(9), chosen.score_grid(largest).scale, lambda b, x: chosen.exponential(b, "f", x))
+
+
+@pytest.mark.parametrize(("way", "score", "message"), [
+    ("poly", 4e3, "`nonlinearity` poly: attention scores reach 4e.03; legal is up to 2.84e.03. Use table."),
+    ("shift", 2e4, "`nonlinearity` shift: its inputs reach 2e.04; legal is up to 1.64e.04. Use table."),
+])  # fmt: skip
+def test_scores_too_large_for_a_way_are_refused(way, score, message):
+    with pytest.raises(UsageError, match=message):
+        exponential_error(way, score)

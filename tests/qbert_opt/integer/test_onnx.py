@@ -46,6 +46,15 @@ def test_every_family_answers_bit_for_bit_as_the_reference(family_folder, tmp_pa
             assert np.array_equal(answer, integers(program, inputs)[name]), name
 
 
+def test_groups_of_columns_with_inputs_of_16_bits(with_16_bits, tmp_path):
+    program = compiled(*with_16_bits)[1].program
+    model, running = session(program, tmp_path)
+    assert not floating(model)
+    for inputs in random_inputs(program, seed=6):
+        answer = running.run(["logits"], {name: array.astype(np.int64) for name, array in inputs.items()})[0]
+        assert np.array_equal(answer, integers(program, inputs)["logits"])
+
+
 INTEGERS = {"INT8", "UINT8", "INT32", "INT64", "UINT64", "BOOL"}
 
 
@@ -64,10 +73,11 @@ def floating(model):
     return {tensor: kind for tensor, kind in types.items() if kind not in INTEGERS} or odd
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_codes_of_every_width_in_groups(tmp_path, bits):
-    program, rows = packed_program(bits)
-    _, running = session(program, tmp_path)
+@pytest.mark.parametrize(("bits", "shift"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 18), (8, 30)])
+def test_codes_of_every_width_in_groups(tmp_path, bits, shift):
+    program, rows = packed_program(bits, shift)
+    model, running = session(program, tmp_path)
+    assert not floating(model)
     for row in rows:
         inputs = {"input_ids": np.array([row])}
         assert np.array_equal(running.run(["y"], inputs)[0], integers(program, inputs)["y"])

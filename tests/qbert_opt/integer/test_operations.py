@@ -130,8 +130,8 @@ def test_shifts_round_down_and_stay_in_their_interval(ends, by):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans())
-def test_the_worst_input_of_a_product_reaches_its_interval_and_no_more(seed, groups, factored, summed):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans(), st.integers(0, 9))
+def test_the_worst_input_of_a_product_reaches_its_interval_and_no_more(seed, groups, factored, summed, shift):
     generator = np.random.default_rng(seed)
     rows, columns, low, high = 6, 16, -128, int(generator.integers(0, 128))
     weights = generator.integers(-8, 8, (rows, columns)).astype(np.int8)
@@ -148,11 +148,13 @@ def test_the_worst_input_of_a_product_reaches_its_interval_and_no_more(seed, gro
     builder = Builder((x,), len(worst))
     names = {"weights": weights, "factors": factors, "sums": sums, "bias": bias}
     fields = {part: builder.constant(part, array) for part, array in names.items() if array is not None}
-    y = builder.emit(Linear, "y", (*x.shape[:-1], rows), x="x", **fields)
+    y = builder.emit(Linear, "y", (*x.shape[:-1], rows), x="x", shift=shift, **fields)
     program = builder.finish((Output("y", "y"),))
     found = Reference(program).run({"x": worst[None]})["y"]
     assert (found.min(), found.max()) == (y.low, y.high)
-    assert np.array_equal(found[0], worst @ expanded.T + bias)
+    parts = np.einsum("tgc,rgc->trg", *(array.reshape(len(array), groups, -1) for array in (worst, expanded)))
+    exact = [[sum(half_up(Fraction(int(part), 2**shift)) for part in row) for row in token] for token in parts]
+    assert np.array_equal(found[0], np.array(exact) + bias)
     assert np.array_equal(NarrowExecutor(program).run({"x": worst[None]})["y"], found)
 
 
@@ -163,6 +165,26 @@ def test_a_product_that_could_overflow_is_refused_though_its_result_fits():
     builder.constant("w", np.tile(np.array([127, -127], np.int8), 1024)[None])
     with pytest.raises(OverflowFound, match=r"y: adds up numbers .* 32 bits"):
         builder.emit(Linear, "y", ("batch", "tokens", 1), x="x", weights="w")
+
+
+@pytest.mark.parametrize(("factor", "shift", "message"), [
+    (2**10, 0, "y: adds up numbers"), (2**10, 9, None), (2**31 - 1, 40, "y: a product of"), (1, 63, "y: a product of"),
+])  # fmt: skip
+def test_a_group_has_64_bits_before_its_shift_only(factor, shift, message):
+    x = Value("x", ("batch", "tokens", 2048), -32768, 32767, 1.0)
+    builder = Builder((x,), 1)
+    builder.constant("w", np.full((1, 2048), 15, np.int8))
+    builder.constant("k", np.full((1, 1), factor, np.int32))
+    fields = {"x": "x", "weights": "w", "factors": "k", "shift": shift}
+    if message is None:
+        y = builder.emit(Linear, "y", ("batch", "tokens", 1), **fields)
+        assert y.low == -15 * 2048 * 2**15 * 2
+        worst = np.full((1, 1, 2048), -32768)
+        for executor in (Reference, NarrowExecutor):
+            assert executor(builder.finish((Output("y", "y"),))).run({"x": worst})["y"].item() == y.low
+    else:
+        with pytest.raises(OverflowFound, match=message):
+            builder.emit(Linear, "y", ("batch", "tokens", 1), **fields)
 
 
 def test_a_table_whose_products_overflow_is_refused_though_its_offsets_bring_them_back():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, LABELS, STANDARD
+from families import FAMILIES, LABELS, STANDARD, tiny_model
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.integer.intervals import check_intervals
@@ -12,7 +12,7 @@ from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways
 from qbert_opt.models.loading import tokenized
 
-from .conftest import compiled, quantized_folder, texts_for
+from .conftest import GROUPS_AND_ROWS, compiled, quantized_folder, texts_for
 
 
 @pytest.mark.parametrize("way", ["table", "poly", "shift"])
@@ -88,20 +88,29 @@ def squared_error(folder, texts):
     return np.square(answers - exact).mean() / np.square(exact).mean(), result
 
 
-def test_inputs_of_16_bits_are_more_exact_and_narrowed_where_32_bits_would_not_hold_the_sums(sentences, tmp_path):
-    texts = texts_for(sentences, "classes")
-    choices = ("8bit/columns:16/rtn", "8bit/rows:each/rtn/symmetric")
-    short = quantized_folder(tmp_path / "8", "bert", "classes", texts, 8, choices)
-    long = quantized_folder(tmp_path / "16", "bert", "classes", texts, 16, choices)
+def test_inputs_of_16_bits_are_more_exact_in_groups_of_columns_too(with_16_bits, tmp_path):
+    long, texts = with_16_bits
+    short = quantized_folder(tmp_path, "bert", "classes", texts, 8, GROUPS_AND_ROWS)
     (coarse, first), (fine, second) = squared_error(short, texts), squared_error(long, texts)
-    assert fine < coarse
-    assert first.narrowed == {}
-    assert second.narrowed and set(second.narrowed.values()) <= set(range(8, 16))
+    assert fine < coarse / 4  # what is left is the 8 bits of query, key and value
+    assert first.narrowed == second.narrowed == {}
     check_intervals(second.program)
+    assert any(getattr(step, "shift", 0) for step in second.program.operations if type(step).__name__ == "Linear")
     for inputs in random_inputs(second.program, seed=3):
         expected = Reference(second.program).run(inputs)
         for name, array in NarrowExecutor(second.program).run(inputs).items():
             assert np.array_equal(array, expected[name])
+
+
+def test_an_input_is_narrowed_where_32_bits_would_not_hold_the_sums(sentences, tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "bert", ("Bert", STANDARD | {"intermediate_size": 1024}))
+    made, texts = tiny_model("bert"), texts_for(sentences, "classes")
+    torch.nn.init.constant_(made.bert.encoder.layer[0].output.dense.weight, 0.01)  # every code is 127
+    monkeypatch.setattr("families.tiny_model", lambda family, kind: made)
+    folder = quantized_folder(tmp_path, "bert", "classes", texts, 16, ("8bit/rows:each/rtn/symmetric",))
+    program = compiled(folder, texts)[1]
+    assert program.narrowed == {"bert.encoder.layer.0.output.dense": 15}  # 1024 * 127 * 2**15 is 2**32
+    check_intervals(program.program)
 
 
 def test_ids_that_saturate_everything_stay_in_their_intervals(family_folder):

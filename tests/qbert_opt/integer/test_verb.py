@@ -97,6 +97,9 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     document["packed"][name]["bits"] += 1
     assert name in refusal()
     document["packed"][name]["bits"] -= 1
+    narrowed["shfit"] = 3
+    assert "Binary has no shfit" in refusal()
+    del narrowed["shfit"]
     narrowed["a"] = "nothing"
     assert "nowhere before it" in refusal()
     narrowed["kind"] = "Explode"
@@ -125,6 +128,37 @@ def test_a_plan_without_rounded_inputs_says_how_to_get_them(cli, tiny, gptq_plan
     result = cli("integer", folder, "--data", data_file, "-o", tmp_path / "out", "-q")
     assert result.code == 2
     assert "--activation-bits 8,16" in result.complaint
+
+
+def test_training_goes_through_integer_functions(cli, quantized, data_file, tmp_path):
+    from qbert_opt.checkpoint.record import read_record
+
+    words = ("recover", quantized, "--model", quantized.parent / "model", "--data", data_file, "--steps", "distill",
+             "--epochs", "1", "-q")  # fmt: skip
+    for name, ways in (("real", ()), ("integers", ("--nonlinearity", "softmax=shift,norm=poly"))):
+        result = cli(*words, *ways, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+    methods = [read_record(tmp_path / name).training.method for name in ("real", "integers")]
+    assert "functions in integers: softmax=shift,norm=poly" in methods[1] and "functions" not in methods[0]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("real", "integers")]
+    assert weights[0] != weights[1]
+    assert cli("integer", tmp_path / "integers", "--data", data_file, "-o", tmp_path / "program", "-q").code == 0
+
+
+def test_training_through_integer_functions_is_refused_by_name(
+    cli, quantized, tiny, gptq_plan, file_texts, data_file, tmp_path
+):
+    from qbert_opt.workflows.quantize import quantize_model
+
+    model = quantized.parent / "model"
+    result = cli("recover", quantized, "--model", model, "--data", data_file, "-o", tmp_path / "out", "-q",
+                 "--nonlinearity", "magic")  # fmt: skip
+    assert result.code == 2 and "--nonlinearity magic: legal: poly, shift, table." in result.complaint
+    bare = quantize_model(tiny, gptq_plan, file_texts, tmp_path / "q").folder
+    result = cli("recover", bare, "--model", tiny.name, "--data", data_file, "-o", tmp_path / "out", "-q",
+                 "--nonlinearity", "poly")  # fmt: skip
+    assert result.code == 2 and "the plan does not round the inputs of" in result.complaint
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("family", "kind", "named"), [
