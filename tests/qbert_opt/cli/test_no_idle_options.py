@@ -72,7 +72,7 @@ OF_USE = {
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
+    "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
     "text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads similarity as_json",
