@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .activations import RANGES
-from .choices import LEGAL_BITS, LEGAL_GROUPINGS, choice, parse_groupings, zero_dtype
+from .choices import AROUND_ZERO, LEGAL_GROUPINGS, choice, legal_bits, parse_groupings, zero_dtype
 from .limits import LOSSES
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _check_matrices(plan: Allocation) -> None:
             block=(planned.block, matrix.block),
             name=(planned.name, f"layer {matrix.block + 1} {matrix.kind}"),
             method=(planned.method, plan.method),
-            symmetric=(planned.symmetric, planned.form == "symmetric"),
+            symmetric=(planned.symmetric, planned.form in AROUND_ZERO),
             zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
         )
         _check_layout(where, planned, profile.heads)
@@ -118,8 +118,9 @@ def _check_layout(where: str, planned: PlannedMatrix, heads: int) -> None:
 
 def _check_choice(where: str, planned: PlannedMatrix | PlannedTable) -> None:
     """Check bits and grouping, which are any number and any text as far as the file's schema goes."""
-    if planned.bits not in LEGAL_BITS:
-        raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, LEGAL_BITS))}.")
+    legal = legal_bits(planned.form)
+    if planned.bits not in legal:
+        raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, legal))}.")
     try:
         is_one = parse_groupings(planned.grouping) == (planned.grouping,)
     except UsageError:
