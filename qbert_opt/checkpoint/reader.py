@@ -220,4 +220,6 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
     try:
         return restored(planned.layout, planned.rows, planned.columns, parts)
     except ValueError as error:
-        raise InputFileError(f"{WEIGHTS}: {_tensor_name(planned.module, CODES, codes_name)}: {error}. {REMEDY}") from None
+        raise InputFileError(
+            f"{WEIGHTS}: {_tensor_name(planned.module, CODES, codes_name)}: {error}. {REMEDY}"
+        ) from None

@@ -1,4 +1,7 @@
-"""Pack codes 0, 1 and 2 five to a byte: `c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4`, at most 242; the last byte is padded with 0."""
+"""Pack codes 0, 1 and 2 five to a byte: `c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4`, at most 242.
+
+The last byte is filled up with zeros.
+"""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _rates(text: str, steps: tuple[str, ...]) -> dict[str, tuple[float, float]]:
             weights, ranges = map(float, numbers)
         except ValueError:
             raise UsageError(
-                f"--rates {text}: {part.strip()!r} is not of the form STEP:WEIGHTS:RANGES, for example blocks:6e-4:3e-4."
+                f"--rates {text}: {part.strip()!r} is not of the form STEP:WEIGHTS:RANGES, e.g. blocks:6e-4:3e-4."
             ) from None
         if name in rates:
             raise UsageError(f"--rates {text}: {name} is named twice. Keep one of them.")

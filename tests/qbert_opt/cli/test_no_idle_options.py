@@ -81,7 +81,7 @@ OF_USE = {
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
-    "max_formats max_loss least portable top_k refine recipe output as_json plot",
+    "max_formats max_loss least portable allow_drop top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
