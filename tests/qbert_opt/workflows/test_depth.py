@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from qbert_opt.models.depth import without_layers
 from qbert_opt.models.layers import largest_module_list
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
-from qbert_opt.planning.depth import shortened_scores
+from qbert_opt.planning.depth import shortened_scores, with_dropped
 from qbert_opt.quantization.calibration import CalibrationPlan, calibration_texts
 from qbert_opt.scoring.layer_drops import layer_drops
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.allocation import read_allocation
+from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.training.teacher import Teacher
@@ -112,8 +113,6 @@ def test_losses_are_those_of_the_cut_model(deep, drops, file_texts):
     truth = outputs(deep, texts)
     for item in drops:
         kept = [number for number in range(DEPTH) if number not in item.dropped.layers]
-        from dataclasses import replace
-
         rows = kl_divergence(truth, outputs(replace(deep, model=cut_by_hand(deep.model, kept)), texts)).double()
         assert item.dropped.predicted_loss == pytest.approx(float(rows.mean()), rel=1e-5)
         assert item.dropped.std_error == pytest.approx(float(rows.std(correction=0)) / len(rows) ** 0.5, rel=1e-4)
@@ -248,3 +247,25 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(cli, deep_fold
 def test_what_allow_drop_does_not_go_with(cli, more, message):
     found = cli("solve", "-b", "2bit", "--allow-drop", 1, *more.split())
     assert found.code == 2 and message in found.complaint
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("layers", [2, 0], "dropped: layers are"),
+        ("layers", [0, 4], "dropped: layers are"),
+        ("layers", [0], "num_layers is 4; legal here: 3"),
+        ("predicted_loss", 0.0, "sum_of_scores is"),
+        ("std_error", -1.0, "std_error is -1"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_about_its_depth_is_refused(scores, drops, tmp_path, field, value, message):
+    item = next(item for item in drops if item.dropped.layers == (0, 2))
+    plan = solve_plans(shortened_scores(scores, item), Limits(encoder_bytes=scores.profile.encoder_elements // 8)).plan
+    write_allocation(with_dropped(plan, item.dropped), tmp_path / "plan.json")
+    assert read_allocation(tmp_path / "plan.json").dropped == item.dropped
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document["dropped"][field] = value
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(InputFileError, match=message):
+        read_allocation(tmp_path / "plan.json")
