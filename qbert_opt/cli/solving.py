@@ -80,29 +80,31 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
     )
 
 
-def solve_with_drops(
+def at_best_depth(
     scores: ScoreTable,
     options: ScoringOptions,
-    most: int,
+    most: int | None,
     solve: Callable[[ScoreTable, ScoreTable], Solved],
     *,
     quiet: bool,
 ) -> tuple[ScoreTable, Solved]:
-    """Solve for bits and depth together; see `workflows.depth`.
+    """Solve for bits, and for depth where layers may be left out; see `workflows.depth`.
 
     Args:
         scores: of the whole model.
         options: name the model and its text.
-        most: the most layers to leave out.
+        most: the most layers to leave out; None keeps all.
         solve: returns the best plan of a table within the limits of the whole model's.
         quiet: report no progress.
     """
+    if most is None:
+        return scores, solve(scores, scores)
     from ..data.texts import read_texts
     from ..models.loading import load_model
-    from ..workflows.depth import solve_with_drops as solved_with_drops
+    from ..workflows.depth import solve_with_drops
 
     with progress("layers left out", quiet=quiet) as tell:
-        return solved_with_drops(
+        return solve_with_drops(
             scores, load_model(str(options.model)), read_texts(str(options.data)), most,
             lambda table: solve(table, scores), progress=tell,
         )  # fmt: skip

@@ -55,7 +55,7 @@ def layer_drops(
     """
     count = len(largest_module_list(loaded.model))
     if not 1 <= most < count:
-        raise UsageError(f"allow_drop {most}: {loaded.name} has {count} layers; give 1 to {count - 1}.")
+        raise UsageError(f"`allow_drop` {most}: {loaded.name} has {count} layers; give 1 to {count - 1}.")
     batches = evaluation_batches(loaded, texts)
     truth = collect(loaded.head, loaded.model, batches)
     sets = [layers for size in range(1, most + 1) for layers in combinations(range(count), size)]

@@ -201,7 +201,7 @@ def packed_code_bytes(count: int, bits: int, form: Form) -> int:
         form: `ternary` packs five codes into a byte, other forms leave no gaps between codes of `bits` bits.
 
     >>> packed_code_bytes(384 * 384, 2, "ternary") * 8 / 384**2
-    1.6000162760416667
+    1.6000434027777777
     """
     return -(-count // TRITS_PER_BYTE) if form == "ternary" else -(-count * bits // 8)
 

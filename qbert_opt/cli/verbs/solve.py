@@ -81,10 +81,7 @@ def command(
 
     if scoring.until is None:
         table = score(scoring.scoring_samples)
-        if constraint.allow_drop is None:
-            solved = solve(table)
-        else:
-            table, solved = solving.solve_with_drops(table, scoring, constraint.allow_drop, solve, quiet=quiet)
+        table, solved = solving.at_best_depth(table, scoring, constraint.allow_drop, solve, quiet=quiet)
     else:
         table, solved = solve_requests.solve_until_exact(score, solve, scoring)
     written = solving.write_solved(solved, table, out.output, out.plot)

@@ -86,7 +86,7 @@ def test_what_the_config_builds_answers_as_the_cut_model(family, tmp_path):
     batch = tokenize(loaded.tokenizer, [("w1 w2 w3",), ("w9 w4",)], batch_size=2)[0]
     with torch.no_grad():
         expected = cut_by_hand(loaded.model, [1])(**batch.inputs).logits
-        assert torch.equal(shorter.model(**batch.inputs).logits, expected)
+        torch.testing.assert_close(shorter.model(**batch.inputs).logits, expected, atol=1e-6, rtol=0)
     assert shorter.sha256 != loaded.sha256 and without_layers(loaded, ()) is loaded
 
 
@@ -133,7 +133,7 @@ def test_scores_follow_their_matrices(scores, drops):
         assert np.array_equal(folds, np.array(scores.fold_value)[:, place])
 
 
-@pytest.mark.parametrize("bits", [1.3, 2.6, 5.0])
+@pytest.mark.parametrize("bits", [1.6, 2.6, 5.0])
 def test_the_best_depth_is_that_of_exhaustive_search(scores, drops, bits):
     """What is skipped by its bound could not have won; budgets that the whole model cannot keep take a shorter one."""
     limits = Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
@@ -171,7 +171,7 @@ def test_scores_of_another_model_or_text_are_refused(tiny, deep, scores, file_te
         solve_with_drops(scores, tiny, file_texts, 1, solve_plans)
     with pytest.raises(InputFileError, match="is not the data the scores were made with"):
         solve_with_drops(scores, deep, file_texts.take(range(9)), 1, solve_plans)
-    with pytest.raises(UsageError, match=r"allow_drop 4: .* has 4 layers; give 1 to 3\."):
+    with pytest.raises(UsageError, match=r"`allow_drop` 4: .* has 4 layers; give 1 to 3\."):
         solve_with_drops(scores, deep, file_texts, 4, solve_plans)
 
 
@@ -261,7 +261,7 @@ def test_what_allow_drop_does_not_go_with(cli, more, message):
 )
 def test_a_plan_that_contradicts_itself_about_its_depth_is_refused(scores, drops, tmp_path, field, value, message):
     item = next(item for item in drops if item.dropped.layers == (0, 2))
-    plan = solve_plans(shortened_scores(scores, item), Limits(encoder_bytes=scores.profile.encoder_elements // 8)).plan
+    plan = solve_plans(shortened_scores(scores, item), Limits(encoder_bytes=scores.profile.encoder_elements // 4)).plan
     write_allocation(with_dropped(plan, item.dropped), tmp_path / "plan.json")
     assert read_allocation(tmp_path / "plan.json").dropped == item.dropped
     document = json.loads((tmp_path / "plan.json").read_text())
