@@ -27,6 +27,7 @@ from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import grid
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.plan_scores import check_scores
 from qbert_opt.training.teacher import Teacher
 from qbert_opt.workflows.depth import best_depth, solve_with_drops
 from qbert_opt.workflows.quantize import quantize_model
@@ -264,6 +265,8 @@ def test_a_plan_that_contradicts_itself_about_its_depth_is_refused(scores, drops
     plan = solve_plans(shortened_scores(scores, item), Limits(encoder_bytes=scores.profile.encoder_elements // 4)).plan
     write_allocation(with_dropped(plan, item.dropped), tmp_path / "plan.json")
     assert read_allocation(tmp_path / "plan.json").dropped == item.dropped
+    with pytest.raises(InputFileError, match="leaves out 2 layers .*, so its matrices are not those of the scores"):
+        check_scores(read_allocation(tmp_path / "plan.json"), scores)
     document = json.loads((tmp_path / "plan.json").read_text())
     document["dropped"][field] = value
     (tmp_path / "plan.json").write_text(json.dumps(document))
