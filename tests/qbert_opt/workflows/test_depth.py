@@ -265,7 +265,7 @@ def test_a_plan_that_contradicts_itself_about_its_depth_is_refused(scores, drops
     plan = solve_plans(shortened_scores(scores, item), Limits(encoder_bytes=scores.profile.encoder_elements // 4)).plan
     write_allocation(with_dropped(plan, item.dropped), tmp_path / "plan.json")
     assert read_allocation(tmp_path / "plan.json").dropped == item.dropped
-    with pytest.raises(InputFileError, match="leaves out 2 layers .*, so its matrices are not those of the scores"):
+    with pytest.raises(InputFileError, match=r"leaves out 2 layers .*, so its matrices are not those of the scores"):
         check_scores(read_allocation(tmp_path / "plan.json"), scores)
     document = json.loads((tmp_path / "plan.json").read_text())
     document["dropped"][field] = value
