@@ -9,9 +9,14 @@ from that plan's folder. Training text is CALIBRATION and the whole sentences of
 each parse tree; a phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured
 after each phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on
 where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+
+Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
+float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, and
+how many of those the training took.
 """
 
 import argparse
+import copy
 import json
 import platform
 import sys
@@ -20,12 +25,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, load_model
+from qbert_opt.models.outputs import answers
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
@@ -39,6 +47,7 @@ from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
+PLAIN_STEPS = 12
 RUNS = {
     "ranges": RecoverySettings(steps=("ranges",)),
     "blocks": RecoverySettings(steps=("blocks",)),
@@ -111,6 +120,22 @@ class Study:
             "won": found.won,
         }
 
+    def plain_step_s(self) -> float:
+        """Mean processor seconds of a training step of the float model, over batches of all lengths of the text."""
+        model = copy.deepcopy(self.loaded.model).requires_grad_(True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+        batches = tokenize(self.loaded.tokenizer, self.train.texts, batch_size=32, kind=self.loaded.head.kind)
+        spread = np.linspace(0, len(batches) - 1, PLAIN_STEPS + 1).round().astype(int)
+        begun = 0.0
+        for place, index in enumerate((spread[-1], *spread[:-1])):  # the first step is slow
+            if place == 1:
+                begun = time.process_time()
+            values = answers(self.loaded.head, model, batches[index]).values
+            torch.nn.functional.cross_entropy(values, values.argmax(-1)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return (time.process_time() - begun) / PLAIN_STEPS
+
     def run(self, name: str, seed: int) -> None:
         """Train once; a row after each phase, and one of the folder that is written."""
         recipe = RUNS[name]
@@ -139,6 +164,7 @@ class Study:
 
         if (self.work / slug).exists():
             return
+        before = self.plain_step_s()
         settings = replace(recipe, epochs=epochs, rates={**recipe.rates, **rates}, seed=seed)
         found = recover(
             self.loaded, start, [self.train, self.calibration], self.work / slug, settings=settings,
@@ -149,6 +175,9 @@ class Study:
             "held_back_kl": round(found.best_loss, 5),
             "bytes": found.written.tensor_bytes,
         }
+        steps = [before, self.plain_step_s()]
+        more |= {"plain_step_s": [round(step, 3) for step in steps]}
+        more |= {"plain_steps": round(2 * found.cpu_seconds / sum(steps))}
         self._add_new(
             {**key, "phase": "folder"}, lambda: load_quantized(self.work / slug)[0],
             cpu_minutes=round(found.cpu_seconds / 60, 2), **more,

@@ -104,7 +104,7 @@ class PackedEmbedding(Packed):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""
-        if self.layout.form == "zero-point" or self.columns * self.layout.bits % 8:
+        if self.layout.form == "zero-point" or not self.layout.fill_bytes(self.columns):
             return functional.embedding(ids, self.weight)
         used, places = torch.unique(ids, return_inverse=True)
         layout, held = self.layout, self.held()

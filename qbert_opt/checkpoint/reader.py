@@ -217,4 +217,9 @@ def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, 
         parts[part] = file.get_tensor(name)
         if parts[part].dtype != dtype:
             raise InputFileError(f"{WEIGHTS}: tensor {name} has another type than the plan's. {REMEDY}")
-    return restored(planned.layout, planned.rows, planned.columns, parts)
+    try:
+        return restored(planned.layout, planned.rows, planned.columns, parts)
+    except ValueError as error:
+        raise InputFileError(
+            f"{WEIGHTS}: {_tensor_name(planned.module, CODES, codes_name)}: {error}. {REMEDY}"
+        ) from None

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ..errors import InputFileError
+from ..models.depth import without_layers
 from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES
 from ..runtime.input_files import decode_text, parse_json, read_bytes
@@ -206,6 +207,24 @@ def checked_record(entry: Any, where: str) -> FolderRecord:
         raise InputFileError(
             f"{where}: quantization_config.{'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}"
         ) from None
+
+
+def as_planned(allocation: Allocation, loaded: LoadedModel) -> LoadedModel:
+    """Return the model that a plan is of: without the layers that the plan leaves out.
+
+    Args:
+        allocation: the plan.
+        loaded: the whole model, or already the model of the plan.
+
+    Raises:
+        InputFileError: the plan was made for another model.
+    """
+    if allocation.dropped is None or loaded.sha256 == allocation.profile.sha256:
+        check_belongs(allocation, loaded)
+        return loaded
+    shorter = without_layers(loaded, allocation.dropped.layers)
+    check_belongs(allocation, shorter)
+    return shorter
 
 
 def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:

@@ -1,6 +1,6 @@
 """The tensors of a quantized matrix on disk, with their names, shapes and types.
 
-weight     uint8, packed codes                every form
+weight     uint8, packed codes                every form; five to a byte in form ternary
 scale      float16, one per range             every form but codebook
 offset     float16, one per range             form offset
 zero       uint8, packed, one per range       form zero-point
@@ -26,6 +26,7 @@ from ..quantization.quantized_matrix import (
 )
 from ..spec.choices import Layout
 from .bits import pack, packed_bytes, unpack
+from .trits import pack_trits, unpack_trits
 
 CODES = "weight"
 OLD_CODES = "codes"  # in folders of format qbert-opt/model@1
@@ -39,7 +40,9 @@ def stored_parts(quantized: QuantizedMatrix) -> dict[str, torch.Tensor]:
         quantized: codes with their ranges or codebooks.
     """
     layout = quantized.layout
-    parts = {CODES: torch.from_numpy(pack(quantized.codes.numpy(), layout.bits))}
+    codes = quantized.codes.numpy()
+    packed = pack_trits(codes) if layout.form == "ternary" else pack(codes, layout.bits)
+    parts = {CODES: torch.from_numpy(packed)}
     if quantized.codebook is not None:
         return parts | {"codebook": quantized.codebook.contiguous()}
     parts["scale"] = quantized.scale.contiguous()
@@ -59,7 +62,7 @@ def part_shapes(layout: Layout, rows: int, columns: int) -> dict[str, tuple[tupl
         columns: its inputs, or its width.
     """
     groups = group_shape(layout, rows, columns)
-    codes = ((packed_bytes(rows * columns, layout.bits),), torch.uint8)
+    codes = ((layout.code_bytes(rows * columns),), torch.uint8)
     if layout.form == "codebook":
         return {CODES: codes, "codebook": ((*groups, 2**layout.bits), torch.float16)}
     shapes = {CODES: codes, "scale": (groups, torch.float16)}
@@ -78,9 +81,13 @@ def restored(layout: Layout, rows: int, columns: int, parts: Mapping[str, torch.
         rows: outputs of the matrix, or entries of the table.
         columns: its inputs, or its width.
         parts: tensors by name, with the shapes and types of `part_shapes`.
+
+    Raises:
+        ValueError: a byte holds no five ternary codes.
     """
-    packed = np.asarray(parts[CODES])
-    codes = torch.from_numpy(unpack(packed, layout.bits, rows * columns).reshape(rows, columns))
+    packed, size = np.asarray(parts[CODES]), rows * columns
+    flat = unpack_trits(packed, size) if layout.form == "ternary" else unpack(packed, layout.bits, size)
+    codes = torch.from_numpy(flat.reshape(rows, columns))
     if layout.form == "codebook":
         return with_codebook(layout, codes, parts["codebook"])
     scale = parts["scale"]

@@ -177,8 +177,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("data",), _without("model"), "belongs to --model, which is not given."),
         Rule(
             ("data",),
-            lambda values: bool(values["scores"]) and not (values["verify"] or values["refine"]),
-            "belongs to --verify and --refine; --scores are scored already.",
+            lambda values: bool(values["scores"]) and not any(values[n] for n in ("verify", "refine", "allow_drop")),
+            "belongs to --verify, --refine and --allow-drop; --scores are scored already.",
         ),
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),

@@ -37,7 +37,10 @@ Bits = Annotated[str, typer.Option("--bits", help="Bit widths to choose from.")]
 Groupings = Annotated[str, typer.Option("--groupings", help="Groupings to choose from.")]
 Forms = Annotated[
     str | None,
-    typer.Option("--forms", help="Forms to choose from: offset, symmetric, signed, zero-point, codebook."),
+    typer.Option(
+        "--forms",
+        help="Forms to choose from: offset, symmetric, signed, zero-point, codebook, ternary (2 bits stored in 1.6).",
+    ),
 ]
 TableBits = Annotated[
     str,

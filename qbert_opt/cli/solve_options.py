@@ -184,6 +184,15 @@ class ConstraintOptions:
             help="NAME: give matching matrices one choice; qkv ties query, key and value of each layer. Repeatable.",
         ),
     ] = None
+    allow_drop: Annotated[
+        int | None,
+        typer.Option(
+            "--allow-drop",
+            min=1,
+            help="Most encoder layers that the plan may leave out (needs --model, --data).",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None
     max_formats: Annotated[
         int | None,
         typer.Option(

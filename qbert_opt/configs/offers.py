@@ -13,7 +13,14 @@ from ..spec.planned import PlannedMatrix
 
 FP16_BITS = 16
 COLUMN_SIZES = (16, 32, 64, 128, 256)
-FORMS: tuple[Form, ...] = ("zero-point", "offset", "codebook", "signed", "symmetric")  # nearest to an fp16 offset first
+FORMS: tuple[Form, ...] = (
+    "zero-point",
+    "offset",
+    "codebook",
+    "signed",
+    "symmetric",
+    "ternary",
+)  # nearest to an fp16 offset first
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def signed_codes(name: str, stored: QuantizedMatrix) -> Codes:
     layout = stored.layout
     if stored.codebook is not None:
         raise UsageError(f"{name}: form {layout.form} has no integer form: its values are arbitrary. Plan with `forms` "
-                         "offset,symmetric,signed,zero-point.")  # fmt: skip
+                         "offset,symmetric,signed,zero-point,ternary.")  # fmt: skip
     scale, offset = stored.scale.numpy().astype(np.float64), stored.offset.numpy().astype(np.float64)
     if layout.axis == "rows":
         scale, offset = (np.repeat(part, layout.group_size)[:, None] for part in (scale, offset))

@@ -51,6 +51,7 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
             "bits and grouping: r = row groups, c = inputs per column group; * stays on chip",
             "",
             *_table_lines(plan),
+            *_dropped_lines(plan),
             *_activation_lines(plan),
             *_size_lines(plan),
             *_engine_lines(plan),
@@ -102,6 +103,19 @@ def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
 def _cell(m: PlannedMatrix) -> str:
     size = f"c{m.group_size}" if m.axis == "columns" else f"r{m.num_groups}"
     return f"{m.bits} {size}{'*' if m.residency == 'resident' else ''}"
+
+
+def _dropped_lines(plan: Allocation) -> list[str]:
+    dropped = plan.dropped
+    if dropped is None:
+        return []
+    numbers = ", ".join(str(layer + 1) for layer in dropped.layers)
+    layers = "layer" if len(dropped.layers) == 1 else "layers"
+    loss = with_error(dropped.predicted_loss, dropped.std_error)
+    return [
+        f"left out         {layers} {numbers} of {dropped.num_layers}: measured loss {loss} without quantization; the "
+        "table numbers the others anew"
+    ]
 
 
 def _size_lines(plan: Allocation) -> list[str]:

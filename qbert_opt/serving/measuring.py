@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
-from ..checkpoint.record import check_belongs, read_record
+from ..checkpoint.record import as_planned, read_record
 from ..data.texts import LabeledTexts
 from ..engines.record import is_exported
 from ..engines.timing import Timing, time_model
@@ -103,7 +103,7 @@ def measure_folder(
     if reference is not None:
         original = load_model(reference)
         if plan is not None:
-            check_belongs(plan, original)
+            as_planned(plan, original)
         subject, original = comparable(subject, cut_at(original, max_tokens))
         outputs = reference_outputs(original, subject, texts)
         measured.append(MeasuredFolder(reference, evaluate(original, texts), folder_bytes(reference)))

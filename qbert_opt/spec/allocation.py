@@ -14,6 +14,7 @@ from .limits import Measure
 from .plan_checks import check_plan
 from .planned import (
     DeviceCost,
+    DroppedLayers,
     EngineFile,
     EngineOutlook,
     Limit,
@@ -45,11 +46,12 @@ class Allocation(Frozen):
             The plan itself was not run.
         predicted_std_error: of `predicted_loss`, over the scoring text.
         folds: number of parts of the scoring text; 0 if `predicted_loss` is the sum of scores.
-        sum_of_scores: sum of the scores of matrices, scored tables and quantized inputs, which the solver minimized.
-            Optimistic, because the solver picks what this text happens to favour.
+        sum_of_scores: sum of the scores of matrices, scored tables, quantized inputs and dropped layers, which the
+            solver minimized. Optimistic, because the solver picks what this text happens to favour.
         sum_std_error: of `sum_of_scores`, with its terms treated as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
+        dropped: layers of the model that the plan leaves out; `profile` is of the shorter model. None keeps all.
         functions: which way computes softmax, activation and norm in the predicted costs, `float` for floating point;
             empty where the device's own rates count.
         roundings: what is quantized in the losses: `matrices`, `tables`, `activations`.
@@ -89,6 +91,7 @@ class Allocation(Frozen):
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
     activations: tuple[PlannedActivation, ...] = ()
+    dropped: DroppedLayers | None = None
     functions: dict[str, str] = Field(default_factory=dict)
     device: DeviceCost | None = None
     engine: EngineFile | None = None

@@ -15,11 +15,13 @@ The form determines what is stored for each range, and so which levels it has:
   default zero point of ONNX Runtime, and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
 - `zero-point`: fp16 scale and an integer zero point of as many bits as a code, packed; `scale * (code - zero)`.
 - `codebook`: `2**bits` arbitrary fp16 values (Q-BERT's lookup table per group, SqueezeLLM).
+- `ternary`: fp16 scale; the levels of `symmetric` at 2 bits, -1, 0 and 1 times the scale, with five codes packed into a
+  byte (3**5 = 243): 1.6 bits per code. 2 bits is the width of a code that is unpacked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
@@ -31,8 +33,10 @@ from ..runtime.plain_text import whole_number
 SCALE_BYTES = 2  # fp16
 OFFSET_BYTES = 2  # fp16
 LEVEL_BYTES = 2  # fp16, one entry of a codebook
-Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook"]
+Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook", "ternary"]
 FORMS: tuple[Form, ...] = get_args(Form)
+AROUND_ZERO: tuple[Form, ...] = ("symmetric", "ternary")  # as many levels below zero as above
+TRITS_PER_BYTE = 5
 LEGAL_BITS = (2, 3, 4, 5, 6, 7, 8)
 DEFAULT_BITS = (2, 3, 4, 8)
 LEGAL_GROUPINGS = "rows:N, rows:heads, rows:each, columns:N"
@@ -59,14 +63,30 @@ class Layout:
 
     @property
     def symmetric(self) -> bool:
-        """Levels around zero, without a stored offset."""
-        return self.form == "symmetric"
+        """As many levels below zero as above, without a stored offset."""
+        return self.form in AROUND_ZERO
 
     @property
     def fixed_zero(self) -> int | None:
-        """The code that stands for 0 in every range, for forms `symmetric` and `signed`; else None."""
+        """The code that stands for 0 in every range, for forms `symmetric`, `ternary` and `signed`; else None."""
         middle = 1 << self.bits - 1
-        return {"symmetric": middle - 1, "signed": middle}.get(self.form)
+        return middle - 1 if self.symmetric else middle if self.form == "signed" else None
+
+    def code_bytes(self, count: int) -> int:
+        """Return the bytes of packed codes, rounded up to a whole byte.
+
+        Args:
+            count: number of codes.
+        """
+        return packed_code_bytes(count, self.bits, self.form)
+
+    def fill_bytes(self, count: int) -> bool:
+        """Return whether packed codes fill their last byte, so that the next code starts at a new one.
+
+        Args:
+            count: number of codes.
+        """
+        return count % TRITS_PER_BYTE == 0 if self.form == "ternary" else count * self.bits % 8 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,7 @@ class Choice:
     """One way to store a matrix.
 
     Attributes:
-        bits: of a code, 2 to 8.
+        bits: of a code, 2 to 8; of form `ternary`, 2.
         grouping: `rows:N`, `rows:heads`, `rows:each` or `columns:G`.
         method: name of the quantizer.
         form: what is stored for each range.
@@ -99,11 +119,13 @@ class Choice:
             raise UsageError(f"choice: grouping {self.grouping!r:.80}; legal: {LEGAL_GROUPINGS}.")
         if self.form not in FORMS:
             raise UsageError(f"choice: form {self.form!r:.80}; legal: {', '.join(FORMS)}.")
+        if self.bits not in legal_bits(self.form):
+            raise UsageError(f"choice: {self.bits} bits of form {self.form}; legal: 2.")
 
     @property
     def symmetric(self) -> bool:
-        """Levels around zero, without a stored offset."""
-        return self.form == "symmetric"
+        """As many levels below zero as above, without a stored offset."""
+        return self.form in AROUND_ZERO
 
     @property
     def name(self) -> str:
@@ -137,7 +159,7 @@ class Choice:
             rows: outputs of the matrix.
             columns: inputs of the matrix.
         """
-        return -(-rows * columns * self.bits // 8)
+        return packed_code_bytes(rows * columns, self.bits, self.form)
 
     def metadata_bytes(self, rows: int, columns: int, *, heads: int) -> int:
         """Return the bytes of a matrix's scales and offsets, zero points or codebooks.
@@ -168,6 +190,29 @@ class Choice:
             UsageError: as `layout`.
         """
         return self.code_bytes(rows, columns) + self.metadata_bytes(rows, columns, heads=heads)
+
+
+def packed_code_bytes(count: int, bits: int, form: Form) -> int:
+    """Return the bytes of packed codes, rounded up to a whole byte.
+
+    Args:
+        count: number of codes.
+        bits: of a code.
+        form: `ternary` packs five codes into a byte, other forms leave no gaps between codes of `bits` bits.
+
+    >>> packed_code_bytes(384 * 384, 2, "ternary") * 8 / 384**2
+    1.6000434027777777
+    """
+    return -(-count // TRITS_PER_BYTE) if form == "ternary" else -(-count * bits // 8)
+
+
+def legal_bits(form: Form) -> tuple[int, ...]:
+    """Return the widths that codes of a form may have.
+
+    Args:
+        form: what is stored for each range.
+    """
+    return (2,) if form == "ternary" else LEGAL_BITS
 
 
 def num_groups(grouping: str, rows: int, columns: int, *, heads: int) -> int:
@@ -226,16 +271,41 @@ def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
 def grid(
     bits: Iterable[int], groupings: Iterable[str], method: str, forms: Iterable[Form] = ("offset",)
 ) -> tuple[Choice, ...]:
-    """Return every choice of bits × grouping × form, in that order, each once.
+    """Return every choice of bits × grouping × form, in that order, each once; `ternary` only at 2 bits.
 
     Args:
         bits: bit widths.
         groupings: groupings.
         method: name of the quantizer.
         forms: what is stored for each range.
+
+    Raises:
+        UsageError: a form has none of the widths.
     """
-    groupings, forms = tuple(groupings), tuple(forms)
-    return tuple(dict.fromkeys(Choice(b, g, method, f) for b in bits for g in groupings for f in forms))
+    bits, groupings, forms = tuple(bits), tuple(groupings), tuple(forms)
+    check_widths(bits, forms)
+    return tuple(
+        dict.fromkeys(Choice(b, g, method, f) for b in bits for g in groupings for f in forms if b in legal_bits(f))
+    )
+
+
+def check_widths(bits: Sequence[int], forms: Sequence[Form]) -> None:
+    """Refuse a form that would have no choice at any of these widths.
+
+    Args:
+        bits: bit widths, each legal.
+        forms: what is stored for each range.
+
+    Raises:
+        UsageError: names the form.
+    """
+    for form in forms:
+        if not set(bits) & set(legal_bits(form)):
+            raise UsageError(f"`forms` {form}: has 2 bits only, and 2 is not among the bits {_listed(bits)}.")
+
+
+def _listed(bits: Sequence[int]) -> str:
+    return ", ".join(map(str, bits))
 
 
 def default_grid(method: str) -> tuple[Choice, ...]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .activations import RANGES
-from .choices import LEGAL_BITS, LEGAL_GROUPINGS, choice, parse_groupings, zero_dtype
+from .choices import AROUND_ZERO, LEGAL_GROUPINGS, choice, legal_bits, parse_groupings, zero_dtype
 from .limits import LOSSES
 
 if TYPE_CHECKING:
     from .allocation import Allocation
-    from .planned import PlannedActivation, PlannedMatrix, PlannedTable
+    from .planned import DroppedLayers, PlannedActivation, PlannedMatrix, PlannedTable
 
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6
@@ -38,6 +38,7 @@ def check_plan(plan: Allocation) -> None:
     _check_matrices(plan)
     _check_tables(plan)
     _check_activations(plan)
+    _check_dropped(plan)
     _check_bytes(plan)
     _check_losses(plan)
     _check_proof(plan)
@@ -91,7 +92,7 @@ def _check_matrices(plan: Allocation) -> None:
             block=(planned.block, matrix.block),
             name=(planned.name, f"layer {matrix.block + 1} {matrix.kind}"),
             method=(planned.method, plan.method),
-            symmetric=(planned.symmetric, planned.form == "symmetric"),
+            symmetric=(planned.symmetric, planned.form in AROUND_ZERO),
             zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
         )
         _check_layout(where, planned, profile.heads)
@@ -118,8 +119,9 @@ def _check_layout(where: str, planned: PlannedMatrix, heads: int) -> None:
 
 def _check_choice(where: str, planned: PlannedMatrix | PlannedTable) -> None:
     """Check bits and grouping, which are any number and any text as far as the file's schema goes."""
-    if planned.bits not in LEGAL_BITS:
-        raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, LEGAL_BITS))}.")
+    legal = legal_bits(planned.form)
+    if planned.bits not in legal:
+        raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, legal))}.")
     try:
         is_one = parse_groupings(planned.grouping) == (planned.grouping,)
     except UsageError:
@@ -183,8 +185,25 @@ def _check_bytes(plan: Allocation) -> None:
         raise ValueError(f"average_bits is {plan.average_bits:g}; the matrices take {average_bits:.6g} bits a weight.")
 
 
+def _check_dropped(plan: Allocation) -> None:
+    """Check that the profile is that of the model without the dropped layers."""
+    dropped = plan.dropped
+    if dropped is None:
+        return
+    layers = dropped.layers
+    if sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < dropped.num_layers:
+        raise ValueError(f"dropped: layers are {layers}; legal: different numbers from 0, ascending, below num_layers.")
+    _differs("dropped: ", num_layers=(dropped.num_layers, plan.profile.num_blocks + len(layers)))
+    _at_least_zero("dropped: ", std_error=dropped.std_error)
+
+
+def _scored_parts(plan: Allocation) -> list[PlannedMatrix | PlannedTable | PlannedActivation | DroppedLayers]:
+    """Everything whose loss is in the plan's."""
+    return [*plan.matrices, *plan.tables, *plan.activations, *([] if plan.dropped is None else [plan.dropped])]
+
+
 def _check_losses(plan: Allocation) -> None:
-    parts: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*plan.matrices, *plan.tables, *plan.activations]
+    parts = _scored_parts(plan)
     losses = [part.predicted_loss or 0.0 for part in parts]
     size = sum(map(abs, losses))
     _is_sum("sum_of_scores", plan.sum_of_scores, sum(losses), size)
@@ -212,8 +231,9 @@ def _check_proof(plan: Allocation) -> None:
     if plan.status not in STATUSES:
         raise ValueError(f"status is {plan.status!r}; legal: {', '.join(STATUSES)}.")
     _at_least_zero("", gap=plan.gap)
-    signs: list[PlannedMatrix | PlannedTable | PlannedActivation] = [*plan.matrices, *plan.tables, *plan.activations]
-    negative = any((part.predicted_loss or 0.0) < 0 for part in signs)  # then the gap is relative to a smaller number
+    negative = any(
+        (part.predicted_loss or 0.0) < 0 for part in _scored_parts(plan)
+    )  # then the gap is relative to a smaller number
     if plan.status == "optimal" and not negative and (plan.gap is None or plan.gap > PROVEN_GAP):
         gap = "none" if plan.gap is None else f"{plan.gap:g}"
         raise ValueError(f"status is 'optimal' and gap is {gap}; optimal is a gap of at most {PROVEN_GAP:g}.")

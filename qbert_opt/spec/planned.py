@@ -132,6 +132,22 @@ class PlannedActivation(Frozen):
     std_error: FiniteFloat
 
 
+class DroppedLayers(Frozen):
+    """Encoder layers of the model that a plan leaves out; the plan is of the shorter model.
+
+    Attributes:
+        layers: their numbers in the whole model, from 0, ascending.
+        num_layers: number of layers of the whole model.
+        predicted_loss: loss of the float model without all of them, measured on the scoring text.
+        std_error: of `predicted_loss`, over the scoring text.
+    """
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    num_layers: int
+    predicted_loss: FiniteFloat
+    std_error: FiniteFloat
+
+
 class DeviceCost(Frozen):
     """The predicted cost of a plan on its device.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ..errors import UsageError
-from .choices import Choice, Form
+from .choices import Choice, Form, legal_bits
 from .profiles import TABLE_BITS, TableSpec
 
 TABLE_METHOD = "mse"  # at 2 bits it has a third of the loss of min-max rounding, and it needs no text
@@ -34,7 +34,7 @@ def table_grid(
     Args:
         bits: bit widths.
         groupings: `rows:each` or `columns:G`.
-        forms: what a range stores; tables have no `codebook`.
+        forms: what a range stores; tables have no `codebook`, and `ternary` at 2 bits only; `offset` if none is left.
 
     Raises:
         UsageError: a grouping in which rows share a range.
@@ -45,8 +45,12 @@ def table_grid(
             raise UsageError(
                 f"table grouping {grouping}: rows of a table cannot share a range. Legal: rows:each, columns:N."
             )
-    kept = tuple(form for form in forms if form != "codebook") or ("offset",)
-    return tuple(Choice(b, g, TABLE_METHOD, form) for b in bits for g in groupings for form in kept)
+    bits = tuple(bits)
+    held = (form for form in forms if form != "codebook" and set(bits) & set(legal_bits(form)))
+    kept = tuple(held) or ("offset",)
+    return tuple(
+        Choice(b, g, TABLE_METHOD, form) for b in bits for g in groupings for form in kept if b in legal_bits(form)
+    )
 
 
 def table_choice(storage: Mapping[str, _Stored], module: str) -> Choice:

@@ -73,6 +73,12 @@ class RecoverySettings:
         for name, epochs in self.epochs.items():
             if not (math.isfinite(epochs) and epochs > 0):
                 raise UsageError(f"epochs: {epochs} for {name}; give a number above 0.")
+        for name, pair in self.rates.items():
+            if len(pair) != 2 or not all(math.isfinite(rate) and rate >= 0 for rate in pair) or not any(pair):
+                raise UsageError(
+                    f"rates: {' and '.join(f'{rate:g}' for rate in pair)} for {name}; give two numbers of at least 0, "
+                    "of weights and of ranges, not both 0."
+                )
         legal = ", ".join(plugins.available("training_losses"))
         if not self.losses:
             raise UsageError(f"losses: none given. Available: {legal}.")

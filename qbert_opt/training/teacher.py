@@ -1,4 +1,9 @@
-"""The teacher: the float model, and its outputs for the training text."""
+"""The teacher: the float model, and its outputs for the training text.
+
+Where the plan leaves layers out, the student is shallower. Each of its blocks then learns what the teacher has before
+the next kept layer, so the layers that are missing after it are its task too; the attention of a block is that of the
+layer that it was made from.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..models.batches import TokenBatch
+from ..models.layers import largest_module_list
 from ..models.loading import LoadedModel
 from ..models.outputs import Head
 from ..models.targets import Targets
@@ -23,7 +29,10 @@ class Teacher:
     Attributes:
         loaded: the model.
         batches: the training text.
-        blocks: names of the model's encoder blocks.
+        blocks: names of the student's encoder blocks.
+        sources: the number of the teacher's block that each of the student's was made from.
+        stages: by block of the student, names of the teacher's blocks that it stands for, in order; the last one's
+            output is what it learns.
         heads: attention heads per block.
         labels: correct answers for the text; None without labels.
     """
@@ -39,12 +48,20 @@ class Teacher:
 
         Args:
             loaded: the model.
-            plan: of this model; it knows the roles of its matrices.
+            plan: of this model, or of it without some layers; it knows the roles of the student's matrices.
             batches: the training text.
             labels: correct answers for the text.
         """
         self.loaded, self.batches, self.labels = loaded, batches, labels
         self.blocks, self.heads = block_names(loaded.model, plan), plan.profile.heads
+        whole, missing = self.blocks, set[int]()
+        if plan.dropped is not None:
+            whole, missing = largest_module_list(loaded.model), set(plan.dropped.layers)
+        self.sources = [number for number in range(len(whole)) if number not in missing]
+        ends = [*self.sources[1:], len(whole)]
+        starts = [0, *ends]
+        self.stages = [whole[start:end] for start, end in zip(starts, ends, strict=False)]
+        self._whole = whole
         self._plan = plan
         self._kept, self._bytes = dict[int, Pass](), 0
 
@@ -61,9 +78,26 @@ class Teacher:
         """
         return point_modules(self._plan, self.blocks, points)
 
+    def own_modules(self, modules: Mapping[Point, str]) -> dict[Point, str]:
+        """Return the module of the teacher for each point, given the student's; the same if both have the same layers.
+
+        Args:
+            modules: name of the student's module, by point.
+        """
+        own = {}
+        for (what, number), module in modules.items():
+            if what == "hidden":
+                own[what, number] = self.stages[number][-1]
+            else:
+                own[what, number] = self._whole[self.sources[number]] + module.removeprefix(self.blocks[number])
+        return own
+
     @torch.no_grad()
     def answer(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Return the pass over a batch with the outputs of these modules, cached up to `CACHE_BYTES`."""
+        """Return the pass over a batch with what the teacher has at the points of the student's modules.
+
+        Passes are cached up to `CACHE_BYTES`.
+        """
         if index in self._kept and modules.keys() <= self._kept[index].points.keys():
             return self._kept[index]
         made = self.run(index, modules)
@@ -74,16 +108,16 @@ class Teacher:
 
     @torch.no_grad()
     def run(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Run the model over a batch and return the outputs of these modules."""
-        return run_pass(self.head, self.loaded.model, self.batches[index], modules)
+        """Run the model over a batch and return what it has at the points of the student's modules."""
+        return run_pass(self.head, self.loaded.model, self.batches[index], self.own_modules(modules))
 
     @torch.no_grad()
     def block_calls(self, index: int) -> list[BlockCall]:
-        """Return the arguments of each block on a batch.
+        """Return the arguments of each of the teacher's blocks on a batch.
 
         Raises:
             UsageError: the blocks do not form a chain.
         """
-        with watched(self.loaded.model, self.blocks) as seen:
+        with watched(self.loaded.model, self._whole) as seen:
             self.loaded.model(**self.batches[index].inputs)
         return chained_calls(seen)

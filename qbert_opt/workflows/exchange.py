@@ -41,6 +41,7 @@ WORDS = {
     "signed": "no offset (two's-complement integers)",
     "zero-point": "an integer zero point",
     "codebook": "a codebook",
+    "ternary": "no offset (three levels, five codes a byte)",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checkpoint.check_texts import CheckTexts, check_texts_of
 from ..checkpoint.packed_modules import quantized_parts
-from ..checkpoint.record import ReadBack, check_belongs
+from ..checkpoint.record import ReadBack, as_planned
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel
 from ..data.sources import bundled_datasets
@@ -44,7 +44,7 @@ def quantize_model(
     """Quantize a model by its plan, write the folder, read it back and run a few texts through it.
 
     Args:
-        loaded: the model that the plan belongs to.
+        loaded: the model that the plan belongs to; layers that the plan drops are left out of it.
         allocation: the plan.
         data: the data set that was scored; the plan records its hash, sample counts and seed.
         output: folder to write.
@@ -60,13 +60,13 @@ def quantize_model(
         UsageError: the quantizer needs data and there is none, or it does not benefit from `sequential`.
     """
     check_free(Path(output))
-    check_belongs(allocation, loaded)
+    original = as_scored(loaded, allocation)
+    loaded = as_planned(allocation, original)
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
-    loaded = as_scored(loaded, allocation)
     texts = read_back_texts(loaded, allocation, data)
 
     def answer(opened: LoadedModel) -> ReadBack | None:
-        return None if texts is None else read_back(loaded, opened, texts)
+        return None if texts is None else read_back(original, opened, texts)
 
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
@@ -172,9 +172,8 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: the model or data set is not the plan's.
         UsageError: the quantizer needs data and there is none.
     """
-    loaded = as_scored(loaded, allocation)
+    loaded = as_planned(allocation, as_scored(loaded, allocation))
     if not quantizer(allocation.method).NEEDS_GRAM:
-        check_belongs(allocation, loaded)
         return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
     fit, _ = plan_texts(loaded, allocation, data)
     return MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)
@@ -207,7 +206,7 @@ def plan_texts(
         InputFileError: the model or data set is not the plan's.
         UsageError: there is no data.
     """
-    check_belongs(allocation, loaded)
+    as_planned(allocation, loaded)
     if data is None:
         raise UsageError(f"quantize: method {allocation.method} needs `data`, the text the scores were made with.")
     origin = allocation.provenance

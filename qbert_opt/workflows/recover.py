@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint.reader import is_quantized, load_quantized, read_matrices
-from ..checkpoint.record import WEIGHTS, Training, check_belongs
+from ..checkpoint.record import PLAN, WEIGHTS, Training, as_planned
 from ..checkpoint.writer import write_checkpoint
 from ..checkpoint.written import WrittenModel, measure_folder
 from ..data.texts import LabeledTexts
@@ -105,7 +105,7 @@ def recover(
     that is not finite end the training; the best state so far is written.
 
     Args:
-        loaded: the float model that the plan belongs to; it is the teacher.
+        loaded: the float model that the plan belongs to; it is the teacher, with all of its layers.
         source: a quantized folder to start from, or a plan, whose matrices are quantized first.
         data: training texts, used together; if a plan's quantizer needs text, they include the text of its scores.
         output: folder to write.
@@ -129,14 +129,14 @@ def recover(
     _check_minutes(minutes, settings)
     check_free(Path(output))  # before the work starts
     held_texts, texts = split_texts(data, settings)
-    plan, start, others, origin = _start(loaded, source, data, settings)
+    shorter, plan, start, others, origin = _start(loaded, source, data, settings)
     kind = loaded.head.kind
     batches = tokenize(loaded.tokenizer, texts.texts, batch_size=settings.batch_size, kind=kind)
     held_batches = tokenize(loaded.tokenizer, held_texts.texts, batch_size=settings.batch_size, kind=kind)
     held = Held(held_batches, collect(loaded.head, loaded.model, held_batches))
     student = Student(
-        loaded.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer,
-        functions=_functions(loaded, plan, batches, settings),
+        shorter.model, plan, start, others=others, tables=settings.tables, quantizer=settings.quantizer,
+        functions=_functions(shorter, plan, batches, settings),
     )  # fmt: skip
     file = Path(f"{output}{STATE_SUFFIX}")
     fingerprint = _fingerprint(plan, origin, texts, settings, minutes)
@@ -150,7 +150,7 @@ def recover(
             settings = replace(settings, epochs=epochs_for(minutes, student, teacher, settings, team))
         run = TrainingRun(
             student, teacher, held, settings, fingerprint=fingerprint, file=file, tell=progress, team=team,
-            phase_over=lambda record: phase_over(record, replace(loaded, model=student.plain())),
+            phase_over=lambda record: phase_over(record, replace(shorter, model=student.plain())),
         )  # fmt: skip
         run.go()
         state = run.state.progress
@@ -168,7 +168,7 @@ def recover(
         written, stored_bytes = None, teacher.num_bytes if isinstance(teacher, StoringTeacher) else None
         if team.rank == 0:
             written = write_checkpoint(
-                loaded, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
+                shorter, plan, student.stored(plan), output, trained=student.stored_others(), training=training,
                 answer=lambda opened: read_back(loaded, opened, checked), check_texts=kept_texts(loaded, checked),
                 progress=progress,
             )  # fmt: skip
@@ -196,26 +196,30 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
 
 def _start(
     loaded: LoadedModel, source: str | Path | Allocation, data: Sequence[LabeledTexts], settings: RecoverySettings
-) -> tuple[Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
-    """Return the plan, its codes, the tensors that a folder stores in fp16, and a hash of their origin."""
+) -> tuple[LoadedModel, Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
+    """Return the float model of the plan, the plan, its codes, the tensors that a folder stores in fp16, and a hash.
+
+    The hash is of where the codes come from. The model lacks the layers that the plan leaves out.
+    """
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
-        check_belongs(plan, loaded)
+        loaded = as_planned(plan, loaded)
         if settings.start == "nearest":
-            return plan, _nearest(loaded, plan), {}, "nearest"
+            return loaded, plan, _nearest(loaded, plan), {}, "nearest"
         same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
         quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
-        return plan, quantized_matrices(quantizer, plan), {}, "plan"
+        return loaded, plan, quantized_matrices(quantizer, plan), {}, "plan"
     folder = Path(source)
     if not is_quantized(folder):
         raise InputFileError(
             f"{folder}: is not a quantized folder. Give one that 'qbert-opt quantize' wrote, or a plan."
         )
+    loaded = as_planned(read_allocation(folder / PLAN), loaded)
     opened, plan = load_quantized(folder, into=loaded, round_inputs=False)
     if settings.start == "nearest":
-        return plan, _nearest(loaded, plan), {}, "nearest"
+        return loaded, plan, _nearest(loaded, plan), {}, "nearest"
     others = dict(opened.model.named_parameters())
-    return plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
+    return loaded, plan, read_matrices(folder, plan), others, file_sha256(folder / WEIGHTS)
 
 
 def _functions(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from ..checkpoint.record import check_belongs
+from ..checkpoint.record import as_planned
 from ..data.texts import LabeledTexts
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
 from ..models.loading import LoadedModel
@@ -95,7 +95,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
     Raises:
         InputFileError: the plan belongs to another model.
     """
-    check_belongs(allocation, loaded)
+    loaded = as_planned(allocation, loaded)
     model: PreTrainedModel = copy.deepcopy(loaded.model)
     stored = {
         f"{module}.weight": quantized.dequantize() for module, quantized in quantized_matrices(quantizer, allocation)

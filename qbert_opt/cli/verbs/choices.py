@@ -12,6 +12,7 @@ FORM_SUMMARIES = {
     "signed": "fp16 scale; two's-complement integers, one more level below zero than above",
     "zero-point": "fp16 scale and an integer zero point of as many bits as a code",
     "codebook": "2^bits arbitrary fp16 values (the default of kmeans)",
+    "ternary": "fp16 scale; 2 bits with levels -1, 0 and 1, five codes packed into a byte: 1.6 bits",
 }
 
 

@@ -28,6 +28,13 @@ class TrainingOptions:
     epochs: Annotated[
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")
     ] = None
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            "--rates",
+            help="Learning rates of weights and of ranges per step, if not the step's own: blocks:6e-4:3e-4.",
+        ),
+    ] = None
     losses: Annotated[
         str,
         typer.Option(
@@ -87,6 +94,7 @@ class TrainingOptions:
         return replace(
             base,
             epochs={} if self.epochs is None else _epochs(self.epochs, base.steps),
+            rates={**base.rates, **({} if self.rates is None else _rates(self.rates, base.steps))},
             batch_size=self.batch_size,
             batches_per_update=self.batches_per_update,
             held_back=self.held_back,
@@ -167,3 +175,28 @@ def _epochs(text: str, steps: tuple[str, ...]) -> dict[str, float]:
                 raise UsageError(f"--epochs {text}: {name} is not in --steps {','.join(steps)}.")
             epochs[name] = value
     return epochs
+
+
+def _rates(text: str, steps: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """Parse `blocks:6e-4:3e-4,distill:1e-3:3e-4` into rates of weights and ranges by step.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    from ...errors import UsageError
+
+    rates: dict[str, tuple[float, float]] = {}
+    for part in text.split(","):
+        name, *numbers = (piece.strip() for piece in part.split(":"))
+        try:
+            weights, ranges = map(float, numbers)
+        except ValueError:
+            raise UsageError(
+                f"--rates {text}: {part.strip()!r} is not of the form STEP:WEIGHTS:RANGES, e.g. blocks:6e-4:3e-4."
+            ) from None
+        if name in rates:
+            raise UsageError(f"--rates {text}: {name} is named twice. Keep one of them.")
+        if name not in steps:
+            raise UsageError(f"--rates {text}: {name} is not among the steps {','.join(steps)}.")
+        rates[name] = weights, ranges
+    return rates

@@ -33,6 +33,8 @@ def command(
 
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
 
+    `qbert-opt solve --model DIR --data TEXT --budget 1.5bit --allow-drop 2 -o allocation.json`
+
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
     from ...costs.functions import parse_functions
@@ -48,15 +50,16 @@ def command(
     device = hardware.target()
     constraints = solve_requests.read_constraints(constraint)
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
-    measured = bool(shortlist.verify or shortlist.refine or shortlist.measure)
+    solve_requests.check_drop(constraint, search.recipe, scoring, shortlist)
+    measured = bool(shortlist.verify or shortlist.refine or shortlist.measure or constraint.allow_drop)
     model, data = str(scoring.model), str(scoring.data)
 
-    def solve(table: ScoreTable) -> Solved:
+    def solve(table: ScoreTable, whole: ScoreTable | None = None) -> Solved:
         workload = hardware.workload(table.profile)
         if device is not None:
             functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
             workload = replace(workload, functions=functions)
-        limits = solve_requests.read_limits(limit, table, hardware.rate)
+        limits = solve_requests.read_limits(limit, whole or table, hardware.rate)
         check_limits(limits, device, constraints)
         inputs = selected_activations(
             constraint.activation_bits, constraint.activation_ranges, table, device,
@@ -78,7 +81,7 @@ def command(
 
     if scoring.until is None:
         table = score(scoring.scoring_samples)
-        solved = solve(table)
+        table, solved = solving.at_best_depth(table, scoring, constraint.allow_drop, solve, quiet=quiet)
     else:
         table, solved = solve_requests.solve_until_exact(score, solve, scoring)
     written = solving.write_solved(solved, table, out.output, out.plot)

@@ -20,7 +20,7 @@ from ..session import Activations, Arrays, Session
 INSTALL = "pip install qbert-opt"
 FORMAT = None
 NO_EXPORT = "is made with 'qbert-opt integer FOLDER --data TEXT -o OUT', because its ranges need calibration text."
-_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
+_FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point", "ternary")
 RULES = EngineRules(
     forms=_FORMS,
     tables=TableRules(forms=_FORMS),

@@ -11,7 +11,7 @@ from ..quantized_matrix import QuantizedMatrix, grouped, round_to_range, stored_
 
 NEEDS_GRAM = False
 GRADIENT_SHARE = 0.0
-FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
+FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point", "ternary")
 
 
 def quantize(

@@ -22,9 +22,9 @@ FLOOR = 0.1  # of the mean: a token without influence now may gain some once lat
 def token_weights(teacher: Teacher) -> list[list[torch.Tensor]]:
     """Return `[blocks][batches]` tensors `[B, T]`, of mean 1 over real tokens of all batches, 0 at padding."""
     energies: list[list[torch.Tensor]] = [[] for _ in teacher.blocks]
-    model = teacher.loaded.model
+    model, learned = teacher.loaded.model, [stage[-1] for stage in teacher.stages]
     for index, batch in enumerate(teacher.batches):
-        with watched(model, teacher.blocks) as seen, unfrozen(model), torch.enable_grad():
+        with watched(model, learned) as seen, unfrozen(model), torch.enable_grad():
             rows = answers(teacher.head, model, batch)
             outputs = [calls[-1][1] for calls in seen.values()]
             gradients = torch.autograd.grad(_factor(rows, index), outputs, allow_unused=True)

@@ -27,7 +27,7 @@ from ...quantization.quantized_matrix import (
 )
 from ..straight_through import straight_through, to_half
 
-FORMS = ("offset", "symmetric", "signed", "zero-point")
+FORMS = ("offset", "symmetric", "signed", "zero-point", "ternary")
 JUST_UNDER_HALF = 0.49  # of a step: rounding errors of floats cannot move a latent weight out of its cell
 
 

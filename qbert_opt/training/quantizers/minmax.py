@@ -13,7 +13,7 @@ from ...quantization.methods.rtn import quantize
 from ...quantization.quantized_matrix import QuantizedMatrix
 from ..straight_through import straight_through
 
-FORMS = ("offset", "symmetric", "signed", "zero-point")
+FORMS = ("offset", "symmetric", "signed", "zero-point", "ternary")
 
 
 class FollowingRanges(nn.Module):

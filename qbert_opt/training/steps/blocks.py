@@ -45,12 +45,14 @@ def phases(
             calls.append([call.reading(None) for call in made])
             with student.functions:
                 read.append(hidden_before(now, blocks[0], batch))
+    places = {name: place for place, name in enumerate(name for stage in teacher.stages for name in stage)}
     for number, block in enumerate(blocks):
-        of_block = [made[number] for made in calls]
+        of_block = [made[teacher.sources[number]] for made in calls]
         with torch.no_grad():
-            for index, call in enumerate(of_block):
-                float_call = call.reading(wanted[index])
-                wanted[index] = hidden_of(model.get_submodule(block)(*float_call.args, **float_call.kwargs))
+            for name in teacher.stages[number]:
+                for index, made in enumerate(calls):
+                    float_call = made[places[name]].reading(wanted[index])
+                    wanted[index] = hidden_of(model.get_submodule(name)(*float_call.args, **float_call.kwargs))
         loss = _loss(student, block, of_block, read, wanted, weights[number])
         yield Phase(f"blocks {number + 1}/{len(blocks)}", student.learned(f"{block}."), rates, loss)
         with torch.no_grad():

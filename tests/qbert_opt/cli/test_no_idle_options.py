@@ -72,7 +72,7 @@ OF_USE = {
     "activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
-    "recover": "source model data output recipe minutes epochs batch_size batches_per_update held_back tables "
+    "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
     "text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads similarity as_json",
@@ -81,7 +81,7 @@ OF_USE = {
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
-    "max_formats max_loss least portable top_k refine recipe output as_json plot",
+    "max_formats max_loss least portable allow_drop top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""

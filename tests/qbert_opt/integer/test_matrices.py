@@ -19,6 +19,7 @@ STORED = (
     "2bit/columns:32/rtn", "3bit/columns:16/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn", "8bit/rows:1/rtn",
     "4bit/rows:4/rtn/zero-point", "8bit/rows:each/rtn/zero-point", "4bit/columns:16/rtn/symmetric",
     "3bit/rows:each/rtn/symmetric", "2bit/columns:32/rtn/signed", "8bit/rows:each/rtn/signed",
+    "2bit/columns:32/rtn/ternary", "2bit/rows:each/rtn/ternary",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_products_are_those_of_the_dequantized_weights(which, bits):
     exact = grid.scale * (numbers - grid.zero) @ quantized.dequantize().double().numpy().T + bias
     error = np.abs(found - exact).max(0) / np.abs(exact - bias).max(0)  # relative to a row's own numbers
     assert error.max() < 5e-4, "factors have 14 bits, whatever the inputs"
-    if "columns" not in which and which.endswith(("symmetric", "signed", "zero-point")):
+    if "columns" not in which and which.endswith(("symmetric", "signed", "zero-point", "ternary")):
         unit = grid.scale * codes.scale[:, 0]
         assert (np.abs(found - exact) <= 0.501 * unit).all(), "only the bias may be rounded"
 

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from qbert_opt.errors import UsageError
 from qbert_opt.quantization.descent import descend_codes, refit_ranges
 from qbert_opt.quantization.methods import gptq, quantease, rtn
-from qbert_opt.spec.choices import FORMS, Choice
+from qbert_opt.spec.choices import FORMS, Choice, legal_bits
 
 ROWS, COLUMNS, HEADS = 12, 48, 4
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:48")
 LAYOUTS = [
-    (b, g, f) for b in (2, 3, 4) for g in GROUPINGS for f in FORMS if 2**b < 16 or g[0] == "r" or f != "codebook"
-]
+    (b, g, f)
+    for b in (2, 3, 4) for g in GROUPINGS for f in FORMS
+    if b in legal_bits(f) and (2**b < 16 or g[0] == "r" or f != "codebook")
+]  # fmt: skip
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -73,7 +75,7 @@ def test_refitted_ranges_solve_the_normal_equations(form, grouping):
         elif form == "zero-point":
             features = [block - float(start.zero.reshape(-1)[group])]
         else:
-            zero = {"symmetric": 1, "signed": 2}.get(form)
+            zero = {"symmetric": 1, "signed": 2, "ternary": 1}.get(form)
             features = [block, np.ones_like(block)] if zero is None else [block - zero]
         design = np.stack([(f @ root).reshape(-1) for f in features], 1)
         best = np.linalg.lstsq(design, (target @ root).reshape(-1), rcond=None)[0]

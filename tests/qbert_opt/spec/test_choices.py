@@ -15,23 +15,24 @@ from qbert_opt.spec.choices import (
     choice,
     default_grid,
     grid,
+    legal_bits,
     parse_bits,
     parse_forms,
     parse_groupings,
 )
+from qbert_opt.spec.tables import table_grid
 
 SIDE = 768
 CODES = SIDE * SIDE // 8  # bytes of one bit per weight
 
 choices = st.builds(
-    Choice,
-    bits=st.sampled_from(LEGAL_BITS),
+    lambda of, grouping, method: Choice(of[0], grouping, method, of[1]),
+    of=st.sampled_from([(bits, form) for form in FORMS for bits in legal_bits(form)]),
     grouping=st.one_of(
         st.sampled_from(["rows:heads", "rows:each"]),
         st.builds("{}:{}".format, st.sampled_from(["rows", "columns"]), st.integers(1, 4096)),
     ),
     method=st.sampled_from(["gptq", "rtn"]),
-    form=st.sampled_from(FORMS),
 )
 
 
@@ -65,6 +66,30 @@ def test_price_by_hand(bits, grouping, ranges):
 def test_two_bits_in_columns_of_128_are_two_and_a_quarter():
     """The documented size: 2.25 bits per weight."""
     assert choice("2bit/columns:128/gptq").bytes(SIDE, SIDE, heads=12) * 8 / SIDE**2 == 2.25
+
+
+def test_ternary_codes_are_packed_five_to_a_byte():
+    """768 x 768 codes in 117,965 bytes, a fifth of a byte rounded up: 1.6 bits, and 0.125 of fp16 scales in 128s."""
+    candidate = choice("2bit/columns:128/gptq/ternary")
+    assert candidate.code_bytes(SIDE, SIDE) == 117_965 == Layout(2, "rows", 1, 1, "ternary").code_bytes(SIDE * SIDE)
+    assert candidate.bytes(SIDE, SIDE, heads=12) == 117_965 + 2 * 768 * 6
+    assert candidate.bytes(640, 640, heads=10) * 8 / 640**2 == pytest.approx(1.6 + 16 / 128)
+    assert [candidate.code_bytes(1, n) for n in (1, 4, 5, 6, 10, 11)] == [1, 1, 1, 2, 2, 3]
+
+
+def test_ternary_is_of_two_bits():
+    """A grid leaves it out at other widths, and refuses it where no width is left."""
+    forms = ("offset", "ternary")
+    found = grid([2, 4], ["rows:1"], "x", forms)
+    assert [(c.bits, c.form) for c in found] == [(2, "offset"), (2, "ternary"), (4, "offset")]
+    with pytest.raises(UsageError, match=r"`forms` ternary: has 2 bits only, and 2 is not among the bits 3, 4\."):
+        grid([3, 4], ["rows:1"], "x", forms)
+    with pytest.raises(UsageError, match=r"choice: 3 bits of form ternary; legal: 2\."):
+        choice("3bit/rows:1/rtn/ternary")
+    assert {(c.bits, c.form) for c in table_grid((2, 8), ("rows:each",), forms)} == {
+        (2, "offset"), (2, "ternary"), (8, "offset")
+    }  # fmt: skip
+    assert table_grid((8,), ("rows:each",), ("ternary",)) == table_grid((8,), ("rows:each",))
 
 
 def test_codes_round_up_to_a_byte():

@@ -78,7 +78,8 @@ def test_gradients_by_hand():
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_gradients_are_those_of_the_smooth_surrogate(form, grouping):
     """With every rounding replaced by adding what it added, which is smooth, central differences in float64 agree."""
-    matrix = lsq.trained(*quantized(3, grouping, form))
+    bits = 2 if form == "ternary" else 3
+    matrix = lsq.trained(*quantized(bits, grouping, form))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         matrix.latent += 0.8 * torch.randn(matrix.latent.shape, generator=generator)
@@ -86,7 +87,7 @@ def test_gradients_are_those_of_the_smooth_surrogate(form, grouping):
     (matrix() * upstream).sum().backward()
     point = {"latent": matrix.latent.detach().double()}
     point |= {name: parameter.detach().double() for name, parameter in matrix.ranges.items()}
-    top = 2**3 - (2 if form == "symmetric" else 1)
+    top = {"symmetric": 6, "ternary": 2}.get(form, 7)
     added = {}  # by each rounding, at the point
 
     def rounded(name, values, rounding):
@@ -101,8 +102,8 @@ def test_gradients_are_those_of_the_smooth_surrogate(form, grouping):
         scale = rounded("scale", at["scale"], to_half)
         if form == "offset":
             offset = rounded("offset", at["offset"], to_half)
-        elif form in ("symmetric", "signed"):
-            offset = -(3 if form == "symmetric" else 4) * scale
+        elif form in ("symmetric", "signed", "ternary"):
+            offset = -{"symmetric": 3, "signed": 4, "ternary": 1}[form] * scale
         else:
             offset = -clamped("zero", rounded("zero", at["zero"], torch.round)) * scale
         codes = clamped("codes", rounded("codes", (at["latent"] - offset) / scale, torch.round))
@@ -135,7 +136,7 @@ def test_min_max_ranges_pass_gradients_unchanged():
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_min_max_ranges_follow_the_weights(form, grouping):
     """At the start and after any movement: what plain rounding makes of the latent weights, bit for bit."""
-    weight, start = quantized(3, grouping, form)
+    weight, start = quantized(2 if form == "ternary" else 3, grouping, form)
     matrix = minmax.trained(weight, start)
     assert torch.equal(matrix(), start.dequantize())
     with torch.no_grad():
@@ -153,9 +154,10 @@ def test_min_max_ranges_start_from_nearest_codes_only():
         minmax.trained(weight, start)
 
 
-def test_symmetric_2_bits_are_ternary():
-    """Three levels, stored in 2 bits: -s, 0 and s, trained or not."""
-    weight, start = quantized(2, "rows:each", "symmetric")
+@pytest.mark.parametrize("form", ["symmetric", "ternary"])
+def test_symmetric_2_bits_are_ternary(form):
+    """Three levels, stored in 2 bits or in 1.6: -s, 0 and s, trained or not."""
+    weight, start = quantized(2, "rows:each", form)
     matrix = lsq.trained(weight, start)
     with torch.no_grad():
         matrix.latent += torch.randn(matrix.latent.shape, generator=torch.Generator().manual_seed(4))

@@ -10,6 +10,7 @@ import warm_process
 
 from qbert_opt.checkpoint.reader import load_quantized, open_packed, read_matrices
 from qbert_opt.checkpoint.record import read_record
+from qbert_opt.cli.verbs.recover import TrainingOptions
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import evaluate, outputs
@@ -113,6 +114,15 @@ def test_python_and_command_line_agree(cli, tiny_folder, start, data_file, recov
     assert read_record(tmp_path / "out").training.seed == 3
 
 
+def test_rates_are_given_by_step():
+    """Other steps keep their own; a recipe's are replaced where they are given."""
+    assert TrainingOptions(rates="blocks:6e-4:3e-4").settings().rates == {"blocks": (6e-4, 3e-4)}
+    given = TrainingOptions(steps="ranges,distill", rates="distill: 1e-3:0, ranges:0:1e-4").settings()
+    assert given.rates == {"distill": (1e-3, 0.0), "ranges": (0.0, 1e-4)}
+    assert TrainingOptions(recipe="xtc", rates="distill:1e-3:2e-3").settings().rates == {"distill": (1e-3, 2e-3)}
+    assert TrainingOptions(recipe="xtc").settings().rates == {"distill": (5e-5, 5e-5)}
+
+
 def test_what_it_was_trained_on_is_no_measure(cli, tiny_folder, recovered, data_file, tmp_path):
     """`evaluate` on training text warns, and a trained folder has no prediction beside what is measured."""
     output, _, _ = recovered
@@ -199,6 +209,8 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
         ({"steps": ("blocks", "blocks")}, r"each may be named once"),
         ({"epochs": {"blocks": 0.0}}, r"epochs: 0.0 for blocks; give a number above 0"),
         ({"epochs": {"blocks": float("inf")}}, r"epochs: inf"),
+        ({"rates": {"blocks": (-1e-3, 1e-3)}}, r"rates: -0.001 and 0.001 for blocks; give two numbers of at least 0"),
+        ({"rates": {"blocks": (0.0, 0.0)}}, r"not both 0"),
         ({"block_error": "odd"}, r"block_error: unknown 'odd'. Available: plain, sensitivity"),
         ({"batch_size": 0}, r"batch_size: 0; at least 1"),
     ],
