@@ -110,7 +110,7 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
             "times_float32": [round(float(x), 3) for x in (np.median(faster), low, high)],
             "private_mb": round(float(np.median(memory[row])) / 1e6, 1),
             "private_of_float32": round(float(np.median(memory[row]) / np.median(memory[FLOAT])), 3),
-            "file_mb": round(sum(f.stat().st_size for f in (work / row).iterdir()) / 1e6, 1),
+            "file_mb": round(sum(f.stat().st_size for f in (work / row).rglob("*") if f.is_file()) / 1e6, 1),
         }
     flags = Path("/proc/cpuinfo").read_text()
     kinds = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16") if flag in flags]
