@@ -31,6 +31,7 @@ from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_quant import with_rounded_inputs
 from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.calibration import MatrixQuantizer, quantized_matrices
+from qbert_opt.runtime.files import folder_bytes
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
@@ -75,8 +76,9 @@ def export(model: Path, out: Path, weights: str, tables: str) -> None:
     for module, found in ranges.items():
         low, high = found["minmax"](8)
         inputs[module] = PlannedActivation(
-            modules=(module,), bits=8, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0, std_error=0
-        )
+            modules=(module,), bits=8, scheme="tensor", range="minmax", low=low, high=high,
+            predicted_loss=0, std_error=0,
+        )  # fmt: skip
     chosen = {m.module: choice(weights) for m in profile.matrices}
     chosen |= {table.module: choice(tables) for table in profile.tables if table.rows > 1000}
     plan = given_allocation(profile, chosen)
@@ -85,7 +87,8 @@ def export(model: Path, out: Path, weights: str, tables: str) -> None:
     with_rounded_inputs(rounded.model, tuple(inputs.values()))
     scores = score_ranges(rounded, plan, batches)
     stored = list(quantized_matrices(quantizer, plan))
-    exporting_format(ENGINE).write(traceable(apply_plan(loaded, plan, quantizer)), stored, out, "planned", inputs, scores)
+    traced = traceable(apply_plan(loaded, plan, quantizer))
+    exporting_format(ENGINE).write(traced, stored, out, "planned", inputs, scores)
 
 
 def measure(work: Path, rounds: int) -> dict[str, object]:
@@ -110,7 +113,7 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
             "times_float32": [round(float(x), 3) for x in (np.median(faster), low, high)],
             "private_mb": round(float(np.median(memory[row])) / 1e6, 1),
             "private_of_float32": round(float(np.median(memory[row]) / np.median(memory[FLOAT])), 3),
-            "file_mb": round(sum(f.stat().st_size for f in (work / row).rglob("*") if f.is_file()) / 1e6, 1),
+            "file_mb": round(folder_bytes(work / row) / 1e6, 1),
         }
     flags = Path("/proc/cpuinfo").read_text()
     kinds = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16") if flag in flags]
