@@ -27,6 +27,7 @@ from qbert_opt.formats.traced_model import traceable
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
+from qbert_opt.runtime.files import folder_bytes
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.rerank import MatrixQuantizer, apply_plan, quantized_matrices
@@ -100,7 +101,7 @@ def written(folder, names, engine, static=False):
         )
     with tempfile.TemporaryDirectory() as out:
         exporting_format(engine).write(traced, stored, Path(out), "planned" if static else "int8", inputs)
-        return plan, inputs, sum(file.stat().st_size for file in Path(out).iterdir())
+        return plan, inputs, folder_bytes(Path(out))
 
 
 def weight_bytes(plan, inputs, engine):

@@ -162,6 +162,11 @@ def _effort(work: Path, name: str, started: float) -> None:
     path.write_text(json.dumps(minutes | {name: round((time.process_time() - started) / 60, 2)}))
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The engine's own files in a folder, without record and tokenizer."""
+    return [file for file in folder.rglob("*") if file.suffix in (".onnx", ".xml", ".bin")]
+
+
 def opened(row: str, work: Path) -> object:
     """A function from token arrays to logits."""
     engine, folder, settings = ROWS[row]
@@ -186,7 +191,8 @@ def opened(row: str, work: Path) -> object:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(work / folder / "model.onnx"), options, ["CPUExecutionProvider"])
+    (file,) = model_files(work / folder)
+    session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
     return lambda feed: session.run(None, feed)[0]
 
 
@@ -235,7 +241,7 @@ def measure(work: Path, test: str, rounds: int, most: int) -> dict[str, object]:
     texts = texts.take(range(min(most, len(texts))))
     feeds = [dict(loaded.tokenizer(text, return_tensors="np", truncation=True)) for text in texts.texts]
     feeds = [{name: np.asarray(array, np.int64) for name, array in feed.items()} for feed in feeds]
-    present = [row for row, (_, folder, _) in ROWS.items() if list((work / folder).glob("model.*"))]
+    present = [row for row, (_, folder, _) in ROWS.items() if model_files(work / folder)]
     spawn, pipes, children = multiprocessing.get_context("spawn"), {}, []
     for row in present:
         pipes[row], other = spawn.Pipe()
@@ -272,7 +278,7 @@ def measure(work: Path, test: str, rounds: int, most: int) -> dict[str, object]:
             "kl": float(f"{(np.exp(log_p) * (log_p - log_q)).sum(1).mean():.3g}"),
             "flips": int((log_p.argmax(1) != log_q.argmax(1)).sum()),
             "accuracy": round(float(np.mean(right)), 4),
-            "file_mb": round(sum(f.stat().st_size for f in (work / folder).glob("model.*")) / 1e6, 1),
+            "file_mb": round(sum(f.stat().st_size for f in model_files(work / folder)) / 1e6, 1),
             "private_mb": round(memory / 1e6, 1),
         }
         for what, other in (("float32", BASE[engine]), ("rival", RIVAL[engine])):
@@ -292,7 +298,7 @@ def measure(work: Path, test: str, rounds: int, most: int) -> dict[str, object]:
 def _processor() -> str:
     flags = Path("/proc/cpuinfo").read_text()
     name = next(line.split(": ")[1] for line in flags.splitlines() if line.startswith("model name"))
-    return f"{name}, {', '.join(x for x in ('avx512_vnni', 'avx512_bf16', 'amx_int8') if x in flags)}"
+    return f"{name}, {', '.join(x for x in ('avx2', 'avx512_vnni', 'avx512_bf16', 'amx_int8') if x in flags)}"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,21 @@ def time_files(
         answer["engine_label"], threads, (shape[0], shape[1]), answer["load_s"], tuple(answer["cpu_s"]),
         tuple(answer["wall_s"]), answer["private_bytes"], answer["floor_bytes"], answer["peak_bytes"],
     )  # fmt: skip
+
+
+def median_cpu_in_turns(timed: Mapping[str, Callable[[], Timing]]) -> dict[str, float]:
+    """Return the median CPU time of a run of each, seconds, to be compared with each other.
+
+    All are timed in order and then in reverse, so that what else the machine does falls on all of them.
+
+    Args:
+        timed: times one of them; by name.
+    """
+    order = (*timed, *reversed(timed))
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for name in order:
+        times[name].extend(timed[name]().cpu_s)
+    return {name: float(np.median(found)) for name, found in times.items()}
 
 
 def made_up_inputs(names: tuple[str, ...], batch_size: int, seq_len: int) -> dict[str, NDArray[np.int64]]:

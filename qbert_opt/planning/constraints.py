@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -129,8 +129,12 @@ def allowed_choices(
         and (constraints.groupings is None or c.grouping in constraints.groupings)
         for c in choices
     ]
-    if not any(kept[: len(scores.choices)]):
-        raise UsageError(f"`bits`/`groupings`: none of these was scored. Scored: {', '.join(scores.choices)}.")
+    of_matrices = choices[: len(scores.choices)]
+    if not any(kept[: len(of_matrices)]):
+        raise UsageError(
+            f"{_asked(constraints)}: none of these was scored. Scored: {_listed(c.bits for c in of_matrices)} bits, in "
+            f"{_listed(c.grouping for c in of_matrices)}."
+        )
     if target is not None:
         legal &= held_choices(scores, choices, legal, target)
     before = legal.copy()
@@ -207,6 +211,16 @@ def unscored_tables(scores: ScoreTable) -> tuple[TableSpec, ...]:
     return tuple(table for table in scores.profile.tables if table.module not in scored)
 
 
+def _asked(constraints: PlanConstraints) -> str:
+    """The bits and groupings that the user gave, as given."""
+    lists = {"bits": constraints.bits, "groupings": constraints.groupings}
+    return " ".join(f"`{name}` {','.join(map(str, found))}" for name, found in lists.items() if found is not None)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, dict.fromkeys(values)))
+
+
 def _none_held(
     matrix: MatrixSpec,
     wanted: Sequence[Choice],
@@ -223,8 +237,7 @@ def _none_held(
         constraints: what the user gave.
         target: the engine.
     """
-    lists = {"bits": constraints.bits, "groupings": constraints.groupings}
-    given = " ".join(f"`{name}` {','.join(map(str, found))}" for name, found in lists.items() if found is not None)
+    given = _asked(constraints)
     closest = sorted(wanted, key=lambda c: (c.bits, c.form) not in held)
     reason = next(filter(None, (target.refusal(matrix, c) for c in closest)), "none was scored for it")
     return f"{given}: {target.said} cannot hold {matrix.module} so: {reason}."

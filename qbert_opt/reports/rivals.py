@@ -10,7 +10,7 @@ import numpy as np
 
 from ..costs.operations import Workload
 from ..costs.simulate import simulate_allocation, simulate_storage
-from ..costs.stored import Storage, engine_target, refusal_of_plan
+from ..costs.stored import Storage, engine_target, refusal_of_plan, table_choices
 from ..engines.session import rules_of
 from ..errors import QbertOptError
 from ..planning.assembly import with_activations
@@ -205,21 +205,21 @@ def _uniform_choice(plan: Allocation, scores: ScoreTable | None, bits: int) -> C
 
 
 def _uniform_plan(plan: Allocation, scores: ScoreTable | None, chosen: Choice) -> Allocation:
-    """Return the plan that gives every matrix one choice, and our plan's inputs and engine."""
+    """Return the plan that gives every matrix one choice, and our plan's inputs and engine, which holds its tables."""
+    static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
+    target = None if plan.engine is None else engine_target(plan.engine.name, static)
+    tables = {} if target is None else table_choices(plan.profile, target)
     if scores is not None and chosen.name in scores.choices:
-        uniform = uniform_allocation(scores, chosen)
+        uniform = uniform_allocation(scores, chosen, tables=tables)
         uniform = with_activations(uniform, plan.activations) if plan.activations else uniform
     else:
-        uniform = given_allocation(plan.profile, {m.module: chosen for m in plan.profile.matrices})
+        uniform = given_allocation(plan.profile, {m.module: chosen for m in plan.profile.matrices} | tables)
         uniform = uniform.model_copy(update={"activations": plan.activations})
-    if plan.engine is None:
+    if target is None:
         return uniform
-    static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
-    target = engine_target(plan.engine.name, static)
     storage = {m.module: Storage(chosen) for m in plan.profile.matrices}
-    return (
-        uniform if target is None else uniform.model_copy(update={"engine": engine_file(plan.profile, storage, target)})
-    )
+    storage |= {module: Storage(stored) for module, stored in tables.items()}
+    return uniform.model_copy(update={"engine": engine_file(plan.profile, storage, target)})
 
 
 def _listed_loss(plan: Allocation, chosen: Choice) -> tuple[float | None, float | None]:

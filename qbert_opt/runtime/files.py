@@ -220,6 +220,11 @@ def check_folder(target: Path) -> None:
         raise UsageError(f"{_shortened(target)}: its folder {_shortened(folder)} is not writable. Give another one.")
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder and its subfolders."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def disk_error(target: Path, error: OSError) -> UsageError:
     """What the system said while writing, as one line.
 

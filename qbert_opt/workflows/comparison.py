@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..costs.operations import Workload
 from ..data.texts import LabeledTexts
 from ..engines.session import Activations
-from ..engines.timing import made_up_inputs, time_files, time_model
+from ..engines.timing import Timing, made_up_inputs, median_cpu_in_turns, time_files, time_model
 from ..errors import InfeasibleError, InputFileError, UsageError
 from ..evaluation.counts import changed_answers
 from ..evaluation.flips import FlipRelation, flip_relation
@@ -18,7 +20,7 @@ from ..evaluation.logit_noise import probed_noise
 from ..formats.traced_model import traceable
 from ..models.heads import KINDS
 from ..models.loading import LoadedModel
-from ..runtime.files import write_text
+from ..runtime.files import folder_bytes, write_text
 from ..runtime.progress import Progress
 from ..spec.allocation import Allocation, write_allocation
 from ..spec.limits import shown
@@ -36,7 +38,8 @@ from .uniform_rival import uniform_rival
 from .verify import apply_plan
 
 UNIFORM = "uniform-8bit"
-RUNS = 20
+FLOAT_NAME, UNIFORM_NAME, PLAN_NAME = "float32", "uniform 8-bit", "this plan"
+RUNS = 10  # of each of two turns
 
 
 def compared(
@@ -103,7 +106,8 @@ def compared(
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
     of_check = None if noise is None else flip_relation(setup.truth, setup.targets, noise=noise)
-    row = _Rows(setup, of_check, quality, route, progress)
+    float_bytes, latencies = _timed(setup, request.workload, {PLAN_NAME: shipped, UNIFORM_NAME: rival}, progress)
+    row = _Rows(setup, of_check, quality, route, latencies)
     outcome = Outcome(
         model=loaded.name,
         engine=None if shipped.exported is None else shipped.exported.engine_label,
@@ -112,13 +116,13 @@ def compared(
         loss_unit=solved.plan.loss_unit,
         least=request.least,
         texts=str(split),
-        original=row.original(solved.plan),
-        uniform=None if rival is None or uniform is None else row.of(rival, "uniform 8-bit", uniform.latency_s),
+        original=row.original(solved.plan, float_bytes),
+        uniform=None if rival is None or uniform is None else row.of(rival, UNIFORM_NAME, uniform.latency_s),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
-        plan=row.of(shipped, "this plan", solved.report.latency_s if solved.report else None),
+        plan=row.of(shipped, PLAN_NAME, solved.report.latency_s if solved.report else None),
         tried=tuple(
-            row.of(one, f"plan {number}", one.plan.device.latency_s if one.plan.device else None, timed=False)
+            row.of(one, f"plan {number}", one.plan.device.latency_s if one.plan.device else None)
             for number, one in enumerate(tried, 1)
         ),
         limits=tuple(
@@ -180,36 +184,25 @@ class _Rows:
         relation: FlipRelation | None,
         quality: QualityLimits,
         route: Route,
-        progress: Progress,
+        latencies: Mapping[str, float],
     ) -> None:
         self._setup, self._relation, self._quality = setup, relation, quality
-        self._rounding, self._progress = route.engine_rounding, progress
-        self._batch = route.request.workload.batch_size
-        self._tokens = route.request.workload.seq_len
+        self._rounding, self._latencies = route.engine_rounding, latencies
 
-    def original(self, plan: Allocation) -> Measured:
+    def original(self, plan: Allocation, engine_bytes: int | None) -> Measured:
         """The float model's."""
-        setup = self._setup
-        engine_bytes, latency = self._float_files()
         return Measured(
-            name="float32",
+            name=FLOAT_NAME,
             stored_bytes=plan.profile.float_bytes,
             num_texts=self._texts,
-            accuracy=setup.reference.accuracy,
+            accuracy=self._setup.reference.accuracy,
             engine_bytes=engine_bytes,
-            latency_s=latency,
+            latency_s=self._latencies.get(FLOAT_NAME),
         )
 
-    def of(self, shipped: Shipped, name: str, device_s: float | None = None, *, timed: bool = True) -> Measured:
+    def of(self, shipped: Shipped, name: str, device_s: float | None = None) -> Measured:
         """One plan's."""
         plan, changed = shipped.plan, shipped.changed
-        latency = None
-        if timed and shipped.exported is not None:
-            self._progress(0, 1, f"timing {name}")
-            folder = shipped.folder / shipped.exported.engine
-            latency = time_model(
-                folder, seq_len=self._tokens, batch_size=self._batch, threads=1, runs=RUNS
-            ).median_cpu_s
         has_answers = self._relation is not None
         return Measured(
             name=name,
@@ -224,7 +217,7 @@ class _Rows:
             predicted_loss=plan.predicted_loss + self._rounding,
             predicted_flips=self._forecast(plan, drop=False),
             predicted_drop=self._forecast(plan, drop=True) if changed.drop is not None else None,
-            latency_s=latency,
+            latency_s=self._latencies.get(name),
             predicted_latency_s=device_s,
             proofs=proofs(changed, self._quality) if self._quality else (),
         )
@@ -238,18 +231,31 @@ class _Rows:
             return None
         return self._relation.forecast(plan.predicted_loss + self._rounding, plan.predicted_std_error, drop=drop)
 
-    def _float_files(self) -> tuple[int | None, float | None]:
-        """Bytes of the float model's files in the engine, and its latency."""
-        engine, loaded = self._setup.engine, self._setup.loaded
-        if engine is None or loaded.folder is None:
-            return None, None
-        self._progress(0, 1, "timing the float model")
-        with TemporaryDirectory(prefix="qbert-opt-") as scratch:
+
+def _timed(
+    setup: CheckSetup, workload: Workload, plans: Mapping[str, Shipped | None], progress: Progress
+) -> tuple[int | None, dict[str, float]]:
+    """Export the float model and time it and the plans in turns: bytes of its files, and seconds by name."""
+    engine, loaded = setup.engine, setup.loaded
+    tokens, batch = workload.seq_len, workload.batch_size
+    timed: dict[str, Callable[[], Timing]] = {}
+    stored = None
+    with TemporaryDirectory(prefix="qbert-opt-") as scratch:
+        if engine is not None and loaded.folder is not None:
+            progress(0, 1, "exporting the float model")
             exported = export_float(loaded.folder, engine, Path(scratch) / "float")
-            inputs = made_up_inputs(traceable(loaded).inputs, self._batch, self._tokens)
-            timing = time_files(engine, exported, inputs, threads=1, runs=RUNS, activations="float32")
-            stored = sum(file.stat().st_size for file in exported.iterdir())
-        return stored, timing.median_cpu_s
+            stored = folder_bytes(exported)
+            inputs = made_up_inputs(traceable(loaded).inputs, batch, tokens)
+            timed[FLOAT_NAME] = partial(
+                time_files, engine, exported, inputs, threads=1, runs=RUNS, activations="float32"
+            )
+        for name, one in plans.items():
+            if one is not None and one.exported is not None:
+                folder = one.folder / one.exported.engine
+                timed[name] = partial(time_model, folder, seq_len=tokens, batch_size=batch, threads=1, runs=RUNS)
+        if timed:
+            progress(0, 1, f"timing {', '.join(timed)}")
+        return stored, median_cpu_in_turns(timed)
 
 
 def _notes(

@@ -24,7 +24,7 @@ from ..formats.writers.onnx import GRAPH
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
 from ..quantization.activation_quant import with_rounded_inputs
-from ..runtime.files import atomic_folder
+from ..runtime.files import atomic_folder, folder_bytes
 from ..runtime.processor import sums_bytes_exactly
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
@@ -143,7 +143,7 @@ def export_model(
                 QbertOptWarning,
                 stacklevel=2,
             )
-        exported_bytes = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+        exported_bytes = folder_bytes(target)
         progress(3, 4, "writing")
         extra = {}
         if module.FORMAT in DTYPE_FORMATS:

@@ -212,7 +212,7 @@ def test_pins_and_filters(reference_sums):
         allocate(reference_sums, Limits(), constraints=PlanConstraints(pins={"nothing": 8}))
     with pytest.raises(UsageError, match=r"`pins` .*=5: 5 bits were not scored for it, or are not allowed"):
         allocate(reference_sums, Limits(), constraints=PlanConstraints(pins={name: 5}))
-    with pytest.raises(UsageError, match=r"`bits`/`groupings`: none of these was scored. Scored: 2bit/rows:1/gptq"):
+    with pytest.raises(UsageError, match=r"`bits` 7: none of these was scored. Scored: 2, 3, 4, 8 bits, in rows:1, .*"):
         allocate(reference_sums, Limits(), constraints=PlanConstraints(bits=(7,)))
 
 

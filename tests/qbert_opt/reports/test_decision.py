@@ -13,9 +13,11 @@ from hwmodels import format_bytes, format_seconds, load_device
 from qbert_opt.checkpoint.record import FolderRecord, ReadBack, Training
 from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation, simulate_storage
+from qbert_opt.costs.stored import Storage, engine_target, table_choices
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.intervals import Interval
 from qbert_opt.planning.frontier import trade_off
+from qbert_opt.planning.plan_bytes import engine_file
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import given_allocation, uniform_allocation
 from qbert_opt.reports.comparison import COLUMNS
@@ -23,6 +25,7 @@ from qbert_opt.reports.decision import decision_page
 from qbert_opt.reports.frontier_chart import MARK, Box, frontier_chart, place_labels
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.measurements import MeasuredModel, Measurements, read_measurements
+from qbert_opt.reports.rivals import rivals
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
@@ -119,6 +122,18 @@ def evaluation(path, plan, **more):
     }  # fmt: skip
     path.write_text(json.dumps(document | more))
     return path
+
+
+def test_a_uniform_rival_has_tables_that_the_plans_engine_holds(reference_plan):
+    """llama.cpp holds no offsets, which tables have by default."""
+    profile, target = reference_plan.profile, engine_target("llama-cpp")
+    block = choice("8bit/columns:32/gptq/signed")
+    choices = {m.module: block for m in profile.matrices} | table_choices(profile, target)
+    file = engine_file(profile, {module: Storage(one) for module, one in choices.items()}, target)
+    plan = given_allocation(profile, choices).model_copy(update={"engine": file})
+    uniform = next(r for r in rivals(plan, uniform_8bit=block.name) if r.name == "uniform 8-bit")
+    assert "llama-cpp" in uniform.engines and uniform.engine_bytes == file.total_bytes
+    assert [table.choice for table in uniform.plan.tables] == [table.choice for table in plan.tables]
 
 
 def test_measured_figures_stand_beside_the_predicted_ones(reference_plan, tmp_path, cli):

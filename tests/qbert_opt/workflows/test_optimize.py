@@ -61,6 +61,10 @@ def test_measured_is_what_the_exported_files_answer(optimized, tiny_folder, data
     assert (row.flipped, row.num_texts) == (again.flipped, 40) and row.accuracy == again.accuracy
     assert row.drop.value == pytest.approx(optimized.outcome.original.accuracy.value - row.accuracy.value)
     assert row.engine_bytes == optimized.exported.exported_bytes and row.latency_s > 0
+    original, uniform = optimized.outcome.original, optimized.outcome.uniform
+    values = sum(p.numel() for p in float_model.model.parameters())
+    assert 2 * values < original.engine_bytes < 6 * values and original.latency_s > 0 and uniform.latency_s > 0
+    assert row.engine_bytes < uniform.engine_bytes < original.engine_bytes
     lines = str(optimized).splitlines()
     assert f"{optimized.plan.total_bytes:,} bytes" in lines[0] and any("measured loss" in line for line in lines)
 
