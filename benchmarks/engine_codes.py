@@ -2,11 +2,11 @@
 
     python benchmarks/engine_codes.py QUANTIZED EXPORTED...    # prints JSON, one line per exported folder
 
-The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare with
-other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal integers
-and scales that are equal bit for bit. GGUF's 2-bit blocks hold {-2, -1, 0, 1} as the mirror image with a negative scale;
-both are turned back. Where a matrix has offsets, or a table stands unpacked in the graph, the arrays themselves have to
-be among the file's constants.
+The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare
+with other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal
+integers, and scales that are equal bit for bit. GGUF's 2-bit blocks hold {-2, -1, 0, 1} as the mirror image with a
+negative scale; both are turned back. Where a matrix has offsets, or the graph itself unpacks a table, the arrays have
+to be among the file's constants.
 """
 
 import argparse
@@ -161,8 +161,8 @@ def kept(found, matrix):
     """Whether a file holds a matrix."""
 
     def among(array):
-        given = np.ascontiguousarray(array)
-        return any(c.dtype == given.dtype and c.size == given.size and c.tobytes() == given.tobytes() for c in found.constants)  # fmt: skip
+        alike = (c for c in found.constants if c.dtype == array.dtype and c.size == array.size)
+        return any(c.tobytes() == array.tobytes() for c in alike)
 
     if not isinstance(matrix.zero, int):
         raise NotImplementedError("zero points of their own per group are not read here")
