@@ -5,8 +5,8 @@
 The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare
 with other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal
 integers, and scales that are equal bit for bit. GGUF's 2-bit blocks hold {-2, -1, 0, 1} as the mirror image with a
-negative scale; both are turned back. Where a matrix has offsets, or the graph itself unpacks a table, the arrays have
-to be among the file's constants.
+negative scale; both are turned back; its one token type is the table's first row, dequantized. Where a matrix has
+offsets, or the graph itself unpacks a table, the arrays have to be among the file's constants.
 """
 
 import argparse
@@ -136,12 +136,15 @@ def of_gguf(folder):
 
     found = Contents()
     for tensor in read_gguf(folder / FILE).tensors.values():
-        if tensor.kind not in (F16, F32):
+        if tensor.kind is F32:
+            found.constants.append(np.ascontiguousarray(tensor.data).view(np.float32))
+        elif tensor.kind is not F16:
             codes, scale = unpack(tensor.kind, tensor.data)
             found.matrices.append((codes, scale.astype(np.float32)))
     return found
 
 
+TOKEN_TYPES = 4  # llama.cpp knows only the first, which GGUF holds dequantized
 READERS = {"onnxruntime": of_onnx, "openvino": of_openvino, "litert": of_litert, "llama-cpp": of_gguf}
 
 
@@ -177,6 +180,8 @@ def kept(found, matrix):
     size = matrix.rows * matrix.columns * width // 8
     tables = (c for c in found.constants if c.dtype == np.uint8 and c.size == size)
     same = any(np.array_equal(unpacked(t.reshape(matrix.rows, -1), width), matrix.codes) for t in tables)
+    if matrix.rows <= TOKEN_TYPES and among(matrix.dequantize()[:1]):
+        return True
     low = -(matrix.scale.astype(np.float32) * np.float32(matrix.zero)) if matrix.offset is None else matrix.offset
     return same and among(matrix.scale) and among(low)
 
