@@ -52,6 +52,7 @@ PACKAGES = {
     "nncf": "nncf",
     "coremltools": "coremltools",
     "llama-cpp": "gguf",
+    "ai-edge-quantizer": "ai-edge-quantizer",
 }
 NOT_LOADED = {
     "hawq": "no package of it is published; its reader takes this dictionary of module names",
@@ -249,6 +250,34 @@ def check_llama_cpp(text, offers, folder):
         assert size_bytes * 8 == size * offer.bits + size // group * offer.group_bits, kind
         rows, columns = shape(module)
         found[module] = (offer.bits, rows * columns // group)
+    return found
+
+
+def check_ai_edge_quantizer(text, offers, folder):
+    """Quantize our own float32 file; read the type and the number of scales off each weight."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_quantizer import quantizer
+
+    from qbert_opt.workflows.export import export_float
+
+    (folder / "recipe.json").write_text(text)
+    model, _ = small_bert()
+    model.save_pretrained(folder / "model")
+    letters(folder / "model").save_pretrained(folder / "model")
+    source = export_float(folder / "model", "litert", folder / "float32") / "model.tflite"
+    made = quantizer.Quantizer(str(source), str(folder / "recipe.json")).quantize()
+    made.export_model(str(folder / "out.tflite"))
+    tensors = flatbuffer_utils.read_model(str(folder / "out.tflite")).subgraphs[0].tensors
+    kinds = {number: name for name, number in vars(schema.TensorType).items() if name.startswith("INT")}
+    found = {}
+    for tensor in tensors:
+        module = tensor.name.decode().removesuffix(".weight")
+        if module in offers:
+            ranges = tensor.quantization
+            blocks = getattr(ranges.details, "scales", None)
+            count = len(ranges.scale) if blocks is None else int(np.prod(tensors[blocks].shape))
+            found[module] = (int(kinds[tensor.type].removeprefix("INT")), count)
     return found
 
 

@@ -25,6 +25,8 @@ class ConfigTool(Protocol):
         SUFFIXES: file extensions of its configs, the default first.
         ROUNDING: how the tool rounds weights, in a few words.
         NOTES: how to load the file, and what to be aware of.
+
+    A tool whose `.json` or `.yaml` file is a list and not an object says so by `OUTERMOST = list`.
     """
 
     TITLE: str
@@ -76,18 +78,19 @@ def config_tool(name: str) -> ConfigTool:
     return load_as("configs", name.replace(".", "-"), ConfigTool)
 
 
-def parse_config(text: str, path: Path) -> Any:
+def parse_config(text: str, path: Path, outermost: type = dict) -> Any:
     """Parse the text of a config strictly, according to its file extension.
 
     Args:
         text: the whole file.
         path: the file, for its extension and for messages.
+        outermost: what the whole is, see `ConfigTool`.
 
     Returns:
         The object of a `.json` or `.yaml` file (YAML 1.2, keys are text); the text itself of any other.
 
     Raises:
-        InputFileError: no JSON or YAML, a duplicate key, a number that is not finite, or no object.
+        InputFileError: no JSON or YAML, a duplicate key, a number that is not finite, or not what the whole is.
     """
     if path.suffix == ".json":
         content = parse_json(text, path)
@@ -98,6 +101,7 @@ def parse_config(text: str, path: Path) -> Any:
             raise InputFileError(f"{error}.") from None
     else:
         return text
-    if not isinstance(content, dict):
-        raise InputFileError(f"{path}: holds a {type(content).__name__}, not an object with named fields.")
+    if not isinstance(content, outermost):
+        wanted = "an object with named fields" if outermost is dict else "a list"
+        raise InputFileError(f"{path}: holds a {type(content).__name__}, not {wanted}.")
     return content

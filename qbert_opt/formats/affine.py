@@ -28,15 +28,16 @@ SMALLEST_INPUT_SCALE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """A static range for all inputs of a product: `scale * (code - zero)`, with 8-bit codes."""
+    """A static range for all inputs of a product: `scale * (code - zero)`, with unsigned codes of `bits`."""
 
     scale: float
     zero: int
+    bits: int = 8
 
     @property
     def ends(self) -> tuple[float, float]:
         """Values of the lowest and of the highest code."""
-        return -self.zero * self.scale, (255 - self.zero) * self.scale
+        return -self.zero * self.scale, (2**self.bits - 1 - self.zero) * self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,17 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
     return AffineMatrix(layout.bits, codes, scale, int(zero.flat[0]) if same else zero, None)
 
 
-def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivation) -> AffineMatrix:
+def with_planned_input(
+    name: str, matrix: AffineMatrix, planned: PlannedActivation, *, bits: tuple[int, ...] = (8,), groups: bool = False
+) -> AffineMatrix:
     """Add the planned range of its inputs to a matrix, and make its codes minus the zero point fit into signed bytes.
 
     Args:
         name: of the matrix, for messages.
-        matrix: with one range per output row or coarser.
-        planned: how the plan rounds its inputs; 8 bits with a static range.
+        matrix: with one range per output row or coarser, unless `groups`.
+        planned: how the plan rounds its inputs, with a static range.
+        bits: widths of inputs that the kernels have.
+        groups: whether they multiply such inputs by matrices with several ranges per output row too.
 
     Returns:
         The matrix with `input` set.
@@ -136,16 +141,19 @@ def with_planned_input(name: str, matrix: AffineMatrix, planned: PlannedActivati
     alternative = "Use `activations` int8 to let the engine round the inputs in its own way."
     if planned.low is None or planned.high is None:
         raise UsageError(f"{name}: its inputs are rounded per token, which LiteRT alone does. {alternative}")
-    if planned.bits != 8:
-        raise UsageError(f"{name}: its inputs have {planned.bits} bits; integer kernels here need 8. {alternative}")
-    if matrix.scale.shape[1] > 1:
+    if planned.bits not in bits:
+        held = " or ".join(map(str, bits))
+        raise UsageError(
+            f"{name}: its inputs have {planned.bits} bits; integer kernels here need {held}. {alternative}"
+        )
+    if matrix.scale.shape[1] > 1 and not groups:
         raise UsageError(
             f"{name}: columns:{matrix.group_size} has several ranges per output row; static input ranges need one. "
             f"Plan with `groupings` rows:1,rows:heads,rows:128,rows:each. {alternative}"
         )
     low, high = min(planned.low, 0.0), max(planned.high, 0.0)
-    scale = max((high - low) / 255, SMALLEST_INPUT_SCALE)
-    input_range = InputRange(scale, round(-low / scale))
+    scale = max((high - low) / (2**planned.bits - 1), SMALLEST_INPUT_SCALE)
+    input_range = InputRange(scale, round(-low / scale), planned.bits)
     zero = matrix.zero
     signed = isinstance(zero, int) and zero <= 128 and int(matrix.codes.max()) - zero <= 127
     if matrix.bits == 8 and not signed:  # 8-bit zero points do not fit: `rest` takes them

@@ -38,13 +38,17 @@ class Builder:
         coarse: products with one range per row round their inputs in one range for all of them.
         integers: products in blocks run in integers.
         blocks: block sizes of the kernels by width, largest first. Other ones than ONNX Runtime's are a compiler's:
-            everything but its blocks is then in standard operators.
+            everything but its blocks and inputs of 16 bits is then in standard operators.
+
+    Attributes:
+        compiled: whether the graph is for a compiler.
     """
 
     def __init__(
         self, *, coarse: bool = False, integers: bool = True, blocks: Mapping[int, tuple[int, ...]] = BLOCKS
     ) -> None:
         self._coarse, self._integers, self._block_sizes = coarse, integers, blocks
+        self.compiled = blocks is not BLOCKS
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -87,7 +91,7 @@ class Builder:
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None = None) -> None:
         """Add `output = x @ weight.T + bias` for a quantized matrix; only planned inputs allow a bias."""
-        if self._block_sizes is not BLOCKS:
+        if self.compiled:
             self._for_compilers(x, module, matrix, output, bias)
             return
         whole_rows = matrix.scale.shape[1] == 1
@@ -143,10 +147,10 @@ class Builder:
         width = container_bits(matrix.bits)
         sizes = self._block_sizes[width]
         block = next((b for b in sizes if matrix.group_size % b == 0), None)
-        if block is None and self._block_sizes is BLOCKS and matrix.group_size % SMALLEST_BLOCK == 0:
+        if block is None and not self.compiled and matrix.group_size % SMALLEST_BLOCK == 0:
             width, block = 4, 16
         if block is None:
-            smallest = min(SMALLEST_BLOCK, *sizes) if self._block_sizes is BLOCKS else min(sizes)
+            smallest = min(SMALLEST_BLOCK, *sizes) if not self.compiled else min(sizes)
             raise UsageError(
                 f"{module}: {matrix.group_size} inputs per range are not a multiple of {smallest}, the smallest block "
                 f"size of the kernels. Plan with columns:{smallest} or multiples of it."
@@ -231,22 +235,26 @@ class Builder:
         return self.node("MatMulIntegerToFloat", inputs, 1 if output is None else [output], domain="com.microsoft")
 
     def _planned_range(self, planned: InputRange) -> tuple[str, str]:
-        name = f"input{planned.scale!r}_{planned.zero}"
+        name, kind = f"input{planned.scale!r}_{planned.zero}", np.uint8 if planned.bits == 8 else np.uint16
         scale = self.constant(np.float32(planned.scale), f"{name}.scale")
-        return scale, self.constant(np.uint8(planned.zero), f"{name}.zero")
+        return scale, self.constant(kind(planned.zero), f"{name}.zero")
 
     def _planned_codes(self, x: str, planned: InputRange) -> str:
         key = ("planned", x, repr(planned))
         if key not in self._shared:
-            self._shared[key] = self.node("QuantizeLinear", [x, *self._planned_range(planned)])
+            self._shared[key] = self.node(
+                "QuantizeLinear", [x, *self._planned_range(planned)], domain=_rounding_domain(planned)
+            )
         return self._shared[key]
 
     def _rounded(self, x: str, planned: InputRange) -> str:
-        """Inputs rounded to their 256 levels."""
+        """Inputs rounded to their levels."""
         key = ("rounded", x, repr(planned))
         if key not in self._shared:
             codes = self._planned_codes(x, planned)
-            self._shared[key] = self.node("DequantizeLinear", [codes, *self._planned_range(planned)])
+            self._shared[key] = self.node(
+                "DequantizeLinear", [codes, *self._planned_range(planned)], domain=_rounding_domain(planned)
+            )
         return self._shared[key]
 
     def _row_scale(self, module: str, matrix: AffineMatrix) -> str:
@@ -311,6 +319,11 @@ def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int
     graph = helper.make_graph(builder.nodes, "qbert_opt", inputs, outputs, list(builder.initializers.values()))
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qbert-opt")
+
+
+def _rounding_domain(planned: InputRange) -> str:
+    """The standard operators have no 16-bit codes before operator set 21."""
+    return "" if planned.bits == 8 else "com.microsoft"
 
 
 def _lookup(width: int, zero: int, dtype: Any) -> NDArray[Any]:

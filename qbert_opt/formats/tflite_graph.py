@@ -64,11 +64,14 @@ class Graph:
         Args:
             ids: int32 `[count]`.
             table: `[rows, columns]`, float32 or codes.
-            name: of the table.
+            name: of the module; quantizers find floats by the name of what is looked up.
             count: of ids.
         """
-        version = CODED_ROWS if isinstance(table, Codes) else 1
-        return self._add("EMBEDDING_LOOKUP", (ids, self._weight(table, name)), (count, table.shape[1]), version=version)
+        coded = isinstance(table, Codes)
+        inputs, shape = (ids, self._weight(table, f"{name}.weight")), (count, table.shape[1])
+        return self._add(
+            "EMBEDDING_LOOKUP", inputs, shape, name="" if coded else name, version=CODED_ROWS if coded else 1
+        )
 
     def linear(self, x: int, weight: Weight, bias: Floats | None, name: str, count: int = TOKENS) -> int:
         """Multiply by a weight and add a bias.
@@ -77,15 +80,18 @@ class Graph:
             x: `[count, columns]`.
             weight: `[rows, columns]`; what is float16 is widened in the graph.
             bias: float32 `[rows]`, or None.
-            name: of the layer.
+            name: of the layer; quantizers find floats by the name of the product.
             count: rows of `x`.
         """
         held = self._weight(weight, f"{name}.weight")
         if not isinstance(weight, Codes) and weight.dtype == np.float16:
             held = self._add("DEQUANTIZE", (held,), weight.shape)
         add = NOTHING if bias is None else self.constant(np.asarray(bias, np.float32), f"{name}.bias")
-        version = FLOAT_BIAS if isinstance(weight, Codes) else 1
-        return self._add("FULLY_CONNECTED", (x, held, add), (count, weight.shape[0]), version=version)
+        coded = isinstance(weight, Codes)
+        inputs, shape = (x, held, add), (count, weight.shape[0])
+        return self._add(
+            "FULLY_CONNECTED", inputs, shape, name="" if coded else name, version=FLOAT_BIAS if coded else 1
+        )
 
     def normalized(self, x: int, scale: Floats, shift: Floats, epsilon: float, name: str) -> int:
         """Apply LayerNorm to `[tokens, columns]`."""

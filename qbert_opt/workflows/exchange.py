@@ -235,7 +235,8 @@ def _read(path: str | Path, tool: ConfigTool, scores: ScoreTable) -> dict[str, O
     file = Path(path)
     if file.suffix not in tool.SUFFIXES:
         raise InputFileError(f"{path}: {tool.TITLE} has {', '.join(tool.SUFFIXES)} files; found {file.suffix!r}.")
-    content = parse_config(decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path), file)
+    text = decode_text(read_bytes(file, MAX_JSON_BYTES, "a config"), path)
+    content = parse_config(text, file, getattr(tool, "OUTERMOST", dict))
     try:
         offers = checked(tool.read(content, scores.profile, file.suffix))
     except Exception as error:  # a foreign file can be malformed in any way

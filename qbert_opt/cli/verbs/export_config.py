@@ -15,8 +15,8 @@ def command(
         str,
         typer.Option(
             "--to",
-            help="modelopt, autoround, torchao, gptqmodel, compressed-tensors, nncf, coremltools, llama.cpp, tidl or "
-            "hawq.",
+            help="modelopt, autoround, torchao, gptqmodel, compressed-tensors, nncf, coremltools, llama.cpp, "
+            "ai-edge-quantizer, tidl or hawq.",
         ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="File to write, with a file extension of the tool.")],

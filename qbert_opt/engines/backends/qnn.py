@@ -36,8 +36,8 @@ RULES = EngineRules(
     sources=(
         "2 and 4 bits in blocks of 32 and 64 as MatMulNBits: onnxruntime/onnxruntime-qnn pull request 288; ranges of "
         "whole rows are repeated for blocks of 64 or 32 when a session starts",
-        "8 bits per row and planned 8-bit inputs in QDQ form: onnxruntime.ai, QNN execution provider; 16-bit inputs "
-        "are planned for, and export refuses them",
+        "8 bits per row, and planned inputs of 8 and 16 bits, unsigned with a zero point, in QDQ form: "
+        "onnxruntime.ai, QNN execution provider",
         "which widths the processor has: pytorch/executorch backends/qualcomm/quantizer/quantizer.py, QuantDtype",
         "4 bits need more than 32 outputs: docs.qualcomm.com 80-63442-10",
         "symmetric ranges, tables at 8 bits per row, as many bytes of the graph as onnxruntime's: assumed",

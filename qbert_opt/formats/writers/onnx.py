@@ -90,7 +90,9 @@ def write_graph(
     for matrix in stored:
         quantized = affine(matrix.module, matrix.quantized)
         if matrix.module in (inputs or {}):
-            quantized = with_planned_input(matrix.module, quantized, (inputs or {})[matrix.module])
+            planned, compiled = (inputs or {})[matrix.module], builder.compiled
+            widths = (8, 16) if compiled else (8,)
+            quantized = with_planned_input(matrix.module, quantized, planned, bits=widths, groups=compiled)
         if matrix.module in traced.tables:
             whole[matrix.module] = quantized
             continue

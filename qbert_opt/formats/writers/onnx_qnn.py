@@ -34,7 +34,7 @@ def write(
     """Write `onnx/model.onnx`; see `Format.write`.
 
     The provider rounds the inputs of products in blocks to its own 16-bit floats whatever `activations` says; planned
-    8-bit ranges are in the file as `QuantizeLinear` and `DequantizeLinear`.
+    ranges of 8 and 16 bits are in the file as `QuantizeLinear` and `DequantizeLinear`.
 
     Raises:
         InputFileError: a stored matrix is missing from the graph.

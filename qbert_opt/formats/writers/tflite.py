@@ -125,7 +125,7 @@ class _Writer:
         return {"logits": graph.reshaped(logits, (1, TOKENS, labels), "logits")}
 
     def rows(self, ids: int, module: str, count: int = TOKENS) -> int:
-        return self.graph.rows(ids, self.weight(module, halved=False), f"{module}.weight", count)
+        return self.graph.rows(ids, self.weight(module, halved=False), module, count)
 
     def linear(self, x: int, module: str, count: int = TOKENS) -> int:
         bias = self.model.get_submodule(module).bias

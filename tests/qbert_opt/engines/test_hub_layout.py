@@ -1,5 +1,6 @@
 """Exports as other tools look for them: file names, settings beside them, and profiles of the ONNX export."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from qbert_opt.formats.affine import affine, with_planned_input
 from qbert_opt.formats.hub_names import SUFFIXES
 from qbert_opt.formats.writers import onnx as onnx_writer
 from qbert_opt.formats.writers import openvino_ir
+from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_quant import round_activations
+from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.serving.predictor import Predictor
 from qbert_opt.spec.allocation import read_allocation
@@ -141,14 +144,37 @@ def test_a_product_for_qnn_is_the_dequantized_one(which):
     truth = x @ quantized.dequantize().T
     found = engine("qnn").product(matrix, 1, "float32").run({"x": x.numpy()})["y"]
     np.testing.assert_allclose(found, truth.numpy(), atol=1e-5 * float(truth.abs().max()))
-    if "columns" in which:
-        return
-    planned = PlannedActivation(
-        modules=("m",), bits=8, scheme="tensor", range="mse", low=-3.0, high=2.5, predicted_loss=0, std_error=0
+    for bits in (8, 16):
+        planned = PlannedActivation(
+            modules=("m",), bits=bits, scheme="tensor", range="mse", low=-3.0, high=2.5, predicted_loss=0, std_error=0
+        )
+        rounded = with_planned_input("m", matrix, planned, bits=(8, 16), groups=True)
+        assert rounded.input.ends == pytest.approx((-3.0, 2.5), abs=5.5 / (2**bits - 1))
+        found = engine("qnn").product(rounded, 1, "planned").run({"x": x.numpy()})["y"]
+        truth = round_activations(x, bits, -3.0, 2.5) @ quantized.dequantize().T
+        np.testing.assert_allclose(found, truth.numpy(), atol=2e-5 * float(truth.abs().max()))
+
+
+def test_a_plan_of_both_input_widths_is_exported_for_qnn(tiny, sentences, tmp_path):
+    """Static inputs of 16 bits beside 8, also before matrices in blocks: QDQ in the file, answers as torch rounds."""
+    profile, names = profile_model(tiny), itertools.cycle(FOR_QNN)
+    plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
+    ranges = calibrated_ranges(
+        tiny.model, tokenize(tiny.tokenizer, sentences.texts[:24], batch_size=8), [m.module for m in profile.matrices]
     )
-    found = engine("qnn").product(with_planned_input("m", matrix, planned), 1, "planned").run({"x": x.numpy()})["y"]
-    truth = round_activations(x, 8, -3.0, 2.5) @ quantized.dequantize().T
-    np.testing.assert_allclose(found, truth.numpy(), atol=2e-5 * float(truth.abs().max()))
+    widths = itertools.cycle((16, 8))
+    planned = [
+        PlannedActivation(modules=(name,), bits=bits, scheme="tensor", range="minmax", low=low, high=high,
+                          predicted_loss=0, std_error=0)
+        for name, bits in zip(ranges, widths, strict=False) for low, high in [ranges[name]["minmax"](bits)]
+    ]  # fmt: skip
+    plan = plan.model_copy(update={"activations": tuple(planned)})
+    folder = quantize_model(tiny, plan, None, tmp_path / "q").folder
+    record = export_model(folder, "qnn", tmp_path / "out", texts=sentences, activations="planned")
+    assert record.graph_difference < 1e-4 and record.agreement.difference < 1e-3
+    nodes = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.node
+    rounding = [node.domain for node in nodes if node.op_type == "QuantizeLinear"]
+    assert rounding.count("com.microsoft") >= 4 and rounding.count("") >= 4
 
 
 def test_what_qnn_does_not_take_is_refused():

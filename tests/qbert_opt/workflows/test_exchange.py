@@ -40,8 +40,14 @@ def random_plan(scores, seed):
     return plan_of(scores, [generator.choice(np.flatnonzero(np.isfinite(row))) for row in scores.values()])
 
 
+def whole(tool):
+    """What a file of the tool is: an object, or a list."""
+    return getattr(tool, "OUTERMOST", dict)
+
+
 def test_every_tool_of_the_issue_is_there():
     assert set(TOOLS) == {
+        "ai-edge-quantizer",
         "autoround",
         "compressed-tensors",
         "coremltools",
@@ -64,7 +70,7 @@ def test_what_is_exported_comes_back(reference, tmp_path, name, suffix, seed):
     export = export_plan(plan, tool, suffix)
     path = tmp_path / f"config{suffix}"
     path.write_text(export.text)
-    back = tool.read(parse_config(export.text, path), plan.profile, suffix)
+    back = tool.read(parse_config(export.text, path, whole(tool)), plan.profile, suffix)
     offers = {item.matrix.module: item.offer for item in export.carried}
     assert {m: (o.bits, o.grouping, o.form) for m, o in back.items()} == {
         m: (o.bits, o.grouping, o.form) for m, o in offers.items()
@@ -413,7 +419,7 @@ def test_odd_module_names_survive(reference, tmp_path):
     for name, suffix in ENDINGS:
         tool = config_tool(name)
         export = export_plan(plan, tool, suffix)
-        back = tool.read(parse_config(export.text, tmp_path / f"config{suffix}"), plan.profile, suffix)
+        back = tool.read(parse_config(export.text, tmp_path / f"config{suffix}", whole(tool)), plan.profile, suffix)
         assert {m: (o.bits, o.grouping) for m, o in back.items()} == {
             i.matrix.module: (i.offer.bits, i.offer.grouping) for i in export.carried
         }

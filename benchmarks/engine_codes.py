@@ -1,0 +1,210 @@
+"""Does an exported file hold the very codes and scales of its quantized folder?
+
+    python benchmarks/engine_codes.py QUANTIZED EXPORTED...    # prints JSON, one line per exported folder
+
+The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare
+with other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal
+integers, and scales that are equal bit for bit. GGUF's 2-bit blocks hold {-2, -1, 0, 1} as the mirror image with a
+negative scale; both are turned back; its one token type is the table's first row, dequantized. Where a matrix has
+offsets, or the graph itself unpacks a table, the arrays have to be among the file's constants.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from qbert_opt.checkpoint.reader import load_quantized, read_matrices
+from qbert_opt.engines.record import read_record
+from qbert_opt.formats.affine import affine, row_container_bits
+
+
+@dataclass
+class Contents:
+    """What a file holds: signed integers `[rows, columns]` with scales `[rows, groups]`, and all other constants."""
+
+    matrices: list = field(default_factory=list)
+    constants: list = field(default_factory=list)
+
+
+def unpacked(packed, bits):
+    """Integers of the last axis, the lowest bits first."""
+    places = np.arange(0, 8, bits, dtype=np.uint8)
+    values = packed.view(np.uint8)[..., None] >> places & np.uint8(2**bits - 1)
+    return values.reshape(*packed.shape[:-1], -1)
+
+
+def of_onnx(folder):
+    """Products in blocks, and initializers."""
+    import onnx
+    from onnx import numpy_helper
+
+    from qbert_opt.formats.writers.onnx import graph_file
+
+    graph = onnx.load(graph_file(folder)).graph
+    arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def value(name):
+        if name in arrays:
+            return arrays[name]
+        node = makers[name]
+        first, *others = [value(name) for name in node.input]
+        actions = {
+            "Cast": lambda: first.astype(np.float32),
+            "Unsqueeze": lambda: first[:, None],
+            "Expand": lambda: np.broadcast_to(first, tuple(others[0])),
+            "Reshape": lambda: first.reshape(tuple(others[0])),
+        }
+        return actions[node.op_type]()
+
+    found = Contents(constants=list(arrays.values()))
+    for node in graph.node:
+        if node.op_type != "MatMulNBits":
+            continue
+        settings = {item.name: item.i for item in node.attribute}
+        rows, columns, bits = settings["N"], settings["K"], settings["bits"]
+        codes = unpacked(arrays[node.input[1]].reshape(rows, -1), bits).astype(np.int16)
+        scale = value(node.input[2]).reshape(rows, -1)
+        zeros = np.full(scale.shape, 2 ** (bits - 1), np.int16)
+        if len(node.input) > 3:
+            zeros = unpacked(arrays[node.input[3]].reshape(rows, -1), bits)[:, : scale.shape[1]].astype(np.int16)
+        found.matrices.append((codes - np.repeat(zeros, columns // scale.shape[1], axis=1), scale))
+    return found
+
+
+def of_openvino(folder):
+    """Packed constants with the zero point and the scale behind them, and constants of whole bytes."""
+    import openvino as ov
+
+    from qbert_opt.formats.writers.openvino_ir import graph_file
+
+    found = Contents()
+
+    def reader(node):
+        return next(iter(node.output(0).get_target_inputs())).get_node()
+
+    def other(node, first):
+        values = (node.input_value(index).get_node() for index in range(2))
+        return next(value for value in values if value.get_friendly_name() != first.get_friendly_name())
+
+    model = ov.Core().read_model(graph_file(folder))
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant":
+            continue
+        kind = node.get_element_type().to_string()
+        shape = tuple(node.shape)
+        weight = reader(node)
+        packed = kind in ("u2", "u4", "u8") and len(shape) > 1 and weight.get_type_name() == "Convert"
+        if not packed or reader(weight).get_type_name() != "Subtract":
+            if kind not in ("u2", "u4"):
+                found.constants.append(np.array(node.data))
+            continue
+        codes = whole(node, shape, int(kind[1:]))
+        difference = reader(weight)
+        zero = other(difference, weight).input_value(0).get_node()
+        zeros = whole(zero, tuple(zero.shape), int(zero.get_element_type().to_string()[1:]))
+        scale = np.array(other(reader(difference), difference).data, np.float32)
+        rows = shape[0]
+        found.matrices.append(((codes - zeros).reshape(rows, -1), scale.reshape(rows, -1)))
+    return found
+
+
+def whole(node, shape, bits):
+    """Integers of a packed OpenVINO constant, int16."""
+    values = unpacked(np.frombuffer(np.array(node.data).tobytes(), np.uint8)[None], bits)[0]
+    return values[: int(np.prod(shape))].astype(np.int16).reshape(shape)
+
+
+def of_litert(folder):
+    """Tensors in codes."""
+    from qbert_opt.formats.litert_codes import Codes, unpack
+    from qbert_opt.formats.tflite_file import read_tflite
+    from qbert_opt.formats.writers.tflite import FILE
+
+    coded = [tensor.value for tensor in read_tflite(folder / FILE).tensors if isinstance(tensor.value, Codes)]
+    return Contents([(unpack(c).astype(np.int16), c.scale.astype(np.float32).reshape(c.shape[0], -1)) for c in coded])
+
+
+def of_gguf(folder):
+    """Tensors in blocks."""
+    from qbert_opt.formats.ggml_blocks import F16, F32, unpack
+    from qbert_opt.formats.gguf_file import read_gguf
+    from qbert_opt.formats.writers.gguf import FILE
+
+    found = Contents()
+    for tensor in read_gguf(folder / FILE).tensors.values():
+        if tensor.kind is F32:
+            found.constants.append(np.ascontiguousarray(tensor.data).view(np.float32))
+        elif tensor.kind is not F16:
+            codes, scale = unpack(tensor.kind, tensor.data)
+            found.matrices.append((codes, scale.astype(np.float32)))
+    return found
+
+
+TOKEN_TYPES = 4  # llama.cpp knows only the first, which GGUF holds dequantized
+READERS = {"onnxruntime": of_onnx, "openvino": of_openvino, "litert": of_litert, "llama-cpp": of_gguf}
+
+
+def spread(scale, columns):
+    """A scale for each run of 16 inputs, or for each input where rows are no multiple of that."""
+    runs = columns // 16 if columns % 16 == 0 else columns
+    return np.repeat(scale, runs // scale.shape[1], axis=1)
+
+
+def turned(codes, scale):
+    """Codes and scales with every scale positive."""
+    sign = np.where(scale < 0, -1, 1).astype(np.int16)
+    return codes * np.repeat(sign, codes.shape[1] // scale.shape[1], axis=1), np.abs(scale)
+
+
+def kept(found, matrix):
+    """Whether a file holds a matrix."""
+
+    def among(array):
+        alike = (c for c in found.constants if c.dtype == array.dtype and c.size == array.size)
+        return any(c.tobytes() == array.tobytes() for c in alike)
+
+    if not isinstance(matrix.zero, int):
+        raise NotImplementedError("zero points of their own per group are not read here")
+    codes, scale = turned(matrix.codes.astype(np.int16) - np.int16(matrix.zero), matrix.scale.astype(np.float32))
+    wanted = spread(scale, matrix.columns)
+    for theirs, their_scale in found.matrices:
+        if theirs.shape == codes.shape:
+            turned_codes, turned_scale = turned(theirs, their_scale)
+            if np.array_equal(turned_codes, codes) and np.array_equal(spread(turned_scale, matrix.columns), wanted):
+                return matrix.offset is None or among(matrix.offset)
+    width = row_container_bits(matrix.bits, matrix.columns)
+    size = matrix.rows * matrix.columns * width // 8
+    tables = (c for c in found.constants if c.dtype == np.uint8 and c.size == size)
+    same = any(np.array_equal(unpacked(t.reshape(matrix.rows, -1), width), matrix.codes) for t in tables)
+    if matrix.rows <= TOKEN_TYPES and among(matrix.dequantize()[:1]):
+        return True
+    low = -(matrix.scale.astype(np.float32) * np.float32(matrix.zero)) if matrix.offset is None else matrix.offset
+    return same and among(matrix.scale) and among(low)
+
+
+def compared(quantized, exported):
+    """Names of matrices and tables that a file holds as they are, and of the others."""
+    _, plan = load_quantized(quantized, round_inputs=False)
+    found = READERS[read_record(exported).engine](Path(exported))
+    names = {True: [], False: []}
+    for item in read_matrices(quantized, plan):
+        names[kept(found, affine(item.module, item.quantized))].append(item.module)
+    return names[True], names[False]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("quantized")
+    parser.add_argument("exported", nargs="+")
+    given = parser.parse_args()
+    for folder in given.exported:
+        same, others = compared(given.quantized, folder)
+        print(json.dumps({"folder": folder, "kept": len(same), "others": others}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
