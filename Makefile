@@ -17,7 +17,6 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing/facade.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest -n auto --nbmake notebooks
