@@ -17,10 +17,8 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing/facade.py
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto
-	$(BIN)/python -m pytest -n auto --nbmake notebooks
+	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
 
 docs: $(READY)                  ## write the reference pages from the code, and the results page from benchmarks
 	$(BIN)/python docs/generate.py

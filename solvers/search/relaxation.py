@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.program import FloatArray, IntArray, Program
+from .master import master
 
 _MOST_ROUNDS = 300
 _ENOUGH = 1e-10  # relative distance of bound and master value at which to stop
@@ -83,7 +84,15 @@ def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArr
     span = max(float(cost.max()), 1e-300)
     worst = -float(program.least(-cost).sum())
 
-    plans = [np.asarray(plan) for plan in known]
+    plans: list[IntArray] = []
+    cuts = master(len(right))
+
+    def add(plan: IntArray) -> None:
+        plans.append(plan)
+        cuts.add(float(cost[plan].sum()) / span, rows[:, plan].sum(axis=1) - right)
+
+    for plan in known:
+        add(np.asarray(plan))
     noise = sum_rounding(len(right))
     best_bound, best_at, best_plan = -np.inf, np.zeros(len(right)), cheapest_columns(program, cost)
     at, box = np.zeros(len(right)), np.full(len(right), 100 * span)
@@ -94,10 +103,10 @@ def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArr
         bound = float(total - limit - noise * (total + at @ np.abs(right)))
         if bound > best_bound:
             best_bound, best_at, best_plan = bound, at, plan
-        plans.append(plan)
+        add(plan)
         if not len(right) or best_bound > worst * (1 + 1e-12):  # no rows, or no plan at all
             break
-        at, ceiling = _master(plans, cost / span, rows, right, box / span)
+        at, ceiling = cuts.maximum(box / span)
         at, ceiling = at * span, ceiling * span
         stuck = (at >= box * (1 - 1e-9)) & (box < 1e9 * span)
         box = np.where(stuck, box * 1000, box)
@@ -111,24 +120,3 @@ def relax(program: Program, oracle: Oracle | None = None, known: Sequence[IntArr
         plans=(best_plan, *reversed(plans)),
         infeasible=best_bound > worst * (1 + 1e-12),
     )
-
-
-def _master(
-    plans: list[IntArray], cost: FloatArray, rows: FloatArray, right: FloatArray, box: FloatArray
-) -> tuple[FloatArray, float]:
-    """Return the multipliers in the box that maximize the least of all cuts, and that maximum (costs ≤ 1)."""
-    from scipy.optimize import linprog
-
-    height = np.array([cost[plan].sum() for plan in plans])
-    slope = np.array([rows[:, plan].sum(axis=1) - right for plan in plans])
-    unit = 1e-6  # the engine's absolute tolerances become small against a cost of 1
-    result = linprog(
-        np.concatenate([[-1.0], np.zeros(len(right))]),
-        A_ub=np.column_stack([np.ones(len(plans)), -slope]),
-        b_ub=height / unit,
-        bounds=[(None, None), *((0.0, float(limit)) for limit in box / unit)],
-        method="highs",
-    )
-    if result.x is None:
-        return np.zeros(len(right)), -np.inf
-    return result.x[1:] * unit, float(result.x[0]) * unit

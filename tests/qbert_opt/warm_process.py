@@ -6,6 +6,7 @@ dies or about what its parent keeps, and not about what is imported, a forked pr
 
 import os
 import sys
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -41,3 +42,36 @@ def _run(log, arguments, prepare):
         prepare()
     sys.argv = ["qbert-opt", *arguments]
     main.run()
+
+
+def in_two(folder: Path, arguments) -> str:
+    """Run `qbert-opt ARGUMENTS` in two forked processes that find each other as those that torchrun starts do.
+
+    As under torchrun, the store by which they meet is their parent's.
+
+    Args:
+        folder: where their output is kept while they run.
+        arguments: words of the command line.
+
+    Returns:
+        What both printed; fails if one of them did.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    logs = [folder / f"rank-{rank}" for rank in range(2)]
+    started = [start(log, arguments, partial(_join, rank, store.port)) for rank, log in enumerate(logs)]
+    for process in started:
+        process.join()
+    said = "".join(log.read_text() for log in logs)
+    for log in logs:
+        log.unlink()
+    assert [process.exitcode for process in started] == [0, 0], said
+    return said
+
+
+def _join(rank, port):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """Numbers that do not fit into fp16 are refused by name; odd matrices stay finite and close, whatever the method."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -148,23 +149,22 @@ def test_odd_matrices_stay_finite_and_within_their_range(method, odd):
     weight, plugin = ODD[odd], plugins.load("quantizers", method)
     rows, columns = weight.shape
     grams = (torch.eye(columns), torch.zeros(columns, columns), torch.ones(columns, columns))
-    checked = 0
+    layouts = []
     for form in plugin.FORMS:
         for bits in (2, 4, 8):
             for grouping in ("rows:1", "rows:each", f"columns:{columns}"):
-                try:
-                    layout = Choice(bits, grouping, method, form).layout(rows, columns, heads=1)
-                except UsageError:  # a codebook with as many entries as weights
-                    continue
-                for gram in grams if plugin.NEEDS_GRAM else (None,):
-                    [found] = plugin.quantize(weight, [layout], gram)
-                    values = found.dequantize()
-                    assert torch.isfinite(values).all()
-                    assert torch.equal(restored(layout, rows, columns, stored_parts(found)).dequantize(), values)
-                    largest = grouped(weight, layout).abs().amax(1)
-                    error = grouped(values - weight, layout).abs().amax(1)
-                    middle = 2 ** (bits - 1)  # signed ranges reach one more level below zero than above
-                    reach = middle / (middle - 1) if form == "signed" else 1
-                    assert (error <= (1 + reach) * largest + 2**bits * 2.0**-24).all()
-                    checked += 1
+                with contextlib.suppress(UsageError):  # a codebook with as many entries as weights
+                    layouts.append(Choice(bits, grouping, method, form).layout(rows, columns, heads=1))
+    checked = 0
+    for gram in grams if plugin.NEEDS_GRAM else (None,):
+        for layout, found in zip(layouts, plugin.quantize(weight, layouts, gram), strict=True):
+            values = found.dequantize()
+            assert torch.isfinite(values).all()
+            assert torch.equal(restored(layout, rows, columns, stored_parts(found)).dequantize(), values)
+            largest = grouped(weight, layout).abs().amax(1)
+            error = grouped(values - weight, layout).abs().amax(1)
+            middle = 2 ** (layout.bits - 1)  # signed ranges reach one more level below zero than above
+            reach = middle / (middle - 1) if layout.form == "signed" else 1
+            assert (error <= (1 + reach) * largest + 2**layout.bits * 2.0**-24).all()
+            checked += 1
     assert checked or method == "kmeans"  # which has codebooks only

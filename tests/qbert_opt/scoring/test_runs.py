@@ -3,14 +3,13 @@
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm_process
 from families import tiny_model, tokenizer
 from torch import nn
 
@@ -31,18 +30,15 @@ PLAN = CalibrationPlan(20, 30, 0)
 CHOICES = grid((2, 4), ("rows:1", "columns:16"), "rtn")
 
 
-def test_torchrun_gives_the_scores_of_one_process(cli, tmp_path, tiny_folder, data_file, monkeypatch):
-    """Two processes started by torchrun, with shared draws and shared matrices, give the same table."""
+def test_two_processes_give_the_scores_of_one(cli, tmp_path, tiny_folder, data_file):
+    """Two processes as torchrun starts them, with shared draws and shared matrices, give the same table."""
     command = [
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "trace", "--method", "rtn",
         "--bits", "2", "--calibration-samples", 9, "--scoring-samples", 12, "-q", "-o",
     ]  # fmt: skip
-    command = [str(word) for word in command]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qbert_opt"]
-    done = subprocess.run([*start, *command, tmp_path / "two.json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("two.json: 12 matrices") == 1
-    assert "in each of 2 processes" in done.stdout
+    said = warm_process.in_two(tmp_path, [*command, tmp_path / "two.json"])
+    assert said.count("two.json: 12 matrices") == 1
+    assert "in each of 2 processes" in said
     assert cli(*command, tmp_path / "one.json").code == 0
     one, two = (read_scores(tmp_path / f"{name}.json") for name in ("one", "two"))
     np.testing.assert_allclose(two.values(), one.values(), rtol=1e-5)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import warm_process
 from safetensors.numpy import load_file
 
 from qbert_opt.data.texts import LabeledTexts
@@ -17,26 +18,19 @@ from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qbert_opt"]
-
-
-def both(cli, tmp_path, command):
-    """Run a verb in two processes and in one; returns its output in two."""
-    command = [str(word) for word in command]
-    done = subprocess.run([*TWO, *command, tmp_path / "two"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert cli(*command, tmp_path / "one").code == 0
-    return done.stdout
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qbert_opt"]
 
 
 @pytest.mark.slow
 def test_two_processes_recover_as_one(cli, tiny, tiny_folder, gptq_plan, file_texts, data_file, tmp_path):
     """The same global batch: ranges and scales to 1e-5, and one report; blocks and end to end."""
     quantize_model(tiny, gptq_plan, file_texts, tmp_path / "start")
-    said = both(cli, tmp_path, [
+    command = [
         "recover", tmp_path / "start", "--model", tiny_folder, "--data", data_file, "--batch-size", 8, "--epochs", 1,
         "--batches-per-update", 2, "-q", "-o",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    said = warm_process.in_two(tmp_path, [*command, tmp_path / "two"])
+    assert cli(*command, tmp_path / "one").code == 0
     assert said.count("measured loss") == 1
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -52,15 +46,19 @@ def test_two_processes_recover_as_one(cli, tiny, tiny_folder, gptq_plan, file_te
 
 @pytest.mark.slow
 def test_two_processes_fine_tune_as_one(cli, tiny_folder, data_file, tmp_path):
-    """The same weights to 1e-5, without dropout, which each process draws for its own batches."""
+    """By torchrun itself: the same weights to 1e-5, without dropout, which each process draws for its own batches."""
     loaded = load_model(tiny_folder)
     loaded.model.config.hidden_dropout_prob = loaded.model.config.attention_probs_dropout_prob = 0.0
     loaded.model.save_pretrained(tmp_path / "encoder")
     loaded.tokenizer.save_pretrained(tmp_path / "encoder")
-    both(cli, tmp_path, [
+    command = [
         "fine-tune", "--encoder", tmp_path / "encoder", "--data", data_file, "--batch-size", 8, "--epochs", 1,
         "--batches-per-update", 2, "-q", "-o",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    words = [*TORCHRUN, *map(str, command), tmp_path / "two"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert cli(*command, tmp_path / "one").code == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
