@@ -38,7 +38,7 @@ PORTABLE = {"portable, 4.25 bits": 4.25}
 PLANS = (*UNIFORM, *OURS, *PORTABLE)
 BASELINE = "onnxruntime"
 TOKENS = 128
-FIGURES = ("kl", "distance", "cosine", "recall_at_10", "accuracy", "f1", "spearman")
+FIGURES = ("kl", "distance", "cosine", "recall_at_10", "accuracy", "entity_f1", "spearman")
 
 
 def planned(scores, name, engine):
@@ -87,14 +87,14 @@ def answered(served, test, reference):
     return row | {"flipped": measured.flipped, "max_difference": float((found.values - reference).abs().max())}
 
 
-def answering(engine, folder, activations, pipe):
+def answering(engine, folder, activations, names, pipe):
     """Answer requests for so many runs with their mean processor time, until None comes."""
     from qbert_opt.engines.child_process import WARM_UP
     from qbert_opt.engines.timing import made_up_inputs
     from qbert_opt.runtime.plugins import load
 
     session = load("engines", engine).open_model(folder, 1, activations)
-    inputs = made_up_inputs(("input_ids", "attention_mask", "token_type_ids"), 1, TOKENS)
+    inputs = made_up_inputs(names, 1, TOKENS)
     for _ in range(WARM_UP):
         session.run(inputs)
     pipe.send("ready")
@@ -105,13 +105,13 @@ def answering(engine, folder, activations, pipe):
         pipe.send((time.process_time() - started) / runs)
 
 
-def times_of(files, rounds, runs):
-    """Processor seconds of each file by round; a file is engine, folder and activations."""
+def times_of(files, names, rounds, runs):
+    """Processor seconds of each file by round; a file is engine, folder and activations, `names` are its inputs."""
     spawn = multiprocessing.get_context("spawn")
     pipes, children = [], []
     for file in files:
         mine, other = spawn.Pipe()
-        children.append(spawn.Process(target=answering, args=(*file, other)))
+        children.append(spawn.Process(target=answering, args=(*file, names, other)))
         children[-1].start()
         pipes.append(mine)
         if mine.recv() != "ready":
@@ -127,14 +127,15 @@ def times_of(files, rounds, runs):
     return found
 
 
-def speed(given, engine, folder, activations):
+def speed(given, loaded, engine, folder, activations):
     """Ratios to the baseline, and memory."""
     from qbert_opt.engines.timing import made_up_inputs, time_files
 
-    inputs = made_up_inputs(("input_ids", "attention_mask", "token_type_ids"), 1, TOKENS)
+    names = tuple(loaded.tokenizer.model_input_names)
+    inputs = made_up_inputs(names, 1, TOKENS)
     alone = time_files(engine, folder, inputs, threads=1, runs=3, activations=activations)
     baseline = (BASELINE, given.work / f"float32 {BASELINE}", "float32")
-    own, base = times_of([(engine, folder, activations), baseline], given.rounds, given.runs)
+    own, base = times_of([(engine, folder, activations), baseline], names, given.rounds, given.runs)
     ratios = [a / b for a, b in zip(own, base, strict=True)]
     return {
         "engine_label": alone.engine_label,
@@ -153,7 +154,7 @@ def float_row(given, loaded, engine):
     if not folder.exists():
         export_float(given.model, engine, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return {"file_bytes": size, **speed(given, engine, folder, "float32")}
+    return {"file_bytes": size, **speed(given, loaded, engine, folder, "float32")}
 
 
 def measured(given, loaded, scores, data, test, reference, name, engine):
@@ -184,7 +185,7 @@ def measured(given, loaded, scores, data, test, reference, name, engine):
         "stored_parts": len(same) + len(others),
         "same_weights_difference": record["graph_difference"],
         **answered(replace(served.loaded, max_tokens=loaded.longest), test, reference),
-        **speed(given, engine, exported, record["activations"]),
+        **speed(given, loaded, engine, exported, record["activations"]),
     }
 
 
