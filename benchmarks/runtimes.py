@@ -33,6 +33,7 @@ UNIFORM = {
     "uniform int8": "8bit/rows:each/gptq/symmetric",
     "uniform int4": "4bit/columns:32/gptq/symmetric",
 }
+TABLES = "8bit/rows:each/mse/symmetric"  # of uniform plans: scored, and held by all engines
 OURS = {"ours, 4 bits": 4.0, "ours, 2.5 bits": 2.5}
 PORTABLE = {"portable, 4.25 bits": 4.25}
 PLANS = (*UNIFORM, *OURS, *PORTABLE)
@@ -43,8 +44,6 @@ FIGURES = ("kl", "distance", "cosine", "recall_at_10", "accuracy", "entity_f1", 
 
 def planned(scores, name, engine):
     """The plan of a row."""
-    from qbert_opt.costs.portable import plan_target
-    from qbert_opt.costs.stored import table_choices
     from qbert_opt.planning.constraints import PlanConstraints
     from qbert_opt.planning.planner import allocate
     from qbert_opt.planning.recipes import uniform_allocation
@@ -53,8 +52,8 @@ def planned(scores, name, engine):
     from qbert_opt.spec.limits import Limits
 
     if name in UNIFORM:
-        held = table_choices(scores.profile, plan_target(None, ENGINES))
-        return uniform_allocation(scores, choice(UNIFORM[name]), tables=held)
+        tables = {table.module: choice(TABLES) for table in scores.profile.tables}
+        return uniform_allocation(scores, choice(UNIFORM[name]), tables=tables)
     limits = Limits(encoder_bytes=int((OURS | PORTABLE)[name] * scores.profile.encoder_elements / 8))
     if name in PORTABLE:
         return allocate(scores, limits, constraints=PlanConstraints(portable=ENGINES))
