@@ -2,9 +2,9 @@
 
     python benchmarks/int8_parts.py MODEL SCORES TEST OUT.json [--texts 200]
 
-MODEL is a classifier, SCORES are of it with tables and 8-bit inputs per token (see `runtimes.py`), TEST is text that took
-no part. In PyTorch; matrices and tables symmetric, 8 bits per row, tables as the plan's quantizer rounds them, matrices
-to the nearest code. KL to the float model with its standard error.
+MODEL is a classifier, SCORES are of it with tables and 8-bit inputs per token (see `runtimes.py`), TEST is text that
+took no part. In PyTorch; matrices and tables symmetric, 8 bits per row, tables as the plan's quantizer rounds them,
+matrices to the nearest code. KL to the float model with its standard error.
 """
 
 import argparse

@@ -145,13 +145,17 @@ def speed(given, loaded, engine, folder, activations):
     }
 
 
-def float_row(given, loaded, engine):
-    """The float model in an engine: bytes and speed."""
+def float_folder(given, engine):
+    """The float model as a file of an engine, made once."""
     from qbert_opt.workflows.export import export_float
 
     folder = given.work / f"float32 {engine}"
-    if not folder.exists():
-        export_float(given.model, engine, folder)
+    return folder if folder.exists() else export_float(given.model, engine, folder)
+
+
+def float_row(given, loaded, engine):
+    """The float model in an engine: bytes and speed."""
+    folder = float_folder(given, engine)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {"file_bytes": size, **speed(given, loaded, engine, folder, "float32")}
 
@@ -218,7 +222,7 @@ def main():
     test = read_texts(given.test, label_column=given.label_column)
     test = test.take(range(min(given.texts, len(test))))
     reference = outputs(loaded, test)
-    float_row(given, loaded, BASELINE)
+    float_folder(given, BASELINE)
     for name in given.plans:
         for engine in given.engines.split(","):
             if (model, name, engine) in done or (given.seconds and time.monotonic() - started > given.seconds):
