@@ -183,7 +183,9 @@ def kept(found, matrix):
     if matrix.rows <= TOKEN_TYPES and among(matrix.dequantize()[:1]):
         return True
     low = -(matrix.scale.astype(np.float32) * np.float32(matrix.zero)) if matrix.offset is None else matrix.offset
-    return same and among(matrix.scale) and among(low)
+    half = low.astype(np.float16)  # as which OpenVINO's file has it where that is exact
+    exact = np.array_equal(half.astype(low.dtype), low)
+    return same and among(matrix.scale) and (among(low) or (exact and among(half)))
 
 
 def compared(quantized, exported):

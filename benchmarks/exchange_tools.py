@@ -272,8 +272,8 @@ def check_ai_edge_quantizer(text, offers, folder):
     kinds = {number: name for name, number in vars(schema.TensorType).items() if name.startswith("INT")}
     found = {}
     for tensor in tensors:
-        module = tensor.name.decode().removesuffix(".weight")
-        if module in offers:
+        module, _, rest = tensor.name.decode().rpartition(".")
+        if rest == "weight" and module in offers:
             ranges = tensor.quantization
             blocks = getattr(ranges.details, "scales", None)
             count = len(ranges.scale) if blocks is None else int(np.prod(tensors[blocks].shape))

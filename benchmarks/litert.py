@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from qbert_opt.costs.portable import plan_target
-from qbert_opt.costs.stored import engine_target, table_choices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.engine_module import engine_module
 from qbert_opt.engines.session import engine, exporting_format
@@ -51,6 +50,7 @@ PLANS = {
     "plan of 4 bits": 4.0,
     "plan of 2.5 bits": 2.5,
 }
+TABLES = "8bit/rows:each/mse/symmetric"  # of uniform plans: scored, so that their loss is predicted too
 PORTABLE = ("litert", "llama-cpp", "onnxruntime", "openvino")
 PORTABLE_BITS = 4.25
 TOKENS, COMPARED = 128, 100
@@ -60,7 +60,8 @@ BY_TOKEN = ActivationChoice(8)
 def planned(scores, given, engines):
     """A plan of one choice, or the best of so many bits in the engines' files; inputs are rounded per token."""
     if not isinstance(given, float):
-        plan = uniform_allocation(scores, given, tables=table_choices(scores.profile, engine_target("litert")))
+        tables = {table.module: choice(TABLES) for table in scores.profile.tables}
+        plan = uniform_allocation(scores, given, tables=tables)
         return with_activations(plan, planned_activations(scores, [BY_TOKEN], 1.0))
     limits = Limits(encoder_bytes=int(given * scores.profile.encoder_elements / 8))
     several = {"portable": engines} if len(engines) > 1 else {"engine": engines[0]}

@@ -33,18 +33,17 @@ UNIFORM = {
     "uniform int8": "8bit/rows:each/gptq/symmetric",
     "uniform int4": "4bit/columns:32/gptq/symmetric",
 }
+TABLES = "8bit/rows:each/mse/symmetric"  # of uniform plans: scored, and held by all engines
 OURS = {"ours, 4 bits": 4.0, "ours, 2.5 bits": 2.5}
 PORTABLE = {"portable, 4.25 bits": 4.25}
 PLANS = (*UNIFORM, *OURS, *PORTABLE)
 BASELINE = "onnxruntime"
 TOKENS = 128
-FIGURES = ("kl", "distance", "cosine", "recall_at_10", "accuracy", "f1", "spearman")
+FIGURES = ("kl", "distance", "cosine", "recall_at_10", "accuracy", "entity_f1", "spearman")
 
 
 def planned(scores, name, engine):
     """The plan of a row."""
-    from qbert_opt.costs.portable import plan_target
-    from qbert_opt.costs.stored import table_choices
     from qbert_opt.planning.constraints import PlanConstraints
     from qbert_opt.planning.planner import allocate
     from qbert_opt.planning.recipes import uniform_allocation
@@ -53,8 +52,8 @@ def planned(scores, name, engine):
     from qbert_opt.spec.limits import Limits
 
     if name in UNIFORM:
-        held = table_choices(scores.profile, plan_target(None, ENGINES))
-        return uniform_allocation(scores, choice(UNIFORM[name]), tables=held)
+        tables = {table.module: choice(TABLES) for table in scores.profile.tables}
+        return uniform_allocation(scores, choice(UNIFORM[name]), tables=tables)
     limits = Limits(encoder_bytes=int((OURS | PORTABLE)[name] * scores.profile.encoder_elements / 8))
     if name in PORTABLE:
         return allocate(scores, limits, constraints=PlanConstraints(portable=ENGINES))
@@ -87,14 +86,14 @@ def answered(served, test, reference):
     return row | {"flipped": measured.flipped, "max_difference": float((found.values - reference).abs().max())}
 
 
-def answering(engine, folder, activations, pipe):
+def answering(engine, folder, activations, names, pipe):
     """Answer requests for so many runs with their mean processor time, until None comes."""
     from qbert_opt.engines.child_process import WARM_UP
     from qbert_opt.engines.timing import made_up_inputs
     from qbert_opt.runtime.plugins import load
 
     session = load("engines", engine).open_model(folder, 1, activations)
-    inputs = made_up_inputs(("input_ids", "attention_mask", "token_type_ids"), 1, TOKENS)
+    inputs = made_up_inputs(names, 1, TOKENS)
     for _ in range(WARM_UP):
         session.run(inputs)
     pipe.send("ready")
@@ -105,13 +104,13 @@ def answering(engine, folder, activations, pipe):
         pipe.send((time.process_time() - started) / runs)
 
 
-def times_of(files, rounds, runs):
-    """Processor seconds of each file by round; a file is engine, folder and activations."""
+def times_of(files, names, rounds, runs):
+    """Processor seconds of each file by round; a file is engine, folder and activations, `names` are its inputs."""
     spawn = multiprocessing.get_context("spawn")
     pipes, children = [], []
     for file in files:
         mine, other = spawn.Pipe()
-        children.append(spawn.Process(target=answering, args=(*file, other)))
+        children.append(spawn.Process(target=answering, args=(*file, names, other)))
         children[-1].start()
         pipes.append(mine)
         if mine.recv() != "ready":
@@ -127,14 +126,15 @@ def times_of(files, rounds, runs):
     return found
 
 
-def speed(given, engine, folder, activations):
+def speed(given, loaded, engine, folder, activations):
     """Ratios to the baseline, and memory."""
     from qbert_opt.engines.timing import made_up_inputs, time_files
 
-    inputs = made_up_inputs(("input_ids", "attention_mask", "token_type_ids"), 1, TOKENS)
+    names = tuple(loaded.tokenizer.model_input_names)
+    inputs = made_up_inputs(names, 1, TOKENS)
     alone = time_files(engine, folder, inputs, threads=1, runs=3, activations=activations)
     baseline = (BASELINE, given.work / f"float32 {BASELINE}", "float32")
-    own, base = times_of([(engine, folder, activations), baseline], given.rounds, given.runs)
+    own, base = times_of([(engine, folder, activations), baseline], names, given.rounds, given.runs)
     ratios = [a / b for a, b in zip(own, base, strict=True)]
     return {
         "engine_label": alone.engine_label,
@@ -145,15 +145,19 @@ def speed(given, engine, folder, activations):
     }
 
 
-def float_row(given, loaded, engine):
-    """The float model in an engine: bytes and speed."""
+def float_folder(given, engine):
+    """The float model as a file of an engine, made once."""
     from qbert_opt.workflows.export import export_float
 
     folder = given.work / f"float32 {engine}"
-    if not folder.exists():
-        export_float(given.model, engine, folder)
+    return folder if folder.exists() else export_float(given.model, engine, folder)
+
+
+def float_row(given, loaded, engine):
+    """The float model in an engine: bytes and speed."""
+    folder = float_folder(given, engine)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return {"file_bytes": size, **speed(given, engine, folder, "float32")}
+    return {"file_bytes": size, **speed(given, loaded, engine, folder, "float32")}
 
 
 def measured(given, loaded, scores, data, test, reference, name, engine):
@@ -184,7 +188,7 @@ def measured(given, loaded, scores, data, test, reference, name, engine):
         "stored_parts": len(same) + len(others),
         "same_weights_difference": record["graph_difference"],
         **answered(replace(served.loaded, max_tokens=loaded.longest), test, reference),
-        **speed(given, engine, exported, record["activations"]),
+        **speed(given, loaded, engine, exported, record["activations"]),
     }
 
 
@@ -218,7 +222,7 @@ def main():
     test = read_texts(given.test, label_column=given.label_column)
     test = test.take(range(min(given.texts, len(test))))
     reference = outputs(loaded, test)
-    float_row(given, loaded, BASELINE)
+    float_folder(given, BASELINE)
     for name in given.plans:
         for engine in given.engines.split(","):
             if (model, name, engine) in done or (given.seconds and time.monotonic() - started > given.seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,16 @@ class Graph:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     def finished(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> TfliteFile:
-        """Return the file.
+        """Return the file. Without codes, every tensor gets a name, which Google's quantizer asks for.
 
         Args:
             inputs: values by name.
             outputs: values by name.
         """
-        return TfliteFile(tuple(self._tensors), tuple(self._operations), dict(inputs), dict(outputs), self._tokens)
+        tensors = self._tensors
+        if not any(isinstance(tensor.value, Codes) for tensor in tensors):
+            tensors = [replace(tensor, name=tensor.name or f"{index}") for index, tensor in enumerate(tensors)]
+        return TfliteFile(tuple(tensors), tuple(self._operations), dict(inputs), dict(outputs), self._tokens)
 
     def ids(self, name: str) -> int:
         """Add an input, int32 `[1, tokens]`."""

@@ -1,6 +1,8 @@
 """LiteRT: our codes bit for bit in a file that other readers open, answers that are torch's, and damage as one line."""
 
 import itertools
+import json
+import re
 import struct
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
+from qbert_opt.configs.tool import config_tool
 from qbert_opt.costs.stored import engine_target, other_stored_bytes, weight_bytes
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.engines.backends.litert import in_float
@@ -31,7 +34,8 @@ from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, expand, fix
 from qbert_opt.spec.activations import activation_choice
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
-from qbert_opt.workflows.export import export_model
+from qbert_opt.workflows.exchange import export_plan
+from qbert_opt.workflows.export import export_float, export_model
 from qbert_opt.workflows.quantize import quantize_model
 
 ROWS = (
@@ -479,6 +483,27 @@ class TestRunning:
         floats = in_float(contents)
         assert [o.operator for o in floats.operations] == [o.operator for o in contents.operations]
         assert not any(isinstance(t.value, Codes) for t in floats.tensors)
+
+
+def test_patterns_of_a_recipe_find_each_layer_once(tmp_path, texts):
+    """In our float32 file, which has a name for every tensor, as Google's quantizer demands."""
+    model = save(tmp_path / "model", "bert", "classes")
+    profile = profile_model(load_model(model))
+    plan = given_allocation(profile, {m.module: choice("4bit/rows:each/rtn/symmetric") for m in profile.matrices})
+    recipe = json.loads(export_plan(plan, config_tool("ai-edge-quantizer"), ".json").text)
+    contents = read_tflite(export_float(model, "litert", tmp_path / "float") / "model.tflite")
+    names = [tensor.name for tensor in contents.tensors]
+    assert all(names) and len(set(names)) == len(names)
+    assert len(recipe) == len(profile.matrices) + len(profile.tables)
+    for entry in recipe:
+        [found] = [
+            operation
+            for operation in contents.operations
+            if operation.operator == entry["operation"]
+            and re.search(entry["regex"], "".join(f"{names[index]};" for index in operation.outputs))
+        ]
+        weight = next(names[index] for index in found.inputs if names[index].endswith(".weight"))
+        assert re.search(entry["regex"], weight.removesuffix(".weight") + ";")
 
 
 @pytest.mark.parametrize(

@@ -57,28 +57,28 @@ def quantized(tmp_path_factory, sentences):
     return quantize_model(loaded, given_allocation(profile, chosen), data, folder / "out").folder
 
 
-def exported(quantized, name, output):
-    """An export, or a skip where the engine is not installed."""
+@pytest.fixture(scope="module", params=ENGINES)
+def exported(request, quantized, tmp_path_factory):
+    """An export to each engine that is installed."""
     try:
-        engine(name)
+        engine(request.param)
     except UsageError as missing:
         pytest.skip(str(missing))
-    export_model(quantized, name, output, activations="int8")
+    output = tmp_path_factory.mktemp("exported") / request.param
+    export_model(quantized, request.param, output, activations="int8", tolerance=1.0)
     return output
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_file_holds_the_same_codes(quantized, tmp_path, name):
-    """All matrices and tables of the plan, in integers and scales; nothing else would be found."""
-    same, others = CODES.compared(quantized, exported(quantized, name, tmp_path / name))
+def test_every_file_holds_the_same_codes(quantized, exported):
+    """All matrices and tables of the plan, in integers and scales."""
+    same, others = CODES.compared(quantized, exported)
     assert others == []
     assert len(same) == len(set(same)) == 15
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_another_code_or_scale_is_seen(quantized, tmp_path, name):
+def test_another_code_or_scale_is_seen(quantized, exported):
     """One code of a matrix moved by one, and one scale by its last bit: neither is in the file."""
-    found = CODES.READERS[name](exported(quantized, name, tmp_path / name))
+    found = CODES.READERS[exported.name](exported)
     _, plan = load_quantized(quantized)
     for item in itertools.islice(read_matrices(quantized, plan), 4):
         matrix = affine(item.module, item.quantized)
