@@ -86,4 +86,4 @@ class _ByScipy:
         )
         if result.x is None:
             return np.zeros(len(box)), -np.inf
-        return result.x[1:] * _UNIT, float(result.x[0]) * _UNIT
+        return np.clip(result.x[1:] * _UNIT, 0.0, box), float(result.x[0]) * _UNIT
