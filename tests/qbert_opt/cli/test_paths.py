@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on(cli, tmp_path, tiny_folder, data_file, monke
 
     command = (
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", metric, "--method", "rtn",
-        "--bits", "2,4", "--calibration-samples", 9, "--scoring-samples", 9, "--quiet", "-o",
+        "--bits", "2,4", "--calibration-samples", 20, "--scoring-samples", 20, "--quiet", "-o",
     )  # fmt: skip
     plugin = plugins.load("metrics", metric)
     original, seen = plugin.score, []
