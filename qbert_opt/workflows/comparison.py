@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts
@@ -25,7 +24,6 @@ from ..runtime.progress import Progress
 from ..spec.allocation import Allocation, write_allocation
 from ..spec.limits import shown
 from ..spec.quality import QualityLimits
-from .export import export_float
 from .outcome import Measured, Outcome
 from .output_folder import OUTCOME, PLAN, SCORES, OutputFolder
 from .proving import proofs, prove_smallest
@@ -50,6 +48,7 @@ def compared(
     activations: Activations | None,
     quality: QualityLimits,
     folder: OutputFolder,
+    original: Path | None,
     reused: bool,
     progress: Progress,
 ) -> tuple[Shipped, Solved, Outcome]:
@@ -63,6 +62,7 @@ def compared(
         activations: how the engine rounds inputs; None takes the best way that has a plan.
         quality: limits on answers; none solves for least predicted loss under the other limits.
         folder: where everything is written.
+        original: the float model in the engine's files; None without an engine.
         reused: the scores are of an interrupted run.
         progress: called with the current step.
 
@@ -106,7 +106,7 @@ def compared(
     suffices = uniform is not None and not uniform.broken
     suffices = suffices and rival is not None and all(p.holds for p in proofs(rival.changed, quality))
     of_check = None if noise is None else flip_relation(setup.truth, setup.targets, noise=noise)
-    float_bytes, latencies = _timed(setup, request.workload, {PLAN_NAME: shipped, UNIFORM_NAME: rival}, progress)
+    latencies = _timed(setup, original, request.workload, {PLAN_NAME: shipped, UNIFORM_NAME: rival}, progress)
     row = _Rows(setup, of_check, quality, route, latencies)
     outcome = Outcome(
         model=loaded.name,
@@ -116,7 +116,7 @@ def compared(
         loss_unit=solved.plan.loss_unit,
         least=request.least,
         texts=str(split),
-        original=row.original(solved.plan, float_bytes),
+        original=row.original(solved.plan, None if original is None else folder_bytes(original)),
         uniform=None if rival is None or uniform is None else row.of(rival, UNIFORM_NAME, uniform.latency_s),
         uniform_choice=None if rival is None else rival.plan.matrices[0].choice.name,
         uniform_suffices=suffices,
@@ -233,29 +233,27 @@ class _Rows:
 
 
 def _timed(
-    setup: CheckSetup, workload: Workload, plans: Mapping[str, Shipped | None], progress: Progress
-) -> tuple[int | None, dict[str, float]]:
-    """Export the float model and time it and the plans in turns: bytes of its files, and seconds by name."""
-    engine, loaded = setup.engine, setup.loaded
+    setup: CheckSetup,
+    original: Path | None,
+    workload: Workload,
+    plans: Mapping[str, Shipped | None],
+    progress: Progress,
+) -> dict[str, float]:
+    """Time the float model's files and the plans' in turns: seconds by name; empty without an engine."""
     tokens, batch = workload.seq_len, workload.batch_size
     timed: dict[str, Callable[[], Timing]] = {}
-    stored = None
-    with TemporaryDirectory(prefix="qbert-opt-") as scratch:
-        if engine is not None and loaded.folder is not None:
-            progress(0, 1, "exporting the float model")
-            exported = export_float(loaded.folder, engine, Path(scratch) / "float")
-            stored = folder_bytes(exported)
-            inputs = made_up_inputs(traceable(loaded).inputs, batch, tokens)
-            timed[FLOAT_NAME] = partial(
-                time_files, engine, exported, inputs, threads=1, runs=RUNS, activations="float32"
-            )
-        for name, one in plans.items():
-            if one is not None and one.exported is not None:
-                folder = one.folder / one.exported.engine
-                timed[name] = partial(time_model, folder, seq_len=tokens, batch_size=batch, threads=1, runs=RUNS)
-        if timed:
-            progress(0, 1, f"timing {', '.join(timed)}")
-        return stored, median_cpu_in_turns(timed)
+    if original is not None and setup.engine is not None:
+        inputs = made_up_inputs(traceable(setup.loaded).inputs, batch, tokens)
+        timed[FLOAT_NAME] = partial(
+            time_files, setup.engine, original, inputs, threads=1, runs=RUNS, activations="float32"
+        )
+    for name, one in plans.items():
+        if one is not None and one.exported is not None:
+            folder = one.folder / one.exported.engine
+            timed[name] = partial(time_model, folder, seq_len=tokens, batch_size=batch, threads=1, runs=RUNS)
+    if timed:
+        progress(0, 1, f"timing {', '.join(timed)}")
+    return median_cpu_in_turns(timed)
 
 
 def _notes(

@@ -226,11 +226,11 @@ def _with_scores(
     return ranges, answers
 
 
-def export_float(model: str | Path, name: str, output: str | Path) -> Path:
+def export_float(model: str | Path | LoadedModel, name: str, output: str | Path) -> Path:
     """Export a float model to an engine's files, for comparison; without record, checks and tokenizer.
 
     Args:
-        model: model folder.
+        model: model folder, or a loaded model.
         name: the engine.
         output: folder to write.
 
@@ -238,10 +238,10 @@ def export_float(model: str | Path, name: str, output: str | Path) -> Path:
         The folder.
 
     Raises:
-        UsageError: unknown engine, or it is not installed.
+        UsageError: unknown engine, it is not installed, or it cannot run the model.
         InputFileError: a damaged model folder.
     """
-    loaded = load_model(model)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
     with atomic_folder(output) as target:
         exporting_format(name).write(traceable(loaded), (), target)
     return Path(output)

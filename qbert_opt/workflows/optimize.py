@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..costs.devices import check_engine, given_device
@@ -27,7 +28,7 @@ from ..spec.limits import Limits
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
 from .comparison import compared
-from .export import check_convertible
+from .export import check_convertible, export_float
 from .outcome import Outcome
 from .output_folder import OutputFolder
 from .route import LEAST, Request, planned_widths
@@ -186,18 +187,23 @@ def optimize(
         origin = scores.provenance
         calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
     split = split_texts(texts, held_out, calibration, quality, seed)
-    with folder.writing():
-        table, reused = folder.scores(
-            loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
-            rules=None if engine is None else rules_of(engine),
-            activation_bits=_scored_widths(engine, activations, metric), progress=progress,
-        )  # fmt: skip
-        profile = table.profile
-        limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
-        request = Request(table, limits, target, workload, constraints, least)
-        shipped, solved, outcome = compared(
-            loaded, texts, split, request, activations, quality, folder, reused, progress
-        )
+    with TemporaryDirectory(prefix="qbert-opt-") as scratch:
+        original = None
+        if engine is not None:  # first, because an engine that cannot convert the model says so here
+            progress(0, 1, "exporting the float model")
+            original = export_float(loaded, engine, Path(scratch) / "float32")
+        with folder.writing():
+            table, reused = folder.scores(
+                loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
+                rules=None if engine is None else rules_of(engine),
+                activation_bits=_scored_widths(engine, activations, metric), progress=progress,
+            )  # fmt: skip
+            profile = table.profile
+            limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
+            request = Request(table, limits, target, workload, constraints, least)
+            shipped, solved, outcome = compared(
+                loaded, texts, split, request, activations, quality, folder, original, reused, progress
+            )
     return Optimized(
         solved.plan, solved.report, shipped.measured, split.check.name, folder.path, shipped.exported, outcome
     )

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from families import save
 
 import qbert_opt as qb
 from qbert_opt.engines.session import rules_of
@@ -127,6 +128,15 @@ def test_a_model_that_an_engine_cannot_hold_is_refused_before_it_is_scored(tiny,
     with pytest.raises(qb.UsageError, match=r"`engine` openvino: bert\.encoder\.layer\.1.* is a convolution"):
         pytest.importorskip("openvino")
         qb.optimize(replace(tiny, model=model), data_file, tmp_path / "out", budget="4bit", engine="openvino")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_an_engine_cannot_convert_is_refused_before_it_is_scored(data_file, tmp_path):
+    """DistilBERT's head has no place in llama.cpp's files, which only their writer knows."""
+    pytest.importorskip("xllamacpp")
+    model = save(tmp_path / "model", "distilbert", "classes")
+    with pytest.raises(qb.UsageError, match=r"`engine` llama-cpp: the head of Distil.* has no place in it"):
+        qb.optimize(model, data_file, tmp_path / "out", budget="4bit", engine="llama-cpp")
     assert not (tmp_path / "out").exists()
 
 
