@@ -242,6 +242,8 @@ def results() -> str:
     documents = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "benchmarks").glob("*.json"))
     }
+    for path in sorted((ROOT / "benchmarks").glob("*.jsonl")):
+        documents[path.stem] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(DOCS / "templates"), undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # Markdown, from our own files

@@ -58,7 +58,7 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     Raises:
         ValueError: static inputs, or ranges that are not symmetric.
     """
-    offers = {}
+    offers: dict[str, Offer] = {}
     for matrix in profile.matrices:
         for entry in content:
             if entry["operation"] in (PRODUCT, "*") and re.search(entry["regex"], f"{matrix.module};"):

@@ -246,6 +246,18 @@ def test_a_file_comes_back(tmp_path):
     ]
 
 
+def test_a_file_beyond_the_format_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    """One line with both sizes; nothing is left."""
+    write_tflite(tmp_path / "m.tflite", small_file())
+    size = (tmp_path / "m.tflite").stat().st_size
+    monkeypatch.setattr("qbert_opt.formats.tflite_file.LARGEST_FILE", size)
+    write_tflite(tmp_path / "same.tflite", small_file())
+    monkeypatch.setattr("qbert_opt.formats.tflite_file.LARGEST_FILE", size - 1)
+    with pytest.raises(UsageError, match=rf"would have {size:,} bytes; TFLite files have at most {size - 1:,}"):
+        write_tflite(tmp_path / "big.tflite", small_file())
+    assert not (tmp_path / "big.tflite").exists()
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("small") / "m.tflite"
