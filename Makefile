@@ -5,19 +5,24 @@ READY := .venv/.ready
 ENCODER := .venv/.encoder
 REFERENCE := qbert_opt/data/bundled/mpnet-base-snips.json.gz
 
-.PHONY: solve test docs demo lint reference clean
+.PHONY: solve test types suite docs demo lint reference clean
 
 solve: $(READY)                 ## the main job on the embedded default
 	$(BIN)/qbert-opt solve --budget 25MB --device car-soc.yaml
 
-# The tests' models are tiny: a second thread of torch would only wait for the first, and busily.
-test: export OMP_NUM_THREADS = 1
-test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)                  ## lint, types, architecture, tests, notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory -j2 types suite
+
+types: $(READY)
+	$(BIN)/mypy
+
+# The tests' models are tiny: a second thread of torch would only wait for the first, and busily.
+suite: export OMP_NUM_THREADS = 1
+suite: export OMP_WAIT_POLICY = PASSIVE
+suite: $(READY)
 	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
 
 docs: $(READY)                  ## write the reference pages from the code, and the results page from benchmarks
