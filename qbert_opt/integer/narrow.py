@@ -134,7 +134,7 @@ def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Nar
 
 def _round_shift(product: Narrow, shift: int) -> Narrow:
     """Return a product divided by a power of two, rounded half up."""
-    return (product >> shift) + ((product >> (shift - 1)) & 1) if shift else product
+    return np.asarray((product >> shift) + ((product >> (shift - 1)) & 1)) if shift else product
 
 
 def _embed(operation: Embed, of: Mapping[str, Narrow]) -> Narrow:
