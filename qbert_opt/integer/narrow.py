@@ -134,7 +134,9 @@ def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Nar
 
 def _round_shift(product: Narrow, shift: int) -> Narrow:
     """Return a product divided by a power of two, rounded half up."""
-    return np.asarray((product >> shift) + ((product >> (shift - 1)) & 1)) if shift else product
+    if shift:
+        product = (product >> shift) + ((product >> (shift - 1)) & 1)
+    return product
 
 
 def _embed(operation: Embed, of: Mapping[str, Narrow]) -> Narrow:
