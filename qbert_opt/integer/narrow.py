@@ -128,7 +128,7 @@ def _positions(ids: Narrow, padding: int | None) -> Narrow:
 
 def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Narrow:
     product = _round_shift(a.astype(np.int64) * multiplier, shift)
-    saturated = np.maximum(np.minimum(product + output.zero, output.high), output.low)
+    saturated: Narrow = np.maximum(np.minimum(product + output.zero, output.high), output.low)
     return saturated.astype(np.int32)
 
 
