@@ -128,13 +128,15 @@ def _positions(ids: Narrow, padding: int | None) -> Narrow:
 
 def _requantize(a: Narrow, multiplier: Narrow, shift: int, output: Value) -> Narrow:
     product = _round_shift(a.astype(np.int64) * multiplier, shift)
-    saturated = np.maximum(np.minimum(product + output.zero, output.high), output.low)
+    saturated: Narrow = np.maximum(np.minimum(product + output.zero, output.high), output.low)
     return saturated.astype(np.int32)
 
 
 def _round_shift(product: Narrow, shift: int) -> Narrow:
     """Return a product divided by a power of two, rounded half up."""
-    return (product >> shift) + ((product >> (shift - 1)) & 1) if shift else product
+    if shift:
+        product = (product >> shift) + ((product >> (shift - 1)) & 1)
+    return product
 
 
 def _embed(operation: Embed, of: Mapping[str, Narrow]) -> Narrow:

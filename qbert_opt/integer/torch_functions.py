@@ -72,7 +72,7 @@ class IntegerFunctions(TorchFunctionMode):
     def _attention(
         self, query: Real, key: Real, value: Real, attn_mask: Real | None = None, scale: float | None = None, **_: Any
     ) -> Real:
-        scores = torch.matmul(query, key.mT) * (scale or 1 / math.sqrt(query.shape[-1]))
+        scores = torch.matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
         if attn_mask is not None and attn_mask.dtype is torch.bool:
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
@@ -155,7 +155,10 @@ def on_grid(values: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
         values: real numbers.
         grid: what they are rounded to.
     """
-    return np.clip(np.floor(values / grid.scale + 0.5) + grid.zero, grid.low, grid.high).astype(np.int64)
+    numbers: NDArray[np.int64] = np.clip(np.floor(values / grid.scale + 0.5) + grid.zero, grid.low, grid.high).astype(
+        np.int64
+    )
+    return numbers
 
 
 def integer_functions(encoder: Encoder, batches: Sequence[TokenBatch], ways: Ways) -> IntegerFunctions:
