@@ -165,9 +165,9 @@ def median_cpu_in_turns(timed: Mapping[str, Callable[[], Timing]]) -> dict[str, 
     Args:
         timed: times one of them; by name.
     """
-    order = (*timed, *reversed(timed))
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for name in order:
+    names = list(timed)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for name in (*names, *names[::-1]):
         times[name].extend(timed[name]().cpu_s)
     return {name: float(np.median(found)) for name, found in times.items()}
 
