@@ -173,8 +173,8 @@ def test_broken_input_ranges_are_refused(folder, tmp_path, monkeypatch, name, fa
     writer = _writer(name)
     real = writer.with_planned_input
 
-    def spoiled(module, matrix, planned):
-        found = real(module, matrix, planned)
+    def spoiled(module, matrix, planned, **kernels):
+        found = real(module, matrix, planned, **kernels)
         return replace(found, input=RANGES[fault](found.input))
 
     monkeypatch.setattr(writer, "with_planned_input", spoiled)
