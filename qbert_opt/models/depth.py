@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from ..errors import UsageError
 from .architectures import build_model
@@ -26,7 +27,8 @@ def without_layers(loaded: LoadedModel, layers: Collection[int]) -> LoadedModel:
     """
     if not layers:
         return loaded
-    blocks, config = largest_module_list(loaded.model), getattr(loaded.model, "config", None)
+    blocks = largest_module_list(loaded.model)
+    config: Any = getattr(loaded.model, "config", None)
     count = getattr(config, "num_hidden_layers", None)
     if count != len(blocks):
         raise UsageError(
