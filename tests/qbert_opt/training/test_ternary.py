@@ -16,7 +16,7 @@ def test_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts
          "offset,ternary", "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores),
         ("solve", "--scores", scores, "--budget", "2.4bit", "-o", plan),
         ("quantize", plan, "--model", tiny_folder, "-o", start),
-        ("recover", start, *text, "--epochs", "2", "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
+        ("recover", start, *text, "--epochs", "1", "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
          "-o", out),
     )  # fmt: skip
     for step in steps:
@@ -37,5 +37,5 @@ def test_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts
                 assert set(steps_away.unique().tolist()) <= {0.0, 1.0}
     packed = outputs(open_packed(out), file_texts)
     assert packed.shape == (len(file_texts), 3)
-    refused = cli("export", start, "--engine", "openvino", "-o", tmp_path / "exported")
+    refused = cli("export", start, "--engine", "openvino", "-o", tmp_path / "exported", "-q")
     assert refused.code == 2 and "form ternary; it supports offset, symmetric" in refused.complaint

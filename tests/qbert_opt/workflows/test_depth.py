@@ -76,7 +76,7 @@ def cut_by_hand(model, kept):
     blocks = getattr(cut.get_submodule(owner), name)
     setattr(cut.get_submodule(owner), name, nn.ModuleList([blocks[number] for number in kept]))
     cut.config.num_hidden_layers = len(kept)
-    return cut
+    return cut.eval()
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet", "deberta-v2", "mobilebert"])
@@ -138,6 +138,7 @@ def test_scores_follow_their_matrices(scores, drops):
 def test_the_best_depth_is_that_of_exhaustive_search(scores, drops, bits):
     """What is skipped by its bound could not have won; budgets that the whole model cannot keep take a shorter one."""
     limits = Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
+    scores = scores.model_copy(update={"fold_value": ()})  # sums only: no plan is solved again to judge it
     scaled = [
         item.__class__(
             item.dropped.model_copy(update={"predicted_loss": 0.05 * item.dropped.predicted_loss}), item.profile
@@ -207,17 +208,17 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(cli, deep_fold
     text = ("--model", deep_folder, "--data", data_file)
     found = cli(
         "solve", *text, "--method", "rtn", "--calibration-samples", 20, "--scoring-samples", 40, "--budget", "1.9bit",
-        "--allow-drop", 2, "-o", plan, "-q",
+        "--allow-drop", 1, "-o", plan, "-q",
     )  # fmt: skip
     assert found.code == 0, found.err
-    assert re.search(r"left out +layers? [1-4](, [1-4])? of 4: measured loss", found.out)
+    assert re.search(r"left out +layer [1-4] of 4: measured loss", found.out)
     planned = read_allocation(plan)
     count = planned.profile.num_blocks
     assert planned.dropped.num_layers - len(planned.dropped.layers) == count < DEPTH
     assert planned.encoder_bytes <= 1.9 / 8 * profile_model(load_model(deep_folder)).encoder_elements
     for command in (
         ("quantize", plan, "--model", deep_folder, "-o", start, "-q"),
-        ("recover", start, *text, "--epochs", 4, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
+        ("recover", start, *text, "--epochs", 3, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
          "--losses", "logits,hidden,attention-scores", "--block-error", "sensitivity", "-o", out, "-q"),
     ):  # fmt: skip
         found = cli(*command)
