@@ -20,7 +20,7 @@ from .intervals import OverflowFound
 from .operations import INT32, Embed, Value
 
 FACTOR_BITS = 14  # of the largest factor in a row
-SHIFTS = range(32)  # of a group's sum times its factor, finest first
+SHIFTS = range(32)  # of a group's sum times its factor
 BIAS_LIMIT = 2.0**28  # of a bias in units of the sum it is added to
 WHOLE = 1e-4  # how far a zero point may be from an integer and still be one
 HEAD_TOP = 127
@@ -90,14 +90,44 @@ def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArra
     whole = codes.scale.shape[1] == 1 and np.abs(ratios - np.round(ratios)).max() < WHOLE
     if whole and (codes.scale[:, 0] >= smallest).all():
         return _linear(builder, name, x, codes.w, None, np.round(ratios), codes.scale[:, 0], added)
-    rows = np.maximum(codes.scale.max(1) / 2**FACTOR_BITS, smallest)[:, None]
-    factors, sums = np.round(codes.scale / rows), np.round(codes.rest / rows)
-    for shift in SHIFTS:
+    ways = [_Factors.of(codes, shift, smallest / 2.0**shift) for shift in SHIFTS]
+    for way in sorted(ways, key=lambda way: way.error(codes, x.high - x.low)):
         try:
-            return _linear(builder, name, x, codes.w, factors, sums, rows[:, 0], added, shift)
+            return _linear(builder, name, x, codes.w, way.factors, way.sums, way.rows[:, 0], added, way.shift)
         except OverflowFound as error:
             overflow = error
     raise overflow
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Integer factors of the groups, for one shift of their sums.
+
+    Attributes:
+        shift: of a group's sum times its factor.
+        rows: real unit of a row's factors, `[rows, 1]`.
+        factors: scale of each group, in this unit.
+        sums: what is added to each weight of a group, in this unit.
+    """
+
+    shift: int
+    rows: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    sums: NDArray[np.float64]
+
+    @staticmethod
+    def of(codes: Codes, shift: int, smallest: NDArray[np.float64]) -> _Factors:
+        rows = np.maximum(codes.scale.max(1) / 2**FACTOR_BITS, smallest)[:, None]
+        return _Factors(shift, rows, np.round(codes.scale / rows), np.round(codes.rest / rows))
+
+    def error(self, codes: Codes, span: int) -> float:
+        """Estimate the largest error of a row, in units of the input: a small shift leaves a large bias too few bits
+        of the factors beside it, a large one rounds the sums of the groups."""
+        parts = codes.w.reshape(*codes.scale.shape, -1).astype(np.float64)
+        of_codes = np.abs(codes.scale - self.factors * self.rows) * np.sqrt((parts**2).sum(2))
+        of_inputs = np.abs(codes.rest - self.sums * self.rows) * np.sqrt(parts.shape[2])
+        rounding = self.rows[:, 0] * 2.0**self.shift * np.sqrt(codes.scale.shape[1]) if self.shift else 0.0
+        return float(((of_codes + of_inputs).sum(1) * span + rounding).max())
 
 
 def _linear(

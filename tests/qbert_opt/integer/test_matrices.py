@@ -50,11 +50,12 @@ def test_products_are_those_of_the_dequantized_weights(which, bits):
     codes = signed_codes("m", quantized)
     found = product(codes, bias, grid, numbers)
     exact = grid.scale * (numbers - grid.zero) @ quantized.dequantize().double().numpy().T + bias
-    error = np.abs(found - exact).max(0) / np.abs(exact - bias).max(0)  # relative to a row's own numbers
-    assert error.max() < 5e-4, "factors have 14 bits, whatever the inputs"
     if "columns" not in which and which.endswith(("symmetric", "signed", "zero-point", "ternary")):
         unit = grid.scale * codes.scale[:, 0]
         assert (np.abs(found - exact) <= 0.501 * unit).all(), "only the bias may be rounded"
+    else:
+        error = np.abs(found - exact).max(0) / np.abs(exact - bias).max(0)  # relative to a row's own numbers
+        assert error.max() < 5e-4, "factors have 14 bits, whatever the inputs"
 
 
 @pytest.mark.parametrize("which", STORED)

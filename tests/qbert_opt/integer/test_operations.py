@@ -171,11 +171,12 @@ def test_a_product_that_could_overflow_is_refused_though_its_result_fits():
     (2**10, 0, "y: adds up numbers"), (2**10, 9, None), (2**31 - 1, 40, "y: a product of"), (1, 63, "y: a product of"),
 ])  # fmt: skip
 def test_a_group_has_64_bits_before_its_shift_only(factor, shift, message):
+    """A dot product of 31 bits times a factor of 31 fits 62; with the sum of the inputs times another it does not."""
     x = Value("x", ("batch", "tokens", 2048), -32768, 32767, 1.0)
     builder = Builder((x,), 1)
-    builder.constant("w", np.full((1, 2048), 15, np.int8))
+    builder.constant("w", np.full((1, 2048), 15 if message is None else 31, np.int8))
     builder.constant("k", np.full((1, 1), factor, np.int32))
-    fields = {"x": "x", "weights": "w", "factors": "k", "shift": shift}
+    fields = {"x": "x", "weights": "w", "factors": "k", "shift": shift} | ({"sums": "k"} if message else {})
     if message is None:
         y = builder.emit(Linear, "y", ("batch", "tokens", 1), **fields)
         assert y.low == -15 * 2048 * 2**15 * 2
