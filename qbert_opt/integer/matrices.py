@@ -121,8 +121,10 @@ class _Factors:
         return _Factors(shift, rows, np.round(codes.scale / rows), np.round(codes.rest / rows))
 
     def error(self, codes: Codes, span: int) -> float:
-        """Estimate the largest error of a row, in units of the input: a small shift leaves a large bias too few bits
-        of the factors beside it, a large one rounds the sums of the groups."""
+        """Estimate the largest error of a row, in units of the input.
+
+        Beside a large bias a small shift leaves too few bits of the factors; a large one rounds the sums of the groups.
+        """
         parts = codes.w.reshape(*codes.scale.shape, -1).astype(np.float64)
         of_codes = np.abs(codes.scale - self.factors * self.rows) * np.sqrt((parts**2).sum(2))
         of_inputs = np.abs(codes.rest - self.sums * self.rows) * np.sqrt(parts.shape[2])
