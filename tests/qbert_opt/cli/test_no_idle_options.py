@@ -73,7 +73,7 @@ OF_USE = {
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
     "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
-    "text_column split seed",
+    "nonlinearity text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads similarity as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
@@ -138,7 +138,7 @@ IDLE = [
       for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
                    "max-tokens 64")),
     ("solve --data d", "--data: belongs to --model"),
-    ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify and --refine"),
+    ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine and --allow-drop"),
     ("solve --rate 5", "--rate: belongs to --device"),
     ("solve --nonlinearity auto", "--nonlinearity: belongs to --device"),
     ("integer out --data d -o o --device car-soc", "--device: belongs to --nonlinearity auto"),

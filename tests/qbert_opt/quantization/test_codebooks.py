@@ -45,7 +45,8 @@ def loss(error, gram):
 
 
 def laid(bits, grouping, form="offset"):
-    return Choice(bits, grouping, "x", form).layout(ROWS, COLUMNS, heads=HEADS)
+    """The layout of a choice; of 2 bits in form ternary, which has no others."""
+    return Choice(2 if form == "ternary" else bits, grouping, "x", form).layout(ROWS, COLUMNS, heads=HEADS)
 
 
 def quantize(method, weight, layouts, gram):
@@ -97,7 +98,7 @@ def test_codebooks_lose_less_than_equal_steps(bits, grouping):
 @settings(deadline=None, max_examples=40)
 def test_mse_is_never_worse_than_rtn(seed, bits, grouping, form):
     """In no group, in squared error, for every form."""
-    weight, layout = random_weight(seed), laid(2 if form == "ternary" else bits, grouping, form)
+    weight, layout = random_weight(seed), laid(bits, grouping, form)
     errors = [
         grouped(found.dequantize() - weight, layout).double().square().sum(1)
         for [found] in (mse.quantize(weight, [layout]), rtn.quantize(weight, [layout]))
@@ -127,9 +128,8 @@ def test_price_is_what_is_stored(seed, bits, grouping, variant):
     weight = random_weight(seed)
     [found] = quantize(method, weight, [layout], random_gram(seed))
     parts = stored_parts(found)
-    assert sum(p.numel() * p.element_size() for p in parts.values()) == Choice(bits, grouping, method, form).bytes(
-        ROWS, COLUMNS, heads=HEADS
-    )
+    choice = Choice(layout.bits, grouping, method, form)
+    assert sum(p.numel() * p.element_size() for p in parts.values()) == choice.bytes(ROWS, COLUMNS, heads=HEADS)
     assert {n: (tuple(p.shape), p.dtype) for n, p in parts.items()} == part_shapes(layout, ROWS, COLUMNS)
     assert set(parts) <= set(PARTS)
     again = restored(layout, ROWS, COLUMNS, parts)
