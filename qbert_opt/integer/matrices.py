@@ -91,7 +91,9 @@ def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArra
     if whole and (codes.scale[:, 0] >= smallest).all():
         return _linear(builder, name, x, codes.w, None, np.round(ratios), codes.scale[:, 0], added)
     ways = [_Factors.of(codes, shift, smallest / 2.0**shift) for shift in SHIFTS]
-    for way in sorted(ways, key=lambda way: way.error(codes, x.high - x.low)):
+    parts = codes.w.reshape(*codes.scale.shape, -1)
+    lengths = np.sqrt(np.square(parts, dtype=np.float64).sum(2))
+    for way in sorted(ways, key=lambda way: way.error(codes, lengths, parts.shape[2], x.high - x.low)):
         try:
             return _linear(builder, name, x, codes.w, way.factors, way.sums, way.rows[:, 0], added, way.shift)
         except OverflowFound as error:
@@ -120,14 +122,19 @@ class _Factors:
         rows = np.maximum(codes.scale.max(1) / 2**FACTOR_BITS, smallest)[:, None]
         return _Factors(shift, rows, np.round(codes.scale / rows), np.round(codes.rest / rows))
 
-    def error(self, codes: Codes, span: int) -> float:
+    def error(self, codes: Codes, lengths: NDArray[np.float64], size: int, span: int) -> float:
         """Estimate the largest error of a row, in units of the input.
 
         Beside a large bias a small shift leaves too few bits of the factors; a large one rounds the sums of the groups.
+
+        Args:
+            codes: the weights.
+            lengths: Euclidean length of each group's codes, `[rows, groups]`.
+            size: number of codes in a group.
+            span: number of steps in the range of the input.
         """
-        parts = codes.w.reshape(*codes.scale.shape, -1).astype(np.float64)
-        of_codes = np.abs(codes.scale - self.factors * self.rows) * np.sqrt((parts**2).sum(2))
-        of_inputs = np.abs(codes.rest - self.sums * self.rows) * np.sqrt(parts.shape[2])
+        of_codes = np.abs(codes.scale - self.factors * self.rows) * lengths
+        of_inputs = np.abs(codes.rest - self.sums * self.rows) * np.sqrt(size)
         rounding = self.rows[:, 0] * 2.0**self.shift * np.sqrt(codes.scale.shape[1]) if self.shift else 0.0
         return float(((of_codes + of_inputs).sum(1) * span + rounding).max())
 
