@@ -167,9 +167,8 @@ def kept(found, matrix):
         alike = (c for c in found.constants if c.dtype == array.dtype and c.size == array.size)
         return any(c.tobytes() == array.tobytes() for c in alike)
 
-    if not isinstance(matrix.zero, int):
-        raise NotImplementedError("zero points of their own per group are not read here")
-    codes, scale = turned(matrix.codes.astype(np.int16) - np.int16(matrix.zero), matrix.scale.astype(np.float32))
+    zeros = matrix.zero if isinstance(matrix.zero, int) else np.repeat(matrix.zero, matrix.group_size, axis=1)
+    codes, scale = turned(matrix.codes.astype(np.int16) - np.int16(zeros), matrix.scale.astype(np.float32))
     wanted = spread(scale, matrix.columns)
     for theirs, their_scale in found.matrices:
         if theirs.shape == codes.shape:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from families import save
+from unpacked_codes import assert_our_codes
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.models.batches import tokenize
@@ -52,8 +53,9 @@ def quantized(request, sentences, tmp_path_factory):
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_every_family_is_exported(quantized, tmp_path, name):
-    """In float32 the graph answers as torch does."""
+    """In float32 the graph answers as torch does; its file, unpacked again, holds our codes and scales."""
     record = export_model(quantized, name, tmp_path / "out", activations="float32")
+    assert_our_codes(quantized, tmp_path / "out")
     assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
     assert record.checked_on == "texts" and record.agreement.answers >= 20
 
@@ -88,6 +90,7 @@ def test_every_family_is_exported_with_planned_inputs(planned, tmp_path, name):
         warnings.simplefilter("always")
         record = export_model(planned, name, tmp_path / "out", activations="planned", tolerance=0.5)
     assert record.graph_difference < 1e-3
+    assert_our_codes(planned, tmp_path / "out")
     if any("this processor has no VNNI" in str(warning.message) for warning in caught):
         pytest.skip("sums of 8-bit products are cut off on this processor, as a warning says")
     assert record.agreement.flipped <= 1
