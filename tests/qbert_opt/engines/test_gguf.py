@@ -232,7 +232,7 @@ class TestRunning:
             (tmp_path / "q" / file.name).write_bytes(file.read_bytes())
         wordpiece(lowercase=False).save_pretrained(tmp_path / "q")
         monkeypatch.setattr("qbert_opt.formats.wordpiece._difference", lambda *_: None)
-        with pytest.raises(UsageError, match="^`engine` llama-cpp: its own tokenizer reads 'W[0-9 W]+' otherwise"):
+        with pytest.raises(UsageError, match=r"^`engine` llama-cpp: its own tokenizer reads 'W[0-9 W]+' otherwise"):
             export_model(tmp_path / "q", "llama-cpp", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
