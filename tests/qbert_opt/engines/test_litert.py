@@ -44,7 +44,7 @@ ROWS = (
     "3bit/rows:1/rtn/signed", "2bit/rows:each/rtn/symmetric", "6bit/rows:4/rtn/signed",
 )  # fmt: skip
 BLOCKS = ("4bit/columns:32/rtn/symmetric", "3bit/columns:32/rtn/signed")
-LIKE_ROBERTA = {"xlm-roberta": "roberta", "camembert": "roberta"}
+LIKE_ROBERTA = {"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 TABLES = ("4bit/rows:each/rtn/symmetric", "8bit/rows:each/rtn/signed", "2bit/rows:each/rtn/signed")
 
 
@@ -439,10 +439,10 @@ class TestRunning:
         """With inputs rounded per token, as torch rounds them; the file, unpacked again, holds codes and scales."""
         if kind == "spans":
             texts = tuple((a[0], b[0]) for a, b in itertools.pairwise(texts))
-        model = save(tmp_path / "model", LIKE_ROBERTA.get(family, family), kind)
-        if family in LIKE_ROBERTA:  # the same modules under another name
+        model = save(tmp_path / "model", "roberta" if family in LIKE_ROBERTA else family, kind)
+        if family in LIKE_ROBERTA:  # the same modules under other names
             config = json.loads((model / "config.json").read_text())
-            config["model_type"] = family
+            config |= {"model_type": family, "architectures": [f"{LIKE_ROBERTA[family]}ForSequenceClassification"]}
             (model / "config.json").write_text(json.dumps(config))
         quantized = quantized_folder(model, texts, tmp_path / "q", ROWS)
         record = export_model(quantized, "litert", tmp_path / "out")
