@@ -98,8 +98,8 @@ def pack(module: str, matrix: QuantizedMatrix) -> tuple[BlockType, Bytes]:
     rows, columns = matrix.codes.shape
     if columns % Q4_0.inputs:
         raise UsageError(
-            f"{module}: has {columns} inputs, which GGUF's blocks of {Q4_0.inputs} do not divide. Use `engine` onnxruntime "
-            "or openvino."
+            f"{module}: has {columns} inputs, which GGUF's blocks of {Q4_0.inputs} do not divide. Use `engine` "
+            "onnxruntime or openvino."
         )
     size = columns if layout.axis == "rows" else layout.group_size
     kind = block_type(layout.bits, size)

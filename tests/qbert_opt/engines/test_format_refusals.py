@@ -43,7 +43,8 @@ def test_a_runtime_that_is_not_installed(cli, tmp_path, monkeypatch, name):
          "onnxruntime or openvino."),
         (lambda path: bert(path, "TokenClassification"), "llama-cpp",
          "--engine llama-cpp: the head of BertForTokenClassification has no place in it. Legal: "
-         "BertForSequenceClassification, BertModel (embeddings, without a head). Use --engine onnxruntime or openvino."),
+         "BertForSequenceClassification, BertModel (embeddings, without a head). Use --engine onnxruntime or "
+         "openvino."),
         (lambda path: save(path, "mpnet"), "litert",
          "--engine litert: MPNetForSequenceClassification is not a plain BERT. Legal: bert, electra, distilbert, "
          "roberta, xlm-roberta, camembert. Use --engine onnxruntime or openvino."),
