@@ -47,7 +47,7 @@ RULES = EngineRules(
         graph=GraphLaw(5634, 7696, {"columns": 92}, wide_vectors=True),
     ),
     speeds=(
-        Speed("8 bits, rows:each", 1.06, _MEASURED),
+        Speed("8 bits, rows:each", 1.05, _MEASURED),
         Speed("4 bits, columns:32", 0.61, _MEASURED),
         Speed("a plan of 4 bits per weight", 0.84, _MEASURED),
         Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
