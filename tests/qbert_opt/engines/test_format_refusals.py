@@ -39,7 +39,7 @@ def test_a_runtime_that_is_not_installed(cli, tmp_path, monkeypatch, name):
     ("make", "name", "line"),
     [
         (lambda path: bert(path, width=40), "llama-cpp",
-         "bert.embeddings.word_embeddings: has 40 inputs, which GGUF's blocks of 32 do not divide. Use --engine "
+         "bert.encoder.layer.0.attention.self.query: has 40 inputs, which GGUF's blocks of 32 do not divide. Use --engine "
          "onnxruntime or openvino."),
         (lambda path: bert(path, "TokenClassification"), "llama-cpp",
          "--engine llama-cpp: the head of BertForTokenClassification has no place in it. Legal: "
