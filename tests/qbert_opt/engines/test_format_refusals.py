@@ -39,8 +39,8 @@ def test_a_runtime_that_is_not_installed(cli, tmp_path, monkeypatch, name):
     ("make", "name", "line"),
     [
         (lambda path: bert(path, width=40), "llama-cpp",
-         "bert.encoder.layer.0.attention.self.query: has 40 inputs, which GGUF's blocks of 32 do not divide. Use --engine "
-         "onnxruntime or openvino."),
+         "bert.encoder.layer.0.attention.self.query: has 40 inputs, which GGUF's blocks of 32 do not divide. Use "
+         "--engine onnxruntime or openvino."),
         (lambda path: bert(path, "TokenClassification"), "llama-cpp",
          "--engine llama-cpp: the head of BertForTokenClassification has no place in it. Legal: "
          "BertForSequenceClassification, BertModel (embeddings, without a head). Use --engine onnxruntime or "
