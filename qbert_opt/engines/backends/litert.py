@@ -50,6 +50,7 @@ RULES = EngineRules(
         Speed("8 bits, rows:each", 1.05, _MEASURED),
         Speed("4 bits, columns:32", 0.61, _MEASURED),
         Speed("a plan of 4 bits per weight", 0.84, _MEASURED),
+        Speed("a plan of 2.5 bits per weight", 1.22, _MEASURED),
         Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
     ),
     sources=(
