@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwmodels import DeviceError, load_device, operation_cost, simulate, unsupported
 
-from ..conftest import gemm, pointwise, stored
+from ..conftest import SafeDumper, gemm, pointwise, stored
 from .test_device_files import full
 
 EXTREMES = [
@@ -74,7 +74,7 @@ class Junk(str):
     """Text that stands in the file as it is."""
 
 
-class Dumper(yaml.SafeDumper):
+class Dumper(SafeDumper):
     """Writes junk unquoted."""
 
     def ignore_aliases(self, data):

@@ -18,8 +18,8 @@ SMALL = qb.CalibrationPlan(40, 40, 0)
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """A quarter of the steps: each is some fifty solved problems."""
-    monkeypatch.setattr(proving, "STEPS", proving.STEPS[::4])
+    """Two steps, one well below the likely loss and one at it: each is some fifty solved problems."""
+    monkeypatch.setattr(proving, "STEPS", proving.STEPS[::8])
 
 
 @pytest.fixture(scope="module")
