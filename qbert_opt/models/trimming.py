@@ -67,8 +67,8 @@ def write_trimmed(loaded: LoadedModel, document: Document, kept: Collection[str]
     numbers = new_ids(vocabulary(document), kept)
     config = copy.deepcopy(loaded.model.config)
     config.vocab_size = len(numbers)
-    for field, index in _token_ids(config.to_dict()):
-        setattr(config, field, _renumbered(index, numbers))
+    for field, value in _renumbered_ids(config.to_dict(), numbers).items():
+        setattr(config, field, value)
     model = build_model(config, loaded.name)
     model.load_state_dict(_cut(loaded, blank_model(config, loaded.name), list(numbers)))
     model.to(_stored_dtype(source)).save_pretrained(target)
@@ -112,9 +112,19 @@ def _token_ids(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return pairs
 
 
+def _renumbered_ids(config: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+    """Return the fields of a config that name tokens by id, with the new ids."""
+    fields = {field: config[field] for field, _ in _token_ids(config)}
+    return {
+        field: [numbers[index] for index in value] if isinstance(value, list) else numbers[value]
+        for field, value in fields.items()
+    }
+
+
 def _cut_config(config: dict[str, Any], built: Any, numbers: Mapping[int, int]) -> dict[str, Any]:
-    ids = {field: _renumbered(config[field], numbers) for field, _ in _token_ids(config)}
-    return config | ids | {built.attribute_map.get("vocab_size", "vocab_size"): len(numbers)}
+    return (
+        config | _renumbered_ids(config, numbers) | {built.attribute_map.get("vocab_size", "vocab_size"): len(numbers)}
+    )
 
 
 def _cut_settings(settings: dict[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
@@ -122,10 +132,6 @@ def _cut_settings(settings: dict[str, Any], numbers: Mapping[int, int]) -> dict[
     if added is None:
         return settings
     return settings | {"added_tokens_decoder": {str(numbers[int(old)]): token for old, token in added.items()}}
-
-
-def _renumbered(value: Any, numbers: Mapping[int, int]) -> Any:
-    return [numbers[index] for index in value] if isinstance(value, list) else numbers[value]
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

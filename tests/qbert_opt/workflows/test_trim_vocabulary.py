@@ -95,7 +95,7 @@ def test_what_cannot_be_trimmed_is_one_line(folders, tiny, tmp_path):
     for model, data, words, refusal, error in (
         (loaded, [russian], (), "russian: uses no piece", InputFileError),
         (loaded, [], ("кухня", "song"), "`words`: 'кухня' \\(1 of 2 words\\) has characters", InputFileError),
-        (loaded, [], ("zq", "a"), "none of the 2 words has a piece", InputFileError),
+        (loaded, [], ("zb", "a"), "none of the 2 words has a piece", InputFileError),
         (loaded, [], (), "neither is given", UsageError),
         (tiny, [USED], (), "is a WordLevel vocabulary", InputFileError),
         (replace(loaded, folder=slow), [USED], (), "has no tokenizer.json", InputFileError),
