@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -37,13 +36,14 @@ class RowMap(Frozen):
     """Which rows of a model's tables a trimmed model has.
 
     Attributes:
+        document_schema: kind and version of the document.
         model: name of the whole model.
         model_sha256: hash of its weights.
         model_rows: rows of its table.
         rows: the row of the whole model's table for each row, ascending.
     """
 
-    schema_: Literal["qbert-opt/row-map@1"] = Field(default="qbert-opt/row-map@1", alias="schema")
+    document_schema: str = Field(default=SCHEMA, alias="schema")
     model: str
     model_sha256: str
     model_rows: int
@@ -133,7 +133,13 @@ def trim_vocabulary(
     document = read_tokenizer(loaded.folder)
     known = vocabulary(document)
     pieces = {index: piece for piece, index in known.items()}
+    if strange := sorted(set(loaded.tokenizer.get_vocab().items()) ^ set(known.items())):
+        raise InputFileError(
+            f"{loaded.name}: tokenizer and tokenizer.json differ in {strange[0][0]!r} ({len(strange)} such pieces). "
+            "Open the tokenizer with transformers and save it again."
+        )
     essential = essential_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
+    essential |= set(loaded.tokenizer.all_special_tokens)
     used = _used_by_words(loaded, words, known, essential)
     counts: Counter[int] = Counter()
     for texts in data:

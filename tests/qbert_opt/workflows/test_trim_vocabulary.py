@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from subwords import TEXTS, save, trained
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.models.loading import load_model
+from qbert_opt.models.trimming import write_trimmed
 from qbert_opt.workflows.trim_vocabulary import ROW_MAP, trim_vocabulary
 
 ALGORITHMS = ("WordPiece", "BPE", "Unigram")
@@ -90,8 +92,6 @@ def test_what_cannot_be_trimmed_is_one_line(folders, tiny, tmp_path):
     document = json.loads((odd / "tokenizer.json").read_text())
     document["model"]["vocab"] = {piece: i for piece, i in document["model"]["vocab"].items() if piece != "##g"}
     (odd / "tokenizer.json").write_text(json.dumps(document))
-    from dataclasses import replace
-
     for model, data, words, refusal, error in (
         (loaded, [russian], (), "russian: uses no piece", InputFileError),
         (loaded, [], ("кухня", "song"), "`words`: 'кухня' \\(1 of 2 words\\) has characters", InputFileError),
@@ -125,3 +125,49 @@ def test_the_command_line(folders, cli, tmp_path):
     refused = cli(*trim, "--words", tmp_path / "list.txt", "-o", tmp_path / "new")
     assert refused.code == 4 and "'кухня' (1 of 2 words)" in refused.complaint
     assert "neither is given" in cli(*trim, "-o", tmp_path / "new").complaint
+
+
+def _with_another_head(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"] = tensors["classifier.bias"] + 1
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _with_two_pieces_swapped(folder):
+    document = json.loads((folder / "tokenizer.json").read_text())
+    vocab = document["model"]["vocab"]
+    vocab["the"], vocab["play"] = vocab["play"], vocab["the"]
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("damage", "refusal"),
+    [(_with_another_head, "answers differently"), (_with_two_pieces_swapped, "does not read a smaller vocabulary")],
+)
+def test_nothing_is_written_that_reads_or_answers_otherwise(folders, tmp_path, monkeypatch, damage, refusal):
+    """The folder is opened and compared before it gets its name: here it is damaged in between."""
+
+    def written(loaded, document, kept, target):
+        write_trimmed(loaded, document, kept, target)
+        damage(target)
+
+    monkeypatch.setattr("qbert_opt.workflows.trim_vocabulary.write_trimmed", written)
+    with pytest.raises(InputFileError, match=refusal):
+        trim_vocabulary(load_model(folders["WordPiece"]), [USED], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_name_tokens_by_id_follow(folders, tmp_path):
+    """Of older tokenizers: `added_tokens_decoder`; a tokenizer with pieces beside its file is refused by name."""
+    folder = shutil.copytree(folders["WordPiece"], tmp_path / "older")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    last = max(load_model(folder).tokenizer.get_vocab().values()) + 1
+    named = {"content": "[MASK]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    write = (folder / "tokenizer_config.json").write_text
+    write(json.dumps(settings | {"added_tokens_decoder": {"4": named | {"special": True}}}))
+    trim_vocabulary(load_model(folder), [USED], tmp_path / "out")
+    after = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    assert list(after) == [str(load_model(tmp_path / "out").tokenizer.mask_token_id)]
+    write(json.dumps(settings | {"added_tokens_decoder": {str(last): named | {"content": "[NEW]", "special": True}}}))
+    with pytest.raises(InputFileError, match=r"differ in '\[NEW\]' \(1 such pieces\)"):
+        trim_vocabulary(load_model(folder), [USED], tmp_path / "new")
