@@ -54,8 +54,11 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
         raise InputFileError(f"{path}: is no tokenizer: {first_line(wrong)}. Save the tokenizer again.") from None
     kind = document["model"].get("type")
     if kind not in _ESSENTIAL:
-        remedy = "a word that is left out would be unknown" if kind == "WordLevel" else "this one is not known"
-        raise InputFileError(f"{path}: is a {kind} vocabulary. {LAW}; {remedy}.")
+        remedy = "in this one, a word that is left out would be unknown" if kind == "WordLevel" else "save it as one"
+        raise InputFileError(f"{path}: its vocabulary is of type {kind!r}. {LAW}; {remedy}.")
+    ids = set(vocabulary(document).values())
+    if lost := [container[key] for container, key in _id_places(document) if container[key] not in ids]:
+        raise InputFileError(f"{path}: names the id {lost[0]}, which no piece has. Save the tokenizer again.")
     faults = _characters_without_piece(document)
     if fault := next(faults, None):
         piece, character = fault
@@ -74,17 +77,19 @@ def vocabulary(document: Document) -> dict[str, int]:
     """
     entries = document["model"]["vocab"]
     known = dict(entries) if isinstance(entries, dict) else {piece: index for index, (piece, _) in enumerate(entries)}
-    return known | {token["content"]: token["id"] for token in document["added_tokens"]}
+    return known | {token["content"]: token["id"] for token in document.get("added_tokens", ())}
 
 
 def essential_pieces(document: Document) -> frozenset[str]:
-    """Return the pieces that stay whatever texts use: added tokens, and what the algorithm needs for any text.
+    """Return the pieces that stay whatever texts use: added and template tokens, and what any text may need.
 
     Args:
         document: as `read_tokenizer` returns it.
     """
-    model = document["model"]
-    return _added(document) | frozenset(_ESSENTIAL[model["type"]](model))
+    model, known = document["model"], vocabulary(document)
+    pieces = {index: piece for piece, index in known.items()}
+    named = {pieces[container[key]] for container, key in _id_places(document)}
+    return frozenset(named | (set(_ESSENTIAL[model["type"]](model)) & known.keys()))
 
 
 def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
@@ -124,13 +129,8 @@ def without_others(document: Document, kept: Collection[str]) -> dict[str, Any]:
     if "merges" in model:
         triples = zip(model["merges"], _merges(document["model"]), strict=True)
         model["merges"] = [merge for merge, triple in triples if set(triple) <= set(kept)]
-    if model.get("unk_id") is not None:
-        model["unk_id"] = numbers[model["unk_id"]]
-    for token in result["added_tokens"]:
-        token["id"] = numbers[token["id"]]
-    if result.get("padding") is not None:
-        result["padding"]["pad_id"] = numbers[result["padding"]["pad_id"]]
-    _renumber_template(result.get("post_processor"), numbers)
+    for container, key in list(_id_places(result)):
+        container[key] = numbers[container[key]]
     return result
 
 
@@ -142,10 +142,6 @@ def new_ids(known: Mapping[str, int], kept: Iterable[str]) -> dict[int, int]:
         kept: pieces.
     """
     return {old: new for new, old in enumerate(sorted({known[piece] for piece in kept}))}
-
-
-def _added(document: Document) -> frozenset[str]:
-    return frozenset(token["content"] for token in document["added_tokens"])
 
 
 def _essential_of_wordpiece(model: Document) -> Iterator[str]:
@@ -163,8 +159,6 @@ def _essential_of_bpe(model: Document) -> Iterator[str]:
 
 def _essential_of_unigram(model: Document) -> Iterator[str]:
     entries = model["vocab"]
-    if model.get("unk_id") is not None:
-        yield entries[model["unk_id"]][0]
     yield min(entries, key=lambda entry: float(entry[1]))[0]
     yield from (piece for piece, _ in entries if len(piece) == 1 or (model.get("byte_fallback") and _is_byte(piece)))
 
@@ -195,7 +189,7 @@ def _characters_without_piece(document: Document) -> Iterator[tuple[str, str]]:
         return
     prefix = model.get("continuing_subword_prefix") or ""
     known = vocabulary(document)
-    passed = _added(document) | frozenset(_ESSENTIAL[model["type"]](model))
+    passed = essential_pieces(document)
     for piece in known:
         if piece in passed:
             continue
@@ -206,15 +200,19 @@ def _characters_without_piece(document: Document) -> Iterator[tuple[str, str]]:
                 yield piece, character
 
 
-def _renumber_template(processor: Any, numbers: Mapping[int, int]) -> None:
-    """Renumber the ids that a post-processor adds to every text, in place."""
-    if processor is None:
-        return
-    for inner in processor.get("processors", ()):  # of a Sequence
-        _renumber_template(inner, numbers)
-    for name in ("sep", "cls"):  # of BertProcessing and RobertaProcessing: [token, id]
-        if name in processor:
-            processor[name][1] = numbers[processor[name][1]]
-    specials = processor.get("special_tokens")
-    for token in specials.values() if isinstance(specials, dict) else ():  # of TemplateProcessing
-        token["ids"] = [numbers[index] for index in token["ids"]]
+def _id_places(document: Document) -> Iterator[tuple[Any, Any]]:
+    """Yield where a tokenizer names pieces by id: containers and the key or index of an id in each."""
+    model, padding = document["model"], document.get("padding")
+    yield from ((token, "id") for token in document.get("added_tokens", ()))
+    if model.get("unk_id") is not None:
+        yield model, "unk_id"
+    if padding is not None:
+        yield padding, "pad_id"
+    waiting = [document.get("post_processor")]
+    while waiting:
+        processor = waiting.pop() or {}
+        waiting += processor.get("processors", ())  # of a Sequence
+        yield from ((processor[name], 1) for name in ("sep", "cls") if name in processor)  # [token, id], as in RoBERTa
+        specials = processor.get("special_tokens")
+        for token in specials.values() if isinstance(specials, dict) else ():  # of TemplateProcessing
+            yield from ((token["ids"], place) for place in range(len(token["ids"])))

@@ -97,7 +97,7 @@ def test_what_cannot_be_trimmed_is_one_line(folders, tiny, tmp_path):
         (loaded, [], ("кухня", "song"), "`words`: 'кухня' \\(1 of 2 words\\) has characters", InputFileError),
         (loaded, [], ("zb", "a"), "none of the 2 words has a piece", InputFileError),
         (loaded, [], (), "neither is given", UsageError),
-        (tiny, [USED], (), "is a WordLevel vocabulary", InputFileError),
+        (tiny, [USED], (), "its vocabulary is of type 'WordLevel'", InputFileError),
         (replace(loaded, folder=slow), [USED], (), "has no tokenizer.json", InputFileError),
         (replace(loaded, folder=odd), [USED], (), "the character 'g' of the piece", InputFileError),
         (replace(loaded, folder=None), [USED], (), "has no folder", InputFileError),
