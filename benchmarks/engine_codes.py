@@ -4,9 +4,10 @@
 
 The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare
 with other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal
-integers, and scales that are equal bit for bit. GGUF's 2-bit blocks hold {-2, -1, 0, 1} as the mirror image with a
-negative scale; both are turned back; its one token type is the table's first row, dequantized. Where a matrix has
-offsets, or the graph itself unpacks a table, the arrays have to be among the file's constants.
+integers, and scales that are equal bit for bit; products of planned inputs have signed integers. GGUF's 2-bit blocks
+hold {-2, -1, 0, 1} as the mirror image with a negative scale; both are turned back; its one token type is the table's
+first row, dequantized. Where a matrix has offsets, or the graph itself unpacks a table, the arrays have to be among the
+file's constants.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.engines.record import read_record
-from qbert_opt.formats.affine import affine, row_container_bits
+from qbert_opt.formats.affine import affine, row_container_bits, with_planned_input
 
 
 @dataclass
@@ -53,7 +54,8 @@ def of_onnx(folder):
         node = makers[name]
         first, *others = [value(name) for name in node.input]
         actions = {
-            "Cast": lambda: first.astype(np.float32),
+            "Cast": lambda: first.astype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute[0].i)),
+            "Gather": lambda: first[others[0]],
             "Unsqueeze": lambda: first[:, None],
             "Expand": lambda: np.broadcast_to(first, tuple(others[0])),
             "Reshape": lambda: first.reshape(tuple(others[0])),
@@ -62,15 +64,17 @@ def of_onnx(folder):
 
     found = Contents(constants=list(arrays.values()))
     for node in graph.node:
+        if node.op_type == "MatMulIntegerToFloat":  # of planned inputs: signed codes [columns, rows]
+            found.matrices.append((value(node.input[1]).T.astype(np.int16), value(node.input[3]).reshape(-1, 1)))
         if node.op_type != "MatMulNBits":
             continue
         settings = {item.name: item.i for item in node.attribute}
         rows, columns, bits = settings["N"], settings["K"], settings["bits"]
-        codes = unpacked(arrays[node.input[1]].reshape(rows, -1), bits).astype(np.int16)
+        codes = unpacked(value(node.input[1]).reshape(rows, -1), bits).astype(np.int16)
         scale = value(node.input[2]).reshape(rows, -1)
         zeros = np.full(scale.shape, 2 ** (bits - 1), np.int16)
         if len(node.input) > 3:
-            zeros = unpacked(arrays[node.input[3]].reshape(rows, -1), bits)[:, : scale.shape[1]].astype(np.int16)
+            zeros = unpacked(value(node.input[3]).reshape(rows, -1), bits)[:, : scale.shape[1]].astype(np.int16)
         found.matrices.append((codes - np.repeat(zeros, columns // scale.shape[1], axis=1), scale))
     return found
 
@@ -87,35 +91,40 @@ def of_openvino(folder):
         return next(iter(node.output(0).get_target_inputs())).get_node()
 
     def other(node, first):
+        """The constant that a node takes besides another one's output."""
         values = (node.input_value(index).get_node() for index in range(2))
-        return next(value for value in values if value.get_friendly_name() != first.get_friendly_name())
+        found = next(value for value in values if value.get_friendly_name() != first.get_friendly_name())
+        return found.input_value(0).get_node() if found.get_type_name() == "Convert" else found
 
     model = ov.Core().read_model(graph_file(folder))
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Constant":
             continue
-        kind = node.get_element_type().to_string()
-        shape = tuple(node.shape)
-        weight = reader(node)
-        packed = kind in ("u2", "u4", "u8") and len(shape) > 1 and weight.get_type_name() == "Convert"
-        if not packed or reader(weight).get_type_name() != "Subtract":
-            if kind not in ("u2", "u4"):
-                found.constants.append(np.array(node.data))
-            continue
-        codes = whole(node, shape, int(kind[1:]))
-        difference = reader(weight)
-        zero = other(difference, weight).input_value(0).get_node()
-        zeros = whole(zero, tuple(zero.shape), int(zero.get_element_type().to_string()[1:]))
-        scale = np.array(other(reader(difference), difference).data, np.float32)
-        rows = shape[0]
-        found.matrices.append(((codes - zeros).reshape(rows, -1), scale.reshape(rows, -1)))
+        kind, shape = node.get_element_type().to_string(), tuple(node.shape)
+        step = reader(node)
+        if len(shape) > 1 and step.get_type_name() == "Convert" and kind in ("u2", "u4", "u8", "i8"):
+            after, codes = reader(step), None
+            if after.get_type_name() == "Subtract":
+                zero = other(after, step)
+                zeros = whole(zero, tuple(zero.shape), zero.get_element_type().to_string())
+                codes, step = whole(node, shape, kind) - zeros, after
+            elif kind == "i8":  # of planned inputs, as are packed ones that are converted once more
+                codes = whole(node, shape, kind)
+            if codes is not None:
+                step = reader(step) if reader(step).get_type_name() == "Convert" else step
+                scale = np.array(other(reader(step), step).data, np.float32)
+                found.matrices.append((codes.reshape(shape[0], -1), scale.reshape(shape[0], -1)))
+                continue
+        if kind not in ("u2", "u4"):
+            found.constants.append(np.array(node.data))
     return found
 
 
-def whole(node, shape, bits):
-    """Integers of a packed OpenVINO constant, int16."""
-    values = unpacked(np.frombuffer(np.array(node.data).tobytes(), np.uint8)[None], bits)[0]
-    return values[: int(np.prod(shape))].astype(np.int16).reshape(shape)
+def whole(node, shape, kind):
+    """Integers of an OpenVINO constant, int16."""
+    raw = np.frombuffer(np.array(node.data).tobytes(), np.uint8)
+    values = raw.view(np.int8) if kind == "i8" else unpacked(raw[None], int(kind[1:]))[0]
+    return values[: int(np.prod(shape, dtype=int))].astype(np.int16).reshape(shape)
 
 
 def of_litert(folder):
@@ -164,12 +173,13 @@ def kept(found, matrix):
     """Whether a file holds a matrix."""
 
     def among(array):
-        alike = (c for c in found.constants if c.dtype == array.dtype and c.size == array.size)
-        return any(c.tobytes() == array.tobytes() for c in alike)
+        half = array.astype(np.float16)  # as which OpenVINO's file has it where that is exact
+        stored = (array, half) if np.array_equal(half.astype(array.dtype), array) else (array,)
+        wanted = {(a.dtype, a.tobytes()) for a in stored}
+        return any((c.dtype, c.tobytes()) in wanted for c in found.constants if c.size == array.size)
 
-    if not isinstance(matrix.zero, int):
-        raise NotImplementedError("zero points of their own per group are not read here")
-    codes, scale = turned(matrix.codes.astype(np.int16) - np.int16(matrix.zero), matrix.scale.astype(np.float32))
+    zeros = matrix.zero if isinstance(matrix.zero, int) else np.repeat(matrix.zero, matrix.group_size, axis=1)
+    codes, scale = turned(matrix.codes.astype(np.int16) - np.int16(zeros), matrix.scale.astype(np.float32))
     wanted = spread(scale, matrix.columns)
     for theirs, their_scale in found.matrices:
         if theirs.shape == codes.shape:
@@ -183,18 +193,21 @@ def kept(found, matrix):
     if matrix.rows <= TOKEN_TYPES and among(matrix.dequantize()[:1]):
         return True
     low = -(matrix.scale.astype(np.float32) * np.float32(matrix.zero)) if matrix.offset is None else matrix.offset
-    half = low.astype(np.float16)  # as which OpenVINO's file has it where that is exact
-    exact = np.array_equal(half.astype(low.dtype), low)
-    return same and among(matrix.scale) and (among(low) or (exact and among(half)))
+    return same and among(matrix.scale) and among(low)
 
 
 def compared(quantized, exported):
     """Names of matrices and tables that a file holds as they are, and of the others."""
     _, plan = load_quantized(quantized, round_inputs=False)
-    found = READERS[read_record(exported).engine](Path(exported))
+    record = read_record(exported)
+    found = READERS[record.engine](Path(exported))
+    inputs = {m: item for item in plan.activations for m in item.modules if item.low is not None}
     names = {True: [], False: []}
     for item in read_matrices(quantized, plan):
-        names[kept(found, affine(item.module, item.quantized))].append(item.module)
+        matrix = affine(item.module, item.quantized)
+        if record.activations == "planned" and item.module in inputs:
+            matrix = with_planned_input(item.module, matrix, inputs[item.module])
+        names[kept(found, matrix)].append(item.module)
     return names[True], names[False]
 
 

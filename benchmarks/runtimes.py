@@ -218,7 +218,8 @@ def main():
     given.work.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(row["model"], row["plan"], row["engine"]) for row in lines}
-    loaded, scores, data = load_model(given.model), read_scores(given.scores), read_texts(given.data)
+    loaded, scores = load_model(given.model), read_scores(given.scores)
+    data = read_texts(given.data, label_column=given.label_column)
     test = read_texts(given.test, label_column=given.label_column)
     test = test.take(range(min(given.texts, len(test))))
     reference = outputs(loaded, test)

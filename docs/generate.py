@@ -116,6 +116,8 @@ the same codes, {-2, -1, 0, 1} times the scale at 2 bits (form `signed`), -7 to 
 symmetric,signed`. Every limit on bytes counts the largest file: each matrix as the engine stores it that takes most, so
 that no engine's file is larger. On a device, one of the engines must run there. `--portable all` is every engine with a
 file of its own that holds all three.
+
+Measured, file by file: [the same plan in every engine](how-good-is-it.md#the-same-plan-in-every-engine).
 """
 
 

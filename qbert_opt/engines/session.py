@@ -54,7 +54,8 @@ class Engine(RuledEngine, Protocol):
     Attributes:
         INSTALL: the command that installs it.
         FORMAT: the file format that it opens, a file of `formats/writers`; None where `export` does not write for it,
-            and then `NO_EXPORT` says why or what to do instead.
+            and then `NO_EXPORT` says why or what to do instead. An engine whose files hold a tokenizer of their own has
+            a function `misread` too, by which `export` compares what that tokenizer reads.
     """
 
     INSTALL: str

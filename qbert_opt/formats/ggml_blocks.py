@@ -86,7 +86,7 @@ def pack(module: str, matrix: QuantizedMatrix) -> tuple[BlockType, Bytes]:
         The type, and uint8 `[rows, bytes of a row]`.
 
     Raises:
-        UsageError: another form, or groups that blocks do not divide.
+        UsageError: another form, or inputs or groups that blocks do not divide.
     """
     layout = matrix.layout
     zero = layout.fixed_zero
@@ -96,6 +96,11 @@ def pack(module: str, matrix: QuantizedMatrix) -> tuple[BlockType, Bytes]:
             "`engine` llama-cpp, or with `forms` symmetric,signed."
         )
     rows, columns = matrix.codes.shape
+    if columns % Q4_0.inputs:
+        raise UsageError(
+            f"{module}: has {columns} inputs, which GGUF's blocks of {Q4_0.inputs} do not divide. Use `engine` "
+            "onnxruntime or openvino."
+        )
     size = columns if layout.axis == "rows" else layout.group_size
     kind = block_type(layout.bits, size)
     if size % kind.inputs:

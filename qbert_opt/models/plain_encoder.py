@@ -190,9 +190,11 @@ def _head(model: nn.Module, heads: Collection[str], target: str) -> PlainHead | 
         return None
     architecture = type(model).__name__
     if architecture not in heads:
+        family = architecture.partition("For")[0]
+        legal = [name for name in heads if name.partition("For")[0] == family]
         raise UsageError(
-            f"{target}: the head of {architecture} has no place in it. Legal: {', '.join(heads)}, or a model without "
-            f"a head (embeddings). {_OTHERS}"
+            f"{target}: the head of {architecture} has no place in it. Legal: "
+            f"{', '.join([*legal, f'{family}Model (embeddings, without a head)'])}. {_OTHERS}"
         )
     before, last, each_token = _HEADS[architecture]
     dense, activation = before or (None, None)

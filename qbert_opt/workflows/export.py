@@ -35,6 +35,7 @@ from .export_check import check_samples, checks_of, in_batches, longest_sample
 from .export_verdict import compared
 from .input_fit import misfit
 
+READ_AGAIN = 8  # samples whose text an engine's own tokenizer is compared on
 DTYPE_FORMATS = ("onnx", "onnx-qnn")  # formats whose file is named after a dtype
 
 
@@ -130,6 +131,7 @@ def export_model(
             refused[way] = outcome.refusal
         if outcome.refusal is not None or outcome.agreement is None:
             raise InputFileError(f"{folder}: {outcome.refusal} Nothing was exported.")
+        _check_reading(name, module, loaded, target, samples)
         for way_refused, reason in refused.items():
             warnings.warn(
                 f"{output}: exported with activations {way} instead of {way_refused}: {reason}",
@@ -188,6 +190,23 @@ def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: 
         refusal = module.RULES.refusal(matrix.choice)
         if refusal is not None:
             raise UsageError(f"`engine` {name}: {matrix.module}: cannot run {refusal}. Plan again for this engine.")
+
+
+def _check_reading(name: str, module: Engine, loaded: LoadedModel, target: Path, samples: Sequence[TokenBatch]) -> None:
+    """Raise UsageError if an engine with a tokenizer of its own reads one of the samples otherwise, or in capitals."""
+    misread = getattr(module, "misread", None)
+    if misread is None:
+        return
+    read = loaded.tokenizer
+    small = [read.decode(sample.inputs["input_ids"][0], skip_special_tokens=True) for sample in samples[:READ_AGAIN]]
+    texts = [text for text in (*small, *(text.upper() for text in small)) if text]
+    ids = [read(text, truncation=True, max_length=loaded.longest)["input_ids"] for text in texts]
+    found = misread(target, zip(texts, ids, strict=True))
+    if found is not None:
+        raise UsageError(
+            f"`engine` {name}: its own tokenizer reads {found[:80]!r} otherwise than the model's. Use `engine` "
+            "onnxruntime or openvino. Nothing was exported."
+        )
 
 
 def _write(

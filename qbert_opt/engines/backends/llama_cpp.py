@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def label() -> str:
 
 
 @native_code()
-def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> _Running:
     """Load a written model; with float32 activations its weights are unpacked to float32 first."""
     path = folder / FILE
     contents = read_gguf(path)
@@ -105,6 +105,20 @@ def product(
         UsageError: always.
     """
     raise UsageError("`engine` llama-cpp: runs whole models only, so that single products cannot be timed.")
+
+
+@native_code()
+def misread(folder: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> str | None:
+    """Return the first text that llama.cpp's tokenizer reads otherwise than the model's; None if there is none.
+
+    The same tokens have the same state, bit for bit, so states tell whether a text became the given tokens.
+
+    Args:
+        folder: a written model.
+        texts: each with its token ids.
+    """
+    session = open_model(folder, 1)
+    return next((text for text, ids in texts if not np.array_equal(session.state(text), session.state(ids))), None)
 
 
 class _Running:
@@ -153,7 +167,7 @@ class _Running:
             self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
             raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
-        self._state([0])  # closing a server that never answered waits without end
+        self.state([0])  # closing a server that never answered waits without end
 
     @native_code()
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -165,14 +179,15 @@ class _Running:
         if np.any(inputs.get("token_type_ids", 0)):
             raise UsageError("`engine` llama-cpp: has no token types, so that it cannot read pairs of texts.")
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        states = np.stack([self._state(row[kept > 0].tolist()) for row, kept in zip(ids, mask, strict=True)])
+        states = np.stack([self.state(row[kept > 0].tolist()) for row, kept in zip(ids, mask, strict=True)])
         if self._head is None:
             return {"last_hidden_state": np.repeat(states[:, None], ids.shape[1], axis=1)}
         pooler, pooler_bias, classifier, bias = self._head
         return {"logits": np.tanh(states @ pooler.T + pooler_bias) @ classifier.T + bias}
 
-    def _state(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        answer = self._server.handle_embeddings({"input": [ids], "embd_normalize": -1})
+    def state(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Return the pooled state of a text or of its token ids, `[width]`."""
+        answer = self._server.handle_embeddings({"input": [text], "embd_normalize": -1})
         if "data" not in answer:
             raise UsageError(f"`engine` llama-cpp: {answer.get('error', {}).get('message', 'no answer')}.")
         state = np.asarray(answer["data"][0]["embedding"], np.float32)

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from families import save
+from unpacked_codes import assert_our_codes
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.models.batches import tokenize
@@ -53,8 +54,12 @@ def quantized(request, sentences, tmp_path_factory):
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_every_family_is_exported(cli, quantized, tmp_path, name, request):
-    """In float32 the graph answers as torch does; `run` prints vectors of texts, and refuses what has no label."""
+    """In float32 the graph answers as torch does, and its file, unpacked again, holds our codes and scales.
+
+    `run` prints vectors of texts, and refuses what has no label.
+    """
     record = export_model(quantized, name, tmp_path / "out", activations="float32")
+    assert_our_codes(quantized, tmp_path / "out")
     assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
     assert record.checked_on == "texts" and record.agreement.answers >= 20
     if request.node.callspec.params["quantized"] not in MODELS[:4]:  # one of each kind
@@ -97,6 +102,7 @@ def test_every_family_is_exported_with_planned_inputs(planned, tmp_path, name):
         warnings.simplefilter("always")
         record = export_model(planned, name, tmp_path / "out", activations="planned", tolerance=0.5)
     assert record.graph_difference < 1e-3
+    assert_our_codes(planned, tmp_path / "out")
     if any("this processor has no VNNI" in str(warning.message) for warning in caught):
         pytest.skip("sums of 8-bit products are cut off on this processor, as a warning says")
     assert record.agreement.flipped <= 1

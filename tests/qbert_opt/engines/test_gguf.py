@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_bert import bert, wordpiece
 from tokenizers import models
+from unpacked_codes import assert_our_codes
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import LabeledTexts
@@ -187,6 +188,7 @@ class TestRunning:
     def test_the_file_holds_our_codes_and_answers_as_torch_does(self, classifier, tmp_path):
         record = export_model(classifier, "llama-cpp", tmp_path / "out")
         assert record.agreement.flipped == 0 and record.graph_difference < rules_of("llama-cpp").float_difference
+        assert_our_codes(classifier, tmp_path / "out")
         _, allocation = load_quantized(classifier)
         contents = read_gguf(tmp_path / "out" / "model.gguf")
         kinds = set()
@@ -220,6 +222,19 @@ class TestRunning:
                     for given in (spelled, ids)
                 ]
                 assert states[0] == states[1]
+
+    def test_a_tokenizer_that_reads_otherwise_is_found_before_the_file_is_done(
+        self, classifier, tmp_path, texts, monkeypatch
+    ):
+        """The rules name what is known to differ; the rest shows in how llama.cpp reads the check texts."""
+        (tmp_path / "q").mkdir()
+        for file in classifier.iterdir():
+            (tmp_path / "q" / file.name).write_bytes(file.read_bytes())
+        wordpiece(lowercase=False).save_pretrained(tmp_path / "q")
+        monkeypatch.setattr("qbert_opt.formats.wordpiece._difference", lambda *_: None)
+        with pytest.raises(UsageError, match=r"^`engine` llama-cpp: its own tokenizer reads 'W[0-9 W]+' otherwise"):
+            export_model(tmp_path / "q", "llama-cpp", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     def test_llama_cpp_applies_the_head_that_the_file_has(self, tmp_path, texts):
         """As many classes as the model is wide, because the server hands back that many numbers."""
@@ -266,6 +281,7 @@ class TestRunning:
         wordpiece().save_pretrained(tmp_path / "model")
         quantized = quantized_folder(tmp_path / "model", texts, tmp_path / "q")
         assert export_model(quantized, "llama-cpp", tmp_path / "out").agreement.cosine > 0.999
+        assert_our_codes(quantized, tmp_path / "out")
 
     @pytest.mark.parametrize(("width", "layers"), [(64, 3), (128, 2)])
     def test_predicted_bytes_are_written(self, tmp_path, texts, width, layers):
@@ -334,11 +350,13 @@ def _name(module):
     [
         ("roberta", "classes", "is not a plain BERT. Legal: bert, electra, distilbert"),
         ("albert", "classes", "is not a plain BERT"),
-        ("bert", "tags", "the head of BertForTokenClassification has no place in it"),
-        ("distilbert", "classes", "the head of DistilBertForSequenceClassification has no place in it"),
+        ("bert", "tags", r"the head of BertForTokenClassification has no place in it. Legal: "
+         r"BertForSequenceClassification, BertModel \(embeddings, without a head\)\. Use"),
+        ("distilbert", "classes", r"the head of DistilBertForSequenceClassification has no place in it. Legal: "
+         r"DistilBertModel \(embeddings, without a head\)\. Use"),
         ("electra", "embeddings", "has embeddings narrower than its layers"),
     ],
-)
+)  # fmt: skip
 def test_what_the_format_cannot_hold_is_named(tmp_path, family, kind, reason):
     from qbert_opt.formats.writers import gguf
 

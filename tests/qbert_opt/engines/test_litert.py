@@ -12,6 +12,7 @@ import transformers
 from families import COMMON, STANDARD, save, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from unpacked_codes import assert_our_codes
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.configs.tool import config_tool
@@ -43,6 +44,7 @@ ROWS = (
     "3bit/rows:1/rtn/signed", "2bit/rows:each/rtn/symmetric", "6bit/rows:4/rtn/signed",
 )  # fmt: skip
 BLOCKS = ("4bit/columns:32/rtn/symmetric", "3bit/columns:32/rtn/signed")
+LIKE_ROBERTA = {"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 TABLES = ("4bit/rows:each/rtn/symmetric", "8bit/rows:each/rtn/signed", "2bit/rows:each/rtn/signed")
 
 
@@ -428,12 +430,25 @@ class TestRunning:
                 answer = torch.where(shown, answer, 0)
             assert found[name] == pytest.approx(answer.numpy(), abs=1e-5)
 
-    def test_a_tagger_is_exported(self, tmp_path, texts):
-        """With inputs rounded per token, as torch rounds them."""
-        quantized = quantized_folder(save(tmp_path / "model", "roberta", "tags"), texts, tmp_path / "q", ROWS)
+    @pytest.mark.parametrize(
+        ("family", "kind"),
+        [("roberta", "tags"), ("distilbert", "spans"), ("electra", "embeddings"), ("xlm-roberta", "classes"),
+         ("camembert", "classes")],
+    )  # fmt: skip
+    def test_every_family_is_exported_with_our_codes(self, tmp_path, texts, family, kind):
+        """With inputs rounded per token, as torch rounds them; the file, unpacked again, holds codes and scales."""
+        if kind == "spans":
+            texts = tuple((a[0], b[0]) for a, b in itertools.pairwise(texts))
+        model = save(tmp_path / "model", "roberta" if family in LIKE_ROBERTA else family, kind)
+        if family in LIKE_ROBERTA:  # the same modules under other names
+            config = json.loads((model / "config.json").read_text())
+            config |= {"model_type": family, "architectures": [f"{LIKE_ROBERTA[family]}ForSequenceClassification"]}
+            (model / "config.json").write_text(json.dumps(config))
+        quantized = quantized_folder(model, texts, tmp_path / "q", ROWS)
         record = export_model(quantized, "litert", tmp_path / "out")
-        assert record.activations == "planned" and record.graph_difference < 1e-4
-        assert record.agreement.flipped == 0 and record.agreement.loss < 1e-3 and record.kind == "tags"
+        assert_our_codes(quantized, tmp_path / "out")
+        assert record.activations == "planned" and record.graph_difference < 1e-4 and record.kind == kind
+        assert record.agreement.flipped == 0 and record.agreement.loss < 1e-3
 
     def test_padding_changes_nothing(self, exported):
         session = engine("litert").open_model(exported, 1)

@@ -1,13 +1,11 @@
 """One plan, the same codes in every engine's file: each file is unpacked again and compared bit for bit."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from plain_bert import bert
+from unpacked_codes import CODES
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.costs.portable import PORTABLE_FORMS, plan_target
@@ -22,25 +20,12 @@ from qbert_opt.spec.choices import choice
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.quantize import quantize_model
 
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "engine_codes.py"
 ENGINES = ("openvino", "onnxruntime", "litert", "llama-cpp")
 MATRICES = (
     "2bit/rows:each/rtn/signed", "4bit/columns:32/rtn/symmetric", "8bit/rows:each/rtn/symmetric",
     "4bit/rows:each/rtn/symmetric",
 )  # fmt: skip
 TABLES = ("8bit/rows:each/rtn/symmetric", "4bit/rows:each/rtn/symmetric")
-
-
-def script():
-    """The benchmark that reads files back."""
-    spec = importlib.util.spec_from_file_location("engine_codes", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["engine_codes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-CODES = script()
 
 
 @pytest.fixture(scope="module")
