@@ -82,10 +82,12 @@ def command(
     from ...models.structure import profile_model
     from ...models.torch_device import on_device
     from ...planning.budgets import parse_budget
+    from ...planning.possible import check_possible, unscored
     from ...quantization.calibration import CalibrationPlan
     from ...runtime.distributed import processes
     from ...runtime.memory_budget import PeakMemory
     from ...scoring.sensitivity import measure_sensitivity
+    from ...spec.limits import Limits
     from ...spec.scores import write_scores
     from ..quantities import size
 
@@ -99,6 +101,8 @@ def command(
     ):
         profile = profile_model(loaded)
         budget_bytes = parse_budget(resampling.budget, profile.encoder_elements, "--budget")
+        if resampling.stability:
+            check_possible(unscored(profile, choices), Limits(encoder_bytes=budget_bytes))
         peak = PeakMemory()
         table = measure_sensitivity(
             loaded, texts, choices, metric=metric, plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
