@@ -25,7 +25,7 @@ from qbert_opt.models.loading import load_model
 from qbert_opt.reports.evaluation import evaluation_table
 from qbert_opt.reports.printing import print_lines
 from qbert_opt.spec.allocation import read_allocation
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.profiles import ModelProfile
 from qbert_opt.spec.scores import read_scores
 

@@ -32,7 +32,7 @@ from qbert_opt.runtime.files import write_text
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.metrics import differentiable
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
 from qbert_opt.workflows.verify import apply_plan

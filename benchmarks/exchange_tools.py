@@ -25,7 +25,8 @@ from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.planner import allocate
-from qbert_opt.spec.choices import default_grid, num_groups
+from qbert_opt.spec.grids import default_grid
+from qbert_opt.spec.groupings import num_groups
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
 from qbert_opt.spec.score_parts import Provenance

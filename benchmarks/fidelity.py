@@ -28,7 +28,7 @@ from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.runtime.provenance import code_commit
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.profiles import ModelProfile
 from qbert_opt.spec.scores import read_scores
 

@@ -28,7 +28,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import MatrixQuantizer
 from qbert_opt.runtime.provenance import code_commit, today
 from qbert_opt.scoring.metrics.directional import quadratic_forms
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 
 CHOICES = grid((2, 3, 4), ("rows:each", "columns:64"), "rtn")
 TEMPERATURES = (1.0, 2.0)

@@ -38,7 +38,7 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import read_scores, write_scores
 from qbert_opt.training.recipes import RECIPES

@@ -32,7 +32,7 @@ from qbert_opt.quantization.calibration import weight_of
 from qbert_opt.quantization.methods import rtn
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.metrics.directional import both_losses
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.grids import default_grid
 
 BATCH = 16
 

@@ -45,7 +45,8 @@ from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer,
 from qbert_opt.runtime.files import write_text
 from qbert_opt.runtime.provenance import code_commit, today
 from qbert_opt.scoring.metrics.directional import CACHED_BYTES, _products, both_losses
-from qbert_opt.spec.choices import Choice, choice, grid
+from qbert_opt.spec.choices import Choice, choice
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import ModelProfile
 from qbert_opt.spec.score_parts import Provenance

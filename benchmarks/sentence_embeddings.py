@@ -21,7 +21,8 @@ from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit, today
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import choice, grid
+from qbert_opt.spec.choices import choice
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.quantize import plan_quantizer
 from qbert_opt.workflows.verify import measure_plans

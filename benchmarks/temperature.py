@@ -22,7 +22,7 @@ from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer,
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.metrics.directional import quadratic_forms
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.verify import apply_plan
 

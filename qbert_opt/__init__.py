@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .spec.allocation import read_allocation as read_allocation
     from .spec.allocation import write_allocation as write_allocation
     from .spec.choices import Choice as Choice
-    from .spec.choices import default_grid as default_grid
+    from .spec.grids import default_grid as default_grid
     from .spec.limits import Limits as Limits
     from .spec.profiles import ModelProfile as ModelProfile
     from .spec.scores import ScoreTable as ScoreTable
@@ -99,7 +99,7 @@ _HOMES = {
     "UsageError": (".errors", "UsageError"),
     "Workload": (".costs.operations", "Workload"),
     "allocate": (".planning.planner", "allocate"),
-    "default_grid": (".spec.choices", "default_grid"),
+    "default_grid": (".spec.grids", "default_grid"),
     "diagnose": (".scoring.diagnosing", "diagnose"),
     "evaluate": (".evaluation.evaluate", "evaluate"),
     "export_model": (".workflows.export", "export_model"),

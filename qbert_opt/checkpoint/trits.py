@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.choices import TRITS_PER_BYTE
+from ..spec.forms import TRITS_PER_BYTE
 
 LEVELS = 3
 POWERS = LEVELS ** np.arange(TRITS_PER_BYTE, dtype=np.uint8)

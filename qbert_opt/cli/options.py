@@ -131,7 +131,8 @@ class GridOptions:
             UsageError: unknown bits, grouping, form or method.
         """
         from ..quantization.calibration import method_grid
-        from ..spec.choices import parse_bits, parse_forms, parse_groupings
+        from ..spec.forms import parse_bits, parse_forms
+        from ..spec.groupings import parse_groupings
 
         forms = None if self.forms is None else parse_forms(self.forms)
         return method_grid(self.method, parse_bits(self.bits), parse_groupings(self.groupings), forms)
@@ -142,7 +143,7 @@ class GridOptions:
         Raises:
             UsageError: unknown bits or form.
         """
-        from ..spec.choices import parse_bits, parse_forms
+        from ..spec.forms import parse_bits, parse_forms
         from ..spec.tables import table_grid
 
         if self.table_bits == "none":

@@ -169,7 +169,8 @@ def read_constraints(options: ConstraintOptions) -> PlanConstraints:
         UsageError: an option that is not of its form.
     """
     from ..planning.constraints import PlanConstraints
-    from ..spec.choices import parse_bits, parse_groupings
+    from ..spec.forms import parse_bits
+    from ..spec.groupings import parse_groupings
     from .quantities import parse_pins
 
     return PlanConstraints(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from ..runtime.input_files import quoted
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice, Form, num_groups, parse_groupings
+from ..spec.choices import Choice
+from ..spec.forms import Form
+from ..spec.groupings import num_groups, parse_groupings
 from ..spec.planned import PlannedMatrix
 
 FP16_BITS = 16

@@ -16,7 +16,8 @@ from ..engines.rules import EngineRules, Product
 from ..engines.session import rules_of
 from ..errors import UsageError
 from ..runtime.plugins import available
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from .stored import EngineTarget, engine_target
 

@@ -12,7 +12,8 @@ from ..runtime.plain_text import whole_number
 from ..runtime.plugins import available
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
-from ..spec.choices import LEGAL_BITS, Choice
+from ..spec.choices import Choice
+from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
 from .devices import device_errors

@@ -12,7 +12,8 @@ from ..engines.file_law import FilePart
 from ..engines.rules import EngineRules
 from ..engines.session import rules_of
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from ..spec.planned import PlannedMatrix, PlannedTable
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import TABLE_CHOICE, table_bytes

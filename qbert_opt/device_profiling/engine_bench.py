@@ -21,7 +21,8 @@ from ..models.loading import quiet_transformers
 from ..quantization.methods import rtn
 from ..quantization.quantized_matrix import StoredMatrix
 from ..runtime.cpu_timing import Call
-from ..spec.choices import LEGAL_BITS, choice
+from ..spec.choices import choice
+from ..spec.forms import LEGAL_BITS
 from .bench import COARSE, BenchFormat, Shape, Subject
 from .shapes import profile_of
 

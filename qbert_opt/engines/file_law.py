@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..spec.choices import OFFSET_BYTES, SCALE_BYTES, Choice
+from ..spec.choices import Choice
+from ..spec.forms import OFFSET_BYTES, SCALE_BYTES
 from ..spec.profiles import OTHER_BYTES, ModelProfile
 
 WIDE_OFFSET_BYTES = 4  # float32: an offset that a zero point was turned into

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..spec.activations import ActivationChoice
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from .file_law import FileLaw
 
 Product = Literal["gemm", "matmul"]  # of a weight matrix, and of two activations (attention)

@@ -12,7 +12,8 @@ from ..costs.operations import Workload
 from ..costs.stored import EngineTarget, Storage
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
-from ..spec.choices import Choice, zero_dtype
+from ..spec.choices import Choice
+from ..spec.forms import zero_dtype
 from ..spec.limits import Measure
 from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec

@@ -14,7 +14,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from ..costs.stored import EngineTarget
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from ..spec.limits import Measure
 from ..spec.profiles import TABLE_BITS, MatrixSpec, TableSpec
 from ..spec.scores import ScoreTable

@@ -8,7 +8,8 @@ from hwmodels import format_bytes
 
 from ..costs.stored import EngineTarget, engine_target, weight_bytes
 from ..errors import InfeasibleError, NoPlanFoundError, UsageError
-from ..spec.choices import DEFAULT_BITS, Choice
+from ..spec.choices import Choice
+from ..spec.grids import DEFAULT_BITS
 from ..spec.planned import EngineOutlook, PlannedActivation
 from .program import PlanningTask
 from .solving import Plan, SolverOptions

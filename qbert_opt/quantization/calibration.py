@@ -22,7 +22,9 @@ from ..models.layers import as_matrix
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
 from ..spec.allocation import Allocation
-from ..spec.choices import DEFAULT_BITS, DEFAULT_GROUPINGS, Choice, Form, Layout, grid
+from ..spec.choices import Choice, Layout
+from ..spec.forms import Form
+from ..spec.grids import DEFAULT_BITS, DEFAULT_GROUPINGS, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
 from .quantized_matrix import QuantizedMatrix, StoredMatrix
 from .quantizer import quantizer

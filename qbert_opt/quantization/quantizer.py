@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 
 from ..runtime.plugins import load_as
-from ..spec.choices import Form, Layout
+from ..spec.choices import Layout
+from ..spec.forms import Form
 from .quantized_matrix import QuantizedMatrix
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .activations import RANGES
-from .choices import AROUND_ZERO, LEGAL_GROUPINGS, choice, legal_bits, parse_groupings, zero_dtype
+from .choices import choice
+from .forms import AROUND_ZERO, legal_bits, zero_dtype
+from .groupings import LEGAL_GROUPINGS, parse_groupings
 from .limits import LOSSES
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from ..runtime.frozen import Frozen
-from .choices import Choice, Form, Layout
+from .choices import Choice, Layout
+from .forms import Form
 from .limits import Measure
 from .profiles import Kind
 from .tables import TABLE_CHOICE

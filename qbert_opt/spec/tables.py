@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ..errors import UsageError
-from .choices import Choice, Form, legal_bits
+from .choices import Choice
+from .forms import Form, legal_bits
 from .profiles import TABLE_BITS, TableSpec
 
 TABLE_METHOD = "mse"  # at 2 bits it has a third of the loss of min-max rounding, and it needs no text

@@ -19,7 +19,8 @@ from ..planning.budgets import parse_budget
 from ..runtime.input_files import read_bytes
 from ..runtime.plugins import available
 from ..spec.activations import parse_activation_bits
-from ..spec.choices import parse_bits, parse_forms, parse_groupings
+from ..spec.forms import parse_bits, parse_forms
+from ..spec.groupings import parse_groupings
 from .request import QUANTITIES, Budget, Model, Sweep, Target, Texts
 
 MAX_BYTES = 1_000_000

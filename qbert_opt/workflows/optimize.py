@@ -26,7 +26,7 @@ from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
 from ..scoring.task import ScoresActivations, ScoresTables, metric_named
 from ..spec.allocation import Allocation
-from ..spec.choices import Form
+from ..spec.forms import Form
 from ..spec.limits import Limits
 from ..spec.profiles import ModelProfile
 from ..spec.quality import QualityLimits, parse_quality

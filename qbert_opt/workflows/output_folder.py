@@ -17,7 +17,8 @@ from ..runtime.locks import acquire, release
 from ..runtime.progress import Progress
 from ..runtime.provenance import code_version
 from ..spec.activations import activation_grid
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from ..spec.scores import ScoreTable, read_scores, write_scores
 from .score import score_model
 

@@ -11,7 +11,8 @@ from ..quantization.calibration import CalibrationPlan, method_grid
 from ..runtime.progress import Progress, silent
 from ..scoring.sensitivity import measure_sensitivity
 from ..spec.activations import activation_grid
-from ..spec.choices import Choice, Form
+from ..spec.choices import Choice
+from ..spec.forms import Form
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_grid
 

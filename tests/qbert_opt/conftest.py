@@ -66,7 +66,7 @@ def file_texts(data_file):
 def _scores(tiny, texts, method):
     from qbert_opt.quantization.calibration import CalibrationPlan
     from qbert_opt.scoring.sensitivity import measure_sensitivity
-    from qbert_opt.spec.choices import default_grid
+    from qbert_opt.spec.grids import default_grid
 
     return measure_sensitivity(tiny, texts, default_grid(method), plan=CalibrationPlan(40, 40, 0))
 

@@ -141,7 +141,7 @@ def _score(path: Path) -> Any:
     from qbert_opt.models.loading import load_model
     from qbert_opt.quantization.calibration import CalibrationPlan
     from qbert_opt.scoring.sensitivity import measure_sensitivity
-    from qbert_opt.spec.choices import grid
+    from qbert_opt.spec.grids import grid
 
     texts = read_texts(path.parent / "data" / "a.tsv")
     choices = grid((2, 8), ("rows:each",), "rtn")

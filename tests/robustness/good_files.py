@@ -30,7 +30,7 @@ def write_examples(folder: Path) -> None:
     from qbert_opt.runtime.resumable import Jobs
     from qbert_opt.scoring.sensitivity import measure_sensitivity
     from qbert_opt.spec.allocation import write_allocation
-    from qbert_opt.spec.choices import grid
+    from qbert_opt.spec.grids import grid
     from qbert_opt.spec.limits import Limits
     from qbert_opt.spec.scores import write_scores
     from qbert_opt.workflows.quantize import quantize_model

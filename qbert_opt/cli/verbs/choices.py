@@ -21,7 +21,9 @@ def command() -> None:
 
     Example: `qbert-opt choices`
     """
-    from ...spec.choices import DEFAULT_GROUPINGS, FORMS, LEGAL_BITS, Choice
+    from ...spec.choices import Choice
+    from ...spec.forms import FORMS, LEGAL_BITS
+    from ...spec.grids import DEFAULT_GROUPINGS
 
     typer.echo("methods:")
     list_plugins("quantizers")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ...runtime.cpu_timing import Call
-from ...spec.choices import LEGAL_BITS
+from ...spec.forms import LEGAL_BITS
 from ..bench import FINE, BenchFormat, Shape, Subject
 
 GROUP_SIZES = (16, 32, 64, 128, 256)

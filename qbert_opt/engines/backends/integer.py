@@ -13,7 +13,7 @@ from ...errors import UsageError
 from ...formats.affine import AffineMatrix
 from ...integer.folder import read_program
 from ...integer.reference import Reference
-from ...spec.choices import Form
+from ...spec.forms import Form
 from ..rules import EngineRules, TableRules
 from ..session import Activations, Arrays, Session
 

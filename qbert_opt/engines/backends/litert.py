@@ -19,7 +19,7 @@ from ...formats.litert_codes import BLOCKS, Codes, dequantize
 from ...formats.tflite_file import TfliteFile, read_tflite, write_tflite
 from ...formats.writers.tflite import FILE, IDS, MASK
 from ...runtime.native import native_code
-from ...spec.choices import Form
+from ...spec.forms import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session

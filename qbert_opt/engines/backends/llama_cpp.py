@@ -19,7 +19,7 @@ from ...formats.ggml_blocks import F32, dequantize
 from ...formats.gguf_file import GgufFile, Tensor, read_gguf, write_gguf
 from ...formats.writers.gguf import CLASSIFIER, FILE, POOLER, RANK
 from ...runtime.native import native_code
-from ...spec.choices import Form
+from ...spec.forms import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session

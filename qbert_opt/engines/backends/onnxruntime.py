@@ -16,7 +16,7 @@ from ...formats.affine import AffineMatrix
 from ...formats.writers.onnx import OPSET, graph_file
 from ...runtime.native import native_code
 from ...runtime.processor import sums_bytes_exactly
-from ...spec.choices import Form
+from ...spec.forms import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session

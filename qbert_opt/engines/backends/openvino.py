@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...formats.affine import AffineMatrix
 from ...formats.writers.openvino_ir import graph_file
 from ...runtime.native import native_code
-from ...spec.choices import Form
+from ...spec.forms import Form
 from ..file_law import FileLaw, GraphLaw
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from ...spec.choices import FORMS, Layout
+from ...spec.choices import Layout
+from ...spec.forms import FORMS
 from ..codebooks import round_to_codebook, search_codebook
 from ..lanes import Lanes
 from ..quantized_matrix import QuantizedMatrix, round_to_range

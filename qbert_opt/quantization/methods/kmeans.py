@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ...spec.choices import Form, Layout
+from ...spec.choices import Layout
+from ...spec.forms import Form
 from ..codebooks import round_to_codebook, search_codebook
 from ..quantized_matrix import QuantizedMatrix
 

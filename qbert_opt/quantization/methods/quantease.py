@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ...spec.choices import FORMS, Layout
+from ...spec.choices import Layout
+from ...spec.forms import FORMS
 from ..descent import descend_codes, refit_ranges
 from ..quantized_matrix import QuantizedMatrix
 from . import gptq

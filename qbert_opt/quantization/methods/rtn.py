@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ...spec.choices import Form, Layout
+from ...spec.choices import Layout
+from ...spec.forms import Form
 from ..quantized_matrix import QuantizedMatrix, grouped, round_to_range, stored_range
 
 NEEDS_GRAM = False

@@ -8,7 +8,8 @@ from ...errors import InputFileError
 from ...quantization.calibration import CalibrationPlan, method_grid
 from ...runtime import locks
 from ...spec.activations import parse_activation_bits
-from ...spec.choices import parse_bits, parse_forms, parse_groupings
+from ...spec.forms import parse_bits, parse_forms
+from ...spec.groupings import parse_groupings
 from ...spec.scores import write_scores
 from ...workflows.score import score_model
 from ..artifacts import SCORES

@@ -3,7 +3,9 @@
 import pytest
 
 from qbert_opt.errors import UsageError
-from qbert_opt.spec.choices import choice, parse_bits, parse_forms, parse_groupings
+from qbert_opt.spec.choices import choice
+from qbert_opt.spec.forms import parse_bits, parse_forms
+from qbert_opt.spec.groupings import parse_groupings
 
 
 @pytest.mark.parametrize(

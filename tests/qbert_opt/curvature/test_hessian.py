@@ -29,7 +29,7 @@ from qbert_opt.scoring import hessian_operators
 from qbert_opt.scoring.hessian_operators import omega, omega_error, text_slices
 from qbert_opt.scoring.metrics import qbert
 from qbert_opt.scoring.task import ScoringTask
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 
 
 class TinyNetwork(nn.Module):

@@ -22,7 +22,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, weight_of
 from qbert_opt.scoring.metrics.directional import quadratic_forms
 from qbert_opt.spec.activations import activation_grid
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.workflows.verify import apply_plan
 
 WIDTH = 8

@@ -21,7 +21,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.quantize import plan_quantizer, quantize_model
 from qbert_opt.workflows.verify import apply_plan

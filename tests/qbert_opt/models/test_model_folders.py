@@ -375,7 +375,7 @@ def test_kind_1_a_quantized_folder_keeps_the_pooling(encoder, tmp_path):
     from qbert_opt.planning.planner import allocate
     from qbert_opt.quantization.calibration import CalibrationPlan
     from qbert_opt.scoring.sensitivity import measure_sensitivity
-    from qbert_opt.spec.choices import grid
+    from qbert_opt.spec.grids import grid
     from qbert_opt.spec.limits import Limits
     from qbert_opt.workflows.quantize import quantize_model
 

@@ -16,7 +16,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer
 from qbert_opt.scoring.metrics.directional import quadratic_forms
 from qbert_opt.spec.activations import activation_grid
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.workflows.verify import apply_plan
 
 WIDTH, HEADS, CLASSES = 16, 2, 4

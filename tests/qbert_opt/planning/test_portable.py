@@ -16,7 +16,8 @@ from qbert_opt.planning.plan_bytes import engine_file
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import Choice, grid
+from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.profiles import MatrixSpec
 from qbert_opt.spec.scores import write_scores
 from qbert_opt.spec.tables import table_grid

@@ -7,7 +7,7 @@ import pytest
 from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.possible import check_possible, unscored
-from qbert_opt.spec.choices import default_grid
+from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.limits import Limits
 
 

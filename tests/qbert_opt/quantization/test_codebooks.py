@@ -14,7 +14,8 @@ from qbert_opt.quantization.codebooks import search_codebook
 from qbert_opt.quantization.methods import gptq, kmeans, mse, rtn
 from qbert_opt.quantization.quantized_matrix import grouped
 from qbert_opt.runtime import plugins
-from qbert_opt.spec.choices import FORMS, Choice, Layout
+from qbert_opt.spec.choices import Choice, Layout
+from qbert_opt.spec.forms import FORMS
 
 ROWS, COLUMNS, HEADS = 24, 64, 4
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:64")

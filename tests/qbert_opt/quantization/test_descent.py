@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from qbert_opt.errors import UsageError
 from qbert_opt.quantization.descent import descend_codes, refit_ranges
 from qbert_opt.quantization.methods import gptq, quantease, rtn
-from qbert_opt.spec.choices import FORMS, Choice, legal_bits
+from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.forms import FORMS, legal_bits
 
 ROWS, COLUMNS, HEADS = 12, 48, 4
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:48")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from qbert_opt.quantization.methods import gptq, mse, rtn
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, expand, grouped
 from qbert_opt.quantization.ranges import search_range
-from qbert_opt.spec.choices import Choice, Form, Layout
+from qbert_opt.spec.choices import Choice, Layout
+from qbert_opt.spec.forms import Form
 
 ROWS, COLUMNS, HEADS = 24, 64, 4
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:64")

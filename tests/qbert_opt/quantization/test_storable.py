@@ -16,7 +16,8 @@ from qbert_opt.quantization.quantized_matrix import grouped
 from qbert_opt.quantization.storable import FP16_MAX, check_storable, possible_layouts
 from qbert_opt.runtime import plugins
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import Choice, choice, grid
+from qbert_opt.spec.choices import Choice, choice
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.tables import table_grid
 from qbert_opt.workflows.quantize import quantize_model
 

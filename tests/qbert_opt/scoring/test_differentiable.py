@@ -17,7 +17,8 @@ from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.metrics import differentiable
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.scoring.task import ScoringTask
-from qbert_opt.spec.choices import choice, grid
+from qbert_opt.spec.choices import choice
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 
 CHOICES = grid((2, 3, 4), ("columns:16",), "rtn")
@@ -133,7 +134,7 @@ def test_other_verbs_say_where_the_budget_is_given(cli, tiny_folder, data_file, 
     """A metric that learns at a budget is refused where none is; one below every choice is infeasible."""
     files = ("--model", tiny_folder, "--data", data_file, "--metric", "differentiable", "-q")
     said = cli("optimize", *files, "--budget", "4bit", "-o", tmp_path / "out")
-    assert said.code == 2 and "Give `budget` to sensitivity, and its scores to other verbs" in said.complaint
+    assert said.code == 2 and "Give --budget to sensitivity, and its scores to other verbs" in said.complaint
     samples = ("--calibration-samples", 9, "--scoring-samples", 9)
     said = cli("sensitivity", *files, *samples, "--budget", "1bit", "-o", tmp_path / "s.json")
     assert said.code == 3 and "the smallest choices take" in said.complaint

@@ -14,7 +14,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.scoring.metrics.directional import both_losses, quadratic_forms
 from qbert_opt.scoring.task import Estimate
-from qbert_opt.spec.choices import default_grid, grid
+from qbert_opt.spec.grids import default_grid, grid
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

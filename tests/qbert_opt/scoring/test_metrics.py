@@ -17,7 +17,7 @@ from qbert_opt.runtime import plugins
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.hessian_operators import priced_by
 from qbert_opt.scoring.task import ScoringTask
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.score_parts import MatrixCurvature
 
 METRICS = plugins.available("metrics")

@@ -23,7 +23,7 @@ from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.memory_budget import MemoryShares, PeakMemory, saved_bytes
 from qbert_opt.scoring.readiness import check_samples, training_text_warnings
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
 
 PLAN = CalibrationPlan(20, 30, 0)

@@ -15,7 +15,7 @@ from qbert_opt.quantization.calibration import BATCH_SIZE, CalibrationPlan, quan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.scoring.table_scores import row_losses
 from qbert_opt.spec.allocation import read_allocation
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
 from qbert_opt.spec.tables import table_grid
 

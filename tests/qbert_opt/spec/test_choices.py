@@ -5,21 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qbert_opt.errors import UsageError
-from qbert_opt.spec.choices import (
-    DEFAULT_BITS,
-    DEFAULT_GROUPINGS,
-    FORMS,
-    LEGAL_BITS,
-    Choice,
-    Layout,
-    choice,
-    default_grid,
-    grid,
-    legal_bits,
-    parse_bits,
-    parse_forms,
-    parse_groupings,
-)
+from qbert_opt.spec.choices import Choice, Layout, choice
+from qbert_opt.spec.forms import FORMS, LEGAL_BITS, legal_bits, parse_bits, parse_forms
+from qbert_opt.spec.grids import DEFAULT_BITS, DEFAULT_GROUPINGS, default_grid, grid
+from qbert_opt.spec.groupings import parse_groupings
 from qbert_opt.spec.tables import table_grid
 
 SIDE = 768

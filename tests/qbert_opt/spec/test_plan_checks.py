@@ -12,7 +12,7 @@ from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.activations import activation_choice, activation_grid
 from qbert_opt.spec.allocation import read_allocation, write_allocation
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.plan_scores import check_scores
 from qbert_opt.spec.tables import table_grid

@@ -8,7 +8,7 @@ from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, quantized_matrices
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.choices import grid
+from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 
 
