@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from qbert_opt.errors import DeviceError, InfeasibleError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
+from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.activations import activation_grid
 from qbert_opt.spec.choices import choice
@@ -180,9 +183,22 @@ def test_planned_inputs_need_no_narrow_kernel_of_the_device(rtn_scores):
     assert plan.device.latency_s == pytest.approx(wide.device.latency_s)
     own, eight = (simulate_allocation(p, device, Workload()) for p in (plan, wide))
     assert own.weight_bytes < eight.weight_bytes and own.peak_memory_bytes == eight.peak_memory_bytes
-    tight = Limits(memory_bytes=own.peak_memory_bytes - 1000)  # more than the file's bytes of 4 bits, but expanded
-    with pytest.raises(InfeasibleError, match="binding limit peak_memory_bytes"):
-        allocate(scores, tight, device=device, constraints=constraints, activations=grid)
+
+
+def test_a_limit_on_memory_counts_expanded_codes(rtn_scores):
+    """Memory holds a byte for each weight, whatever the file holds: one byte less than that takes is infeasible."""
+    task = PlanningTask(
+        rtn_scores, Limits(memory_bytes=10**9), device=load_device("rpi4"),
+        constraints=PlanConstraints(engine="onnxruntime", bits=(4, 8), groupings=("rows:each",)),
+    ).with_static_inputs(m.module for m in rtn_scores.profile.matrices)  # fmt: skip
+    held, stored = (task.tables.usage[name] for name in ("held_bytes", "total_bytes"))
+    for i, j in np.argwhere(task.legal):
+        assert held[i, j] - stored[i, j] == rtn_scores.profile.matrices[i].elements * (8 - task.choices[j].bits) // 8
+    [row] = [row for row in task.rows if row.measure == "peak_memory_bytes"]
+    least = int(row.stated - row.capacity + np.where(task.legal, held, np.inf).min(1).sum())
+    assert solve_task(task.under(Limits(memory_bytes=least)), SolverOptions()).solution.choice is not None
+    with pytest.raises(InfeasibleError, match=r"--max-memory = .* is below the floor"):
+        solve_task(task.under(Limits(memory_bytes=least - 1)), SolverOptions())
 
 
 def test_the_outlook_of_a_plan_for_no_engine(reference, car_soc):
