@@ -40,16 +40,6 @@ from qbert_opt.workflows.verify import apply_plan
 CHOICES = grid((2, 3, 4), ("rows:each", "columns:64"), "gptq")
 
 
-def argmax_bits(table: ScoreTable) -> float:
-    """Bits per weight of every matrix's best score, whatever the budget."""
-    best = table.values().argmin(1)
-    sizes = [
-        CHOICES[k].bytes(m.rows, m.columns, heads=table.profile.heads)
-        for k, m in zip(best, table.profile.matrices, strict=True)
-    ]
-    return 8 * sum(sizes) / table.profile.encoder_elements
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "calibration", "test"):
@@ -79,6 +69,7 @@ def main() -> None:
         return KINDS[one.head.kind].loss.of_rows(truth, values).numpy()
 
     bases: dict[float, Any] = {}
+    chosen: dict[float, Any] = {}
     tables: dict[str, tuple[ScoreTable, float]] = {}
     for bits in options.budgets:
         for metric in ("directional", "differentiable"):
@@ -96,16 +87,16 @@ def main() -> None:
             plan = allocate(table, Limits(encoder_bytes=int(bits * table.profile.encoder_elements / 8)))
             quantizer = quantizer or MatrixQuantizer(loaded, table.profile, "gptq", calibration_texts(data, sizes)[0])
             kl = per_text(apply_plan(loaded, plan, quantizer))
+            base = chosen.get(bits)
             bases.setdefault(bits, kl)
+            chosen.setdefault(bits, plan.matrices)
             held, ratio = ratio_interval(kl, np.ones_like(kl)), ratio_interval(kl, bases[bits])
             row = key | {
                 "encoder_bytes": plan.encoder_bytes,
                 "minutes": seconds / 60,
-                "argmax_bits": argmax_bits(table),
-                "repaired": sum(
-                    CHOICES[k].name != part.choice.name
-                    for k, part in zip(table.values().argmin(1), plan.matrices, strict=True)
-                ),
+                "same": None
+                if base is None
+                else sum(a.choice == b.choice for a, b in zip(base, plan.matrices, strict=True)),
                 "kl": [held.value, held.low, held.high],
                 "to_directional": [ratio.value, ratio.low, ratio.high],
                 "commit": code_commit(),

@@ -9,8 +9,11 @@ noise g and p = softmax(β) (Jang et al. 2017). β of all matrices is learned to
 over the scoring texts. KL̄ is the mean KL of the steps so far, which makes rate and λ independent of the model; the
 temperature t falls geometrically. AQ-BERT searches per sub-group, uses labels, alternates with updates of the weights
 and trains the found model from scratch; here weights are what the quantizer gives, choices belong to matrices, and
-the solver repairs the plan: least −Σ log p under the budget is argmax p where that fits. Scores of other budgets than
-the one that is learned at are less meaningful.
+the solver makes the plan.
+
+β is the sum of what KL's gradients and what the size's gradients added. The size's part only keeps the mixtures at the
+budget while KL is learned. The scores are −log softmax of KL's part, because the program knows sizes exactly; with both,
+a plan whose most probable choices are small would leave bytes unspent.
 
 All matrices are learned together, so every process of several does the whole work and gets the same scores.
 """
@@ -83,7 +86,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     needed = 4 * sum(m.elements * len(task.sizes[m.module]) for m in task.profile.matrices)
     task.shares.refuse_less(task.shares.limit // 2, needed, "every choice of every matrix at once")
     mixtures = [_mixture(task, index) for index in range(len(task.profile.matrices))]
-    logits = [torch.zeros(len(one.sizes), dtype=torch.float64) for one in mixtures]
+    logits, learned = ([torch.zeros(len(one.sizes), dtype=torch.float64) for one in mixtures] for _ in range(2))
     references = [_reference(task, batch) for batch in task.batches]
     generator = torch.Generator().manual_seed(task.seed)
     steps = PASSES * len(task.batches)
@@ -101,9 +104,10 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
             total += loss
             scale = (step + 1) / total if total > 0 else 0.0
             pulls = size_slopes(mixtures, logits, budget)
-            for beta, sums, slope, pull in zip(logits, moved, slopes, pulls, strict=True):
-                gradient = scale * slope + SIZE_WEIGHT * pull
-                beta -= RATE * gradient
+            for beta, part, sums, slope, pull in zip(logits, learned, moved, slopes, pulls, strict=True):
+                gradient = scale * slope
+                part -= RATE * gradient
+                beta -= RATE * (gradient + SIZE_WEIGHT * pull)
                 sums += torch.stack([gradient, gradient.square()])
     finally:
         for one in mixtures:
@@ -111,7 +115,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     for index in pending:
         mean, square = moved[index] / steps
         spread = (square - mean.square()).clamp(min=0).sqrt()
-        yield index, Estimate(-logits[index].log_softmax(0), RATE * math.sqrt(steps) * spread, task.num_samples)
+        yield index, Estimate(-learned[index].log_softmax(0), RATE * math.sqrt(steps) * spread, task.num_samples)
 
 
 def mixed_loss(
