@@ -12,8 +12,8 @@ and trains the found model from scratch; here weights are what the quantizer giv
 the solver makes the plan.
 
 β is the sum of what KL's gradients and what the size's gradients added. The size's part only keeps the mixtures at the
-budget while KL is learned. The scores are −log softmax of KL's part, because the program knows sizes exactly; with both,
-a plan whose most probable choices are small would leave bytes unspent.
+budget while KL is learned. The scores are −log softmax of KL's part, because the program knows sizes exactly; with
+both, a plan whose most probable choices are small would leave bytes unspent.
 
 All matrices are learned together, so every process of several does the whole work and gets the same scores.
 """
