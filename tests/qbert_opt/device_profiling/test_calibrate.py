@@ -150,7 +150,7 @@ def walled(made_up, monkeypatch):
         rounds, started_s = [], bench.now_s
         try:
             calibrate.calibrate(
-                bench, rounds=100, limit_s=limit_s, on_step=lambda done, total, what: rounds.append(done)
+                bench, rounds=30, limit_s=limit_s, on_step=lambda done, total, what: rounds.append(done)
             )
         except UsageError as error:
             return str(error), bench.now_s - started_s
