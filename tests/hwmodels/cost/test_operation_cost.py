@@ -8,7 +8,7 @@ The matrix is BERT-base's 768 x 768 on 128 tokens: 128 x 768 x 768 = 75,497,472 
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.cost.operation import Operation, StoredWeight
@@ -155,7 +155,6 @@ def test_resident_weights_need_a_scratchpad_within_reach():
     assert "a76 reaches no scratchpad" in str(unsupported(op, load_device("rpi5")))
 
 
-@settings(deadline=None)
 @given(*(st.integers(1, 4096) for _ in range(3)), st.sampled_from([1, 2, 4]), st.integers(1, 2**24))
 def test_a_larger_near_memory_never_moves_more(m, k, n, width, capacity):
     """And every operand crosses at least once."""

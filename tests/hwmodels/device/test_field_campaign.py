@@ -127,7 +127,7 @@ def test_one_field_at_a_time(tmp_path, junk):
         check(write(tmp_path, [(path, junk)]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(EXTREMES)), min_size=2, max_size=5))
 def test_several_fields_at_once(tmp_path_factory, changes):
     check(write(tmp_path_factory.mktemp("device"), changes))

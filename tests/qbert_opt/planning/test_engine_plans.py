@@ -37,7 +37,7 @@ def _plan(scores, engine, **limits):
     return allocate(scores, Limits(**limits), constraints=PlanConstraints(engine=engine))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(engine=st.sampled_from(ENGINES), bits=st.floats(4.0, 12.0))
 def test_a_plan_for_an_engine_passes_its_pre_check_and_fits_in_its_file(rtn_scores, engine, bits):
     """Whatever the limit: nothing that the engine refuses, and no more bytes of its own file than allowed."""
