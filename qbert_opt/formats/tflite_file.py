@@ -182,7 +182,7 @@ def write_tflite(path: Path, contents: TfliteFile) -> None:
     size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     if size > LARGEST_FILE:
         raise UsageError(
-            f"{path}: would have {size:,} bytes; TFLite files have at most {LARGEST_FILE:,}. Use fewer bits."
+            f"{path.name}: would have {size:,} bytes; TFLite files have at most {LARGEST_FILE:,}. Use fewer bits."
         )
     with path.open("wb") as file:
         for part in parts:

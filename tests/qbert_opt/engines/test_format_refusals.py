@@ -39,8 +39,8 @@ def test_a_runtime_that_is_not_installed(cli, tmp_path, monkeypatch, name):
     ("make", "name", "line"),
     [
         (lambda path: bert(path, width=40), "llama-cpp",
-         "bert.embeddings.word_embeddings: has 40 inputs, which GGUF's blocks of 32 do not divide. Use --engine "
-         "onnxruntime or openvino."),
+         "bert.encoder.layer.0.attention.self.query: has 40 inputs, which GGUF's blocks of 32 do not divide. Use "
+         "--engine onnxruntime or openvino."),
         (lambda path: bert(path, "TokenClassification"), "llama-cpp",
          "--engine llama-cpp: the head of BertForTokenClassification has no place in it. Legal: "
          "BertForSequenceClassification, BertModel (embeddings, without a head). Use --engine onnxruntime or "
@@ -62,8 +62,9 @@ def test_what_a_format_cannot_hold(cli, tmp_path, make, name, line):
 
 def test_a_vocabulary_that_the_format_reads_otherwise(cli, tmp_path):
     pytest.importorskip("xllamacpp")
-    folder = quantized(bert(tmp_path / "model"), tmp_path / "q")
-    wordpiece(lowercase=False).save_pretrained(folder)
+    model = bert(tmp_path / "model")
+    wordpiece(lowercase=False).save_pretrained(model)
+    folder = quantized(model, tmp_path / "q")
     refused = cli("export", folder, "--engine", "llama-cpp", "-o", tmp_path / "out", "--quiet")
     line = "reads texts otherwise than the model's tokenizer: it tells capitals from small letters. Use --engine "
     assert refused.code == 2 and line in refused.complaint and not (tmp_path / "out").exists()
@@ -74,5 +75,6 @@ def test_a_file_beyond_the_limit_of_its_format(cli, tmp_path, monkeypatch):
     folder = quantized(save(tmp_path / "model", "bert"), tmp_path / "q")
     monkeypatch.setattr("qbert_opt.formats.tflite_file.LARGEST_FILE", 20_000)
     refused = cli("export", folder, "--engine", "litert", "-o", tmp_path / "out", "--quiet")
-    assert refused.code == 2 and "bytes; TFLite files have at most 20,000. Use fewer bits." in refused.complaint
+    assert refused.code == 2 and refused.complaint.startswith("qbert-opt: model.tflite: would have ")
+    assert "bytes; TFLite files have at most 20,000. Use fewer bits." in refused.complaint
     assert not (tmp_path / "out").exists()

@@ -223,17 +223,14 @@ class TestRunning:
                 ]
                 assert states[0] == states[1]
 
-    def test_a_tokenizer_that_reads_otherwise_is_found_before_the_file_is_done(
-        self, classifier, tmp_path, texts, monkeypatch
-    ):
+    def test_a_tokenizer_that_reads_otherwise_is_found_before_the_file_is_done(self, tmp_path, texts, monkeypatch):
         """The rules name what is known to differ; the rest shows in how llama.cpp reads the check texts."""
-        (tmp_path / "q").mkdir()
-        for file in classifier.iterdir():
-            (tmp_path / "q" / file.name).write_bytes(file.read_bytes())
-        wordpiece(lowercase=False).save_pretrained(tmp_path / "q")
+        model = bert(tmp_path / "model")
+        wordpiece(lowercase=False).save_pretrained(model)
+        quantized = quantized_folder(model, texts, tmp_path / "q")
         monkeypatch.setattr("qbert_opt.formats.wordpiece._difference", lambda *_: None)
         with pytest.raises(UsageError, match=r"^`engine` llama-cpp: its own tokenizer reads 'W[0-9 W]+' otherwise"):
-            export_model(tmp_path / "q", "llama-cpp", tmp_path / "out")
+            export_model(quantized, "llama-cpp", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_llama_cpp_applies_the_head_that_the_file_has(self, tmp_path, texts):
