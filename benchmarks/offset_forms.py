@@ -13,6 +13,7 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,26 @@ from qbert_opt.spec.choices import Choice
 
 CASES = ((8, "rows:each", "planned"), (4, "rows:each", "planned"), (8, "rows:each", "int8"), (4, "columns:64", "int8"))
 TOKENS = 128
+Case = tuple[int, str, str, str]  # bits, grouping, inputs, form
+
+
+def ratios(times: dict[Case, list[float]], predicted: dict[Case, float]) -> list[dict[str, Any]]:
+    """Offset to symmetric: median over rounds with its bootstrap interval, and predicted."""
+    rows = []
+    for case in CASES:
+        offset, symmetric = (*case, "offset"), (*case, "symmetric")
+        found = np.array(times[offset]) / np.array(times[symmetric])
+        generator = np.random.default_rng(0)
+        medians = [np.median(generator.choice(found, len(found))) for _ in range(2000)]
+        low, high = np.quantile(medians, (0.025, 0.975))
+        rows.append(
+            {
+                "bits": case[0], "grouping": case[1], "inputs": case[2],
+                "time_ratio": [round(float(x), 4) for x in (np.median(found), low, high)],
+                "predicted_ratio": round(predicted[offset] / predicted[symmetric], 4),
+            }
+        )  # fmt: skip
+    return rows
 
 
 def main() -> None:
@@ -46,8 +67,8 @@ def main() -> None:
     loaded, scores, data = qb.load_model(options.model), qb.read_scores(options.scores), qb.read_texts(options.data)
     static = [c for c in map(activation_choice, scores.activations.choices) if c.range is not None]  # type: ignore[union-attr]
     device = qb.load_device(options.device)
-    folders: dict[tuple[int, str, str, str], Path] = {}
-    predicted: dict[tuple[int, str, str, str], float] = {}
+    folders: dict[Case, Path] = {}
+    predicted: dict[Case, float] = {}
     for bits, grouping, inputs in CASES:
         for form in ("offset", "symmetric"):
             case = (bits, grouping, inputs, form)
@@ -71,33 +92,19 @@ def main() -> None:
                     activations=inputs,  # type: ignore[arg-type]
                 )  # fmt: skip
                 print(f"exported {name}", flush=True)
-    times: dict[tuple[int, str, str, str], list[float]] = {case: [] for case in folders}
+    times: dict[Case, list[float]] = {case: [] for case in folders}
     for number in range(options.rounds):
         for case, folder in list(folders.items())[:: 1 if number % 2 else -1]:
             timing = time_model(folder, seq_len=TOKENS, batch_size=1, threads=1, runs=5)
             times[case].append(float(np.median(timing.cpu_s)))
         print(f"round {number + 1}", flush=True)
-    rows = []
-    for case in CASES:
-        offset, symmetric = (*case, "offset"), (*case, "symmetric")
-        ratios = np.array(times[offset]) / np.array(times[symmetric])
-        generator = np.random.default_rng(0)
-        medians = [np.median(generator.choice(ratios, len(ratios))) for _ in range(2000)]
-        low, high = np.quantile(medians, (0.025, 0.975))
-        rows.append(
-            {
-                "bits": case[0], "grouping": case[1], "inputs": case[2],
-                "time_ratio": [round(float(x), 4) for x in (np.median(ratios), low, high)],
-                "predicted_ratio": round(predicted[offset] / predicted[symmetric], 4),
-            }
-        )  # fmt: skip
-        print(rows[-1], flush=True)
-    found = {
-        "model": loaded.name.rsplit("/", 1)[-1], "engine": engine(options.engine).label(),
-        "device": options.device, "tokens": TOKENS, "rounds": options.rounds, "rows": rows, "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
-    }  # fmt: skip
-    options.output.write_text(json.dumps(found, indent=1) + "\n")
+        found = {
+            "model": loaded.name.rsplit("/", 1)[-1], "engine": engine(options.engine).label(),
+            "device": options.device, "tokens": TOKENS, "rounds": number + 1, "rows": ratios(times, predicted),
+            "commit": code_commit(), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
+        }  # fmt: skip
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["rows"], indent=1))
 
 
 if __name__ == "__main__":
