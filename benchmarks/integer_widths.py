@@ -73,6 +73,8 @@ def measured(loaded, test, floats=None, plan=None):
     row = {name: figure.value if hasattr(figure, "value") else figure
            for name in QUALITIES if (figure := getattr(against, name, None)) is not None}  # fmt: skip
     row |= {"kl_to_float": against.kl.value, "flips_to_float": against.flipped}
+    if against.drop is not None:  # of accuracy, or of entity F1, paired by text
+        row["drop"] = [against.drop.value, against.drop.low, against.drop.high]
     if plan is not None:
         same = measure(answers, None, plan)
         row |= {"kl_to_plan": same.kl.value, "flips_to_plan": same.flipped}

@@ -16,13 +16,13 @@ from ..errors import InputFileError, UsageError
 from ..models.batches import num_cut, num_lost, tokenize
 from ..models.heads import KINDS
 from ..models.heads.losses import kl_divergence
-from ..models.heads.protocol import Ratio, per_text
+from ..models.heads.protocol import Quality, Ratio, per_text
 from ..models.labels import check_same_meaning, output_order
 from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
-from .intervals import Interval, ratio_interval, share_interval, spearman_interval
+from .intervals import Interval, drop_interval, ratio_interval, share_interval, spearman_interval
 from .retrieval import cosines, recalls
 
 __all__ = [
@@ -44,6 +44,8 @@ class Evaluation:
         kl: KL(reference || model) in nats, mean over labelled positions.
         flipped: number of answers (samples, words, masked tokens, starts and ends) that differ from the reference's;
             `lost` counts correct ones that became wrong, `won` the reverse.
+        drop: the first of `figures` (accuracy, entity F1, exact match) of the reference less that of the model, paired
+            over the same texts.
         kind: of the outputs.
         entity_f1: F1 of entities with their types over all samples (as in CoNLL; entities are read as in `seqeval`).
         exact_match: share of answers equal to an accepted one, as in SQuAD's official script.
@@ -68,6 +70,7 @@ class Evaluation:
     flipped: int | None = None
     lost: int | None = None
     won: int | None = None
+    drop: Interval | None = None
     kind: OutputKind = "classes"
     entity_f1: Interval | None = None
     exact_match: Interval | None = None
@@ -227,8 +230,8 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
     """
     spec = KINDS[answers.kind]
     quality = Evaluation(answers.num_texts, kind=answers.kind)
-    if targets is not None:
-        right = spec.quality(answers, targets)
+    right = None if targets is None else spec.quality(answers, targets)
+    if right is not None:
         quality = replace(
             quality,
             accuracy=_interval(right.accuracy),
@@ -244,6 +247,9 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
     if reference.shape != answers.values.shape:
         raise ValueError(f"reference has shape {tuple(reference.shape)}, the answers {tuple(answers.values.shape)}")
     loss = mean_over_rows(answers, spec.loss.of_rows(reference, answers.values))
+    if right is not None and targets is not None:
+        was = spec.quality(replace(answers, values=reference), targets)
+        quality = replace(quality, drop=_drop(was, right, spec.figures[0][0]))
     if spec.retrieves:
         quality = replace(quality, **_retrieval(answers, reference))
     if not spec.loss.softmax:
@@ -265,6 +271,14 @@ def _retrieval(answers: Outputs, reference: torch.Tensor) -> dict[str, Any]:
         ratio = per_text(answers.first(len(shares)), shares)
         figures[f"recall_at_{k}"] = share_interval(ratio.above, ratio.below)
     return figures
+
+
+def _drop(reference: Quality, quality: Quality, figure: str) -> Interval | None:
+    """Return how far a figure of quality is below the reference's, if it is a ratio over texts."""
+    was, now = (getattr(side, figure, None) for side in (reference, quality))
+    if not isinstance(was, Ratio) or not isinstance(now, Ratio):
+        return None
+    return drop_interval((was.above, was.below), (now.above, now.below))
 
 
 def _interval(figure: Ratio | None) -> Interval | None:

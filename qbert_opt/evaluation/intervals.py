@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +43,41 @@ def ratio_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
         below: each sample's contribution to the denominator, `[N]`.
         seed: of the draws.
     """
-    generator = np.random.default_rng(seed)
-    together = max(1, DRAWN_TOGETHER // len(above))
-    ratios = []
-    for start in range(0, BOOTSTRAPS, together):
-        draws = generator.integers(0, len(above), (min(together, BOOTSTRAPS - start), len(above)))
-        ratios.append(_ratio(above[draws].sum(1), below[draws].sum(1)))
-    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    return Interval(float(_ratio(above.sum(), below.sum())), float(low), float(high))
+    return _percentiles(
+        _ratio(above.sum(), below.sum()),
+        len(above),
+        seed,
+        lambda draws: _ratio(above[draws].sum(1), below[draws].sum(1)),
+    )
+
+
+def drop_interval(
+    before: tuple[NDArray[np.float64], NDArray[np.float64]],
+    after: tuple[NDArray[np.float64], NDArray[np.float64]],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """Return by how much a ratio of two sums drops, with its 95 % percentile bootstrap interval.
+
+    Both ratios are of the same samples, which are drawn in pairs (Efron and Tibshirani 1993, section 8.3), so that what
+    is hard for both adds no noise. A ratio is 0 if its denominator is 0. Where no sample differs, the bootstrap would
+    claim certainty; the interval is then the share of samples that could differ unseen, as in `share_interval`.
+
+    Args:
+        before: each sample's contributions to numerator and denominator, `[N]` each.
+        after: the same afterwards.
+        seed: of the draws.
+    """
+
+    def drops(draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        was, now = (_ratio(above[draws].sum(-1), below[draws].sum(-1)) for above, below in (before, after))
+        return was - now
+
+    num_samples = len(before[0])
+    if np.array_equal(before, after):
+        margin = _unseen(num_samples)
+        return Interval(0.0, -margin, margin)
+    return _percentiles(drops(np.arange(num_samples)), num_samples, seed, drops)
 
 
 def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, seed: int = 0) -> Interval:
@@ -68,7 +96,7 @@ def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
     none, every = not above[counted].any(), bool(np.array_equal(above[counted], below[counted]))
     if not counted.any() or not (none or every):
         return ratio_interval(above, below, seed=seed)
-    margin = 1 - float(((1 - CONFIDENCE) / 2) ** (1 / counted.sum()))
+    margin = _unseen(int(counted.sum()))
     return Interval(0.0, 0.0, margin) if none else Interval(1.0, 1 - margin, 1.0)
 
 
@@ -88,13 +116,35 @@ def spearman_interval(found: NDArray[np.float64], given: NDArray[np.float64], *,
     [value] = _spearman(found[None], given[None])
     if np.isnan(value):
         return None
+    return _percentiles(value, len(found), seed, lambda draws: _spearman(found[draws], given[draws]))
+
+
+def _unseen(num_samples: int) -> float:
+    """Return the largest share that samples without a single case leave open (Clopper and Pearson 1934)."""
+    return 1 - float(((1 - CONFIDENCE) / 2) ** (1 / num_samples))
+
+
+def _percentiles(
+    value: float | NDArray[np.float64],
+    num_samples: int,
+    seed: int,
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+) -> Interval:
+    """Return a figure with the middle 95 % of what draws of its samples give; NaNs are left out.
+
+    Args:
+        value: of all samples.
+        num_samples: number of samples.
+        seed: of the draws.
+        statistic: the figure of each row of `[draws, num_samples]` indices.
+    """
     generator = np.random.default_rng(seed)
-    together = max(1, DRAWN_TOGETHER // len(found))
-    drawn = []
-    for start in range(0, BOOTSTRAPS, together):
-        draws = generator.integers(0, len(found), (min(together, BOOTSTRAPS - start), len(found)))
-        drawn.append(_spearman(found[draws], given[draws]))
-    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
+    together = max(1, DRAWN_TOGETHER // num_samples)
+    drawn = [
+        statistic(generator.integers(0, num_samples, (min(together, BOOTSTRAPS - start), num_samples)))
+        for start in range(0, BOOTSTRAPS, together)
+    ]
+    low, high = np.nanquantile(np.concatenate(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(value), float(low), float(high))
 
 

@@ -69,6 +69,18 @@ def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(line for line in map(_cut_line, evaluations) if line))
 
 
+def drop_lines(evaluation: Evaluation) -> list[str]:
+    """Say by how many points quality fell against the reference, if both were measured.
+
+    Args:
+        evaluation: of a model, with a reference.
+    """
+    if evaluation.drop is None:
+        return []
+    title = evaluation.figures[0][1].removesuffix(" [95 %]")
+    return [f"{title}: {_interval(evaluation.drop, 100, '.2f')} points below the reference, paired by text"]
+
+
 def _cut_line(evaluation: Evaluation) -> str:
     if not evaluation.num_cut:
         return ""

@@ -40,7 +40,7 @@ def command(
 
     `qbert-opt evaluate slots --data snips/test --label-column tags --reference models/minilm-slots`
     """
-    from ...reports.evaluation import cut_lines, measured_table
+    from ...reports.evaluation import cut_lines, drop_lines, measured_table
     from ...reports.printing import print_lines
     from ...serving.engine_model import timing_rows
     from ...serving.measuring import evaluation_document, measure_folder
@@ -52,7 +52,8 @@ def command(
     if as_json:
         typer.echo(json.dumps(evaluation_document(measured, reference, texts), indent=1))
         return
-    print_lines([measured_table(measured, texts), *cut_lines([row.evaluation for row in measured])])
+    evaluations = [row.evaluation for row in measured]
+    print_lines([measured_table(measured, texts), *drop_lines(evaluations[-1]), *cut_lines(evaluations)])
     timings = [(row.folder, row.timing) for row in measured if row.timing is not None]
     if timings:
         plan = measured[-1].plan

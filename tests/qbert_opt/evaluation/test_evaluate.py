@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import UsageError
 from qbert_opt.evaluation.evaluate import evaluate, kl_divergence, outputs
-from qbert_opt.evaluation.intervals import Interval, interval, share_interval
+from qbert_opt.evaluation.intervals import Interval, drop_interval, interval, share_interval
 from qbert_opt.models.heads.classes import macro_f1
 from qbert_opt.models.labels import label_ids
 
@@ -105,6 +105,23 @@ def test_flips_are_counted_apart(tiny, sentences):
     assert found.flipped == int((truth.argmax(-1) != reference.argmax(-1)).sum()) == 120
     assert (found.lost, found.won) == (int((was_right & ~right).sum()), int((right & ~was_right).sum()))
     assert found.won - found.lost == int(right.sum()) - int(was_right.sum())
+    assert found.drop.value == pytest.approx((found.lost - found.won) / 120)
+
+
+def test_drops_are_paired():
+    """The interval of a drop holds the truth about 95 times of 100, and is narrower than that of two unpaired texts."""
+    generator, ones, covered, widths = np.random.default_rng(0), np.ones(100), 0, []
+    for seed in range(150):
+        before = (generator.random(100) < 0.8).astype(float)
+        after = np.where(generator.random(100) < 0.1, 0.0, before)  # a tenth of the right answers is lost: 0.08
+        found = drop_interval((before, ones), (after, ones), seed=seed)
+        covered += found.low <= 0.08 <= found.high
+        widths.append(found.high - found.low)
+    assert covered >= 150 * 0.95 - 3 * (150 * 0.95 * 0.05) ** 0.5
+    unpaired = np.hypot(*(2 * 1.96 * (p * (1 - p) / 100) ** 0.5 for p in (0.8, 0.72)))
+    assert np.mean(widths) < 0.6 * unpaired
+    same = drop_interval((before, ones), (before, ones))
+    assert (same.value, same.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 100))) and same.low == -same.high
 
 
 def test_without_labels_and_reference(tiny, sentences):

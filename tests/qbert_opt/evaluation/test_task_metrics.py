@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,10 @@ def test_tags_by_hand():
     result = measure(found, targets, values)
     assert result.entity_f1.value == pytest.approx(2 * 1 / (1 + 2))
     assert result.accuracy.value == 1 and (result.flipped, result.lost, result.won) == (0, 0, 0)
-    assert result.kl.value == 0
+    assert result.kl.value == 0 == result.drop.value and result.drop.high > 0  # two texts are no proof
+    nothing = values.clone()
+    nothing[:2, 0] = 3.0  # no entity is found any more
+    assert measure(replace(found, values=nothing), targets, values).drop.value == pytest.approx(2 / 3)
     torch.testing.assert_close(targets.of(Outputs("tags", values[2:], targets.samples[2:], 1)), targets.rows[2:])
 
 

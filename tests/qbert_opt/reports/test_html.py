@@ -139,15 +139,15 @@ def in_browser(page, folder, *, width, dark):
     folder.mkdir(exist_ok=True)
     probe = page.replace("</head>", ERRORS).replace("</body>", PROBE)
     (folder / "page.html").write_text(probe)
-    # a frame, because a browser's own window is never narrower than about 500 pixels
-    frame = f'<iframe id="f" width="{width}" height="900" srcdoc="{html.escape(probe)}"></iframe>'
-    read = "<script>setTimeout(() => document.title = f.contentDocument.body.textContent, 2500)</script>"
-    (folder / "frame.html").write_text(f"<!doctype html><title>-</title>{frame}{read}")
+    # a frame, because a browser's own window is never narrower than about 500 pixels; it has loaded after the probe ran
+    read = 'onload="document.title = this.contentDocument.body.textContent"'
+    frame = f'<iframe width="{width}" height="900" {read} srcdoc="{html.escape(probe)}"></iframe>'
+    (folder / "frame.html").write_text(f"<!doctype html><title>-</title>{frame}")
     command = [
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        "--virtual-time-budget=4000", "--dump-dom", f"file://{folder / 'frame.html'}",
+        "--virtual-time-budget=20000", "--dump-dom", f"file://{folder / 'frame.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
