@@ -27,7 +27,7 @@ def pieces(tokenizer, text):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_texts_of_kept_pieces_are_read_as_before_and_nothing_becomes_unknown(algorithm, data):
     """Whatever is left out; the words are made of the alphabet, of training words and of characters never seen."""

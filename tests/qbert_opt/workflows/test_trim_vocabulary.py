@@ -55,7 +55,7 @@ def test_the_answers_are_the_same_floats_and_the_rows_those_of_the_map(folders, 
     assert reading.unknown == (0, 0)
 
 
-@pytest.mark.parametrize("kind", ["vocabulary", "embeddings", "tags"])
+@pytest.mark.parametrize("kind", ["vocabulary", "tags"])
 def test_heads_of_other_kinds(tmp_path, kind):
     """Output embeddings that are tied to the table, and their bias, are cut alike; tags are read in words."""
     folder = save(tmp_path / "model", "BPE", kind)
