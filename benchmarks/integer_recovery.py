@@ -36,11 +36,11 @@ from qbert_opt.workflows.recover import recover
 CALIBRATION = 256
 
 
-def trained(run, options, texts, folder):
-    """Write the folder of a run; what it took."""
+def trained(run, options, data, texts, folder):
+    """Write the folder of a run, from `data` that was scored and trained on `texts`; what it took."""
     start = Path(options.work) / "none"
     if not start.exists():
-        quantize_model(load_model(options.model), read_allocation(options.plan), texts, start)
+        quantize_model(load_model(options.model), read_allocation(options.plan), data, start)
     if run == "none":
         return {}
     settings = RecoverySettings(
@@ -67,8 +67,8 @@ def main():
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    texts, test = read_texts(options.train), read_texts(options.test)
-    texts = texts.take(range(options.texts))
+    data, test = read_texts(options.train), read_texts(options.test)
+    texts = data.take(range(options.texts))
     test = test if options.tested is None else test.take(range(options.tested))
     plan, out = read_allocation(options.plan), Path(options.out)
     rows = json.loads(out.read_text()) if out.exists() else []
@@ -92,7 +92,7 @@ def main():
         wanted = [way for way in ("real", *options.ways.split(",")) if not known(run, way)]
         folder, took = Path(options.work) / run, Path(options.work) / f"{run}.json"
         if wanted and not took.exists():
-            took.write_text(json.dumps(trained(run, options, texts, folder)))
+            took.write_text(json.dumps(trained(run, options, data, texts, folder)))
         for way in wanted:
             loaded, own = load_quantized(folder)
             if way != "real":

@@ -40,6 +40,7 @@ DOCUMENTS = {
     "optimized.json": ("qbert_opt.workflows.outcome", "Outcome", "`optimize`"),
     "task.json": ("qbert_opt.sweep.cache", "Record", "`sweep`, beside each result in its cache"),
     "stability.json": ("qbert_opt.planning.stability", "Stability", "`sensitivity --stability`"),
+    "row_map.json": ("qbert_opt.workflows.trim_vocabulary", "RowMap", "`trim-vocabulary`, in the model folder"),
     "diagnosis.json": ("qbert_opt.scoring.diagnosis", "Diagnosis", "`diagnose`"),
 }
 PLUGINS = {

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .workflows.refine import refine as refine
     from .workflows.score import score_model as score_model
     from .workflows.solve import solve_plans as solve_plans
+    from .workflows.trim_vocabulary import trim_vocabulary as trim_vocabulary
     from .workflows.verify import verify as verify
 
 _HOMES = {
@@ -126,6 +127,7 @@ _HOMES = {
     "simulate_allocation": (".costs.simulate", "simulate_allocation"),
     "solve_plans": (".workflows.solve", "solve_plans"),
     "trade_off": (".planning.frontier", "trade_off"),
+    "trim_vocabulary": (".workflows.trim_vocabulary", "trim_vocabulary"),
     "verify": (".workflows.verify", "verify"),
     "write_allocation": (".spec.allocation", "write_allocation"),
     "write_checkpoint": (".checkpoint.writer", "write_checkpoint"),

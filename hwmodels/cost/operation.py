@@ -33,6 +33,8 @@ class StoredWeight:
         resident: kept in on-chip scratchpad between inferences; otherwise streamed in every inference.
         stored_elsewhere: the bytes are shared with another operation, which counts them as stored; here they are only
             loaded (a vocabulary head tied to its embedding table).
+        loaded_bits: bits of one code in memory while an engine runs that expands codes when it starts; the product is
+            then one of that width. None as stored.
     """
 
     bits: int
@@ -43,6 +45,7 @@ class StoredWeight:
     metadata_bytes: int
     resident: bool = False
     stored_elsewhere: bool = False
+    loaded_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
@@ -54,6 +57,11 @@ class StoredWeight:
                 f"{shown(self.group_size)}, {shown(self.code_bytes)} + {shown(self.metadata_bytes)} bytes; legal are "
                 "1 to 64 bits, groups of at least 1 where there is an axis, and no negative size; correct it"
             )
+        if self.loaded_bits is not None and not self.bits <= self.loaded_bits <= 64:
+            raise DeviceError(
+                f"stored weight: found {shown(self.loaded_bits)} bits loaded of {shown(self.bits)} stored; legal are "
+                "as many or more, up to 64; correct it"
+            )
         if max(counts) > MOST_ELEMENTS:
             raise DeviceError(f"stored weight: found {shown(max(counts))} groups or bytes; {_TOO_LARGE}")
 
@@ -61,6 +69,11 @@ class StoredWeight:
     def bytes(self) -> int:
         """Codes and metadata together."""
         return self.code_bytes + self.metadata_bytes
+
+    @property
+    def run_bits(self) -> int:
+        """Bits of one code in memory while the engine runs."""
+        return self.bits if self.loaded_bits is None else self.loaded_bits
 
     @property
     def stored_bytes(self) -> int:
@@ -114,6 +127,8 @@ class Operation:
             measured for the format, or for products of activations, are used unchanged. A pointwise kind then runs on
             the first unit with floating point.
         integers: elementary operations of a pointwise kind in integers; None leaves the arithmetic to the unit.
+        extra_elements: elements of pointwise passes that come with each repeat of a "gemm", such as the sums over
+            inputs of weights with offsets. Formats that the device file measured contain them.
     """
 
     name: str
@@ -129,6 +144,7 @@ class Operation:
     input_bits: int | None = None
     arithmetic: Literal["fp32", "fp16"] | None = None
     integers: IntegerWork | None = None
+    extra_elements: int = 0
 
     def __repr__(self) -> str:
         """Return one line."""
@@ -149,11 +165,16 @@ class Operation:
                 f"{self.name}: found integer work of a {self.kind} in {self.arithmetic}; legal is integer work of a "
                 "pointwise kind, without a floating-point type; correct it"
             )
-        elements = (self.input_elements, self.output_elements)
+        if self.extra_elements and self.kind != "gemm":
+            raise DeviceError(
+                f"{self.name}: found {shown(self.extra_elements)} extra elements of a {self.kind}; legal are those of "
+                "a gemm; correct it"
+            )
+        elements = (self.input_elements, self.output_elements, self.extra_elements)
         if min(sizes) < 1 or min(elements) < 0:
             raise DeviceError(
                 f"{self.name}: found m, k, n, batch {', '.join(map(shown, sizes[:4]))}, {shown(self.repeats)} repeats "
-                f"and {shown(self.input_elements)} to {shown(self.output_elements)} elements; "
+                f"and {', '.join(map(shown, elements))} elements; "
                 "legal are sizes of at least 1 and no negative count; correct it"
             )
         if max(sizes) > MOST_ROWS or max(elements) > MOST_ELEMENTS:

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING
 from ..device.efficiency import efficiency_at
 from ..device.errors import DeviceError
 from .operation import Operation
-from .placement import Placement, place
+from .placement import Placement, is_measured, place
 from .tiling import Passes, best_passes
 
 if TYPE_CHECKING:
     from ..device.description import Device
-    from ..device.parts import Memory
+    from ..device.parts import Memory, Unit
 
 TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4}
 
@@ -169,7 +169,7 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
         scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
         macs=times * macs,
-        bops=times * macs * (op.weight.bits if op.weight else device.activation_bits) * _input_bits(op, device),
+        bops=times * macs * (op.weight.run_bits if op.weight else device.activation_bits) * _input_bits(op, device),
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * weight_dram_s,
     )
@@ -192,17 +192,23 @@ def _arithmetic(op: Operation, placement: Placement, device: Device) -> tuple[fl
     m, n, k = (math.ceil(size / tile) * tile for size, tile in zip((op.m, op.n, op.k), rate.tile, strict=True))
     padded = op.batch * m * n * k
     energy_j = unit.energy_mac_j[placement.type] if placement.type else 0.0
-    return padded / per_s, padded * energy_j, op.batch * op.m * op.n * op.k
+    extra = 0 if is_measured(placement.format) else op.extra_elements
+    compute_s = padded / per_s + extra * _pointwise_s(unit)
+    return compute_s, padded * energy_j + extra * unit.energy_element_j, op.batch * op.m * op.n * op.k
+
+
+def _pointwise_s(unit: Unit) -> float:
+    """Return the seconds of one element of pointwise work; 0 where the unit states no rate of it."""
+    rate = next((rate for rate in unit.rates if rate.op == "elementwise"), None)
+    return 0.0 if rate is None else 1 / (rate.per_cycle * unit.cores * unit.clock_hz * rate.efficiency)
 
 
 def _conversions(op: Operation, placement: Placement, device: Device) -> tuple[int, float]:
     """Return elements converted between integer activations and floating point, and the seconds that this takes."""
     if op.arithmetic is None or not op.is_pointwise or device.activation_bits == 32:
         return 0, 0.0
-    unit = placement.unit
-    rate = next(rate for rate in unit.rates if rate.op == "elementwise")
     converted = op.input_elements + op.output_elements
-    return converted, converted / (rate.per_cycle * unit.cores * unit.clock_hz * rate.efficiency)
+    return converted, converted * _pointwise_s(placement.unit)
 
 
 def _efficiency(op: Operation, placement: Placement) -> float:
@@ -288,6 +294,8 @@ def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
 def _held_bytes(op: Operation, placement: Placement) -> int:
     if op.weight is None:
         return 0
+    if op.weight.loaded_bits is not None:
+        return math.ceil(op.weights * op.weight.loaded_bits / 8) + op.weight.metadata_bytes
     if placement.format is None or placement.format.loaded_bits is None:
         return op.weight.bytes
     return math.ceil(op.weights * placement.format.loaded_bits / 8)

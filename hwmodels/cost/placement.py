@@ -72,7 +72,7 @@ def place(op: Operation, device: Device) -> Placement | str:
                 reasons.append(refusal)
                 continue
             compute = _compute_type(form, op)
-            in_floats = op.arithmetic is not None and not op.is_pointwise and not _is_measured(form)
+            in_floats = op.arithmetic is not None and not op.is_pointwise and not is_measured(form)
             rate = _float_rate(unit, op) if in_floats else _rate(unit, op.kind, compute)
             if op.integers is not None and unit.integers is not None:
                 rate = _integer_rate(unit, op.kind, op.integers)
@@ -115,7 +115,7 @@ def _forbids(rule: Rule, op: Operation) -> bool:
     if weight is None or op.kind != "gemm":
         return False
     return (
-        weight.bits in (rule.bits or (weight.bits,))
+        weight.run_bits in (rule.bits or (weight.run_bits,))
         and weight.axis == (rule.axis or weight.axis)
         and weight.group_size in (rule.group_sizes or (weight.group_size,))
         and not (rule.ragged and (weight.axis != "columns" or op.k % weight.group_size == 0))
@@ -147,7 +147,7 @@ def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
     return None
 
 
-def _is_measured(form: Format | None) -> bool:
+def is_measured(form: Format | None) -> bool:
     """Whether the device file has measured products in this format, in whatever type the engine ran them."""
     return form is not None and bool(form.efficiency_by_rows or form.efficiency_by_shape)
 
@@ -164,7 +164,7 @@ def _refusal(form: Format | None, op: Operation) -> str | None:
     weight = op.weight
     if form is None or weight is None:
         return None
-    if (form.weight_bits, form.axis) != (weight.bits, weight.axis):
+    if (form.weight_bits, form.axis) != (weight.run_bits, weight.axis):
         return ""
     if form.axis == "columns" and weight.group_size not in form.group_sizes:
         return f"{form.id} takes groups of {_or(form.group_sizes)} inputs, not {weight.group_size}"
@@ -198,7 +198,7 @@ def _weight_text(op: Operation) -> str:
     if op.weight is None:
         return f"a {op.kind} that no unit runs"
     where = "resident " if op.weight.resident else ""
-    return f"{where}{op.weight.bits}-bit weights along {op.weight.axis} in a {op.kind}"
+    return f"{where}{op.weight.run_bits}-bit weights along {op.weight.axis} in a {op.kind}"
 
 
 def _or(values: tuple[object, ...]) -> str:

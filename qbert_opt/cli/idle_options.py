@@ -69,6 +69,12 @@ def _is_timed(values: Values) -> bool:
     return bool(values["engine"]) or is_exported(values["folder"])
 
 
+def _learns_at_budget(metric: str) -> bool:
+    from ..scoring.task import LearnsAtBudget, metric_named
+
+    return isinstance(metric_named(metric), LearnsAtBudget)
+
+
 def _reads_no_labels(values: Values) -> bool:
     from ..training.objective import needs_labels
     from ..training.recipes import recipe
@@ -155,7 +161,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "run": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "sensitivity": (
-        Rule(("budget",), _without("stability"), "belongs to --stability: no plan is made."),
+        Rule(
+            ("budget",),
+            lambda values: not values["stability"] and not _learns_at_budget(values["metric"]),
+            "belongs to --stability and --metric differentiable: no plan is made.",
+        ),
     ),
     "simulate": (
         Rule(
@@ -201,5 +211,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "is of processes on this machine; --scheduler has workers already.",
         ),
         Rule(("tls_ca", "tls_cert", "tls_key"), _without("scheduler"), "belongs to --scheduler."),
+    ),
+    "trim-vocabulary": (
+        Rule(("min_count", "split"), _without("data"), NEEDS_DATA),
+        Rule(("text_column",), _without("data", "test_data"), "belongs to --data or --test-data; neither is given."),
+        Rule(("label_column",), _without("test_data"), "belongs to --test-data: no other labels are needed."),
     ),
 }  # fmt: skip

@@ -11,7 +11,14 @@ from typing import Any
 from ..errors import UsageError
 
 OUTPUTS = ("out", "output", "bundle", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
-NEW_FOLDERS = ("export", "fine-tune", "integer", "quantize", "recover")  # verbs that write a folder instead of a file
+NEW_FOLDERS = (
+    "export",
+    "fine-tune",
+    "integer",
+    "quantize",
+    "recover",
+    "trim-vocabulary",
+)  # verbs that write a folder instead of a file
 RESUMED_FOLDERS = ("optimize", "sweep")
 
 

@@ -105,7 +105,8 @@ def matrix_operation(
     if target is None or choice is None:
         return replace(product, input_bits=wide)
     read = target.read_bits(choice) if wide is None else wide
-    return replace(product, input_bits=read, arithmetic=target.arithmetic(choice, wide))
+    extra = target.extra_elements(choice, positions, matrix)
+    return replace(product, input_bits=read, arithmetic=target.arithmetic(choice, wide), extra_elements=extra)
 
 
 def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Workload) -> Operation:

@@ -164,7 +164,7 @@ def _holds_all(rules: EngineRules) -> bool:
 
 
 def _common(members: Sequence[EngineTarget]) -> EngineRules:
-    """What every engine multiplies in integers and which static inputs it runs, and the widest tensors that one keeps.
+    """What every engine multiplies in integers and which static inputs it runs and how, and the widest tensors kept.
 
     The rest is refused by each itself.
     """
@@ -177,6 +177,7 @@ def _common(members: Sequence[EngineTarget]) -> EngineRules:
         activation_bits=max((m.rules.activation_bits for m in members if m.rules.activation_bits), default=None),
         static_bits=_shared(m.rules.static_bits for m in members),
         token_bits=_shared(m.rules.token_bits for m in members),
+        static_expands=all(m.rules.static_expands for m in members),
     )
 
 

@@ -42,7 +42,7 @@ class OptionTables:
     Attributes:
         options: choice and residency of each option, in column order.
         usage: by resource, float64 [items, options], in bytes, seconds, joules or bit operations; without a device only
-            bytes.
+            bytes; `held_bytes` in memory only where some option takes others there than in the file.
         fixed: by resource, usage of all operations that are not searched.
         masks: why an option is not allowed, by (item index, option index).
     """
@@ -115,6 +115,7 @@ def option_tables(
     if device is None:
         return OptionTables(tuple(options), usage, fixed, masks)
     usage |= {row: np.zeros(legal.shape) for row in DEVICE_ROWS}
+    expanded = np.zeros(legal.shape)
     seen: dict[tuple[object, ...], OperationCost | str] = {}
     for i, item in enumerate(items):
         wide = workload.input_bits.get(item.module)
@@ -130,6 +131,9 @@ def option_tables(
                 continue
             for row in DEVICE_ROWS:
                 usage[row][i, j] = getattr(cost, row)
+            expanded[i, j] = cost.held_bytes - cost.weight_bytes
+    if expanded.any():
+        usage["held_bytes"] = usage["total_bytes"] + expanded
     return OptionTables(tuple(options), usage, fixed, masks)
 
 
@@ -189,6 +193,7 @@ def _fixed(
     storage = {m.module: Storage(by_bytes) for m in profile.matrices}
     costs = fixed_costs(profile, storage, device, workload, tables, target)
     fixed |= {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
+    fixed["held_bytes"] = fixed["total_bytes"] + sum(cost.held_bytes - cost.weight_bytes for cost in costs)
     graph = model_graph(profile, storage, workload, target=target)
     fixed["latency_floor_s"] += launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
     return fixed

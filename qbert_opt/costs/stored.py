@@ -147,6 +147,26 @@ class EngineTarget:
         integers = "matmul" in rules.integer_inputs if choice is None else rules.runs_in_integers(choice, input_bits)
         return None if integers else rules.float_type
 
+    def loaded_bits(self, item: MatrixSpec | TableSpec) -> int | None:
+        """Return the bits of a code while the engine runs, where it expands them when it starts; None as stored.
+
+        Args:
+            item: shape and role.
+        """
+        return 8 if self.rules.static_expands and item.module in self.static_inputs else None
+
+    def extra_elements(self, choice: Choice, positions: int, item: MatrixSpec) -> int:
+        """Return the elements of pointwise passes that come with a product because of how its matrix is stored.
+
+        Args:
+            choice: how the matrix is stored.
+            positions: rows of its input.
+            item: its shape.
+        """
+        if choice.form != "offset" or not self.rules.adds_offsets:
+            return 0
+        return positions * (item.columns + 2 * item.rows)
+
     def read_bits(self, choice: Choice) -> int | None:
         """Return the width of the integers that the engine itself rounds a matrix's inputs to.
 
@@ -259,7 +279,10 @@ def stored_weight(
     if part is not None:
         groups = item.rows * (item.columns // part.group_size if part.group_size else 1)
         axis, size = ("columns", part.group_size) if part.group_size else ("rows", 1)
-        return StoredWeight(part.bits, axis, groups, size, part.code_bytes, part.range_bytes, storage.resident)
+        return StoredWeight(
+            part.bits, axis, groups, size, part.code_bytes, part.range_bytes, storage.resident,
+            loaded_bits=None if target is None else target.loaded_bits(item),
+        )  # fmt: skip
     layout = choice.layout(item.rows, item.columns, heads=heads)
     return StoredWeight(
         bits=layout.bits,

@@ -83,7 +83,11 @@ class EngineRules:
         static_bits: widths of static input ranges that it runs as the plan has them.
         token_bits: widths of inputs with one range per token that it runs as the plan has them.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
+        static_expands: whether it expands the codes of matrices whose inputs have a static range to bytes when it
+            starts, and then multiplies them as 8-bit ones.
         static_scores: whether it multiplies queries and keys in 8-bit integers where inputs have static ranges.
+        adds_offsets: whether the offsets of form `offset` are added beside the product: a sum over its inputs, and two
+            more passes over its outputs.
         saturates: whether sums of 8-bit products with static ranges saturate where `sums_bytes_exactly` is False.
         float_difference: largest |difference| of its float32 answers from torch's, relative to the largest answer;
             more means a wrong graph. Where only the order of sums differs, 1e-3 is ample.
@@ -115,7 +119,9 @@ class EngineRules:
     static_bits: tuple[int, ...] = ()
     token_bits: tuple[int, ...] = ()
     static_needs_rows: bool = False
+    static_expands: bool = False
     static_scores: bool = False
+    adds_offsets: bool = False
     saturates: bool = False
     float_difference: float = 1e-3
     file: FileLaw | None = None

@@ -42,7 +42,7 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
         InputFileError: tokenizer or model fails, or padding changes outputs.
     """
     words = known_words(tokenizer)
-    texts = _texts(words, head.kind)
+    texts = example_texts(words, head.kind)
     try:
         together = tokenize(tokenizer, texts, batch_size=len(texts), kind=head.kind)
         alone = tokenize(tokenizer, texts, batch_size=1, kind=head.kind)
@@ -130,7 +130,11 @@ def _longest(tokenizer: Any, words: Sequence[str]) -> TokenBatch:
 
 
 def known_words(tokenizer: Any) -> list[str]:
-    """Return a few whole words of the tokenizer's vocabulary, spread over all of it."""
+    """Return a few whole words of the tokenizer's vocabulary, spread over all of it.
+
+    Args:
+        tokenizer: as `load_tokenizer` returned it.
+    """
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     step = max(1, len(ids) // LOOKED_AT)
     decoded = (tokenizer.decode([index]).strip() for index in ids[::step][:LOOKED_AT])
@@ -139,8 +143,13 @@ def known_words(tokenizer: Any) -> list[str]:
     return spread if len(spread) >= 4 else FALLBACK
 
 
-def _texts(words: Sequence[str], kind: str) -> list[tuple[str, ...]]:
-    """Return texts of different length for the kind of head, with pairs if it reads pairs."""
+def example_texts(words: Sequence[str], kind: str) -> list[tuple[str, ...]]:
+    """Return texts of different length for the kind of head, with pairs if it reads pairs.
+
+    Args:
+        words: at least four.
+        kind: of the head.
+    """
     short, long = " ".join(words[:2]), " ".join(words)
     if kind == "spans":
         return [(short, " ".join(words[:4])), (short, long)]

@@ -44,12 +44,19 @@ def best_uniform_plans(
     table_bytes = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
     rows = [task.hard[name] for name in table_bytes if name in task.hard]
     capacity = min((row.capacity - table_bytes[row.resource] for row in rows), default=math.inf)
+    held = task.hard.get("held_bytes")
     max_loss = math.inf if task.constraints.max_loss is None else task.constraints.max_loss
     max_loss -= math.fsum(item.predicted_loss for item in activations)
     uniform_plans = []
     for j, c in enumerate(task.choices):
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
         size = int(task.tables.usage["encoder_bytes"][:, j].sum())
+        if held is not None:
+            in_memory = [
+                *task.tables.usage["held_bytes"][matrices, j],
+                *(task.tables.usage["held_bytes"][at] for at in tables),
+            ]
+            masked = masked or math.fsum(in_memory) > held.capacity
         if task.legal[matrices, j].all() and not masked and size <= capacity:
             loss = math.fsum([*task.value[matrices, j], table_loss])
             chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])

@@ -188,7 +188,8 @@ class PlanningTask:
             activations = peak_activation_bytes(graph, self.device) + table_bytes(graph)
         whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
-        return limit_rows(self.limits, self.device, self.tables.fixed, activations, total)
+        expands = "held_bytes" in self.tables.usage
+        return limit_rows(self.limits, self.device, self.tables.fixed, activations, total, expands=expands)
 
     @cached_property
     def hard(self) -> dict[str, Row]:

@@ -27,7 +27,8 @@ from ..runtime.provenance import code_commit, code_version, today
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
-from ..spec.profiles import MatrixSpec, ModelProfile
+from ..spec.legal import masked_choices
+from ..spec.profiles import ModelProfile
 from ..spec.score_parts import ActivationScores, Provenance, Rows, short
 from ..spec.scores import ScoreTable
 from .folds import sample_groups
@@ -48,7 +49,7 @@ from .score_rows import (
     small_sample_warnings,
     zero_score_warnings,
 )
-from .task import Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
+from .task import LearnsAtBudget, Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEWEST_SCORED = 2
@@ -66,6 +67,7 @@ def measure_sensitivity(
     activation_choices: Sequence[ActivationChoice] = (),
     held_out: LabeledTexts | None = None,
     with_curvature: bool = False,
+    budget_bytes: int | None = None,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     checkpoint: str | Path | None = None,
     processes: Processes | None = None,
@@ -83,6 +85,8 @@ def measure_sensitivity(
         activation_choices: choices of the matrices' inputs to score; if empty, inputs stay in floating point.
         held_out: text that the model has certainly not seen; used to warn if `data` looks like training text.
         with_curvature: also record the trace and top eigenvalue of each matrix's Gauss-Newton matrix.
+        budget_bytes: of the encoder's matrices, at which metric `differentiable` learns; other metrics score for every
+            budget.
         memory_limit_bytes: memory to use in addition to the model itself.
         checkpoint: progress file, from which an interrupted run resumes.
         processes: the processes that share the work; each returns the whole table.
@@ -92,8 +96,8 @@ def measure_sensitivity(
         One score for each matrix and choice, in the table's `loss_unit`.
 
     Raises:
-        UsageError: unknown metric, choices of several quantizers, a choice named twice, missing labels or head, a model
-            in training mode or half precision, a matrix without a legal choice, or too small a memory limit.
+        UsageError: unknown metric, choices of several quantizers, a choice named twice, missing labels, budget or head,
+            a model in training mode or half precision, a matrix without a legal choice, or too small a memory limit.
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
             that exceeds the range of fp16.
     """
@@ -103,6 +107,12 @@ def measure_sensitivity(
         raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
     if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
+    if not isinstance(plugin, LearnsAtBudget):
+        budget_bytes = None
+    elif budget_bytes is None:
+        raise UsageError(
+            f"`metric` {metric}: learns at one budget. Give `budget` to sensitivity, and its scores to other verbs."
+        )
     head = loaded.head
     if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
         raise UsageError(
@@ -115,7 +125,7 @@ def measure_sensitivity(
     fit, scored = calibration_texts(data, plan)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
-    masks = {m.module: _masks(m, choices, profile.heads) for m in profile.matrices}
+    masks = {m.module: masked_choices(m, choices, heads=profile.heads) for m in profile.matrices}
     check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
@@ -135,20 +145,24 @@ def measure_sensitivity(
     del answers  # outputs over a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
-    settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest)]
+    settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = overlap_warnings(fitted, batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
-    rounding = Perturbations(loaded, profile, method, fit, _allowed(profile, choices, masks), shares)
+    allowed = _allowed(profile, choices, masks)
+    rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
         groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
+        sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads) for c in allowed[m.module]]
+               for m in profile.matrices},
+        budget_bytes=budget_bytes,
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
     )  # fmt: skip
     mine = set(jobs.pending(names, [float(m.elements) for m in profile.matrices]))
     pending = [i for i, name in enumerate(names) if name in mine]
-    rounding.expect([profile.matrices[i] for i in pending])
+    rounding.expect([profile.matrices[i] for i in (pending if budget_bytes is None else range(len(names)))])
     with unfrozen(loaded.model):
         for index, estimate in plugin.score(
             task, pending
@@ -167,12 +181,15 @@ def measure_sensitivity(
     num_folds = min(len(row.folds) for row in rows)
     tables = plugin.score_tables(task, table_choices) if isinstance(plugin, ScoresTables) else None
     activations = _activations(plugin, task, loaded, fit, activation_choices)
+    contains = plugin.CONTAINS
+    if budget_bytes is not None:
+        contains += f", at {budget_bytes:,} bytes of the encoder's matrices"
     table = ScoreTable(
         metric=metric,
         method=method,
         # metrics in nats are in the unit of the model's outputs
         loss_unit=head.loss_unit if LOSS_UNITS["classes"] == plugin.LOSS_UNIT else plugin.LOSS_UNIT,
-        contains=plugin.CONTAINS if scale is None else f"{plugin.CONTAINS}; {SCALED}",
+        contains=contains if scale is None else f"{contains}; {SCALED}",
         profile=profile,
         choices=tuple(c.name for c in choices),
         value=column(factor * row.value for row in rows),
@@ -214,16 +231,6 @@ def _only_method(choices: Sequence[Choice]) -> str:
     if len(methods) != 1:
         raise UsageError(f"choices of several quantizers: {', '.join(methods) or 'none'}; score one at a time.")
     return methods[0]
-
-
-def _masks(matrix: MatrixSpec, choices: Sequence[Choice], heads: int) -> dict[str, str]:
-    reasons = {}
-    for c in choices:
-        try:
-            c.layout(matrix.rows, matrix.columns, heads=heads)
-        except UsageError as error:
-            reasons[c.name] = str(error)
-    return reasons
 
 
 def _allowed(

@@ -19,9 +19,9 @@ import torch
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
-from ..errors import UsageError
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
+from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
@@ -45,11 +45,10 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     Returns:
         Scores of shape [tables, choices]; None if there is nothing to score.
     """
-    tied = {spec.tied_to for spec in task.profile.head}
-    tables = [table for table in task.profile.tables if table.reads_per_token > 0 and table.module not in tied]
+    tables = scorable_tables(task.profile)
     if not tables or not choices:
         return None
-    masks = {table.module: _masks(table, choices) for table in tables}
+    masks = {table.module: masked_choices(table, choices, heads=1) for table in tables}
     generator = torch.Generator().manual_seed(task.seed)
     rows: list[list[tuple[float | None, ...]]] = []
     unseen: list[tuple[float, float, float]] = []
@@ -153,13 +152,3 @@ def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) ->
     """Group all tables into one factor pass if their factors fit into memory, else take one at a time."""
     size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
     return [list(tables)] if size <= task.shares.factors else [[table] for table in tables]
-
-
-def _masks(table: TableSpec, choices: Sequence[Choice]) -> dict[str, str]:
-    reasons = {}
-    for c in choices:
-        try:
-            c.layout(table.rows, table.columns, heads=1)
-        except UsageError as error:
-            reasons[c.name] = str(error)
-    return reasons

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -91,6 +91,8 @@ class ScoringTask:
         carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all samples.
         with_curvature: whether the metric should also fill `curvature`.
         groups: which samples share text, see `folds.sample_groups`; empty if none do.
+        sizes: bytes of a matrix under its choices, in the order of `perturbations`, by module.
+        budget_bytes: of all matrices together, for metrics that learn at one; None if there is none.
     """
 
     model: nn.Module
@@ -109,6 +111,8 @@ class ScoringTask:
     carrying: frozenset[int] | None = None
     with_curvature: bool = False
     groups: Sequence[int] = ()
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    budget_bytes: int | None = None
 
     @property
     def head(self) -> Head:
@@ -129,6 +133,16 @@ class ScoringTask:
         if self.targets is None:
             raise ValueError("this metric needs labels: its Hessian is that of the training loss")
         return self.targets
+
+    def given_budget(self) -> int:
+        """Return the budget in bytes, for metrics that learn at one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.budget_bytes is None:
+            raise ValueError("this metric needs a budget: its scores are learned at one")
+        return self.budget_bytes
 
     def squared_errors(self, matrix: MatrixSpec) -> torch.Tensor:
         """Return ‖ΔW‖² of each choice, float64 `[choices]`.
@@ -198,6 +212,13 @@ class RecordsCurvature(Protocol):
     """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix along with its scores."""
 
     GIVES_CURVATURE: bool
+
+
+@runtime_checkable
+class LearnsAtBudget(Protocol):
+    """A metric whose scores are learned at one budget, `ScoringTask.budget_bytes`."""
+
+    NEEDS_BUDGET: bool
 
 
 def metric_named(name: str) -> Metric:

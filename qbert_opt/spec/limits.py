@@ -103,6 +103,8 @@ def limit_rows(
     fixed: dict[str, float],
     activation_bytes: int,
     total_resource: Literal["encoder_bytes", "total_bytes"],
+    *,
+    expands: bool = False,
 ) -> list[Row]:
     """Turn limits into rows.
 
@@ -113,6 +115,7 @@ def limit_rows(
         activation_bytes: size of the activation arena.
         total_resource: resource that a limit on the whole model caps: `encoder_bytes` if only matrices are searched,
             else `total_bytes`.
+        expands: whether weights take other bytes in memory, `held_bytes`, than in the file.
 
     Raises:
         UsageError: a limit needs a device or a rate of inferences, and there is none.
@@ -148,9 +151,10 @@ def limit_rows(
     )
     if limits.total_bytes is not None and own is not None and own.weights is not None:
         add(total_resource, "total_bytes", None, "", other, own.weights, "weights")
-    fixed_peak = other + activation_bytes
+    peak_resource = "held_bytes" if expands else total_resource
+    fixed_peak = (fixed["held_bytes"] if expands else other) + activation_bytes
     add(
-        total_resource,
+        peak_resource,
         PEAK,
         limits.memory_bytes,
         "--max-memory",
@@ -162,7 +166,7 @@ def limit_rows(
         (row.stated for row in rows if row.measure == PEAK), default=inf
     ):
         rows.append(
-            Row(total_resource, PEAK, device.available_bytes, device.available_bytes - fixed_peak, f"{name}: memory")
+            Row(peak_resource, PEAK, device.available_bytes, device.available_bytes - fixed_peak, f"{name}: memory")
         )
     add("dram_bytes", "dram_bytes", limits.dram_bytes, "--max-dram-bytes", fixed.get("dram_bytes", 0), None, "")
     bandwidth, flag = limits.bandwidth_bytes_per_s, "--max-bandwidth"

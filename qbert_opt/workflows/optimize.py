@@ -11,26 +11,31 @@ from ..costs.devices import check_engine, given_device
 from ..costs.operations import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
+from ..engines.rules import EngineRules
 from ..engines.session import Activations, exporting_format, rules_of
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.flips import check_answers
 from ..models.loading import LoadedModel, load_model
+from ..models.outputs import LOSS_UNITS
 from ..models.structure import profile_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
+from ..planning.possible import check_possible, unscored
 from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
-from ..scoring.task import ScoresActivations, metric_named
+from ..scoring.task import ScoresActivations, ScoresTables, metric_named
 from ..spec.allocation import Allocation
 from ..spec.forms import Form
 from ..spec.limits import Limits
+from ..spec.profiles import ModelProfile
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
+from ..spec.tables import table_grid
 from .comparison import compared
 from .export import check_convertible, export_float
 from .outcome import Outcome
-from .output_folder import OutputFolder
+from .output_folder import OutputFolder, scored_choices
 from .route import LEAST, Request, planned_widths
 from .shipping import QUANTIZED
 from .text_split import split_texts
@@ -164,6 +169,8 @@ def optimize(
     quality = parse_quality(max_accuracy_drop, max_flips, confidence)
     _check(engine, target, activations, constraints, quality)
     _check_least(least, target, quality)
+    if quality and scores is None and LOSS_UNITS["classes"] != metric_named(metric).LOSS_UNIT:
+        raise UsageError(f"`metric` {metric}: its scores are no KL, so they predict no flips. Use directional.")
     if engine is not None:
         constraints = constraints.model_copy(update={"engine": engine})
     limits = _sized(limits or Limits(), budget, total_budget, 1, 1)  # refuses wrong ones before the work
@@ -187,6 +194,13 @@ def optimize(
         origin = scores.provenance
         calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
     split = split_texts(texts, held_out, calibration, quality, seed)
+    profile, forms, widths = profile_model(loaded), _scored_forms(engine), _scored_widths(engine, activations, metric)
+    rules = None if engine is None else rules_of(engine)
+    limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
+    check_possible(
+        scores or _unscored(profile, method, metric, forms, widths, rules), limits, device=target, workload=workload,
+        constraints=constraints, input_bits=(*(() if activations == "planned" else (None,)), *widths),
+    )  # fmt: skip
     with TemporaryDirectory(prefix="qbert-opt-") as scratch:
         original = None
         if engine is not None:  # first, because an engine that cannot convert the model says so here
@@ -194,12 +208,9 @@ def optimize(
             original = export_float(loaded, engine, Path(scratch) / "float32")
         with folder.writing():
             table, reused = folder.scores(
-                loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=_scored_forms(engine),
-                rules=None if engine is None else rules_of(engine),
-                activation_bits=_scored_widths(engine, activations, metric), progress=progress,
+                loaded, texts, split.plan, given=scores, metric=metric, method=method, forms=forms, rules=rules,
+                activation_bits=widths, progress=progress,
             )  # fmt: skip
-            profile = table.profile
-            limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
             request = Request(table, limits, target, workload, constraints, least)
             shipped, solved, outcome = compared(
                 loaded, texts, split, request, activations, quality, folder, original, reused, progress
@@ -260,6 +271,19 @@ def _workload(loaded: LoadedModel, seq_len: int | None, batch_size: int) -> Work
     if seq_len is not None and seq_len > loaded.longest:
         raise UsageError(f"`seq_len` {seq_len}: {loaded.name} reads {loaded.longest} tokens at most.")
     return Workload(seq_len or min(Workload().seq_len, loaded.longest), batch_size)
+
+
+def _unscored(
+    profile: ModelProfile,
+    method: str,
+    metric: str,
+    forms: tuple[Form, ...] | None,
+    widths: tuple[int, ...],
+    rules: EngineRules | None,
+) -> ScoreTable:
+    """Return the table that will be scored, before it is."""
+    tables = table_grid(forms=forms or ("offset",)) if isinstance(metric_named(metric), ScoresTables) else ()
+    return unscored(profile, scored_choices(method, widths, forms, rules), tables)
 
 
 def _scored_widths(engine: str | None, activations: Activations | None, metric: str) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ class OutputFolder:
             The scores, and whether they are of an interrupted run.
         """
         path = self.path / SCORES
-        choices = _choices(method, activation_bits, forms, rules)
+        choices = scored_choices(method, activation_bits, forms, rules)
         if given is not None:
             write_scores(given, path)
             return given, False
@@ -132,10 +132,17 @@ class OutputFolder:
         return table, False
 
 
-def _choices(
+def scored_choices(
     method: str, activation_bits: Sequence[int], forms: Sequence[Form] | None, rules: EngineRules | None
 ) -> tuple[Choice, ...]:
-    """Choices to score: where forms are open and inputs will be planned, those that are fast with such inputs."""
+    """Return the choices to score: where forms are open and inputs will be planned, those that are fast with such.
+
+    Args:
+        method: quantizer.
+        activation_bits: widths of inputs to score.
+        forms: what a range stores; None for the quantizer's usual form.
+        rules: of the engine; where `forms` are given, only what it holds is scored.
+    """
     if activation_bits and forms is None:
         return static_grid(method)
     grid = method_grid(method, forms=forms)

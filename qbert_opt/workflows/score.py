@@ -27,6 +27,7 @@ def score_model(
     forms: Sequence[Form] | None = None,
     activation_bits: Sequence[int] = (),
     choices: Sequence[Choice] | None = None,
+    budget_bytes: int | None = None,
     max_tokens: int | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress = silent,
@@ -42,6 +43,7 @@ def score_model(
         forms: what a range stores, of matrices and tables; None takes the quantizer's usual form.
         activation_bits: widths of rounded inputs to score too: 8, 16.
         choices: choices of matrices to score, of this quantizer; by default its default grid.
+        budget_bytes: of the encoder's matrices, at which metric `differentiable` learns.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
         checkpoint: progress file, from which an interrupted run resumes.
         progress: called with the matrix that is being scored.
@@ -61,6 +63,7 @@ def score_model(
         plan=calibration or CalibrationPlan(256, 256, 0),
         table_choices=table_grid(forms=forms or ("offset",)),
         activation_choices=activation_grid(activation_bits),
+        budget_bytes=budget_bytes,
         checkpoint=checkpoint,
         progress=progress,
     )

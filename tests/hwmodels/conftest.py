@@ -5,9 +5,12 @@ from collections.abc import Callable
 
 import networkx as nx
 import pytest
+import yaml
 
 from hwmodels import Device, load_device
 from hwmodels.cost.operation import Operation, StoredWeight
+
+SafeDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the compiled one takes a quarter of the time
 
 
 def stored(n, k, bits, axis="rows", groups=1, size=0, resident=False):

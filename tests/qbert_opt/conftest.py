@@ -1,10 +1,12 @@
 """The tiny model's data file, scores and plans, made once; and the command line, run in this process."""
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
 
 import pytest
+import typer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # these tensors are too small to share between cores
 
@@ -26,9 +28,13 @@ class Finished:
         return lines[0]
 
 
+command_of = functools.cache(typer.main.get_command)  # building all verbs takes a tenth of a second
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
-    """Run `qbert-opt ARGUMENTS` through the installed entry point."""
+    """Run `qbert-opt ARGUMENTS` through the installed entry point, whose verbs are built once for all tests."""
+    monkeypatch.setattr("typer.main.get_command", command_of)
 
     def run(*arguments):
         from qbert_opt.cli import main
@@ -112,6 +118,16 @@ def reference():
 def reference_sums(reference):
     """The bundled table without its folds: its plans skip the 16 more programs that cross-fitting solves for each."""
     return reference.model_copy(update={"fold_value": ()})
+
+
+@pytest.fixture(scope="session")
+def reference_frontier(reference):
+    """The bundled table's loss against bytes: all plans on the convex hull, and 40 budgets between them."""
+    from qbert_opt.planning.frontier import trade_off
+    from qbert_opt.planning.program import PlanningTask
+    from qbert_opt.spec.limits import Limits
+
+    return trade_off(PlanningTask(reference, Limits()), ("bytes",), points=40)
 
 
 @pytest.fixture(scope="session")

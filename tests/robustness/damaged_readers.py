@@ -131,8 +131,17 @@ def readers(folder: Path) -> list[Reader]:
         every("data slots", read_texts, data / "slots", check=_check_texts),
         every("data triples", read_texts, data / "triples", data / "triples" / "dev.tsv", _check_texts),
         every("data saved", read_texts, data / "saved", check=_check_texts),
+        *(one(f"vocabulary {file.parent.name}", _trim, file) for file in sorted(folder.glob("vocabularies/*/*"))),
         *(one(f"config {tool} {file.suffix}", importer, file) for tool, file, importer in write_configs(folder)),
     ]  # fmt: skip
+
+
+def _trim(path: Path) -> Any:
+    """What `trim-vocabulary` makes of a tokenizer without any text."""
+    from qbert_opt.models.pieces import essential_pieces, read_tokenizer, with_parts, without_others
+
+    document = read_tokenizer(path.parent)
+    return without_others(document, with_parts(document, essential_pieces(document)))
 
 
 def _score(path: Path) -> Any:

@@ -18,6 +18,7 @@ from qbert_opt.errors import QbertOptError
 def write_examples(folder: Path) -> None:
     """A tiny model with scores, a plan, a quantized folder and an engine's record, and data in every layout."""
     import families
+    import subwords
     from safetensors.numpy import save_file
 
     from qbert_opt.data.texts import read_texts
@@ -54,6 +55,9 @@ def write_examples(folder: Path) -> None:
         jobs.add(f"job {index}", [index / 3, -1.5])
     locks.release(folder / "jobs.partial")
     (folder / "device.yaml").write_bytes((resources.files("hwmodels") / "devices" / "car-soc.yaml").read_bytes())
+    for algorithm in subwords.SIZE:
+        (folder / "vocabularies" / algorithm).mkdir(parents=True)
+        subwords.trained(algorithm).save(str(folder / "vocabularies" / algorithm / "tokenizer.json"))
     (folder / "engine").mkdir()
     check = {"0.input.input_ids": np.ones((1, 4), np.int64), "0.answers": np.zeros((1, 2), np.float32)}
     save_file(check, folder / "engine" / CHECKS)

@@ -5,7 +5,7 @@ from damaged_readers import attempt, readers
 
 NAMES = (
     "source model", "scoring a source model", "scores", "plan", "measured points", "progress", "device",
-    "quantized folder", "engine folder", "data", "config",
+    "quantized folder", "engine folder", "data", "vocabulary", "config",
 )  # fmt: skip
 CASES = {
     "source model": 120,
@@ -14,6 +14,7 @@ CASES = {
     "device": 60,
     "config": 60,
     "data": 60,
+    "vocabulary": 60,
 }
 
 

@@ -24,7 +24,7 @@ def test_a_masked_item_takes_the_option_nearest_in_usage(ladder):
     assert [plan.choice for plan in uniform_plans(tied)] == [(2, 2)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_feasible_baseline_beats_the_solution(choice_problems, data):
     problem = data.draw(choice_problems(slack=0.6))
@@ -61,7 +61,7 @@ def test_explanations_by_hand(ladder):
     assert tied[0].better.value == tied[1].better.value == -7.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_in_an_optimal_plan_no_better_step_fits(choice_problems, data):
     problem = data.draw(choice_problems(families=False, slack=0.5))

@@ -43,7 +43,7 @@ def test_capacity_range_with_conflicting_links(ladder):
     assert solve(stuck).nearest_capacity == {}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_nearest_capacities_are_feasible_and_least(choice_problems, data):
     """Raising one capacity to its nearest value allows a plan (if the others do); slightly less does not."""

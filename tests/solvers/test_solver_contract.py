@@ -25,7 +25,7 @@ from solvers.search.scipy_engine import minimise_by_scipy
 
 USABLE = [name for name, (_, usable) in describe().items() if usable]
 EXACT = [name for name in USABLE if name not in ("exhaustive", "lagrangian")]
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=150)
 
 
 def agrees(result, oracle, problem):
@@ -52,7 +52,7 @@ def test_every_solver_equals_exhaustive_search(solver, choice_problems, data):
 
 
 @pytest.mark.parametrize("solver", EXACT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_larger_problems_equal_exhaustive_search(solver, choice_problems, data):
     problem = data.draw(choice_problems(most_items=6, most_options=6))
@@ -153,7 +153,7 @@ def test_by_hand(solver, ladder):
 
 
 @pytest.mark.parametrize("solver", EXACT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), power=st.sampled_from([-15, -12, -6, 6, 12, 15]))
 def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, power):
     problem = data.draw(choice_problems())
@@ -162,7 +162,7 @@ def test_multiplying_all_values_changes_nothing(solver, choice_problems, data, p
 
 
 @pytest.mark.parametrize("solver", EXACT)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_permuting_items_and_options_permutes_the_answer(solver, choice_problems, data):
     """The order of items and options does not matter: value and usage stay the same, and so does a unique plan."""
@@ -204,7 +204,7 @@ def test_a_plan_without_equals_is_permuted_with_its_items_and_options(solver):
 
 
 @pytest.mark.parametrize("solver", EXACT)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), factor=st.sampled_from([1.0, 1.1, 2.0, math.inf]))
 def test_a_looser_capacity_is_never_worse(solver, choice_problems, data, factor):
     problem = data.draw(choice_problems())

@@ -112,7 +112,7 @@ def torn(draw):
 
 
 @pytest.mark.parametrize("solver", QUICK)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problem=torn())
 def test_every_proof_holds_in_exact_arithmetic(solver, problem):
     solution = solve(problem, solver)

@@ -42,7 +42,7 @@ def hull_vertices(points):
     return chain
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_one_resource_has_every_supported_plan_and_exact_points(choice_problems, data):
     problem = data.draw(choice_problems(most_items=4, most_resources=1, families=False))
@@ -61,7 +61,7 @@ def test_one_resource_has_every_supported_plan_and_exact_points(choice_problems,
     assert values == sorted(values, reverse=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_other_rows_and_families_hold_on_the_frontier(choice_problems, data):
     problem = data.draw(choice_problems(most_items=3, most_options=3, slack=0.6))

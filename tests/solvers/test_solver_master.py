@@ -24,7 +24,7 @@ def test_hand_arithmetic(engine):
 
 
 @pytest.mark.skipif(not find_spec("highspy"), reason="needs HiGHS")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 12))
 def test_both_engines_find_the_same_maximum_after_every_cut(seed, rows, count):
     """Going on from the last maximum, and with boxes that change, equals solving anew."""

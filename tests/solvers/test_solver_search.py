@@ -27,7 +27,7 @@ def feasible_plans(problem):
     return [plan for plan in plans if not violations(problem, plan)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), share=st.sampled_from([-0.1, 0.0, 0.3, 0.7, 1.0]))
 def test_the_reverse_problem(choice_problems, data, share):
     """Least usage among plans of at most this value; infeasible exactly if no plan has it."""
@@ -60,7 +60,7 @@ def test_the_reverse_problem_by_hand(ladder):
     assert least_usage(hidden, "bytes", 5.0).usage["value"] == 5.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_shortlist_holds_the_best_different_plans(choice_problems, data):
     problem = data.draw(choice_problems(most_items=3, most_options=3, slack=0.7))

@@ -26,7 +26,12 @@ class StabilityOptions:
         ),
     ] = 0
     budget: Annotated[
-        str, typer.Option("--budget", "-b", help="With --stability: budget of the plans, as in 'solve'.")
+        str,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="Of the plans of --stability, and which --metric differentiable learns at; as in 'solve'.",
+        ),
     ] = "2.5bit"
 
 
@@ -74,12 +79,15 @@ def command(
     """
     from ...data.texts import read_texts
     from ...models.loading import load_model
+    from ...models.structure import profile_model
     from ...models.torch_device import on_device
     from ...planning.budgets import parse_budget
+    from ...planning.possible import check_possible, unscored
     from ...quantization.calibration import CalibrationPlan
     from ...runtime.distributed import processes
     from ...runtime.memory_budget import PeakMemory
     from ...scoring.sensitivity import measure_sensitivity
+    from ...spec.limits import Limits
     from ...spec.scores import write_scores
     from ..quantities import size
 
@@ -91,10 +99,15 @@ def command(
         processes(loaded.model.device.type) as team,
         progress(f"{metric} scores", quiet=quiet or team.rank > 0, resume=f"{output}.partial") as tell,
     ):
+        profile = profile_model(loaded)
+        budget_bytes = parse_budget(resampling.budget, profile.encoder_elements, "--budget")
+        if resampling.stability:
+            check_possible(unscored(profile, choices), Limits(encoder_bytes=budget_bytes))
         peak = PeakMemory()
         table = measure_sensitivity(
             loaded, texts, choices, metric=metric, plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
             table_choices=grid.tables(), activation_choices=grid.activations(),
+            budget_bytes=budget_bytes,
             held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
             memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,
         )  # fmt: skip

@@ -49,6 +49,8 @@ RULES = EngineRules(
     activation_bits=32,
     static_bits=(8,),
     static_needs_rows=True,
+    static_expands=True,
+    adds_offsets=True,
     file=FileLaw(
         containers=(2, 4, 8),
         blocks={2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)},
@@ -73,6 +75,7 @@ RULES = EngineRules(
         "ranges are float16 scales, offsets a second product: qbert_opt/formats/onnx_graph.py",
         "8-bit activations in products of weights, float32 elsewhere: accuracy_level 4 of MatMulNBits; "
         "DynamicQuantizeLinear and MatMulInteger, onnxruntime.ai/docs/performance/model-optimizations/quantization",
+        "with static inputs, codes are expanded to bytes when a session starts: qbert_opt/formats/onnx_graph.py",
         "bytes of the graph: measured: benchmarks/engine_files_results.json",
     ),
 )

@@ -32,6 +32,8 @@ RULES = EngineRules(
     integer_groups=(32, 64, 96, 128, 256, 384),
     static_bits=(8,),
     static_needs_rows=True,
+    static_expands=True,
+    adds_offsets=True,
     static_scores=True,
     saturates=True,
     file=FileLaw(
@@ -68,6 +70,8 @@ RULES = EngineRules(
         "qbert_opt/formats/openvino_graph.py",
         "8-bit activations in products of weights, float32 elsewhere: DYNAMIC_QUANTIZATION_GROUP_SIZE and "
         "INFERENCE_PRECISION_HINT, docs.openvino.ai, CPU device",
+        "with static inputs, codes are expanded to bytes when a model is compiled: "
+        "qbert_opt/formats/openvino_graph.py; memory: benchmarks/base_shape_results.json",
         "bytes of the graph: measured: benchmarks/engine_files_results.json",
     ),
 )

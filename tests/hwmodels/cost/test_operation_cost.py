@@ -5,8 +5,10 @@ car-soc (TI TDA4VM) multiplies 4096 int8 pairs a cycle at 1 GHz and 45 %: 1843.2
 The matrix is BERT-base's 768 x 768 on 128 tokens: 128 x 768 x 768 = 75,497,472 MAC = 40.96 us.
 """
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.cost.operation import Operation, StoredWeight
@@ -52,6 +54,34 @@ def test_4_bits_in_128_row_groups_stream_faster_but_must_be_unpacked(car_soc):
     assert cost.dram_bytes == 294_912 + 512
     assert cost.unpack_s == pytest.approx((589_824 * 0.0625 + 128 * 8) / 1e9)
     assert cost.latency_bound_s == pytest.approx(20e-6 + 40.96e-6 + 37.888e-6)
+
+
+def test_codes_that_an_engine_expands_run_and_are_held_as_bytes(car_soc):
+    """4 bits in the file, 8 in memory: everything but the stored bytes is that of 8 bits."""
+    weight = stored(WIDTH, WIDTH, 4)
+    own, eight = (
+        operation_cost(gemm("q", TOKENS, WIDTH, WIDTH, one), car_soc)
+        for one in (replace(weight, loaded_bits=8), stored(WIDTH, WIDTH, 8))
+    )
+    assert (own.weight_bytes, own.held_bytes) == (294_912 + 4, 589_824 + 4)
+    assert replace(own, weight_bytes=eight.weight_bytes) == eight
+    with pytest.raises(DeviceError, match="found 3 bits loaded of 4 stored; legal are as many or more"):
+        replace(weight, loaded_bits=3)
+
+
+def test_extra_passes_take_the_rate_of_pointwise_work(car_soc):
+    """32 elements a cycle at 1 GHz; a format whose products were measured contains them; only products have them."""
+    op = gemm("q", TOKENS, WIDTH, WIDTH, stored(WIDTH, WIDTH, 8))
+    more = replace(op, extra_elements=3_200_000)
+    plain, dear = operation_cost(op, car_soc), operation_cost(more, car_soc)
+    assert dear.compute_s - plain.compute_s == pytest.approx(100e-6)
+    unit = car_soc.units[0]
+    assert dear.dynamic_energy_j - plain.dynamic_energy_j == pytest.approx(3_200_000 * unit.energy_element_j)
+    formats = tuple(form.model_copy(update={"efficiency_by_rows": {1: 0.5}}) for form in car_soc.formats)
+    measured = car_soc.model_copy(update={"formats": formats})
+    assert operation_cost(more, measured) == operation_cost(op, measured)
+    with pytest.raises(DeviceError, match="found 5 extra elements of a matmul"):
+        Operation("a", "matmul", 1, 1, 1, 1, 1, extra_elements=5)
 
 
 def test_2_bits_in_columns_of_32_are_slower_than_8_bits(car_soc):
@@ -125,7 +155,6 @@ def test_resident_weights_need_a_scratchpad_within_reach():
     assert "a76 reaches no scratchpad" in str(unsupported(op, load_device("rpi5")))
 
 
-@settings(deadline=None)
 @given(*(st.integers(1, 4096) for _ in range(3)), st.sampled_from([1, 2, 4]), st.integers(1, 2**24))
 def test_a_larger_near_memory_never_moves_more(m, k, n, width, capacity):
     """And every operand crosses at least once."""

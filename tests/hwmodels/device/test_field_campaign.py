@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwmodels import DeviceError, load_device, operation_cost, simulate, unsupported
 
-from ..conftest import gemm, pointwise, stored
+from ..conftest import SafeDumper, gemm, pointwise, stored
 from .test_device_files import full
 
 EXTREMES = [
@@ -74,7 +74,7 @@ class Junk(str):
     """Text that stands in the file as it is."""
 
 
-class Dumper(yaml.SafeDumper):
+class Dumper(SafeDumper):
     """Writes junk unquoted."""
 
     def ignore_aliases(self, data):
@@ -127,7 +127,7 @@ def test_one_field_at_a_time(tmp_path, junk):
         check(write(tmp_path, [(path, junk)]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(EXTREMES)), min_size=2, max_size=5))
 def test_several_fields_at_once(tmp_path_factory, changes):
     check(write(tmp_path_factory.mktemp("device"), changes))

@@ -141,14 +141,14 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(JSON, st.sampled_from([None, 2]))
 def test_json_is_read_as_json_reads_it(value, indent):
     """YAML 1.2 contains JSON: the standard library is the second implementation."""
     assert parse_yaml(json.dumps(value, indent=indent), "x.json").plain() == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60) | st.text("ab01:-{}[],'\"&*!|>%@`#?~<.\t\n \\ex", max_size=60))
 def test_any_bytes_are_read_or_refused_in_one_line(text):
     try:

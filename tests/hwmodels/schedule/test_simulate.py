@@ -44,7 +44,7 @@ def graphs(draw):
     return graph
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(graphs(), st.sampled_from(DEVICES))
 def test_sums_are_exact_and_bounds_hold(graph, device):
     """Bytes, DRAM bytes and dynamic energy equal the separate prices; latency and peak stay under their bounds."""
@@ -60,7 +60,7 @@ def test_sums_are_exact_and_bounds_hold(graph, device):
     assert report.critical_path_s <= report.latency_s * (1 + 1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs())
 def test_nothing_starts_before_its_inputs_and_a_unit_does_one_thing_at_a_time(graph):
     rows = {row.cost.name: row for row in simulate(graph, CAR_SOC).operations}
@@ -72,7 +72,7 @@ def test_nothing_starts_before_its_inputs_and_a_unit_does_one_thing_at_a_time(gr
         assert all(left[1] <= right[0] for left, right in pairwise(spans))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs())
 def test_tensors_that_live_at_once_never_share_bytes(graph):
     plan = simulate(graph, CAR_SOC).memory
@@ -92,7 +92,7 @@ def _width(graph, order):
     return max(sum(sizes[n] for n in order if step[n] <= now <= last[n]) for now in range(len(order)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(graphs())
 def test_the_order_is_the_best_of_all_orders(graph):
     """Oracle: every topological order of the graph (those with many are skipped)."""

@@ -16,6 +16,7 @@ WRITING = [
     "sensitivity -m m --data d -o {}.json", "diagnose -m m --data d -o {}.json", "diagnose -m m --data d --plot {}.png",
     "quantize p -m m -o {}", "export f --engine openvino -o {}", "recover p -m m --data d -o {}",
     "fine-tune --encoder e --data d -o {}", "optimize -m m --data d -b 4bit -o {}",
+    "trim-vocabulary -m m --data d -o {}",
 ]  # fmt: skip
 
 

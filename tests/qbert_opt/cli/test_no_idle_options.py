@@ -83,6 +83,7 @@ OF_USE = {
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable allow_drop top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
+    "trim-vocabulary": "model data words test_data output",
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
@@ -158,6 +159,10 @@ IDLE = [
     ("sweep s -o o --tls-ca c", "--tls-ca: belongs to --scheduler"),
     ("sweep s -o o --tls-cert c", "--tls-cert: belongs to --scheduler"),
     ("sweep s -o o --tls-key c", "--tls-key: belongs to --scheduler"),
+    ("trim-vocabulary -m m --words w -o o --min-count 2", "--min-count: belongs to --data"),
+    ("trim-vocabulary -m m --words w -o o --split train", "--split: belongs to --data"),
+    ("trim-vocabulary -m m --words w -o o --text-column t", "--text-column: belongs to --data or --test-data"),
+    ("trim-vocabulary -m m --words w -o o --label-column t", "--label-column: belongs to --test-data"),
 ]  # fmt: skip
 
 

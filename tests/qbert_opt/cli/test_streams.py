@@ -17,7 +17,13 @@ from qbert_opt.reports.printing import TextTable, print_lines
 from qbert_opt.runtime.plain_text import one_line, to_csv
 from qbert_opt.spec.scores import write_scores
 
-SOLVE = (sys.executable, "-m", "qbert_opt", "solve", "--budget", "25MB")
+
+@pytest.fixture(scope="module")
+def solve(gptq_scores, tmp_path_factory):
+    """The real program's command line that solves for a tiny model."""
+    scores = tmp_path_factory.mktemp("scores") / "scores.json"
+    write_scores(gptq_scores, scores)
+    return (sys.executable, "-m", "qbert_opt", "solve", "--scores", scores, "--budget", "4bit")
 
 
 def start(*command, **options):
@@ -25,24 +31,24 @@ def start(*command, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def test_ascii_output_is_readable():
+def test_ascii_output_is_readable(solve):
     """`±` and `×` are spelled; nothing crashes after the plan was written."""
-    done = start(*SOLVE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    done = start(*solve, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     out, err = done.communicate()
     assert done.returncode == 0, err
     assert "+-" in out and out.isascii()
 
 
-def test_a_full_output_is_one_line():
+def test_a_full_output_is_one_line(solve):
     """The plan could not be shown: exit code 2, no traceback."""
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(SOLVE, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(solve, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
 
 
-def test_a_reader_that_has_enough_is_no_mistake():
+def test_a_reader_that_has_enough_is_no_mistake(solve):
     """`| head -1`: quiet, exit code 0."""
-    with start(*SOLVE) as done:
+    with start(*solve) as done:
         done.stdout.close()
         assert done.stderr.read() == ""
     assert done.returncode == 0

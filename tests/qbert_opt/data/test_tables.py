@@ -252,7 +252,7 @@ CELLS = st.text(st.characters(exclude_characters="\t\r\n\x00", exclude_categorie
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8))
 def test_every_row_is_read_as_it_is_written(tmp_path_factory, rows):
     """Whatever a cell holds, four formats give it back to the last character."""

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
 from qbert_opt.engines.session import engine
-from qbert_opt.engines.timing import time_model
+from qbert_opt.engines.timing import made_up_inputs, time_files, time_model
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.formats.affine import affine, with_planned_input
@@ -73,6 +73,19 @@ def exported(request, quantized, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp(request.param) / "out"
     export_model(quantized, request.param, target, texts=sentences, tolerance=0.5)
     return target
+
+
+@pytest.fixture(scope="module")
+def exact(quantized, sentences):
+    """Folders of the quantized model by engine, inputs left alone; each is exported where it is first asked for."""
+
+    @functools.cache
+    def folder(name):
+        target = quantized.parent / f"{name}-exact"
+        export_model(quantized, name, target, texts=sentences, activations="float32")
+        return target
+
+    return folder
 
 
 @pytest.mark.parametrize("activations", ["int8", "int8-coarse", "float32"])
@@ -195,17 +208,16 @@ def test_planned_inputs_are_exported_and_answer_as_torch_rounds(
         export_model(quantized, name, tmp_path / "none", texts=sentences, activations="planned")
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_sums_that_may_saturate_are_said(rounded, sentences, tmp_path, exact, monkeypatch):
+@pytest.mark.parametrize(("way", "vnni"), [("planned", False), ("planned", True), ("float32", False)])
+def test_sums_that_may_saturate_are_said(rounded, sentences, tmp_path, way, vnni, monkeypatch):
     """Planned inputs, OpenVINO, a processor without VNNI: one line; nothing with VNNI or in floats."""
     pytest.importorskip("openvino")
-    monkeypatch.setattr("qbert_opt.workflows.export.sums_bytes_exactly", lambda: exact)
-    for number, way in enumerate(("planned", "float32")):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            export_model(rounded, "openvino", tmp_path / f"{number}", texts=sentences, activations=way, tolerance=0.5)
-        said = ["adds pairs of 8-bit products in 16 bits, which saturate" in str(one.message) for one in caught]
-        assert any(said) == (way == "planned" and not exact)
+    monkeypatch.setattr("qbert_opt.workflows.export.sums_bytes_exactly", lambda: vnni)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        export_model(rounded, "openvino", tmp_path / "out", texts=sentences, activations=way, tolerance=0.5)
+    said = ["adds pairs of 8-bit products in 16 bits, which saturate" in str(one.message) for one in caught]
+    assert any(said) == (way == "planned" and not vnni)
 
 
 def test_the_rest_of_an_offset_is_exact():
@@ -240,12 +252,12 @@ def test_an_export_is_right_in_float32(exported, sentences):
     assert {f.suffix for f in files} <= {".json", ".safetensors", ".xml", ".bin", ".onnx", ".data"}
 
 
-def test_exact_exports_answer_as_torch(exported, quantized, sentences, tmp_path):
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_exact_exports_answer_as_torch(exact, quantized, sentences, name):
     """`activations` stays in the folder: what opens it computes in float32."""
-    name = read_record(exported).engine
-    record = export_model(quantized, name, tmp_path / "exact", texts=sentences, activations="float32")
+    record = read_record(exact(name))
     assert record.activations == "float32" and record.difference <= record.graph_difference < 1e-4
-    found = Predictor(tmp_path / "exact", threads=1).logits(sentences.texts)
+    found = Predictor(exact(name), threads=1).logits(sentences.texts)
     truth = outputs(load_quantized(quantized)[0], sentences).numpy()
     np.testing.assert_allclose(found, truth, atol=1e-4 * np.abs(truth).max())
 
@@ -433,16 +445,12 @@ def test_export_and_run_from_the_command_line(cli, quantized, data_file, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["tags", "spans", "vocabulary", "embeddings"])
-@pytest.mark.parametrize("name", ENGINES)
-def test_run_answers_with_labels_and_vectors_of_texts_only(cli, tmp_path, name, kind):
-    """A tagger has labels too, one per word: it is refused by its kind, before and after an export."""
+def test_run_answers_with_labels_and_vectors_of_texts_only(cli, tmp_path, kind):
+    """A tagger has labels too, one per word: it is refused by its kind; test_export_families does it after exports."""
     loaded = load_model(save(tmp_path / "model", "bert", kind))
     profile = profile_model(loaded)
     plan = given_allocation(profile, {matrix.module: choice("8bit/rows:each/rtn") for matrix in profile.matrices})
     folder = quantize_model(loaded, plan, None, tmp_path / "quantized").folder
-    if name != "torch":
-        export_model(folder, name, tmp_path / "exported", activations="float32")
-        folder = tmp_path / "exported"
     found = cli("run", folder, "--text", "w1 w2")
     if kind == "embeddings":
         assert found.code == 0 and len(found.out.split("\t")) == 33
@@ -467,13 +475,11 @@ def timed_once(folder, **options):
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_evaluate_in_an_engine(cli, quantized, tiny_folder, data_file, name, monkeypatch):
+def test_evaluate_in_an_engine(cli, quantized, exact, tiny_folder, data_file, name, monkeypatch):
     """Quality as torch measures it but for 8-bit activations; time and memory of a process that only serves."""
     monkeypatch.setattr("qbert_opt.serving.measuring.time_model", timed_once)  # the reference is that of every engine
     command = ("evaluate", quantized, "--data", data_file, "--reference", tiny_folder)
-    target = quantized if name == "torch" else quantized.parent / f"{name}-evaluated"
-    if name != "torch":
-        export_model(quantized, name, target, activations="float32")
+    target = quantized if name == "torch" else exact(name)
     found = cli(*(command[0], target, *command[2:]), "--engine", name, "--seq-len", 16, "--json")
     assert found.code == 0, found.err
     served, plain = json.loads(found.out), json.loads(cli(*command, "--json").out)
@@ -542,5 +548,6 @@ def test_a_single_product_is_the_product(name):
 
 def test_a_model_that_cannot_run_is_said_in_one_line(tmp_path):
     """A process that dies is one line, not a traceback."""
-    with pytest.raises(InputFileError, match=r"torch died while running it"):
-        time_model(tmp_path, seq_len=4)
+    name = ENGINES[0]  # a process of torch, the last, takes seconds to start
+    with pytest.raises(InputFileError, match=rf"{name} died while running it"):
+        time_files(name, tmp_path, made_up_inputs(("input_ids",), 1, 4), threads=1, runs=1, activations="float32")

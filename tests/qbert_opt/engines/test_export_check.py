@@ -14,6 +14,7 @@ from qbert_opt.checkpoint.writer import write_checkpoint
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import InputFileError, QbertOptWarning, UsageError
 from qbert_opt.models.batches import tokenize
+from qbert_opt.models.depth import without_layers
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import given_allocation
@@ -58,9 +59,10 @@ def _ranges(loaded, texts, stretch=1.0):
 
 @pytest.fixture(scope="module")
 def folder(tiny, sentences, tmp_path_factory):
-    """The tiny model by one choice with integer zero points and static ranges, with texts to check it on."""
-    plan = _plan(tiny, "4bit/rows:each/rtn/zero-point", _ranges(tiny, sentences))
-    return quantize_model(tiny, plan, sentences, tmp_path_factory.mktemp("q") / "out").folder
+    """One layer of the tiny model by a choice with integer zero points and static ranges, with texts to check it on."""
+    single = without_layers(tiny, (1,))
+    plan = _plan(single, "4bit/rows:each/rtn/zero-point", _ranges(single, sentences))
+    return quantize_model(single, plan, sentences, tmp_path_factory.mktemp("q") / "out").folder
 
 
 def test_a_quantized_folder_holds_the_texts_that_it_was_read_back_on(folder, tiny, sentences):
@@ -147,7 +149,7 @@ def test_one_broken_matrix_is_refused(folder, tmp_path, monkeypatch, name, fault
 
     def spoiled(module, matrix):
         found = real(module, matrix)
-        if broken or not isinstance(found.zero, np.ndarray) or "layer.1.output" not in module:
+        if broken or not isinstance(found.zero, np.ndarray) or "layer.0.output" not in module:
             return found
         broken.append(module)
         return BROKEN[fault](found)

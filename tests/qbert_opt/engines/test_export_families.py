@@ -14,6 +14,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.activation_ranges import calibrated_ranges
 from qbert_opt.runtime import plugins
+from qbert_opt.serving.predictor import Predictor
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
 from qbert_opt.workflows.export import export_model
@@ -52,12 +53,23 @@ def quantized(request, sentences, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-def test_every_family_is_exported(quantized, tmp_path, name):
-    """In float32 the graph answers as torch does; its file, unpacked again, holds our codes and scales."""
+def test_every_family_is_exported(cli, quantized, tmp_path, name, request):
+    """In float32 the graph answers as torch does, and its file, unpacked again, holds our codes and scales.
+
+    `run` prints vectors of texts, and refuses what has no label.
+    """
     record = export_model(quantized, name, tmp_path / "out", activations="float32")
     assert_our_codes(quantized, tmp_path / "out")
     assert record.graph_difference < 2e-4 and record.agreement.flipped == 0
     assert record.checked_on == "texts" and record.agreement.answers >= 20
+    if request.node.callspec.params["quantized"] not in MODELS[:4]:  # one of each kind
+        return
+    found = cli("run", tmp_path / "out", "--text", "w1 w2")
+    if record.kind == "embeddings":
+        assert found.code == 0 and len(found.out.split("\t")) == 33
+    else:
+        assert found.code == 2 and "is neither a classifier of texts nor an encoder" in found.complaint
+    assert Predictor(tmp_path / "out").encode([("w1 w2",)])["input_ids"].tolist() == [[2, 6, 7, 3]]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda model: " ".join(model))

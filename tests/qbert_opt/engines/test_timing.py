@@ -14,7 +14,7 @@ ONCE = Timing("made up", 1, (1, 8), 0.0, (1.0,), (1.0,), None, None, None)
     costs=st.dictionaries(st.sampled_from("abcd"), st.floats(1, 9), min_size=1),
     load=st.floats(0, 5),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_load_that_grows_steadily_changes_no_difference(costs, load):
     """Each turn takes a machine that is slower by the same amount than the turn before: differences stay exact."""
     clock, order = [0], []

@@ -24,7 +24,6 @@ def test_kl_by_hand():
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(1e-6, 20))
-@settings(deadline=None)
 def test_kl_laws(seed, scale):
     """Zero for identical outputs, also shifted ones; never negative beyond float64 rounding."""
     generator = torch.Generator().manual_seed(seed)
@@ -41,7 +40,7 @@ def test_macro_f1_by_hand():
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=40))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_interval_holds_the_mean(samples):
     """The bootstrap interval contains the mean, lies within the samples, and is the same at every call."""
     found = interval(np.array(samples))

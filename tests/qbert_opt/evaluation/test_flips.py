@@ -78,7 +78,7 @@ def test_a_text_flips_if_any_of_its_rows_does():
 
 
 @given(kl=st.floats(1e-8, 0.5), factor=st.floats(1.1, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_more_loss_flips_no_fewer(kl, factor):
     """Flips grow with the loss, and few texts do not make them vanish where the loss is small."""
     relation = flip_relation(outputs(confident(60)))

@@ -1,5 +1,6 @@
 """Tiny quantized models of every family with planned input ranges, compiled."""
 
+import functools
 import itertools
 
 import pytest
@@ -10,7 +11,7 @@ from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.integer.compiler import compile_model
 from qbert_opt.integer.families import encoder_of
-from qbert_opt.integer.ways import Ways
+from qbert_opt.integer.ways import BY_TABLE
 from qbert_opt.models.loading import load_model, tokenized
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.recipes import given_allocation
@@ -45,15 +46,14 @@ def quantized_folder(folder, family, kind, texts, bits=8, choices=CHOICES):
     return quantize_model(loaded, plan.model_copy(update={"activations": planned}), texts, folder / "out").folder
 
 
-def compiled(folder, texts, ways=None):
-    """The quantized model and its program."""
+@functools.cache
+def compiled(folder, texts, ways=BY_TABLE):
+    """The quantized model and its program, compiled once for all tests: none may change them."""
     loaded, plan = load_quantized(folder)
     batches = tokenized(loaded, texts.texts, batch_size=8)
     inputs = tuple(name for name in batches[0].inputs)
     encoder = encoder_of(loaded)
-    return loaded, compile_model(
-        encoder, read_matrices(folder, plan), plan.activations, batches, inputs, ways or Ways()
-    )
+    return loaded, compile_model(encoder, read_matrices(folder, plan), plan.activations, batches, inputs, ways)
 
 
 def texts_for(sentences, kind):

@@ -129,7 +129,7 @@ def test_shifts_round_down_and_stay_in_their_interval(ends, by):
     assert (value.low, value.high) == (found.min(), found.max())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans(), st.integers(0, 9))
 def test_the_worst_input_of_a_product_reaches_its_interval_and_no_more(seed, groups, factored, summed, shift):
     generator = np.random.default_rng(seed)

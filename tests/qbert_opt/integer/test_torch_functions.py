@@ -127,7 +127,7 @@ def test_a_model_answers_as_its_program_does_where_functions_are_what_differs(wi
     folder, texts = with_16_bits
     ways = Ways("shift", "shift", "shift")
     monkeypatch.setattr("qbert_opt.integer.compiler.VALUE_BITS", 10)  # the rounding of queries, keys, values hides less
-    program = compiled(folder, texts, ways)[1].program
+    program = compiled.__wrapped__(folder, texts, ways)[1].program
     loaded = load_quantized(folder)[0]
     [batch] = tokenized(loaded, texts.texts[:8], batch_size=8)
     answers = program.answers(Reference(program).run({name: part.numpy() for name, part in batch.inputs.items()}))

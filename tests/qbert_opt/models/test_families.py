@@ -147,6 +147,7 @@ def test_score_solve_quantize_and_load(family, kind, tmp_path, car_soc):
     data = texts_for(kind)
     choices = grid((2, 4), ("rows:1", "rows:heads", "columns:32"), "gptq")
     scores = measure_sensitivity(loaded, data, choices, plan=CalibrationPlan(16, 24, 0))
+    scores = scores.model_copy(update={"fold_value": ()})  # no plan is solved eight times again to judge it
     assert scores.loss_unit == loaded.head.loss_unit
     assert np.nanmin(scores.values()) >= 0 and (np.nanmax(scores.values(), 1) > 0).all(), "every matrix counts"
     limits = Limits(encoder_bytes=scores.profile.encoder_elements * 3 // 8 + 900)

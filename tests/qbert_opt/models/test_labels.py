@@ -76,7 +76,7 @@ NAMES = ("0", "1", "2", "3", "1.0", "a", "A", "LABEL_1")
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
     st.lists(st.sampled_from((*NAMES, "True")), min_size=1, max_size=4),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_all_by_name_or_all_by_id(names, labels):
     """Whatever is read is every label's exact or plain name, or every label's id; the order of labels is no matter."""
     try:

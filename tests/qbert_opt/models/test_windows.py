@@ -163,7 +163,7 @@ def test_both_models_read_the_same_part():
 
 
 @given(st.integers(1, 400), st.integers(1, 30), st.integers(36, 200))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_windows_cover_a_text(length, question, longest):
     """Every token of the text is in a window; neighbours overlap; none is longer than asked, all but the last full."""
     words = tokenizer()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,12 +15,17 @@ from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.costs.stored import Storage, engine_target, refusal_of_plan, stored_weight, weight_bytes
 from qbert_opt.engines.rules import EngineRules
 from qbert_opt.engines.session import rules_of
-from qbert_opt.errors import DeviceError, UsageError
+from qbert_opt.errors import DeviceError, InfeasibleError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
+from qbert_opt.planning.solving import SolverOptions
+from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.runtime import plugins
+from qbert_opt.spec.activations import activation_grid
+from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.score_parts import ActivationScores
 from qbert_opt.workflows.solve import solve_plans
 
 ENGINES = ("onnxruntime", "openvino", "torch")
@@ -31,7 +37,7 @@ def _plan(scores, engine, **limits):
     return allocate(scores, Limits(**limits), constraints=PlanConstraints(engine=engine))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(engine=st.sampled_from(ENGINES), bits=st.floats(4.0, 12.0))
 def test_a_plan_for_an_engine_passes_its_pre_check_and_fits_in_its_file(rtn_scores, engine, bits):
     """Whatever the limit: nothing that the engine refuses, and no more bytes of its own file than allowed."""
@@ -133,6 +139,66 @@ def test_tensors_are_as_wide_as_the_engine_keeps_them(rtn_scores):
     task = PlanningTask(rtn_scores, Limits(), device=RPI5, workload=Workload(32), constraints=constraints)
     assert task.device.activation_bits == 32 and task.device.id == "rpi5"
     assert engine_target("tidl").on(RPI5) is RPI5  # fixed point throughout: the device's own width
+
+
+def test_offsets_are_priced_where_an_engine_adds_them_beside_the_product(rtn_scores):
+    """A sum over 32 rows of inputs and two passes over the outputs; nothing for other forms and other engines."""
+    matrix, workload = rtn_scores.profile.matrices[0], Workload(32)
+
+    def extra(name, engine):
+        target = engine_target(engine)
+        weight = stored_weight(matrix, Storage(choice(name)), 4, target)
+        return matrix_operation(matrix, weight, workload, choice(name), target).extra_elements
+
+    for engine in ("openvino", "onnxruntime"):
+        assert extra("8bit/rows:each/rtn", engine) == 32 * (matrix.columns + 2 * matrix.rows)
+        assert extra("8bit/rows:each/rtn/symmetric", engine) == extra("4bit/columns:32/rtn/zero-point", engine) == 0
+    assert extra("8bit/rows:each/rtn", "torch") == extra("8bit/rows:each/rtn", None) == 0
+
+
+def test_planned_inputs_need_no_narrow_kernel_of_the_device(rtn_scores):
+    """The Pi 4 multiplies 8-bit rows only; the engine expands 4-bit ones when it starts, so they run as these."""
+    names = ("4bit/rows:each/rtn", "8bit/rows:each/rtn")
+    columns = [rtn_scores.choices.index(name) for name in names]
+    fields = ("value", "std_error", "weight_error")
+    rows = {name: tuple(tuple(row[j] for j in columns) for row in getattr(rtn_scores, name)) for name in fields}
+    inputs = tuple((m.module,) for m in rtn_scores.profile.matrices)
+    one = ((1e-6,),) * len(inputs)
+    activations = ActivationScores(
+        inputs=inputs, choices=("8bit/tensor/minmax",), value=one, std_error=one,
+        ranges=(((-1.0, 2.0),),) * len(inputs), contains="made up",
+    )  # fmt: skip
+    scores = rtn_scores.model_copy(
+        update=rows | {"choices": names, "fold_value": (), "masks": {}, "activations": activations}
+    )
+    device, constraints = load_device("rpi4"), PlanConstraints(engine="onnxruntime")
+    limits = Limits(encoder_bytes=int(6.5 * rtn_scores.profile.encoder_elements / 8))
+    with pytest.raises(InfeasibleError, match="binding limit encoder_bytes"):  # with inputs left to the engine
+        allocate(scores, limits, device=device, constraints=constraints)
+    grid = activation_grid((8,))
+    plan = allocate(scores, limits, device=device, constraints=constraints, activations=grid)
+    assert {m.choice.bits for m in plan.matrices} == {4, 8}
+    wide = allocate(scores, Limits(), device=device, constraints=constraints, activations=grid)
+    assert {m.choice.bits for m in wide.matrices} == {8}
+    assert plan.device.latency_s == pytest.approx(wide.device.latency_s)
+    own, eight = (simulate_allocation(p, device, Workload()) for p in (plan, wide))
+    assert own.weight_bytes < eight.weight_bytes and own.peak_memory_bytes == eight.peak_memory_bytes
+
+
+def test_a_limit_on_memory_counts_expanded_codes(rtn_scores):
+    """Memory holds a byte for each weight, whatever the file holds: one byte less than that takes is infeasible."""
+    task = PlanningTask(
+        rtn_scores, Limits(memory_bytes=10**9), device=load_device("rpi4"),
+        constraints=PlanConstraints(engine="onnxruntime", bits=(4, 8), groupings=("rows:each",)),
+    ).with_static_inputs(m.module for m in rtn_scores.profile.matrices)  # fmt: skip
+    held, stored = (task.tables.usage[name] for name in ("held_bytes", "total_bytes"))
+    for i, j in np.argwhere(task.legal):
+        assert held[i, j] - stored[i, j] == rtn_scores.profile.matrices[i].elements * (8 - task.choices[j].bits) // 8
+    [row] = [row for row in task.rows if row.measure == "peak_memory_bytes"]
+    least = int(row.stated - row.capacity + np.where(task.legal, held, np.inf).min(1).sum())
+    assert solve_task(task.under(Limits(memory_bytes=least)), SolverOptions()).solution.choice is not None
+    with pytest.raises(InfeasibleError, match=r"--max-memory = .* is below the floor"):
+        solve_task(task.under(Limits(memory_bytes=least - 1)), SolverOptions())
 
 
 def test_the_outlook_of_a_plan_for_no_engine(reference, car_soc):

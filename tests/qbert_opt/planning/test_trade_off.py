@@ -11,23 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.planning.frontier import TradeOff, trade_off
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import write_scores
 
 
-@pytest.fixture(scope="module")
-def frontier():
-    """All plans on the convex hull of the bundled table, and 40 budgets between them."""
-    return trade_off(PlanningTask(reference_scores(), Limits()), ("bytes",), points=40)
-
-
-def test_a_larger_budget_is_never_worse(frontier):
+def test_a_larger_budget_is_never_worse(reference_frontier):
     """Along the frontier bytes increase and predicted loss decreases, and each point has a proven gap."""
+    frontier = reference_frontier
     losses = [p.sum_of_scores for p in frontier.points]
     budgets = [p.capacity["encoder_bytes"] for p in frontier.points]
     assert budgets == sorted(budgets)
@@ -36,18 +31,26 @@ def test_a_larger_budget_is_never_worse(frontier):
 
 
 @pytest.mark.slow
-def test_a_point_is_the_plan_that_solve_finds(frontier, reference_sums):
+def test_a_point_is_the_plan_that_solve_finds(reference_frontier, reference_sums):
     """At a point's own budget, `solve` has the same sum of scores."""
-    for point in frontier.points[5::60]:
+    for point in reference_frontier.points[5::60]:
         budget = math.floor(point.capacity["encoder_bytes"])
         plan = allocate(reference_sums, Limits(encoder_bytes=budget))
         assert plan.sum_of_scores == pytest.approx(point.sum_of_scores, rel=2e-6)
 
 
-def test_pareto_writes_json_and_csv(cli, tmp_path):
+@pytest.fixture(scope="module")
+def tiny_scores(rtn_scores, tmp_path_factory):
+    """Scores of a model with 12 matrices, with folds, in a file."""
+    path = tmp_path_factory.mktemp("scores") / "scores.json"
+    write_scores(rtn_scores, path)
+    return path
+
+
+def test_pareto_writes_json_and_csv(cli, tiny_scores, tmp_path):
     """Both files contain every point; the JSON reads back unchanged."""
-    assert cli("pareto", "--points", "5", "-o", tmp_path / "f.json").code == 0
-    assert cli("pareto", "--points", "5", "-o", tmp_path / "f.csv").code == 0
+    assert cli("pareto", "-s", tiny_scores, "--points", "5", "-o", tmp_path / "f.json").code == 0
+    assert cli("pareto", "-s", tiny_scores, "--points", "5", "-o", tmp_path / "f.csv").code == 0
     result = TradeOff.model_validate(json.loads((tmp_path / "f.json").read_text()))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "f.csv").read_text())))
     assert len(rows) == len(result.points) > 5
@@ -62,12 +65,12 @@ def whole_frontiers():
 
 @pytest.mark.parametrize("resources", ["bytes", "bytes,latency"])
 @pytest.mark.parametrize("finished", [1, 7])
-def test_an_interrupted_frontier_resumes(cli, tmp_path, monkeypatch, whole_frontiers, resources, finished):
+def test_an_interrupted_frontier_resumes(cli, tiny_scores, tmp_path, monkeypatch, whole_frontiers, resources, finished):
     """Ctrl-C leaves finished points in the .partial file; the next run computes only the others, identically."""
     import solvers
     from qbert_opt.planning import frontier as module
 
-    line = ("pareto", "--device", "car-soc", "--resource", resources, "--points", "9", "--quiet", "-o")
+    line = ("pareto", "-s", tiny_scores, "--device", "car-soc", "--resource", resources, "--points", "9", "-q", "-o")
     if resources not in whole_frontiers:
         assert cli(*line, tmp_path / "whole.json").code == 0
         whole_frontiers[resources] = (tmp_path / "whole.json").read_text()

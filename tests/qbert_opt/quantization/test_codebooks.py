@@ -64,7 +64,7 @@ def least_cost(values, weights, num_levels):
 
 
 @given(seed=seeds, size=st.integers(5, 11))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_codebooks_are_optimal_on_small_groups(seed, size):
     """Four levels for up to eleven weights lose what the best of all partitions loses, fp16 rounding apart."""
     generator = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def test_codebooks_lose_less_than_equal_steps(bits, grouping):
 
 
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4, 6]), grouping=groupings, form=st.sampled_from(mse.FORMS))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_mse_is_never_worse_than_rtn(seed, bits, grouping, form):
     """In no group, in squared error, for every form."""
     weight, layout = random_weight(seed), laid(bits, grouping, form)
@@ -118,7 +118,7 @@ def test_mse_is_never_worse_on_groups_that_it_samples():
 
 
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4]), grouping=groupings, variant=variants)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_price_is_what_is_stored(seed, bits, grouping, variant):
     """Every method and form stores the bytes of its choice's price, in the shapes announced, and comes back."""
     method, form = variant
@@ -139,7 +139,7 @@ def test_price_is_what_is_stored(seed, bits, grouping, variant):
 
 
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4]), grouping=groupings, variant=variants, power=st.integers(-3, 3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_units_do_not_matter(seed, bits, grouping, variant, power):
     """Weights and inputs in other units (powers of two) give the same codes, and weights in those units."""
     method, form = variant
@@ -156,7 +156,7 @@ def test_units_do_not_matter(seed, bits, grouping, variant, power):
 
 
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4]), variant=variants)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_rows_with_ranges_of_their_own_do_not_know_each_other(seed, bits, variant):
     """Permuting the outputs permutes what is stored, where no range spans rows."""
     method, form = variant
@@ -172,7 +172,7 @@ def test_rows_with_ranges_of_their_own_do_not_know_each_other(seed, bits, varian
 @given(
     seed=seeds, bits=st.sampled_from([2, 3, 4, 8]), grouping=groupings, method=st.sampled_from(["rtn", "mse", "gptq"])
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_zero_points_are_codes_and_zero_stays_zero(seed, bits, grouping, method):
     """A zero weight is stored as zero, by the code that the range stores as its zero point."""
     weight = random_weight(seed)

@@ -45,7 +45,7 @@ def loss(found, weight, hessian):
 
 
 @given(seed=seeds, asked=st.sampled_from(LAYOUTS))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_neither_step_ever_loses(seed, asked):
     """From plain codes or compensated ones, for every form and grouping."""
     weight, gram, hessian = problem(seed)

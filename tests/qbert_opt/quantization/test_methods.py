@@ -49,7 +49,7 @@ def loss(error: torch.Tensor, gram: torch.Tensor) -> float:
 
 
 @given(seed=seeds, asked=layouts)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_rtn_is_within_half_a_step(seed, asked):
     """Codes are in range, and no weight moves by more than half a step, the fp16 rounding of its range apart."""
     weight = random_weight(seed)
@@ -64,7 +64,7 @@ def test_rtn_is_within_half_a_step(seed, asked):
 
 
 @given(seed=seeds, asked=layouts)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_on_the_grid_comes_back_exactly(seed, asked):
     """Weights that are fp16 scale × code + offset, with both range ends present, are stored without error."""
     generator = torch.Generator().manual_seed(seed)
@@ -80,7 +80,7 @@ def test_what_is_on_the_grid_comes_back_exactly(seed, asked):
 
 
 @given(seed=seeds, asked=st.one_of(layouts, fixed_zero))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_rtn_is_stable_under_itself(seed, asked):
     """Quantizing what was quantized moves nothing by more than the fp16 rounding of the range."""
     [once] = rtn.quantize(random_weight(seed), [asked])
@@ -91,7 +91,7 @@ def test_rtn_is_stable_under_itself(seed, asked):
 
 
 @given(seed=seeds, asked=symmetric_layouts)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_symmetric_zero_stays_zero(seed, asked):
     """A symmetric range has an odd number of levels, so that a zero weight is stored as zero, for both methods."""
     weight = random_weight(seed)
@@ -104,7 +104,7 @@ def test_symmetric_zero_stays_zero(seed, asked):
 
 
 @given(asked=st.one_of(layouts, fixed_zero), value=st.sampled_from([0.0, 1.0, -0.25]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_constant_matrix_stays_finite(asked, value):
     """A group of equal weights has a representable range, and is stored exactly where fp16 has its value."""
     weight = torch.full((ROWS, COLUMNS), value)
@@ -124,7 +124,7 @@ def test_gptq_is_never_worse_than_rounding(bits, seed):
 
 
 @given(seed=seeds, asked=st.one_of(layouts, fixed_zero))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_gptq_codes_are_in_range_and_alone_as_in_company(seed, asked):
     """A layout gets the same codes whether quantized alone or together with others."""
     weight, gram = random_weight(seed), random_gram(seed)
@@ -183,7 +183,7 @@ def test_gptq_wants_its_gram():
 
 
 @given(seed=seeds, asked=layouts)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_searched_range_is_never_worse_than_min_max(seed, asked):
     """Σ energy · (w - stored(w))² under the searched range is at most that under the min-max range."""
     weight = random_weight(seed)

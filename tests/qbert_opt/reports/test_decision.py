@@ -16,9 +16,7 @@ from qbert_opt.costs.simulate import simulate_allocation, simulate_storage
 from qbert_opt.costs.stored import Storage, engine_target, table_choices
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.intervals import Interval
-from qbert_opt.planning.frontier import trade_off
 from qbert_opt.planning.plan_bytes import engine_file
-from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.recipes import given_allocation, uniform_allocation
 from qbert_opt.reports.comparison import COLUMNS
 from qbert_opt.reports.decision import decision_page
@@ -45,9 +43,9 @@ def table(page, name):
 
 
 @pytest.fixture(scope="module")
-def page(reference, reference_plan, car_soc):
-    frontier = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=20)
-    return html_report(reference_plan, scores=reference, frontier=frontier, devices=(car_soc, load_device("rpi5")))
+def page(reference, reference_plan, reference_frontier, car_soc):
+    devices = (car_soc, load_device("rpi5"))
+    return html_report(reference_plan, scores=reference, frontier=reference_frontier, devices=devices)
 
 
 def test_figures_are_those_of_the_plan_the_scores_and_the_simulator(page, reference, reference_plan, car_soc):
@@ -233,12 +231,11 @@ def test_the_verdict_is_for_uniform_8_bits_where_they_do(gptq_scores):
     assert "which breaks --budget" in html_report(tight, scores=gptq_scores)
 
 
-def test_a_trained_folder_promises_nothing_until_it_is_measured(reference, reference_plan):
+def test_a_trained_folder_promises_nothing_until_it_is_measured(reference, reference_plan, reference_frontier):
     training = Training(method="blocks", data="train.tsv", data_sha256="0", num_texts=9000, steps=10, seed=0)
     back = ReadBack(data="held", num_texts=32, loss=0.00123, loss_unit="nats")
     record = FolderRecord(version="1", files={}, training=training, read_back=back)
-    frontier = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=3)
-    page = html_report(reference_plan, scores=reference, frontier=frontier, record=record)
+    page = html_report(reference_plan, scores=reference, frontier=reference_frontier, record=record)
     first = page[: page.index('id="frontier"')]
     assert "nothing is promised until it is measured" in first and "9000 texts of train.tsv" in first
     assert f"{reference_plan.predicted_loss:.4g}" not in first
@@ -299,11 +296,10 @@ def boxes(chart):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1240, 420), (480, 340)])
-def test_labels_cover_no_point_and_no_label(reference, reference_plan, width, height):
+def test_labels_cover_no_point_and_no_label(reference_frontier, reference_plan, width, height):
     """On the real frontier: not the marks, not the curve, not each other; the plan has its label."""
-    frontier = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=40)
     found = [MeasuredModel("ours", "f", None, reference_plan.encoder_bytes, loss=Interval(3e-3, 2e-3, 4e-3))]
-    chart = frontier_chart(reference_plan, frontier, found, width=width, height=height)
+    chart = frontier_chart(reference_plan, reference_frontier, found, width=width, height=height)
     labels, marks = boxes(chart)
     assert {"this plan", "measured: ours"} <= {one["text"] for one in chart["labels"]}
     numbers = [float(n) for n in re.findall(r"[\d.]+", chart["path"])]
@@ -330,10 +326,9 @@ def test_labels_cover_nothing_wherever_points_lie(points):
     assert len(placed) == len(points) or len(points) > 1  # a single label always has room
 
 
-def test_the_budget_table_is_the_frontiers(page, reference):
-    frontier = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=20)
+def test_the_budget_table_is_the_frontiers(page, reference_frontier):
     losses = {}
-    for p in frontier.points:
+    for p in reference_frontier.points:
         told = f"{p.predicted_loss:.4g} ± {p.predicted_std_error:.1g}"
         losses.setdefault(f"{p.usage['encoder_bytes'] / 1e6:.2f} MB", []).append(told)
     body = re.search(r'id="budgets">.*?</table>', page, re.S)[0]

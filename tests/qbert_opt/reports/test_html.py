@@ -9,25 +9,22 @@ import subprocess
 import pytest
 
 from qbert_opt.evaluation.intervals import Interval
-from qbert_opt.planning.frontier import trade_off
-from qbert_opt.planning.program import PlanningTask
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.measurements import MeasuredModel, Measurements
 from qbert_opt.spec.allocation import write_allocation
-from qbert_opt.spec.limits import Limits
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "</title><script>window.evil=1</script><img src=http://127.0.0.1/x onerror=alert(1)>{{ 7*7 }}\"'&"
 
 
 @pytest.fixture(scope="module")
-def page(reference, reference_plan, car_soc):
+def page(reference, reference_plan, reference_frontier, car_soc):
     """The report of the README's plan, with everything in it."""
     ours = MeasuredModel("ours", "made up", encoder_bytes=reference_plan.encoder_bytes, loss=Interval(2e-3, 1e-3, 3e-3))
     return html_report(
         reference_plan,
         scores=reference,
-        frontier=trade_off(PlanningTask(reference, Limits()), ("bytes",), points=20),
+        frontier=reference_frontier,
         devices=(car_soc,),
         measured=Measurements(plan=ours, what=("made up",)),
     )
@@ -79,8 +76,8 @@ def test_names_are_text_whatever_they_hold(reference, reference_plan):
     assert html.escape("</title><script>") in page
 
 
-def test_one_point_and_none(reference, reference_plan):
-    found = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=3)
+def test_one_point_and_none(reference_frontier, reference_plan):
+    found = reference_frontier
     one = html_report(reference_plan, frontier=found.model_copy(update={"points": found.points[:1]}))
     assert 'class="chosen"' in one
     assert "No frontier" in html_report(reference_plan, frontier=found.model_copy(update={"points": ()}))

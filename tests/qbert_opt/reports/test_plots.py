@@ -19,12 +19,18 @@ from qbert_opt.reports.plots.saving import save
 from qbert_opt.reports.plots.style import COLOURS, plain
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.scores import write_scores
 from qbert_opt.workflows.frontiers import Curve, Mark
 
 
 @pytest.fixture(scope="module")
-def found(reference):
-    return trade_off(PlanningTask(reference, Limits()), ("bytes",), points=20)
+def found(reference_frontier):
+    return reference_frontier
+
+
+@pytest.fixture(scope="module")
+def on_car_soc(reference, car_soc):
+    return trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=20)
 
 
 def texts(figure):
@@ -57,9 +63,9 @@ def two(found):
     return found.model_copy(update={"resources": ("bytes", "bytes")})
 
 
-def test_a_limit_of_the_device_is_a_line(reference, car_soc, cli):
+def test_a_limit_of_the_device_is_a_line(on_car_soc, cli):
     """The frontier of bytes goes on where the device's memory ends, and says where that is."""
-    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=5)
+    found = on_car_soc
     [limit] = found.own_limits
     assert limit.capacity == 64_000_000 - found.fixed["total_bytes"] < found.points[-1].usage["encoder_bytes"]
     figure = frontier.draw([Curve("car-soc", found)], "bytes")
@@ -87,9 +93,9 @@ def test_marks_stand_where_they_were_measured(found):
     assert np.allclose(bar.get_segments()[0], [[30, 5e-4], [30, 2e-3]])
 
 
-@pytest.mark.parametrize("points", [4, 8, 20])
-def test_names_lie_on_no_marker_and_on_no_other_name(reference, car_soc, points):
-    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes",), points=points)
+@pytest.mark.parametrize("every", [5, 3, 1])
+def test_names_lie_on_no_marker_and_on_no_other_name(on_car_soc, every):
+    found = on_car_soc.model_copy(update={"points": on_car_soc.points[::every]})
     uniform = found.uniform[0]
     beside = Mark("chosen", "chosen", {"bytes": uniform.usage["encoder_bytes"] * 1.05}, uniform.predicted_loss * 1.2)
     figure = frontier.draw([Curve("car-soc", found)], "bytes", [beside])
@@ -185,26 +191,29 @@ def test_devices_that_cannot_are_rows_too(reference, car_soc):
     assert both[1].plan is None and "without a plan, and there may be one: imx93-u65: limits.latency" in both[1].reason
 
 
-def test_pareto_draws_what_it_says(cli, tmp_path, reference_plan):
+def test_pareto_draws_what_it_says(cli, tmp_path, gptq_scores, gptq_plan):
     """PNG and SVG, a chosen plan, measured points and a second table; every file is written whole."""
-    write_allocation(reference_plan, tmp_path / "plan.json")
-    points = MeasuredPoints(points=(MeasuredPoint(name="ours", loss=2e-3, encoder_bytes=25_000_000),))
+    scores = tmp_path / "scores.json"
+    write_scores(gptq_scores, scores)
+    write_allocation(gptq_plan, tmp_path / "plan.json")
+    points = MeasuredPoints(points=(MeasuredPoint(name="ours", loss=2e-3, encoder_bytes=gptq_plan.encoder_bytes),))
     (tmp_path / "measured.json").write_text(points.model_dump_json(by_alias=True))
-    extras = ("--plan", tmp_path / "plan.json", "--measured", tmp_path / "measured.json")
+    marks = ("--plan", tmp_path / "plan.json", "--measured", tmp_path / "measured.json")
+    line = ("pareto", "-s", scores, "--points", "5", *marks, "--compare", f"again={scores}")
     for ending in ("svg", "png"):
-        done = cli(
-            "pareto", "--points", "5", "--plot", tmp_path / f"f.{ending}", *extras, "--compare", "again=reference"
-        )
+        done = cli(*line, "--plot", tmp_path / f"f.{ending}")
         assert done.code == 0, done.err
         assert (tmp_path / f"f.{ending}").stat().st_size < 200_000
     assert "<svg" in (tmp_path / "f.svg").read_text()
 
 
-def test_devices_as_table_and_json(cli, tmp_path):
-    found = cli("pareto", "--devices", "car-soc,imx93-u65", "--points", "5", "--plot", tmp_path / "d.svg")
+def test_devices_as_table_and_json(cli, tmp_path, reference_sums):
+    write_scores(reference_sums, tmp_path / "scores.json")
+    line = ("pareto", "-s", tmp_path / "scores.json", "--devices", "car-soc,imx93-u65")
+    found = cli(*line, "--points", "5", "--plot", tmp_path / "d.svg")
     assert found.code == 0
-    assert "imx93-u65" in found.out and "binding limit latency_s" in found.out
-    rows = json.loads(cli("pareto", "--devices", "car-soc,imx93-u65", "--json").out)
+    assert "imx93-u65" in found.out and "binding limit latency_s" in " ".join(found.out.split())
+    rows = json.loads(cli(*line, "--json").out)
     assert [row["device"] for row in rows] == ["car-soc", "imx93-u65"]
     assert rows[1]["plan"] is None and rows[1]["reason"]
 

@@ -15,8 +15,9 @@ from qbert_opt.runtime.files import atomic_folder
 
 ROOT = Path(__file__).parents[3]
 HOLDING = """
-import sys, time
+import signal, sys, time
 from qbert_opt.runtime import locks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a run in the background would ignore
 with locks.sole_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -45,7 +45,7 @@ def unit_vector(size, seed):
     return vector / np.linalg.norm(vector)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 999), steps=st.integers(1, 6))
 def test_the_quadrature_is_exact_for_polynomials(seed, steps):
     """Sums of weight times θ^k are vᵀ H^k v up to degree 2 m - 1; nodes lie within the spectrum; weights sum to 1."""

@@ -57,7 +57,7 @@ def learned(run):
 
 @pytest.mark.parametrize("error", plugins.available("block_errors"))
 def test_training_brings_the_answers_back(tiny, tiny_start, sentences, error):
-    """Two bits lose much less after a minute of blocks and end-to-end, measured on text that trained nothing."""
+    """Two bits lose much less after some passes of blocks and end-to-end, measured on text that trained nothing."""
     run = run_of(tiny, tiny_start, sentences, epochs=6, error=error)
     run.go()
     progress = run.state.progress
@@ -67,21 +67,36 @@ def test_training_brings_the_answers_back(tiny, tiny_start, sentences, error):
     assert [record.phase for record in progress.finished] == ["blocks 1/2", "blocks 2/2", "distill"]
 
 
+ALL_STEPS = ("ranges", "blocks", "distill")
+
+
+@pytest.fixture(scope="module")
+def few(sentences):
+    """Five batches to train on."""
+    return sentences.take(range(60))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tiny_start, few):
+    """A run that nothing interrupted."""
+    run = run_of(tiny, tiny_start, few, steps=ALL_STEPS, epochs=1.5)
+    run.go()
+    return run
+
+
 @pytest.mark.parametrize("cut", [0.02, 0.3, 0.45, 0.7, 0.97])
-def test_a_killed_run_ends_as_if_it_had_not_been(tiny, tiny_start, sentences, tmp_path, cut):
+def test_a_killed_run_ends_as_if_it_had_not_been(whole, tiny, tiny_start, few, tmp_path, cut):
     """Killed anywhere and started again: the same tensors, bit for bit, and the same losses."""
-    whole = run_of(tiny, tiny_start, sentences, steps=("ranges", "blocks", "distill"), epochs=1.5)
-    whole.go()
 
     def kill(done, total, what):
         if done > cut * total:
             raise Killed
 
     file = tmp_path / "run.safetensors"
-    settings = {"steps": ("ranges", "blocks", "distill"), "epochs": 1.5, "file": file}
+    settings = {"steps": ALL_STEPS, "epochs": 1.5, "file": file}
     with pytest.raises(Killed):
-        run_of(tiny, tiny_start, sentences, tell=kill, **settings).go()
-    again = run_of(tiny, tiny_start, sentences, **settings)
+        run_of(tiny, tiny_start, few, tell=kill, **settings).go()
+    again = run_of(tiny, tiny_start, few, **settings)
     assert cut < 0.1 or again.state.progress.updates or again.state.progress.finished
     again.go()
     assert all(torch.equal(tensor, learned(again)[name]) for name, tensor in learned(whole).items())

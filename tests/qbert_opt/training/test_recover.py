@@ -22,10 +22,11 @@ from qbert_opt.workflows.recover import STATE_SUFFIX, recover
 from qbert_opt.workflows.training_text import split_texts
 
 QUICK = RecoverySettings(
-    epochs={"blocks": 6, "distill": 6},
+    epochs={"blocks": 3, "distill": 3},
     rates={"blocks": (4e-3, 1e-3), "distill": (4e-3, 1e-3)},
     batch_size=8,
 )
+SHORT = RecoverySettings(steps=("blocks",), epochs={"blocks": 1}, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_the_record_says_what_trained_it(recovered, file_texts):
         "blocks, distill (plain block errors; losses logits + last-hidden) from the float model"
     )
     assert (record.training.data, record.training.num_texts) == (file_texts.name, 105)
-    assert record.training.steps == sum(phase.updates for phase in found.phases) == 84 * 3
+    assert record.training.steps == sum(phase.updates for phase in found.phases) == 42 * 3
     assert "classifier.bias" in record.trained
     assert record.read_back.num_texts == 15
     assert [phase.phase for phase in found.phases] == ["blocks 1/2", "blocks 2/2", "distill"]
@@ -96,7 +97,7 @@ def test_a_plan_is_quantized_first(tiny, gptq_plan, start, file_texts, tmp_path)
 def test_training_goes_on_from_a_trained_folder(tiny, recovered, file_texts, tmp_path):
     """What is not quantized is taken from the folder too: before training it answers as the folder."""
     output, found, _ = recovered
-    again = recover(tiny, output, [file_texts], tmp_path / "again", settings=QUICK)
+    again = recover(tiny, output, [file_texts], tmp_path / "again", settings=SHORT)
     assert again.start_loss == pytest.approx(found.best_loss, rel=1e-6)
     assert again.best_loss <= again.start_loss
 
@@ -154,8 +155,8 @@ def die_before_the_40th_state_has_its_name():
 
 def test_killed_for_good_and_started_again(cli, tiny_folder, start, data_file, tmp_path):
     """`kill -9` in the middle of training, the same command again: the very folder of an uninterrupted run."""
-    command = ["recover", start, "--model", tiny_folder, "--data", data_file, "--epochs", "2", "--batch-size", "8",
-               "-q", "-o"]  # fmt: skip
+    command = ["recover", start, "--model", tiny_folder, "--data", data_file, "--steps", "blocks", "--epochs", "2",
+               "--batch-size", "8", "-q", "-o"]  # fmt: skip
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     state = killed.with_name(killed.name + STATE_SUFFIX)
     child = warm_process.start(tmp_path / "log", [*command, killed], die_before_the_40th_state_has_its_name)
@@ -253,7 +254,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        recover(tiny, start, [file_texts], out, settings=QUICK, progress=kill)
+        recover(tiny, start, [file_texts], out, settings=SHORT, progress=kill)
     state = tmp_path / f"out{STATE_SUFFIX}"
     assert state.exists()
     other = RecoverySettings(seed=1, batch_size=8)
@@ -267,7 +268,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
         settings=other,
     )
     state.write_bytes(state.read_bytes()[:1000])
-    refused(InputFileError, r"is not a training state", tiny, start, [file_texts], out, settings=QUICK)
+    refused(InputFileError, r"is not a training state", tiny, start, [file_texts], out, settings=SHORT)
 
 
 def test_minutes_are_kept_about_and_can_be_repeated(tiny, start, file_texts, tmp_path):

@@ -122,24 +122,24 @@ def test_tools_with_blocks_carry_row_groups(reference_plan, name):
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_a_refitted_plan_is_carried_whole(reference, reference_plan, name):
+def test_a_refitted_plan_is_carried_whole(reference_sums, reference_plan, name):
     """Solved again among what the tool runs, bits and groups survive, within the bytes, and no better than before."""
     tool = config_tool(name)
     if name == "llama-cpp":  # its blocks of 16 were not scored, its blocks of 32 start at 4 bits
         return
     if name == "tidl":  # it has 8 bits only
         with pytest.raises(InfeasibleError, match=r"TI TIDL: its formats take at least 85,266,432 bytes"):
-            refit(reference_plan, tool, reference, None, Workload())
+            refit(reference_plan, tool, reference_sums, None, Workload())
         return
-    again = refit(reference_plan, tool, reference, None, Workload())
+    again = refit(reference_plan, tool, reference_sums, None, Workload())
     assert again.encoder_bytes <= reference_plan.encoder_bytes
     assert all(item.is_exact for item in export_plan(again, tool, tool.SUFFIXES[0]).carried)
     assert again.sum_of_scores >= reference_plan.sum_of_scores * (1 - 1e-9)
     nearest = export_plan(reference_plan, tool, tool.SUFFIXES[0])
     ours = [dataclasses.replace(item.offer.as_choice("gptq"), form="offset") for item in nearest.carried]
     sizes = [c.bytes(m.rows, m.columns, heads=12) for c, m in zip(ours, reference_plan.matrices, strict=True)]
-    if sum(sizes) <= reference_plan.encoder_bytes and all(c.name in reference.choices for c in ours):
-        carried = export_cost(nearest, reference_plan, reference).carried_loss
+    if sum(sizes) <= reference_plan.encoder_bytes and all(c.name in reference_sums.choices for c in ours):
+        carried = export_cost(nearest, reference_plan, reference_sums).carried_loss
         assert again.sum_of_scores <= carried * (1 + 1e-6)
 
 

@@ -20,17 +20,17 @@ def test_labels_name_what_differs(reference, car_soc):
     assert [s.label for s in subjects(two, [car_soc, car_soc])] == ["gptq, car-soc"] * 2 + ["rtn, car-soc"] * 2
 
 
-def test_each_subject_has_its_frontier_or_a_reason(reference, monkeypatch):
+def test_each_subject_has_its_frontier_or_a_reason(rtn_scores, monkeypatch):
     """Equal to `trade_off` of that subject alone; one without any plan says why."""
-    alone = trade_off(PlanningTask(reference, Limits()), ("bytes",), points=3)
-    [curve] = frontiers([Subject("ours", reference)], ("bytes",), points=3)
+    alone = trade_off(PlanningTask(rtn_scores, Limits()), ("bytes",), points=3)
+    [curve] = frontiers([Subject("ours", rtn_scores)], ("bytes",), points=3)
     assert curve.label == "ours" and curve.trade_off.points == alone.points
 
     def none(*_, **__):
         raise InfeasibleError("no plan keeps 1 MB")
 
     monkeypatch.setattr("qbert_opt.workflows.frontiers.trade_off", none)
-    assert frontiers([Subject("tiny", reference)]) == [Curve("tiny", None, "no plan keeps 1 MB")]
+    assert frontiers([Subject("tiny", rtn_scores)]) == [Curve("tiny", None, "no plan keeps 1 MB")]
 
 
 def test_marks(reference, reference_plan, gptq_plan):

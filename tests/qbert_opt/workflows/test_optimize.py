@@ -18,8 +18,8 @@ SMALL = qb.CalibrationPlan(40, 40, 0)
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """A quarter of the steps: each is some fifty solved problems."""
-    monkeypatch.setattr(proving, "STEPS", proving.STEPS[::4])
+    """Two steps, one well below the likely loss and one at it: each is some fifty solved problems."""
+    monkeypatch.setattr(proving, "STEPS", proving.STEPS[::8])
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,8 @@ def test_a_goal_that_cannot_be_sought_is_refused_before_the_work(tiny_folder, da
         qb.optimize("no such model", data_file, out, max_flips="5%", least="latency")
     with pytest.raises(qb.UsageError, match=r"`least` latency: belongs to `max_flips` or `max_accuracy_drop`"):
         qb.optimize("no such model", data_file, out, budget="4bit", device="rpi5", least="latency")
+    with pytest.raises(qb.UsageError, match=r"`metric` weight-error: its scores are no KL, so they predict no flips"):
+        qb.optimize("no such model", data_file, out, max_flips="5%", metric="weight-error")
     found = cli(
         "optimize", "--model", tiny_folder, "--data", data_file, "--budget", "4bit", "--least", "bytes", "-o", out
     )

@@ -31,7 +31,8 @@ class Checked:
 def walk(tiny, sentences, rtn_scores, monkeypatch, tmp_path):
     """Check plans that are told how many of 2000 answers they change, in order; returns what was tried too."""
     relation = flip_relation(*answers_and_targets(tiny, sentences))
-    request = Request(rtn_scores, Limits(), None, Workload(), PlanConstraints())
+    sums = rtn_scores.model_copy(update={"fold_value": ()})  # no plan is solved eight times again to judge it
+    request = Request(sums, Limits(), None, Workload(), PlanConstraints())
     route = find_route(request, None, lambda plan: None)
 
     def run(flipped):
@@ -58,7 +59,7 @@ def test_the_last_plan_before_the_first_failure_is_taken(walk):
 
 
 def test_where_all_hold_the_smallest_is_taken(walk, monkeypatch):
-    """The sequence ends by itself; a third of its steps, each of which is some fifty solved problems."""
+    """The sequence ends by itself; a third of its steps, each of which is several solved problems."""
     monkeypatch.setattr(proving, "STEPS", proving.STEPS[::3])
     found, tried = walk([0] * (len(proving.STEPS) + 1))
     assert found.shipped.plan == tried[-1] and len(tried) > 3
@@ -66,7 +67,7 @@ def test_where_all_hold_the_smallest_is_taken(walk, monkeypatch):
 
 @pytest.mark.slow
 def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc, monkeypatch, tmp_path):
-    """Each plan that is checked is predicted to be faster than the one before; the last is the fastest at its loss."""
+    """The plan that is checked after that of least loss is predicted to be faster; bits and residency together."""
     request = Request(reference_sums, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
     route, tried = find_route(request, None, lambda plan: None), []
 
@@ -76,12 +77,11 @@ def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc
 
     monkeypatch.setattr(proving, "ship", ship)
     monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.002)
-    monkeypatch.setattr(proving, "STEPS", (0.5, 2.0))
+    monkeypatch.setattr(proving, "STEPS", (2.0,))  # each takes some twenty seconds
     monkeypatch.setattr(proving, "LATENCY_STRIDE", 1)
     prove_smallest(Checked(), route, None, QualityLimits(flips=0.5), tmp_path / "tried", lambda *_: None)
-    seconds = [plan.device.latency_s for plan in tried]
-    assert len(seconds) == 3 and seconds[0] > seconds[1] > seconds[2]
-    assert tried[2].predicted_loss > tried[1].predicted_loss > tried[0].predicted_loss
+    first, second = tried
+    assert first.device.latency_s > second.device.latency_s and first.predicted_loss < second.predicted_loss
 
 
 def test_a_first_failure_is_infeasible(walk):

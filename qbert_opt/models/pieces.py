@@ -1,0 +1,218 @@
+"""Leave pieces out of a tokenizer's vocabulary so that every text of the other pieces is read as before.
+
+A *piece* is an entry of the vocabulary in `tokenizer.json`. Each algorithm has pieces that must stay:
+
+WordPiece   takes the longest piece that the rest of a word begins with. Every single character stays, at the beginning
+            of a word (`a`) and inside it (`##a`), so there always is one.
+BPE         joins neighbouring pieces by a list of merges, first come first. What no merge makes stays (bytes or
+            characters), and with each piece the parts that merges make it of. A text of kept pieces takes the same
+            merges in the same order: those that are left are in the same order, and include all that it took.
+Unigram     takes the pieces with the largest sum of log-probabilities. Every single character, the byte pieces and the
+            piece of the lowest log-probability stay, which sets the price of an unknown character. The best split of a
+            text of kept pieces is still there, and has fewer rivals.
+
+So an unknown character stays unknown, and a known one known, if each has a piece of its own; other vocabularies are
+refused, and so is WordLevel, where a word that is left out has no parts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ..errors import InputFileError
+from .folder_files import first_line, read_json
+
+TOKENIZER = "tokenizer.json"
+LAW = "Pieces can be left out of WordPiece, BPE and Unigram vocabularies"
+Document = Mapping[str, Any]
+
+
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's `tokenizer.json`, whose pieces can be left out.
+
+    Args:
+        folder: of a model.
+
+    Raises:
+        InputFileError: there is none, it is no tokenizer, or its algorithm cannot do without pieces.
+    """
+    path = folder / TOKENIZER
+    if not path.exists():
+        raise InputFileError(
+            f"{folder}: has no {TOKENIZER}, so its vocabulary cannot be rewritten. Save a fast tokenizer beside the "
+            "model."
+        )
+    document = read_json(path)
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as wrong:  # a bare Exception is what the library raises
+        raise InputFileError(f"{path}: is no tokenizer: {first_line(wrong)}. Save the tokenizer again.") from None
+    kind = document["model"].get("type")
+    if kind not in _ESSENTIAL:
+        remedy = "in this one, a word that is left out would be unknown" if kind == "WordLevel" else "save it as one"
+        raise InputFileError(f"{path}: its vocabulary is of type {kind!r}. {LAW}; {remedy}.")
+    ids = set(vocabulary(document).values())
+    if lost := [container[key] for container, key in _id_places(document) if container[key] not in ids]:
+        raise InputFileError(f"{path}: names the id {lost[0]}, which no piece has. Save the tokenizer again.")
+    faults = _characters_without_piece(document)
+    if fault := next(faults, None):
+        piece, character = fault
+        raise InputFileError(
+            f"{path}: the character {character!r} of the piece {piece!r} has no piece of its own, so that words with "
+            f"it would become unknown. {LAW} in which every character has one."
+        )
+    return document
+
+
+def vocabulary(document: Document) -> dict[str, int]:
+    """Return every piece with its id, added tokens included.
+
+    Args:
+        document: content of a `tokenizer.json`.
+    """
+    entries = document["model"]["vocab"]
+    known = dict(entries) if isinstance(entries, dict) else {piece: index for index, (piece, _) in enumerate(entries)}
+    return known | {token["content"]: token["id"] for token in document.get("added_tokens", ())}
+
+
+def essential_pieces(document: Document) -> frozenset[str]:
+    """Return the pieces that stay whatever texts use: added and template tokens, and what any text may need.
+
+    Args:
+        document: as `read_tokenizer` returns it.
+    """
+    model, known = document["model"], vocabulary(document)
+    pieces = {index: piece for piece, index in known.items()}
+    named = {pieces[container[key]] for container, key in _id_places(document)}
+    return frozenset(named | (set(_ESSENTIAL[model["type"]](model)) & known.keys()))
+
+
+def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
+    """Return pieces and, of BPE, all parts that merges make them of.
+
+    Args:
+        document: as `read_tokenizer` returns it.
+        pieces: of its vocabulary.
+    """
+    parts: dict[str, set[str]] = {}
+    for left, right, whole in _merges(document["model"]):
+        parts.setdefault(whole, set()).update((left, right))
+    found: set[str] = set()
+    waiting = list(pieces)
+    while waiting:
+        piece = waiting.pop()
+        if piece not in found:
+            found.add(piece)
+            waiting += parts.get(piece, ())
+    return frozenset(found)
+
+
+def without_others(document: Document, kept: Collection[str]) -> dict[str, Any]:
+    """Return the tokenizer with only some pieces, numbered anew in the order of their ids.
+
+    Args:
+        document: as `read_tokenizer` returns it.
+        kept: the pieces; essential ones and parts are among them.
+    """
+    numbers = new_ids(vocabulary(document), kept)
+    result = copy.deepcopy(dict(document))
+    model = result["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {piece: numbers[index] for piece, index in model["vocab"].items() if piece in kept}
+    else:
+        model["vocab"] = [entry for entry in model["vocab"] if entry[0] in kept]
+    if "merges" in model:
+        triples = zip(model["merges"], _merges(document["model"]), strict=True)
+        model["merges"] = [merge for merge, triple in triples if set(triple) <= set(kept)]
+    for container, key in list(_id_places(result)):
+        container[key] = numbers[container[key]]
+    return result
+
+
+def new_ids(known: Mapping[str, int], kept: Iterable[str]) -> dict[int, int]:
+    """Return the new id of each id that is kept: its rank among them.
+
+    Args:
+        known: every piece with its id.
+        kept: pieces.
+    """
+    return {old: new for new, old in enumerate(sorted({known[piece] for piece in kept}))}
+
+
+def _essential_of_wordpiece(model: Document) -> Iterator[str]:
+    prefix = model["continuing_subword_prefix"]
+    yield model["unk_token"]
+    for piece in model["vocab"]:
+        if len(piece) == 1 or (piece.startswith(prefix) and len(piece) == len(prefix) + 1):
+            yield piece
+
+
+def _essential_of_bpe(model: Document) -> Iterator[str]:
+    made = {whole for _, _, whole in _merges(model)}
+    yield from (piece for piece in model["vocab"] if piece not in made)
+
+
+def _essential_of_unigram(model: Document) -> Iterator[str]:
+    entries = model["vocab"]
+    yield min(entries, key=lambda entry: float(entry[1]))[0]
+    yield from (piece for piece, _ in entries if len(piece) == 1 or (model.get("byte_fallback") and _is_byte(piece)))
+
+
+_ESSENTIAL: dict[str, Callable[[Document], Iterable[str]]] = {
+    "WordPiece": _essential_of_wordpiece,
+    "BPE": _essential_of_bpe,
+    "Unigram": _essential_of_unigram,
+}
+
+
+def _is_byte(piece: str) -> bool:
+    return len(piece) == len("<0x00>") and piece.startswith("<0x") and piece.endswith(">")
+
+
+def _merges(model: Document) -> Iterator[tuple[str, str, str]]:
+    """Yield left part, right part and result of each merge, in order."""
+    skipped = len(model.get("continuing_subword_prefix") or "")  # of the right part, which is inside a word
+    for merge in model.get("merges", ()):
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right, left + right[skipped:]
+
+
+def _characters_without_piece(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield pieces with a character that is no piece where it stands: first in a word, or inside it."""
+    model = document["model"]
+    if model["type"] == "BPE":  # begins with single characters, so what is not a piece is unknown from the start
+        return
+    prefix = model.get("continuing_subword_prefix") or ""
+    known = vocabulary(document)
+    passed = essential_pieces(document)
+    for piece in known:
+        if piece in passed:
+            continue
+        inside = bool(prefix) and piece.startswith(prefix)
+        for place, character in enumerate(piece.removeprefix(prefix) if inside else piece):
+            single = f"{prefix}{character}" if inside or place else character
+            if single not in known:
+                yield piece, character
+
+
+def _id_places(document: Document) -> Iterator[tuple[Any, Any]]:
+    """Yield where a tokenizer names pieces by id: containers and the key or index of an id in each."""
+    model, padding = document["model"], document.get("padding")
+    yield from ((token, "id") for token in document.get("added_tokens", ()))
+    if model.get("unk_id") is not None:
+        yield model, "unk_id"
+    if padding is not None:
+        yield padding, "pad_id"
+    waiting = [document.get("post_processor")]
+    while waiting:
+        processor = waiting.pop() or {}
+        waiting += processor.get("processors", ())  # of a Sequence
+        yield from ((processor[name], 1) for name in ("sep", "cls") if name in processor)  # [token, id], as in RoBERTa
+        specials = processor.get("special_tokens")
+        for token in specials.values() if isinstance(specials, dict) else ():  # of TemplateProcessing
+            yield from ((token["ids"], place) for place in range(len(token["ids"])))

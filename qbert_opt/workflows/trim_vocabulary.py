@@ -1,0 +1,282 @@
+"""Leave out the rows of a model's tables whose pieces a vocabulary never needs, and rewrite the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from ..checkpoint.reader import folder_bytes
+from ..data.cells import words as split_words
+from ..data.texts import LabeledTexts
+from ..errors import InputFileError, UsageError
+from ..models.loading import LoadedModel, load_model, tokenized
+from ..models.outputs import collect
+from ..models.pieces import essential_pieces, new_ids, read_tokenizer, vocabulary, with_parts
+from ..models.probe import example_texts, known_words
+from ..models.samples import TokenBatch
+from ..models.sentence_embeddings import with_prompt
+from ..models.trimming import pieces_of_config, write_trimmed
+from ..runtime.files import atomic_folder, check_free
+from ..runtime.frozen import Frozen
+
+ROW_MAP = "row_map.json"
+SCHEMA = "qbert-opt/row-map@1"
+CHECKED_TEXTS = 32  # whose answers are compared
+READ_TOGETHER = 1024  # texts per call of the tokenizer
+TOLERANCE = 1e-4  # of logits over the vocabulary: a product with fewer columns may sum in another order
+
+
+class RowMap(Frozen):
+    """Which rows of a model's tables a trimmed model has.
+
+    Attributes:
+        document_schema: kind and version of the document.
+        model: name of the whole model.
+        model_sha256: hash of its weights.
+        model_rows: rows of its table.
+        rows: the row of the whole model's table for each row, ascending.
+    """
+
+    document_schema: str = Field(default=SCHEMA, alias="schema")
+    model: str
+    model_sha256: str
+    model_rows: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How held-out text is read with the smaller vocabulary.
+
+    Attributes:
+        name: of the text.
+        num_texts: number of texts.
+        num_pieces: pieces of the texts in the whole vocabulary, without special tokens.
+        num_dropped: how many of those were left out, so that their words split into others.
+        texts_changed: texts with such a piece.
+        num_pieces_after: pieces of the texts in the smaller vocabulary.
+        unknown: pieces that stand for unknown characters, before and after.
+    """
+
+    name: str
+    num_texts: int
+    num_pieces: int
+    num_dropped: int
+    texts_changed: int
+    num_pieces_after: int
+    unknown: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """A model folder with a smaller vocabulary.
+
+    Attributes:
+        folder: the folder.
+        rows: rows of the table of words, before and after.
+        used: number of pieces that texts and words use.
+        weight_bytes: bytes of the weight files, before and after.
+        reading: of held-out text; None without.
+    """
+
+    folder: Path
+    rows: tuple[int, int]
+    used: int
+    weight_bytes: tuple[int, int]
+    reading: Reading | None = None
+
+
+def trim_vocabulary(
+    loaded: LoadedModel,
+    data: Sequence[LabeledTexts],
+    output: str | Path,
+    *,
+    words: Sequence[str] = (),
+    min_count: int = 1,
+    test_data: LabeledTexts | None = None,
+) -> Trimmed:
+    """Write a model without the rows that given texts and words never use.
+
+    Texts whose pieces are all kept are read and answered exactly as before; words that lost their piece split into
+    smaller ones. Special tokens stay, and what keeps a known character from becoming unknown; see `models.pieces`.
+
+    Args:
+        loaded: the model, from a folder.
+        data: texts like the deployment's, as many as there are; labels are not needed.
+        output: folder to write.
+        words: to keep with all their pieces, whatever texts use; also pieces as the vocabulary writes them (`##ing`).
+        min_count: how often the texts must use a piece for it to be kept.
+        test_data: held-out text, which does not choose the pieces, to count how often it is read differently.
+
+    Returns:
+        The written folder.
+
+    Raises:
+        InputFileError: the tokenizer cannot be rewritten, a text or the list of words has no word of the vocabulary, a
+            word has unknown characters, or the answers depend on the ids of pieces.
+        UsageError: neither texts nor words, or all rows are needed.
+    """
+    if not data and not words:
+        raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
+    if min_count < 1:
+        raise UsageError(f"`min_count` {min_count}: give at least 1.")
+    if loaded.folder is None:
+        raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
+    target = Path(output)
+    check_free(target)
+    document = read_tokenizer(loaded.folder)
+    known = vocabulary(document)
+    pieces = {index: piece for piece, index in known.items()}
+    if strange := sorted(set(loaded.tokenizer.get_vocab().items()) ^ set(known.items())):
+        raise InputFileError(
+            f"{loaded.name}: tokenizer and tokenizer.json differ in {strange[0][0]!r} ({len(strange)} such pieces). "
+            "Open the tokenizer with transformers and save it again."
+        )
+    essential = essential_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
+    essential |= set(loaded.tokenizer.all_special_tokens)
+    used = _used_by_words(loaded, words, known, essential)
+    counts: Counter[int] = Counter()
+    for texts in data:
+        mine = Counter(index for read in _ids(loaded, texts.texts) for index in read)
+        if not {pieces[index] for index in mine} - essential:
+            raise InputFileError(
+                f"{texts.name}: uses no piece of {loaded.name}'s vocabulary beyond single characters. Give text in the "
+                "model's language."
+            )
+        counts += mine
+    used |= {pieces[index] for index, count in counts.items() if count >= min_count}
+    kept = with_parts(document, essential | used)
+    numbers = new_ids(known, kept)
+    rows = loaded.model.get_input_embeddings().num_embeddings
+    if len(numbers) == rows:
+        raise UsageError(f"{loaded.name}: texts and words need all {rows:,} rows, so none can be left out.")
+    origin = RowMap(model=loaded.name, model_sha256=loaded.sha256, model_rows=rows, rows=tuple(numbers))
+    with atomic_folder(target) as folder:
+        write_trimmed(loaded, document, kept, folder)
+        (folder / ROW_MAP).write_text(json.dumps(origin.model_dump(by_alias=True)), encoding="utf-8")
+        trimmed = replace(load_model(folder), name=str(target))
+        _check_vocabulary(trimmed, {piece: numbers[known[piece]] for piece in kept})
+        for texts in data:
+            _check_reading(loaded, trimmed, texts, numbers)
+        _check_answers(loaded, trimmed, data, numbers)
+        reading = None if test_data is None else _reading(loaded, trimmed, test_data, numbers)
+        sizes = folder_bytes(loaded.folder), folder_bytes(folder)
+    return Trimmed(target, (rows, len(numbers)), len(used), sizes, reading)
+
+
+def _ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:
+    """Yield the ids of each text in full, without special tokens; the two parts of a pair are joined."""
+    in_words = loaded.head.kind == "tags"
+    for start in range(0, len(texts), READ_TOGETHER):
+        chunk = texts[start : start + READ_TOGETHER]
+        parts = [part for text in chunk for part in with_prompt(loaded.tokenizer, text)]
+        read = iter(
+            loaded.tokenizer(
+                [split_words(part) for part in parts] if in_words else parts,
+                is_split_into_words=in_words, add_special_tokens=False, truncation=False, verbose=False,
+            )["input_ids"]
+        )  # fmt: skip
+        for text in chunk:
+            yield [index for _ in text for index in next(read)]
+
+
+def _used_by_words(
+    loaded: LoadedModel, words: Sequence[str], known: Mapping[str, int], essential: Collection[str]
+) -> set[str]:
+    """Return the pieces of words, at the beginning of a text and behind a blank, and words that are pieces themselves.
+
+    Raises:
+        InputFileError: a word has unknown characters, or none has a piece beyond single characters.
+    """
+    if not words:
+        return set()
+    pieces = {index: piece for piece, index in known.items()}
+    read = list(_ids(loaded, [(word, f" {word}") for word in words]))
+    unknown = loaded.tokenizer.unk_token_id
+    foreign = [word for word, ids in zip(words, read, strict=True) if word not in known and unknown in ids]
+    if foreign:
+        raise InputFileError(
+            f"`words`: {foreign[0]!r} ({len(foreign)} of {len(words)} words) has characters that {loaded.name}'s "
+            "vocabulary does not know. Remove such words; they stay unknown."
+        )
+    used = {pieces[index] for ids in read for index in ids} | {word for word in words if word in known}
+    if not used - set(essential):
+        raise InputFileError(
+            f"`words`: none of the {len(words)} words has a piece in {loaded.name}'s vocabulary beyond single "
+            "characters. Give words of the model's language."
+        )
+    return used
+
+
+def _check_vocabulary(trimmed: LoadedModel, wanted: Mapping[str, int]) -> None:
+    """Check that transformers reads the written vocabulary as it was meant."""
+    if trimmed.tokenizer.get_vocab() != wanted:
+        raise InputFileError(
+            f"{trimmed.name}: {type(trimmed.tokenizer).__name__} does not read a smaller vocabulary from its "
+            "tokenizer.json. Save the model with a PreTrainedTokenizerFast first."
+        )
+
+
+def _check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> None:
+    """Check that texts of kept pieces are read as before."""
+    both = zip(_ids(loaded, texts.texts), _ids(trimmed, texts.texts), strict=True)
+    for text, (before, after) in zip(texts.texts, both, strict=True):
+        if all(index in numbers for index in before) and [numbers[index] for index in before] != after:
+            raise InputFileError(
+                f"{loaded.name}: its tokenizer reads {text[0][:60]!r} differently without other pieces. Keep its "
+                "vocabulary."
+            )
+
+
+def _check_answers(
+    loaded: LoadedModel, trimmed: LoadedModel, data: Sequence[LabeledTexts], numbers: Mapping[int, int]
+) -> None:
+    """Check that the same pieces get the same answers, to the last bit where these are not over the vocabulary."""
+    texts = example_texts(known_words(trimmed.tokenizer), loaded.head.kind)
+    texts += [text for part in data for text in part.texts[:CHECKED_TEXTS]][:CHECKED_TEXTS]
+    old = torch.full((max(numbers) + 1,), -1)
+    old[list(numbers)] = torch.tensor(list(numbers.values()))
+    for batch in tokenized(loaded, texts, batch_size=8):
+        ids = batch.inputs["input_ids"]
+        if any(int(index) not in numbers for index in ids.unique()):
+            continue
+        renumbered = TokenBatch(
+            batch.inputs | {"input_ids": old[ids]}, tuple(range(len(ids))), batch.positions, None, batch.lost
+        )
+        before = collect(loaded.head, loaded.model, [replace(renumbered, inputs=batch.inputs)]).values
+        after = collect(trimmed.head, trimmed.model, [renumbered]).values
+        if loaded.head.kind == "vocabulary":
+            before = before[:, list(numbers)]
+            same = bool((before - after).abs().max() <= TOLERANCE * before.abs().max())
+        else:
+            same = torch.equal(before, after)
+        if not same:
+            raise InputFileError(
+                f"{loaded.name}: answers differently when its pieces have other ids, so its vocabulary must stay."
+            )
+
+
+def _reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> Reading:
+    """Count how held-out text is read before and after."""
+    _check_reading(loaded, trimmed, texts, numbers)
+    before, after = list(_ids(loaded, texts.texts)), list(_ids(trimmed, texts.texts))
+    dropped = [sum(index not in numbers for index in ids) for ids in before]
+    return Reading(
+        texts.name,
+        len(texts),
+        sum(map(len, before)),
+        sum(dropped),
+        sum(count > 0 for count in dropped),
+        sum(map(len, after)),
+        (_unknown(loaded, before), _unknown(trimmed, after)),
+    )
+
+
+def _unknown(loaded: LoadedModel, read: Sequence[Sequence[int]]) -> int:
+    return sum(ids.count(loaded.tokenizer.unk_token_id) for ids in map(list, read))
