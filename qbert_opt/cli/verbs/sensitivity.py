@@ -106,8 +106,7 @@ def command(
         peak = PeakMemory()
         table = measure_sensitivity(
             loaded, texts, choices, metric=metric, plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
-            table_choices=grid.tables(), activation_choices=grid.activations(),
-            budget_bytes=budget_bytes,
+            table_choices=grid.tables(), activation_choices=grid.activations(), budget_bytes=budget_bytes,
             held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
             memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,
         )  # fmt: skip

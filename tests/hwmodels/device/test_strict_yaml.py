@@ -114,14 +114,22 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def largest_s():
+    """Processor seconds that the largest legal list takes, here and now."""
+    started = time.process_time()
+    parse_yaml("a: [" + "1," * 49_900 + "1]\n", "x.yaml")
+    return time.process_time() - started
+
+
 @pytest.mark.parametrize(("text", "says"), REFUSED, ids=[says[:60] for _, says in REFUSED])
-def test_rejections_name_the_line(text, says):
+def test_rejections_name_the_line(text, says, largest_s):
     started = time.process_time()
     with pytest.raises(YamlError) as refused:
         parse_yaml(text, "x.yaml")
     message = str(refused.value)
     assert says in message and "\n" not in message and "legal" in message and len(message) < 400
-    assert message.isprintable() and time.process_time() - started < 1.0
+    assert message.isprintable() and time.process_time() - started < 2 * largest_s
 
 
 def test_every_value_keeps_its_line_and_a_byte_order_mark_is_no_part_of_the_text():

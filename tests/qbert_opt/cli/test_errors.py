@@ -131,7 +131,7 @@ def test_calibration_text(cli, tmp_path, tiny_folder, content, message):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--metric", "magic"), 2, "metrics: unknown 'magic'. Available: directional, fisher, gauss-newton-eigenvalue"),
+        (("--metric", "magic"), 2, "metrics: unknown 'magic'. Available: differentiable, directional, fisher"),
         (("--method", "magic"), 2, "quantizers: unknown 'magic'. Available: gptq, guided"),
         (("--memory-limit", "2"), 2, "--memory-limit 2: found '2' without a unit"),
         (("--metric", "qbert", "--scoring-samples", 5), 2, "5 samples cannot be split into 10 slices"),
