@@ -1,8 +1,11 @@
 """Integer functions inside a torch model, for training: their values forward, the real functions' gradients backward.
 
 Softmax and LayerNorm run as the programs that the compiler builds of them, on the reference executor; GELU and tanh are
-looked up among all 65,536 inputs of theirs. Every range is the widest of the model's, so that one program serves all
-blocks; the scale of scores and of the residual stream is then coarser than the compiler's where a block's own is less.
+looked up among all 65,536 inputs of theirs. Ranges of scores and of GELU's inputs are the widest of the model's, so one
+program serves all blocks; their scale is then coarser than the compiler's where a block's own range is less. The inputs
+of a LayerNorm differ too much for that from block to block: roots by shifts have few exact bits, and are far off where
+sums are small beside the widest. Their scale is that of the largest input of each call, rounded up to a power of two:
+at most twice the scale that the compiler would take for the same numbers.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from .reference import Reference
 from .ways import Ways
 
 MASKED = -1e4  # scores up to this are padding
+SMALLEST_SUM = 1e-3  # largest input of a LayerNorm; below, epsilon decides
 TANH_SPAN = (-8.0, 8.0)  # beyond, tanh is 1 to 16 bits
 Real = torch.Tensor
 
@@ -46,17 +50,13 @@ class IntegerFunctions(TorchFunctionMode):
         max_tokens: the longest sample.
         largest_score: greatest magnitude of an attention score.
         span: least and greatest input of GELU.
-        largest_sum: greatest magnitude of a LayerNorm's input.
     """
 
-    def __init__(
-        self, ways: Ways, *, max_tokens: int, largest_score: float, span: tuple[float, float], largest_sum: float
-    ) -> None:
+    def __init__(self, ways: Ways, *, max_tokens: int, largest_score: float, span: tuple[float, float]) -> None:
         super().__init__()
         self._ways, self._tokens, self._span = ways, max_tokens, span
         self._scores = nonlinearity(ways.softmax).score_grid(largest_score)
-        self._stream = stream_grid(largest_sum)
-        self._norms: dict[tuple[int, float], Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {}
+        self._norms: dict[tuple[int, float, Grid], Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {}
         self._replaced: Mapping[Callable[..., Any], Callable[..., Any]] = {
             functional.scaled_dot_product_attention: self._attention, functional.softmax: self._softmax,
             functional.gelu: self._gelu, torch.tanh: self._tanh, functional.layer_norm: self._layer_norm,
@@ -133,14 +133,20 @@ class IntegerFunctions(TorchFunctionMode):
         return looked_up
 
     def _normed(self, x: Real, epsilon: float) -> Real:
-        size = x.shape[-1]
-        if (size, epsilon) not in self._norms:
-            self._norms[size, epsilon] = self._norm_program(size, epsilon)
-        rows = on_grid(x.reshape(1, -1, size).double().numpy(), self._stream)
-        return torch.from_numpy(self._norms[size, epsilon](rows)).to(x.dtype).reshape(x.shape)
+        size, largest = x.shape[-1], float(x.abs().max())
+        if not math.isfinite(largest):
+            return torch.full_like(x, torch.nan)  # as torch answers; the training loop stops there
+        grid = stream_grid(2.0 ** math.ceil(math.log2(max(largest, SMALLEST_SUM))))
+        key = size, epsilon, grid
+        if key not in self._norms:
+            self._norms[key] = self._norm_program(*key)
+        rows = on_grid(x.reshape(1, -1, size).double().numpy(), grid)
+        return torch.from_numpy(self._norms[key](rows)).to(x.dtype).reshape(x.shape)
 
-    def _norm_program(self, size: int, epsilon: float) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-        rows = Value("x", ("batch", "tokens", size), self._stream.low, self._stream.high, self._stream.scale)
+    def _norm_program(
+        self, size: int, epsilon: float, grid: Grid
+    ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+        rows = Value("x", ("batch", "tokens", size), grid.low, grid.high, grid.scale)
         builder = Builder((rows,), self._tokens)
         norm = Norm(np.ones(size), np.zeros(size), epsilon)
         made = add_layer_norm(builder, nonlinearity(self._ways.norm), "f", rows, norm)
@@ -180,8 +186,6 @@ def integer_functions(encoder: Encoder, batches: Sequence[TokenBatch], ways: Way
     gates = [block.intermediate for block in encoder.blocks]
     gates += [name for name, function in encoder.head if function == "gelu"]
     inner = [seen.outputs[name] for name in gates]
-    norms = [encoder.family.norm]
-    norms += [name for block in encoder.blocks for name in (block.attention_norm, block.output_norm)]
     table = encoder.family.relative
     bias = 0.0 if table is None else float(encoder.module(table).weight.abs().max())
     return IntegerFunctions(
@@ -189,5 +193,4 @@ def integer_functions(encoder: Encoder, batches: Sequence[TokenBatch], ways: Way
         max_tokens=encoder.loaded.longest,
         largest_score=SCORE_MARGIN * (bias + max(scores.largest for scores in seen.scores.values())),
         span=(min(part.low for part in inner), max(part.high for part in inner)),
-        largest_sum=max(seen.inputs[name].largest for name in norms),
     )

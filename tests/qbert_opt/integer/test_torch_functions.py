@@ -28,9 +28,7 @@ WORST = {"table": (1e-3, 1e-3), "poly": (3e-3, 2e-2), "shift": (5e-2, 3e-2)}  # 
 
 
 def functions(way):
-    return IntegerFunctions(
-        Ways(way, way, way), max_tokens=TOKENS, largest_score=9.0, span=(-5.0, 6.0), largest_sum=20.0
-    )
+    return IntegerFunctions(Ways(way, way, way), max_tokens=TOKENS, largest_score=9.0, span=(-5.0, 6.0))
 
 
 @pytest.fixture
@@ -80,14 +78,22 @@ def test_gelu_is_that_of_the_program_and_saturates_where_it_does(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_norms_are_those_of_real_numbers_up_to_16_bits(way):
+@pytest.mark.parametrize("factor", [0.01, 1.0, 700.0])
+def test_norms_are_those_of_real_numbers_up_to_16_bits(way, factor):
+    """However large the sums of a block are: those of embeddings are small beside the last block's."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 7, HIDDEN, generator=generator) * 3 + 1
+    x = factor * (torch.randn(4, 7, HIDDEN, generator=generator) * 3 + 1)
     weight, bias = torch.randn(HIDDEN, generator=generator), torch.randn(HIDDEN, generator=generator)
     with functions(way):
         found = functional.layer_norm(x, (HIDDEN,), weight, bias, 1e-12)
     assert not torch.equal(found, functional.layer_norm(x, (HIDDEN,), weight, bias, 1e-12))
     assert (found - functional.layer_norm(x, (HIDDEN,), weight, bias, 1e-12)).abs().max() < 1e-2
+
+
+def test_a_norm_of_nan_is_nan():
+    x = torch.tensor([[1.0, torch.nan, 2.0, 3.0]])
+    with functions("shift"):
+        assert functional.layer_norm(x, (4,), torch.ones(4), torch.zeros(4)).isnan().all()
 
 
 def test_gradients_are_those_of_the_real_functions(scores):
