@@ -70,7 +70,7 @@ def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def drop_lines(evaluation: Evaluation) -> list[str]:
-    """Say by how many points quality fell against the reference, if both were measured.
+    """Say by how many points quality fell against the reference, below 0 where it rose, if both were measured.
 
     Args:
         evaluation: of a model, with a reference.
@@ -78,7 +78,8 @@ def drop_lines(evaluation: Evaluation) -> list[str]:
     if evaluation.drop is None:
         return []
     title = evaluation.figures[0][1].removesuffix(" [95 %]")
-    return [f"{title}: {_interval(evaluation.drop, 100, '.2f')} points below the reference, paired by text"]
+    drop = _interval(evaluation.drop, 100, ".2f")
+    return [f"drop of {title} against the reference, in points [95 %, paired by text]: {drop}"]
 
 
 def _cut_line(evaluation: Evaluation) -> str:

@@ -94,7 +94,10 @@ def test_the_full_path(cli, workspace, tiny_folder, data_file, metric, method):
     measured = json.loads(found.out)
     assert measured["num_samples"] == 120
     assert 0 < measured["kl"]["low"] <= measured["kl"]["value"] <= measured["kl"]["high"]
+    drop = measured["drop"]["value"]
+    assert drop == pytest.approx((measured["lost"] - measured["won"]) / 120)
     found = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder)
+    assert f"drop of accuracy against the reference, in points [95 %, paired by text]: {100 * drop:.2f} [" in found.out
     predicted = f" {allocation.predicted_loss:.3g} " in found.out
     assert predicted == (metric == "directional"), "only nats of KL stand beside measured KL"
     assert "…" not in found.out
