@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..costs.devices import check_engine, given_device
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
 from ..engines.rules import EngineRules
