@@ -20,7 +20,8 @@ import numpy as np
 
 from qbert_opt.configs.offers import Offer
 from qbert_opt.configs.tool import config_tool
-from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.operations import Storage
+from qbert_opt.costs.workload import Workload
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
 from qbert_opt.planning.assembly import Proof, assemble

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qbert_opt as qb
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.workload import Workload
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.flips import flip_relation
 from qbert_opt.planning.constraints import PlanConstraints
