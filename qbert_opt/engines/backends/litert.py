@@ -38,6 +38,7 @@ RULES = EngineRules(
     tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True),
     integer_inputs={"gemm": (8,)},
     token_bits=(8,),
+    other_inputs="with static or 16-bit inputs it rounds outputs too, for which plans have no ranges",
     file=FileLaw(
         containers=(2, 4, 8),
         blocks={2: (), 4: BLOCKS, 8: ()},
