@@ -62,8 +62,8 @@ RULES = EngineRules(
         "4 bits likewise, since the kernels without XNNPACK are wrong at -8 (seen with 2.3.0)",
         "8-bit activations in one range per token, as form 8bit/token rounds them: XNNPACK's qd8; "
         "tests/qbert_opt/engines/test_litert.py compares them",
-        "no static ranges: an 8-bit product of static inputs rounds its outputs too, for which plans have no ranges: "
-        "docs/concepts/inputs.md",
+        "no static ranges and no 16 bits (static W8A8, W8A16): such a product rounds its outputs too, for which plans "
+        "have no ranges: docs/concepts/inputs.md",
         "scales of rows are float32, those of blocks float16, which XNNPACK rounds to bfloat16 (by 0.2 % at most): "
         "tests/qbert_opt/engines/test_litert.py",
         "biases and LayerNorms are float32, zero points of rows are stored although they are 0: "
