@@ -487,12 +487,21 @@ class TestRunning:
             session.run({"input_ids": np.array([[2, 7, 3]]), "attention_mask": np.ones((1, 3), int)})
         assert opened < 10
 
-    def test_static_ranges_are_refused(self, tmp_path, texts, classifier):
+    @pytest.mark.parametrize(
+        ("bits", "ranges", "found"),
+        [
+            (8, {"scheme": "tensor", "range": "minmax", "low": -1.0, "high": 1.0}, "8bit/tensor"),
+            (16, {"scheme": "tensor", "range": "minmax", "low": -1.0, "high": 1.0}, "16bit/tensor"),
+            (16, {"scheme": "token"}, "16bit/token"),
+        ],
+        ids=["W8A8", "W8A16", "16 bits per token"],
+    )
+    def test_inputs_planned_otherwise_are_refused(self, tmp_path, bits, ranges, found):
         traced = traceable(load_model(save(tmp_path / "model", "bert")))
-        planned = {"m": PlannedActivation(modules=("m",), bits=8, scheme="tensor", range="minmax", low=-1.0, high=1.0,
-                                          predicted_loss=0, std_error=0)}  # fmt: skip
-        with pytest.raises(UsageError, match="`engine` litert: rounds the inputs of products to 8 bits per token"):
-            tflite.write(traced, (), tmp_path, "planned", planned)
+        planned = PlannedActivation(modules=("m",), bits=bits, predicted_loss=0, std_error=0, **ranges)
+        line = f"`engine` litert: rounds the inputs .* to 8 bits per token .* those of m are planned as {found}"
+        with pytest.raises(UsageError, match=line):
+            tflite.write(traced, (), tmp_path, "planned", {"m": planned})
 
     def test_predicted_bytes_are_written(self, classifier, exported):
         """Every form, within 2 % although the graph is a good part of this file."""
