@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -17,10 +18,19 @@ from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel, load_model, tokenized
 from ..models.outputs import collect
-from ..models.pieces import essential_pieces, new_ids, read_tokenizer, vocabulary, with_parts
+from ..models.pieces import (
+    added_ids,
+    essential_pieces,
+    named_pieces,
+    new_ids,
+    read_tokenizer,
+    vocabulary,
+    with_parts,
+)
 from ..models.probe import example_texts, known_words
 from ..models.samples import TokenBatch
 from ..models.sentence_embeddings import with_prompt
+from ..models.tiers import FIELD, numbered, shares_table, tier_sizes
 from ..models.trimming import pieces_of_config, write_trimmed
 from ..runtime.files import atomic_folder, check_free
 from ..runtime.frozen import Frozen
@@ -40,7 +50,8 @@ class RowMap(Frozen):
         model: name of the whole model.
         model_sha256: hash of its weights.
         model_rows: rows of its table.
-        rows: the row of the whole model's table for each row, ascending.
+        rows: the row of the whole model's table for each row, ascending in each tier.
+        tiers: rows of each tier of the table; empty where it is whole.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -48,6 +59,7 @@ class RowMap(Frozen):
     model_sha256: str
     model_rows: int
     rows: tuple[int, ...]
+    tiers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,7 @@ class Trimmed:
         used: number of pieces that texts and words use.
         weight_bytes: bytes of the weight files, before and after.
         reading: of held-out text; None without.
+        tiers: rows of each tier of the table, and how often the texts read them; empty where the table is whole.
     """
 
     folder: Path
@@ -90,6 +103,7 @@ class Trimmed:
     used: int
     weight_bytes: tuple[int, int]
     reading: Reading | None = None
+    tiers: tuple[tuple[int, int], ...] = ()
 
 
 def trim_vocabulary(
@@ -99,9 +113,10 @@ def trim_vocabulary(
     *,
     words: Sequence[str] = (),
     min_count: int = 1,
+    tiers: Sequence[float] = (),
     test_data: LabeledTexts | None = None,
 ) -> Trimmed:
-    """Write a model without the rows that given texts and words never use.
+    """Write a model without the rows that given texts and words never use, and its table of words in tiers if asked.
 
     Texts whose pieces are all kept are read and answered exactly as before; words that lost their piece split into
     smaller ones. Special tokens stay, and what keeps a known character from becoming unknown; see `models.pieces`.
@@ -111,7 +126,9 @@ def trim_vocabulary(
         data: texts like the deployment's, as many as there are; labels are not needed.
         output: folder to write.
         words: to keep with all their pieces, whatever texts use; also pieces as the vocabulary writes them (`##ing`).
-        min_count: how often the texts must use a piece for it to be kept.
+        min_count: how often the texts must use a piece for it to be kept; 0 keeps every piece.
+        tiers: shares of the rows, most used ones first, that become tiers with bits of their own; the last tier is the
+            rest. `(0.2,)` makes two tiers.
         test_data: held-out text, which does not choose the pieces, to count how often it is read differently.
 
     Returns:
@@ -119,13 +136,14 @@ def trim_vocabulary(
 
     Raises:
         InputFileError: the tokenizer cannot be rewritten, a text or the list of words has no word of the vocabulary, a
-            word has unknown characters, or the answers depend on the ids of pieces.
-        UsageError: neither texts nor words, or all rows are needed.
+            word has unknown characters, the answers depend on the ids of pieces, or the table is in tiers already.
+        UsageError: neither texts nor words, all rows are needed, or the table cannot be in these tiers.
     """
     if not data and not words:
         raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
-    if min_count < 1:
-        raise UsageError(f"`min_count` {min_count}: give at least 1.")
+    if min_count < 0:
+        raise UsageError(f"`min_count` {min_count}: give at least 0.")
+    _check_tiers(loaded, data, tiers)
     if loaded.folder is None:
         raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
     target = Path(output)
@@ -138,8 +156,9 @@ def trim_vocabulary(
             f"{loaded.name}: tokenizer and tokenizer.json differ in {strange[0][0]!r} ({len(strange)} such pieces). "
             "Open the tokenizer with transformers and save it again."
         )
-    essential = essential_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
-    essential |= set(loaded.tokenizer.all_special_tokens)
+    named = named_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
+    named |= set(loaded.tokenizer.all_special_tokens)
+    essential = named | essential_pieces(document)
     used = _used_by_words(loaded, words, known, essential)
     counts: Counter[int] = Counter()
     for texts in data:
@@ -151,14 +170,18 @@ def trim_vocabulary(
             )
         counts += mine
     used |= {pieces[index] for index, count in counts.items() if count >= min_count}
-    kept = with_parts(document, essential | used)
+    kept = with_parts(document, essential | used if min_count else known)
     numbers = new_ids(known, kept)
     rows = loaded.model.get_input_embeddings().num_embeddings
-    if len(numbers) == rows:
+    sizes = tier_sizes(tiers, len(numbers)) if tiers else ()
+    if sizes:
+        first = {known[piece] for piece in named}
+        numbers = numbered(numbers, sizes, counts, first=first, last=added_ids(document))
+    elif len(numbers) == rows:
         raise UsageError(f"{loaded.name}: texts and words need all {rows:,} rows, so none can be left out.")
-    origin = RowMap(model=loaded.name, model_sha256=loaded.sha256, model_rows=rows, rows=tuple(numbers))
+    origin = RowMap(model=loaded.name, model_sha256=loaded.sha256, model_rows=rows, rows=tuple(numbers), tiers=sizes)
     with atomic_folder(target) as folder:
-        write_trimmed(loaded, document, kept, folder)
+        write_trimmed(loaded, document, numbers, folder, sizes)
         (folder / ROW_MAP).write_text(json.dumps(origin.model_dump(by_alias=True)), encoding="utf-8")
         trimmed = replace(load_model(folder), name=str(target))
         _check_vocabulary(trimmed, {piece: numbers[known[piece]] for piece in kept})
@@ -166,8 +189,31 @@ def trim_vocabulary(
             _check_reading(loaded, trimmed, texts, numbers)
         _check_answers(loaded, trimmed, data, numbers)
         reading = None if test_data is None else _reading(loaded, trimmed, test_data, numbers)
-        sizes = folder_bytes(loaded.folder), folder_bytes(folder)
-    return Trimmed(target, (rows, len(numbers)), len(used), sizes, reading)
+        stored = folder_bytes(loaded.folder), folder_bytes(folder)
+    ends = accumulate(sizes)
+    reads = [sum(counts[old] for old in tuple(numbers)[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, tuple(zip(sizes, reads, strict=True)))
+
+
+def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Sequence[float]) -> None:
+    """Check that a model's table is whole, and that it can be in tiers if that is asked.
+
+    Raises:
+        InputFileError: it is in tiers already.
+        UsageError: there is no text that says how often rows are used, or an output layer reads all of them.
+    """
+    if getattr(loaded.model.config, FIELD, None):
+        raise InputFileError(
+            f"{loaded.name}: its table of words is in tiers already. Give the model that it was made from, which "
+            f"{ROW_MAP} names."
+        )
+    if tiers and not data:
+        raise UsageError("`tiers`: rows are ranked by how often texts use them. Give texts.")
+    if tiers and shares_table(loaded.model):
+        raise UsageError(
+            f"`tiers`: the output layer of {loaded.name} shares the table of words and reads all of its rows at every "
+            "token. Leave tiers out."
+        )
 
 
 def _ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:

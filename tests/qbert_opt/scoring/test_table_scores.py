@@ -13,7 +13,7 @@ from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import BATCH_SIZE, CalibrationPlan, quantize_rows, quantize_table, weight_of
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.scoring.table_scores import row_losses
+from qbert_opt.scoring.table_scores import reads_of, row_losses, unseen_mass
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
@@ -46,7 +46,7 @@ def test_the_gathered_form_is_the_dense_one(tiny, batches, sentences, module):
     """½ Σ_f <∂f/∂table, ΔW>² with dense gradients of one text at a time, padded batches and shared positions or not."""
     weight = weight_of(tiny.model, module)
     samples = factor_pass(tiny.model, batches, [module])[module]
-    losses, *_ = row_losses(samples, weight, CHOICES, torch.Generator())
+    losses, *_ = row_losses(samples, reads_of(samples, len(weight)), weight, CHOICES, torch.Generator())
     errors = torch.stack([q.dequantize() - weight for q in quantize_table(tiny.model, module, CHOICES)])
     parameter = tiny.model.get_parameter(f"{module}.weight")
     for index in (0, 7, 31):
@@ -67,7 +67,7 @@ def test_small_errors_cost_what_is_predicted(tiny, batches, module):
     samples = factor_pass(tiny.model, batches, [module])[module]
     shrunk = 1e-2
     [choice] = grid((2,), ("rows:each",), "rtn")
-    losses, *_ = row_losses(samples, weight, [choice], torch.Generator())
+    losses, *_ = row_losses(samples, reads_of(samples, len(weight)), weight, [choice], torch.Generator())
     [quantized] = quantize_rows(weight, [choice])
     changed = copy.deepcopy(tiny.model).double()
     reference = logits(copy.deepcopy(tiny.model).double(), batches)
@@ -98,11 +98,13 @@ def test_rows_that_the_text_never_reads(tiny, sentences):
     weight = weight_of(tiny.model, TABLES[0]).clone()
     weight[counts == 0] *= 10
     generator = torch.Generator().manual_seed(0)
-    _, share, reads, factor = row_losses(samples, weight, CHOICES, generator)
+    reads = reads_of(samples, len(weight))
+    assert torch.equal(reads.counts, counts)
+    _, share, factor = row_losses(samples, reads, weight, CHOICES, generator)
     assert share == float((counts == 0).double().mean())
-    assert reads == float((counts == 1).sum()) / len(ids)
+    assert unseen_mass([reads]) == [float((counts == 1).sum()) / len(ids)]
     assert factor > 3
-    _, _, _, same = row_losses(samples, torch.randn(64, 32), CHOICES, generator)
+    _, _, same = row_losses(samples, reads, torch.randn(64, 32), CHOICES, generator)
     assert 0.3 < same < 3
 
 
@@ -166,7 +168,8 @@ def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
 
     def losses(carrying):
         result = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
-        return row_losses(result, weight, CHOICES, torch.Generator().manual_seed(0))[0]
+        reads = reads_of(result, len(weight))
+        return row_losses(result, reads, weight, CHOICES, torch.Generator().manual_seed(0))[0]
 
     mixed, exact, drawn = losses({1, 7}), losses(range(12)), losses({})
     expected = torch.stack([(exact if i in (1, 7) else drawn)[i] for i in range(12)])

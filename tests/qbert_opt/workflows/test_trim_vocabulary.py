@@ -147,8 +147,8 @@ def _with_two_pieces_swapped(folder):
 def test_nothing_is_written_that_reads_or_answers_otherwise(folders, tmp_path, monkeypatch, damage, refusal):
     """The folder is opened and compared before it gets its name: here it is damaged in between."""
 
-    def written(loaded, document, kept, target):
-        write_trimmed(loaded, document, kept, target)
+    def written(loaded, document, numbers, target, tiers):
+        write_trimmed(loaded, document, numbers, target, tiers)
         damage(target)
 
     monkeypatch.setattr("qbert_opt.workflows.trim_vocabulary.write_trimmed", written)
