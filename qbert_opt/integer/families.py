@@ -149,8 +149,9 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
         raise UsageError(f"{loaded.name}: a head of kind {outputs} has no integer form. Legal: classes, regression, "
                          f"{', '.join(PER_TOKEN)}.")  # fmt: skip
     if isinstance(model.get_input_embeddings(), TieredEmbedding):
-        raise UsageError(f"{loaded.name}: a table of words in tiers has no integer form. Plan for the model that it was "
-                         "made from.")  # fmt: skip
+        raise UsageError(
+            f"{loaded.name}: a table of words in tiers has no integer form. Plan for the model that it was made from."
+        )
     own = next(name for name, module in model.named_modules() if module is model.base_model)
     prefix = f"{own}." if own else ""
     blocks = model.base_model.get_submodule(family.blocks)

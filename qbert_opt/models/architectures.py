@@ -136,7 +136,7 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a float32 model of the class that its config names, with random weights and its table in tiers if it has any.
+    """Return a float32 model of the class that its config names, with random weights; a table in tiers is split.
 
     Args:
         config: transformers' config.

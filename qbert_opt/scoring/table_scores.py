@@ -13,8 +13,8 @@ are as frequent as new rows in new text); `unseen_factor` is the resulting ratio
 another tier's, does not count. A tier of rare rows may never be read by the scoring texts, least of all by texts that
 chose the tiers, and would then appear free. So a score is at least what its unread rows are expected to cost: by Good
 (1953), new text reads rows that were never read with probability n₁ / N, where n₁ rows were read once in N reads; the
-texts do not say which of them, so a tier with n₀ₖ of these n₀ rows has the share n₀ₖ / n₀. With N / S reads a text and G
-the mean of Σ_f g_f g_fᵀ over the reads of the whole table, the bound is
+texts do not say which of them, so a tier with n₀ₖ of these n₀ rows has the share n₀ₖ / n₀. With S texts and G the mean
+of Σ_f g_f g_fᵀ over the reads of the whole table, the bound is
 
     (N / S) (n₁ / N) (n₀ₖ / n₀) ½ mean_r Δ_rᵀ G Δ_r,   r over the unread rows of the tier,
 

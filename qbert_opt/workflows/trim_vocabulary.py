@@ -191,7 +191,9 @@ def trim_vocabulary(
         reading = None if test_data is None else _reading(loaded, trimmed, test_data, numbers)
         stored = folder_bytes(loaded.folder), folder_bytes(folder)
     ends = accumulate(sizes)
-    reads = [sum(counts[old] for old in tuple(numbers)[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    reads = [
+        sum(counts[old] for old in tuple(numbers)[end - size : end]) for size, end in zip(sizes, ends, strict=True)
+    ]
     return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, tuple(zip(sizes, reads, strict=True)))
 
 

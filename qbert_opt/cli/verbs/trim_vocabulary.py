@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import options
-from ..quantities import share
+from .. import options, quantities
 
 
 def command(
@@ -27,7 +26,9 @@ def command(
     ] = 1,
     tiers: Annotated[
         str | None,
-        typer.Option("--tiers", help="Shares of the most used rows with bits of their own: 20%, or 5%,15%; then the rest."),
+        typer.Option(
+            "--tiers", help="Shares of the most used rows with bits of their own: 20%, or 5%,15%; then the rest."
+        ),
     ] = None,
     test_data: Annotated[
         str | None,
@@ -65,7 +66,7 @@ def command(
 
     if not data and words is None:
         raise UsageError("--data, --words: neither is given, so no piece would be kept. Give texts or a list of words.")
-    shares = () if tiers is None else tuple(share(part, "--tiers") for part in tiers.split(","))
+    shares = () if tiers is None else quantities.shares(tiers, "--tiers")
     texts = [columns.read(name) for name in data or ()]
     listed = () if words is None else read_words(words)
     held_out = None if test_data is None else replace(columns, split=None).read(test_data)

@@ -94,7 +94,11 @@ def test_merges_bring_their_parts():
     assert essential_pieces(document) == {"h", "u", "g", "n", "s"}
     kept = with_parts(document, essential_pieces(document) | {"hugs"})
     assert kept == {"h", "u", "g", "n", "s", "hu", "hug", "hugs"}
-    assert without_others(document, new_ids(vocabulary(document), kept))["model"]["merges"] == [["h", "u"], ["hu", "g"], ["hug", "s"]]
+    assert without_others(document, new_ids(vocabulary(document), kept))["model"]["merges"] == [
+        ["h", "u"],
+        ["hu", "g"],
+        ["hug", "s"],
+    ]
 
 
 def test_the_price_of_an_unknown_character_stays():
