@@ -37,20 +37,22 @@ class TieredEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
         self.padding_idx = table.padding_idx
-        self.starts = tuple(accumulate(sizes, initial=0))[:-1]
-        for number, (part, start) in enumerate(zip(table.weight.detach().split(list(sizes)), self.starts, strict=True)):
-            inside = self.padding_idx is not None and start <= self.padding_idx < start + len(part)
-            padding = self.padding_idx - start if inside and self.padding_idx is not None else None
-            tier = nn.Embedding(*part.shape, padding, device="meta", dtype=part.dtype)
-            tier.weight = nn.Parameter(part.clone(), requires_grad=table.weight.requires_grad)
+        self.sizes, self.starts = tuple(sizes), tuple(accumulate(sizes[:-1], initial=0))
+        for number, (part, start) in enumerate(zip(table.weight.detach().split(self.sizes), self.starts, strict=True)):
+            padding = None if self.padding_idx is None else self.padding_idx - start
+            tier = nn.Embedding.from_pretrained(
+                part.clone(),
+                freeze=not table.weight.requires_grad,
+                padding_idx=padding if padding in range(len(part)) else None,
+            )
             self.add_module(f"tier{number}", tier)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""
         first, *others = self.children()
-        rows: torch.Tensor = first(ids.clamp(max=self.starts[1] - 1))
-        for tier, start in zip(others, self.starts[1:], strict=True):
-            places = (ids - start).clamp(0, tier.num_embeddings - 1)
+        rows: torch.Tensor = first(ids.clamp(max=self.sizes[0] - 1))
+        for tier, start, size in zip(others, self.starts[1:], self.sizes[1:], strict=True):
+            places = (ids - start).clamp(0, size - 1)
             rows = torch.where((ids >= start).unsqueeze(-1), tier(places), rows)
         return rows
 
@@ -63,7 +65,7 @@ def split_table(model: Any, source: str) -> None:
         source: the folder, for messages.
 
     Raises:
-        InputFileError: the field is not the rows of at least two tiers of the table, or an output layer shares it.
+        InputFileError: the field is not the rows of at least two tiers of the table, or the model answers in words.
     """
     sizes = getattr(model.config, FIELD, None)
     if sizes is None:
@@ -80,21 +82,21 @@ def split_table(model: Any, source: str) -> None:
             f"{source}: config.json: {FIELD} is {sizes!r}. Give the rows of at least {FEWEST_TIERS} tiers, {rows:,} "
             "together, or remove it."
         )
-    if shares_table(model):
+    if answers_in_words(model):
         raise InputFileError(
-            f"{source}: config.json: {FIELD} splits the table of words, which the output layer shares. Remove it."
+            f"{source}: config.json: {FIELD} splits the table of words, and the output layer reads all of it. Remove "
+            "it."
         )
     model.set_input_embeddings(TieredEmbedding(table, sizes))
 
 
-def shares_table(model: Any) -> bool:
-    """Return whether an output layer has the weights of the table of words, as in masked language models.
+def answers_in_words(model: Any) -> bool:
+    """Return whether a model's answers are over its words, for which it reads every row of their table.
 
     Args:
-        model: a transformers model with a whole table.
+        model: a transformers model.
     """
-    outputs = model.get_output_embeddings()
-    return outputs is not None and outputs.weight is model.get_input_embeddings().weight
+    return model.get_output_embeddings() is not None
 
 
 def tier_sizes(shares: Sequence[float], rows: int) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..workflows.trim_vocabulary import Reading, Trimmed
+    from ..workflows.trim_vocabulary import Trimmed
+    from ..workflows.vocabulary_reading import Reading
 
 
 def vocabulary_lines(trimmed: Trimmed, model: str) -> list[str]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import islice
 from pathlib import Path
 
 import torch
 from pydantic import Field
 
 from ..checkpoint.reader import folder_bytes
-from ..data.cells import words as split_words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel, load_model, tokenized
@@ -29,16 +28,15 @@ from ..models.pieces import (
 )
 from ..models.probe import example_texts, known_words
 from ..models.samples import TokenBatch
-from ..models.sentence_embeddings import with_prompt
-from ..models.tiers import FIELD, numbered, shares_table, tier_sizes
+from ..models.tiers import FIELD, answers_in_words, numbered, tier_sizes
 from ..models.trimming import pieces_of_config, write_trimmed
 from ..runtime.files import atomic_folder, check_free
 from ..runtime.frozen import Frozen
+from .vocabulary_reading import Reading, check_reading, read_ids, reading_of
 
 ROW_MAP = "row_map.json"
 SCHEMA = "qbert-opt/row-map@1"
 CHECKED_TEXTS = 32  # whose answers are compared
-READ_TOGETHER = 1024  # texts per call of the tokenizer
 TOLERANCE = 1e-4  # of logits over the vocabulary: a product with fewer columns may sum in another order
 
 
@@ -60,29 +58,6 @@ class RowMap(Frozen):
     model_rows: int
     rows: tuple[int, ...]
     tiers: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How held-out text is read with the smaller vocabulary.
-
-    Attributes:
-        name: of the text.
-        num_texts: number of texts.
-        num_pieces: pieces of the texts in the whole vocabulary, without special tokens.
-        num_dropped: how many of those were left out, so that their words split into others.
-        texts_changed: texts with such a piece.
-        num_pieces_after: pieces of the texts in the smaller vocabulary.
-        unknown: pieces that stand for unknown characters, before and after.
-    """
-
-    name: str
-    num_texts: int
-    num_pieces: int
-    num_dropped: int
-    texts_changed: int
-    num_pieces_after: int
-    unknown: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +137,7 @@ def trim_vocabulary(
     used = _used_by_words(loaded, words, known, essential)
     counts: Counter[int] = Counter()
     for texts in data:
-        mine = Counter(index for read in _ids(loaded, texts.texts) for index in read)
+        mine = Counter(index for read in read_ids(loaded, texts.texts) for index in read)
         if not {pieces[index] for index in mine} - essential:
             raise InputFileError(
                 f"{texts.name}: uses no piece of {loaded.name}'s vocabulary beyond single characters. Give text in the "
@@ -186,15 +161,13 @@ def trim_vocabulary(
         trimmed = replace(load_model(folder), name=str(target))
         _check_vocabulary(trimmed, {piece: numbers[known[piece]] for piece in kept})
         for texts in data:
-            _check_reading(loaded, trimmed, texts, numbers)
+            check_reading(loaded, trimmed, texts, numbers)
         _check_answers(loaded, trimmed, data, numbers)
-        reading = None if test_data is None else _reading(loaded, trimmed, test_data, numbers)
+        reading = None if test_data is None else reading_of(loaded, trimmed, test_data, numbers)
         stored = folder_bytes(loaded.folder), folder_bytes(folder)
-    ends = accumulate(sizes)
-    reads = [
-        sum(counts[old] for old in tuple(numbers)[end - size : end]) for size, end in zip(sizes, ends, strict=True)
-    ]
-    return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, tuple(zip(sizes, reads, strict=True)))
+    ordered = iter(numbers)
+    reads = tuple((size, sum(counts[old] for old in islice(ordered, size))) for size in sizes)
+    return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, reads)
 
 
 def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Sequence[float]) -> None:
@@ -211,27 +184,11 @@ def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Seque
         )
     if tiers and not data:
         raise UsageError("`tiers`: rows are ranked by how often texts use them. Give texts.")
-    if tiers and shares_table(loaded.model):
+    if tiers and answers_in_words(loaded.model):
         raise UsageError(
-            f"`tiers`: the output layer of {loaded.name} shares the table of words and reads all of its rows at every "
+            f"`tiers`: {loaded.name} answers in words, and its output layer reads all rows of their table at every "
             "token. Leave tiers out."
         )
-
-
-def _ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:
-    """Yield the ids of each text in full, without special tokens; the two parts of a pair are joined."""
-    in_words = loaded.head.kind == "tags"
-    for start in range(0, len(texts), READ_TOGETHER):
-        chunk = texts[start : start + READ_TOGETHER]
-        parts = [part for text in chunk for part in with_prompt(loaded.tokenizer, text)]
-        read = iter(
-            loaded.tokenizer(
-                [split_words(part) for part in parts] if in_words else parts,
-                is_split_into_words=in_words, add_special_tokens=False, truncation=False, verbose=False,
-            )["input_ids"]
-        )  # fmt: skip
-        for text in chunk:
-            yield [index for _ in text for index in next(read)]
 
 
 def _used_by_words(
@@ -245,7 +202,7 @@ def _used_by_words(
     if not words:
         return set()
     pieces = {index: piece for piece, index in known.items()}
-    read = list(_ids(loaded, [(word, f" {word}") for word in words]))
+    read = list(read_ids(loaded, [(word, f" {word}") for word in words]))
     unknown = loaded.tokenizer.unk_token_id
     foreign = [word for word, ids in zip(words, read, strict=True) if word not in known and unknown in ids]
     if foreign:
@@ -269,17 +226,6 @@ def _check_vocabulary(trimmed: LoadedModel, wanted: Mapping[str, int]) -> None:
             f"{trimmed.name}: {type(trimmed.tokenizer).__name__} does not read a smaller vocabulary from its "
             "tokenizer.json. Save the model with a PreTrainedTokenizerFast first."
         )
-
-
-def _check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> None:
-    """Check that texts of kept pieces are read as before."""
-    both = zip(_ids(loaded, texts.texts), _ids(trimmed, texts.texts), strict=True)
-    for text, (before, after) in zip(texts.texts, both, strict=True):
-        if all(index in numbers for index in before) and [numbers[index] for index in before] != after:
-            raise InputFileError(
-                f"{loaded.name}: its tokenizer reads {text[0][:60]!r} differently without other pieces. Keep its "
-                "vocabulary."
-            )
 
 
 def _check_answers(
@@ -308,23 +254,3 @@ def _check_answers(
             raise InputFileError(
                 f"{loaded.name}: answers differently when its pieces have other ids, so its vocabulary must stay."
             )
-
-
-def _reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> Reading:
-    """Count how held-out text is read before and after."""
-    _check_reading(loaded, trimmed, texts, numbers)
-    before, after = list(_ids(loaded, texts.texts)), list(_ids(trimmed, texts.texts))
-    dropped = [sum(index not in numbers for index in ids) for ids in before]
-    return Reading(
-        texts.name,
-        len(texts),
-        sum(map(len, before)),
-        sum(dropped),
-        sum(count > 0 for count in dropped),
-        sum(map(len, after)),
-        (_unknown(loaded, before), _unknown(trimmed, after)),
-    )
-
-
-def _unknown(loaded: LoadedModel, read: Sequence[Sequence[int]]) -> int:
-    return sum(ids.count(loaded.tokenizer.unk_token_id) for ids in map(list, read))

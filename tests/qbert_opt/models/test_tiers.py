@@ -69,7 +69,7 @@ def test_order_by_hand():
 
 
 def test_a_folder_that_names_wrong_tiers_is_one_line(tmp_path):
-    """Not the rows of the table, or a table that the output layer shares; the right rows open."""
+    """Not the rows of the table, or a table whose rows are all read; the right rows open."""
     folder = save(tmp_path / "model", "WordPiece")
     config = json.loads((folder / "config.json").read_text())
     rows = config["vocab_size"]
@@ -82,5 +82,5 @@ def test_a_folder_that_names_wrong_tiers_is_one_line(tmp_path):
     tied = save(tmp_path / "tied", "WordPiece", "vocabulary")
     config = json.loads((tied / "config.json").read_text())
     (tied / "config.json").write_text(json.dumps(config | {FIELD: [5, rows - 5]}))
-    with pytest.raises(InputFileError, match="which the output layer shares"):
+    with pytest.raises(InputFileError, match="and the output layer reads all of it"):
         load_model(tied)

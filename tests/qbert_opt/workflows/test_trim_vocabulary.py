@@ -125,7 +125,7 @@ def test_what_cannot_be_in_tiers_is_one_line(folders, cli, tmp_path):
         (loaded, [], ("song",), (0.2,), "`tiers`: rows are ranked by how often texts use them. Give texts", UsageError),
         (loaded, [russian], (), (0.2,), "russian: uses no piece", InputFileError),
         (loaded, [USED], (), (1.0,), "`tiers` 100%: give shares above 0 %, below 100 %", UsageError),
-        (tied, [USED], (), (0.2,), "`tiers`: the output layer of .* shares the table of words", UsageError),
+        (tied, [USED], (), (0.2,), "`tiers`: .* answers in words, and its output layer", UsageError),
         (tiered, [USED], (), (0.2,), "is in tiers already. Give the model that it was made from", InputFileError),
         (tiered, [USED], (), (), "is in tiers already", InputFileError),
     ):
