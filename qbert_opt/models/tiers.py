@@ -46,6 +46,7 @@ class TieredEmbedding(nn.Module):
                 padding_idx=padding if padding in range(len(part)) else None,
             )
             self.add_module(f"tier{number}", tier)
+        self.train(table.training)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""

@@ -134,10 +134,10 @@ def test_what_cannot_be_in_tiers_is_one_line(folders, cli, tmp_path):
     (tmp_path / "used.tsv").write_text("text\n" + "".join(f"{text}\n" for (text,) in USED.texts))
     trim = ("trim-vocabulary", "--model", folders["WordPiece"], "--data", tmp_path / "used.tsv", "-o", tmp_path / "out")
     for tiers, refusal in (
-        ("0%", "`tiers` 0%: give shares above 0 %"),
-        ("100%", "`tiers` 100%: give shares above 0 %"),
-        ("60%,40%", "`tiers` 60%,40%: give shares above 0 %, below 100 % together"),
-        ("0.1%", "`tiers` 0.1%: tier 1 would be empty, of"),
+        ("0%", "--tiers 0%: give shares above 0 %"),
+        ("100%", "--tiers 100%: give shares above 0 %"),
+        ("60%,40%", "--tiers 60%,40%: give shares above 0 %, below 100 % together"),
+        ("0.1%", "--tiers 0.1%: tier 1 would be empty, of"),
         ("few", "--tiers few: not a share"),
         ("20%,", "--tiers '20%,': share 2 of the list is empty"),
     ):
