@@ -213,7 +213,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("tls_ca", "tls_cert", "tls_key"), _without("scheduler"), "belongs to --scheduler."),
     ),
     "trim-vocabulary": (
-        Rule(("min_count", "split"), _without("data"), NEEDS_DATA),
+        Rule(("min_count", "split", "tiers"), _without("data"), NEEDS_DATA),
         Rule(("text_column",), _without("data", "test_data"), "belongs to --data or --test-data; neither is given."),
         Rule(("label_column",), _without("test_data"), "belongs to --test-data: no other labels are needed."),
     ),

@@ -105,6 +105,22 @@ def share(text: str, option: str) -> float:
     return value
 
 
+def shares(text: str, option: str) -> tuple[float, ...]:
+    """Read a list of shares such as `5%,15%`.
+
+    Args:
+        text: shares with commas between them.
+        option: the flag, for the message.
+
+    Raises:
+        UsageError: one is empty, no number, or negative.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts:
+        raise UsageError(f"{option} {text!r}: share {parts.index('') + 1} of the list is empty.")
+    return tuple(share(part, option) for part in parts)
+
+
 def lengths(text: str, option: str) -> dict[int, float]:
     """Read a histogram `16:30,64:50,128:20` of tokens and how often.
 

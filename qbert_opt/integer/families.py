@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..errors import UsageError
 from ..models.loading import LoadedModel
+from ..models.tiers import TieredEmbedding
 from .nonlinearity import Activation
 
 LayerFunction = Activation | Literal["relu"]
@@ -147,6 +148,10 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
     if outputs not in (*PER_TOKEN, "classes", "regression"):
         raise UsageError(f"{loaded.name}: a head of kind {outputs} has no integer form. Legal: classes, regression, "
                          f"{', '.join(PER_TOKEN)}.")  # fmt: skip
+    if isinstance(model.get_input_embeddings(), TieredEmbedding):
+        raise UsageError(
+            f"{loaded.name}: a table of words in tiers has no integer form. Plan for the model that it was made from."
+        )
     own = next(name for name, module in model.named_modules() if module is model.base_model)
     prefix = f"{own}." if own else ""
     blocks = model.base_model.get_submodule(family.blocks)

@@ -19,6 +19,7 @@ from .folder_files import ModelFiles, first_line
 from .heads import KINDS
 from .outputs import OutputKind, head_kind
 from .sentence_embeddings import embedding_fields, read_sentence_embedding
+from .tiers import split_table
 
 AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a float32 model of the class that its config names, with random weights.
+    """Return a float32 model of the class that its config names, with random weights; a table in tiers is split.
 
     Args:
         config: transformers' config.
@@ -146,7 +147,9 @@ def build_model(config: Any, source: str) -> Any:
     """
     kind = config_kind(config, source)
     with refusing(source):
-        return AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
+        model = AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
+    split_table(model, source)
+    return model
 
 
 def blank_model(config: Any, source: str) -> Any:

@@ -33,6 +33,7 @@ from .outputs import Head, head_of
 from .probe import probe
 from .samples import TokenBatch
 from .sentence_embeddings import MODULES
+from .tiers import split_table
 from .tokenizers import load_tokenizer
 from .weight_names import check_names, check_sizes, wrapper_prefix
 from .windows import longest_sample
@@ -204,6 +205,7 @@ def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
         for name in report["missing_keys"]:
             model.get_parameter(name).zero_()
     model.config.architectures = [type(model).__name__]
+    split_table(model, files.name)
     return model
 
 

@@ -18,7 +18,7 @@ refused, and so is WordLevel, where a word that is left out has no parts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,28 @@ def essential_pieces(document: Document) -> frozenset[str]:
     Args:
         document: as `read_tokenizer` returns it.
     """
-    model, known = document["model"], vocabulary(document)
-    pieces = {index: piece for piece, index in known.items()}
-    named = {pieces[container[key]] for container, key in _id_places(document)}
-    return frozenset(named | (set(_ESSENTIAL[model["type"]](model)) & known.keys()))
+    model = document["model"]
+    return named_pieces(document) | (set(_ESSENTIAL[model["type"]](model)) & vocabulary(document).keys())
+
+
+def named_pieces(document: Document) -> frozenset[str]:
+    """Return the pieces that a tokenizer names by id: added tokens, and those that its template puts around texts.
+
+    Args:
+        document: as `read_tokenizer` returns it.
+    """
+    pieces = {index: piece for piece, index in vocabulary(document).items()}
+    return frozenset(pieces[container[key]] for container, key in _id_places(document))
+
+
+def added_ids(document: Document) -> frozenset[int]:
+    """Return the ids of added tokens outside the algorithm's vocabulary, which are numbered behind it.
+
+    Args:
+        document: as `read_tokenizer` returns it.
+    """
+    known = vocabulary({"model": document["model"]})
+    return frozenset(token["id"] for token in document.get("added_tokens", ()) if token["content"] not in known)
 
 
 def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
@@ -112,23 +130,24 @@ def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def without_others(document: Document, kept: Collection[str]) -> dict[str, Any]:
-    """Return the tokenizer with only some pieces, numbered anew in the order of their ids.
+def without_others(document: Document, numbers: Mapping[int, int]) -> dict[str, Any]:
+    """Return the tokenizer with only some pieces, numbered anew.
 
     Args:
         document: as `read_tokenizer` returns it.
-        kept: the pieces; essential ones and parts are among them.
+        numbers: the new id of each id that is kept; those of essential pieces and parts are among them.
     """
-    numbers = new_ids(vocabulary(document), kept)
     result = copy.deepcopy(dict(document))
     model = result["model"]
     if isinstance(model["vocab"], dict):
-        model["vocab"] = {piece: numbers[index] for piece, index in model["vocab"].items() if piece in kept}
-    else:
-        model["vocab"] = [entry for entry in model["vocab"] if entry[0] in kept]
+        model["vocab"] = {piece: numbers[index] for piece, index in model["vocab"].items() if index in numbers}
+    else:  # a list, whose order is the ids
+        known = range(len(model["vocab"]))
+        model["vocab"] = [model["vocab"][old] for old in sorted(numbers.keys() & known, key=numbers.__getitem__)]
     if "merges" in model:
+        kept = {piece for piece, index in vocabulary(document).items() if index in numbers}
         triples = zip(model["merges"], _merges(document["model"]), strict=True)
-        model["merges"] = [merge for merge, triple in triples if set(triple) <= set(kept)]
+        model["merges"] = [merge for merge, triple in triples if set(triple) <= kept]
     for container, key in list(_id_places(result)):
         container[key] = numbers[container[key]]
     return result

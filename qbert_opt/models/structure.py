@@ -16,6 +16,7 @@ from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
 from .layers import as_matrix, largest_module_list, width_made, width_read
 from .loading import LoadedModel
+from .tiers import tier_of
 from .tracing import LinearCall, Trace, trace
 from .windows import position_limit
 
@@ -152,7 +153,13 @@ def _tables(model: nn.Module, traced: Trace, num_tokens: int) -> tuple[TableSpec
             # tables of relative positions are read per pair of tokens, not once per token
             per_token = traced.table_reads.get(name, 0) / num_tokens
             tables.append(
-                TableSpec(module=name, rows=rows, columns=columns, reads_per_token=per_token if per_token <= 1 else 0.0)
+                TableSpec(
+                    module=name,
+                    rows=rows,
+                    columns=columns,
+                    reads_per_token=per_token if per_token <= 1 else 0.0,
+                    tier_of=tier_of(model, name),
+                )
             )
     return tuple(tables)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from ..runtime.input_files import read_bytes
 from .architectures import blank_model, build_model
 from .folder_files import CONFIG, FLOATS, read_json, read_model_files
 from .loading import LoadedModel
-from .pieces import TOKENIZER, Document, new_ids, vocabulary, without_others
+from .pieces import TOKENIZER, Document, vocabulary, without_others
 from .sentence_embeddings import copy_companions
+from .tiers import FIELD
 
 SETTINGS = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"  # names tokens, without their ids
@@ -45,18 +46,21 @@ def pieces_of_config(config: Mapping[str, Any], document: Document, name: str) -
     return frozenset(named)
 
 
-def write_trimmed(loaded: LoadedModel, document: Document, kept: Collection[str], target: Path) -> None:
+def write_trimmed(
+    loaded: LoadedModel, document: Document, numbers: Mapping[int, int], target: Path, tiers: Sequence[int] = ()
+) -> None:
     """Write a model with the rows of some pieces only: weights as they were stored, tokenizer and config rewritten.
 
-    The tensors that have a row for each piece are those that differ in shape between models of the two vocabularies.
+    The tensors that have a row for each piece are those whose shape differs in a model with one piece more.
     Vocabularies in other formats (`vocab.txt`, `merges.txt`, a sentencepiece model) are not written: `tokenizer.json`
     holds everything.
 
     Args:
         loaded: the whole model, from a folder.
         document: content of its `tokenizer.json`.
-        kept: the pieces to keep.
+        numbers: the new row of each row that is kept, in the order of the new ones.
         target: an empty folder.
+        tiers: rows of each tier of the table of words; empty leaves it whole.
 
     Raises:
         InputFileError: a tensor depends on the vocabulary in another way, or a file cannot be read.
@@ -64,16 +68,19 @@ def write_trimmed(loaded: LoadedModel, document: Document, kept: Collection[str]
     source = loaded.folder
     if source is None:
         raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
-    numbers = new_ids(vocabulary(document), kept)
+    larger = copy.deepcopy(loaded.model.config)
+    larger.vocab_size += 1
+    wider = blank_model(larger, loaded.name)
     config = copy.deepcopy(loaded.model.config)
     config.vocab_size = len(numbers)
     for field, value in _renumbered_ids(config.to_dict(), numbers).items():
         setattr(config, field, value)
     model = build_model(config, loaded.name)
-    model.load_state_dict(_cut(loaded, blank_model(config, loaded.name), list(numbers)))
+    model.load_state_dict(_cut(loaded, wider, model, list(numbers)))
     model.to(_stored_dtype(source)).save_pretrained(target)
-    _write(target / CONFIG, _cut_config(read_json(source / CONFIG), loaded.model.config, numbers))
-    _write(target / TOKENIZER, without_others(document, kept))
+    split = {FIELD: list(tiers)} if tiers else {}
+    _write(target / CONFIG, _cut_config(read_json(source / CONFIG), loaded.model.config, numbers) | split)
+    _write(target / TOKENIZER, without_others(document, numbers))
     if (source / SETTINGS).exists():
         _write(target / SETTINGS, _cut_settings(read_json(source / SETTINGS), numbers))
     if (source / SPECIAL_TOKENS).exists():
@@ -81,13 +88,20 @@ def write_trimmed(loaded: LoadedModel, document: Document, kept: Collection[str]
     copy_companions(source, target)
 
 
-def _cut(loaded: LoadedModel, shorter: Any, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Return the tensors of the whole model, those with a row for each piece cut to some rows."""
+def _cut(loaded: LoadedModel, wider: Any, shorter: Any, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Return the tensors of the whole model, those with a row for each piece cut to some rows.
+
+    Args:
+        loaded: the whole model.
+        wider: the same model with one piece more.
+        shorter: the same model with as many pieces as there are rows.
+        rows: to keep, in order.
+    """
     index = torch.tensor(rows)
-    wanted = {name: tensor.shape for name, tensor in shorter.state_dict().items()}
+    larger, wanted = ({n: t.shape for n, t in model.state_dict().items()} for model in (wider, shorter))
     state = {}
     for name, tensor in loaded.model.state_dict().items():
-        cut = tensor if tensor.shape == wanted.get(name) else tensor[index]
+        cut = tensor if tensor.shape == larger.get(name) else tensor[index]
         if cut.shape != wanted.get(name):
             raise InputFileError(
                 f"{loaded.name}: {name} has shape {tuple(tensor.shape)}, which depends on the vocabulary in an unknown "

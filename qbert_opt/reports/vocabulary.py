@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..workflows.trim_vocabulary import Reading, Trimmed
+    from ..workflows.trim_vocabulary import Trimmed
+    from ..workflows.vocabulary_reading import Reading
 
 
 def vocabulary_lines(trimmed: Trimmed, model: str) -> list[str]:
@@ -21,6 +22,9 @@ def vocabulary_lines(trimmed: Trimmed, model: str) -> list[str]:
         "single characters and parts",
         f"weights          {left:,} bytes, {size:,} before ({100 * left / size:.1f} %)",
     ]
+    reads = sum(count for _, count in trimmed.tiers)
+    for number, (size, count) in enumerate(trimmed.tiers, 1):
+        lines.append(f"tier {number}           {size:,} rows, {100 * count / reads:.2f} % of the pieces of the texts")
     if trimmed.reading is None:
         lines.append(
             "other text       not measured: words without their piece split into smaller ones. Give --test-data, or "

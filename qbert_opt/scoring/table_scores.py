@@ -8,12 +8,24 @@ whole, so the mean over texts like the deployment's is unbiased: rare words are 
 occur adds variance but no bias. This does not hold if the deployment's vocabulary differs. The same texts are therefore
 scored a second time with each row that occurs once replaced by a random row that never occurs (by Good-Turing, these
 are as frequent as new rows in new text); `unseen_factor` is the resulting ratio of scores.
+
+**Tiers.** Every tier of a table is read at every token; a read that the outputs do not depend on, because the row is
+another tier's, does not count. A tier of rare rows may never be read by the scoring texts, least of all by texts that
+chose the tiers, and would then appear free. So a score is at least what its unread rows are expected to cost: by Good
+(1953), new text reads rows that were never read with probability n₁ / N, where n₁ rows were read once in N reads; the
+texts do not say which of them, so a tier with n₀ₖ of these n₀ rows has the share n₀ₖ / n₀. With S texts and G the mean
+of Σ_f g_f g_fᵀ over the reads of the whole table, the bound is
+
+    (N / S) (n₁ / N) (n₀ₖ / n₀) ½ mean_r Δ_rᵀ G Δ_r,   r over the unread rows of the tier,
+
+a mean over at most `MAX_ERROR_ROWS` rows, drawn at random. Two unread rows in one text are taken as independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 
@@ -53,18 +65,22 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     rows: list[list[tuple[float | None, ...]]] = []
     unseen: list[tuple[float, float, float]] = []
     for group in _groups(task, tables, plan):
-        task.note(f"factor pass over {len(group)} embedding tables")
-        names = [table.module for table in group]
+        task.note(f"factor pass over {sum(map(len, group))} embedding tables")
+        names = [table.module for whole in group for table in whole]
         factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
-        for table in group:
-            legal = [c for c in choices if c.name not in masks[table.module]]
-            weight = weight_of(task.model, table.module)
-            losses, share, reads, factor = row_losses(factors.pop(table.module), weight, legal, generator)
-            estimate = Estimate.over(losses.cpu(), groups=task.groups)
-            arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
-            columns = [c.name not in masks[table.module] for c in choices]
-            rows.append([_spread(array, columns) for array in arrays])
-            unseen.append((share, reads, factor))
+        for whole in group:
+            reads = [reads_of(factors[table.module], table.rows) for table in whole]
+            for table, mine, mass in zip(whole, reads, unseen_mass(reads), strict=True):
+                legal = [c for c in choices if c.name not in masks[table.module]]
+                weight = weight_of(task.model, table.module)
+                losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator)
+                least = unseen_losses(mine, sum(r.gram for r in reads), mass / len(losses), weight, legal, generator)
+                losses = losses + (least - losses.mean(0)).clamp_min(0)
+                estimate = Estimate.over(losses.cpu(), groups=task.groups)
+                arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
+                columns = [c.name not in masks[table.module] for c in choices]
+                rows.append([_spread(array, columns) for array in arrays])
+                unseen.append((share, mass, factor))
     value, std_error, weight_error, *folds = zip(*rows, strict=True)
     return TableScores(
         modules=tuple(table.module for table in tables),
@@ -81,25 +97,96 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """How the scoring texts read a table.
+
+    Attributes:
+        counts: how often each row is read, int64 `[rows]`.
+        gram: Σ g gᵀ over all reads and output factors, float32 `[columns, columns]`.
+    """
+
+    counts: torch.Tensor
+    gram: torch.Tensor
+
+    @property
+    def unread(self) -> torch.Tensor:
+        """Rows that no text reads."""
+        return torch.nonzero(self.counts == 0)[:, 0]
+
+
+def reads_of(samples: Sequence[SampleFactors], rows: int) -> Reads:
+    """Count the reads of a table that the outputs depend on.
+
+    Args:
+        samples: factors of the texts; `inputs` are row numbers, `[T, 1]`.
+        rows: of the table.
+    """
+    counted = [s.inputs[s.gradients.abs().amax((0, 2)) > 0, 0].long() for s in samples]
+    grams = (s.gradients.flatten(0, 1) for s in samples)
+    return Reads(torch.bincount(torch.cat(counted), minlength=rows), sum(g.T @ g for g in grams))
+
+
+def unseen_mass(reads: Sequence[Reads]) -> list[float]:
+    """Return the probability that the next read is of a row never read before, for each tier of a table.
+
+    Args:
+        reads: of all tiers; of a whole table, one.
+    """
+    counts = torch.cat([part.counts for part in reads])
+    new = float((counts == 1).sum()) / max(1, int(counts.sum()))
+    return [new * len(part.unread) / max(1, int((counts == 0).sum())) for part in reads]
+
+
+def unseen_losses(
+    reads: Reads,
+    gram: torch.Tensor,
+    mass: float,
+    weight: torch.Tensor,
+    choices: Sequence[Choice],
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Compute the expected loss of a text through rows of a tier that no scoring text reads, float64 `[choices]`.
+
+    Args:
+        reads: of the tier.
+        gram: Σ g gᵀ over the reads of all tiers, float32 `[columns, columns]`.
+        mass: what `unseen_mass` returns for the tier, divided by the number of texts.
+        weight: the tier, float32 `[rows, columns]`.
+        choices: to score.
+        generator: draws the rows of which the mean is taken.
+    """
+    unread = reads.unread
+    if not len(unread) or not mass:
+        return torch.zeros(len(choices), dtype=torch.float64, device=weight.device)
+    rows = weight[unread[torch.randperm(len(unread), generator=generator)[:MAX_ERROR_ROWS].to(unread.device)]]
+    errors = (quantized.dequantize() - rows for quantized in quantize_rows(rows, choices))
+    return mass / 2 * torch.stack([((e @ gram) * e).sum(1, dtype=torch.float64).mean() for e in errors])
+
+
 def row_losses(
-    samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice], generator: torch.Generator
-) -> tuple[torch.Tensor, float, float, float]:
+    samples: Sequence[SampleFactors],
+    reads: Reads,
+    weight: torch.Tensor,
+    choices: Sequence[Choice],
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, float, float]:
     """Compute the loss of each text under each choice of a table, and how much unseen rows matter.
 
     Args:
         samples: factors of N texts; `inputs` are row numbers, `[T, 1]`.
+        reads: how they read the table.
         weight: the table, float32 `[rows, columns]`.
         choices: to score.
         generator: draws the rows that replace rows occurring once.
 
     Returns:
-        Losses, float64 `[N, choices]`; share of the table's rows that never occur; share of reads whose row occurs
-        once; and the ratio of scores with such rows replaced by unseen ones.
+        Losses, float64 `[N, choices]`; share of the table's rows that never occur; and the ratio of scores with rows
+        that occur once replaced by unseen ones.
     """
     ids = torch.cat([sample.inputs[:, 0].long() for sample in samples])
-    counts = torch.bincount(ids, minlength=len(weight))
     losses = _losses(samples, ids, weight, choices)
-    unread, once = torch.nonzero(counts == 0)[:, 0], torch.nonzero(counts == 1)[:, 0]
+    unread, once = reads.unread, torch.nonzero(reads.counts == 1)[:, 0]
     factor = 1.0
     if len(unread) and len(once):
         stand_in = torch.arange(len(weight), device=ids.device)
@@ -107,7 +194,7 @@ def row_losses(
         moved = _losses(samples, stand_in[ids], weight, choices)
         ratios = moved.mean(0) / losses.mean(0).clamp_min(torch.finfo(torch.float64).tiny)
         factor = float(ratios.median()) if float(losses.sum()) > 0 else 1.0
-    return losses, len(unread) / len(weight), len(once) / len(ids), factor
+    return losses, len(unread) / len(weight), factor
 
 
 def _losses(
@@ -148,7 +235,8 @@ def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | Non
     return tuple(float(next(remaining)) if is_legal else None for is_legal in legal)
 
 
-def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) -> list[list[TableSpec]]:
-    """Group all tables into one factor pass if their factors fit into memory, else take one at a time."""
+def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) -> list[list[list[TableSpec]]]:
+    """Group all tables, each a list of its tiers, into one factor pass if memory allows, else take one at a time."""
+    whole = [list(tiers) for _, tiers in groupby(tables, key=lambda table: table.tier_of or table.module)]
     size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
-    return [list(tables)] if size <= task.shares.factors else [[table] for table in tables]
+    return [whole] if size <= task.shares.factors else [[tiers] for tiers in whole]

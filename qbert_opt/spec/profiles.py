@@ -48,12 +48,21 @@ class MatrixSpec(Frozen):
 
 
 class TableSpec(Frozen):
-    """An embedding table: `rows` entries of `columns` values, read `reads_per_token` times for each token."""
+    """An embedding table: `rows` entries of `columns` values, read `reads_per_token` times for each token.
+
+    Attributes:
+        module: its name in the model.
+        rows: entries.
+        columns: values of an entry.
+        reads_per_token: how often a token reads it; every tier is read, also where the row is another tier's.
+        tier_of: the table that this is a tier of; empty for a whole table.
+    """
 
     module: str
     rows: int = Field(gt=0)
     columns: int = Field(gt=0)
     reads_per_token: float = Field(ge=0)
+    tier_of: str = ""
 
     @property
     def bytes(self) -> int:

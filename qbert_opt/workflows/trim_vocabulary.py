@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 from pydantic import Field
 
 from ..checkpoint.reader import folder_bytes
-from ..data.cells import words as split_words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel, load_model, tokenized
 from ..models.outputs import collect
-from ..models.pieces import essential_pieces, new_ids, read_tokenizer, vocabulary, with_parts
+from ..models.pieces import (
+    added_ids,
+    essential_pieces,
+    named_pieces,
+    new_ids,
+    read_tokenizer,
+    vocabulary,
+    with_parts,
+)
 from ..models.probe import example_texts, known_words
 from ..models.samples import TokenBatch
-from ..models.sentence_embeddings import with_prompt
+from ..models.tiers import FIELD, answers_in_words, numbered, tier_sizes
 from ..models.trimming import pieces_of_config, write_trimmed
 from ..runtime.files import atomic_folder, check_free
 from ..runtime.frozen import Frozen
+from .vocabulary_reading import Reading, check_reading, read_ids, reading_of
 
 ROW_MAP = "row_map.json"
 SCHEMA = "qbert-opt/row-map@1"
 CHECKED_TEXTS = 32  # whose answers are compared
-READ_TOGETHER = 1024  # texts per call of the tokenizer
 TOLERANCE = 1e-4  # of logits over the vocabulary: a product with fewer columns may sum in another order
 
 
@@ -40,7 +48,8 @@ class RowMap(Frozen):
         model: name of the whole model.
         model_sha256: hash of its weights.
         model_rows: rows of its table.
-        rows: the row of the whole model's table for each row, ascending.
+        rows: the row of the whole model's table for each row, ascending in each tier.
+        tiers: rows of each tier of the table; empty where it is whole.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -48,29 +57,7 @@ class RowMap(Frozen):
     model_sha256: str
     model_rows: int
     rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How held-out text is read with the smaller vocabulary.
-
-    Attributes:
-        name: of the text.
-        num_texts: number of texts.
-        num_pieces: pieces of the texts in the whole vocabulary, without special tokens.
-        num_dropped: how many of those were left out, so that their words split into others.
-        texts_changed: texts with such a piece.
-        num_pieces_after: pieces of the texts in the smaller vocabulary.
-        unknown: pieces that stand for unknown characters, before and after.
-    """
-
-    name: str
-    num_texts: int
-    num_pieces: int
-    num_dropped: int
-    texts_changed: int
-    num_pieces_after: int
-    unknown: tuple[int, int]
+    tiers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +70,7 @@ class Trimmed:
         used: number of pieces that texts and words use.
         weight_bytes: bytes of the weight files, before and after.
         reading: of held-out text; None without.
+        tiers: rows of each tier of the table, and how often the texts read them; empty where the table is whole.
     """
 
     folder: Path
@@ -90,6 +78,7 @@ class Trimmed:
     used: int
     weight_bytes: tuple[int, int]
     reading: Reading | None = None
+    tiers: tuple[tuple[int, int], ...] = ()
 
 
 def trim_vocabulary(
@@ -99,9 +88,10 @@ def trim_vocabulary(
     *,
     words: Sequence[str] = (),
     min_count: int = 1,
+    tiers: Sequence[float] = (),
     test_data: LabeledTexts | None = None,
 ) -> Trimmed:
-    """Write a model without the rows that given texts and words never use.
+    """Write a model without the rows that given texts and words never use, and its table of words in tiers if asked.
 
     Texts whose pieces are all kept are read and answered exactly as before; words that lost their piece split into
     smaller ones. Special tokens stay, and what keeps a known character from becoming unknown; see `models.pieces`.
@@ -111,7 +101,9 @@ def trim_vocabulary(
         data: texts like the deployment's, as many as there are; labels are not needed.
         output: folder to write.
         words: to keep with all their pieces, whatever texts use; also pieces as the vocabulary writes them (`##ing`).
-        min_count: how often the texts must use a piece for it to be kept.
+        min_count: how often the texts must use a piece for it to be kept; 0 keeps every piece.
+        tiers: shares of the rows, most used ones first, that become tiers with bits of their own; the last tier is the
+            rest. `(0.2,)` makes two tiers.
         test_data: held-out text, which does not choose the pieces, to count how often it is read differently.
 
     Returns:
@@ -119,13 +111,14 @@ def trim_vocabulary(
 
     Raises:
         InputFileError: the tokenizer cannot be rewritten, a text or the list of words has no word of the vocabulary, a
-            word has unknown characters, or the answers depend on the ids of pieces.
-        UsageError: neither texts nor words, or all rows are needed.
+            word has unknown characters, the answers depend on the ids of pieces, or the table is in tiers already.
+        UsageError: neither texts nor words, all rows are needed, or the table cannot be in these tiers.
     """
     if not data and not words:
         raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
-    if min_count < 1:
-        raise UsageError(f"`min_count` {min_count}: give at least 1.")
+    if min_count < 0:
+        raise UsageError(f"`min_count` {min_count}: give at least 0.")
+    _check_tiers(loaded, data, tiers)
     if loaded.folder is None:
         raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
     target = Path(output)
@@ -138,12 +131,13 @@ def trim_vocabulary(
             f"{loaded.name}: tokenizer and tokenizer.json differ in {strange[0][0]!r} ({len(strange)} such pieces). "
             "Open the tokenizer with transformers and save it again."
         )
-    essential = essential_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
-    essential |= set(loaded.tokenizer.all_special_tokens)
+    named = named_pieces(document) | pieces_of_config(loaded.model.config.to_dict(), document, loaded.name)
+    named |= set(loaded.tokenizer.all_special_tokens)
+    essential = named | essential_pieces(document)
     used = _used_by_words(loaded, words, known, essential)
     counts: Counter[int] = Counter()
     for texts in data:
-        mine = Counter(index for read in _ids(loaded, texts.texts) for index in read)
+        mine = Counter(index for read in read_ids(loaded, texts.texts) for index in read)
         if not {pieces[index] for index in mine} - essential:
             raise InputFileError(
                 f"{texts.name}: uses no piece of {loaded.name}'s vocabulary beyond single characters. Give text in the "
@@ -151,39 +145,50 @@ def trim_vocabulary(
             )
         counts += mine
     used |= {pieces[index] for index, count in counts.items() if count >= min_count}
-    kept = with_parts(document, essential | used)
+    kept = with_parts(document, essential | used if min_count else known)
     numbers = new_ids(known, kept)
     rows = loaded.model.get_input_embeddings().num_embeddings
-    if len(numbers) == rows:
+    sizes = tier_sizes(tiers, len(numbers)) if tiers else ()
+    if sizes:
+        first = {known[piece] for piece in named}
+        numbers = numbered(numbers, sizes, counts, first=first, last=added_ids(document))
+    elif len(numbers) == rows:
         raise UsageError(f"{loaded.name}: texts and words need all {rows:,} rows, so none can be left out.")
-    origin = RowMap(model=loaded.name, model_sha256=loaded.sha256, model_rows=rows, rows=tuple(numbers))
+    origin = RowMap(model=loaded.name, model_sha256=loaded.sha256, model_rows=rows, rows=tuple(numbers), tiers=sizes)
     with atomic_folder(target) as folder:
-        write_trimmed(loaded, document, kept, folder)
+        write_trimmed(loaded, document, numbers, folder, sizes)
         (folder / ROW_MAP).write_text(json.dumps(origin.model_dump(by_alias=True)), encoding="utf-8")
         trimmed = replace(load_model(folder), name=str(target))
         _check_vocabulary(trimmed, {piece: numbers[known[piece]] for piece in kept})
         for texts in data:
-            _check_reading(loaded, trimmed, texts, numbers)
+            check_reading(loaded, trimmed, texts, numbers)
         _check_answers(loaded, trimmed, data, numbers)
-        reading = None if test_data is None else _reading(loaded, trimmed, test_data, numbers)
-        sizes = folder_bytes(loaded.folder), folder_bytes(folder)
-    return Trimmed(target, (rows, len(numbers)), len(used), sizes, reading)
+        reading = None if test_data is None else reading_of(loaded, trimmed, test_data, numbers)
+        stored = folder_bytes(loaded.folder), folder_bytes(folder)
+    ordered = iter(numbers)
+    reads = tuple((size, sum(counts[old] for old in islice(ordered, size))) for size in sizes)
+    return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, reads)
 
 
-def _ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:
-    """Yield the ids of each text in full, without special tokens; the two parts of a pair are joined."""
-    in_words = loaded.head.kind == "tags"
-    for start in range(0, len(texts), READ_TOGETHER):
-        chunk = texts[start : start + READ_TOGETHER]
-        parts = [part for text in chunk for part in with_prompt(loaded.tokenizer, text)]
-        read = iter(
-            loaded.tokenizer(
-                [split_words(part) for part in parts] if in_words else parts,
-                is_split_into_words=in_words, add_special_tokens=False, truncation=False, verbose=False,
-            )["input_ids"]
-        )  # fmt: skip
-        for text in chunk:
-            yield [index for _ in text for index in next(read)]
+def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Sequence[float]) -> None:
+    """Check that a model's table is whole, and that it can be in tiers if that is asked.
+
+    Raises:
+        InputFileError: it is in tiers already.
+        UsageError: there is no text that says how often rows are used, or an output layer reads all of them.
+    """
+    if getattr(loaded.model.config, FIELD, None):
+        raise InputFileError(
+            f"{loaded.name}: its table of words is in tiers already. Give the model that it was made from, which "
+            f"{ROW_MAP} names."
+        )
+    if tiers and not data:
+        raise UsageError("`tiers`: rows are ranked by how often texts use them. Give texts.")
+    if tiers and answers_in_words(loaded.model):
+        raise UsageError(
+            f"`tiers`: {loaded.name} answers in words, and its output layer reads all rows of their table at every "
+            "token. Leave tiers out."
+        )
 
 
 def _used_by_words(
@@ -197,7 +202,7 @@ def _used_by_words(
     if not words:
         return set()
     pieces = {index: piece for piece, index in known.items()}
-    read = list(_ids(loaded, [(word, f" {word}") for word in words]))
+    read = list(read_ids(loaded, [(word, f" {word}") for word in words]))
     unknown = loaded.tokenizer.unk_token_id
     foreign = [word for word, ids in zip(words, read, strict=True) if word not in known and unknown in ids]
     if foreign:
@@ -221,17 +226,6 @@ def _check_vocabulary(trimmed: LoadedModel, wanted: Mapping[str, int]) -> None:
             f"{trimmed.name}: {type(trimmed.tokenizer).__name__} does not read a smaller vocabulary from its "
             "tokenizer.json. Save the model with a PreTrainedTokenizerFast first."
         )
-
-
-def _check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> None:
-    """Check that texts of kept pieces are read as before."""
-    both = zip(_ids(loaded, texts.texts), _ids(trimmed, texts.texts), strict=True)
-    for text, (before, after) in zip(texts.texts, both, strict=True):
-        if all(index in numbers for index in before) and [numbers[index] for index in before] != after:
-            raise InputFileError(
-                f"{loaded.name}: its tokenizer reads {text[0][:60]!r} differently without other pieces. Keep its "
-                "vocabulary."
-            )
 
 
 def _check_answers(
@@ -260,23 +254,3 @@ def _check_answers(
             raise InputFileError(
                 f"{loaded.name}: answers differently when its pieces have other ids, so its vocabulary must stay."
             )
-
-
-def _reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> Reading:
-    """Count how held-out text is read before and after."""
-    _check_reading(loaded, trimmed, texts, numbers)
-    before, after = list(_ids(loaded, texts.texts)), list(_ids(trimmed, texts.texts))
-    dropped = [sum(index not in numbers for index in ids) for ids in before]
-    return Reading(
-        texts.name,
-        len(texts),
-        sum(map(len, before)),
-        sum(dropped),
-        sum(count > 0 for count in dropped),
-        sum(map(len, after)),
-        (_unknown(loaded, before), _unknown(trimmed, after)),
-    )
-
-
-def _unknown(loaded: LoadedModel, read: Sequence[Sequence[int]]) -> int:
-    return sum(ids.count(loaded.tokenizer.unk_token_id) for ids in map(list, read))

@@ -138,10 +138,18 @@ def readers(folder: Path) -> list[Reader]:
 
 def _trim(path: Path) -> Any:
     """What `trim-vocabulary` makes of a tokenizer without any text."""
-    from qbert_opt.models.pieces import essential_pieces, read_tokenizer, with_parts, without_others
+    from qbert_opt.models.pieces import (
+        essential_pieces,
+        new_ids,
+        read_tokenizer,
+        vocabulary,
+        with_parts,
+        without_others,
+    )
 
     document = read_tokenizer(path.parent)
-    return without_others(document, with_parts(document, essential_pieces(document)))
+    kept = with_parts(document, essential_pieces(document))
+    return without_others(document, new_ids(vocabulary(document), kept))
 
 
 def _score(path: Path) -> Any:

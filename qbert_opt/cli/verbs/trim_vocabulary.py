@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import options
+from .. import options, quantities
 
 
 def command(
@@ -21,8 +21,15 @@ def command(
         typer.Option("--words", help="File of words to keep with all their pieces, one a line; pieces as ##ing too."),
     ] = None,
     min_count: Annotated[
-        int, typer.Option("--min-count", min=1, help="How often the texts must use a piece for it to be kept.")
+        int,
+        typer.Option("--min-count", min=0, help="How often the texts must use a piece for it to be kept; 0 keeps all."),
     ] = 1,
+    tiers: Annotated[
+        str | None,
+        typer.Option(
+            "--tiers", help="Shares of the most used rows with bits of their own: 20%, or 5%,15%; then the rest."
+        ),
+    ] = None,
     test_data: Annotated[
         str | None,
         typer.Option("--test-data", help="Held-out text: how much of it is read and answered differently."),
@@ -36,10 +43,15 @@ def command(
     other words split into smaller pieces, and no known character becomes unknown. row_map.json in the folder has the
     old row of each row.
 
+    With --tiers, the most used rows come first, and sensitivity, solve and quantize treat each tier as a table of its
+    own, with bits of its own; --min-count 0 leaves no row out.
+
     Examples:
     `qbert-opt trim-vocabulary --model models/minilm-snips --data snips/dev --test-data snips/test -o smaller`
 
     `qbert-opt trim-vocabulary --model models/minilm-snips --data train.tsv --words commands.txt -o smaller`
+
+    `qbert-opt trim-vocabulary --model models/minilm-snips --data train.tsv --min-count 0 --tiers 20% -o tiers`
     """
     from dataclasses import replace
 
@@ -54,11 +66,14 @@ def command(
 
     if not data and words is None:
         raise UsageError("--data, --words: neither is given, so no piece would be kept. Give texts or a list of words.")
+    shares = () if tiers is None else quantities.shares(tiers, "--tiers")
     texts = [columns.read(name) for name in data or ()]
     listed = () if words is None else read_words(words)
     held_out = None if test_data is None else replace(columns, split=None).read(test_data)
     loaded = load_model(model)
-    trimmed = trim_vocabulary(loaded, texts, output, words=listed, min_count=min_count, test_data=held_out)
+    trimmed = trim_vocabulary(
+        loaded, texts, output, words=listed, min_count=min_count, tiers=shares, test_data=held_out
+    )
     print_lines(vocabulary_lines(trimmed, model))
     if held_out is not None:
         compared = loaded.head.kind != "vocabulary"  # whose answers are over other pieces now

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...errors import UsageError
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
 from ...spec.profiles import ModelProfile
@@ -43,7 +44,16 @@ def offers(matrix: PlannedMatrix) -> Iterator[Offer]:
 
 
 def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
-    """Write one entry per matrix and per table."""
+    """Write one entry per matrix and per table.
+
+    Raises:
+        UsageError: a table is in tiers, which a TFLite file holds as one.
+    """
+    if tier := next((table for table in plan.profile.tables if table.tier_of), None):
+        raise UsageError(
+            f"`tool` ai-edge-quantizer: {tier.tier_of} is in tiers, and a TFLite file holds one table with one width. "
+            "Plan for the model without tiers."
+        )
     entries = [_entry(table.module, TABLE, _width(table.bits), "CHANNELWISE") for table in plan.tables]
     for item in carried:
         axis, _, size = item.offer.grouping.partition(":")

@@ -1,6 +1,7 @@
 """Scores of embedding tables: against dense gradients and measured KL, and the report on rows never read."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from qbert_opt.curvature.columns import FactorPlan, output_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import logits, tokenize
+from qbert_opt.models.loading import weights_sha256
 from qbert_opt.models.structure import profile_model
+from qbert_opt.models.tiers import split_table
 from qbert_opt.quantization.calibration import BATCH_SIZE, CalibrationPlan, quantize_rows, quantize_table, weight_of
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.scoring.table_scores import row_losses
+from qbert_opt.scoring.table_scores import Reads, reads_of, row_losses, unseen_losses, unseen_mass
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
@@ -46,7 +49,7 @@ def test_the_gathered_form_is_the_dense_one(tiny, batches, sentences, module):
     """½ Σ_f <∂f/∂table, ΔW>² with dense gradients of one text at a time, padded batches and shared positions or not."""
     weight = weight_of(tiny.model, module)
     samples = factor_pass(tiny.model, batches, [module])[module]
-    losses, *_ = row_losses(samples, weight, CHOICES, torch.Generator())
+    losses, *_ = row_losses(samples, reads_of(samples, len(weight)), weight, CHOICES, torch.Generator())
     errors = torch.stack([q.dequantize() - weight for q in quantize_table(tiny.model, module, CHOICES)])
     parameter = tiny.model.get_parameter(f"{module}.weight")
     for index in (0, 7, 31):
@@ -67,7 +70,7 @@ def test_small_errors_cost_what_is_predicted(tiny, batches, module):
     samples = factor_pass(tiny.model, batches, [module])[module]
     shrunk = 1e-2
     [choice] = grid((2,), ("rows:each",), "rtn")
-    losses, *_ = row_losses(samples, weight, [choice], torch.Generator())
+    losses, *_ = row_losses(samples, reads_of(samples, len(weight)), weight, [choice], torch.Generator())
     [quantized] = quantize_rows(weight, [choice])
     changed = copy.deepcopy(tiny.model).double()
     reference = logits(copy.deepcopy(tiny.model).double(), batches)
@@ -98,11 +101,13 @@ def test_rows_that_the_text_never_reads(tiny, sentences):
     weight = weight_of(tiny.model, TABLES[0]).clone()
     weight[counts == 0] *= 10
     generator = torch.Generator().manual_seed(0)
-    _, share, reads, factor = row_losses(samples, weight, CHOICES, generator)
+    reads = reads_of(samples, len(weight))
+    assert torch.equal(reads.counts, counts)
+    _, share, factor = row_losses(samples, reads, weight, CHOICES, generator)
     assert share == float((counts == 0).double().mean())
-    assert reads == float((counts == 1).sum()) / len(ids)
+    assert unseen_mass([reads]) == [float((counts == 1).sum()) / len(ids)]
     assert factor > 3
-    _, _, _, same = row_losses(samples, torch.randn(64, 32), CHOICES, generator)
+    _, _, same = row_losses(samples, reads, torch.randn(64, 32), CHOICES, generator)
     assert 0.3 < same < 3
 
 
@@ -166,8 +171,79 @@ def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
 
     def losses(carrying):
         result = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(2.0, frozenset(carrying)))[TABLES[0]]
-        return row_losses(result, weight, CHOICES, torch.Generator().manual_seed(0))[0]
+        reads = reads_of(result, len(weight))
+        return row_losses(result, reads, weight, CHOICES, torch.Generator().manual_seed(0))[0]
 
     mixed, exact, drawn = losses({1, 7}), losses(range(12)), losses({})
     expected = torch.stack([(exact if i in (1, 7) else drawn)[i] for i in range(12)])
     torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-6 * float(exact.max()))
+
+
+@pytest.fixture(scope="module")
+def in_tiers(tiny):
+    """The tiny model with its 64 words in tiers of 9, 45 and 10 rows; the texts never read the last."""
+    model = copy.deepcopy(tiny.model)
+    model.config.table_tiers = [9, 45, 10]
+    split_table(model, "tiny")
+    return replace(tiny, model=model, sha256=weights_sha256(model))
+
+
+def test_a_tier_costs_what_its_rows_cost_in_the_whole_table(tiny, in_tiers, sentences):
+    """Against the whole table with errors in the tier's rows only; reads are those of its own rows."""
+    batches = tokenize(tiny.tokenizer, sentences.texts[:12], batch_size=4)
+    names = [table.module for table in profile_model(in_tiers).tables if table.tier_of == TABLES[0]]
+    assert names == [f"{TABLES[0]}.tier{n}" for n in range(3)]
+    whole = factor_pass(tiny.model, batches, TABLES[:1])[TABLES[0]]
+    tiers = factor_pass(in_tiers.model, batches, names)
+    weight, start = weight_of(tiny.model, TABLES[0]), 0
+    counts = reads_of(whole, len(weight)).counts
+    gram = torch.zeros(32, 32)
+    for name in names:
+        samples, part = tiers[name], weight_of(in_tiers.model, name)
+        reads = reads_of(samples, len(part))
+        assert torch.equal(reads.counts, counts[start : start + len(part)])
+        losses, *_ = row_losses(samples, reads, part, CHOICES, torch.Generator())
+        errors = torch.stack([q.dequantize() - weight for q in quantize_table(tiny.model, TABLES[0], CHOICES)])
+        errors[:, :start] = 0
+        errors[:, start + len(part) :] = 0
+        expected = torch.zeros(len(whole), len(CHOICES), dtype=torch.float64)
+        for n, sample in enumerate(whole):
+            pulls = torch.einsum("ftd,ctd->cf", sample.gradients, errors[:, sample.inputs[:, 0].long()])
+            expected[n] = pulls.double().square().sum(1) / 2
+        torch.testing.assert_close(losses, expected, rtol=1e-3, atol=1e-9)
+        gram += reads.gram
+        start += len(part)
+    torch.testing.assert_close(gram, reads_of(whole, len(weight)).gram)
+
+
+def test_rows_never_read_by_hand():
+    """Five reads, two rows read once: 2 / 5 of new reads; two unread rows here, one there, so 4 / 15 and 2 / 15."""
+    here = Reads(torch.tensor([3, 0, 1, 0]), torch.zeros(2, 2))
+    there = Reads(torch.tensor([1, 0]), torch.zeros(2, 2))
+    assert unseen_mass([here, there]) == pytest.approx([4 / 15, 2 / 15])
+    assert unseen_mass([Reads(torch.tensor([1, 2]), torch.zeros(2, 2))]) == [0]
+    # 2-bit codes of (0, 1, 2, 4) are 0, 4/3, 8/3, 4: errors 0, 1/3 or -2/3 ...; the other row is exact
+    weight = torch.tensor([[9.0, 9, 9, 9], [0, 1, 2, 4], [9, 9, 9, 9], [0, 0, 0, 0]])
+    [choice] = grid((2,), ("rows:each",), "rtn")
+    [quantized] = quantize_rows(weight[1:2], [choice])
+    error = quantized.dequantize()[0] - weight[1]
+    assert error.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 0], abs=1e-2)
+    gram = torch.diag(torch.tensor([1.0, 9, 18, 5]))
+    found = unseen_losses(here, gram, 4 / 15, weight, [choice], torch.Generator())
+    assert float(found) == pytest.approx(4 / 15 * (9 / 9 + 18 * 4 / 9) / 2 / 2, rel=0.02)  # a half; a mean of two rows
+    assert float(unseen_losses(here, gram, 0.0, weight, [choice], torch.Generator())) == 0
+
+
+def test_a_tier_that_no_text_reads_is_not_free(in_tiers, sentences):
+    """Its score is the bound exactly, in every part of the text; it falls with bits, and the others are as measured."""
+    scores = measure_sensitivity(
+        in_tiers, sentences, grid((2,), ("rows:each",), "rtn"), plan=CalibrationPlan(20, 60, 0),
+        table_choices=table_grid((2, 4, 8), ("rows:each",)),
+    )  # fmt: skip
+    tables = scores.tables
+    rare = tables.modules.index(f"{TABLES[0]}.tier2")
+    assert tables.unseen_rows[rare] == 1 and tables.unseen_reads[rare] > 0
+    assert tables.value[rare][0] > tables.value[rare][1] > tables.value[rare][2] > 0
+    for part in tables.fold_value:
+        assert part[rare] == pytest.approx(tables.value[rare], rel=1e-5)
+    assert tables.value[0][0] > tables.value[rare][0]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from safetensors.numpy import load_file, save_file
 from subwords import TEXTS, save, trained
 
@@ -81,6 +82,72 @@ def test_words_and_counts_choose_pieces(folders, tmp_path):
     assert "jazz" in loaded.tokenizer.get_vocab()
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_tiers_hold_the_most_used_rows_and_answer_with_the_same_floats(folders, tmp_path, algorithm):
+    """With every row kept, and with the unused ones left out; counted again here, text by text."""
+    loaded = load_model(folders[algorithm])
+    everything = [index for text in TEXTS for index in loaded.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    both = LabeledTexts("both", USED.texts + OTHERS.texts, None)
+    pieces = len(loaded.tokenizer.get_vocab())
+    for min_count, share in ((0, 0.2), (1, 0.5)):
+        out = tmp_path / str(min_count)
+        trimmed = trim_vocabulary(loaded, [both], out, min_count=min_count, tiers=(share, 0.3))
+        tiered = load_model(out)
+        assert torch.equal(outputs(tiered, both), outputs(loaded, both))
+        origin = json.loads((out / ROW_MAP).read_text())
+        sizes, rows = origin["tiers"], origin["rows"]
+        assert sizes == json.loads((out / "config.json").read_text())["table_tiers"]
+        assert sizes == [round(share * len(rows)), round(0.3 * len(rows)), len(rows) - sum(sizes[:2])]
+        assert len(set(rows)) == len(rows) == trimmed.rows[1] and (min_count or len(rows) == pieces)
+        start, tiers = 0, []
+        for size in sizes:
+            tiers.append(rows[start : start + size])
+            assert tiers[-1] == sorted(tiers[-1])
+            start += size
+        assert set(loaded.tokenizer.all_special_ids) <= set(tiers[0])
+        often = [
+            [everything.count(row) for row in tier if row not in loaded.tokenizer.all_special_ids] for tier in tiers
+        ]
+        assert min(often[0]) >= max(often[1]) and min(often[1]) >= max(often[2])
+        assert trimmed.tiers == tuple((size, sum(counts)) for size, counts in zip(sizes, often, strict=True))
+        whole = transformers.AutoModel.from_pretrained(out).get_input_embeddings().weight  # an ordinary folder
+        assert torch.equal(whole.float(), loaded.model.get_input_embeddings().weight[rows])
+
+
+def test_what_cannot_be_in_tiers_is_one_line(folders, cli, tmp_path):
+    """Before any work: no text, rows that an output layer reads, tiers already, and shares that are none."""
+    loaded = load_model(folders["WordPiece"])
+    tied = load_model(save(tmp_path / "tied", "BPE", "vocabulary"))
+    trim_vocabulary(loaded, [USED], tmp_path / "tiers", tiers=(0.2,))
+    tiered = load_model(tmp_path / "tiers")
+    russian = LabeledTexts("russian", (("где кухня",),), None)
+    for model, data, words, tiers, refusal, error in (
+        (loaded, [], ("song",), (0.2,), "`tiers`: rows are ranked by how often texts use them. Give texts", UsageError),
+        (loaded, [russian], (), (0.2,), "russian: uses no piece", InputFileError),
+        (loaded, [USED], (), (1.0,), "`tiers` 100%: give shares above 0 %, below 100 %", UsageError),
+        (tied, [USED], (), (0.2,), "`tiers`: .* answers in words, and its output layer", UsageError),
+        (tiered, [USED], (), (0.2,), "is in tiers already. Give the model that it was made from", InputFileError),
+        (tiered, [USED], (), (), "is in tiers already", InputFileError),
+    ):
+        with pytest.raises(error, match=refusal):
+            trim_vocabulary(model, data, tmp_path / "out", words=words, tiers=tiers)
+    (tmp_path / "used.tsv").write_text("text\n" + "".join(f"{text}\n" for (text,) in USED.texts))
+    trim = ("trim-vocabulary", "--model", folders["WordPiece"], "--data", tmp_path / "used.tsv", "-o", tmp_path / "out")
+    for tiers, refusal in (
+        ("0%", "--tiers 0%: give shares above 0 %"),
+        ("100%", "--tiers 100%: give shares above 0 %"),
+        ("60%,40%", "--tiers 60%,40%: give shares above 0 %, below 100 % together"),
+        ("0.1%", "--tiers 0.1%: tier 1 would be empty, of"),
+        ("few", "--tiers few: not a share"),
+        ("20%,", "--tiers '20%,': share 2 of the list is empty"),
+    ):
+        refused = cli(*trim, "--tiers", tiers)
+        assert refused.code == 2 and refusal in refused.complaint
+    assert not (tmp_path / "out").exists()
+    done = cli(*trim, "--tiers", "20%")
+    assert done.code == 0 and "tier 1 " in done.out and "tier 2 " in done.out
+
+
 def test_what_cannot_be_trimmed_is_one_line(folders, tiny, tmp_path):
     """Text or words without a known word, nothing to leave out, and tokenizers that are not rewritten."""
     loaded = load_model(folders["WordPiece"])
@@ -147,8 +214,8 @@ def _with_two_pieces_swapped(folder):
 def test_nothing_is_written_that_reads_or_answers_otherwise(folders, tmp_path, monkeypatch, damage, refusal):
     """The folder is opened and compared before it gets its name: here it is damaged in between."""
 
-    def written(loaded, document, kept, target):
-        write_trimmed(loaded, document, kept, target)
+    def written(loaded, document, numbers, target, tiers):
+        write_trimmed(loaded, document, numbers, target, tiers)
         damage(target)
 
     monkeypatch.setattr("qbert_opt.workflows.trim_vocabulary.write_trimmed", written)

@@ -1,0 +1,149 @@
+"""A table of words in tiers: rows that texts use often and rows that they use rarely, each with bits of its own.
+
+`table_tiers` in `config.json` has the number of rows of each tier; the first tier is the first rows of the table. The
+weights of a float folder are one table, so that transformers opens it like any other; here it is split when a model is
+built, so that every tier is an embedding table of its own: scored, solved, quantized and stored like any table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputFileError, UsageError
+
+FIELD = "table_tiers"  # of config.json
+FEWEST_TIERS = 2
+
+
+class TieredEmbedding(nn.Module):
+    """An embedding table of consecutive tiers, `tier0`, `tier1`, …, with the answers of the whole table.
+
+    Every tier is read at every token; where the row is another tier's, what it returns is left out, and so is its
+    gradient. The graph therefore depends on no id, and a converter sees a lookup per tier and a selection.
+    """
+
+    def __init__(self, table: nn.Embedding, sizes: Sequence[int]) -> None:
+        """Split a table.
+
+        Args:
+            table: the whole one; its weights are copied.
+            sizes: rows of each tier, in order; together all rows of the table.
+        """
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
+        self.padding_idx = table.padding_idx
+        self.sizes, self.starts = tuple(sizes), tuple(accumulate(sizes[:-1], initial=0))
+        for number, (part, start) in enumerate(zip(table.weight.detach().split(self.sizes), self.starts, strict=True)):
+            padding = None if self.padding_idx is None else self.padding_idx - start
+            tier = nn.Embedding.from_pretrained(
+                part.clone(),
+                freeze=not table.weight.requires_grad,
+                padding_idx=padding if padding in range(len(part)) else None,
+            )
+            self.add_module(f"tier{number}", tier)
+        self.train(table.training)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return `[..., columns]` of ids `[...]`."""
+        first, *others = self.children()
+        rows: torch.Tensor = first(ids.clamp(max=self.sizes[0] - 1))
+        for tier, start, size in zip(others, self.starts[1:], self.sizes[1:], strict=True):
+            places = (ids - start).clamp(0, size - 1)
+            rows = torch.where((ids >= start).unsqueeze(-1), tier(places), rows)
+        return rows
+
+
+def split_table(model: Any, source: str) -> None:
+    """Put a model's table of words in the tiers that its config names; without the field, leave the model as it is.
+
+    Args:
+        model: a transformers model, also on the meta device; changed in place.
+        source: the folder, for messages.
+
+    Raises:
+        InputFileError: the field is not the rows of at least two tiers of the table, or the model answers in words.
+    """
+    sizes = getattr(model.config, FIELD, None)
+    if sizes is None:
+        return
+    table = model.get_input_embeddings()
+    rows = table.num_embeddings
+    if (
+        not isinstance(sizes, list)
+        or len(sizes) < FEWEST_TIERS
+        or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
+        or sum(sizes) != rows
+    ):
+        raise InputFileError(
+            f"{source}: config.json: {FIELD} is {sizes!r}. Give the rows of at least {FEWEST_TIERS} tiers, {rows:,} "
+            "together, or remove it."
+        )
+    if answers_in_words(model):
+        raise InputFileError(
+            f"{source}: config.json: {FIELD} splits the table of words, and the output layer reads all of it. Remove "
+            "it."
+        )
+    model.set_input_embeddings(TieredEmbedding(table, sizes))
+
+
+def answers_in_words(model: Any) -> bool:
+    """Return whether a model's answers are over its words, for which it reads every row of their table.
+
+    Args:
+        model: a transformers model.
+    """
+    return model.get_output_embeddings() is not None
+
+
+def tier_sizes(shares: Sequence[float], rows: int) -> tuple[int, ...]:
+    """Return the rows of each tier, the last of which has what the shares leave.
+
+    Args:
+        shares: of the rows, for every tier but the last; rounded to whole rows.
+        rows: of the table.
+
+    Raises:
+        UsageError: a share that is not above 0 and below 1, shares of all rows, or a tier without rows; says what is
+            legal.
+    """
+    shown = ",".join(f"{100 * share:g}%" for share in shares)
+    if not all(0 < share < 1 for share in shares) or sum(shares) >= 1:
+        raise UsageError(f"`tiers` {shown}: give shares above 0 %, below 100 % together: the last tier is the rest.")
+    sizes = [round(share * rows) for share in shares]
+    sizes.append(rows - sum(sizes))
+    if min(sizes) < 1:
+        raise UsageError(f"`tiers` {shown}: tier {sizes.index(min(sizes)) + 1} would be empty, of {rows:,} rows.")
+    return tuple(sizes)
+
+
+def numbered(
+    ids: Iterable[int], sizes: Sequence[int], counts: Mapping[int, int], *, first: Container[int], last: Container[int]
+) -> dict[int, int]:
+    """Return the new id of each id if the most used come first, in tiers; inside a tier the order stays.
+
+    Args:
+        ids: that are kept.
+        sizes: rows of each tier, as many as there are ids.
+        counts: how often texts use an id; those without one are never used.
+        first: ids before all others, such as special tokens, which texts use without being counted.
+        last: ids that must stay behind all others.
+    """
+    ranked = iter(sorted(ids, key=lambda old: (old in last, old not in first, -counts.get(old, 0), old)))
+    order = [old for size in sizes for old in sorted(islice(ranked, size))]
+    return {old: new for new, old in enumerate(order)}
+
+
+def tier_of(model: nn.Module, module: str) -> str:
+    """Return the name of the table that a module is a tier of; empty for any other module.
+
+    Args:
+        model: contains the module.
+        module: its name.
+    """
+    table = module.rpartition(".")[0]
+    return table if isinstance(model.get_submodule(table), TieredEmbedding) else ""
