@@ -1,12 +1,13 @@
-"""Would a plan ever give a matrix or an attention head 0 bits? What leaving it out costs, beside what its bytes buy.
+"""Would a plan ever give matrices or attention heads 0 bits? What leaving them out costs, beside what the bytes buy.
 
-    python benchmarks/zero_bits.py MODEL TEXTS SCORES OUT.jsonl [--texts N] [--label-column C] [--bits 2.05 2.25 ...]
+    python benchmarks/zero_bits.py MODEL CALIBRATION TEXTS SCORES OUT.jsonl [--choosing 300] [--texts 500]
+        [--bits 2.05 2.25 2.5 3.0]
 
-Every matrix, and every attention head (its rows of the value matrix and its columns of the output's), is set to zero
-alone, all else in float32, and the KL is measured on N texts: no second-order estimate, which means nothing at this
-distance. SCORES are of the same model. The plan of each budget gives the item its bytes and loss, and the program's
-price of a byte: by how much less a plan of 2 % more bytes loses. An item would be left out if its KL, less the loss
-that it has in the plan, were below the price of the bytes that it frees.
+Every matrix and every attention head of a BERT is left out alone, all else in float32: what it added is replaced by its
+mean over CALIBRATION, which goes into a bias, so that nothing of it is stored. KL is measured on `--choosing` texts: no
+second-order estimate, which means nothing at this distance. Then the heads that cost least are left out together, and
+`--texts` others judge. The bytes that this frees (the head's part of query, key, value and output) buy more bits for
+the rest: the plan of SCORES with that many bytes more says how much less it loses.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,96 +27,159 @@ from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import Interval, ratio_interval
 from qbert_opt.models.heads import KINDS
 from qbert_opt.models.heads.protocol import per_text
-from qbert_opt.models.outputs import collect
-from qbert_opt.quantization.calibration import weight_of
+from qbert_opt.models.loading import LoadedModel
+from qbert_opt.models.outputs import Outputs, collect
+from qbert_opt.models.samples import TokenBatch
+from qbert_opt.planning.planner import allocate
 from qbert_opt.runtime.provenance import code_commit, today
-from qbert_opt.spec.planned import PlannedMatrix
-from qbert_opt.spec.profiles import MatrixSpec
+from qbert_opt.spec.allocation import Allocation
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.profiles import ModelProfile
 
-Slices = list[tuple[str, tuple[slice, slice]]]
-ALL = slice(None)
+OUTPUT = "attention.output.dense"
+TOGETHER = (6, 12, 18, 24, 36, 48)
+Part = tuple[str, slice]
 
 
-def items(matrices: tuple[MatrixSpec, ...], heads: int) -> Iterator[tuple[str, Slices]]:
-    """Name each matrix and each head, with the parts of the weights that it takes."""
-    for matrix in matrices:
-        yield matrix.module, [(matrix.module, (ALL, ALL))]
-    values = [m.module for m in matrices if m.module.endswith(".value")]
-    outputs = [m.module for m in matrices if m.module.endswith("attention.output.dense")]
-    size = next(m.rows for m in matrices if m.module in values) // heads
-    for layer, (value, output) in enumerate(zip(values, outputs, strict=True)):
-        for head in range(heads):
-            part = slice(head * size, (head + 1) * size)
-            yield f"layer {layer}, head {head}", [(value, (part, ALL)), (output, (ALL, part))]
+class Study:
+    """The float model with some inputs of some matrices replaced by their means."""
+
+    def __init__(self, loaded: LoadedModel, names: list[str], calibration: list[TokenBatch]) -> None:
+        self.loaded = loaded
+        self.modules = {name: loaded.model.get_submodule(name) for name in names}
+        sums = {name: torch.zeros(module.in_features) for name, module in self.modules.items()}
+        count = 0
+        for batch in calibration:
+            for name, inputs in self._inputs(batch).items():
+                sums[name] += inputs[batch.mask.bool()].sum(0)
+            count += int(batch.mask.sum())
+        self.means = {name: total / count for name, total in sums.items()}
+
+    def _inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        """What each matrix is multiplied with."""
+        found: dict[str, torch.Tensor] = {}
+        hooks = [
+            module.register_forward_pre_hook(lambda _, x, name=name: found.__setitem__(name, x[0].detach()))
+            for name, module in self.modules.items()
+        ]
+        collect(self.loaded.head, self.loaded.model, [batch])
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    @torch.no_grad()
+    def without(self, parts: Iterable[Part], batches: list[TokenBatch]) -> Outputs:
+        """Answer with these inputs of these matrices left out."""
+        kept = {}
+        for name, part in parts:
+            module = self.modules[name]
+            kept.setdefault(name, (module.weight.clone(), module.bias.clone()))
+            module.bias += module.weight[:, part] @ self.means[name][part]
+            module.weight[:, part] = 0
+        answers = collect(self.loaded.head, self.loaded.model, batches)
+        for name, (weight, bias) in kept.items():
+            self.modules[name].weight.copy_(weight)
+            self.modules[name].bias.copy_(bias)
+        return answers
+
+    def kl(self, parts: Iterable[Part], batches: list[TokenBatch], truth: Any) -> Interval:
+        """KL to the whole model."""
+        answers = self.without(parts, batches)
+        kl = per_text(answers, KINDS[self.loaded.head.kind].loss.of_rows(truth, answers.values))
+        return ratio_interval(np.asarray(kl.above), np.asarray(kl.below))
+
+
+def head_parts(profile: ModelProfile) -> Iterator[tuple[str, list[Part]]]:
+    """Name each head, with its inputs of the attention's output matrix."""
+    for matrix in profile.matrices:
+        if matrix.module.endswith(OUTPUT):
+            size = matrix.columns // profile.heads
+            for head in range(profile.heads):
+                yield f"{matrix.block}.{head}", [(matrix.module, slice(head * size, (head + 1) * size))]
+
+
+def of_head(plan: Allocation, name: str, field: str) -> float:
+    """A figure of the plan's four matrices of a layer's attention, for one of its heads."""
+    block = int(name.split(".")[0])
+    parts = [m for m in plan.matrices if m.block == block and ".attention." in m.module]
+    return sum(getattr(matrix, field) for matrix in parts) / plan.profile.heads
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "data", "scores"):
+    for name in ("model", "calibration", "data", "scores"):
         parser.add_argument(name)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--texts", type=int, default=300)
-    parser.add_argument("--label-column")
+    parser.add_argument("--choosing", type=int, default=300)
+    parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--bits", type=float, nargs="+", default=(2.05, 2.25, 2.5, 3.0))
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     loaded, table = qb.load_model(options.model), qb.read_scores(options.scores)
-    texts = qb.read_texts(options.data, label_column=options.label_column)
-    batches = evaluation_batches(loaded, texts.take(range(min(options.texts, len(texts)))))
-    head, model, profile = loaded.head, loaded.model, table.profile
-    truth = collect(head, model, batches).values
-    measured = {}
-    for name, parts in items(profile.matrices, profile.heads):
-        kept = {module: weight_of(model, module).clone() for module, _ in parts}
-        with torch.no_grad():
-            for module, where in parts:
-                weight_of(model, module)[where] = 0
-            answers = collect(head, model, batches)
-            for module, weight in kept.items():
-                weight_of(model, module).copy_(weight)
-        kl = per_text(answers, KINDS[head.kind].loss.of_rows(truth, answers.values))
-        measured[name] = parts, ratio_interval(np.asarray(kl.above), np.asarray(kl.below))
-        print(f"{time.process_time() - started:6.0f} s  {name}: {measured[name][1].value:.5f}", flush=True)
+    texts, head, profile = qb.read_texts(options.data), loaded.head, table.profile
+    choosing = evaluation_batches(loaded, texts.take(range(options.choosing)))
+    judging = evaluation_batches(loaded, texts.take(range(options.choosing, options.choosing + options.texts)))
+    some = qb.read_texts(options.calibration).take(range(128))
+    study = Study(loaded, [matrix.module for matrix in profile.matrices], evaluation_batches(loaded, some))
+    truth, other_truth = (collect(head, loaded.model, batches).values for batches in (choosing, judging))
+    whole = {matrix.module: [(matrix.module, slice(None))] for matrix in profile.matrices}
+    heads = dict(head_parts(profile))
+    alone = {}
+    for name, parts in (whole | heads).items():
+        alone[name] = study.kl(parts, choosing, truth)
+        print(f"{time.process_time() - started:6.0f} s  {name}: {alone[name].value:.5f}", flush=True)
+    order = sorted(heads, key=lambda name: alone[name].value)
+    together = {}
+    for count in (n for n in TOGETHER if n < len(order)):
+        together[count] = study.kl([part for name in order[:count] for part in heads[name]], judging, other_truth)
+        print(f"{time.process_time() - started:6.0f} s  {count} heads: {together[count].value:.5f}", flush=True)
     about = {
-        "model": Path(loaded.name).name, "texts": sum(len(batch.indices) for batch in batches),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores", "commit": code_commit(), "date": today(),
+        "model": Path(loaded.name).name, "choosing": options.choosing, "judging": options.texts,
+        "cpu_minutes": round((time.process_time() - started) / 60, 1), "commit": code_commit(), "date": today(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
     }  # fmt: skip
     with options.output.open("a", encoding="utf-8") as out:
         for bits in options.bits:
-            for row in judged(table, bits, measured):
-                out.write(json.dumps(about | row) + "\n")
+            limit = int(bits * profile.encoder_elements / 8)
+            plan = allocate(table, Limits(encoder_bytes=limit))
+            rows = [_matrices(table, plan, limit, {name: alone[name] for name in whole})]
+            rows += [_heads(table, plan, limit, order[:count], kl) for count, kl in together.items()]
+            for row in rows:
+                out.write(json.dumps(about | {"bits": bits, "plan_nats": _short(plan.predicted_loss)} | row) + "\n")
 
 
-def judged(table: qb.ScoreTable, bits: float, measured: dict[str, tuple[Slices, Interval]]) -> Iterator[dict[str, Any]]:
-    """Compare what leaving each item out costs with what its bytes in the plan would buy elsewhere."""
-    elements = table.profile.encoder_elements
-    plan, more = (qb.solve(table, budget=f"{round(k * bits * elements / 8)}B") for k in (1, 1.02))
-    price = (plan.sum_of_scores - more.sum_of_scores) / (more.encoder_bytes - plan.encoder_bytes)
-    of = {matrix.module: matrix for matrix in plan.matrices}
-    for kind, of_kind in (("matrix", lambda parts: len(parts) == 1), ("head", lambda parts: len(parts) == 2)):
-        found = []
-        for name, (parts, kl) in measured.items():
-            if not of_kind(parts):
-                continue
-            shares = [_share(where, of[module]) for module, where in parts]
-            freed = sum(share * of[module].bytes for share, (module, _) in zip(shares, parts, strict=True))
-            loss = sum(share * of[module].predicted_loss for share, (module, _) in zip(shares, parts, strict=True))
-            found.append((price * freed - (kl.value - loss), name, kl, freed, loss))
-        gain, name, kl, freed, loss = max(found)
-        yield {
-            "bits": bits, "kind": kind, "items": len(found), "worth_it": sum(gain > 0 for gain, *_ in found),
-            "price_nats_per_kb": _short(1e3 * price), "plan_nats": _short(plan.sum_of_scores), "best": name,
-            "best_kl": [_short(kl.value), _short(kl.low), _short(kl.high)], "best_planned_nats": _short(loss),
-            "best_freed_bytes": round(freed), "freed_bytes_are_worth_nats": _short(price * freed),
-            "best_gain_nats": _short(gain), "median_kl": _short(float(np.median([kl.value for _, _, kl, *_ in found]))),
-        }  # fmt: skip
+def _matrices(table: qb.ScoreTable, plan: Allocation, limit: int, alone: dict[str, Interval]) -> dict[str, Any]:
+    """Judge each matrix alone; the row is of the one that it would pay most, or cost least, to leave out."""
+    found = []
+    for matrix in plan.matrices:
+        buys = _bought(table, plan, limit, matrix.bytes)
+        found.append((buys + matrix.predicted_loss - alone[matrix.module].value, buys, matrix))
+    gain, buys, matrix = max(found, key=lambda item: item[0])
+    return {
+        "left_out": matrix.module, "worth_it": f"{sum(g > 0 for g, *_ in found)} of {len(found)} matrices",
+        "kl": _three(alone[matrix.module]), "loses_in_plan": _short(matrix.predicted_loss), "bytes": matrix.bytes,
+        "bytes_buy": _short(buys), "gain": _short(gain),
+    }  # fmt: skip
 
 
-def _share(where: tuple[slice, slice], matrix: PlannedMatrix) -> float:
-    """Part of the matrix's weights."""
-    sizes = [len(range(*part.indices(size))) for part, size in zip(where, (matrix.rows, matrix.columns), strict=True)]
-    return sizes[0] * sizes[1] / (matrix.rows * matrix.columns)
+def _heads(table: qb.ScoreTable, plan: Allocation, limit: int, names: list[str], kl: Interval) -> dict[str, Any]:
+    """Judge heads that are left out together."""
+    freed = round(sum(of_head(plan, name, "bytes") for name in names))
+    buys, loses = _bought(table, plan, limit, freed), sum(of_head(plan, name, "predicted_loss") for name in names)
+    return {
+        "left_out": f"{len(names)} heads", "kl": _three(kl), "loses_in_plan": _short(loses), "bytes": freed,
+        "bytes_buy": _short(buys), "gain": _short(buys + loses - kl.value),
+    }  # fmt: skip
+
+
+def _bought(table: qb.ScoreTable, plan: Allocation, limit: int, more_bytes: int) -> float:
+    """How much less a plan with more bytes loses."""
+    return plan.predicted_loss - allocate(table, Limits(encoder_bytes=limit + more_bytes)).predicted_loss
+
+
+def _three(found: Interval) -> list[float]:
+    return [_short(found.value), _short(found.low), _short(found.high)]
 
 
 def _short(value: float) -> float:
