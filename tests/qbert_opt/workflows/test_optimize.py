@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from families import save
+from optimize_quickly import optimize_quickly
 
 import qbert_opt as qb
 from qbert_opt.engines.session import rules_of
@@ -20,6 +21,7 @@ SMALL = qb.CalibrationPlan(40, 40, 0)
 def few_steps(monkeypatch):
     """Two steps, one well below the likely loss and one at it: each is some fifty solved problems."""
     monkeypatch.setattr(proving, "STEPS", proving.STEPS[::8])
+    optimize_quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +29,12 @@ def optimized(tiny_folder, data_file, tmp_path_factory):
     """A tiny model at 5 bits per weight, planned for a device, exported and measured on the 40 texts that are left."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("optimize") / "out"
-    return qb.optimize(
-        tiny_folder, data_file, folder, budget="5bit", device="rpi5", engine="onnxruntime", activations="float32",
-        calibration=SMALL, method="rtn", seq_len=9,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        optimize_quickly(patch)
+        return qb.optimize(
+            tiny_folder, data_file, folder, budget="5bit", device="rpi5", engine="onnxruntime", activations="float32",
+            calibration=SMALL, method="rtn", seq_len=9,
+        )  # fmt: skip
 
 
 def test_the_folder_holds_every_step(optimized):
