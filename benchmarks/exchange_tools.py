@@ -193,12 +193,12 @@ def check_llm_compressor(text, offers, folder):
 def check_nncf(text, offers, folder):
     """Make the calls on the OpenVINO model; read the type and the scales of each constant."""
     import nncf
-    import openvino
+    from qbert_opt.formats.quiet_openvino import ov
     import torch
 
     model, ids = small_bert()
     example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    converted = openvino.convert_model(model, example_input=example)
+    converted = ov.convert_model(model, example_input=example)
     for call in json.loads(text)["compress_weights"]:
         options = {k: call[k] for k in ("group_size", "ratio", "all_layers") if k in call}
         if "backup_mode" in call:

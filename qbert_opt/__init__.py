@@ -98,7 +98,7 @@ _HOMES = {
     "SolverOptions": (".planning.solving", "SolverOptions"),
     "Storage": (".costs.operations", "Storage"),
     "UsageError": (".errors", "UsageError"),
-    "Workload": (".costs.operations", "Workload"),
+    "Workload": (".costs.workload", "Workload"),
     "allocate": (".planning.planner", "allocate"),
     "default_grid": (".spec.grids", "default_grid"),
     "diagnose": (".scoring.diagnosing", "diagnose"),

@@ -1,13 +1,22 @@
 """A small real BERT and a few sentences, made here: the tests need no download."""
 
+import gc
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # while modules are imported, of which nothing is let go
+
 # how long an example takes depends on what else the machine does
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish():
+    """What was imported is no garbage: collections begin here, and need not look at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

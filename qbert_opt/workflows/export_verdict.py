@@ -75,7 +75,8 @@ def compared(
             f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
-    agreement, slower = graph, 1.0  # exported in float32, the files have just answered as they will
+    agreement: Agreement | None = graph  # exported in float32, the files have just answered as they will
+    slower = 1.0
     if activations != "float32":
         session = open_session(module, target, activations=activations)
         started = time.process_time()

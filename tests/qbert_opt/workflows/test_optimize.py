@@ -133,7 +133,7 @@ def test_a_model_that_an_engine_cannot_hold_is_refused_before_it_is_scored(tiny,
 
     model.get_submodule("bert.encoder.layer.1.intermediate").dense = Pointwise(32, 64, 1)
     with pytest.raises(qb.UsageError, match=r"`engine` openvino: bert\.encoder\.layer\.1.* is a convolution"):
-        pytest.importorskip("openvino")
+        pytest.importorskip("qbert_opt.formats.quiet_openvino")
         qb.optimize(replace(tiny, model=model), data_file, tmp_path / "out", budget="4bit", engine="openvino")
     assert not (tmp_path / "out").exists()
 
