@@ -20,8 +20,7 @@ import numpy as np
 
 from qbert_opt.configs.offers import Offer
 from qbert_opt.configs.tool import config_tool
-from qbert_opt.costs.operations import Storage
-from qbert_opt.costs.workload import Workload
+from qbert_opt.costs.operations import Storage, Workload
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
 from qbert_opt.planning.assembly import Proof, assemble
@@ -193,12 +192,12 @@ def check_llm_compressor(text, offers, folder):
 def check_nncf(text, offers, folder):
     """Make the calls on the OpenVINO model; read the type and the scales of each constant."""
     import nncf
-    from qbert_opt.formats.quiet_openvino import ov
+    import openvino
     import torch
 
     model, ids = small_bert()
     example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    converted = ov.convert_model(model, example_input=example)
+    converted = openvino.convert_model(model, example_input=example)
     for call in json.loads(text)["compress_weights"]:
         options = {k: call[k] for k in ("group_size", "ratio", "all_layers") if k in call}
         if "backup_mode" in call:
