@@ -39,7 +39,9 @@ def plan(tiered):
     profile = profile_model(tiered)
     tiers = {t.module: choice(f"{BITS[t.module[-5:]]}bit/rows:each/mse") for t in profile.tables if t.tier_of}
     assert len(tiers) == 3
-    return given_allocation(profile, {m.module: choice("4bit/columns:32/rtn/symmetric") for m in profile.matrices} | tiers)
+    return given_allocation(
+        profile, {m.module: choice("4bit/columns:32/rtn/symmetric") for m in profile.matrices} | tiers
+    )
 
 
 @pytest.fixture(scope="module")
