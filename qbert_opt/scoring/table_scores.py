@@ -124,8 +124,11 @@ def reads_of(samples: Sequence[SampleFactors], rows: int) -> Reads:
         rows: of the table.
     """
     counted = [s.inputs[s.gradients.abs().amax((0, 2)) > 0, 0].long() for s in samples]
-    grams = [g.T @ g for g in (s.gradients.flatten(0, 1) for s in samples)]
-    return Reads(torch.bincount(torch.cat(counted), minlength=rows), torch.stack(grams).sum(0))
+    width = samples[0].gradients.shape[-1]
+    gram = samples[0].gradients.new_zeros(width, width)
+    for gradients in (sample.gradients.flatten(0, 1) for sample in samples):
+        gram.addmm_(gradients.T, gradients)
+    return Reads(torch.bincount(torch.cat(counted), minlength=rows), gram)
 
 
 def unseen_mass(reads: Sequence[Reads]) -> list[float]:
