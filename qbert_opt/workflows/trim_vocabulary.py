@@ -118,9 +118,9 @@ def trim_vocabulary(
         raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
     if min_count < 0:
         raise UsageError(f"`min_count` {min_count}: give at least 0.")
-    _check_tiers(loaded, data, tiers)
     if loaded.folder is None:
         raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
+    _check_tiers(loaded, data, tiers)
     target = Path(output)
     check_free(target)
     document = read_tokenizer(loaded.folder)
