@@ -132,6 +132,8 @@ class EngineTarget:
             choice: how it is stored.
         """
         if isinstance(item, TableSpec):
+            if item.tier_of and not self.rules.tables.tiers:
+                return "a tier of a table, and it holds tables as a whole: plan for the model without tiers"
             return self.rules.table_refusal(choice, item.columns)
         static = item.module in self.static_inputs
         return self.rules.refusal(choice, (item.rows, item.columns), static_input=static)

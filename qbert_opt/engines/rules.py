@@ -46,12 +46,14 @@ class TableRules:
         forms: what a range stores.
         column_groups: whether a row may have several ranges.
         whole_bytes: whether the codes of a row must fill whole bytes.
+        tiers: whether a table may be in tiers, each with a width of its own.
     """
 
     bits: tuple[int, ...] = ()
     forms: tuple[Form, ...] = ()
     column_groups: bool = True
     whole_bytes: bool = False
+    tiers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import UsageError
 from ..models.loading import LoadedModel
-from ..models.tiers import TieredEmbedding
+from ..models.tiers import in_tiers
 from .nonlinearity import Activation
 
 LayerFunction = Activation | Literal["relu"]
@@ -148,7 +148,7 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
     if outputs not in (*PER_TOKEN, "classes", "regression"):
         raise UsageError(f"{loaded.name}: a head of kind {outputs} has no integer form. Legal: classes, regression, "
                          f"{', '.join(PER_TOKEN)}.")  # fmt: skip
-    if isinstance(model.get_input_embeddings(), TieredEmbedding):
+    if in_tiers(model):
         raise UsageError(
             f"{loaded.name}: a table of words in tiers has no integer form. Plan for the model that it was made from."
         )

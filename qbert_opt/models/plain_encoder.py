@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ..errors import UsageError
-from .tiers import TieredEmbedding
+from .tiers import in_tiers
 
 _BERT_LAYER = {
     "query": "attention.self.query",
@@ -156,7 +156,7 @@ def plain_encoder(
     narrow = hasattr(model.base_model, "embeddings_project")
     if narrow and not narrow_embeddings:
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
-    if isinstance(model.get_input_embeddings(), TieredEmbedding):
+    if in_tiers(model):
         raise UsageError(f"{target}: {name} has its table of words in tiers, and the file holds one table. {_OTHERS}")
     head = _head(model, heads, target)
     block, parts = _LAYERS[config.model_type]

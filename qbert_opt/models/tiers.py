@@ -91,6 +91,15 @@ def split_table(model: Any, source: str) -> None:
     model.set_input_embeddings(TieredEmbedding(table, sizes))
 
 
+def in_tiers(model: Any) -> bool:
+    """Return whether a model's table of words is in tiers.
+
+    Args:
+        model: a transformers model.
+    """
+    return isinstance(model.get_input_embeddings(), TieredEmbedding)
+
+
 def answers_in_words(model: Any) -> bool:
     """Return whether a model's answers are over its words, for which it reads every row of their table.
 

@@ -70,11 +70,12 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
         factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
         for whole in group:
             reads = [reads_of(factors[table.module], table.rows) for table in whole]
+            gram = torch.stack([part.gram for part in reads]).sum(0)
             for table, mine, mass in zip(whole, reads, unseen_mass(reads), strict=True):
                 legal = [c for c in choices if c.name not in masks[table.module]]
                 weight = weight_of(task.model, table.module)
                 losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator)
-                least = unseen_losses(mine, sum(r.gram for r in reads), mass / len(losses), weight, legal, generator)
+                least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
                 losses = losses + (least - losses.mean(0)).clamp_min(0)
                 estimate = Estimate.over(losses.cpu(), groups=task.groups)
                 arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
@@ -123,8 +124,11 @@ def reads_of(samples: Sequence[SampleFactors], rows: int) -> Reads:
         rows: of the table.
     """
     counted = [s.inputs[s.gradients.abs().amax((0, 2)) > 0, 0].long() for s in samples]
-    grams = (s.gradients.flatten(0, 1) for s in samples)
-    return Reads(torch.bincount(torch.cat(counted), minlength=rows), sum(g.T @ g for g in grams))
+    width = samples[0].gradients.shape[-1]
+    gram = samples[0].gradients.new_zeros(width, width)
+    for gradients in (sample.gradients.flatten(0, 1) for sample in samples):
+        gram.addmm_(gradients.T, gradients)
+    return Reads(torch.bincount(torch.cat(counted), minlength=rows), gram)
 
 
 def unseen_mass(reads: Sequence[Reads]) -> list[float]:

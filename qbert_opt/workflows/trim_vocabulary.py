@@ -28,7 +28,7 @@ from ..models.pieces import (
 )
 from ..models.probe import example_texts, known_words
 from ..models.samples import TokenBatch
-from ..models.tiers import FIELD, answers_in_words, numbered, tier_sizes
+from ..models.tiers import answers_in_words, in_tiers, numbered, tier_sizes
 from ..models.trimming import pieces_of_config, write_trimmed
 from ..runtime.files import atomic_folder, check_free
 from ..runtime.frozen import Frozen
@@ -118,9 +118,9 @@ def trim_vocabulary(
         raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
     if min_count < 0:
         raise UsageError(f"`min_count` {min_count}: give at least 0.")
-    _check_tiers(loaded, data, tiers)
     if loaded.folder is None:
         raise InputFileError(f"{loaded.name}: has no folder. Save the model with its tokenizer first.")
+    _check_tiers(loaded, data, tiers)
     target = Path(output)
     check_free(target)
     document = read_tokenizer(loaded.folder)
@@ -177,7 +177,7 @@ def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Seque
         InputFileError: it is in tiers already.
         UsageError: there is no text that says how often rows are used, or an output layer reads all of them.
     """
-    if getattr(loaded.model.config, FIELD, None):
+    if in_tiers(loaded.model):
         raise InputFileError(
             f"{loaded.name}: its table of words is in tiers already. Give the model that it was made from, which "
             f"{ROW_MAP} names."

@@ -51,8 +51,8 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     """
     if tier := next((table for table in plan.profile.tables if table.tier_of), None):
         raise UsageError(
-            f"`tool` ai-edge-quantizer: {tier.tier_of} is in tiers, and a TFLite file holds one table with one width. "
-            "Plan for the model without tiers."
+            f"{TITLE}: {tier.tier_of} is in tiers, and a TFLite file holds one table with one width. Plan for the "
+            "model without tiers."
         )
     entries = [_entry(table.module, TABLE, _width(table.bits), "CHANNELWISE") for table in plan.tables]
     for item in carried:

@@ -23,7 +23,7 @@ NO_EXPORT = "is made with 'qbert-opt integer FOLDER --data TEXT -o OUT', because
 _FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point", "ternary")
 RULES = EngineRules(
     forms=_FORMS,
-    tables=TableRules(forms=_FORMS),
+    tables=TableRules(forms=_FORMS, tiers=False),
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
     anywhere=True,
     integer_functions=True,

@@ -35,7 +35,7 @@ RULES = EngineRules(
     column_bits=(3, 4),
     signed_bits=(2, 3, 5, 6, 7),
     columns_multiple=4,
-    tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True),
+    tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True, tiers=False),
     integer_inputs={"gemm": (8,)},
     token_bits=(8,),
     other_inputs="with static or 16-bit inputs it rounds outputs too, for which plans have no ranges",

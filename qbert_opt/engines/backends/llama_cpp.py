@@ -32,7 +32,7 @@ RULES = EngineRules(
     forms=_FORMS,
     group_multiple=32,
     columns_multiple=32,
-    tables=TableRules(forms=_FORMS),
+    tables=TableRules(forms=_FORMS, tiers=False),
     integer_inputs={"gemm": (8,)},
     activation_bits=32,
     float_difference=1e-2,

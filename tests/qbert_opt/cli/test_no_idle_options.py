@@ -160,6 +160,7 @@ IDLE = [
     ("sweep s -o o --tls-cert c", "--tls-cert: belongs to --scheduler"),
     ("sweep s -o o --tls-key c", "--tls-key: belongs to --scheduler"),
     ("trim-vocabulary -m m --words w -o o --min-count 2", "--min-count: belongs to --data"),
+    ("trim-vocabulary -m m --words w -o o --tiers 20%", "--tiers: belongs to --data"),
     ("trim-vocabulary -m m --words w -o o --split train", "--split: belongs to --data"),
     ("trim-vocabulary -m m --words w -o o --text-column t", "--text-column: belongs to --data or --test-data"),
     ("trim-vocabulary -m m --words w -o o --label-column t", "--label-column: belongs to --test-data"),

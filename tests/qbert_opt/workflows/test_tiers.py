@@ -6,6 +6,7 @@ from subwords import TEXTS, save
 
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.configs.tools import ai_edge_quantizer
+from qbert_opt.costs.stored import engine_target
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.engines.session import engine
 from qbert_opt.errors import UsageError
@@ -39,7 +40,9 @@ def plan(tiered):
     profile = profile_model(tiered)
     tiers = {t.module: choice(f"{BITS[t.module[-5:]]}bit/rows:each/mse") for t in profile.tables if t.tier_of}
     assert len(tiers) == 3
-    return given_allocation(profile, {m.module: choice("4bit/columns:32/rtn/symmetric") for m in profile.matrices} | tiers)
+    return given_allocation(
+        profile, {m.module: choice("4bit/columns:32/rtn/symmetric") for m in profile.matrices} | tiers
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,17 @@ def test_engines_with_a_graph_hold_tiers(quantized, tmp_path, name):
         pytest.skip(f"{name} is not installed")
     record = export_model(quantized, name, tmp_path / "out", texts=TEXT, activations="float32")
     assert record.agreement.loss < 1e-6
+
+
+def test_plans_for_what_holds_whole_tables_have_no_tiers(tiered):
+    """Whatever the choice; others, and whole tables, are as before."""
+    whole, tier = (next(t for t in profile_model(tiered).tables if bool(t.tier_of) == split) for split in (False, True))
+    held = choice("8bit/rows:each/mse/symmetric")
+    for name in ("litert", "llama-cpp", "integer"):
+        target = engine_target(name)
+        assert "plan for the model without tiers" in target.refusal(tier, held)
+        assert target.refusal(whole, held) is None
+    assert engine_target("onnxruntime").refusal(tier, held) is None
 
 
 def test_what_holds_one_table_refuses_tiers(plan, quantized, tmp_path):
