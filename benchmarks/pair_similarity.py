@@ -63,6 +63,7 @@ def main():
 
     from qbert_opt.data.texts import read_texts
     from qbert_opt.evaluation.evaluate import evaluate, outputs
+    from qbert_opt.evaluation.intervals import spearman_interval
     from qbert_opt.models.loading import load_model
     from qbert_opt.runtime.provenance import code_commit, today
 
@@ -74,8 +75,11 @@ def main():
         name = folder.name.removesuffix(f" in {engine}").removesuffix(f" {engine}")
         rows.append({"plan": name, "engine": engine, **figures(evaluate(served, pairs, reference))})
         print(json.dumps(rows[-1]), flush=True)
+    labels = np.array(pairs.labels, dtype=float)
+    best = spearman_interval(np.arange(len(labels), dtype=float), labels)  # labels are sorted: a perfect order
     result = {
         "model": Path(given.model).name, "pairs": len(pairs), "of": Path(given.texts).parts[-2:], "seed": SEED,
+        "best_possible": best.value,
         "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}", "date": today(), "rows": rows,
     }  # fmt: skip
     Path(given.out).write_text(json.dumps(result, indent=1) + "\n")
