@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from warnings import warn
 
-from ..errors import UsageError
+from ..errors import QbertOptWarning, UsageError
 from ..spec.activations import ActivationChoice
 from .program import PlanningTask
 
@@ -18,18 +19,24 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
 
     Raises:
         UsageError: the engine runs none of them.
+
+    Warns:
+        QbertOptWarning: the engine runs no choice of one of the widths.
     """
     if task.target is None or not (task.target.rules.static_bits or task.target.rules.token_bits):
         return tuple(activations)
     rules = task.target.rules
     kept = tuple(choice for choice in activations if rules.runs_input(choice))
-    if activations and not kept:
-        held = (("static ranges", rules.static_bits), ("one range per token", rules.token_bits))
-        ways = " or ".join(f"{what} of {' or '.join(map(str, bits))} bits" for what, bits in held if bits)
-        why = f" ({rules.other_inputs})" if rules.other_inputs else ""
+    lost = sorted({choice.bits for choice in activations} - {choice.bits for choice in kept})
+    if not lost:
+        return kept
+    held = (("static ranges", rules.static_bits), ("one range per token", rules.token_bits))
+    ways = " or ".join(f"{what} of {' or '.join(map(str, bits))} bits" for what, bits in held if bits)
+    runs = f"{task.target.said}: runs inputs with {ways}{f' ({rules.other_inputs})' if rules.other_inputs else ''}"
+    if not kept:
         raise UsageError(
-            f"{task.target.said}: runs inputs with {ways}{why}; scored and selected are only "
-            f"{', '.join(choice.name for choice in activations)}. Score and select what it runs, or leave the inputs "
-            "to it with `activation_bits` none."
+            f"{runs}; scored and selected are only {', '.join(choice.name for choice in activations)}. Score and "
+            "select what it runs, or leave the inputs to it with `activation_bits` none."
         )
+    warn(QbertOptWarning(f"{runs}; inputs of {' and '.join(map(str, lost))} bits are left out."), stacklevel=2)
     return kept
