@@ -22,6 +22,8 @@ types: $(READY)
 # The tests' models are tiny: a second thread of torch would only wait for the first, and busily.
 suite: export OMP_NUM_THREADS = 1
 suite: export OMP_WAIT_POLICY = PASSIVE
+# Where this is set, every process of the suite would compile the package anew.
+suite: export PYTHONDONTWRITEBYTECODE =
 suite: $(READY)
 	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
 

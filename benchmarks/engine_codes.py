@@ -81,8 +81,7 @@ def of_onnx(folder):
 
 def of_openvino(folder):
     """Packed constants with the zero point and the scale behind them, and constants of whole bytes."""
-    import openvino as ov
-
+    from qbert_opt.formats.quiet_openvino import ov
     from qbert_opt.formats.writers.openvino_ir import graph_file
 
     found = Contents()

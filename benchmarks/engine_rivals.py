@@ -112,7 +112,7 @@ def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
 
 def default(model: str, text: str, work: Path, outputs: list[Path]) -> None:
     import qbert_opt as qb
-    from qbert_opt.costs.operations import Workload
+    from qbert_opt.costs.workload import Workload
     from qbert_opt.workflows.export import export_model
     from qbert_opt.workflows.quantize import quantize_model
     from qbert_opt.workflows.route import Request, find_route

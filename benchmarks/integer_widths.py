@@ -23,8 +23,8 @@ from integer import Running
 
 from hwmodels import load_device
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
-from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.engine_module import engine_module
 from qbert_opt.evaluation.evaluate import evaluation_batches, measure

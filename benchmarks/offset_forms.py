@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import qbert_opt as qb
-from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.engines.session import engine
 from qbert_opt.engines.timing import time_model
 from qbert_opt.planning.possible import unscored

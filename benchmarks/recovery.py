@@ -2,13 +2,14 @@
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
-        [--from FOLDER] [--work FOLDER]
+        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
-from that plan's folder. Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of
-each parse tree; a phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured
-after each phase, outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on
-where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes (then give another
+`--work`). Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of each parse tree; a
+phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured after each phase,
+outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on where it stopped;
+rows that OUT.jsonl has are not measured again, and several processes may add to it.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
 float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, and
@@ -35,6 +36,7 @@ from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.models.outputs import answers
 from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.sensitivity import measure_sensitivity
@@ -85,7 +87,8 @@ class Study:
         self.start = self.work / "start"
         if not self.start.exists():
             self._quantize()
-        self._add_new({"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0])
+        self.plan = {"plan": options.recipe} if options.recipe else {}
+        self._add_new(self.plan | {"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0])
 
     def _quantize(self) -> None:
         """Score, solve and write the start folder."""
@@ -95,8 +98,10 @@ class Study:
             plan = CalibrationPlan(half, half, 0)
             write_scores(measure_sensitivity(self.loaded, self.calibration, default_grid("gptq"), plan=plan), scores)
         table = read_scores(scores)
-        budget = int(float(self.options.bits) * table.profile.encoder_elements / 8)
-        quantize_model(self.loaded, allocate(table, Limits(encoder_bytes=budget)), self.calibration, self.start)
+        limits = Limits(encoder_bytes=int(float(self.options.bits) * table.profile.encoder_elements / 8))
+        recipe = self.options.recipe
+        plan = recipe_allocation(table, recipe, Limits()) if recipe else allocate(table, limits)
+        quantize_model(self.loaded, plan, self.calibration, self.start)
 
     def _add_new(self, key: dict[str, object], model: Callable[[], LoadedModel], **more: object) -> None:
         """Measure a row and append it, unless it is there."""
@@ -141,7 +146,7 @@ class Study:
         recipe = RUNS[name]
         epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe.steps}
         rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe.steps}
-        key = {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
+        key = self.plan | {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
         if self.options.from_folder:
             key["from"] = self.options.from_folder
         given = (*epochs.values(), *(rate for pair in rates.values() for rate in pair))
@@ -195,6 +200,7 @@ def main() -> None:
     for name in ("model", "calibration", "train", "test", "out"):
         parser.add_argument(name)
     parser.add_argument("--bits", default="2.05")
+    parser.add_argument("--recipe", help="`uniform:CHOICE`: a uniform plan instead of a solved one")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
     parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .device.catalogue import device_names as device_names
     from .device.description import Device as Device
     from .device.errors import DeviceError as DeviceError
+    from .device.file_models import model_at as model_at
     from .device.loading import device_schema as device_schema
     from .device.loading import in_power_mode as in_power_mode
     from .device.loading import load_device as load_device
@@ -64,6 +65,7 @@ _HOMES = {
     "device_names": ".device.catalogue",
     "Device": ".device.description",
     "DeviceError": ".device.errors",
+    "model_at": ".device.file_models",
     "device_schema": ".device.loading",
     "in_power_mode": ".device.loading",
     "load_device": ".device.loading",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .checkpoint.writer import write_checkpoint as write_checkpoint
     from .costs.devices import load_device as load_device
     from .costs.operations import Storage as Storage
-    from .costs.operations import Workload as Workload
     from .costs.simulate import simulate_allocation as simulate_allocation
+    from .costs.workload import Workload as Workload
     from .data.reference import reference_scores as reference_scores
     from .data.texts import LabeledTexts as LabeledTexts
     from .data.texts import read_texts as read_texts
@@ -98,7 +98,7 @@ _HOMES = {
     "SolverOptions": (".planning.solving", "SolverOptions"),
     "Storage": (".costs.operations", "Storage"),
     "UsageError": (".errors", "UsageError"),
-    "Workload": (".costs.operations", "Workload"),
+    "Workload": (".costs.workload", "Workload"),
     "allocate": (".planning.planner", "allocate"),
     "default_grid": (".spec.grids", "default_grid"),
     "diagnose": (".scoring.diagnosing", "diagnose"),

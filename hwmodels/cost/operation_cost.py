@@ -12,14 +12,12 @@ A function in integers takes its elementary operations one after the other, and 
 weights. In floating point on a device whose activations are integers, every element read is converted first and every
 element made afterwards, each at the rate of pointwise work; what the other unit made crosses the shared memories.
 
-Activations stay on chip if an operation's inputs and outputs fit in the farthest on-chip memory of its unit and the
-other units that an encoder needs can reach that memory; otherwise they cross the DRAM boundary.
+What crosses which memory boundary is in `traffic`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,13 +25,11 @@ from ..device.efficiency import efficiency_at
 from ..device.errors import DeviceError
 from .operation import Operation
 from .placement import Placement, is_measured, place
-from .tiling import Passes, best_passes
+from .traffic import crossings, held_bytes, input_bits
 
 if TYPE_CHECKING:
     from ..device.description import Device
-    from ..device.parts import Memory, Unit
-
-TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2, "fp32": 4}
+    from ..device.parts import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +89,6 @@ class OperationCost:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """Bytes that cross the boundary below one memory; `weight_bytes` of the read ones are weights."""
-
-    memory: Memory
-    read_bytes: int
-    written_bytes: int
-    weight_bytes: int
-    passes: int
-
-
 def unsupported(op: Operation, device: Device) -> str | None:
     """Return why the device cannot run the operation.
 
@@ -134,20 +119,20 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
     placement = place(op, device)
     if isinstance(placement, str):
         raise DeviceError(f"{device.id}: {op.name}: {placement}")
-    crossings = list(_crossings(op, placement, device))
-    far = crossings[-1]
+    crossed = list(crossings(op, placement, device))
+    far = crossed[-1]
     compute_s, busy_energy_j, macs = _arithmetic(op, placement, device)
-    unpack_s, unpack_energy_j = _unpack(op, placement, crossings[0].passes)
-    near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossings[:-1]), default=0.0)
+    unpack_s, unpack_energy_j = _unpack(op, placement, crossed[0].passes)
+    near_s = max((c.memory.transfer_s(c.read_bytes, c.written_bytes) for c in crossed[:-1]), default=0.0)
     dram_s = far.memory.transfer_s(far.read_bytes, far.written_bytes)
     unit = placement.unit
     launch_s = unit.launch_s if placement.rate.launch_s is None else placement.rate.launch_s
     busy_s = max(compute_s + unpack_s, near_s)
     body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
-    moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossings)
+    moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossed)
     stored = op.weight.stored_bytes if op.weight else 0
     times = op.repeats
-    held_bytes = _held_bytes(op, placement)
+    held = held_bytes(op, placement)
     weight_dram_s = min(dram_s, far.memory.transfer_s(far.weight_bytes, 0))
     stays_s = dram_s - weight_dram_s
     fuses = any(op.kind == second for _, second in unit.fuses)
@@ -165,11 +150,11 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         latency_floor_s=times * floor_s if unit.id == device.units[0].id else 0.0,
         dram_bytes=times * (far.read_bytes + far.written_bytes),
         weight_bytes=stored,
-        held_bytes=(held_bytes if stored else 0) + op.table_bytes,
+        held_bytes=(held if stored else 0) + op.table_bytes,
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
-        scratchpad_bytes=held_bytes if stored and op.weight and op.weight.resident else 0,
+        scratchpad_bytes=held if stored and op.weight and op.weight.resident else 0,
         macs=times * macs,
-        bops=times * macs * (op.weight.run_bits if op.weight else device.activation_bits) * _input_bits(op, device),
+        bops=times * macs * (op.weight.run_bits if op.weight else device.activation_bits) * input_bits(op, device),
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * weight_dram_s,
     )
@@ -232,76 +217,3 @@ def _unpack(op: Operation, placement: Placement, passes: int) -> tuple[float, fl
     share = min(1.0, op.m / op.k) if op.kind == "gather" else float(passes)
     cycles = form.unpack_cycles_per_weight * op.weights + form.unpack_cycles_per_group * weight.num_groups
     return share * cycles / (unit.cores * unit.clock_hz), share * op.weights * unit.energy_element_j
-
-
-def _crossings(op: Operation, placement: Placement, device: Device) -> Iterator[Crossing]:
-    """Yield what crosses each boundary of the unit's path, nearest first; the last one is the DRAM boundary."""
-    path = placement.path
-    act = device.activation_bits // 8
-    inputs, outputs = op.input_elements * _read_bytes(op, device), op.output_elements * act
-    home = _home(op, path, device)
-    for level in range(1, len(path)):
-        near, far = path[level - 1], path[level]
-        is_last = level == len(path) - 1
-        passes = _passes(op, placement, _read_bytes(op, device), near.usable_bytes)
-        loaded = _read_weight_bytes(op, placement) * passes.weight if level <= home else 0
-        on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
-        moved = 0 if on_chip else _activation_bytes(op, passes, _read_bytes(op, device))
-        yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
-    if len(path) == 1:
-        loaded = _read_weight_bytes(op, placement)
-        yield Crossing(path[0], loaded + inputs, outputs, loaded, 1)
-
-
-def _home(op: Operation, path: tuple[Memory, ...], device: Device) -> int:
-    """Level of the memory that the weights come from: the device's scratchpad if resident, else the last."""
-    if op.weight is None or not op.weight.resident or device.scratchpad is None:
-        return len(path) - 1
-    return path.index(device.scratchpad)
-
-
-def _input_bits(op: Operation, device: Device) -> int:
-    return device.activation_bits if op.input_bits is None else op.input_bits
-
-
-def _read_bytes(op: Operation, device: Device) -> int:
-    """Bytes of an input element: what the device keeps, or the wider integers that the operation reads."""
-    return max(device.activation_bits, _input_bits(op, device)) // 8
-
-
-def _passes(op: Operation, placement: Placement, act: int, capacity_bytes: int) -> Passes:
-    if op.kind not in ("gemm", "matmul"):
-        return Passes(1, 1)
-    return best_passes(
-        op.m,
-        op.k,
-        op.n,
-        activation_bytes=act,
-        weight_bytes=TYPE_BYTES[placement.type] if op.kind == "gemm" and placement.type else act,
-        capacity_bytes=capacity_bytes,
-    )
-
-
-def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
-    """Return activation bytes read: each operand of a product as often as it passes."""
-    if op.kind == "gemm":
-        return op.batch * op.m * op.k * act * passes.activation
-    if op.kind == "matmul":
-        return op.batch * (op.m * op.k * passes.activation + op.k * op.n * passes.weight) * act
-    return op.input_elements * act
-
-
-def _held_bytes(op: Operation, placement: Placement) -> int:
-    if op.weight is None:
-        return 0
-    if op.weight.loaded_bits is not None:
-        return math.ceil(op.weights * op.weight.loaded_bits / 8) + op.weight.metadata_bytes
-    if placement.format is None or placement.format.loaded_bits is None:
-        return op.weight.bytes
-    return math.ceil(op.weights * placement.format.loaded_bits / 8)
-
-
-def _read_weight_bytes(op: Operation, placement: Placement) -> int:
-    """Return bytes that one pass reads: the whole matrix and tables, or the m rows that a gather takes of k."""
-    held_bytes = _held_bytes(op, placement)
-    return math.ceil(held_bytes * op.m / op.k) if op.kind == "gather" else held_bytes + op.table_bytes

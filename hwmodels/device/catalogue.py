@@ -10,8 +10,10 @@ A package brings devices by an entry point of the group `qbert_opt.devices`:
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -95,8 +97,14 @@ def _is_folder(path: Path) -> bool:
 
 def _entries() -> Iterator[CatalogueEntry]:
     yield from _bundled()
-    for point in metadata.entry_points(group=GROUP):
+    for point in _points(tuple(sys.path)):
         yield from _plugged_in(point)
+
+
+@cache  # looking through every installed package takes longer than reading a device
+def _points(_path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    """The entry points of the packages on a path, which is the one that modules are imported from."""
+    return tuple(metadata.entry_points(group=GROUP))
 
 
 def _bundled() -> Iterator[CatalogueEntry]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from .errors import DeviceError
+from .file_models import fields_of, model_at
 from .strict_yaml import MAX_BYTES, Located, YamlError, parse_yaml
 from .units import shown
 
@@ -170,7 +170,7 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
         what = "value" if isinstance(loc[-1], int) else "field"
         return f"found nothing; legal is {_described(model, loc)}; add the {what}"
     if finding["type"] == "extra_forbidden":
-        legal = sorted(_fields(_model_at(model, loc[:-1])))
+        legal = sorted(fields_of(model_at(model, loc[:-1])))
         near = difflib.get_close_matches(str(loc[-1]), legal, n=1)
         todo = f"did you mean {near[0]!r}?" if near else "remove it"
         return f"found an unknown field; legal fields are {', '.join(legal)}; {todo}"
@@ -178,30 +178,11 @@ def _finding(finding: Any, loc: tuple[str | int, ...], model: type[BaseModel]) -
     return f"found {shown(finding['input'])}; legal is {legal_text[0].lower() + legal_text[1:]}; correct it"
 
 
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields of a model under the names that a file uses."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _model_at(model: type[BaseModel], loc: Iterable[str | int]) -> type[BaseModel]:
-    for part in loc:
-        field = _fields(model).get(part) if isinstance(part, str) else None
-        model = next(_models_in(field.annotation), model) if field is not None else model
-    return model
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
-
-
 def _described(model: type[BaseModel], loc: tuple[str | int, ...]) -> str:
     """Return what a field must contain, from the JSON schema that editors use."""
     if isinstance(loc[-1], int):
         return f"{loc[-1] + 1} or more values in this list"
-    owner = _model_at(model, loc[:-1])
+    owner = model_at(model, loc[:-1])
     schema = owner.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
     example = f", for example '{schema['examples'][0]}'" if schema.get("examples") else ""
     legal = schema.get("enum") or schema.get("const") or schema.get("description") or _TYPES.get(schema.get("type"))

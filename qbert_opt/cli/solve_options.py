@@ -12,7 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from hwmodels import Device
 
-    from ..costs.operations import Workload
+    from ..costs.workload import Workload
     from ..spec.profiles import ModelProfile
 
 LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
@@ -90,7 +90,7 @@ class HardwareOptions:
         Raises:
             UsageError: more tokens than the model has positions for.
         """
-        from ..costs.operations import workload_of
+        from ..costs.workload import workload_of
 
         return workload_of(profile, self.seq_len, self.batch_size)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from solvers import Refinement
 
-    from ..costs.operations import Workload
+    from ..costs.workload import Workload
     from ..planning.program import PlanningTask
     from ..planning.solving import Plan
     from ..spec.allocation import Allocation

@@ -19,7 +19,8 @@ from ..integer.errors import usual_error
 from ..integer.ways import BY_TABLE, Ways, parse_ways
 from ..runtime.plugins import available
 from ..spec.profiles import ModelProfile
-from .operations import FLOAT, Functions, Workload, model_graph
+from .operations import model_graph
+from .workload import FLOAT, Functions, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

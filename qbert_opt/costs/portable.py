@@ -101,6 +101,15 @@ class PortableTarget(EngineTarget):
                 return f"{member.name}: {choice.bits} bits in {choice.grouping}; it stores {part.bits} bits there"
         return None
 
+    def width_refusal(self, item: MatrixSpec | TableSpec) -> str | None:
+        """Return which engine no choice makes a matrix fit, because of its width; None if some may.
+
+        Args:
+            item: shape and role.
+        """
+        reasons = {member.name: member.width_refusal(item) for member in self.members}
+        return next((f"{reason} in {name}" for name, reason in reasons.items() if reason is not None), None)
+
     def arithmetic(self, choice: Choice | None, input_bits: int | None = None) -> Literal["fp32", "fp16"] | None:
         """Return the floating-point type that a product runs in where an engine has no integers; None if all have.
 
@@ -156,6 +165,20 @@ def portable_engines(names: Sequence[str]) -> tuple[str, ...]:
             f"`portable` {','.join(names)}: needs two engines or more, or {ALL}. For one engine give `engine`."
         )
     return distinct
+
+
+def engines_of_width(columns: int) -> tuple[str, ...]:
+    """Return the engines with a file of their own that hold a matrix of so many inputs.
+
+    Args:
+        columns: inputs of the matrix.
+    """
+    found = {name: rules_of(name) for name in available("engines")}
+    return tuple(
+        name
+        for name, rules in found.items()
+        if rules.file is not None and not rules.planning_only and rules.width_refusal(columns) is None
+    )
 
 
 def _holds_all(rules: EngineRules) -> bool:

@@ -18,9 +18,10 @@ from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
 from .devices import device_errors
 from .functions import planned_functions, with_functions
-from .operations import FLOAT, Functions, Workload, model_graph
+from .operations import model_graph
 from .portable import plan_target
 from .stored import EngineTarget, Storage, refusal_of_plan
+from .workload import FLOAT, Functions, Workload
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport

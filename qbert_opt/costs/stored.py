@@ -138,6 +138,16 @@ class EngineTarget:
         static = item.module in self.static_inputs
         return self.rules.refusal(choice, (item.rows, item.columns), static_input=static)
 
+    def width_refusal(self, item: MatrixSpec | TableSpec) -> str | None:
+        """Return why no choice makes a matrix fit, because of its width; None if some may.
+
+        Args:
+            item: shape and role.
+        """
+        if isinstance(item, TableSpec):
+            return None
+        return self.rules.width_refusal(item.columns, static_input=item.module in self.static_inputs)
+
     def arithmetic(self, choice: Choice | None, input_bits: int | None = None) -> Literal["fp32", "fp16"] | None:
         """Return the floating-point type that a product runs in; None if it runs in integers.
 

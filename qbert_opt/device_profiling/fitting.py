@@ -21,7 +21,8 @@ from scipy.optimize import nnls
 
 from hwmodels import CostReport, Device, simulate
 
-from ..costs.operations import Storage, Workload, model_graph
+from ..costs.operations import Storage, model_graph
+from ..costs.workload import Workload
 from ..spec.choices import choice
 from .bench import Subject
 from .shapes import profile_of

@@ -84,6 +84,7 @@ class EngineRules:
         activation_bits: width of the tensors between operations; None for what the device keeps.
         static_bits: widths of static input ranges that it runs as the plan has them.
         token_bits: widths of inputs with one range per token that it runs as the plan has them.
+        other_inputs: why it runs no others as planned, for messages; empty where that needs no reason.
         static_needs_rows: whether a matrix whose inputs have a static range needs one range per output row.
         static_expands: whether it expands the codes of matrices whose inputs have a static range to bytes when it
             starts, and then multiplies them as 8-bit ones.
@@ -120,6 +121,7 @@ class EngineRules:
     activation_bits: Literal[8, 16, 32] | None = None
     static_bits: tuple[int, ...] = ()
     token_bits: tuple[int, ...] = ()
+    other_inputs: str = ""
     static_needs_rows: bool = False
     static_expands: bool = False
     static_scores: bool = False
@@ -154,10 +156,22 @@ class EngineRules:
         if reason is not None or shape is None:
             return reason
         rows, columns = shape
-        if columns % self.columns_multiple and not static_input:
-            return f"{columns} inputs; it needs a multiple of {self.columns_multiple}"
+        reason = self.width_refusal(columns, static_input=static_input)
         fewest = self.fewest_rows.get(choice.bits, 1)
-        return f"{rows} outputs at {choice.bits} bits; it needs at least {fewest}" if rows < fewest else None
+        if reason is None and rows < fewest:
+            reason = f"{rows} outputs at {choice.bits} bits; it needs at least {fewest}"
+        return reason
+
+    def width_refusal(self, columns: int, *, static_input: bool = False) -> str | None:
+        """Return why the engine cannot run a matrix of so many inputs, however it is stored; None if it can.
+
+        Args:
+            columns: inputs of the matrix.
+            static_input: its inputs have a static range.
+        """
+        if static_input or columns % self.columns_multiple == 0:
+            return None
+        return f"{columns} inputs; it needs a multiple of {self.columns_multiple}"
 
     def table_refusal(self, choice: Choice, columns: int) -> str | None:
         """Return why the engine cannot hold an embedding table stored by a choice; None if it can.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtri  # `scipy.stats` has the same quantiles, and takes a second to import
 
 from ..models.heads import KINDS
 from ..models.samples import Outputs, Targets
@@ -47,7 +47,7 @@ class ChangedAnswers:
     def flips(self) -> Interval:
         """Share of texts that flipped, with its exact 95 % interval (Clopper and Pearson 1934)."""
         outside = (1 - TWO_SIDED) / 2
-        low = 0.0 if self.flipped == 0 else float(beta.ppf(outside, self.flipped, self.num_texts - self.flipped + 1))
+        low = 0.0 if self.flipped == 0 else float(betaincinv(self.flipped, self.num_texts - self.flipped + 1, outside))
         return Interval(self.flipped / self.num_texts, low, upper_share(self.flipped, self.num_texts, 1 - outside))
 
     @property
@@ -89,7 +89,7 @@ def upper_share(count: float, total: int, confidence: float) -> float:
         total: texts.
         confidence: that the share among all texts is no larger.
     """
-    return 1.0 if count >= total else float(beta.ppf(confidence, count + 1, total - count))
+    return 1.0 if count >= total else float(betaincinv(count + 1, total - count, confidence))
 
 
 def upper_drop(lost: float, won: float, total: int, confidence: float) -> float:
@@ -105,7 +105,7 @@ def upper_drop(lost: float, won: float, total: int, confidence: float) -> float:
         total: texts.
         confidence: that the loss of accuracy among all texts is no larger.
     """
-    z = float(norm.ppf(confidence))
+    z = float(ndtri(confidence))
 
     def excess(delta: float) -> float:
         linear = -lost - won + (2 * total - lost + won) * delta
@@ -129,5 +129,5 @@ def texts_needed(limit: float, confidence: float, *, paired: bool = False) -> in
         paired: a drop by `upper_drop`; otherwise a share by `upper_share`.
     """
     if paired:
-        return math.ceil(float(norm.ppf(confidence)) ** 2 * (1 - limit) / limit - 1e-9)
+        return math.ceil(float(ndtri(confidence)) ** 2 * (1 - limit) / limit - 1e-9)
     return math.ceil(math.log1p(-confidence) / math.log1p(-limit) - 1e-9)

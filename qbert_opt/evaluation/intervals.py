@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 BOOTSTRAPS = 2000
 CONFIDENCE = 0.95
@@ -150,6 +149,8 @@ def _percentiles(
 
 def _spearman(found: NDArray[np.float64], given: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pearson's correlation of the ranks of each row, `[draws]`; NaN where one side is constant."""
+    from scipy.stats import rankdata  # takes a second to import, and only sentence similarity is ranked
+
     ranks = [rankdata(side, axis=1) for side in (found, given)]
     a, b = (side - side.mean(1, keepdims=True) for side in ranks)
     lengths = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))

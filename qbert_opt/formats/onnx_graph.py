@@ -7,7 +7,6 @@
   inputs. Packed codes are expanded to bytes when a session starts.
 - With a planned range for the inputs, they run as `QuantizeLinear → MatMulIntegerToFloat`, which also adds the bias.
 - Embedding rows are gathered as bytes and then unpacked.
-Tensors that are float16 in the quantized folder stay float16 in the file; the session widens them when it starts.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from ..checkpoint.bits import pack
 from ..errors import UsageError
 from .affine import AffineMatrix, InputRange, container_bits, row_container_bits
+from .onnx_parts import Parts
 
 BLOCKS: Mapping[int, tuple[int, ...]] = {  # block sizes of the integer kernels
     2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16),
@@ -31,8 +31,8 @@ BLOCKS: Mapping[int, tuple[int, ...]] = {  # block sizes of the integer kernels
 SMALLEST_BLOCK = 16
 
 
-class Builder:
-    """Collects nodes and initializers. Names are unique; equal arrays under one name are written once.
+class Builder(Parts):
+    """Collects the parts of products and tables.
 
     Args:
         coarse: products with one range per row round their inputs in one range for all of them.
@@ -47,47 +47,9 @@ class Builder:
     def __init__(
         self, *, coarse: bool = False, integers: bool = True, blocks: Mapping[int, tuple[int, ...]] = BLOCKS
     ) -> None:
+        super().__init__()
         self._coarse, self._integers, self._block_sizes = coarse, integers, blocks
         self.compiled = blocks is not BLOCKS
-        self.nodes: list[Any] = []
-        self.initializers: dict[str, Any] = {}
-        self._arrays: dict[str, NDArray[Any]] = {}
-        self._shared: dict[tuple[str, ...], str] = {}
-        self._count = 0
-
-    def node(self, kind: str, inputs: list[str], outputs: int | list[str] = 1, **attributes: Any) -> str:
-        """Add a node and return the name of its first output."""
-        self._count += 1
-        if isinstance(outputs, int):
-            outputs = [f"q{self._count}_{index}" for index in range(outputs)]
-        domain = attributes.pop("domain", "")
-        name = f"q{self._count}_{kind}"
-        self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
-        return outputs[0]
-
-    def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
-        """Add an initializer and return its name.
-
-        A module may read its weight as a table and in a product (tied masked-LM heads): where both need the same bytes
-        in another shape, the second is a view of the first; where they need other bytes, each has its own.
-        """
-        array = np.ascontiguousarray(array)
-        if name is None:
-            self._count += 1
-            name = f"q{self._count}_value"
-        if name not in self._arrays:
-            self._arrays[name] = array
-            self.initializers[name] = numpy_helper.from_array(array, name)
-            return name
-        first = self._arrays[name]
-        if first.dtype != array.dtype or first.size != array.size or first.tobytes() != array.tobytes():
-            return self.constant(array, f"{name}.{'x'.join(map(str, array.shape))}.{array.dtype}")
-        if first.shape == array.shape:
-            return name
-        key = ("view", name, str(array.shape))
-        if key not in self._shared:
-            self._shared[key] = self.node("Reshape", [name, self.constant(np.array(array.shape))])
-        return self._shared[key]
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None = None) -> None:
         """Add `output = x @ weight.T + bias` for a quantized matrix; only planned inputs allow a bias."""
@@ -135,13 +97,6 @@ class Builder:
         weights = self.node("Add", [self.node("Mul", [shaped, ranges[0]]), ranges[1]])
         shape = self.node("Concat", [self.node("Shape", [ids]), self.constant(np.array([columns]))], axis=0)
         self.node("Reshape", [weights, shape], [output])
-
-    def widened(self, array: NDArray[np.float16], name: str) -> str:
-        """Return a float16 initializer as float32; the session converts it once."""
-        key = ("widened", name, str(array.shape))
-        if key not in self._shared:
-            self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)
-        return self._shared[key]
 
     def _blocks(self, x: str, module: str, matrix: AffineMatrix, output: str | None) -> str:
         width = container_bits(matrix.bits)
@@ -305,20 +260,6 @@ class Builder:
             rest = self.node("Add", [offset, scaled])
             self._shared[left] = rest if groups == 1 else self.node("Transpose", [rest], perm=[1, 0])
         return self.node("Mul" if groups == 1 else "MatMul", [self._shared[key], self._shared[left]])
-
-
-def model_of(builder: Builder, inputs: list[Any], outputs: list[Any], opset: int) -> Any:
-    """Return the ONNX model of a builder's nodes.
-
-    Args:
-        builder: holds nodes and initializers.
-        inputs: value infos of the graph's inputs.
-        outputs: value infos of its outputs.
-        opset: version of the default operator set.
-    """
-    graph = helper.make_graph(builder.nodes, "qbert_opt", inputs, outputs, list(builder.initializers.values()))
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="qbert-opt")
 
 
 def _rounding_domain(planned: InputRange) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from openvino import opset13 as op
+
+from .quiet_openvino import op
 
 MASKED = np.float32(-1e30)  # score of a token that is not to be seen: its softmax is exactly 0 beside any real score
 

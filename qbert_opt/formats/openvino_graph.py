@@ -14,12 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as op
 
 from ..checkpoint.bits import pack
 from .affine import AffineMatrix, InputRange, row_container_bits
+from .quiet_openvino import op, ov
 
 TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
 

@@ -2,8 +2,7 @@
 
 LiteRT checks little of what it opens, and a damaged file may end its process. So a file is read here first, and
 accepted only if every byte of it is what `write_tflite` writes for what was read. Besides, its description holds a hash
-of all but long constants, of which no value is an index or a size. Source: tensorflow/compiler/mlir/lite/schema/
-schema.fbs.
+of all but long constants, of which no value is an index or a size.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputFileError, UsageError
-from .flatbuffer import MalformedError, Record, Schema, check_layout, parse, pieces
+from .flatbuffer import MalformedError, Record, check_layout, parse, pieces
 from .litert_codes import BLOCKS, Codes
+from .tflite_schema import OPERATOR_NAMES, OPERATORS, SCHEMA
 
 VERSION = 3
 WRITER = "qbert-opt "
@@ -34,82 +34,6 @@ _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _ITEM_BITS = {"float32": 32, "float16": 16, "int32": 32, "bool": 8, "int8": 8, "int4": 4, "int2": 2}
 _CODE_BITS = {"int8": 8, "int4": 4, "int2": 2}
 _BYTE_CODES = 127  # operators beyond have their number in another field
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """An operator that is written here.
-
-    Attributes:
-        number: BuiltinOperator of the schema.
-        options: number and table of its options; None for an operator that needs none.
-        fields: of that table.
-    """
-
-    number: int
-    options: tuple[int, str] | None = None
-    fields: tuple[tuple[int, str, str], ...] = ()
-
-
-_FUSED = (0, "fused_activation_function", "i8")
-OPERATORS = {
-    "ADD": Operator(0, (11, "AddOptions"), (_FUSED,)),
-    "DEQUANTIZE": Operator(6),
-    "EMBEDDING_LOOKUP": Operator(7),
-    "FULLY_CONNECTED": Operator(9, (8, "FullyConnectedOptions"), ()),
-    "MUL": Operator(18, (21, "MulOptions"), (_FUSED,)),
-    "RELU": Operator(19),
-    "RESHAPE": Operator(22, (17, "ReshapeOptions"), ((0, "new_shape", "[i32]"),)),
-    "SOFTMAX": Operator(25, (9, "SoftmaxOptions"), ((0, "beta", "f32"),)),
-    "TANH": Operator(28),
-    "TRANSPOSE": Operator(39, (26, "TransposeOptions")),
-    "MEAN": Operator(40, (27, "ReducerOptions"), ((0, "keep_dims", "bool"),)),
-    "SUB": Operator(41, (28, "SubOptions"), (_FUSED,)),
-    "SPLIT": Operator(49, (35, "SplitOptions"), ((0, "num_splits", "i32"),)),
-    "CAST": Operator(53, (37, "CastOptions"), ((0, "in_data_type", "i8"), (1, "out_data_type", "i8"))),
-    "SLICE": Operator(65, (48, "SliceOptions")),
-    "NOT_EQUAL": Operator(72, (54, "NotEqualOptions")),
-    "RSQRT": Operator(76),
-    "SQUARED_DIFFERENCE": Operator(99, (76, "SquaredDifferenceOptions")),
-    "BATCH_MATMUL": Operator(126, (101, "BatchMatMulOptions"), ((0, "adj_x", "bool"), (1, "adj_y", "bool"))),
-    "CUMSUM": Operator(128, (102, "CumsumOptions"), ((0, "exclusive", "bool"), (1, "reverse", "bool"))),
-    "GELU": Operator(150, (116, "GeluOptions"), ((0, "approximate", "bool"),)),
-}
-_OPERATOR_NAMES = {operator.number: name for name, operator in OPERATORS.items()}
-_SCHEMA = Schema(
-    b"TFL3",
-    {
-        "Model": (
-            (0, "version", "u32"), (1, "operator_codes", "[OperatorCode]"), (2, "subgraphs", "[SubGraph]"),
-            (3, "description", "text"), (4, "buffers", "[Buffer]"), (7, "signature_defs", "[SignatureDef]"),
-        ),
-        "OperatorCode": ((0, "deprecated_builtin_code", "i8"), (2, "version", "i32"), (3, "builtin_code", "i32")),
-        "SubGraph": (
-            (0, "tensors", "[Tensor]"), (1, "inputs", "[i32]"), (2, "outputs", "[i32]"),
-            (3, "operators", "[Operator]"), (4, "name", "text"),
-        ),
-        "Tensor": (
-            (0, "shape", "[i32]"), (1, "type", "i8"), (2, "buffer", "u32"), (3, "name", "text"),
-            (4, "quantization", "Quantization"), (7, "shape_signature", "[i32]"),
-        ),
-        "Quantization": ((2, "scale", "[f32]"), (3, "zero_point", "[i64]"), (4, "details", "QuantizationDetails?")),
-        "BlockwiseQuantization": ((0, "scales", "i32"), (1, "zero_points", "i32"), (2, "block_size", "i32")),
-        "Operator": (
-            (0, "opcode_index", "u32"), (1, "inputs", "[i32]"), (2, "outputs", "[i32]"),
-            (3, "builtin_options", "BuiltinOptions?"),
-        ),
-        "Buffer": ((0, "data", "[u8]"),),
-        "SignatureDef": (
-            (0, "inputs", "[TensorMap]"), (1, "outputs", "[TensorMap]"), (2, "signature_key", "text"),
-        ),
-        "TensorMap": ((0, "name", "text"), (1, "tensor_index", "u32")),
-        **{operator.options[1]: operator.fields for operator in OPERATORS.values() if operator.options},
-    },
-    {
-        "QuantizationDetails": {2: "BlockwiseQuantization"},
-        "BuiltinOptions": dict(operator.options for operator in OPERATORS.values() if operator.options),
-    },
-)  # fmt: skip
 Array = NDArray[Any]
 
 
@@ -178,7 +102,7 @@ def write_tflite(path: Path, contents: TfliteFile) -> None:
     Raises:
         UsageError: the file would be larger than the format allows.
     """
-    parts = list(pieces(_SCHEMA, "Model", _model(contents, _graph_hash(contents))))
+    parts = list(pieces(SCHEMA, "Model", _model(contents, _graph_hash(contents))))
     size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     if size > LARGEST_FILE:
         raise UsageError(
@@ -200,12 +124,12 @@ def read_tflite(path: Path) -> TfliteFile:
     """
     size = path.stat().st_size
     data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
-    if data[4:8].tobytes() != _SCHEMA.identifier:
+    if data[4:8].tobytes() != SCHEMA.identifier:
         raise InputFileError(f"{path}: is not a TFLite file. {REMEDY}")
     try:
-        record = parse(_SCHEMA, "Model", data)
+        record = parse(SCHEMA, "Model", data)
         contents = _contents(record)
-        check_layout(_SCHEMA, "Model", _model(contents, record["description"].removeprefix(WRITER)), data)
+        check_layout(SCHEMA, "Model", _model(contents, record["description"].removeprefix(WRITER)), data)
         if record["description"] != WRITER + _graph_hash(contents):
             raise MalformedError("the hash of its graph differs")
     except MalformedError as error:
@@ -217,7 +141,7 @@ def read_tflite(path: Path) -> TfliteFile:
 
 def _graph_hash(contents: TfliteFile) -> str:
     """Hash everything before the long constants, with zeros in the place of this hash."""
-    head = next(pieces(_SCHEMA, "Model", _model(contents, NO_HASH)))
+    head = next(pieces(SCHEMA, "Model", _model(contents, NO_HASH)))
     return hashlib.sha256(bytes(head)).hexdigest()
 
 
@@ -291,7 +215,7 @@ def _bytes(array: Array) -> NDArray[np.uint8]:
 def _contents(record: Record) -> TfliteFile:
     """Read what `_model` laid out; whatever it would lay out otherwise is found when it does so again."""
     [graph], [signature] = record["subgraphs"], record["signature_defs"]
-    kinds = [(_OPERATOR_NAMES[item.get("builtin_code", 0)], item["version"]) for item in record["operator_codes"]]
+    kinds = [(OPERATOR_NAMES[item.get("builtin_code", 0)], item["version"]) for item in record["operator_codes"]]
     listed, buffers = graph["tensors"], record["buffers"]
     own = next((i for i, item in enumerate(listed) if _is_scale(item)), len(listed))
     tensors = [_read_tensor(item, listed, buffers) for item in listed[:own]]

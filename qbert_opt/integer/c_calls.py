@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from string import Template
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import UsageError
 from . import c_kernels as kernels
-from .folder import code_names
+from .c_constants import Constant, constant_of
 from .memory import HeadLoop, Memory, head_loops, one_head
 from .operations import (
     BATCH,
@@ -33,30 +30,8 @@ from .operations import (
     Shift,
     SquareRoot,
     Value,
-    width,
 )
 from .program import Program
-
-PACKED_BITS = (2, 4)  # codes of so many bits or fewer share bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """An array of the C encoder.
-
-    Attributes:
-        identifier: in C.
-        name: of the program's constant.
-        ctype: of an element.
-        array: what is written: two-dimensional codes have one row per row, padded to whole bytes.
-        bits: of a code, where several share a byte; 0 for plain numbers.
-    """
-
-    identifier: str
-    name: str
-    ctype: str
-    array: NDArray[Any]
-    bits: int = 0
 
 
 @dataclass(slots=True)
@@ -259,42 +234,13 @@ class Calls:
 
     def _constant(self, name: str) -> Constant:
         if name not in self.constants:
-            self.constants[name] = self._made(name, f"{self.prefix}_c{len(self.constants)}")
+            self.constants[name] = constant_of(self.program, name, f"{self.prefix}_c{len(self.constants)}")
         return self.constants[name]
-
-    def _made(self, name: str, identifier: str) -> Constant:
-        array = self.program.constants[name]
-        ctype = f"{array.dtype.name}_t"
-        if name not in code_names(self.program.operations):
-            return Constant(identifier, name, ctype, array)
-        used = width(int(array.min()), int(array.max()))
-        bits = next((bits for bits in PACKED_BITS if used <= bits), 0)
-        if not bits:
-            return Constant(identifier, name, ctype, array)
-        return Constant(identifier, name, "uint8_t", packed_rows(array, bits), bits)
 
     def _rows(self, shape: tuple[Axis, ...]) -> str:
         """Return the C expression of the product of all axes but the last."""
         axes = [_axis(axis) for axis in shape[:-1] if axis != BATCH and axis != 1]
         return " * ".join(axes) or "1"
-
-
-def packed_rows(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Pack each row of signed codes by itself, lowest bits first, each code plus half of its range.
-
-    Args:
-        codes: `[rows, columns]`.
-        bits: 2 or 4.
-
-    >>> packed_rows(np.array([[-8, 7, 0]]), 4).tolist()
-    [[240, 8]]
-    """
-    per_byte = 8 // bits
-    shifted = (codes.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
-    padded = np.pad(shifted, ((0, 0), (0, -codes.shape[1] % per_byte)))
-    parts = padded.reshape(len(codes), -1, per_byte) << (bits * np.arange(per_byte, dtype=np.uint8))
-    packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=-1)
-    return packed
 
 
 def comment(text: str) -> str:

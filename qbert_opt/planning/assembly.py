@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..costs.functions import recorded
-from ..costs.operations import Workload
 from ..costs.stored import EngineTarget, Storage
+from ..costs.workload import Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
+from ..costs.portable import engines_of_width
 from ..costs.stored import EngineTarget
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
@@ -186,6 +187,12 @@ def held_choices(
     for i, item in enumerate(scores.items):
         for j in np.flatnonzero(legal[i]).tolist():
             held[i, j] = target.refusal(item, choices[j]) is None
+        width = target.width_refusal(item)
+        if width is not None:
+            raise UsageError(
+                f"{target.said}: {item.module} has {width}, however it is stored. Engines that hold it: "
+                f"{', '.join(engines_of_width(item.columns))}."
+            )
         if not held[i].any():
             reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
             raise UsageError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hwmodels import DeviceError
 
 from ..costs.devices import given_device
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, UsageError
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits

@@ -26,8 +26,10 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
     if activations and not kept:
         held = (("static ranges", rules.static_bits), ("one range per token", rules.token_bits))
         ways = " or ".join(f"{what} of {' or '.join(map(str, bits))} bits" for what, bits in held if bits)
+        why = f" ({rules.other_inputs})" if rules.other_inputs else ""
         raise UsageError(
-            f"{task.target.said}: runs inputs with {ways}; none of these was scored, or none was selected. "
-            "`activation_bits` none leaves the inputs to the engine."
+            f"{task.target.said}: runs inputs with {ways}{why}; scored and selected are only "
+            f"{', '.join(choice.name for choice in activations)}. Score and select what it runs, or leave the inputs "
+            "to it with `activation_bits` none."
         )
     return kept

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from solvers import relative_gap
 
 from ..costs.devices import given_device
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits, Row, measured, tightest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, NoPlanFoundError
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables

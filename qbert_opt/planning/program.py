@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from solvers import ChoiceProblem, ProblemError, reverse
 
 from ..costs.functions import table_bytes, with_functions
-from ..costs.operations import Workload, model_graph
+from ..costs.operations import model_graph
 from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.stored import Storage
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..costs.operations import Storage, Workload
+from ..costs.operations import Storage
 from ..costs.simulate import simulate_storage
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, UsageError
 from ..runtime.provenance import code_commit, code_version, today
 from ..spec.activations import ActivationChoice, input_bits, planned_activations

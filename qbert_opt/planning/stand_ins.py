@@ -39,7 +39,9 @@ class Sweep:
         """
         mask = problem.mask() & np.isfinite(values)
         groups = [list(members) for members in problem.groups()]
-        self.groups, self.size = groups, len(values)
+        self.group_of = np.empty(len(values), dtype=np.int64)
+        for number, members in enumerate(groups):
+            self.group_of[members] = number
         self.value = _summed(np.where(mask, values, inf), groups)
         self.usage = {name: _summed(np.where(mask, problem.usage[name], inf), groups) for name in resources}
         rows = np.arange(len(groups))
@@ -62,11 +64,8 @@ class Sweep:
         if not fits.any():
             return None
         best = int(np.flatnonzero(fits)[self.losses[fits].argmin()])
-        chosen = self._filled(self.plans[best].copy(), capacity)
-        per_item = np.empty(self.size, dtype=np.int64)
-        for members, option in zip(self.groups, chosen, strict=True):
-            per_item[members] = option
-        return per_item
+        chosen: NDArray[np.int64] = self._filled(self.plans[best].copy(), capacity)[self.group_of]
+        return chosen
 
     def _prices(self) -> Iterator[dict[str, float]]:
         """Yield prices of every resource, zero included."""
@@ -96,17 +95,21 @@ class Sweep:
     def _filled(self, chosen: NDArray[np.int64], capacity: Mapping[str, float]) -> NDArray[np.int64]:
         """Repeatedly make the single change that lowers the loss most and still fits."""
         rows = np.arange(len(chosen))
+        gain = self.value[rows, chosen][:, None] - self.value
+        used = {name: self.usage[name][rows, chosen] for name in capacity}
+        more = {name: self.usage[name] - own[:, None] for name, own in used.items()}
         for _ in range(MOST_STEPS):
-            gain = self.value[rows, chosen][:, None] - self.value
             fits = gain > 0
             for name, limit in capacity.items():
-                table = self.usage[name]
-                own = table[rows, chosen]
-                fits &= table - own[:, None] <= limit * SLACK - own.sum()
-            if not fits.any():
+                fits &= more[name] <= limit * SLACK - used[name].sum()
+            item, option = divmod(int(np.where(fits, gain, 0.0).argmax()), gain.shape[1])
+            if not fits[item, option]:
                 break
-            item, option = np.unravel_index(int(np.where(fits, gain, 0.0).argmax()), gain.shape)
             chosen[item] = option
+            gain[item] = self.value[item, option] - self.value[item]  # the other rows stay as they are
+            for name, own in used.items():
+                own[item] = self.usage[name][item, option]
+                more[name][item] = self.usage[name][item] - own[item]
         return chosen
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import hwmodels
 
-from ..costs.operations import Workload, workload_of
 from ..costs.simulate import simulate_allocation
+from ..costs.workload import Workload, workload_of
 from ..errors import InfeasibleError, QbertOptError
 from ..planning.frontier import trade_off
 from ..planning.program import PlanningTask

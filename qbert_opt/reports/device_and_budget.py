@@ -6,9 +6,9 @@ import numpy as np
 
 from hwmodels import format_bytes, format_joules
 
-from ..costs.operations import Workload
 from ..costs.simulate import simulate_storage
 from ..costs.stored import Storage
+from ..costs.workload import Workload
 from ..errors import QbertOptError
 from ..planning.frontier import TradeOff, TradeOffPoint
 from ..spec.choices import choice

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hwmodels import format_bytes, format_joules, format_seconds
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..planning.frontier import TradeOff
 from ..spec.allocation import Allocation
 from ..spec.limits import shown

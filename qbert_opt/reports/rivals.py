@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..costs.operations import Workload
 from ..costs.simulate import simulate_allocation, simulate_storage
 from ..costs.stored import Storage, engine_target, refusal_of_plan, table_choices
+from ..costs.workload import Workload
 from ..engines.session import rules_of
 from ..errors import QbertOptError
 from ..planning.assembly import with_activations

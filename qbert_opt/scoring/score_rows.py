@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.score_parts import CommonScale
+from ..spec.choices import Choice
+from ..spec.profiles import ModelProfile
+from ..spec.score_parts import CommonScale, Rows
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds
-FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 PRIOR_SPREAD = 0.1  # prior standard deviation of the common scale around 1
 FEW_TEXTS = 20  # with a smaller effective sample size, the relative standard error exceeds about a quarter
 
@@ -160,3 +161,24 @@ def zero_score_warnings(names: Sequence[str], rows: Sequence[ScoredMatrix]) -> l
         f"{name}: gets no gradient: the outputs on this text do not depend on it, so its scores are 0."
         for name in still
     ]
+
+
+def column_of(
+    arrays: Sequence[NDArray[np.float64]],
+    profile: ModelProfile,
+    choices: Sequence[Choice],
+    masks: Mapping[str, Mapping[str, str]],
+) -> Rows:
+    """Return one array of the table, with None for masked choices.
+
+    Args:
+        arrays: a number for each legal choice of each matrix.
+        profile: the matrices.
+        choices: all choices.
+        masks: by matrix, the choices that are not legal.
+    """
+    table = []
+    for row, matrix in zip(arrays, profile.matrices, strict=True):
+        values = iter(row.tolist())
+        table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
+    return tuple(table)

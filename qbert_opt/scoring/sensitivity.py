@@ -44,6 +44,7 @@ from .readiness import (
 )
 from .score_rows import (
     ScoredMatrix,
+    column_of,
     common_scale,
     effective_sample_size,
     small_sample_warnings,
@@ -176,7 +177,7 @@ def measure_sensitivity(
     factor = 1.0 if scale is None else scale.value
 
     def column(per_matrix: Iterable[NDArray[np.float64]]) -> Rows:
-        return _column(list(per_matrix), profile, choices, masks)
+        return column_of(list(per_matrix), profile, choices, masks)
 
     num_folds = min(len(row.folds) for row in rows)
     tables = plugin.score_tables(task, table_choices) if isinstance(plugin, ScoresTables) else None
@@ -246,20 +247,6 @@ def _allowed(
         if not left:
             raise UsageError(f"{module}: no choice is left: {next(iter(masks[module].values()))}")
     return allowed
-
-
-def _column(
-    arrays: Sequence[np.ndarray],
-    profile: ModelProfile,
-    choices: Sequence[Choice],
-    masks: Mapping[str, Mapping[str, str]],
-) -> Rows:
-    """Return one array of the table, with None for masked choices."""
-    table = []
-    for row, matrix in zip(arrays, profile.matrices, strict=True):
-        values = iter(row.tolist())
-        table.append(tuple(None if c.name in masks[matrix.module] else next(values) for c in choices))
-    return tuple(table)
 
 
 def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: LabeledTexts) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hwmodels import DeviceError, YamlError, parse_quantity, parse_yaml
+from hwmodels import DeviceError, YamlError, model_at, parse_quantity, parse_yaml
 
 from ..costs.devices import check_engine, load_device
 from ..data.sources import bundled_datasets
@@ -166,7 +165,7 @@ def _finding(error: ValidationError, root: Any) -> InputFileError:
     """The first thing that pydantic found, in the words of this file."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
-    owner = _owner(Sweep, loc[:-1])
+    owner = model_at(Sweep, loc[:-1])
     if first["type"] == "extra_forbidden":
         legal = list(owner.model_fields)
         near = difflib.get_close_matches(str(loc[-1]), legal, n=1)
@@ -184,20 +183,6 @@ def _finding(error: ValidationError, root: Any) -> InputFileError:
 
 def _legal_keys(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
-
-
-def _owner(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:
-    for part in loc:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(_models_in(model.model_fields[part].annotation), model)
-    return model
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
 
 
 def _refusal(root: Any, loc: Sequence[str | int], message: str) -> InputFileError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..data.texts import LabeledTexts
 from ..engines.session import Activations
 from ..engines.timing import Timing, made_up_inputs, median_cpu_in_turns, time_files, time_model

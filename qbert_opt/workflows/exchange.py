@@ -13,8 +13,9 @@ import numpy as np
 
 from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool, parse_config
-from ..costs.operations import Storage, Workload
+from ..costs.operations import Storage
 from ..costs.simulate import simulate_storage
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of

@@ -55,7 +55,7 @@ def compared(
         target: the files.
         activations: how products round their inputs.
         checks: questions with the answers of the quantized model in float32.
-        references: the same with inputs rounded as planned, where they are.
+        references: the same with inputs rounded as planned, where they are; `checks` in float32.
         whole: one question as long as the model reads.
         allocation: the plan.
         tolerance: largest accepted loss; None takes the usual limits.
@@ -75,10 +75,13 @@ def compared(
             f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
-    session = open_session(module, target, activations=activations)
-    started = time.process_time()
-    agreement = check_session(session, kind, references)
-    slower = float_s / max(time.process_time() - started, 1e-9)
+    agreement: Agreement | None = graph  # exported in float32, the files have just answered as they will
+    slower = 1.0
+    if activations != "float32":
+        session = open_session(module, target, activations=activations)
+        started = time.process_time()
+        agreement = check_session(session, kind, references)
+        slower = float_s / max(time.process_time() - started, 1e-9)
     graph_difference = max(graph.difference, longest.difference)
     if activations == "planned":
         refusal = _planned_refusal(kind, checks, references, allocation, tolerance, slower)

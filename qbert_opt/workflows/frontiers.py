@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..errors import InfeasibleError
 from ..planning.frontier import TradeOff, trade_off
 from ..planning.measured_points import MeasuredPoints

@@ -13,7 +13,7 @@ import numpy as np
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..checkpoint.record import PLAN
 from ..costs.functions import AUTO, cheapest_ways, planned_functions
-from ..costs.operations import FLOAT, workload_of
+from ..costs.workload import FLOAT, workload_of
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Agreement, AgreementLimits, Check, answer_rows, compare
 from ..engines.record import EngineRecord

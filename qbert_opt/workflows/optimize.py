@@ -8,10 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..costs.devices import check_engine, given_device
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..engines.rules import EngineRules
 from ..engines.session import Activations, exporting_format, rules_of
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
@@ -21,22 +20,20 @@ from ..models.outputs import LOSS_UNITS
 from ..models.structure import profile_model
 from ..planning.budgets import parse_budget
 from ..planning.constraints import PlanConstraints
-from ..planning.possible import check_possible, unscored
+from ..planning.possible import check_possible
 from ..quantization.calibration import CalibrationPlan
 from ..runtime.progress import Progress, silent
-from ..scoring.task import ScoresActivations, ScoresTables, metric_named
+from ..scoring.task import metric_named
 from ..spec.allocation import Allocation
-from ..spec.forms import Form
 from ..spec.limits import Limits
-from ..spec.profiles import ModelProfile
 from ..spec.quality import QualityLimits, parse_quality
 from ..spec.scores import ScoreTable
-from ..spec.tables import table_grid
 from .comparison import compared
 from .export import check_convertible, export_float
 from .outcome import Outcome
-from .output_folder import OutputFolder, scored_choices
+from .output_folder import OutputFolder
 from .route import LEAST, Request, planned_widths
+from .scored_grid import scored_forms, scored_widths, unscored_table
 from .shipping import QUANTIZED
 from .text_split import split_texts
 
@@ -194,12 +191,13 @@ def optimize(
         origin = scores.provenance
         calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
     split = split_texts(texts, held_out, calibration, quality, seed)
-    profile, forms, widths = profile_model(loaded), _scored_forms(engine), _scored_widths(engine, activations, metric)
+    profile, forms, widths = profile_model(loaded), scored_forms(engine), scored_widths(engine, activations, metric)
     rules = None if engine is None else rules_of(engine)
     limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
     check_possible(
-        scores or _unscored(profile, method, metric, forms, widths, rules), limits, device=target, workload=workload,
-        constraints=constraints, input_bits=(*(() if activations == "planned" else (None,)), *widths),
+        scores or unscored_table(profile, method, metric, forms, widths, rules), limits, device=target,
+        workload=workload, constraints=constraints,
+        input_bits=(*(() if activations == "planned" else (None,)), *widths),
     )  # fmt: skip
     with TemporaryDirectory(prefix="qbert-opt-") as scratch:
         original = None
@@ -271,44 +269,6 @@ def _workload(loaded: LoadedModel, seq_len: int | None, batch_size: int) -> Work
     if seq_len is not None and seq_len > loaded.longest:
         raise UsageError(f"`seq_len` {seq_len}: {loaded.name} reads {loaded.longest} tokens at most.")
     return Workload(seq_len or min(Workload().seq_len, loaded.longest), batch_size)
-
-
-def _unscored(
-    profile: ModelProfile,
-    method: str,
-    metric: str,
-    forms: tuple[Form, ...] | None,
-    widths: tuple[int, ...],
-    rules: EngineRules | None,
-) -> ScoreTable:
-    """Return the table that will be scored, before it is."""
-    tables = table_grid(forms=forms or ("offset",)) if isinstance(metric_named(metric), ScoresTables) else ()
-    return unscored(profile, scored_choices(method, widths, forms, rules), tables)
-
-
-def _scored_widths(engine: str | None, activations: Activations | None, metric: str) -> tuple[int, ...]:
-    """Return the widths of inputs to score; none where the metric scores no inputs.
-
-    Raises:
-        UsageError: planned inputs were asked for, which the metric does not score.
-    """
-    widths = planned_widths(engine, activations)
-    if not widths or isinstance(metric_named(metric), ScoresActivations):
-        return widths
-    if activations == "planned":
-        raise UsageError(f"`activations` planned: `metric` {metric} does not score inputs. Use directional.")
-    return ()
-
-
-def _scored_forms(engine: str | None) -> tuple[Form, ...] | None:
-    """Return the forms to score for an engine that holds no offsets; None for others.
-
-    One is enough where it may have all its levels; otherwise the engine's rules say at which widths it may.
-    """
-    rules = None if engine is None else rules_of(engine)
-    if rules is None or not rules.forms or "offset" in rules.forms:
-        return None
-    return ("signed",) if "signed" in rules.forms and not rules.signed_bits else rules.forms
 
 
 def _sized(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configs.tool import ConfigTool
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..errors import InfeasibleError, UsageError
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask

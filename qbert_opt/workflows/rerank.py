@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..engines.session import engine, exporting_format
 from ..engines.timing import made_up_inputs
 from ..errors import UsageError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs.operations import Workload
+from ..costs.workload import Workload
 from ..engines.session import Activations, rules_of
 from ..errors import InfeasibleError, UsageError
 from ..planning.constraints import PlanConstraints

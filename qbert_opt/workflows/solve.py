@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs.operations import Workload
 from ..costs.simulate import simulate_allocation
+from ..costs.workload import Workload
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
 from ..planning.engine_outlook import engine_outlook

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from .errors import SolverError
 from .problem import ChoiceProblem
 
@@ -28,9 +30,9 @@ def price(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[float, dict[st
         raise SolverError(
             f"choice: needs {len(problem.items)} option indices from 0 to {count - 1}. One for each item."
         )
-    rows = range(len(problem.items))
-    usage = {name: total(table[rows, choice].tolist()) for name, table in problem.usage.items()}
-    return total(problem.value[rows, choice].tolist()), usage
+    chosen = np.arange(len(problem.items)), np.array(choice, dtype=np.int64)
+    usage = {name: total(table[chosen].tolist()) for name, table in problem.usage.items()}
+    return total(problem.value[chosen].tolist()), usage
 
 
 def total(amounts: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ Tied items are merged into one group; masked options and resources without a lim
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ IntArray = NDArray[np.int64]
 NO_FAMILY = -1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, so that `starts` is kept
 class Program:
     """Minimize the cost of one column per group subject to rows @ x ≤ rhs; N columns, R rows, G groups.
 
@@ -42,10 +43,10 @@ class Program:
     family: IntArray
     max_families: int | None
 
-    @property
+    @cached_property
     def starts(self) -> IntArray:
-        """Return the first column of each group, int [G]."""
-        return np.flatnonzero(np.diff(self.group, prepend=-1)).astype(np.int64)
+        """The first column of each group, int [G]."""
+        return np.concatenate([[0], np.flatnonzero(self.group[1:] != self.group[:-1]) + 1])[: len(self.group)]
 
     def __repr__(self) -> str:
         """Return one line."""

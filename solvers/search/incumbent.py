@@ -102,13 +102,14 @@ def swap_pairs(program: Program, reduced: FloatArray, plan: IntArray) -> IntArra
     """
     near = np.argsort(reduced, kind="stable")[:_PAIR_COLUMNS]
     group = program.group[near]
+    apart = group[:, None] != group
     least_gain = program.rounding(float(program.cost[plan].sum()))  # smaller gains could cycle
     while True:
         slack = program.rhs - program.rows[:, plan].sum(axis=1)
         step = program.rows[:, near] - program.rows[:, plan][:, group]
         gain = program.cost[near] - program.cost[plan][group]
         both = gain[:, None] + gain
-        fits = group[:, None] != group
+        fits = apart.copy()
         for row, left in zip(step, slack, strict=True):
             fits &= row[:, None] + row <= left
         both = np.where(fits, both, 0.0)

@@ -121,6 +121,17 @@ def reference_sums(reference):
 
 
 @pytest.fixture(scope="session")
+def three_layers(reference_sums):
+    """The first three layers of the bundled table, without folds."""
+    matrices = [m for m in reference_sums.profile.matrices if m.block < 3]
+    profile = reference_sums.profile.model_copy(update={"num_blocks": 3, "matrices": tuple(matrices)})
+    assert reference_sums.profile.matrices[: len(matrices)] == profile.matrices
+    names = ("value", "std_error", "weight_error", "samples")
+    rows = {name: getattr(reference_sums, name)[: len(matrices)] for name in names}
+    return reference_sums.model_copy(update={"profile": profile, **rows})
+
+
+@pytest.fixture(scope="session")
 def reference_frontier(reference):
     """The bundled table's loss against bytes: all plans on the convex hull, and 40 budgets between them."""
     from qbert_opt.planning.frontier import trade_off

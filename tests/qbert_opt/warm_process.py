@@ -25,19 +25,34 @@ def start(log: Path, arguments, prepare=None):
     Returns:
         The process; join it for its `exitcode`, which is minus the signal that ended it.
     """
+    return call(log, _run, [str(word) for word in arguments], prepare)
+
+
+def call(log: Path, function, *arguments):
+    """Start a function of a module in a forked process, with its stdout and stderr in one file.
+
+    Args:
+        log: the file for what it prints.
+        function: called in the process.
+        *arguments: its arguments.
+    """
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_run, args=(str(log), [str(word) for word in arguments], prepare))
+    process = context.Process(target=_logged, args=(str(log), function, *arguments))
     process.start()
     return process
 
 
-def _run(log, arguments, prepare):
-    from qbert_opt.cli import main
-
+def _logged(log, function, *arguments):
     with Path(log).open("wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    function(*arguments)
+
+
+def _run(arguments, prepare=None):
+    from qbert_opt.cli import main
+
     if prepare is not None:
         prepare()
     sys.argv = ["qbert-opt", *arguments]
@@ -68,6 +83,34 @@ def in_two(folder: Path, arguments) -> str:
         log.unlink()
     assert [process.exitcode for process in started] == [0, 0], said
     return said
+
+
+def in_two_by_torchrun(folder: Path, arguments) -> None:
+    """Run `qbert-opt ARGUMENTS` in two processes of torchrun's own agent, with its own store and environment.
+
+    Only the processes are not new interpreters, but forked ones.
+
+    Args:
+        folder: where their output is kept while they run.
+        arguments: words of the command line.
+    """
+    log = folder / "torchrun"
+    process = call(log, _launch, [str(word) for word in arguments])
+    process.join()
+    said = log.read_text()
+    log.unlink()
+    assert process.exitcode == 0, said
+
+
+def _launch(arguments):
+    """Do what `torchrun --standalone --nproc-per-node 2` does."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="forkserver",
+    )  # fmt: skip
+    elastic_launch(config, _run)(arguments)
 
 
 def _join(rank, port):

@@ -4,22 +4,30 @@
 """
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import warm_process
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "interrupted.py"
 VERBS = ("sensitivity", "pareto", "quantize", "export-config")
+
+
+def run_script(path, arguments):
+    """Run a script as `python PATH ARGUMENTS` does."""
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
 @pytest.mark.slow
 def test_nothing_is_half_written(tmp_path):
     """SIGKILL, SIGINT and SIGTERM once for a verb with progress files, one with a folder, one with a file."""
-    command = [sys.executable, "benchmarks/interrupted.py", tmp_path / "found.json", "--moments", "3"]
-    done = subprocess.run([*command, "--verbs", ",".join(VERBS)], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = [tmp_path / "found.json", "--moments", "3", "--verbs", ",".join(VERBS)]
+    process = warm_process.call(tmp_path / "log", run_script, str(SCRIPT), list(map(str, arguments)))
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["moments"] == 3 * len(VERBS)
     assert [fault for verb in found["verbs"].values() for fault in verb["faults"]] == []

@@ -1,5 +1,6 @@
 """The contract of every solver in the folder, against exhaustive search."""
 
+import gc
 import math
 import signal
 import subprocess
@@ -275,6 +276,15 @@ def hard():
     )  # fmt: skip
 
 
+@pytest.fixture
+def uncollected():
+    """No garbage collection: in a long run of tests it takes a second, which is not the solver's."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("solver", EXACT)
 def test_a_time_limit_never_yields_optimal(solver, hard):
     """Wall-clock time stops the search, but the test checks CPU time, because the machine may be busy."""

@@ -42,7 +42,7 @@ def command(
     from pathlib import Path
 
     from ...configs.tool import config_tool
-    from ...costs.operations import Workload
+    from ...costs.workload import Workload
     from ...errors import UsageError
     from ...reports.exchange import export_lines
     from ...reports.printing import print_lines

@@ -36,8 +36,8 @@ def command(
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """
     from ...configs.tool import config_tool
-    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_allocation
+    from ...costs.workload import workload_of
     from ...reports.exchange import import_lines, stand_in_lines
     from ...reports.plan import print_plan
     from ...reports.printing import print_lines

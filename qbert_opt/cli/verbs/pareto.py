@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hwmodels import Device
 
-    from ...costs.operations import Workload
+    from ...costs.workload import Workload
     from ...planning.frontier import TradeOff
     from ...spec.scores import ScoreTable
     from ...workflows.frontiers import Curve, Subject
@@ -71,7 +71,7 @@ def command(
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
-    from ...costs.operations import workload_of
+    from ...costs.workload import workload_of
     from ...reports.printing import print_lines
     from ...workflows.frontiers import Curve, frontiers
     from ..quantities import resources

@@ -42,7 +42,7 @@ def command(
     """
     from pathlib import Path
 
-    from ...costs.operations import workload_of
+    from ...costs.workload import workload_of
     from ...reports.decision import decision_page, read_plan
     from ...reports.measurements import read_measurements
     from ...reports.printing import print_lines

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hwmodels import CostReport, Device
 
-    from ...costs.operations import Functions
+    from ...costs.workload import Functions
     from ...spec.allocation import Allocation
 
 Engine = Annotated[
@@ -68,8 +68,8 @@ def command(
     from hwmodels import CostReport, DeviceError
 
     from ...costs.functions import parse_functions, recorded
-    from ...costs.operations import workload_of
     from ...costs.simulate import functions_of, planned_target, simulate_allocation, simulate_baselines
+    from ...costs.workload import workload_of
     from ...errors import InfeasibleError
     from ...reports.cost import cost_lines, function_line
     from ...reports.operations import operations_text
@@ -148,8 +148,8 @@ def _over_lengths(
 
     from hwmodels import DeviceError, MixReport
 
-    from ...costs.operations import workload_of
     from ...costs.simulate import simulate_lengths
+    from ...costs.workload import workload_of
     from ...errors import InfeasibleError
     from ...reports.operations import mix_lines
     from ...reports.printing import print_lines

@@ -38,6 +38,7 @@ RULES = EngineRules(
     tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True, tiers=False),
     integer_inputs={"gemm": (8,)},
     token_bits=(8,),
+    other_inputs="with static or 16-bit inputs it rounds outputs too, for which plans have no ranges",
     file=FileLaw(
         containers=(2, 4, 8),
         blocks={2: (), 4: BLOCKS, 8: ()},
@@ -61,8 +62,8 @@ RULES = EngineRules(
         "4 bits likewise, since the kernels without XNNPACK are wrong at -8 (seen with 2.3.0)",
         "8-bit activations in one range per token, as form 8bit/token rounds them: XNNPACK's qd8; "
         "tests/qbert_opt/engines/test_litert.py compares them",
-        "no static ranges: an 8-bit product of static inputs rounds its outputs too, for which plans have no ranges: "
-        "docs/concepts/inputs.md",
+        "no static ranges and no 16 bits (static W8A8, W8A16): such a product rounds its outputs too, for which plans "
+        "have no ranges: docs/concepts/inputs.md",
         "scales of rows are float32, those of blocks float16, which XNNPACK rounds to bfloat16 (by 0.2 % at most): "
         "tests/qbert_opt/engines/test_litert.py",
         "biases and LayerNorms are float32, zero points of rows are stored although they are 0: "

@@ -131,7 +131,8 @@ def product_proto(
     from onnx import TensorProto, helper
 
     from ...formats.onnx_floats import in_float
-    from ...formats.onnx_graph import BLOCKS, Builder, model_of
+    from ...formats.onnx_graph import BLOCKS, Builder
+    from ...formats.onnx_parts import model_of
 
     builder = Builder(
         coarse=activations == "int8-coarse",

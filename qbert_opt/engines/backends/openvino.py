@@ -85,15 +85,15 @@ def usable() -> bool:
 
 def label() -> str:
     """Name and version."""
-    import openvino
+    from ...formats.quiet_openvino import ov
 
-    return f"openvino {openvino.__version__}"
+    return f"openvino {ov.__version__}"
 
 
 @native_code()
 def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
     """Compile a written model; weights are memory-mapped. Activations are a setting of the engine, not in the file."""
-    import openvino as ov
+    from ...formats.quiet_openvino import ov
 
     model = ov.Core().read_model(graph_file(folder))
     if activations == "float32":
@@ -109,10 +109,8 @@ def product(
     matrix: AffineMatrix | NDArray[np.float32], threads: int | None = None, activations: Activations = "int8"
 ) -> Session:
     """Compile `x @ weight.T` alone, for a quantized matrix or a float32 array `[rows, columns]`."""
-    import openvino as ov
-    from openvino import opset13 as op
-
     from ...formats.openvino_graph import Weights
+    from ...formats.quiet_openvino import op, ov
 
     weights = Weights()
     columns = matrix.columns if isinstance(matrix, AffineMatrix) else matrix.shape[1]
@@ -130,7 +128,7 @@ class _Compiled:
     """A compiled model with one request."""
 
     def __init__(self, model: Any, threads: int | None, activations: Activations, alive: Any = None) -> None:
-        import openvino as ov
+        from ...formats.quiet_openvino import ov
 
         # f32: in bf16, which newer processors prefer, u2 products silently return nothing, packed weights are 1.6 times
         # as slow, and planned 8-bit inputs gain nothing but lose accuracy

@@ -77,7 +77,7 @@ def write_graph(
     import onnx
     from onnx import numpy_helper
 
-    from ..onnx_graph import model_of
+    from ..onnx_parts import model_of
     from ..onnx_tidying import drop_aliases, drop_guards
 
     model = _converted(traced)

@@ -50,10 +50,9 @@ def write(
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
         UsageError: a matrix is stored in a form that the engine cannot run.
     """
-    import openvino as ov
-
     from ..openvino_attention import finite_scores
     from ..openvino_graph import Weights
+    from ..quiet_openvino import ov
 
     model = _converted(traced)
     weights = Weights()
@@ -127,7 +126,7 @@ def _large_constants(model: Any) -> dict[str, list[Any]]:
 
 def _halve(model: Any, weights: Weights) -> None:
     """Store constants in float16 if that is exact, as in the quantized folder; the compiler widens them again."""
-    from openvino import opset13 as op
+    from ..quiet_openvino import op
 
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Constant" or node.get_element_type().to_string() != "f32" or node.data.size < 16:

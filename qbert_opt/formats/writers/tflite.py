@@ -48,13 +48,16 @@ def write(
     """
     from ...models.plain_encoder import plain_encoder
 
-    static = next((module for module, item in (inputs or {}).items() if item.low is not None), None)
-    if static is not None or scores:
-        raise UsageError(
-            f"{TARGET}: rounds the inputs of products to 8 bits per token as it runs, and has no place for the static "
-            f"range of {static or 'queries and keys'}. Use `activations` int8 or float32, or score inputs with "
-            "`activation_bits` 8 and plan for this engine."
-        )
+    planned = {module: (item.bits, item.scheme) for module, item in (inputs or {}).items()}
+    planned |= dict.fromkeys(scores or {}, (8, "tensor"))
+    for module, (bits, scheme) in planned.items():
+        if (bits, scheme) != (8, "token"):
+            raise UsageError(
+                f"{TARGET}: rounds the inputs of products to 8 bits per token as it runs; those of {module} are "
+                f"planned as {bits}bit/{scheme}. With static or 16-bit inputs LiteRT rounds outputs too, for which "
+                "plans have no ranges. Use `activations` int8 or float32, or score inputs with `activation_bits` 8 and "
+                "plan for this engine."
+            )
     if not set(traced.inputs) <= {IDS, MASK, TYPES} or MASK not in traced.inputs:
         raise UsageError(f"{TARGET}: needs a tokenizer that returns {IDS} and {MASK}; this returns {traced.inputs}.")
     model = traced.model

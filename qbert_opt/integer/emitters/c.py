@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UsageError
-from ..c_calls import Calls, Constant, argument, comment, literal
+from ..c_calls import Calls, argument, comment, literal
+from ..c_constants import Constant
 from ..c_kernels import HELPERS
 from ..emitter import Emitted
 from ..memory import planned_memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...costs.devices import load_device
-from ...costs.operations import workload_of
+from ...costs.workload import workload_of
 from ...errors import InputFileError
 from ...planning.budgets import parse_budget
 from ...planning.constraints import PlanConstraints

@@ -86,7 +86,7 @@ opened()
 }
 FORKED = """
 import os, traceback
-import torch
+import torch, torch._dynamo, torch.distributed.fsdp, torch.distributed.tensor  # which transformers imports each time
 def forked(code, log):
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -256,7 +256,7 @@ def test_too_little_memory(cli, tmp_path, monkeypatch):
 
 def test_a_full_disk_in_the_writer_of_an_engine(monkeypatch, tmp_path):
     """OpenVINO says `basic_ios::clear`; what is raised is the system's error with the file."""
-    openvino = pytest.importorskip("openvino")
+    openvino = pytest.importorskip("qbert_opt.formats.quiet_openvino").ov
     from qbert_opt.device_profiling import engine_bench
 
     def full(*_arguments, **_options):

@@ -80,13 +80,13 @@ def test_an_interrupt_that_python_drops_comes_again(cli, monkeypatch):
 
     def interrupted():
         Finalized()
-        time.sleep(5)
+        time.sleep(60)
 
     monkeypatch.setattr(solvers, "describe", interrupted)
     started = time.monotonic()
     answer = cli("solvers")
     assert answer.code == 130 and "interrupted" in answer.err
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 50
 
 
 def test_what_a_library_makes_of_an_interrupt_is_still_one(cli, monkeypatch):

@@ -3,9 +3,12 @@
 import functools
 import itertools
 import json
+import multiprocessing.process
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_process
 from families import save
+from reference_timed_as import reference_timed_as
 from safetensors.numpy import save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.engines.record import read_checks, read_record
 from qbert_opt.engines.session import engine
-from qbert_opt.engines.timing import made_up_inputs, time_files, time_model
+from qbert_opt.engines.timing import made_up_inputs, time_files
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.formats.affine import affine, with_planned_input
@@ -211,7 +216,7 @@ def test_planned_inputs_are_exported_and_answer_as_torch_rounds(
 @pytest.mark.parametrize(("way", "vnni"), [("planned", False), ("planned", True), ("float32", False)])
 def test_sums_that_may_saturate_are_said(rounded, sentences, tmp_path, way, vnni, monkeypatch):
     """Planned inputs, OpenVINO, a processor without VNNI: one line; nothing with VNNI or in floats."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("qbert_opt.formats.quiet_openvino")
     monkeypatch.setattr("qbert_opt.workflows.export.sums_bytes_exactly", lambda: vnni)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -468,18 +473,12 @@ def test_an_engine_that_is_not_installed_says_how(cli, quantized, tmp_path, monk
         assert f"pip install 'qbert-opt[{name}]'" in found.complaint
 
 
-@functools.cache
-def timed_once(folder, **options):
-    """Time a folder once: a fresh process that loads transformers costs several seconds."""
-    return time_model(folder, **options)
-
-
 @pytest.mark.parametrize("name", ENGINES)
 def test_evaluate_in_an_engine(cli, quantized, exact, tiny_folder, data_file, name, monkeypatch):
     """Quality as torch measures it but for 8-bit activations; time and memory of a process that only serves."""
-    monkeypatch.setattr("qbert_opt.serving.measuring.time_model", timed_once)  # the reference is that of every engine
     command = ("evaluate", quantized, "--data", data_file, "--reference", tiny_folder)
     target = quantized if name == "torch" else exact(name)
+    reference_timed_as(target, monkeypatch)
     found = cli(*(command[0], target, *command[2:]), "--engine", name, "--seq-len", 16, "--json")
     assert found.code == 0, found.err
     served, plain = json.loads(found.out), json.loads(cli(*command, "--json").out)
@@ -490,6 +489,9 @@ def test_evaluate_in_an_engine(cli, quantized, exact, tiny_folder, data_file, na
     assert len(timing["cpu_s"]) == len(timing["wall_s"]) >= 10 and min(timing["cpu_s"]) > 0
     assert timing["floor_bytes"] < timing["private_bytes"] < timing["peak_bytes"] < 2**31
     if name == "torch":
+        floats = engine("torch").open_model(tiny_folder, 1)  # what a process of its own times as the reference
+        [answers] = floats.run(made_up_inputs(floats.inputs, 1, 16)).values()
+        assert answers.shape == (1, 3) and np.isfinite(answers).all()
         return
     found = cli("evaluate", target, "--data", data_file, "--seq-len", 16)
     assert "ms of processor time in the median" in found.out and "private memory" in found.out
@@ -509,32 +511,38 @@ from qbert_opt.engines.record import read_checks, read_record
 folder = Path({str(exported)!r})
 open_exported(folder, read_record(folder), 1)
 assert not {{"torch", "transformers"}} & set(sys.modules), "torch was loaded"
+assert "openvino_telemetry" not in sys.modules, "OpenVINO tells that it was imported"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def exported_without_network(folder, target, names):
+    """Export to some engines; fails if anything asks for a connection, from any thread, or for a process that might.
+
+    No engine is loaded yet.
+    """
+    called = []
+
+    def refuse(*arguments, **options):
+        called.append((name, arguments))
+        raise OSError("network")
+
+    assert not {"openvino", "onnxruntime", "onnx"} & set(sys.modules)
+    socket.socket.connect = socket.socket.sendto = socket.getaddrinfo = refuse
+    multiprocessing.process.BaseProcess.start = refuse
+    for name in names:
+        export_model(folder, name, f"{target}/{name}", tolerance=0.5)
+        time.sleep(0.5)
+    assert not called, called
 
 
 def test_export_talks_to_nobody(quantized, tmp_path):
     """No telemetry: an export to any engine opens no connection, from any thread."""
-    code = f"""
-import socket
-called = []
-def refuse(*arguments, **options):
-    called.append((name, arguments))
-    raise OSError("network")
-name = "before the first export"
-socket.socket.connect = refuse
-socket.socket.sendto = refuse
-socket.getaddrinfo = refuse
-from qbert_opt.workflows.export import export_model
-import time
-for name in {EXPORTERS!r}:
-    export_model({str(quantized)!r}, name, {str(tmp_path)!r} + "/" + name, tolerance=0.5)
-    time.sleep(0.5)
-assert not called, called
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    log = tmp_path / "log"
+    process = warm_process.call(log, exported_without_network, str(quantized), str(tmp_path), EXPORTERS)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
 
 
 @pytest.mark.parametrize("name", ENGINES)

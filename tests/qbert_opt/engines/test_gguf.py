@@ -10,6 +10,7 @@ import transformers
 from families import COMMON, STANDARD, WORDS, save
 from hypothesis import given
 from hypothesis import strategies as st
+from optimize_quickly import optimize_quickly
 from plain_bert import bert, wordpiece
 from tokenizers import models
 from unpacked_codes import assert_our_codes
@@ -417,9 +418,10 @@ def test_from_scores_to_answers_on_the_command_line(tmp_path, cli, data_file):
     assert ran.code == 0 and ran.out.strip(), ran.err
 
 
-def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file):
+def test_one_command_ends_in_a_verified_file(tmp_path, cli, data_file, monkeypatch):
     """Scored in a form that the engine holds; its uniform rival is in such forms too."""
     pytest.importorskip("xllamacpp")
+    optimize_quickly(monkeypatch)
     model = bert(tmp_path / "model", id2label={0: "red", 1: "green", 2: "blue"})
     done = cli("optimize", "--model", model, "--data", data_file, "--engine", "llama-cpp", "--budget", "5bit",
                "--method", "rtn", "-o", tmp_path / "out", "--quiet")  # fmt: skip

@@ -12,6 +12,8 @@ import transformers
 from families import COMMON, STANDARD, save, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from optimize_quickly import optimize_quickly
+from reference_timed_as import reference_timed_as
 from unpacked_codes import assert_our_codes
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
@@ -487,12 +489,21 @@ class TestRunning:
             session.run({"input_ids": np.array([[2, 7, 3]]), "attention_mask": np.ones((1, 3), int)})
         assert opened < 10
 
-    def test_static_ranges_are_refused(self, tmp_path, texts, classifier):
+    @pytest.mark.parametrize(
+        ("bits", "ranges", "found"),
+        [
+            (8, {"scheme": "tensor", "range": "minmax", "low": -1.0, "high": 1.0}, "8bit/tensor"),
+            (16, {"scheme": "tensor", "range": "minmax", "low": -1.0, "high": 1.0}, "16bit/tensor"),
+            (16, {"scheme": "token"}, "16bit/token"),
+        ],
+        ids=["W8A8", "W8A16", "16 bits per token"],
+    )
+    def test_inputs_planned_otherwise_are_refused(self, tmp_path, bits, ranges, found):
         traced = traceable(load_model(save(tmp_path / "model", "bert")))
-        planned = {"m": PlannedActivation(modules=("m",), bits=8, scheme="tensor", range="minmax", low=-1.0, high=1.0,
-                                          predicted_loss=0, std_error=0)}  # fmt: skip
-        with pytest.raises(UsageError, match="`engine` litert: rounds the inputs of products to 8 bits per token"):
-            tflite.write(traced, (), tmp_path, "planned", planned)
+        planned = PlannedActivation(modules=("m",), bits=bits, predicted_loss=0, std_error=0, **ranges)
+        line = f"`engine` litert: rounds the inputs .* to 8 bits per token .* those of m are planned as {found}"
+        with pytest.raises(UsageError, match=line):
+            tflite.write(traced, (), tmp_path, "planned", {"m": planned})
 
     def test_predicted_bytes_are_written(self, classifier, exported):
         """Every form, within 2 % although the graph is a good part of this file."""
@@ -548,7 +559,7 @@ def test_what_has_no_graph_is_named(tmp_path, family, kind, reason):
         tflite.write(traced, (), tmp_path)
 
 
-def test_from_scores_to_a_verified_file_on_the_command_line(tmp_path, cli, data_file):
+def test_from_scores_to_a_verified_file_on_the_command_line(tmp_path, cli, data_file, monkeypatch):
     """Inputs are predicted as the engine rounds them; the file is as large as planned, runs and is measured."""
     pytest.importorskip("ai_edge_litert")
     model = save(tmp_path / "model", "bert")
@@ -557,6 +568,7 @@ def test_from_scores_to_a_verified_file_on_the_command_line(tmp_path, cli, data_
                  "--activation-bits", "8", "--calibration-samples", 16, "--scoring-samples", 16, "--quiet",
                  "-o", tmp_path / "scores.json")  # fmt: skip
     assert scored.code == 0, scored.err
+    optimize_quickly(monkeypatch)
     done = cli("optimize", "--model", model, "--data", data_file, "--engine", "litert", "--budget", "7bit",
                "--scores", tmp_path / "scores.json", "-o", tmp_path / "out", "--quiet")  # fmt: skip
     assert done.code == 0, done.err
@@ -568,5 +580,6 @@ def test_from_scores_to_a_verified_file_on_the_command_line(tmp_path, cli, data_
     assert (exported / "tokenizer.json").is_file()
     ran = cli("run", exported, "--text", "w7 w8")
     assert ran.code == 0 and ran.out.strip(), ran.err
+    reference_timed_as(exported, monkeypatch)
     measured = cli("evaluate", exported, "--data", data_file, "--reference", model)
     assert measured.code == 0 and "LiteRT" in measured.out, measured.err

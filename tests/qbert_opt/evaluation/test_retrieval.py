@@ -83,6 +83,16 @@ def test_spearman_is_scipys_and_its_interval_covers_it():
     assert spearman_interval(np.ones(5), np.arange(5.0)) is None
 
 
+def test_spearman_by_hand():
+    """1 - 6 Σd² / (n(n² - 1)) without ties; with ties, the correlation of the mean ranks."""
+    scores = np.array([5.0, 0.0, 3.5, 1.0, 4.0])  # as annotators give them: ranks 5, 1, 3, 2, 4
+    cosines = np.array([0.91, 0.12, 0.60, 0.75, 0.70])  # ranks 5, 1, 2, 4, 3: d = 0, 0, 1, -2, 1
+    assert spearman_interval(cosines, scores).value == pytest.approx(1 - 6 * 6 / (5 * 24))
+    assert spearman_interval(-cosines, scores).value == pytest.approx(6 * 6 / (5 * 24) - 1)
+    # ranks 1.5, 1.5, 3 and 1, 2, 3, less their mean 2: product 1.5, squares 1.5 and 2
+    assert spearman_interval(np.array([0.2, 0.2, 0.9]), np.arange(3.0)).value == pytest.approx(1.5 / math.sqrt(3))
+
+
 def test_figures_of_a_reference_and_of_itself():
     """Against itself everything is found; the interval of a share without exceptions is exact, not of no width."""
     values = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qbert_opt.errors import UsageError
-from qbert_opt.integer.c_calls import comment, packed_rows
+from qbert_opt.integer.c_calls import comment
+from qbert_opt.integer.c_constants import packed_rows
 from qbert_opt.integer.emitters import c
 from qbert_opt.integer.reference import Reference
 from qbert_opt.integer.ways import Ways

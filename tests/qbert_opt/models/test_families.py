@@ -10,9 +10,10 @@ from families import FAMILIES, HEADS, save, tiny_model, tokenizer
 from hwmodels import operations
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.block_walk import ATTENTION_KINDS
-from qbert_opt.costs.operations import Storage, Workload, model_graph
+from qbert_opt.costs.operations import Storage, model_graph
 from qbert_opt.costs.pricing import option_tables
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.loading import LoadedModel, load_model

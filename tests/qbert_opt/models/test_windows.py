@@ -9,7 +9,7 @@ from families import FAMILIES, save, tiny_model, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbert_opt.costs.operations import workload_of
+from qbert_opt.costs.workload import workload_of
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import comparable, evaluate, evaluation_batches, measure

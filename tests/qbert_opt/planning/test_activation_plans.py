@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,19 +11,28 @@ import torch
 
 from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
-from qbert_opt.costs.operations import Storage, Workload, matrix_operation, stored_weight
+from qbert_opt.costs.operations import Storage, matrix_operation, stored_weight
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.stored import engine_target
+from qbert_opt.costs.workload import Workload
 from qbert_opt.data.texts import read_texts
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.loading import load_model
+from qbert_opt.planning.engine_inputs import runnable_inputs
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.quantization.calibration import BATCH_SIZE, MatrixQuantizer
-from qbert_opt.spec.activations import activation_grid, input_bits, planned_activations, selected_activations
+from qbert_opt.spec.activations import (
+    activation_choice,
+    activation_grid,
+    input_bits,
+    planned_activations,
+    selected_activations,
+)
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
@@ -76,6 +86,21 @@ def test_selected_activations(rtn_scores, car_soc):
             selected_activations(bits, ranges, scores, car_soc)
     with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
         selected_activations("8", None, rtn_scores, None)
+
+
+def test_inputs_that_litert_does_not_run_are_refused_with_the_reason():
+    """W8A8 and W8A16 in static ranges, and 16 bits per token; 8 bits per token are left, whatever the weights have."""
+    task = SimpleNamespace(target=engine_target("litert"))
+    legal = [activation_choice("8bit/token")]
+    assert list(runnable_inputs(task, activation_grid((8, 16)))) == legal
+    for name in ("8bit/tensor/mse", "16bit/tensor/minmax", "16bit/token"):
+        with pytest.raises(UsageError) as refused:
+            runnable_inputs(task, [activation_choice(name)])
+        assert str(refused.value) == (
+            "`engine` litert: runs inputs with one range per token of 8 bits (with static or 16-bit inputs it rounds "
+            f"outputs too, for which plans have no ranges); scored and selected are only {name}. Score and select what "
+            "it runs, or leave the inputs to it with `activation_bits` none."
+        )
 
 
 def test_the_loss_of_inputs_is_added_to_every_prediction(rtn_scores):

@@ -152,11 +152,13 @@ def test_infeasible_links_are_named(cli):
     assert run.code == 3 and "--max-formats 1 conflicts with them" in run.complaint
 
 
-def test_the_command_line_writes_a_shortlist(cli, tmp_path):
+def test_the_command_line_writes_a_shortlist(cli, tmp_path, tmp_path_factory, three_layers):
     """`--top-k 3 -o p.json` writes p.json, p.2.json, p.3.json; `--json` prints a list."""
-    line = ("solve", "--budget", "25MB", "--top-k", "3", "--within", "5%")
+    scores = tmp_path_factory.mktemp("scores") / "scores.json"
+    write_scores(three_layers, scores)
+    line = ("solve", "--scores", scores, "--budget", "2.5bit", "--top-k", "3", "--within", "5%")
     run = cli(*line, "-o", tmp_path / "p.json")
-    assert run.code == 0 and "3 plans" in run.out
+    assert run.code == 0 and "3 plans" in run.out, run.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.2.json", "p.3.json", "p.json"]
     printed = [Allocation.model_validate(plan) for plan in json.loads(cli(*line, "--json").out)]
     assert [p.sum_of_scores for p in printed] == [

@@ -9,8 +9,9 @@ import pytest
 
 from hwmodels import load_device, operation_cost, operations
 from qbert_opt.costs.functions import LARGEST_ERROR, cheapest_ways, parse_functions, planned_functions, recorded
-from qbert_opt.costs.operations import FLOAT, Workload, model_graph
+from qbert_opt.costs.operations import model_graph
 from qbert_opt.costs.simulate import simulate_allocation, simulate_baselines
+from qbert_opt.costs.workload import FLOAT, Workload
 from qbert_opt.errors import InfeasibleError, QbertOptWarning, UsageError
 from qbert_opt.integer.errors import usual_error
 from qbert_opt.integer.ways import Ways

@@ -4,6 +4,7 @@ import pytest
 
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import InfeasibleError
+from qbert_opt.planning import loss_limit
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.input_widths import solve_rounded
 from qbert_opt.planning.planner import allocate
@@ -11,20 +12,30 @@ from qbert_opt.spec.limits import Limits, shown_apart
 
 
 @pytest.fixture(scope="module")
-def fastest():
-    """Least latency on the bundled device with much loss allowed."""
+def solved():
+    """Least latency on the bundled device with much loss allowed, and the bounds on the sum that were tried for it."""
     from hwmodels import load_device
 
     few = {"bits": (2, 4, 8), "groupings": ("columns:128",)}  # one grouping: seconds, where two take a minute
-    return [
-        allocate(
-            reference_scores(),
-            Limits(),
-            device=load_device("car-soc"),
-            constraints=PlanConstraints(least="latency", max_loss=most, **few),
-        )
-        for most in (0.0012, 0.02, 0.2)
-    ]
+    plans, bounds = [], []
+    for most in (0.0012, 0.02, 0.2):
+        bounds.append([])
+
+        def counted(task, *rest):
+            bounds[-1].append(task.largest_sum)
+            return solve_rounded(task, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loss_limit, "solve_rounded", counted)
+            constraints = PlanConstraints(least="latency", max_loss=most, **few)
+            plans.append(allocate(reference_scores(), Limits(), device=load_device("car-soc"), constraints=constraints))
+    return plans, bounds
+
+
+@pytest.fixture(scope="module")
+def fastest(solved):
+    """The plans."""
+    return solved[0]
 
 
 def test_of_equal_latencies_the_least_loss_is_taken(fastest):
@@ -44,20 +55,9 @@ def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
     assert all(plan.predicted_loss <= plan.limits[0].capacity for plan in fastest)
 
 
-def test_a_limit_on_loss_costs_few_programs(monkeypatch):
+def test_a_limit_on_loss_costs_few_programs(solved):
     """The bound on the sum is found from the ratio of prediction to sum: a program with residency is slow."""
-    from hwmodels import load_device
-    from qbert_opt.planning import loss_limit
-
-    bounds = []
-
-    def counted(task, *rest):
-        bounds.append(task.largest_sum)
-        return solve_rounded(task, *rest)
-
-    monkeypatch.setattr(loss_limit, "solve_rounded", counted)
-    constraints = PlanConstraints(least="latency", max_loss=0.0012, bits=(2, 4, 8), groupings=("columns:128",))
-    plan = allocate(reference_scores(), Limits(), device=load_device("car-soc"), constraints=constraints)
+    [plan, *_], [bounds, *_] = solved
     assert plan.predicted_loss <= 0.0012
     slow = [bound for bound in bounds if bound is not None]  # without a bound the loss is minimized, which is quick
     assert slow[0] == 0.0012 and slow[1] == max(slow[1:]) and len(slow) <= 4

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.operations import Storage
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import DeviceError, InfeasibleError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.device_classes import plan_for_each

@@ -72,7 +72,7 @@ def test_a_group_that_one_engine_widens_is_left_out():
 
 def _openvino_levels(folder, profile):
     """Integer levels of each product with packed weights in an OpenVINO file, by shape, as sorted byte strings."""
-    import openvino as ov
+    from qbert_opt.formats.quiet_openvino import ov
 
     found = []
     for node in ov.Core().read_model(Path(folder) / "openvino" / "openvino_model.xml").get_ordered_ops():
@@ -115,7 +115,7 @@ def _unpacked(packed, bits):
 def test_each_file_holds_the_same_codes(portable_scores, tiny, tmp_path):
     """Exported to both engines that run here, the integers that come out are those of the quantized matrices."""
     pytest.importorskip("onnx")
-    pytest.importorskip("openvino")
+    pytest.importorskip("qbert_opt.formats.quiet_openvino")
     from qbert_opt.formats.traced_model import traceable
     from qbert_opt.workflows.verify import apply_plan
 

@@ -3,8 +3,12 @@
 import re
 
 import pytest
+from plain_bert import bert
 
-from qbert_opt.errors import InfeasibleError
+from qbert_opt.errors import InfeasibleError, UsageError
+from qbert_opt.models.loading import load_model
+from qbert_opt.models.structure import profile_model
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.possible import check_possible, unscored
 from qbert_opt.spec.grids import default_grid
@@ -76,6 +80,28 @@ def test_optimize_refuses_before_it_scores(cli, monkeypatch, tiny_folder, data_f
     assert said.code == 3
     assert re.search(what, said.complaint)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("engine", "multiple"), [("llama-cpp", 32), ("onnxruntime", 16)])
+def test_optimize_refuses_a_width_that_no_block_divides_before_it_scores(
+    cli, monkeypatch, data_file, tmp_path, engine, multiple
+):
+    """Exit code 2, and the engines that hold it; nothing is written."""
+    pytest.importorskip({"llama-cpp": "xllamacpp"}.get(engine, engine))
+    monkeypatch.setattr("qbert_opt.workflows.output_folder.score_model", None)
+    model = bert(tmp_path / "model", width=40)
+    options = ("--engine", engine, "--max-flips", "5%", "-o", tmp_path / "out")
+    said = cli("optimize", "--model", model, "--data", data_file, *options)
+    assert said.code == 2
+    assert said.complaint == (
+        f"qbert-opt: --engine {engine}: bert.encoder.layer.0.attention.self.query has 40 inputs; it needs a multiple "
+        f"of {multiple}, however it is stored. Engines that hold it: litert, openvino, qnn."
+    )
+    assert not (tmp_path / "out").exists()
+    table = unscored(profile_model(load_model(model)), default_grid("gptq"))
+    portable = PlanConstraints(portable=("openvino", engine))
+    with pytest.raises(UsageError, match=rf"40 inputs; it needs a multiple of {multiple} in {engine}, however"):
+        check_possible(table, Limits(), constraints=portable)
 
 
 def test_sensitivity_refuses_the_budget_of_stability_before_it_scores(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InfeasibleError, UsageError
 from qbert_opt.planning.recipes import recipe_allocation, uniform_allocation
 from qbert_opt.spec.choices import Choice, choice

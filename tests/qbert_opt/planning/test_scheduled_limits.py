@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hwmodels import load_device
-from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_storage
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InfeasibleError, NoPlanFoundError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate

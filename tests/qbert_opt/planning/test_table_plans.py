@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.operations import Storage
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from optimize_quickly import report_few_budgets
 
 from qbert_opt.evaluation.intervals import Interval
 from qbert_opt.reports.html import html_report
@@ -96,7 +97,8 @@ def test_thousands_of_matrices_stay_small(reference_plan):
     assert len(page) < 6_000_000
 
 
-def test_the_verb_writes_it(cli, tmp_path, reference_plan):
+def test_the_verb_writes_it(cli, tmp_path, reference_plan, monkeypatch):
+    report_few_budgets(monkeypatch)
     write_allocation(reference_plan, tmp_path / "plan.json")
     done = cli("report", tmp_path / "plan.json", "-s", "reference", "-d", "car-soc", "-o", tmp_path / "r.html")
     assert done.code == 0, done.err

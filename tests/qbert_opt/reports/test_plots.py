@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InputFileError
 from qbert_opt.planning.device_classes import plan_for_each
 from qbert_opt.planning.frontier import trade_off

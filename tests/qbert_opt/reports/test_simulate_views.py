@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hwmodels import REMEDIES
-from qbert_opt.costs.operations import Workload
 from qbert_opt.costs.simulate import simulate_allocation
+from qbert_opt.costs.workload import Workload
 from qbert_opt.reports.operations import operation_rows
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InputFileError
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan

@@ -1,8 +1,5 @@
 """Training in two processes of torchrun equals training in one."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import warm_process
@@ -17,8 +14,6 @@ from qbert_opt.training.fine_tuning import fine_tune
 from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qbert_opt"]
 
 
 @pytest.mark.slow
@@ -46,7 +41,7 @@ def test_two_processes_recover_as_one(cli, tiny, tiny_folder, gptq_plan, file_te
 
 @pytest.mark.slow
 def test_two_processes_fine_tune_as_one(cli, tiny_folder, data_file, tmp_path):
-    """By torchrun itself: the same weights to 1e-5, without dropout, which each process draws for its own batches."""
+    """By torchrun's agent: the same weights to 1e-5, without dropout, which each process draws for its own batches."""
     loaded = load_model(tiny_folder)
     loaded.model.config.hidden_dropout_prob = loaded.model.config.attention_probs_dropout_prob = 0.0
     loaded.model.save_pretrained(tmp_path / "encoder")
@@ -55,9 +50,7 @@ def test_two_processes_fine_tune_as_one(cli, tiny_folder, data_file, tmp_path):
         "fine-tune", "--encoder", tmp_path / "encoder", "--data", data_file, "--batch-size", 8, "--epochs", 1,
         "--batches-per-update", 2, "-q", "-o",
     ]  # fmt: skip
-    words = [*TORCHRUN, *map(str, command), tmp_path / "two"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    warm_process.in_two_by_torchrun(tmp_path, [*command, tmp_path / "two"])
     assert cli(*command, tmp_path / "one").code == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, values in one.items():

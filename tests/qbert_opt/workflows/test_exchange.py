@@ -10,7 +10,8 @@ import yaml
 
 from hwmodels import format_bytes
 from qbert_opt.configs.tool import config_tool, parse_config
-from qbert_opt.costs.operations import Storage, Workload
+from qbert_opt.costs.operations import Storage
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.constraints import PlanConstraints

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from families import save
+from optimize_quickly import optimize_quickly
 
 import qbert_opt as qb
 from qbert_opt.engines.session import rules_of
@@ -20,6 +21,7 @@ SMALL = qb.CalibrationPlan(40, 40, 0)
 def few_steps(monkeypatch):
     """Two steps, one well below the likely loss and one at it: each is some fifty solved problems."""
     monkeypatch.setattr(proving, "STEPS", proving.STEPS[::8])
+    optimize_quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +29,12 @@ def optimized(tiny_folder, data_file, tmp_path_factory):
     """A tiny model at 5 bits per weight, planned for a device, exported and measured on the 40 texts that are left."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("optimize") / "out"
-    return qb.optimize(
-        tiny_folder, data_file, folder, budget="5bit", device="rpi5", engine="onnxruntime", activations="float32",
-        calibration=SMALL, method="rtn", seq_len=9,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        optimize_quickly(patch)
+        return qb.optimize(
+            tiny_folder, data_file, folder, budget="5bit", device="rpi5", engine="onnxruntime", activations="float32",
+            calibration=SMALL, method="rtn", seq_len=9,
+        )  # fmt: skip
 
 
 def test_the_folder_holds_every_step(optimized):
@@ -129,7 +133,7 @@ def test_a_model_that_an_engine_cannot_hold_is_refused_before_it_is_scored(tiny,
 
     model.get_submodule("bert.encoder.layer.1.intermediate").dense = Pointwise(32, 64, 1)
     with pytest.raises(qb.UsageError, match=r"`engine` openvino: bert\.encoder\.layer\.1.* is a convolution"):
-        pytest.importorskip("openvino")
+        pytest.importorskip("qbert_opt.formats.quiet_openvino")
         qb.optimize(replace(tiny, model=model), data_file, tmp_path / "out", budget="4bit", engine="openvino")
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qbert_opt as qb
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.workload import Workload
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.flips import flip_relation
 from qbert_opt.planning.constraints import PlanConstraints
@@ -68,7 +68,8 @@ def test_where_all_hold_the_smallest_is_taken(walk, monkeypatch):
 @pytest.mark.slow
 def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc, monkeypatch, tmp_path):
     """The plan that is checked after that of least loss is predicted to be faster; bits and residency together."""
-    request = Request(reference_sums, Limits(), car_soc, Workload(), PlanConstraints(), "latency")
+    few = PlanConstraints(bits=(2, 4, 8), groupings=("columns:128",))  # one grouping: seconds, where all take twenty
+    request = Request(reference_sums, Limits(), car_soc, Workload(), few, "latency")
     route, tried = find_route(request, None, lambda plan: None), []
 
     def ship(setup, plan, folder, progress):
@@ -77,7 +78,7 @@ def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc
 
     monkeypatch.setattr(proving, "ship", ship)
     monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.002)
-    monkeypatch.setattr(proving, "STEPS", (2.0,))  # each takes some twenty seconds
+    monkeypatch.setattr(proving, "STEPS", (2.0,))
     monkeypatch.setattr(proving, "LATENCY_STRIDE", 1)
     prove_smallest(Checked(), route, None, QualityLimits(flips=0.5), tmp_path / "tried", lambda *_: None)
     first, second = tried

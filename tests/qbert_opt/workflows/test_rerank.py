@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from qbert_opt.costs.operations import Workload
+from qbert_opt.costs.workload import Workload
 from qbert_opt.errors import UsageError
 from qbert_opt.workflows import rerank
 from qbert_opt.workflows.rerank import TimedPlan, ranked, time_plans
