@@ -193,7 +193,7 @@ def _loss_lines(plan: Allocation) -> list[str]:
 
 
 def better_uniform(plan: Allocation) -> UniformPlan | None:
-    """Return the uniform plan that is predicted to lose least, where that is less than the plan itself loses.
+    """Return the uniform plan that is predicted to lose least, where that is another plan and loses less than this one.
 
     Args:
         plan: with the uniform plans that keep its limits.
@@ -201,7 +201,9 @@ def better_uniform(plan: Allocation) -> UniformPlan | None:
     if plan.objective != "sum_of_scores":
         return None
     best = min(plan.uniform, key=lambda rival: rival.predicted_loss, default=None)
-    return best if best is not None and best.predicted_loss < plan.predicted_loss else None
+    if best is None or all(matrix.choice.name == best.choice for matrix in plan.matrices):
+        return None
+    return best if best.predicted_loss < plan.predicted_loss else None
 
 
 def _prediction_lines(plan: Allocation) -> list[str]:
