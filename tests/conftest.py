@@ -1,12 +1,16 @@
 """A small real BERT and a few sentences, made here: the tests need no download."""
 
 import gc
+import signal
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 gc.disable()  # while modules are imported, of which nothing is let go
+
+# a shell that starts the suite in the background has it ignore Ctrl-C, which some tests send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # how long an example takes depends on what else the machine does
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
