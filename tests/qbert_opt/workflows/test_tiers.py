@@ -101,9 +101,7 @@ def test_tiers_are_the_first_thing_that_is_refused(tiered, given, holding):
     """Before forms that the engine lacks: scoring in others would not help. Whether or not tables are scored."""
     grid, constraints = [choice("4bit/rows:each/rtn")], PlanConstraints(**given)
     for tables in ((), table_grid()):
-        with pytest.raises(
-            UsageError, match=f"word_embeddings of .* is in tiers, and {holding} whole tables. Plan"
-        ):
+        with pytest.raises(UsageError, match=f"word_embeddings of .* is in tiers, and {holding} whole tables. Plan"):
             check_possible(unscored(profile_model(tiered), grid, tables), Limits(), constraints=constraints)
     for others in ({"engine": "openvino"}, {"engine": "torch"}):
         check_possible(unscored(profile_model(tiered), grid), Limits(), constraints=PlanConstraints(**others))
