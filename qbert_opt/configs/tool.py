@@ -26,7 +26,8 @@ class ConfigTool(Protocol):
         ROUNDING: how the tool rounds weights, in a few words.
         NOTES: how to load the file, and what to be aware of.
 
-    A tool whose `.json` or `.yaml` file is a list and not an object says so by `OUTERMOST = list`.
+    A tool whose `.json` or `.yaml` file is a list and not an object says so by `OUTERMOST = list`, and one whose config
+    has the embedding tables too by `CARRIES_TABLES = True`.
     """
 
     TITLE: str

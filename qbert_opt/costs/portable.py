@@ -54,6 +54,16 @@ class PortableTarget(EngineTarget):
         forms = ", ".join(f"{bits} bits {form}" for bits, form in PORTABLE_FORMS.items())
         return f"{forms}, in groupings that each engine supports"
 
+    @property
+    def whole_tables(self) -> tuple[str, ...]:
+        """Names of the engines that hold a table as a whole, not in tiers."""
+        return tuple(name for member in self.members for name in member.whole_tables)
+
+    @property
+    def leaves_inputs(self) -> bool:
+        """Whether there is no rounding of inputs that every engine runs as planned."""
+        return not self.rules.static_bits and not self.rules.token_bits
+
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
         """Return the largest that a matrix or table is in one of the files.
 

@@ -62,6 +62,16 @@ class EngineTarget:
         """Names of the engines that must run the plan."""
         return (self.name,)
 
+    @property
+    def whole_tables(self) -> tuple[str, ...]:
+        """Names of the engines that hold a table as a whole, not in tiers."""
+        return () if self.rules.tables.tiers else (self.name,)
+
+    @property
+    def leaves_inputs(self) -> bool:
+        """Whether inputs of matrices are rounded in the engine's own way, whatever a plan says."""
+        return self.rules.file is not None and not self.rules.static_bits and not self.rules.token_bits
+
     def runs_on(self, device: Device) -> bool:
         """Return whether a device lists one of the engines; a device without a list accepts any.
 
@@ -132,8 +142,8 @@ class EngineTarget:
             choice: how it is stored.
         """
         if isinstance(item, TableSpec):
-            if item.tier_of and not self.rules.tables.tiers:
-                return "a tier of a table, and it holds tables as a whole: plan for the model without tiers"
+            if item.tier_of and self.whole_tables:
+                return f"a tier of {item.tier_of}; it holds tables as a whole"
             return self.rules.table_refusal(choice, item.columns)
         static = item.module in self.static_inputs
         return self.rules.refusal(choice, (item.rows, item.columns), static_input=static)

@@ -18,6 +18,8 @@ from ..errors import InputFileError, UsageError
 
 FIELD = "table_tiers"  # of config.json
 FEWEST_TIERS = 2
+MOST_TIERS = 16  # each is read at every token
+MOST_SHOWN = 80  # characters of a field in a message
 
 
 class TieredEmbedding(nn.Module):
@@ -66,7 +68,7 @@ def split_table(model: Any, source: str) -> None:
         source: the folder, for messages.
 
     Raises:
-        InputFileError: the field is not the rows of at least two tiers of the table, or the model answers in words.
+        InputFileError: the field is not the rows of a few tiers of the table, or the model answers in words.
     """
     sizes = getattr(model.config, FIELD, None)
     if sizes is None:
@@ -75,12 +77,14 @@ def split_table(model: Any, source: str) -> None:
     rows = table.num_embeddings
     if (
         not isinstance(sizes, list)
-        or len(sizes) < FEWEST_TIERS
+        or not FEWEST_TIERS <= len(sizes) <= MOST_TIERS
         or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
         or sum(sizes) != rows
     ):
+        shown = repr(sizes)
+        cut = shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + "…"
         raise InputFileError(
-            f"{source}: config.json: {FIELD} is {sizes!r}. Give the rows of at least {FEWEST_TIERS} tiers, {rows:,} "
+            f"{source}: config.json: {FIELD} is {cut}. Give the rows of {FEWEST_TIERS} to {MOST_TIERS} tiers, {rows:,} "
             "together, or remove it."
         )
     if answers_in_words(model):
@@ -117,9 +121,11 @@ def tier_sizes(shares: Sequence[float], rows: int) -> tuple[int, ...]:
         rows: of the table.
 
     Raises:
-        UsageError: a share that is not above 0 and below 1, shares of all rows, or a tier without rows; says what is
-            legal.
+        UsageError: a share that is not above 0 and below 1, shares of all rows, too many tiers, or one without rows;
+            says what is legal.
     """
+    if len(shares) >= MOST_TIERS:
+        raise UsageError(f"`tiers`: {len(shares)} shares are {len(shares) + 1} tiers. Give at most {MOST_TIERS - 1}.")
     shown = ",".join(f"{100 * share:g}%" for share in shares)
     if not all(0 < share < 1 for share in shares) or sum(shares) >= 1:
         raise UsageError(f"`tiers` {shown}: give shares above 0 %, below 100 % together: the last tier is the rest.")

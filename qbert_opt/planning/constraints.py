@@ -181,8 +181,17 @@ def held_choices(
         target: the engine.
 
     Raises:
-        UsageError: the engine supports no legal choice of some item, or not what an unscored table has.
+        UsageError: a table is in tiers and the engine holds it as a whole, the engine supports no legal choice of some
+            item, or not what an unscored table has.
     """
+    tier = next((table for table in scores.profile.tables if table.tier_of), None)
+    if tier is not None and target.whole_tables:  # first: no other scores would help
+        named = " and ".join(target.whole_tables)
+        hold = "holds" if len(target.whole_tables) == 1 else "hold"
+        raise UsageError(
+            f"{target.said}: {tier.tier_of} of {scores.profile.name} is in tiers, and {named} {hold} whole tables. "
+            "Plan for the model that it was made from."
+        )
     held = np.zeros(legal.shape, dtype=bool)
     for i, item in enumerate(scores.items):
         for j in np.flatnonzero(legal[i]).tolist():

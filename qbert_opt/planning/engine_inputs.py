@@ -14,18 +14,24 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
     """Return the choices for inputs that the plan's engine runs as planned: in ranges and widths of its own.
 
     Args:
-        task: its engine; without one all choices are returned.
+        task: its engine; without one, and where the quantized folder is opened, all choices are returned.
         activations: choices for the inputs of matrices.
 
     Raises:
-        UsageError: the engine runs none of them.
+        UsageError: the engine runs none of them, but others.
 
     Warns:
-        QbertOptWarning: the engine runs no choice of one of the widths.
+        QbertOptWarning: the engine runs no choice of one of the widths, or rounds all inputs in its own way.
     """
-    if task.target is None or not (task.target.rules.static_bits or task.target.rules.token_bits):
+    if task.target is None:
         return tuple(activations)
     rules = task.target.rules
+    if task.target.leaves_inputs and activations:
+        own = "rounds inputs in its own way, so the plan leaves them out, and predictions are without that loss"
+        warn(QbertOptWarning(f"{task.target.said}: {own}."), stacklevel=2)
+        return ()
+    if not (rules.static_bits or rules.token_bits):
+        return tuple(activations)
     kept = tuple(choice for choice in activations if rules.runs_input(choice))
     lost = sorted({choice.bits for choice in activations} - {choice.bits for choice in kept})
     if not lost:

@@ -39,7 +39,9 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
             f"{ratio(cost.carried_loss, cost.planned_loss)}; both rounded by {plan.method}, ranges as scored"
         )
         yield from stand_in_lines(cost.stand_ins)
-    if plan.tables:
+    if plan.tables and getattr(export.tool, "CARRIES_TABLES", False):
+        yield "not carried      everything else in fp16: the config covers encoder matrices and embedding tables"
+    elif plan.tables:
         widths = sorted({table.bits for table in plan.tables})
         yield (
             f"not carried      {len(plan.tables)} embedding tables at {', '.join(map(str, widths))} bits and "

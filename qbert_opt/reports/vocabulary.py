@@ -17,20 +17,20 @@ def vocabulary_lines(trimmed: Trimmed, model: str) -> list[str]:
         model: the whole one, as the user called it.
     """
     (rows, kept), (size, left) = trimmed.rows, trimmed.weight_bytes
+    others = "the others are special tokens, single characters and parts" if trimmed.left_out else "none is left out"
     lines = [
-        f"rows             {kept:,} of {rows:,} kept: {trimmed.used:,} pieces are used, the others are special tokens, "
-        "single characters and parts",
+        f"rows             {kept:,} of {rows:,} kept: {trimmed.used:,} pieces are used, {others}",
         f"weights          {left:,} bytes, {size:,} before ({100 * left / size:.1f} %)",
     ]
-    reads = sum(count for _, count in trimmed.tiers)
     for number, (size, count) in enumerate(trimmed.tiers, 1):
-        lines.append(f"tier {number}           {size:,} rows, {100 * count / reads:.2f} % of the pieces of the texts")
-    if trimmed.reading is None:
+        share = 100 * count / trimmed.num_pieces
+        lines.append(f"tier {number}           {size:,} rows, {share:.2f} % of the pieces of the texts")
+    if trimmed.reading is None and trimmed.left_out:
         lines.append(
             "other text       not measured: words without their piece split into smaller ones. Give --test-data, or "
             f"run 'qbert-opt evaluate {trimmed.folder} --data TEXT --reference {model}'"
         )
-    else:
+    elif trimmed.reading is not None:
         lines += _reading_lines(trimmed.reading)
     return [*lines, f"{trimmed.folder}: texts of kept pieces are read and answered as before"]
 

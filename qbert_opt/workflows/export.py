@@ -16,13 +16,14 @@ from ..checkpoint.reader import load_quantized, read_matrices
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Check
 from ..engines.record import EngineRecord
-from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format
+from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format, rules_of
 from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.hub_names import CONFIG_KEY, check_dtype, named
 from ..formats.traced_model import TracedModel, traceable
 from ..formats.writers.onnx import GRAPH
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
+from ..models.tiers import in_tiers
 from ..quantization.activation_quant import with_rounded_inputs
 from ..runtime.files import atomic_folder, folder_bytes
 from ..runtime.processor import sums_bytes_exactly
@@ -168,7 +169,7 @@ def _check_dtype(name: str, module: Engine, dtype: str) -> None:
 
 
 def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) -> None:
-    """Refuse a model with matrices that no engine's file holds.
+    """Refuse a model that an engine's file cannot hold, however it is quantized.
 
     Args:
         name: the engine.
@@ -176,8 +177,13 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         modules: names of its matrices.
 
     Raises:
-        UsageError: one is a convolution; names it.
+        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers.
     """
+    if in_tiers(loaded.model) and not rules_of(name).tables.tiers:
+        raise UsageError(
+            f"`engine` {name}: {loaded.name} has its table of words in tiers, and the file holds one table. Use "
+            "`engine` onnxruntime or openvino."
+        )
     for module in modules:
         if not isinstance(loaded.model.get_submodule(module), nn.Linear):
             raise UsageError(f"`engine` {name}: {module} is a convolution; only torch runs it from its codes.")

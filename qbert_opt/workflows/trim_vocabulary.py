@@ -71,6 +71,8 @@ class Trimmed:
         weight_bytes: bytes of the weight files, before and after.
         reading: of held-out text; None without.
         tiers: rows of each tier of the table, and how often the texts read them; empty where the table is whole.
+        num_pieces: pieces of all texts, those that were left out included.
+        left_out: number of pieces that the smaller vocabulary lacks.
     """
 
     folder: Path
@@ -79,6 +81,8 @@ class Trimmed:
     weight_bytes: tuple[int, int]
     reading: Reading | None = None
     tiers: tuple[tuple[int, int], ...] = ()
+    num_pieces: int = 0
+    left_out: int = 0
 
 
 def trim_vocabulary(
@@ -167,7 +171,9 @@ def trim_vocabulary(
         stored = folder_bytes(loaded.folder), folder_bytes(folder)
     ordered = iter(numbers)
     reads = tuple((size, sum(counts[old] for old in islice(ordered, size))) for size in sizes)
-    return Trimmed(target, (rows, len(numbers)), len(used), stored, reading, reads)
+    return Trimmed(
+        target, (rows, len(numbers)), len(used), stored, reading, reads, counts.total(), len(known) - len(kept)
+    )
 
 
 def _check_tiers(loaded: LoadedModel, data: Sequence[LabeledTexts], tiers: Sequence[float]) -> None:

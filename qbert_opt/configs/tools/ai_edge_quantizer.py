@@ -20,12 +20,13 @@ from ..offers import Carried, Offer
 TITLE = "Google AI Edge Quantizer (LiteRT)"
 SUFFIXES = (".json",)
 OUTERMOST = list
+CARRIES_TABLES = True
 ROUNDING = "to the nearest code of a min-max range"
 NOTES = (
     "Load: quantizer.Quantizer('model.tflite', 'recipe.json').quantize(), on a TFLite file whose operations are named "
     "after the model's modules, such as the float32 file of qbert_opt.workflows.export.export_float.",
     "Blocks are of 32, 64, 128 or 256 inputs and at 4 bits only: LiteRT has no kernel for 2-bit blocks, and the tool "
-    "refuses 8-bit ones. Tables keep their bits in one range per row.",
+    "refuses 8-bit ones. Tables have one range per row, and the next of 2, 4 and 8 bits.",
     "For a plan's own codes rather than min-max ones, `export --engine litert` writes the file itself.",
 )
 WIDTHS = (2, 4, 8)

@@ -48,6 +48,7 @@ def test_sizes_by_hand():
     """Shares are of the rows, the last tier is the rest."""
     assert tier_sizes((0.2,), 10) == (2, 8)
     assert tier_sizes((0.05, 0.15), 100) == (5, 15, 80)
+    assert tier_sizes((0.01,) * 15, 100) == (1,) * 15 + (85,)
     for shares, rows, refusal in (
         ((0.0,), 10, "`tiers` 0%: give shares above 0 %"),
         ((1.0,), 10, "`tiers` 100%: give shares above 0 %"),
@@ -55,6 +56,7 @@ def test_sizes_by_hand():
         ((0.01,), 10, "`tiers` 1%: tier 1 would be empty, of 10 rows"),
         ((0.5, 0.49), 10, "`tiers` 50%,49%: tier 3 would be empty"),
         ((0.25, 0.25, 0.25), 2, "`tiers` 25%,25%,25%: tier 1 would be empty, of 2 rows"),
+        ((0.01,) * 16, 1000, "`tiers`: 16 shares are 17 tiers. Give at most 15"),
     ):
         with pytest.raises(UsageError, match=refusal):
             tier_sizes(shares, rows)
@@ -73,10 +75,14 @@ def test_a_folder_that_names_wrong_tiers_is_one_line(tmp_path):
     folder = save(tmp_path / "model", "WordPiece")
     config = json.loads((folder / "config.json").read_text())
     rows = config["vocab_size"]
-    for wrong in (3, [], [rows], [rows, 0], [rows + 1, -1], ["a", "b"], [1, 2], [True, rows - 1]):
+    many = [1] * 16 + [rows - 16]
+    for wrong in (3, [], [rows], [rows, 0], [rows + 1, -1], ["a", "b"], [1, 2], [True, rows - 1], many, ["x" * 5000]):
         (folder / "config.json").write_text(json.dumps(config | {FIELD: wrong}))
-        with pytest.raises(InputFileError, match=f"{FIELD} is .* Give the rows of at least 2 tiers, {rows} together"):
+        with pytest.raises(
+            InputFileError, match=f"{FIELD} is .* Give the rows of 2 to 16 tiers, {rows} together"
+        ) as said:
             load_model(folder)
+        assert len(str(said.value)) < len(str(folder)) + 200
     (folder / "config.json").write_text(json.dumps(config | {FIELD: [5, rows - 5]}))
     assert isinstance(load_model(folder).model.get_input_embeddings(), TieredEmbedding)
     tied = save(tmp_path / "tied", "WordPiece", "vocabulary")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.costs.operations import Storage, matrix_operation, stored_weight
+from qbert_opt.costs.portable import plan_target
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.costs.stored import engine_target
@@ -103,6 +105,19 @@ def test_inputs_that_litert_does_not_run_are_refused_with_the_reason():
             f"outputs too, for which plans have no ranges); scored and selected are only {name}. Score and select what "
             "it runs, or leave the inputs to it with `activation_bits` none."
         )
+
+
+def test_inputs_are_left_to_an_engine_that_rounds_them_its_own_way():
+    """Named, alone or among the engines of a portable plan; where the quantized folder is opened, all are kept."""
+    grid = activation_grid((8, 16))
+    for target in (engine_target("llama-cpp"), plan_target(None, ("llama-cpp", "onnxruntime"))):
+        task = SimpleNamespace(target=target)
+        with pytest.warns(QbertOptWarning, match=rf"^{target.said}: rounds inputs in its own way, so the plan leaves"):
+            assert runnable_inputs(task, grid) == ()
+        with warnings.catch_warnings(action="error"):
+            assert runnable_inputs(task, ()) == ()
+    with warnings.catch_warnings(action="error"):
+        assert runnable_inputs(SimpleNamespace(target=engine_target("torch")), grid) == tuple(grid)
 
 
 def test_the_loss_of_inputs_is_added_to_every_prediction(rtn_scores):

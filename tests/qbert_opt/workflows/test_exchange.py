@@ -16,7 +16,7 @@ from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
-from qbert_opt.reports.exchange import import_lines
+from qbert_opt.reports.exchange import export_lines, import_lines
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
@@ -102,6 +102,16 @@ def test_what_changes_is_said_and_priced(reference, reference_plan, name):
     assert cost.carried_loss == pytest.approx(by_hand)
     if not inexact:
         assert cost.carried_loss == pytest.approx(reference_plan.sum_of_scores)
+
+
+def test_tables_that_a_config_has_are_not_said_to_be_missing(reference_plan):
+    """One tool's recipe names them; the others' do not, and say so."""
+    assert reference_plan.tables
+    for name, carried in (("ai-edge-quantizer", True), ("torchao", False)):
+        export = export_plan(reference_plan, config_tool(name), config_tool(name).SUFFIXES[0])
+        assert all((table.module.replace(".", "\\\\.") in export.text) == carried for table in reference_plan.tables)
+        [left] = [line for line in export_lines(export, None, reference_plan) if line.startswith("not carried")]
+        assert left.endswith("matrices and embedding tables" if carried else "encoder's matrices only")
 
 
 def test_integers_of_a_config_are_those_of_yaml_1_2(reference, tmp_path):

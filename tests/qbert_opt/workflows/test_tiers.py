@@ -13,11 +13,15 @@ from qbert_opt.errors import UsageError
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
+from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.possible import check_possible, unscored
 from qbert_opt.planning.recipes import given_allocation
 from qbert_opt.quantization.calibration import weight_of
 from qbert_opt.spec.choices import choice
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.tables import table_grid
 from qbert_opt.workflows.exchange import export_plan
-from qbert_opt.workflows.export import export_model
+from qbert_opt.workflows.export import check_convertible, export_model
 from qbert_opt.workflows.integer import integer_model
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.trim_vocabulary import trim_vocabulary
@@ -79,14 +83,35 @@ def test_plans_for_what_holds_whole_tables_have_no_tiers(tiered):
     held = choice("8bit/rows:each/mse/symmetric")
     for name in ("litert", "llama-cpp", "integer"):
         target = engine_target(name)
-        assert "plan for the model without tiers" in target.refusal(tier, held)
+        assert target.refusal(tier, held).endswith("word_embeddings; it holds tables as a whole")
         assert target.refusal(whole, held) is None
     assert engine_target("onnxruntime").refusal(tier, held) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "holding"),
+    [
+        ({"engine": "litert"}, "litert holds"),
+        ({"engine": "llama-cpp"}, "llama-cpp holds"),
+        ({"engine": "integer"}, "integer holds"),
+        ({"portable": ("litert", "llama-cpp", "openvino")}, "litert and llama-cpp hold"),
+    ],
+)
+def test_tiers_are_the_first_thing_that_is_refused(tiered, given, holding):
+    """Before forms that the engine lacks: scoring in others would not help. Whether or not tables are scored."""
+    grid, constraints = [choice("4bit/rows:each/rtn")], PlanConstraints(**given)
+    for tables in ((), table_grid()):
+        with pytest.raises(UsageError, match=f"word_embeddings of .* is in tiers, and {holding} whole tables. Plan"):
+            check_possible(unscored(profile_model(tiered), grid, tables), Limits(), constraints=constraints)
+    for others in ({"engine": "openvino"}, {"engine": "torch"}):
+        check_possible(unscored(profile_model(tiered), grid), Limits(), constraints=PlanConstraints(**others))
 
 
 def test_what_holds_one_table_refuses_tiers(plan, quantized, tmp_path):
     """By name, with what to do instead, and before anything is written."""
     for name in ("litert", "llama-cpp"):
+        with pytest.raises(UsageError, match=f"`engine` {name}: .* table of words in tiers"):
+            check_convertible(name, load_quantized(quantized)[0], ())
         if engine(name).usable():
             with pytest.raises(UsageError, match=f"`engine` {name}: .* table of words in tiers.* Use `engine` onnxrun"):
                 export_model(quantized, name, tmp_path / "out", texts=TEXT)

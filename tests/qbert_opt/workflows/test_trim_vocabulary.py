@@ -110,6 +110,7 @@ def test_tiers_hold_the_most_used_rows_and_answer_with_the_same_floats(folders, 
         ]
         assert min(often[0]) >= max(often[1]) and min(often[1]) >= max(often[2])
         assert trimmed.tiers == tuple((size, sum(counts)) for size, counts in zip(sizes, often, strict=True))
+        assert (trimmed.num_pieces, trimmed.left_out) == (len(everything), pieces - len(rows))
         whole = transformers.AutoModel.from_pretrained(out).get_input_embeddings().weight  # an ordinary folder
         assert torch.equal(whole.float(), loaded.model.get_input_embeddings().weight[rows])
 
