@@ -29,7 +29,7 @@ def unscored_table(
         profile: the model.
         method: quantizer.
         metric: estimator of the loss.
-        forms: scored forms; None for those of every model.
+        forms: to score; None for the quantizer's usual form.
         widths: scored widths of inputs.
         rules: of the engine; None without one.
     """

@@ -38,7 +38,12 @@ class Reading:
 
 
 def read_ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[list[int]]:
-    """Yield the ids of each text in full, without special tokens; the two parts of a pair are joined."""
+    """Yield the ids of each text in full, without special tokens; the two parts of a pair are joined.
+
+    Args:
+        loaded: whose tokenizer reads.
+        texts: one or two parts each.
+    """
     in_words = loaded.head.kind == "tags"
     for start in range(0, len(texts), READ_TOGETHER):
         chunk = texts[start : start + READ_TOGETHER]
@@ -54,7 +59,17 @@ def read_ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[
 
 
 def check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> None:
-    """Check that texts of kept pieces are read as before."""
+    """Check that texts of kept pieces are read as before.
+
+    Args:
+        loaded: the whole model.
+        trimmed: the model with part of the vocabulary.
+        texts: to read.
+        numbers: the new id of each id that was kept.
+
+    Raises:
+        InputFileError: one is read differently; quotes it.
+    """
     both = zip(read_ids(loaded, texts.texts), read_ids(trimmed, texts.texts), strict=True)
     for text, (before, after) in zip(texts.texts, both, strict=True):
         if all(index in numbers for index in before) and [numbers[index] for index in before] != after:
@@ -65,7 +80,17 @@ def check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts
 
 
 def reading_of(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> Reading:
-    """Count how held-out text is read before and after."""
+    """Count how held-out text is read before and after.
+
+    Args:
+        loaded: the whole model.
+        trimmed: the model with part of the vocabulary.
+        texts: held-out.
+        numbers: the new id of each id that was kept.
+
+    Raises:
+        InputFileError: a text of kept pieces is read differently.
+    """
     check_reading(loaded, trimmed, texts, numbers)
     before, after = list(read_ids(loaded, texts.texts)), list(read_ids(trimmed, texts.texts))
     dropped = [sum(index not in numbers for index in ids) for ids in before]
