@@ -91,7 +91,7 @@ class HeadSpec(Frozen):
 
 
 class ModelProfile(Frozen):
-    """Shapes and roles of a BERT-style encoder.
+    """Shapes and roles of a BERT-style encoder, or of a decoder.
 
     Attributes:
         name: the model's name as the user gave it.
@@ -99,7 +99,10 @@ class ModelProfile(Frozen):
         sha256: hash of all weights, by which artifacts of another model are rejected.
         num_blocks: number of stored encoder layers; layers that share their weights count once.
         hidden: width of the residual stream.
-        heads: attention heads per layer.
+        heads: attention heads per layer, of queries.
+        key_value_heads: heads of keys and values where several query heads share one (grouped-query attention); None if
+            each query head has its own.
+        causal: whether each token sees only the tokens before it, as in a decoder, so that keys and values can be kept.
         matrices: searched matrices, in order of execution.
         tables: embedding tables.
         head: linear layers outside the encoder.
@@ -114,11 +117,19 @@ class ModelProfile(Frozen):
     num_blocks: int = Field(gt=0)
     hidden: int = Field(gt=0)
     heads: int = Field(gt=0)
+    key_value_heads: int | None = Field(default=None, gt=0)
+    causal: bool = False
     matrices: tuple[MatrixSpec, ...]
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
     position_limit: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> ModelProfile:
+        if self.key_value_heads is not None and self.heads % self.key_value_heads:
+            raise ValueError(f"key_value_heads: {self.heads} query heads cannot share {self.key_value_heads} evenly")
+        return self
 
     @model_validator(mode="after")
     def _check_ties(self) -> ModelProfile:
