@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputFileError
-from ..models.layers import as_matrix
+from ..models.layers import TransposedLinear, as_weight, is_linear, matrix_of
 from ..quantization.activation_quant import Rounder
 from ..spec.allocation import Allocation
 from ..spec.choices import Layout
@@ -46,14 +46,16 @@ class Packed(nn.Module):
 class PackedLinear(Packed):
     """`x @ weight.T + bias`, unpacked in each call: as small as the file, slower than floats.
 
-    `rounder` rounds x if the plan quantizes it.
+    `rounder` rounds x if the plan quantizes it. `transposed` says that the float layer stores `weight.T`, as in GPT-2.
     """
 
     rounder: Rounder | None = None
 
-    def __init__(self, layout: Layout, original: nn.Linear) -> None:
-        super().__init__(layout, original.out_features, original.in_features, original.weight.dtype)
-        self.in_features, self.out_features, self.bias = original.in_features, original.out_features, original.bias
+    def __init__(self, layout: Layout, original: nn.Linear | TransposedLinear) -> None:
+        rows, columns = matrix_of(original).shape
+        super().__init__(layout, rows, columns, original.weight.dtype)
+        self.in_features, self.out_features = columns, rows
+        self.bias, self.transposed = original.bias, isinstance(original, TransposedLinear)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[..., rows]`."""
@@ -61,10 +63,16 @@ class PackedLinear(Packed):
             (x,) = self.rounder(self, (x,))
         return functional.linear(x, self.weight, self.bias)
 
-    def plain(self) -> nn.Linear:
-        """The layer with float weights."""
-        layer = nn.Linear(self.columns, self.rows, bias=self.bias is not None, device="meta", dtype=self.dtype)
-        layer.weight, layer.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
+    def plain(self) -> nn.Linear | TransposedLinear:
+        """The layer with float weights, stored as in the original."""
+        layer: nn.Linear | TransposedLinear
+        if self.transposed:
+            with torch.device("meta"):
+                layer = TransposedLinear(self.rows, self.columns)
+        else:
+            layer = nn.Linear(self.columns, self.rows, bias=self.bias is not None, device="meta", dtype=self.dtype)
+        layer.weight = nn.Parameter(as_weight(layer, self.weight).contiguous(), requires_grad=False)
+        layer.bias = self.bias
         if self.rounder is not None:
             layer.register_forward_pre_hook(self.rounder)
         return layer
@@ -74,7 +82,7 @@ class PackedConv1d(Packed):
     """A convolution that keeps the number of positions, unpacked in each call; its matrix has a row per channel."""
 
     def __init__(self, layout: Layout, original: nn.Conv1d) -> None:
-        rows, columns = as_matrix(original.weight).shape
+        rows, columns = matrix_of(original).shape
         super().__init__(layout, rows, columns, original.weight.dtype)
         self.bias, self.shape, [self.dilation] = original.bias, tuple(original.weight.shape), original.dilation
 
@@ -177,15 +185,15 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
     for planned in quantized_parts(allocation):
         original = dict(model.named_modules()).get(planned.module)
         kind: type[PackedLinear | PackedEmbedding | PackedConv1d]
-        if isinstance(original, nn.Linear):
-            kind, shape = PackedLinear, (original.out_features, original.in_features)
+        if original is not None and is_linear(original):
+            kind = PackedLinear
         elif isinstance(original, nn.Conv1d):
-            kind, (rows, columns) = PackedConv1d, as_matrix(original.weight).shape
-            shape = (rows, columns)
+            kind = PackedConv1d
         elif isinstance(original, nn.Embedding):
-            kind, shape = PackedEmbedding, (original.num_embeddings, original.embedding_dim)
+            kind = PackedEmbedding
         else:
             raise InputFileError(f"{planned.module}: is in the plan but not in the model. Quantize the model anew.")
+        shape = tuple(matrix_of(original).shape)
         if shape != (planned.rows, planned.columns):
             raise InputFileError(
                 f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
@@ -214,7 +222,7 @@ def unpack_modules(model: nn.Module) -> None:
     Args:
         model: changed in place.
     """
-    plain: dict[int, nn.Linear | nn.Conv1d | nn.Embedding] = {}
+    plain: dict[int, nn.Linear | TransposedLinear | nn.Conv1d | nn.Embedding] = {}
     for module in list(model.modules()):
         if isinstance(module, PackedLinear | PackedConv1d | PackedEmbedding):
             plain[id(module)] = module.plain()

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoConfig
 
 from ..errors import InputFileError
+from ..models.layers import as_weight, matrix_of
 from ..models.loading import (
     AUTO_CLASSES,
     LoadedModel,
@@ -108,7 +110,6 @@ def load_quantized(
         shell = _empty_model(root)
     model = shell.model
     state: dict[str, torch.Tensor] = {}
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     try:
         with safe_open(root / WEIGHTS, framework="pt") as file:
             names = set(file.keys())
@@ -116,8 +117,8 @@ def load_quantized(
                 tensor = file.get_tensor(name)
                 state[name] = tensor.float() if tensor.is_floating_point() else tensor
             for planned in quantized_parts(allocation):
-                weight, name = _restore(file, names, planned, record.codes_name), f"{planned.module}.weight"
-                state[name] = _shaped(weight.dequantize(), shapes.get(name))
+                weight = _restore(file, names, planned, record.codes_name).dequantize()
+                state[f"{planned.module}.weight"] = _as_stored(model, planned, weight)
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
     with refusing(root):
@@ -201,9 +202,11 @@ def _tensor_name(module: str, part: str, codes_name: str) -> str:
     return f"{module}.{codes_name if part == CODES else part}"
 
 
-def _shaped(matrix: torch.Tensor, shape: torch.Size | None) -> torch.Tensor:
-    """Reshape a convolution's matrix to its weight; a mismatch is left for loading to refuse."""
-    return matrix if shape is None or shape.numel() != matrix.numel() else matrix.view(shape)
+def _as_stored(model: nn.Module, planned: PlannedMatrix | PlannedTable, matrix: torch.Tensor) -> torch.Tensor:
+    """View a matrix as its layer stores it; a layer of another shape, or none, is left for loading to refuse."""
+    layer = dict(model.named_modules()).get(planned.module)
+    fits = layer is not None and hasattr(layer, "weight") and matrix_of(layer).shape == matrix.shape
+    return as_weight(layer, matrix) if fits and layer is not None else matrix
 
 
 def _restore(file: Any, names: set[str], planned: PlannedMatrix | PlannedTable, codes_name: str) -> QuantizedMatrix:

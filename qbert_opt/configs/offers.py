@@ -12,6 +12,7 @@ from ..spec.choices import Choice
 from ..spec.forms import Form
 from ..spec.groupings import num_groups, parse_groupings
 from ..spec.planned import PlannedMatrix
+from ..spec.profiles import ModelProfile
 
 FP16_BITS = 16
 COLUMN_SIZES = (16, 32, 64, 128, 256)
@@ -177,11 +178,13 @@ def of_matrix(plan: Allocation, module: str) -> PlannedMatrix:
     return next(m for m in plan.matrices if m.module == module)
 
 
-def row_ranges(matrix_rows: int, rows_per_range: int, heads: int) -> str:
-    """Return the row grouping for ranges of `rows_per_range` rows each."""
-    if rows_per_range == matrix_rows:
+def row_ranges(profile: ModelProfile, module: str, rows_per_range: int) -> str:
+    """Return the row grouping of a matrix for ranges of `rows_per_range` rows each."""
+    matrix = next((matrix for matrix in profile.matrices if matrix.module == module), None)
+    rows, heads = (0, profile.heads) if matrix is None else (matrix.rows, profile.heads_of(matrix))
+    if rows_per_range == rows:
         return "rows:1"
     if rows_per_range == 1:
         return "rows:each"
-    count = matrix_rows // rows_per_range
+    count = rows // rows_per_range
     return "rows:heads" if count == heads else f"rows:{count}"

@@ -203,7 +203,7 @@ class GraphBuilder:
         if self.storage is None:
             weight = self._floats(matrix.elements)
         else:
-            weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads, self.target)
+            weight = stored_weight(matrix, self.storage[matrix.module], self.profile.heads_of(matrix), self.target)
         if weight is None:
             raise ValueError(f"{matrix.module} has no weights")
         choice = None if self.storage is None else self.storage[matrix.module].choice

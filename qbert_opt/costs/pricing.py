@@ -58,7 +58,7 @@ def byte_tables(
     items: Sequence[MatrixSpec | TableSpec],
     options: Sequence[Storage],
     legal: NDArray[np.bool_],
-    heads: int,
+    profile: ModelProfile,
     target: EngineTarget | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the bytes of each legal option, float64 [items, options]; 0 for other options.
@@ -67,7 +67,7 @@ def byte_tables(
         items: matrices and tables.
         options: columns of the tables.
         legal: bool [items, options].
-        heads: attention heads of the model.
+        profile: the model that they are of.
         target: the engine whose file is counted; None for packed bytes.
 
     Returns:
@@ -76,7 +76,7 @@ def byte_tables(
     weights, nodes = np.zeros(legal.shape), np.zeros(legal.shape)
     for i, item in enumerate(items):
         for j in np.flatnonzero(legal[i]).tolist():
-            weights[i, j] = weight_bytes(item, options[j].choice, heads, target)
+            weights[i, j] = weight_bytes(item, options[j].choice, profile.heads_of(item), target)
             nodes[i, j] = 0 if target is None else target.node_bytes(item, options[j].choice)
     return weights, nodes
 
@@ -109,7 +109,7 @@ def option_tables(
     options = [Storage(c) for c in choices] + ([Storage(c, resident=True) for c in choices] if has_pad else [])
     legal = np.tile(legal, (1, 2)) if has_pad else legal
     masks: dict[tuple[int, int], str] = {}
-    weights, nodes = byte_tables(items, options, legal, profile.heads, target)
+    weights, nodes = byte_tables(items, options, legal, profile, target)
     in_encoder = np.arange(len(items))[:, None] < len(profile.matrices)
     usage = {"encoder_bytes": np.where(in_encoder, weights, 0.0), "total_bytes": weights + nodes}
     fixed = _fixed(profile, choices, device, workload, tables, target)
@@ -122,10 +122,11 @@ def option_tables(
         wide = workload.input_bits.get(item.module)
         static = target is not None and item.module in target.static_inputs
         how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide, static)
+        heads = profile.heads_of(item)
         for j in np.flatnonzero(legal[i]).tolist():
-            key = (item.rows, item.columns, how, j)
+            key = (item.rows, item.columns, heads, how, j)
             if key not in seen:
-                seen[key] = _option_cost(item, options[j], profile.heads, device, workload, target)
+                seen[key] = _option_cost(item, options[j], heads, device, workload, target)
             cost = seen[key]
             if isinstance(cost, str):
                 masks[i, j] = cost

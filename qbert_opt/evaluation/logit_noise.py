@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..data.texts import LabeledTexts
 from ..models.heads.losses import kl_divergence
+from ..models.layers import matrix_of
 from ..models.loading import LoadedModel
 from ..models.outputs import collect
 from ..models.samples import Outputs
@@ -120,7 +121,7 @@ def margin_errors(reference: torch.Tensor, values: torch.Tensor) -> torch.Tensor
 def _disturb(loaded: LoadedModel, noisy: torch.nn.Module, modules: list[str], generator: torch.Generator) -> None:
     """Give each matrix of `noisy` the float model's values plus new noise."""
     for module in modules:
-        weight = loaded.model.get_parameter(f"{module}.weight")
+        weight = matrix_of(loaded.model.get_submodule(module))
         scale = RELATIVE_NOISE * weight.std(1, keepdim=True)
         noise = torch.randn(weight.shape, generator=generator) * scale.cpu()
-        noisy.get_parameter(f"{module}.weight").copy_(weight + noise.to(weight))
+        matrix_of(noisy.get_submodule(module)).copy_(weight + noise.to(weight))

@@ -30,15 +30,16 @@ def tokenize(
 ) -> list[TokenBatch]:
     """Tokenize texts into batches of similar length, shortest first.
 
-    Longer texts are truncated, and batches record how much was lost. For span extraction a long text is split into
-    windows, and each window is a separate sample.
+    Longer texts are truncated, and batches record how much was lost. For span extraction and next-token prediction a long
+    text is split into windows, and each window is a separate sample.
 
     Args:
         tokenizer: the model's; its `model_max_length` is the model's window.
         texts: one tuple of one or two strings per sample; for spans a question and its context, for tags one
             string of words separated by blanks.
         batch_size: samples per batch; fewer if they are longer than 384 tokens.
-        max_tokens: length at which samples are truncated; by default the model's window, for spans at most 384.
+        max_tokens: length at which samples are truncated; by default the model's window, for spans at most 384
+            and for next tokens at most 512.
         kind: of the model's outputs; determines the positions that carry labels.
 
     Raises:

@@ -4,14 +4,20 @@ A linear layer's matrix is its weight, `[rows, columns]`. A convolution over pos
 output for each input position) is a linear layer over windows: its matrix is `[out, in * kernel]` and its input is
 unfolded, so both are scored, quantized and stored in the same way. Not supported are grouped convolutions, whose
 outputs read different inputs, and convolutions that change the number of positions.
+
+GPT-2's linear layers (transformers' `Conv1D`) store their weight transposed, `[in, out]`. Their matrix is its transpose:
+rows are outputs everywhere, and only `matrix_of` and `as_weight` know of the difference.
 """
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D as TransposedLinear
 
-MatrixLayer = nn.Linear | nn.Conv1d
+MatrixLayer = nn.Linear | nn.Conv1d | TransposedLinear
 
 
 def is_matrix(module: nn.Module) -> bool:
@@ -21,10 +27,19 @@ def is_matrix(module: nn.Module) -> bool:
         module: any module of a model.
     """
     if not isinstance(module, nn.Conv1d):
-        return isinstance(module, nn.Linear)
+        return is_linear(module)
     [kernel], [dilation] = module.kernel_size, module.dilation
     same = module.padding == "same" or (module.padding == (dilation * (kernel - 1) // 2,) and kernel % 2 == 1)
     return bool(same and module.groups == 1 and module.stride == (1,) and module.padding_mode == "zeros")
+
+
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | TransposedLinear]:
+    """Return whether a module is a linear layer, whichever way it stores its weight.
+
+    Args:
+        module: any module of a model.
+    """
+    return isinstance(module, nn.Linear | TransposedLinear)
 
 
 def largest_module_list(model: nn.Module) -> list[str]:
@@ -43,13 +58,25 @@ def largest_module_list(model: nn.Module) -> list[str]:
     return best[1]
 
 
-def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """View a weight as a matrix `[rows, columns]`.
+def matrix_of(layer: nn.Module, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """View a layer's weight as its matrix `[rows, columns]`, rows being outputs.
 
     Args:
-        weight: of a linear layer, an embedding table or a convolution.
+        layer: a linear layer, an embedding table or a convolution.
+        weight: what has the shape of the layer's weight, such as its gradient; by default the weight itself.
     """
-    return weight.flatten(1)
+    weight = layer.get_parameter("weight") if weight is None else weight
+    return weight.T if isinstance(layer, TransposedLinear) else weight.flatten(1)
+
+
+def as_weight(layer: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
+    """View a matrix `[rows, columns]` as the layer stores it; the inverse of `matrix_of`.
+
+    Args:
+        layer: a linear layer, an embedding table or a convolution.
+        matrix: of it.
+    """
+    return matrix.T if isinstance(layer, TransposedLinear) else matrix.view(layer.get_parameter("weight").shape)
 
 
 def width_read(layer: MatrixLayer) -> int:
@@ -58,7 +85,9 @@ def width_read(layer: MatrixLayer) -> int:
     Args:
         layer: a linear layer or a convolution.
     """
-    return layer.in_channels if isinstance(layer, nn.Conv1d) else layer.in_features
+    if isinstance(layer, nn.Conv1d):
+        return layer.in_channels
+    return int(matrix_of(layer).shape[1])
 
 
 def width_made(layer: MatrixLayer) -> int:
@@ -67,7 +96,7 @@ def width_made(layer: MatrixLayer) -> int:
     Args:
         layer: a linear layer or a convolution.
     """
-    return layer.out_channels if isinstance(layer, nn.Conv1d) else layer.out_features
+    return int(matrix_of(layer).shape[0])
 
 
 def windows(layer: nn.Conv1d, given: torch.Tensor) -> torch.Tensor:

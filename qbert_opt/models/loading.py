@@ -1,4 +1,4 @@
-"""Load a fine-tuned encoder with its tokenizer from a folder, and hash its weights."""
+"""Load a fine-tuned encoder, or a decoder, with its tokenizer from a folder, and hash its weights."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from .architectures import (
 )
 from .batches import tokenize
 from .folder_files import ModelFiles, find_folder, read_model_files
+from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
 from .probe import probe
@@ -177,6 +178,7 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
     quiet_transformers()
     files = read_model_files(source)
     config = read_config(files)
+    KINDS[config_kind(config, files.name)].check(config, files.name)
     blank = blank_model(config, files.name)
     check_class(config, blank, files.name)
     check_sizes(files, blank)

@@ -4,6 +4,7 @@ classes      one row per sample: logits over classes (one text or a pair)
 tags         one row per word: logits over tags at its first sub-word
 spans        two rows per window, start and end: logits over its positions and [CLS]
 vocabulary   one row per masked token: logits over the vocabulary
+next_tokens  one row per predicted token: logits over the vocabulary
 regression   one row per sample: the numbers themselves
 embeddings   one row per sample: pooled last hidden states
 
@@ -40,8 +41,8 @@ class Head:
     Attributes:
         kind: kind of the outputs.
         columns: numbers per row; 0 if it varies with the text (spans).
-        read: computes the raw outputs for a batch, in the graph: float `[B, columns]`, `[B, T, columns]` for tags and
-            vocabularies, `[B, 2, T]` for spans.
+        read: computes the raw outputs for a batch, in the graph: float `[B, columns]`, `[B, T, columns]` for tags,
+            vocabularies and next tokens, `[B, 2, T]` for spans.
     """
 
     kind: OutputKind
@@ -144,7 +145,7 @@ def join(parts: Sequence[Outputs]) -> Outputs:
 
 
 def rows_per_sample(kind: OutputKind, batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of labelled rows per sample: 2 for spans, words for tags, masks for vocabularies, else 1.
+    """Return the mean number of labelled rows per sample: 2 for spans, words, masks or predicted tokens for those kinds, else 1.
 
     Args:
         kind: of the outputs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ TOLERANCE = 1e-3  # of the largest output; float32 sums in another order differ 
 REFUSED = 0.1  # of the largest output; convolutions, which read padding at the end of a text, change it by less
 FALLBACK = ["turn", "the", "light", "on", "in", "the", "kitchen", "please", "and", "play", "a", "song"]
 NUM_WORDS = 12
+MOST_TOKENS = 1 << 16  # of the longest text
+CAUSAL_TOKENS = 1 << 12  # of a decoder's, whose mask may have a number for each pair of tokens
 LOOKED_AT = 400  # vocabulary entries searched for whole words
 
 
@@ -47,7 +50,9 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
         together = tokenize(tokenizer, texts, batch_size=len(texts), kind=head.kind)
         alone = tokenize(tokenizer, texts, batch_size=1, kind=head.kind)
         check_batching(head, model, together, alone, name)
-        _look_up(model, _longest(tokenizer, words))
+        if head.kind == "next_tokens":
+            check_causal(head, model, alone[-1], name)
+        _look_up(model, _longest(tokenizer, words, CAUSAL_TOKENS if head.kind == "next_tokens" else MOST_TOKENS))
     except InputFileError:
         raise
     except Exception as error:
@@ -97,6 +102,28 @@ def check_batching(
     )  # fmt: skip
 
 
+@torch.no_grad()
+def check_causal(head: Head, model: nn.Module, batch: TokenBatch, name: str) -> None:
+    """Check that no token of a decoder sees later ones: half a text must have the answers that it has in the whole.
+
+    Args:
+        head: how the model's outputs are read.
+        model: in evaluation mode.
+        batch: one text without padding.
+        name: what the user called the model.
+
+    Raises:
+        InputFileError: the answers differ.
+    """
+    half = max(1, batch.mask.shape[1] // 2)
+    part = replace(batch, inputs={key: tensor[:, :half] for key, tensor in batch.inputs.items()})
+    whole, cut = head.read(model, batch)[:, :half], head.read(model, part)
+    if (whole - cut).abs().max() > TOLERANCE * whole.abs().max():
+        raise InputFileError(
+            f"{name}: its tokens see later ones, so it predicts no next tokens. Correct its class or its config."
+        )
+
+
 class _Reached(Exception):
     """Ends a forward pass at the first block, after all embeddings have been looked up."""
 
@@ -119,9 +146,9 @@ def _look_up(model: nn.Module, batch: TokenBatch) -> None:
             handle.remove()
 
 
-def _longest(tokenizer: Any, words: Sequence[str]) -> TokenBatch:
-    """Return a sample that fills the model's window and contains the highest token id."""
-    window = min(int(tokenizer.model_max_length), 1 << 16)
+def _longest(tokenizer: Any, words: Sequence[str], most: int) -> TokenBatch:
+    """Return a sample that fills the model's window, up to a limit, and contains the highest token id."""
+    window = min(int(tokenizer.model_max_length), most)
     text = " ".join(words[index % len(words)] for index in range(window))
     [batch] = tokenize(tokenizer, [(text,)], batch_size=1, max_tokens=window)
     ids = batch.inputs["input_ids"].clone()
@@ -154,4 +181,4 @@ def example_texts(words: Sequence[str], kind: str) -> list[tuple[str, ...]]:
     if kind == "spans":
         return [(short, " ".join(words[:4])), (short, long)]
     texts: list[tuple[str, ...]] = [(short,), (long,)]
-    return texts if kind in ("tags", "vocabulary") else [*texts, (short, short)]
+    return texts if kind in ("tags", "vocabulary", "next_tokens") else [*texts, (short, short)]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-OutputKind = Literal["classes", "tags", "spans", "vocabulary", "regression", "embeddings"]
+OutputKind = Literal["classes", "tags", "spans", "vocabulary", "next_tokens", "regression", "embeddings"]
 IMPOSSIBLE = -1e30  # logit of a position that cannot be the answer; finite, so that 0 * difference stays 0
 NONE = -100  # target of a row whose answer is not among its columns; torch's losses ignore it
 
@@ -19,13 +19,14 @@ NONE = -100  # target of a row whose answer is not among its columns; torch's lo
 class TokenBatch:
     """Token ids and mask of a few samples, padded to the longest of them.
 
-    A sample is one text or pair, or one window of a long text in span extraction.
+    A sample is one text or pair, or one window of a long text in span extraction and next-token prediction.
 
     Attributes:
         inputs: the model's inputs by name, each int64 `[B, T]`.
         indices: number of each sample, `[B]`; the position of its text in the list of texts unless `texts` is given.
         positions: bool `[B, T]`, True at tokens with a label: first sub-words for tags, the context and [CLS] for
-            spans, masked tokens for vocabularies; None if labels belong to samples.
+            spans, masked tokens for vocabularies, every token with a successor for next tokens; None if labels belong to
+            samples.
         texts: position of each sample's text in the list of texts, `[B]`; None if each text is one sample.
         lost: amount of each sample lost by truncation, `[B]`: words for tags, tokens otherwise; empty if nothing can be
             truncated.

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
-from .layers import as_matrix, largest_module_list, width_made, width_read
+from .layers import largest_module_list, matrix_of, width_made, width_read
 from .loading import LoadedModel
 from .tiers import tier_of
 from .tracing import LinearCall, Trace, trace
@@ -43,19 +43,55 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
     priced = searched | set(owners)
     config = getattr(model, "config", None)
+    causal = loaded.head.kind == "next_tokens"
+    if causal:
+        _check_decoder(model, loaded.name, blocks, matrices)
+    heads = getattr(config, "num_attention_heads", 0) or traced.heads or 1
     return ModelProfile(
         name=loaded.name,
         architecture=type(model).__name__,
         sha256=loaded.sha256,
         num_blocks=len(blocks),
         hidden=getattr(config, "hidden_size", 0) or traced.block_outputs.get(blocks[0], 0) or matrices[0].columns,
-        heads=getattr(config, "num_attention_heads", 0) or traced.heads or 1,
+        heads=heads,
+        key_value_heads=_key_value_heads(matrices, heads),
+        causal=causal,
         matrices=matrices,
         tables=tables,
         head=_head(traced.calls, searched, owners, blocks, num_tokens),
         other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
-        position_limit=position_limit(config),
+        position_limit=position_limit(config, causal=causal),
     )
+
+
+def _key_value_heads(matrices: Sequence[MatrixSpec], heads: int) -> int | None:
+    """Return the heads of keys and values, which are as wide as those of queries; None if there are as many."""
+    rows = {kind: next((m.rows for m in matrices if m.kind == kind), 0) for kind in ("query", "key")}
+    if not 0 < rows["key"] < rows["query"] or heads * rows["key"] % rows["query"]:
+        return None
+    return heads * rows["key"] // rows["query"]
+
+
+def _check_decoder(model: nn.Module, name: str, blocks: Sequence[str], matrices: Sequence[MatrixSpec]) -> None:
+    """Refuse a decoder of which some block has no attention, or weights that no layer here multiplies with.
+
+    Raises:
+        InputFileError: names the block or the weight.
+    """
+    read = {id(model.get_submodule(m.module).weight) for m in matrices}
+    for number, prefix in enumerate(blocks):
+        block = model.get_submodule(prefix)
+        if not any(m.block == number and m.kind == "attention_output" for m in matrices):
+            raise InputFileError(
+                f"{name}: {prefix} of {type(model).__name__} has no attention that is read; only decoders whose every "
+                "layer attends are."
+            )
+        for inner, weight in block.named_parameters():
+            if weight.dim() > 1 and id(weight) not in read:
+                raise InputFileError(
+                    f"{name}: {prefix}.{inner} of {type(model).__name__} is no weight of a linear layer; such decoders "
+                    "are not read."
+                )
 
 
 def _encoder_blocks(model: nn.Module, name: str) -> list[str]:
@@ -73,12 +109,13 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
         inside = [call for call in calls if call.module == prefix or call.module.startswith(prefix + ".")]
         kinds = block_kinds(inside)
         for module, kind in kinds.items():
-            weight = next(call.layer.weight for call in inside if call.module == module)
+            layer = next(call.layer for call in inside if call.module == module)
+            weight = layer.weight
             if id(weight) in seen:
                 continue
             seen.add(id(weight))
             positions = [call.positions for call in calls if call.layer.weight is weight]
-            rows, columns = as_matrix(weight).shape
+            rows, columns = matrix_of(layer).shape
             matrices.append(
                 MatrixSpec(
                     module=module,
@@ -178,7 +215,7 @@ def _head(
         heads[call.module] = HeadSpec(
             module=call.module,
             rows=width_made(call.layer),
-            columns=as_matrix(call.layer.weight).shape[1],
+            columns=matrix_of(call.layer).shape[1],
             per_token=call.positions >= num_tokens > 1,
             before_blocks=before,
             tied_to=owners.get(id(call.layer.weight), ""),

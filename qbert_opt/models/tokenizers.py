@@ -64,7 +64,7 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: 
         embedding = read_sentence_embedding(folder)
         _set_inputs(tokenizer, model)
         _set_padding(tokenizer, config, name)
-        _set_window(tokenizer, config, embedding, name)
+        _set_window(tokenizer, config, embedding, name, causal=kind == "next_tokens")
         _check_vocabulary(tokenizer, model, name)
         if embedding is not None and embedding.lower_case:
             _check_lower_case(tokenizer, name)
@@ -123,9 +123,11 @@ def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
     raise InputFileError(f"{name}: its tokenizer has no padding token. Save it with one (tokenizer.pad_token).")
 
 
-def _set_window(tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str) -> None:
+def _set_window(
+    tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str, *, causal: bool
+) -> None:
     """Truncate texts at the model's last position, or earlier if the folder requires it."""
-    window = model_window(tokenizer, config)
+    window = model_window(tokenizer, config, causal=causal)
     if embedding is not None and embedding.max_tokens is not None:
         window = min(window, embedding.max_tokens)
     least = tokenizer.num_special_tokens_to_add(pair=True) + 2

@@ -13,7 +13,9 @@ from .heads import KINDS
 from .samples import OutputKind
 
 WRAPPERS = ("_orig_mod.", "module.", "model.")  # torch.compile, DistributedDataParallel, training frameworks
-INDEX_BUFFERS = ("position_ids", "rotary_emb.inv_freq")  # derived from the config; older versions saved them
+INDEX_BUFFERS = (  # derived from the config; older versions saved them
+    "position_ids", "rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
+)  # fmt: skip
 ADAPTER_PARTS = re.compile(r"lora_|adapter|\bia3_|base_layer|modules_to_save|base_model\.model")
 PRETRAINING_HEADS = re.compile(  # not needed by a fine-tuned model
     r"^(\w+\.)?(pooler|cls\.predictions|cls\.seq_relationship|lm_head|lm_predictions|predictions|sop_classifier"

@@ -16,15 +16,28 @@ EARLIER_MAX_TOKENS = 128  # truncation length of earlier releases
 WITHOUT_POSITIONS = 1 << 14  # if neither config nor tokenizer gives a limit
 
 
-def position_limit(config: Any) -> int | None:
+def position_limit(config: Any, *, causal: bool = False) -> int | None:
     """Return the largest number of tokens that a model has positions for; None if its config has no limit.
 
     Args:
         config: of a transformers model; None for a plain module.
+        causal: whether the model is a decoder. Where layers of it see the last few tokens only, that many are the limit,
+            so that every token of a text sees all earlier ones.
 
     Returns:
         `max_position_embeddings`, minus the positions up to the padding index for models like RoBERTa.
     """
+    limits = [_num_positions(config), _attention_window(config) if causal else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _attention_window(config: Any) -> int | None:
+    """Return how many tokens a layer with sliding-window attention sees; None without such layers."""
+    size, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    return None if size is None or (layers and "sliding_attention" not in layers) else int(size)
+
+
+def _num_positions(config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:  # -1: relative positions without a limit
         return None
@@ -35,14 +48,15 @@ def position_limit(config: Any) -> int | None:
     return positions - 1 - int(padding or 0)
 
 
-def model_window(tokenizer: Any, config: Any) -> int:
+def model_window(tokenizer: Any, config: Any, *, causal: bool = False) -> int:
     """Return the longest sample that a model reads, in tokens: the smaller of its positions and its tokenizer's limit.
 
     Args:
         tokenizer: of the model; a placeholder limit (`VERY_LARGE_INTEGER`) is ignored.
         config: of the model.
+        causal: whether it is a decoder.
     """
-    limit = position_limit(config)
+    limit = position_limit(config, causal=causal)
     most = WITHOUT_POSITIONS if limit is None else limit
     stated = tokenizer.model_max_length
     return int(min(stated, most)) if stated > 0 else most

@@ -181,7 +181,7 @@ def planned_matrix(
         std_error: standard error of the score.
     """
     matrix, c = profile.matrices[index], storage.choice
-    layout = c.layout(matrix.rows, matrix.columns, heads=profile.heads)
+    layout = c.layout(matrix.rows, matrix.columns, heads=profile.heads_of(matrix))
     return PlannedMatrix(
         module=matrix.module,
         name=f"layer {matrix.block + 1} {matrix.kind}",
@@ -198,7 +198,7 @@ def planned_matrix(
         symmetric=c.symmetric,
         zero_dtype=zero_dtype(c.form),
         form=c.form,
-        bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads),
+        bytes=c.bytes(matrix.rows, matrix.columns, heads=profile.heads_of(matrix)),
         residency="resident" if storage.resident else "streamed",
         predicted_loss=predicted_loss,
         std_error=std_error,

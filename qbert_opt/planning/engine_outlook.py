@@ -88,7 +88,7 @@ def _unscored(task: PlanningTask, name: str) -> str:
     least = Choice(
         min(rules.bits or DEFAULT_BITS), "rows:each", task.scores.method, rules.forms[0] if rules.forms else "offset"
     )
-    size = sum(weight_bytes(m, least, task.profile.heads, target) for m in task.profile.matrices)
+    size = sum(weight_bytes(m, least, task.profile.heads_of(m), target) for m in task.profile.matrices)
     return (
         f"{name} holds {rules.held}, none of which was scored for every matrix; {least.bits} bits per row take "
         f"{format_bytes(size)} there"

@@ -17,7 +17,7 @@ def stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
         profile: shapes of the model.
         storage: how each matrix is stored, by module.
     """
-    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads) for m in profile.matrices)
+    return sum(storage[m.module].choice.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for m in profile.matrices)
 
 
 def total_stored_bytes(profile: ModelProfile, storage: Mapping[str, Storage]) -> int:
@@ -39,7 +39,7 @@ def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: E
         storage: how each matrix and table is stored, by module.
         target: the engine.
     """
-    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads, target) for m in profile.matrices)
+    encoder = sum(weight_bytes(m, storage[m.module].choice, profile.heads_of(m), target) for m in profile.matrices)
     nodes = sum(target.node_bytes(m, storage[m.module].choice) for m in profile.matrices)
     tables = [
         weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables

@@ -33,14 +33,14 @@ def unscored(profile: ModelProfile, choices: Sequence[Choice], table_choices: Se
         table_choices: of embedding tables; none keeps them at 8 bits.
     """
 
-    def zeros(items: Sequence[MatrixSpec | TableSpec], columns: Sequence[Choice], heads: int) -> Rows:
-        masks = [masked_choices(item, columns, heads=heads) for item in items]
+    def zeros(items: Sequence[MatrixSpec | TableSpec], columns: Sequence[Choice]) -> Rows:
+        masks = [masked_choices(item, columns, heads=profile.heads_of(item)) for item in items]
         return tuple(tuple(None if c.name in refused else 0.0 for c in columns) for refused in masks)
 
-    matrices = zeros(profile.matrices, choices, profile.heads)
+    matrices = zeros(profile.matrices, choices)
     searched, tables = scorable_tables(profile), None
     if searched and table_choices:
-        rows, none = zeros(searched, table_choices, 1), (0.0,) * len(searched)
+        rows, none = zeros(searched, table_choices), (0.0,) * len(searched)
         tables = TableScores(
             modules=tuple(table.module for table in searched), choices=tuple(c.name for c in table_choices),
             value=rows, std_error=rows, weight_error=rows, unseen_rows=none, unseen_reads=none, contains=UNSCORED,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..models.layers import is_linear
 from ..spec.planned import PlannedActivation
 
 SMALLEST = 1e-12
@@ -54,7 +55,7 @@ def with_rounded_inputs(
     by_weight = {id(model.get_submodule(name).weight): item for item in planned for name in item.modules}
     for module in model.modules():
         item = by_weight.get(id(getattr(module, "weight", None)))
-        if item is not None and isinstance(module, nn.Linear):
+        if item is not None and is_linear(module):
             module.register_forward_pre_hook(make(item.bits, item.low, item.high))
     return model
 

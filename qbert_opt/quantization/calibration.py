@@ -18,7 +18,7 @@ from ..curvature.guidance import guided_grams
 from ..data.texts import LabeledTexts, split_disjoint
 from ..errors import UsageError
 from ..models.batches import TokenBatch
-from ..models.layers import as_matrix
+from ..models.layers import matrix_of
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
 from ..spec.allocation import Allocation
@@ -102,7 +102,7 @@ def static_grid(method: str) -> tuple[Choice, ...]:
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
     """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
-    return as_matrix(model.get_parameter(f"{module}.weight").detach())
+    return matrix_of(model.get_submodule(module)).detach()
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
@@ -163,12 +163,12 @@ class MatrixQuantizer:
             self._batches, self._head = fit_batches(loaded, method, fit), loaded.head
 
     def weight(self, matrix: MatrixSpec) -> torch.Tensor:
-        """Weights of a matrix, float32 `[rows, columns]`."""
-        return weight_of(self.model, matrix.module)
+        """Weights of a matrix, contiguous float32 `[rows, columns]`."""
+        return weight_of(self.model, matrix.module).contiguous()
 
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
         """Quantize one matrix under several choices."""
-        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads) for c in choices]
+        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads_of(matrix)) for c in choices]
         gram = self._gram(matrix) if self._plugin.NEEDS_GRAM else None
         found: list[QuantizedMatrix] = self._plugin.quantize(self.weight(matrix), layouts, gram)
         return found

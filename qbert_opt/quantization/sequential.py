@@ -46,7 +46,7 @@ def sequential_matrices(
         progress(len(quantized), len(layouts), inside[0])
         grams = fit_grams(working, plan.method, batches, inside, loaded.head)
         for module in inside:
-            weight = weight_of(loaded.model, module)
+            weight = weight_of(loaded.model, module).contiguous()
             [quantized[module]] = method.quantize(weight, [layouts[module]], grams[module])
             weight_of(working, module).copy_(quantized[module].dequantize())
     matrices = (StoredMatrix(module, quantized[module]) for module in layouts)

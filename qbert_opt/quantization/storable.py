@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import InputFileError, UsageError
-from ..models.layers import as_matrix
+from ..models.layers import matrix_of
 from ..spec.choices import Choice, Layout
 from ..spec.profiles import ModelProfile
 from ..spec.tables import TABLE_CHOICE
@@ -47,7 +47,7 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
                 )
         elif largest > FP16_MAX / 2:  # below, even the widest range has a scale and an offset within the limit
             for layout in layouts[module]:
-                if not _range_fits(as_matrix(tensor), layout):
+                if not _range_fits(matrix_of(model.get_submodule(module)).detach(), layout):
                     raise InputFileError(
                         f"{name}: holds a value of magnitude {largest:.6g}; at {layout.bits} bits, form {layout.form}, "
                         f"a scale or offset would be beyond fp16's limit of {FP16_MAX:g}. Rescale or retrain the model."
@@ -69,7 +69,7 @@ def possible_layouts(
         layouts[matrix.module] = []
         for choice in choices:
             with suppress(UsageError):
-                layouts[matrix.module].append(choice.layout(matrix.rows, matrix.columns, heads=profile.heads))
+                layouts[matrix.module].append(choice.layout(matrix.rows, matrix.columns, heads=profile.heads_of(matrix)))
     for table in profile.tables:
         layouts[table.module] = []
         for choice in table_choices or (TABLE_CHOICE,):

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import factor_pass
 from ..models.batches import TokenBatch
+from ..models.layers import is_linear
 from ..models.outputs import rows_per_sample
 from ..quantization.activation_ranges import calibrated_ranges, rounding_errors, shared_inputs
 from ..quantization.calibration import weight_of
@@ -44,7 +44,7 @@ def activation_scores(
     Returns:
         Scores of shape [inputs, choices]; None if there is nothing to score.
     """
-    modules = [m.module for m in task.profile.matrices if isinstance(task.model.get_submodule(m.module), nn.Linear)]
+    modules = [m.module for m in task.profile.matrices if is_linear(task.model.get_submodule(m.module))]
     if not choices or not modules:
         return None
     inputs = shared_inputs(task.model, fit[0], modules)

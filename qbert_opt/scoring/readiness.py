@@ -9,6 +9,7 @@ import torch
 from ..errors import InputFileError, UsageError
 from ..models.batches import TokenBatch, single_samples
 from ..models.heads import KINDS
+from ..models.heads.losses import confidence
 from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import Outputs
 from ..runtime.memory_budget import MemoryShares, saved_bytes
@@ -111,7 +112,7 @@ def training_text_warnings(scored: Outputs, held_out: Outputs, names: tuple[str,
     """
     if not KINDS[scored.kind].loss.softmax:
         return []
-    doubts = [1 - outputs.values.double().softmax(-1).max(-1).values for outputs in (scored, held_out)]
+    doubts = [1 - confidence(outputs.values) for outputs in (scored, held_out)]
     low, high = (float(doubt.mean()) for doubt in doubts)
     error = sum(float(doubt.var()) / len(doubt) for doubt in doubts) ** 0.5
     if high - low <= SURE_SIGMAS * error or high <= SURE_RATIO * low:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..curvature.columns import carrying_samples
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
+from ..models.heads.losses import confidence as top_probability
 from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
@@ -126,7 +127,7 @@ def measure_sensitivity(
     fit, scored = calibration_texts(data, plan)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
-    masks = {m.module: masked_choices(m, choices, heads=profile.heads) for m in profile.matrices}
+    masks = {m.module: masked_choices(m, choices, heads=profile.heads_of(m)) for m in profile.matrices}
     check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
@@ -156,7 +157,7 @@ def measure_sensitivity(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
         groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
-        sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads) for c in allowed[m.module]]
+        sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for c in allowed[m.module]]
                for m in profile.matrices},
         budget_bytes=budget_bytes,
         note=lambda text: progress(sum(name in jobs.finished for name in names), len(names), text),
@@ -272,7 +273,7 @@ def _provenance(
     if targets is not None and spec.classifies:
         accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
     if spec.loss.softmax:
-        confidence = float(outputs.values.double().softmax(-1).max(-1).values.mean())
+        confidence = float(top_probability(outputs.values).mean())
     return Provenance(
         data=data.name,
         data_sha256=data.sha256,

@@ -97,7 +97,7 @@ def _check_matrices(plan: Allocation) -> None:
             symmetric=(planned.symmetric, planned.form in AROUND_ZERO),
             zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
         )
-        _check_layout(where, planned, profile.heads)
+        _check_layout(where, planned, profile.heads_of(matrix))
         _at_least_zero(where, std_error=planned.std_error)
         if planned.residency == "resident" and plan.device is None:
             raise ValueError(f"{where}residency is 'resident', but the plan is for no device; legal here: 'streamed'.")
@@ -245,7 +245,8 @@ def _check_proof(plan: Allocation) -> None:
         if plan.engine is None:
             try:
                 same = choice(rival.choice)
-                sizes = [same.bytes(m.rows, m.columns, heads=plan.profile.heads) for m in plan.profile.matrices]
+                profile = plan.profile
+                sizes = [same.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for m in profile.matrices]
             except UsageError:
                 raise ValueError(f"{where}is no choice that every matrix can have.") from None
             _differs(where, encoder_bytes=(rival.encoder_bytes, sum(sizes)))

@@ -153,6 +153,15 @@ class ModelProfile(Frozen):
             f"ModelProfile({self.name!r}, {self.architecture!r}, matrices={len(self.matrices)}, hidden={self.hidden})"
         )
 
+    def heads_of(self, item: MatrixSpec | TableSpec) -> int:
+        """Return the attention heads that the rows of a matrix belong to: those of keys and values for `key` and `value`.
+
+        Args:
+            item: a matrix of the model; a table's rows belong to no head, and the result is the heads of queries.
+        """
+        shared = isinstance(item, MatrixSpec) and item.kind in ("key", "value")
+        return self.key_value_heads if shared and self.key_value_heads else self.heads
+
     @property
     def num_layers(self) -> int:
         """Number of encoder layers that run; more than `num_blocks` if layers share weights."""

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ..errors import UsageError
-from ..models.layers import as_matrix
+from ..models.layers import as_weight, matrix_of
 from ..quantization.activation_quant import with_rounded_inputs
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime import plugins
@@ -122,7 +122,6 @@ class Student(nn.Module):
                 self.input_ranges[str(number)] = LearnedRange(item)
             made = partial(_rounder, self._range(number))
             with_rounded_inputs(self.skeleton, [item], made)
-        self._shapes = {name: parameter.shape for name, parameter in self.skeleton.named_parameters()}
         frozen = () if tables else {table.module for table in plan.tables}
         self.matrices, self._tables = nn.ModuleDict(), dict[str, QuantizedMatrix]()
         self._fixed = dict[str, torch.Tensor]()
@@ -131,7 +130,7 @@ class Student(nn.Module):
                 self._tables[module] = quantized
                 self._fixed[f"{module}.weight"] = quantized.dequantize()
             else:
-                weight = as_matrix(self.skeleton.get_parameter(f"{module}.weight"))
+                weight = matrix_of(self.skeleton.get_submodule(module)).contiguous()
                 self.matrices[_key(module)] = cast(nn.Module, _trained(module, weight, quantized, quantizer))
         quantized_names = {f"{matrix.module}.weight" for matrix in plan.matrices}
         quantized_names |= {f"{table.module}.weight" for table in plan.tables}
@@ -163,7 +162,7 @@ class Student(nn.Module):
         tensors = {name: tensor for name, tensor in self._fixed.items() if name.startswith(prefix)}
         for module, matrix in self._trained().items():
             if (name := f"{module}.weight").startswith(prefix):
-                tensors[name] = matrix().view(self._shapes[name])
+                tensors[name] = as_weight(self.skeleton.get_submodule(module), matrix())
         for key, parameter in self.others.items():
             if (name := _name(key)).startswith(prefix):
                 tensors[name] = straight_through(parameter, to_half)

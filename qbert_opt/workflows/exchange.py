@@ -116,10 +116,10 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     """
     if suffix not in tool.SUFFIXES:
         raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
-    heads = plan.profile.heads
+    heads = [plan.profile.heads_of(matrix) for matrix in plan.profile.matrices]
     carried = []
-    for matrix in plan.matrices:
-        offer = nearest(tool.offers(matrix), matrix, heads)
+    for matrix, own_heads in zip(plan.matrices, heads, strict=True):
+        offer = nearest(tool.offers(matrix), matrix, own_heads)
         if offer is None:
             raise UsageError(
                 f"{matrix.module}: {tool.TITLE} has no format for {matrix.rows} × {matrix.columns} weights. "
@@ -131,7 +131,10 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
         text=tool.write(plan, carried, suffix),
         carried=tuple(carried),
         planned_bytes=plan.encoder_bytes,
-        tool_bytes=sum(item.offer.bytes(item.matrix.rows, item.matrix.columns, heads=heads) for item in carried),
+        tool_bytes=sum(
+            item.offer.bytes(item.matrix.rows, item.matrix.columns, heads=own_heads)
+            for item, own_heads in zip(carried, heads, strict=True)
+        ),
     )
 
 
@@ -193,7 +196,7 @@ def import_plan(
     stand_ins, storage, priced, tool_bytes = Counter[tuple[str, str]](), {}, {}, 0
     for row, matrix in enumerate(scores.profile.matrices):
         if matrix.module in offers:
-            where, heads = f"{path}: {matrix.module}", scores.profile.heads
+            where, heads = f"{path}: {matrix.module}", scores.profile.heads_of(matrix)
             choice = _choice_of(offers[matrix.module], scores.method, matrix, heads, where)
         elif rest is not None:
             choice = rest
@@ -207,7 +210,7 @@ def import_plan(
             stand_ins[(choice.name, scores.choices[column])] += 1
         storage[matrix.module], priced[matrix.module] = Storage(choice), scores.grid()[column]
         stored = offers.get(matrix.module, choice)
-        tool_bytes += stored.bytes(matrix.rows, matrix.columns, heads=scores.profile.heads)
+        tool_bytes += stored.bytes(matrix.rows, matrix.columns, heads=scores.profile.heads_of(matrix))
     if scores.tables is not None and TABLE_AS_SCORED.name in scores.tables.choices:  # the loss then includes them
         storage |= {module: Storage(TABLE_AS_SCORED) for module in scores.tables.modules}
     workload = workload or Workload()
@@ -272,7 +275,7 @@ def _scored(scores: ScoreTable, row: int, choice: Choice, where: str) -> int:
         )
 
     def groups(c: Choice) -> int:
-        return c.layout(matrix.rows, matrix.columns, heads=scores.profile.heads).num_groups
+        return c.layout(matrix.rows, matrix.columns, heads=scores.profile.heads_of(matrix)).num_groups
 
     def distance(column: int) -> tuple[bool, float, bool]:
         other = grid[column]

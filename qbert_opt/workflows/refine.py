@@ -23,6 +23,7 @@ from solvers import refine as local_search
 
 from ..curvature.factors import factor_pass
 from ..data.texts import LabeledTexts
+from ..models.layers import matrix_of
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
@@ -182,9 +183,11 @@ class _Around:
         with unfrozen(self.model), torch.enable_grad():
             self.model.zero_grad(set_to_none=True)
             self._total(lambda loss: (loss / self.rows).backward())
-            grads = [self.model.get_parameter(f"{name}.weight").grad for name in names]
+            layers = [self.model.get_submodule(name) for name in names]
+            grads = [layer.get_parameter("weight").grad for layer in layers]
         self.model.zero_grad(set_to_none=True)
-        return {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
+        found = zip(names, layers, grads, strict=True)
+        return {name: matrix_of(layer, grad) for name, layer, grad in found if grad is not None}
 
     def _total(self, use: Callable[[torch.Tensor], None]) -> float:
         """Return the loss summed over all rows; `use` is called with each batch's loss while it is in the graph."""

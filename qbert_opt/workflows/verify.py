@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..checkpoint.record import as_planned
 from ..data.texts import LabeledTexts
 from ..evaluation.evaluate import Evaluation, evaluate, outputs
+from ..models.layers import as_weight
 from ..models.loading import LoadedModel
 from ..planning.assembly import with_activations
 from ..planning.recipes import uniform_allocation
@@ -98,11 +99,12 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
     loaded = as_planned(allocation, loaded)
     model: PreTrainedModel = copy.deepcopy(loaded.model)
     stored = {
-        f"{module}.weight": quantized.dequantize() for module, quantized in quantized_matrices(quantizer, allocation)
+        f"{module}.weight": as_weight(model.get_submodule(module), quantized.dequantize())
+        for module, quantized in quantized_matrices(quantizer, allocation)
     }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(stored[name].view_as(parameter) if name in stored else parameter.half().float())
+            parameter.copy_(stored[name] if name in stored else parameter.half().float())
     with_rounded_inputs(model, allocation.activations)
     return replace(loaded, model=model)
 

@@ -57,7 +57,7 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     for matrix in profile.matrices:
         for group in content["config_groups"].values():
             if any(_matches(target, matrix.module) for target in group["targets"]):
-                offers[matrix.module] = _offer(group["weights"], matrix.rows, profile.heads)
+                offers[matrix.module] = _offer(group["weights"], matrix.module, profile)
                 break
     return offers
 
@@ -81,12 +81,12 @@ def _weights(offer: Offer, matrix: PlannedMatrix) -> dict[str, Any]:
     return weights | {"strategy": "block", "block_structure": [matrix.group_size, matrix.columns]}
 
 
-def _offer(weights: dict[str, Any], rows: int, heads: int) -> Offer:
+def _offer(weights: dict[str, Any], module: str, profile: ModelProfile) -> Offer:
     readers: dict[str, Callable[[], str]] = {
         "channel": lambda: "rows:each",
         "tensor": lambda: "rows:1",
         "group": lambda: f"columns:{weights['group_size']}",
-        "block": lambda: row_ranges(rows, weights["block_structure"][0], heads),
+        "block": lambda: row_ranges(profile, module, weights["block_structure"][0]),
     }
     grouping = readers[weights["strategy"]]()
     if weights["symmetric"]:

@@ -45,11 +45,10 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read entries by module name."""
-    rows = {m.module: m.rows for m in profile.matrices}
     by_module = {}
     for module, entry in content["module_name_configs"].items():
         whole = entry.get("granularity", "per_tensor") == "per_tensor"
-        grouping = "rows:1" if whole else row_ranges(rows.get(module, 0), entry["group_size"], profile.heads)
+        grouping = "rows:1" if whole else row_ranges(profile, module, entry["group_size"])
         bits = entry["n_bits"]
         if bits not in BITS:
             raise ValueError(f"{module}: n_bits {bits!r}; legal: {', '.join(map(str, BITS))}")

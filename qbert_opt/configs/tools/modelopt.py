@@ -37,16 +37,14 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
 
 def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     """Read rules that name one matrix each; wildcards other than the first `*` are ignored."""
-    matrices = {m.module: m for m in profile.matrices}
     offers = {}
     for rule in content["quant_cfg"]:
         if not rule["quantizer_name"].endswith(SUFFIX) or not rule.get("enable", True):
             continue
         module, config = rule["quantizer_name"].removesuffix(SUFFIX), rule["cfg"]
         blocks = {int(axis): size for axis, size in (config.get("block_sizes") or {}).items() if str(axis) != "type"}
-        rows = matrices[module].rows if module in matrices else 0
         if -2 in blocks:
-            grouping = row_ranges(rows, blocks[-2], profile.heads)
+            grouping = row_ranges(profile, module, blocks[-2])
         elif -1 in blocks:
             grouping = f"columns:{blocks[-1]}"
         else:

@@ -75,5 +75,25 @@ def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tenso
     return torch.cat([_kl(p.double().log_softmax(-1), q.double().log_softmax(-1)) for p, q in parts])
 
 
+def cross_entropy(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return -log softmax(values) of the correct column of each row in nats, float64 `[rows]`.
+
+    Args:
+        values: logits `[rows, columns]`.
+        targets: the correct column of each row, int64 `[rows]`.
+    """
+    parts = zip(torch.split(values, ROWS_TOGETHER), torch.split(targets.to(values.device), ROWS_TOGETHER), strict=True)
+    return torch.cat([-q.double().log_softmax(-1).gather(1, right[:, None])[:, 0] for q, right in parts])
+
+
+def confidence(values: torch.Tensor) -> torch.Tensor:
+    """Return the largest probability of each row, float64 `[rows]`.
+
+    Args:
+        values: logits `[rows, columns]`.
+    """
+    return torch.cat([part.double().softmax(-1).max(-1).values for part in torch.split(values, ROWS_TOGETHER)])
+
+
 def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)

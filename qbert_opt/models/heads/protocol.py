@@ -80,9 +80,13 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
-    """Quality of answers by labels; see the fields of the same names in `Evaluation`."""
+    """Quality of answers by labels; see the fields of the same names in `Evaluation`.
+
+    `cross_entropy` is in nats per row; its exponential is the perplexity.
+    """
 
     accuracy: Ratio | None = None
+    cross_entropy: Ratio | None = None
     macro_f1: float | None = None
     entity_f1: Ratio | None = None
     exact_match: Ratio | None = None
@@ -97,6 +101,7 @@ class HeadKind(Protocol):
     Attributes:
         kind: its name.
         ending: suffix of such classes' names in transformers; empty if the class is shared with another kind.
+        other_endings: further suffixes of such classes' names.
         auto_class: transformers' class that loads such a model.
         row: what a row of outputs belongs to.
         loss: between the outputs of a reference and of a model.
@@ -121,6 +126,7 @@ class HeadKind(Protocol):
     loss: RowLoss
     loss_unit: str
     ending: str = ""
+    other_endings: tuple[str, ...] = ()
     positions: bool = False
     classifies: bool = False
     named: bool = False

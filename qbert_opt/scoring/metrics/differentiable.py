@@ -30,6 +30,7 @@ from torch import nn
 from ...errors import InfeasibleError
 from ...models.batches import TokenBatch
 from ...models.heads import KINDS
+from ...models.layers import matrix_of
 from ...models.outputs import answers
 from ..task import Estimate, ScoringTask
 
@@ -49,13 +50,13 @@ class Mixture:
     """The rounded versions of a matrix.
 
     Attributes:
-        weight: the model's parameter.
-        original: its values.
+        layer: the model's layer.
+        original: its matrix, float32 `[rows, columns]`.
         errors: ΔW of each choice, float32 `[choices, elements]`.
         sizes: bytes of each choice, float64 `[choices]`.
     """
 
-    weight: nn.Parameter
+    layer: nn.Module
     original: torch.Tensor
     errors: torch.Tensor
     sizes: torch.Tensor
@@ -64,7 +65,7 @@ class Mixture:
         """Set the weight to W + Σ_k O_k ΔW_k, for O float `[choices]`; (0, …) restores it."""
         with torch.no_grad():
             change = shares.to(self.errors) @ self.errors
-            self.weight.copy_(self.original + change.view_as(self.original))
+            matrix_of(self.layer).copy_(self.original + change.view(self.original.shape))
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
@@ -146,9 +147,11 @@ def mixed_loss(
         one.mix(share.detach())
     batch, truth = sample
     loss = KINDS[task.head.kind].loss.of_rows(truth, answers(task.head, task.model, batch).values).mean()
-    gradients = torch.autograd.grad(loss, [one.weight for one in mixtures], materialize_grads=True)
+    gradients = torch.autograd.grad(
+        loss, [one.layer.get_parameter("weight") for one in mixtures], materialize_grads=True
+    )
     by_share = [
-        (one.errors @ gradient.flatten()).to(share)
+        (one.errors @ matrix_of(one.layer, gradient).flatten()).to(share)
         for one, gradient, share in zip(mixtures, gradients, shares, strict=True)
     ]
     return loss.item(), list(torch.autograd.grad(shares, leaves, by_share))
@@ -186,11 +189,11 @@ def _feasible_budget(task: ScoringTask) -> int:
 
 def _mixture(task: ScoringTask, index: int) -> Mixture:
     matrix = task.profile.matrices[index]
-    weight = task.model.get_parameter(f"{matrix.module}.weight")
+    layer = task.model.get_submodule(matrix.module)
     task.note(f"rounding {matrix.module}")
     errors = torch.cat([part.flatten(1).clone() for part in task.perturbations(matrix)])
     return Mixture(
-        weight, weight.detach().clone(), errors, torch.tensor(task.sizes[matrix.module], dtype=torch.float64)
+        layer, matrix_of(layer).detach().clone(), errors, torch.tensor(task.sizes[matrix.module], dtype=torch.float64)
     )
 
 

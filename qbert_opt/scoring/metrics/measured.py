@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ...models.heads import KINDS
+from ...models.layers import matrix_of
 from ...models.outputs import Outputs, collect
 from ..task import Estimate, ScoringTask
 
@@ -30,7 +31,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
     reference = collect(task.head, task.model, task.batches)
     for index in pending:
         name = task.profile.matrices[index].module
-        weight = task.model.get_parameter(f"{name}.weight")
+        weight = matrix_of(task.model.get_submodule(name)).detach()
         original = weight.detach().clone()
         losses: list[torch.Tensor] = []
         try:
@@ -38,7 +39,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
                 for error in errors:
                     task.note(f"{name}, choice {len(losses) + 1}")
                     with torch.no_grad():
-                        weight.copy_(original + error.view_as(original))
+                        weight.copy_(original + error)
                     losses.append(sample_losses(reference, collect(task.head, task.model, task.batches)))
         finally:
             with torch.no_grad():

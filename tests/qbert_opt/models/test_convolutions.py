@@ -16,7 +16,7 @@ from qbert_opt.curvature.columns import output_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.errors import UsageError
 from qbert_opt.models.batches import single_samples, tokenize
-from qbert_opt.models.layers import as_matrix, is_matrix, windows
+from qbert_opt.models.layers import is_matrix, matrix_of, windows
 from qbert_opt.models.modules import from_module
 from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, weight_of
@@ -92,7 +92,7 @@ def test_windows_times_the_matrix_are_the_convolution(shape):
     given = torch.randn(2, 5, 11)
     assert is_matrix(layer)
     with torch.no_grad():
-        found = windows(layer, given) @ as_matrix(layer.weight).T + layer.bias
+        found = windows(layer, given) @ matrix_of(layer).T + layer.bias
         torch.testing.assert_close(found.transpose(1, 2), layer(given))
 
 
@@ -133,7 +133,7 @@ def test_factors_are_the_dense_gradients(wrapped, batches):
                 [dense] = torch.autograd.grad(
                     (factors[:, :, f] * outputs).sum(), loaded.model.get_parameter(f"{name}.weight"), retain_graph=True
                 )
-                torch.testing.assert_close(jacobian[f], as_matrix(dense), rtol=1e-3, atol=1e-6)
+                torch.testing.assert_close(jacobian[f], dense.flatten(1), rtol=1e-3, atol=1e-6)
 
 
 def test_second_moments_are_of_real_windows(wrapped, batches):

@@ -47,7 +47,7 @@ def test_gradients_are_those_of_finite_differences(make_task):
     task = make_task((0, 4, 7), (2, 3, 4), 9)
     task.model.double()
     rounded = [differentiable._mixture(task, index) for index in range(3)]
-    mixtures = [differentiable.Mixture(one.weight, one.original, one.errors.double(), one.sizes) for one in rounded]
+    mixtures = [differentiable.Mixture(one.layer, one.original, one.errors.double(), one.sizes) for one in rounded]
     generator = torch.Generator().manual_seed(1)
     logits = [torch.randn(3, generator=generator, dtype=torch.float64) for _ in mixtures]
     noise = [torch.randn(3, generator=generator, dtype=torch.float64) for _ in mixtures]
