@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputFileError
-from ..models.layers import TransposedLinear, as_weight, is_linear, matrix_of
+from ..models.layers import TransposedLinear, as_weight, is_linear, matrix_of, table_scale
 from ..quantization.activation_quant import Rounder
 from ..spec.allocation import Allocation
 from ..spec.choices import Layout
@@ -108,10 +108,14 @@ class PackedEmbedding(Packed):
     def __init__(self, layout: Layout, original: nn.Embedding) -> None:
         super().__init__(layout, original.num_embeddings, original.embedding_dim, original.weight.dtype)
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
-        self.padding_idx = original.padding_idx
+        self.padding_idx, self.kind, self.factor = original.padding_idx, type(original), table_scale(original)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return `[..., columns]` of ids `[...]`."""
+        rows = self._rows(ids)
+        return rows if self.factor == 1.0 else rows * self.factor
+
+    def _rows(self, ids: torch.Tensor) -> torch.Tensor:
         if self.layout.form == "zero-point" or not self.layout.fill_bytes(self.columns):
             return functional.embedding(ids, self.weight)
         used, places = torch.unique(ids, return_inverse=True)
@@ -131,6 +135,8 @@ class PackedEmbedding(Packed):
     def plain(self) -> nn.Embedding:
         """The table with float weights."""
         table = nn.Embedding(self.rows, self.columns, self.padding_idx, device="meta", dtype=self.dtype)
+        if self.factor != 1.0:
+            table = self.kind(self.rows, self.columns, self.padding_idx, embed_scale=self.factor)  # type: ignore[call-arg]
         table.weight = nn.Parameter(self.weight, requires_grad=False)
         return table
 

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import InputFileError
 from ..models.batches import TokenBatch
-from ..models.layers import is_matrix, windows
+from ..models.layers import is_matrix, table_scale, windows
 from ..models.tracing import of_this_thread
 
 
@@ -25,16 +25,19 @@ class Call:
         shape: shape of the output.
         edge: the output's place in the autograd graph; None without a graph.
         channels_first: whether the output is `[B, rows, T]`, as for a convolution.
+        factor: of the output, after the matrix or table, see `layers.table_scale`.
     """
 
     inputs: torch.Tensor
     shape: torch.Size
     edge: GradientEdge | None
     channels_first: bool = False
+    factor: float = 1.0
 
     def gradient(self, raw: torch.Tensor | None) -> torch.Tensor:
-        """Return the gradient at the output as `[B, T, rows]`; zero for None, if nothing depends on the output."""
+        """Return the gradient before `factor`, `[B, T, rows]`; zero for None, if nothing depends on the output."""
         gradient = self.inputs.new_zeros(self.shape) if raw is None else raw
+        gradient = gradient if self.factor == 1.0 else gradient * self.factor
         return gradient.transpose(1, 2) if self.channels_first else gradient
 
 
@@ -69,7 +72,8 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
             inputs, calls = args[0].detach(), store.setdefault(name, [])
             if isinstance(module, nn.Embedding):
                 output = output.expand(samples, -1, -1)
-                calls.append(Call(inputs.expand(samples, -1).unsqueeze(-1), output.shape, _edge(output)))
+                rows = inputs.expand(samples, -1).unsqueeze(-1)
+                calls.append(Call(rows, output.shape, _edge(output), factor=table_scale(module)))
             elif isinstance(module, nn.Conv1d):
                 calls.append(Call(windows(module, inputs), output.shape, _edge(output), channels_first=True))
             else:

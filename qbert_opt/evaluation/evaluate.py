@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from ..data.cells import words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
-from ..models.batches import num_cut, num_lost, tokenize
+from ..models.batches import num_cut, num_lost, num_windows, tokenize
 from ..models.heads import KINDS
 from ..models.heads.losses import kl_divergence
 from ..models.heads.protocol import Quality, Ratio, per_text
@@ -39,7 +40,7 @@ class Evaluation:
 
     Attributes:
         num_samples: number of samples.
-        accuracy: share of correct answers over samples, words or masked tokens.
+        accuracy: share of correct answers over samples, words, masked or next tokens.
         macro_f1: unweighted mean of the classes' F1.
         kl: KL(reference || model) in nats, mean over labelled positions.
         flipped: number of answers (samples, words, masked tokens, starts and ends) that differ from the reference's;
@@ -58,9 +59,12 @@ class Evaluation:
         recall_at_5: share of the reference's five nearest texts that are among the five nearest.
         recall_at_10: the same of ten.
         spearman: rank correlation between the cosines of pairs and their labels.
+        perplexity: exponential of the cross-entropy of a text's own next tokens, mean over tokens.
+        agreement: share of next tokens of which the most probable one is the reference's.
         max_tokens: length at which texts were truncated, or of windows; None for ready samples of a plain module.
         num_cut: number of truncated texts.
         num_lost: total amount lost by truncation: words for tags, tokens otherwise.
+        num_windows: number of windows in which next tokens of all texts were predicted; None if each text fits one.
     """
 
     num_samples: int
@@ -82,9 +86,12 @@ class Evaluation:
     recall_at_5: Interval | None = None
     recall_at_10: Interval | None = None
     spearman: Interval | None = None
+    perplexity: Interval | None = None
+    agreement: Interval | None = None
     max_tokens: int | None = None
     num_cut: int = 0
     num_lost: int = 0
+    num_windows: int | None = None
 
     def __repr__(self) -> str:
         """Return one line with the measured figures."""
@@ -214,7 +221,10 @@ def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.T
     measured = measure(answers, targets, reference_outputs)
     if loaded.given_head is not None:
         return measured
-    return replace(measured, max_tokens=loaded.longest, num_cut=num_cut(batches), num_lost=num_lost(batches))
+    windows = num_windows(batches) if loaded.head.kind == "next_tokens" else None
+    return replace(
+        measured, max_tokens=loaded.longest, num_cut=num_cut(batches), num_lost=num_lost(batches), num_windows=windows
+    )
 
 
 def measure(answers: Outputs, targets: Targets | None = None, reference: torch.Tensor | None = None) -> Evaluation:
@@ -235,6 +245,7 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
         quality = replace(
             quality,
             accuracy=_interval(right.accuracy),
+            perplexity=_exponential(right.cross_entropy),
             macro_f1=right.macro_f1,
             entity_f1=_interval(right.entity_f1),
             exact_match=_interval(right.exact_match),
@@ -255,6 +266,9 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
     if not spec.loss.softmax:
         return replace(quality, distance=loss)
     flipped, lost, won = _flips(answers, targets, reference)
+    if "agreement" in dict(spec.figures):
+        same = (answers.values.argmax(-1) == reference.argmax(-1)).double()
+        quality = replace(quality, agreement=_interval(per_text(answers, same)))
     return replace(quality, kl=loss, flipped=flipped, lost=lost, won=won)
 
 
@@ -283,6 +297,14 @@ def _drop(reference: Quality, quality: Quality, figure: str) -> Interval | None:
 
 def _interval(figure: Ratio | None) -> Interval | None:
     return None if figure is None else share_interval(figure.above, figure.below)
+
+
+def _exponential(nats: Ratio | None) -> Interval | None:
+    """Return the exponential of a mean with that of its interval."""
+    if nats is None:
+        return None
+    mean = ratio_interval(nats.above, nats.below)
+    return Interval(*(math.exp(value) for value in (mean.value, mean.low, mean.high)))
 
 
 def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:

@@ -14,7 +14,8 @@ from .samples import OutputKind, TokenBatch
 from .windows import longest_sample
 
 __all__ = [
-    "TokenBatch", "apart", "joined", "logits", "mean_tokens", "num_cut", "num_lost", "single_samples", "tokenize",
+    "TokenBatch", "apart", "joined", "logits", "mean_tokens", "num_cut", "num_lost", "num_windows", "single_samples",
+    "tokenize",
 ]  # fmt: skip
 
 USUAL_TOKENS = 384  # longer samples form smaller batches, so that no batch has more tokens than one of this length
@@ -30,8 +31,8 @@ def tokenize(
 ) -> list[TokenBatch]:
     """Tokenize texts into batches of similar length, shortest first.
 
-    Longer texts are truncated, and batches record how much was lost. For span extraction and next-token prediction a long
-    text is split into windows, and each window is a separate sample.
+    Longer texts are truncated, and batches record how much was lost. For spans and next tokens a long text is split
+    into windows, and each window is a separate sample.
 
     Args:
         tokenizer: the model's; its `model_max_length` is the model's window.
@@ -80,6 +81,17 @@ def num_lost(batches: Sequence[TokenBatch]) -> int:
         batches: of tokenized texts.
     """
     return sum(lost for batch in batches for lost in batch.lost)
+
+
+def num_windows(batches: Sequence[TokenBatch]) -> int | None:
+    """Return the number of windows that texts were split into; None if each text is one sample.
+
+    Args:
+        batches: of tokenized texts.
+    """
+    if any(batch.texts is None for batch in batches):
+        return None
+    return sum(len(batch.indices) for batch in batches)
 
 
 def mean_tokens(batches: Sequence[TokenBatch]) -> float:

@@ -5,8 +5,8 @@ output for each input position) is a linear layer over windows: its matrix is `[
 unfolded, so both are scored, quantized and stored in the same way. Not supported are grouped convolutions, whose
 outputs read different inputs, and convolutions that change the number of positions.
 
-GPT-2's linear layers (transformers' `Conv1D`) store their weight transposed, `[in, out]`. Their matrix is its transpose:
-rows are outputs everywhere, and only `matrix_of` and `as_weight` know of the difference.
+GPT-2's linear layers (transformers' `Conv1D`) store their weight transposed, `[in, out]`. Their matrix is its
+transpose: rows are outputs everywhere, and only `matrix_of` and `as_weight` know of the difference.
 """
 
 from __future__ import annotations
@@ -77,6 +77,24 @@ def as_weight(layer: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
         matrix: of it.
     """
     return matrix.T if isinstance(layer, TransposedLinear) else matrix.view(layer.get_parameter("weight").shape)
+
+
+def table_scale(table: nn.Module) -> float:
+    """Return the factor by which an embedding table multiplies the rows that it looks up; Gemma's have one.
+
+    Args:
+        table: an embedding table.
+    """
+    return float(getattr(table, "scalar_embed_scale", 1.0))
+
+
+def has_own_lookup(table: nn.Embedding) -> bool:
+    """Return whether an embedding table does more than look rows up and multiply them.
+
+    Args:
+        table: of any class, for example one that computes positions from the mask.
+    """
+    return type(table).forward is not nn.Embedding.forward and not hasattr(table, "scalar_embed_scale")
 
 
 def width_read(layer: MatrixLayer) -> int:

@@ -145,7 +145,7 @@ def join(parts: Sequence[Outputs]) -> Outputs:
 
 
 def rows_per_sample(kind: OutputKind, batches: Sequence[TokenBatch]) -> float:
-    """Return the mean number of labelled rows per sample: 2 for spans, words, masks or predicted tokens for those kinds, else 1.
+    """Return the mean number of labelled rows per sample: 2 for spans, 1 where a sample has one answer.
 
     Args:
         kind: of the outputs.

@@ -25,8 +25,8 @@ class TokenBatch:
         inputs: the model's inputs by name, each int64 `[B, T]`.
         indices: number of each sample, `[B]`; the position of its text in the list of texts unless `texts` is given.
         positions: bool `[B, T]`, True at tokens with a label: first sub-words for tags, the context and [CLS] for
-            spans, masked tokens for vocabularies, every token with a successor for next tokens; None if labels belong to
-            samples.
+            spans, masked tokens for vocabularies, tokens whose successor is predicted for next tokens; None if
+            labels belong to samples.
         texts: position of each sample's text in the list of texts, `[B]`; None if each text is one sample.
         lost: amount of each sample lost by truncation, `[B]`: words for tags, tokens otherwise; empty if nothing can be
             truncated.

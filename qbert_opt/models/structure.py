@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
-from .layers import largest_module_list, matrix_of, width_made, width_read
+from .layers import has_own_lookup, largest_module_list, matrix_of, width_made, width_read
 from .loading import LoadedModel
 from .tiers import tier_of
 from .tracing import LinearCall, Trace, trace
@@ -79,6 +79,11 @@ def _check_decoder(model: nn.Module, name: str, blocks: Sequence[str], matrices:
         InputFileError: names the block or the weight.
     """
     read = {id(model.get_submodule(m.module).weight) for m in matrices}
+    own = next((n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and has_own_lookup(m)), None)
+    if own is not None:
+        raise InputFileError(
+            f"{name}: {own} of {type(model).__name__} is no plain table of rows; such decoders are not read."
+        )
     for number, prefix in enumerate(blocks):
         block = model.get_submodule(prefix)
         if not any(m.block == number and m.kind == "attention_output" for m in matrices):

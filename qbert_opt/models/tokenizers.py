@@ -123,9 +123,7 @@ def _set_padding(tokenizer: Any, config: Any, name: str) -> None:
     raise InputFileError(f"{name}: its tokenizer has no padding token. Save it with one (tokenizer.pad_token).")
 
 
-def _set_window(
-    tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str, *, causal: bool
-) -> None:
+def _set_window(tokenizer: Any, config: Any, embedding: SentenceEmbedding | None, name: str, *, causal: bool) -> None:
     """Truncate texts at the model's last position, or earlier if the folder requires it."""
     window = model_window(tokenizer, config, causal=causal)
     if embedding is not None and embedding.max_tokens is not None:

@@ -21,8 +21,8 @@ def position_limit(config: Any, *, causal: bool = False) -> int | None:
 
     Args:
         config: of a transformers model; None for a plain module.
-        causal: whether the model is a decoder. Where layers of it see the last few tokens only, that many are the limit,
-            so that every token of a text sees all earlier ones.
+        causal: whether the model is a decoder. Where layers of it see the last few tokens only, that many are the
+            limit, so that every token of a text sees all earlier ones.
 
     Returns:
         `max_position_embeddings`, minus the positions up to the padding index for models like RoBERTa.

@@ -168,7 +168,8 @@ class MatrixQuantizer:
 
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
         """Quantize one matrix under several choices."""
-        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=self._profile.heads_of(matrix)) for c in choices]
+        heads = self._profile.heads_of(matrix)
+        layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=heads) for c in choices]
         gram = self._gram(matrix) if self._plugin.NEEDS_GRAM else None
         found: list[QuantizedMatrix] = self._plugin.quantize(self.weight(matrix), layouts, gram)
         return found

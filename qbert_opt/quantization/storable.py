@@ -69,7 +69,9 @@ def possible_layouts(
         layouts[matrix.module] = []
         for choice in choices:
             with suppress(UsageError):
-                layouts[matrix.module].append(choice.layout(matrix.rows, matrix.columns, heads=profile.heads_of(matrix)))
+                layouts[matrix.module].append(
+                    choice.layout(matrix.rows, matrix.columns, heads=profile.heads_of(matrix))
+                )
     for table in profile.tables:
         layouts[table.module] = []
         for choice in table_choices or (TABLE_CHOICE,):

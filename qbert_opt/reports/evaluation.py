@@ -32,7 +32,7 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
     for name, evaluation, size, predicted in rows:
         table.add_row(
             name,
-            *(_quality(getattr(evaluation, field)) for field, _ in qualities),
+            *(_quality(field, getattr(evaluation, field)) for field, _ in qualities),
             "-" if evaluation.loss is None else _interval(evaluation.loss, 1, ".3g"),
             predicted,
             *([_flipped(evaluation)] if flips else []),
@@ -61,7 +61,7 @@ def measured_table(measured: Sequence[MeasuredFolder], texts: LabeledTexts) -> T
 
 
 def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Say how many texts were cut, once for all models that read them alike.
+    """Say how many texts were cut or read in windows, once for all models that read them alike.
 
     Args:
         evaluations: of several models on the same texts.
@@ -83,6 +83,11 @@ def drop_lines(evaluation: Evaluation) -> list[str]:
 
 
 def _cut_line(evaluation: Evaluation) -> str:
+    if evaluation.num_windows is not None:
+        return (
+            f"texts longer than {evaluation.max_tokens} tokens were read in windows: {evaluation.num_samples} texts, "
+            f"{evaluation.num_windows} windows"
+        )
     if not evaluation.num_cut:
         return ""
     return (
@@ -91,9 +96,11 @@ def _cut_line(evaluation: Evaluation) -> str:
     )
 
 
-def _quality(figure: Interval | float | None) -> str:
+def _quality(field: str, figure: Interval | float | None) -> str:
     if figure is None:
         return "-"
+    if field == "perplexity" and not isinstance(figure, float):
+        return _interval(figure, 1, ".4g")
     return f"{100 * figure:.2f}" if isinstance(figure, float) else _interval(figure, 100, ".2f")
 
 

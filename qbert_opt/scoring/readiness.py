@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
-from ..models.batches import TokenBatch, single_samples
+from ..models.batches import TokenBatch, num_windows, single_samples
 from ..models.heads import KINDS
 from ..models.heads.losses import confidence
 from ..models.loading import LoadedModel, check_evaluation_mode
@@ -121,6 +122,20 @@ def training_text_warnings(scored: Outputs, held_out: Outputs, names: tuple[str,
         f"the model is more confident on {names[0]} (mean {1 - low:.3f}) than on {names[1]} ({1 - high:.3f}), as on "
         "its training text: these scores are too low. Score text that it has not seen."
     ]
+
+
+def window_warnings(loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[TokenBatch]) -> list[str]:
+    """Say that texts of a decoder were read in windows, at whose beginning tokens have less context.
+
+    Args:
+        loaded: the model.
+        texts: that are scored.
+        batches: of these texts.
+    """
+    windows = num_windows(batches)
+    if windows is None or loaded.head.kind != "next_tokens":
+        return []
+    return [f"texts longer than {loaded.longest} tokens are scored in windows: {len(texts)} texts, {windows} windows."]
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:

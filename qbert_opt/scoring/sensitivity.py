@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..curvature.columns import carrying_samples
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.heads.losses import confidence as top_probability
 from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
+from ..models.heads.losses import confidence as top_probability
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
 from ..models.structure import profile_model
@@ -42,6 +42,7 @@ from .readiness import (
     fitting_batches,
     overlap_warnings,
     training_text_warnings,
+    window_warnings,
 )
 from .score_rows import (
     ScoredMatrix,
@@ -150,6 +151,7 @@ def measure_sensitivity(
     settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = overlap_warnings(fitted, batches)
+    in_windows = window_warnings(loaded, scored, batches)
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     allowed = _allowed(profile, choices, masks)
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
@@ -206,7 +208,14 @@ def measure_sensitivity(
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(*overlap, *familiar, *zero_score_warnings(names, rows), *small_sample_warnings(rows), *task.warnings),
+        warnings=(
+            *overlap,
+            *familiar,
+            *in_windows,
+            *zero_score_warnings(names, rows),
+            *small_sample_warnings(rows),
+            *task.warnings,
+        ),
         provenance=provenance,
     )
     jobs.remove()

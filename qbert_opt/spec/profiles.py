@@ -154,7 +154,7 @@ class ModelProfile(Frozen):
         )
 
     def heads_of(self, item: MatrixSpec | TableSpec) -> int:
-        """Return the attention heads that the rows of a matrix belong to: those of keys and values for `key` and `value`.
+        """Return the attention heads that a matrix's rows belong to: `key` and `value` may have fewer than `query`.
 
         Args:
             item: a matrix of the model; a table's rows belong to no head, and the result is the heads of queries.

@@ -4,8 +4,8 @@ Position t predicts token t + 1, so a text of T tokens has T - 1 rows; the last 
 Where the tokenizer puts a special token first (`<s>`), that token predicts the text's first one.
 
 A text longer than the limit is read in windows that share one token: each begins, after the special first tokens, with
-the last token of the one before, so that every token of the text is predicted exactly once. The first tokens of a window
-have less context than in the whole text.
+the last token of the one before, so that every token of the text is predicted exactly once. The first tokens of a
+window have less context than in the whole text.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class NextTokens(HeadKind):
         experts = next((field for field in EXPERTS if (getattr(config, field, None) or 0) > 1), None)
         if experts is not None:
             raise InputFileError(
-                f"{name}: {kind} is a mixture of experts ({experts} {getattr(config, experts)}), whose matrices see only "
-                "some of the tokens; such models are not read."
+                f"{name}: {kind} is a mixture of experts ({experts} {getattr(config, experts)}), whose matrices see "
+                "only some of the tokens; such models are not read."
             )
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
@@ -102,7 +102,7 @@ class NextTokens(HeadKind):
         )
 
     def quality(self, outputs: Outputs, targets: Targets) -> Quality:
-        """Cross-entropy, whose exponential is the perplexity, and the share of tokens that are the most probable one."""
+        """Cross-entropy, whose exponential is the perplexity, and how often the most probable token is the next one."""
         nats = cross_entropy(outputs.values, targets.rows)
         return Quality(accuracy=right_rows(outputs, targets), cross_entropy=per_text(outputs, nats))
 
