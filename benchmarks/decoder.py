@@ -10,7 +10,7 @@
 everything is measured on `snips/test`, which neither training nor scores have seen.
 
 `scores`: one matrix at a time is rounded, and the measured KL compared with its score (Spearman, over all choices and
-among those of the same bits). `plans`: plans of `directional` with gptq against uniform plans of the same bytes or more.
+among those of the same bits). `plans`: plans of `directional` with gptq against uniform plans with as many bytes.
 `mixes`: the file of `llama_model_quantize` for Q2_K, Q3_K_M and Q4_K_M, its block matrices dequantized into the same
 model, against our plan with as many bytes.
 """
@@ -248,7 +248,7 @@ def mixes(folder: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def write_gguf(model, path: Path) -> None:
-    """Write a Llama in float32 as llama.cpp's own converter would, but without a vocabulary, which nothing here reads."""
+    """Write a Llama in float32 as llama.cpp's own converter would, but without a vocabulary, which is not needed."""
     import gguf
 
     config = model.config

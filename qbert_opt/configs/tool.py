@@ -27,7 +27,8 @@ class ConfigTool(Protocol):
         NOTES: how to load the file, and what to be aware of.
 
     A tool whose `.json` or `.yaml` file is a list and not an object says so by `OUTERMOST = list`, and one whose config
-    has the embedding tables too by `CARRIES_TABLES = True`.
+    has the embedding tables too by `CARRIES_TABLES = True`. `DECODERS = True` says that the config holds for decoders
+    too, and `TRANSPOSED = True` that the tool also quantizes layers that store their weight transposed, as GPT-2's do.
     """
 
     TITLE: str

@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import InputFileError
-from ..models.batches import TokenBatch
+from ..models.batches import TokenBatch, run
 from ..models.layers import is_matrix, table_scale, windows
 from ..models.tracing import of_this_thread
 
@@ -151,7 +151,7 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
     with captured(model, modules) as seen:
         for batch in batches:
             seen.clear()
-            model(**batch.inputs)
+            run(model, batch)
             for name, calls in seen.items():
                 for inputs in (call.inputs for call in calls):
                     tokens = real_tokens(inputs, batch.mask)

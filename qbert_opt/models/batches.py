@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,16 @@ from .samples import OutputKind, TokenBatch
 from .windows import longest_sample
 
 __all__ = [
-    "TokenBatch", "apart", "joined", "logits", "mean_tokens", "num_cut", "num_lost", "num_windows", "single_samples",
+    "TokenBatch",
+    "apart",
+    "joined",
+    "logits",
+    "mean_tokens",
+    "num_cut",
+    "num_lost",
+    "num_windows",
+    "run",
+    "single_samples",
     "tokenize",
 ]  # fmt: skip
 
@@ -173,6 +183,17 @@ def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBa
     return [
         joined(same[start : start + size]) for _, same in sorted(kinds.items()) for start in range(0, len(same), size)
     ]
+
+
+def run(model: torch.nn.Module, batch: TokenBatch) -> Any:
+    """Run a model on a batch and return all that it returns; a decoder does not keep keys and values.
+
+    Args:
+        model: any.
+        batch: its inputs.
+    """
+    keeps = "use_cache" in inspect.signature(model.forward).parameters
+    return model(**batch.inputs, **({"use_cache": False} if keeps else {}))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..errors import InputFileError
-from .batches import tokenize
+from .batches import run, tokenize
 from .folder_files import first_line
 from .layers import largest_module_list
 from .outputs import Head, collect
@@ -138,7 +138,7 @@ def _look_up(model: nn.Module, batch: TokenBatch) -> None:
     blocks = largest_module_list(model)
     handles = [model.get_submodule(name).register_forward_pre_hook(stop) for name in blocks]
     try:
-        model(**batch.inputs)
+        run(model, batch)
     except _Reached:
         pass
     finally:

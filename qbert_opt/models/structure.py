@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
-from .layers import has_own_lookup, largest_module_list, matrix_of, width_made, width_read
+from .layers import TransposedLinear, has_own_lookup, largest_module_list, matrix_of, width_made, width_read
 from .loading import LoadedModel
 from .tiers import tier_of
 from .tracing import LinearCall, Trace, trace
@@ -130,6 +130,7 @@ def _matrices(calls: Sequence[LinearCall], blocks: Sequence[str], num_tokens: in
                     columns=columns,
                     uses=sum(p == num_tokens for p in positions),
                     fixed_positions=sum(p for p in positions if p != num_tokens),
+                    transposed=isinstance(layer, TransposedLinear),
                 )
             )
     return tuple(matrices)

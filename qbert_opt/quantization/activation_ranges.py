@@ -10,7 +10,7 @@ from torch import nn
 
 from ..curvature.capture import captured, is_per_sample, real_tokens, sample_rows
 from ..errors import InputFileError
-from ..models.batches import TokenBatch
+from ..models.batches import TokenBatch, run
 from ..spec.activations import ActivationChoice, Range
 from .activation_quant import round_activations
 
@@ -37,7 +37,7 @@ def shared_inputs(model: nn.Module, batch: TokenBatch, modules: Sequence[str]) -
     handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in modules]
     try:
         with torch.no_grad():
-            model(**batch.inputs)
+            run(model, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -73,7 +73,7 @@ def calibrated_ranges(
     with captured(model, modules) as inputs:
         for batch in batches:
             inputs.clear()
-            model(**batch.inputs)
+            run(model, batch)
             for name, calls in inputs.items():
                 for tensor in (call.inputs for call in calls):
                     if not torch.isfinite(real_tokens(tensor, batch.mask)).all():

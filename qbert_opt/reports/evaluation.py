@@ -25,7 +25,7 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
     table = TextTable(title=title)
     qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
-    flips = ["flipped"] if "KL" in rows[0][1].loss_unit else []
+    flips = ["flipped"] if "KL" in rows[0][1].loss_unit and "agreement" not in dict(qualities) else []
     for column in ("model", *(title for _, title in qualities), loss, "predicted", *flips, "on disk"):
         # a long folder name is folded, so that no figure is ever cut
         table.add_column(column, no_wrap=column != "model", overflow="fold")

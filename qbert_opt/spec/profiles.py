@@ -31,6 +31,7 @@ class MatrixSpec(Frozen):
         columns: inputs.
         uses: how often one inference multiplies it with the tokens: 12 if 12 layers share it.
         fixed_positions: number of vectors besides tokens that it is multiplied with, such as relative positions.
+        transposed: whether the model stores it as `[columns, rows]`, as GPT-2 does; here rows are outputs all the same.
     """
 
     module: str
@@ -40,6 +41,7 @@ class MatrixSpec(Frozen):
     columns: int = Field(gt=0)
     uses: int = Field(default=1, ge=0)
     fixed_positions: int = Field(default=0, ge=0)
+    transposed: bool = False
 
     @property
     def elements(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
-from ..models.batches import TokenBatch
+from ..models.batches import TokenBatch, run
 from ..spec.allocation import Allocation
 
 HIDDEN = "hidden_states"
@@ -114,7 +114,7 @@ def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tens
 
     handle = model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        model(**batch.inputs)
+        run(model, batch)
     except _Reached:
         pass
     finally:

@@ -77,7 +77,8 @@ def fine_tune(
     if not of_labels.NEEDS_LABELS:
         raise UsageError(f"loss: {loss!r} compares with a teacher; fine-tuning has labels only.")
     check_shared(batches_per_update, team)
-    source = read_model_files(encoder).folder
+    files = read_model_files(encoder)
+    source = files.folder
     check_folder(Path(output))  # before the work
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
@@ -87,6 +88,9 @@ def fine_tune(
         raise UsageError(f"`learning_rate` {learning_rate}: must be above 0 and finite.")
     if epochs < 1 or batch_size < 1:
         raise UsageError(f"`epochs` {epochs}, `batch_size` {batch_size}: must be at least 1.")
+    decoder = KINDS["next_tokens"]
+    if str((files.config.get("architectures") or [""])[0]).endswith((decoder.ending, *decoder.other_endings)):
+        raise UsageError(f"`encoder` {encoder}: is a decoder; heads are trained on encoders.")
     names = KINDS[kind].label_names(data)
     if len(names) < 2:
         raise InputFileError(

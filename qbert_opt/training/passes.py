@@ -137,7 +137,8 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
         points: the points.
 
     Raises:
-        UsageError: a block has no layer of that role of its own, for example because one layer makes all three.
+        UsageError: a block has no layer of that role of its own, for example because one layer makes all three; or the
+            model is a decoder, whose attention is masked and may share keys between heads.
     """
     known = {("hidden", number): block for number, block in enumerate(blocks)}
     for matrix in plan.matrices:
@@ -146,6 +147,8 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
                 known.setdefault((matrix.kind, number), matrix.module)
     modules = {}
     for point in points:
+        if plan.profile.causal and point[0] != "hidden":
+            raise UsageError("losses: the attention of a decoder is not compared. Use logits, hidden or last-hidden.")
         if point not in known:
             raise UsageError(
                 f"losses: {blocks[point[1]]} has no {point[0]} layer of its own, so its attention cannot be read. "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..models.batches import TokenBatch
+from ..models.batches import TokenBatch, run
 from ..models.layers import largest_module_list
 from ..models.loading import LoadedModel
 from ..models.outputs import Head
@@ -119,5 +119,5 @@ class Teacher:
             UsageError: the blocks do not form a chain.
         """
         with watched(self.loaded.model, self._whole) as seen:
-            self.loaded.model(**self.batches[index].inputs)
+            run(self.loaded.model, self.batches[index])
         return chained_calls(seen)

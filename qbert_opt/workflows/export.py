@@ -177,8 +177,14 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         modules: names of its matrices.
 
     Raises:
-        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers.
+        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers, or
+            the model is a decoder.
     """
+    if loaded.head.kind == "next_tokens":
+        raise UsageError(
+            f"`engine` {name}: {loaded.name} is a decoder, which no writer here converts. Open the quantized folder "
+            "with transformers' from_pretrained, or give the plan to another tool with export-config."
+        )
     if in_tiers(loaded.model) and not rules_of(name).tables.tiers:
         raise UsageError(
             f"`engine` {name}: {loaded.name} has its table of words in tiers, and the file holds one table. Use "

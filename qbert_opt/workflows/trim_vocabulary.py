@@ -116,8 +116,13 @@ def trim_vocabulary(
     Raises:
         InputFileError: the tokenizer cannot be rewritten, a text or the list of words has no word of the vocabulary, a
             word has unknown characters, the answers depend on the ids of pieces, or the table is in tiers already.
-        UsageError: neither texts nor words, all rows are needed, or the table cannot be in these tiers.
+        UsageError: neither texts nor words, all rows are needed, the table cannot be in these tiers, or the model is a
+            decoder.
     """
+    if loaded.head.kind == "next_tokens":
+        raise UsageError(
+            f"{loaded.name}: is a decoder, which may write any piece of its vocabulary; only encoders' are trimmed."
+        )
     if not data and not words:
         raise UsageError("`data`, `words`: neither is given, so no piece would be kept. Give texts or words.")
     if min_count < 0:

@@ -13,6 +13,8 @@ from ..offers import Carried, Offer, ranges
 
 TITLE = "AutoRound"
 SUFFIXES = (".json",)
+DECODERS = True
+TRANSPOSED = True
 ROUNDING = "to codes tuned by signed gradient descent"
 NOTES = (
     "Load: AutoRound(model, tokenizer, layer_config=json.loads(text)). "

@@ -19,6 +19,7 @@ from ..offers import Carried, Offer, by_offer, of_matrix, ranges, row_ranges
 
 TITLE = "compressed-tensors / llm-compressor"
 SUFFIXES = (".json", ".yaml")
+DECODERS = True
 ROUNDING = "to the nearest code of a min-max range; the recipe can name GPTQModifier instead of QuantizationModifier"
 NOTES = (
     "Load: QuantizationConfig.model_validate(json.loads(text)) and apply_quantization_config(model, config); "

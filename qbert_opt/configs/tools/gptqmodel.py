@@ -18,6 +18,8 @@ from ..offers import COLUMN_SIZES, Carried, Offer, ranges
 
 TITLE = "GPTQModel"
 SUFFIXES = (".json",)
+DECODERS = True
+TRANSPOSED = True
 ROUNDING = "to codes compensated as in GPTQ"
 NOTES = ("Load: QuantizeConfig.from_quant_config(json.loads(text)). Group size -1 means one range per row.",)
 

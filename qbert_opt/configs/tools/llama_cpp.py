@@ -13,11 +13,13 @@ from typing import Any
 from ...errors import UsageError
 from ...spec.allocation import Allocation
 from ...spec.planned import PlannedMatrix
-from ...spec.profiles import ModelProfile
+from ...spec.profiles import MatrixSpec, ModelProfile
 from ..offers import Carried, Offer
 
 TITLE = "llama.cpp"
 SUFFIXES = (".txt",)
+DECODERS = True
+TRANSPOSED = True
 ROUNDING = "to the nearest code of a searched range, weighted by an importance matrix if one is given"
 NOTES = (
     "Use: llama-quantize --tensor-type-file FILE model-f16.gguf out.gguf Q8_0.",
@@ -27,6 +29,7 @@ TENSORS = {
     "query": "attn_q",
     "key": "attn_k",
     "value": "attn_v",
+    "query_key_value": "attn_qkv",
     "attention_output": "attn_output",
     "intermediate": "ffn_up",
     "output": "ffn_down",
@@ -57,9 +60,10 @@ def write(plan: Allocation, carried: Sequence[Carried], suffix: str) -> str:
     """
     lines = []
     for item in carried:
-        if item.matrix.kind not in TENSORS:
+        name = _tensor_name(item.matrix, plan.profile)
+        if name is None:
             raise UsageError(f"{item.matrix.module}: is not part of a plain BERT layer and has no name in llama.cpp.")
-        tensor = re.escape(f"blk.{item.matrix.block}.{TENSORS[item.matrix.kind]}.weight")
+        tensor = re.escape(name)
         lines.append(f"{tensor}={item.offer.name}")
     return "\n".join(lines) + "\n"
 
@@ -69,7 +73,7 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
     rules = [line.partition("=")[::2] for line in content.split()]
     offers = {}
     for matrix in profile.matrices:
-        name = f"blk.{matrix.block}.{TENSORS.get(matrix.kind, '')}.weight"
+        name = _tensor_name(matrix, profile) or ""
         for pattern, kind in rules:
             if re.search(pattern, name):
                 if kind.lower() not in TYPES:
@@ -77,3 +81,18 @@ def read(content: Any, profile: ModelProfile, suffix: str) -> dict[str, Offer]:
                 offers[matrix.module] = TYPES[kind.lower()][0]
                 break
     return offers
+
+
+def _tensor_name(matrix: PlannedMatrix | MatrixSpec, profile: ModelProfile) -> str | None:
+    """Return a matrix's name in a GGUF file; None if its role has none.
+
+    Of the two wide layers of a gated feed-forward, the one that is named so is the gate.
+    """
+    tensor = TENSORS.get(matrix.kind)
+    if matrix.kind == "intermediate":
+        wide = [m.module for m in profile.matrices if m.block == matrix.block and m.kind == "intermediate"]
+        gates = [module for module in wide if "gate" in module.rpartition(".")[2]]
+        if len(wide) > 1 and (len(wide) > 2 or len(gates) != 1):
+            return None
+        tensor = "ffn_gate" if len(wide) > 1 and matrix.module in gates else "ffn_up"
+    return None if tensor is None else f"blk.{matrix.block}.{tensor}.weight"

@@ -17,6 +17,7 @@ from ..offers import Carried, Offer, ranges, row_ranges
 
 TITLE = "NVIDIA ModelOpt"
 SUFFIXES = (".yaml",)
+DECODERS = True
 ROUNDING = "to the nearest code of a range by its algorithm `max`"
 NOTES = ("Load: mtq.quantize(model, yaml.safe_load(text), forward_loop). Ranges are symmetric and simulated in torch.",)
 SUFFIX = ".weight_quantizer"

@@ -13,6 +13,7 @@ from ..offers import Carried, Offer, ranges
 
 TITLE = "torchao"
 SUFFIXES = (".json",)
+DECODERS = True
 ROUNDING = "to the nearest code of a min-max range"
 NOTES = (
     "Load: quantize_(model, config_from_dict(json.loads(text)), filter_fn=None). On a CPU, codes are kept in int8.",

@@ -39,11 +39,7 @@ class NextTokens(HeadKind):
     loss_unit = "nats of KL(reference || quantized) per predicted token"
     positions = True
     default_tokens = WINDOW_TOKENS
-    figures = (
-        ("perplexity", "perplexity [95 %]"),
-        ("accuracy", "next token [95 %]"),
-        ("agreement", "top-1 agreement [95 %]"),
-    )
+    figures = (("perplexity", "perplexity [95 %]"), ("agreement", "top-1 agreement [95 %]"))
 
     def columns(self, config: Any) -> int:
         """Return the size of the vocabulary."""
