@@ -155,7 +155,7 @@ def new_model(shape: str) -> transformers.PreTrainedModel:
 
 def single_matrices(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """Compare scores with the measured loss of each matrix under each choice, on other text."""
-    loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test").take(range(256))
+    loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test").take(range(160))
     scores = measure_sensitivity(loaded, data, SINGLE, plan=DRAWN)
     fit, _ = calibration_texts(data, DRAWN)
     quantizer = MatrixQuantizer(loaded, scores.profile, "gptq", fit)
