@@ -15,8 +15,9 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D as TransposedLinear
+from transformers.pytorch_utils import Conv1D
 
+TransposedLinear = Conv1D  # GPT-2's
 MatrixLayer = nn.Linear | nn.Conv1d | TransposedLinear
 
 
