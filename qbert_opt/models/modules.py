@@ -104,7 +104,8 @@ def from_module(
         inputs: batches of named tensors `[B, T, …]`, with `attention_mask` `[B, T]` (1 at real positions) if there is
             padding, and `labelled` `[B, T]` if only some positions of tags or vocabularies carry labels.
         answer: maps the module and a batch of inputs with their mask (ones by default) to `[B, C]` logits,
-            `[B, T, C]` for tags and vocabularies, `[B, D]` embeddings or numbers.
+            `[B, T, C]` for tags, vocabularies and next tokens, `[B, D]` embeddings or
+            numbers.
         kind: of the outputs; spans are not supported.
         labels: the correct class of each sample as a number, or the correct number for regressions.
         name: of the model, for reports.
@@ -117,7 +118,7 @@ def from_module(
         InputFileError: weights that are NaN or infinite, or padding that changes a sample's output.
     """
     if KINDS[kind].reads_pairs:  # spans need windows of a text
-        raise UsageError("kind 'spans': not supported. Legal: classes, tags, vocabulary, regression, embeddings.")
+        raise UsageError("kind 'spans': not supported. Legal: classes, tags, vocabulary, next_tokens, regression, embeddings.")
     keyed = [(_key(sample), sample) for batch in inputs for sample in _singles(batch)]
     if not keyed:
         raise UsageError("inputs: no samples. Give at least one batch.")
