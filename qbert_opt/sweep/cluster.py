@@ -265,7 +265,9 @@ def _client(workers: Workers) -> Iterator[Any]:
             require_encryption=address.startswith("tls:"), **{files[name]: value for name, value in tls.items()}
         )
         if address.startswith("tls:") and security.get_connection_args("client").get("ssl_context") is None:
-            raise UsageError(f"`scheduler` {address}: TLS needs `tls_ca`, `tls_cert` and `tls_key`, or Dask's settings.")
+            raise UsageError(
+                f"`scheduler` {address}: TLS needs `tls_ca`, `tls_cert` and `tls_key`, or Dask's settings."
+            )
         client = Client(address, timeout=CONNECT_S, security=security)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,6 +1,7 @@
 """Dask: which schedulers and workers are accepted, and what the death of a worker costs."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -165,6 +166,7 @@ def test_a_scheduler_that_restarts_goes_on_with_what_is_left(tmp_path, monkeypat
             connected(Workers(scheduler=address)) as client,
             pytest.raises(UsageError, match=r"`scheduler`: is gone\. What is finished is kept"),
         ):
+            assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
             run_tasks(client, [score, solve], {}, tmp_path, 1, until_solve)
         (tmp_path / "go").touch()
     with scheduler(int(address.rsplit(":", 1)[1])) as again, connected(Workers(scheduler=address)) as client:
