@@ -118,7 +118,9 @@ def from_module(
         InputFileError: weights that are NaN or infinite, or padding that changes a sample's output.
     """
     if KINDS[kind].reads_pairs:  # spans need windows of a text
-        raise UsageError("kind 'spans': not supported. Legal: classes, tags, vocabulary, next_tokens, regression, embeddings.")
+        raise UsageError(
+            "kind 'spans': not supported. Legal: classes, tags, vocabulary, next_tokens, regression, embeddings."
+        )
     keyed = [(_key(sample), sample) for batch in inputs for sample in _singles(batch)]
     if not keyed:
         raise UsageError("inputs: no samples. Give at least one batch.")

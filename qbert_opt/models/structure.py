@@ -41,7 +41,8 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     tables = _tables(model, traced, num_tokens)
     searched = {id(model.get_submodule(m.module).weight) for m in matrices}
     owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
-    priced = searched | set(owners)
+    rest = [p for p in model.parameters() if id(p) not in searched | set(owners)]
+    read = [call for call in traced.calls if id(call.layer.weight) in traced.read_weights]
     config = getattr(model, "config", None)
     causal = loaded.head.kind == "next_tokens"
     if causal:
@@ -58,8 +59,9 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         causal=causal,
         matrices=matrices,
         tables=tables,
-        head=_head(traced.calls, searched, owners, blocks, num_tokens),
-        other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
+        head=_head(read, searched, owners, blocks, num_tokens),
+        other_elements=sum(p.numel() for p in rest),
+        unread_elements=sum(p.numel() for p in rest if id(p) not in traced.read_weights),
         position_limit=position_limit(config, causal=causal),
     )
 
