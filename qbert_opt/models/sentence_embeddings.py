@@ -21,6 +21,7 @@ from ..runtime.manifest import IN_SUBFOLDER
 from .folder_files import CONFIG, read_json
 from .samples import TokenBatch
 
+GENERATION = "generation_config.json"
 MODULES = "modules.json"
 TRANSFORMER_SETTINGS = "sentence_bert_config.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -201,7 +202,7 @@ def companion_files(folder: Path) -> tuple[str, ...]:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy sentence-transformers' own files, so that it pools as before.
+    """Copy sentence-transformers' own files, so that it pools as before, and a decoder's settings of `generate`.
 
     Args:
         source: folder of the model.
@@ -210,7 +211,8 @@ def copy_companions(source: Path, target: Path) -> None:
     Raises:
         InputFileError: as `companion_files`, or a file cannot be read.
     """
-    for name in companion_files(source):
+    generation = [GENERATION] if (source / GENERATION).is_file() else []
+    for name in (*companion_files(source), *generation):
         (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_bytes(read_bytes(source / name, MAX_JSON_BYTES, "a config"))
 

@@ -78,6 +78,8 @@ def test_plan_folder_and_back(family, tmp_path):
     plan = allocate(scores, Limits(encoder_bytes=round(0.45 * scores.profile.encoder_elements)))
     assert {m.bits for m in plan.matrices} == {2, 4}
     quantize_model(loaded, plan, data, tmp_path / "quantized")
+    settings = "generation_config.json"
+    assert (tmp_path / "quantized" / settings).read_bytes() == (tmp_path / "model" / settings).read_bytes()
     opened, _ = load_quantized(tmp_path / "quantized")
     packed = open_packed(tmp_path / "quantized")
     batches = evaluation_batches(loaded, data)
