@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from hwmodels import YamlError, parse_yaml
 
-from ..errors import InputFileError
+from ..errors import InputFileError, UsageError
 from ..runtime.input_files import parse_json
-from ..runtime.plugins import load_as
+from ..runtime.plugins import available, load_as
 from ..spec.allocation import Allocation
 from ..spec.planned import PlannedMatrix
 from ..spec.profiles import ModelProfile
@@ -107,3 +107,23 @@ def parse_config(text: str, path: Path, outermost: type = dict) -> Any:
         wanted = "an object with named fields" if outermost is dict else "a list"
         raise InputFileError(f"{path}: holds a {type(content).__name__}, not {wanted}.")
     return content
+
+
+def check_takes(tool: ConfigTool, profile: ModelProfile) -> None:
+    """Refuse a decoder for a tool whose config would not say how to quantize it.
+
+    Args:
+        tool: a module of `configs/tools`.
+        profile: the model.
+
+    Raises:
+        UsageError: names the tool, and which others there are.
+    """
+    if not profile.causal:
+        return
+    needed = ["DECODERS", *(["TRANSPOSED"] if any(matrix.transposed for matrix in profile.matrices) else [])]
+    if all(getattr(tool, flag, False) for flag in needed):
+        return
+    what = "a decoder whose layers store transposed weights" if getattr(tool, "DECODERS", False) else "a decoder"
+    others = [name for name in available("configs") if all(getattr(config_tool(name), flag, False) for flag in needed)]
+    raise UsageError(f"{tool.TITLE}: {profile.name} is {what}; legal for it: {', '.join(others)}.")

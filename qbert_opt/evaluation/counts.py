@@ -81,6 +81,24 @@ def changed_answers(found: Outputs, reference: torch.Tensor, targets: Targets | 
     return ChangedAnswers(len(texts), flipped, lost, won, int(was_right.sum()))
 
 
+def flipped_rows(
+    found: Outputs, targets: Targets | None, reference: torch.Tensor
+) -> tuple[int, int | None, int | None]:
+    """Count rows whose answer differs from the reference's, correct ones that became wrong, and the reverse.
+
+    Args:
+        found: the model's answers.
+        targets: the correct ones; without them, only the first count is known.
+        reference: values `[rows, columns]` of the reference for the same rows.
+    """
+    answers, before = found.values.argmax(-1), reference.argmax(-1)
+    flipped = int((answers != before).sum())
+    if targets is None:
+        return flipped, None, None
+    right, was_right = answers == targets.rows, before == targets.rows
+    return flipped, int((was_right & ~right).sum()), int((~was_right & right).sum())
+
+
 def upper_share(count: float, total: int, confidence: float) -> float:
     """Exact one-sided upper bound of a share (Clopper and Pearson 1934).
 

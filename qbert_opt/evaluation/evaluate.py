@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,8 @@ from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
 from ..models.targets import read_targets
-from .intervals import Interval, drop_interval, ratio_interval, share_interval, spearman_interval
+from .counts import flipped_rows
+from .intervals import Interval, drop_interval, exponential, ratio_interval, share_interval, spearman_interval
 from .retrieval import cosines, recalls
 
 __all__ = [
@@ -245,7 +245,7 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
         quality = replace(
             quality,
             accuracy=_interval(right.accuracy),
-            perplexity=_exponential(right.cross_entropy),
+            perplexity=_perplexity(right.cross_entropy),
             macro_f1=right.macro_f1,
             entity_f1=_interval(right.entity_f1),
             exact_match=_interval(right.exact_match),
@@ -265,7 +265,7 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
         quality = replace(quality, **_retrieval(answers, reference))
     if not spec.loss.softmax:
         return replace(quality, distance=loss)
-    flipped, lost, won = _flips(answers, targets, reference)
+    flipped, lost, won = flipped_rows(answers, targets, reference)
     if "agreement" in dict(spec.figures):
         same = (answers.values.argmax(-1) == reference.argmax(-1)).double()
         quality = replace(quality, agreement=_interval(per_text(answers, same)))
@@ -295,23 +295,9 @@ def _drop(reference: Quality, quality: Quality, figure: str) -> Interval | None:
     return drop_interval((was.above, was.below), (now.above, now.below))
 
 
+def _perplexity(nats: Ratio | None) -> Interval | None:
+    return None if nats is None else exponential(ratio_interval(nats.above, nats.below))
+
+
 def _interval(figure: Ratio | None) -> Interval | None:
     return None if figure is None else share_interval(figure.above, figure.below)
-
-
-def _exponential(nats: Ratio | None) -> Interval | None:
-    """Return the exponential of a mean with that of its interval."""
-    if nats is None:
-        return None
-    mean = ratio_interval(nats.above, nats.below)
-    return Interval(*(math.exp(value) for value in (mean.value, mean.low, mean.high)))
-
-
-def _flips(outputs: Outputs, targets: Targets | None, reference: torch.Tensor) -> tuple[int, int | None, int | None]:
-    """Count rows whose answer differs from the reference's, correct ones that became wrong, and the reverse."""
-    answers, before = outputs.values.argmax(-1), reference.argmax(-1)
-    flipped = int((answers != before).sum())
-    if targets is None:
-        return flipped, None, None
-    right, was_right = answers == targets.rows, before == targets.rows
-    return flipped, int((was_right & ~right).sum()), int((~was_right & right).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
         return ratio_interval(above, below, seed=seed)
     margin = _unseen(int(counted.sum()))
     return Interval(0.0, 0.0, margin) if none else Interval(1.0, 1 - margin, 1.0)
+
+
+def exponential(of: Interval) -> Interval:
+    """Return the exponential of a figure and of its interval, such as the perplexity of a cross-entropy."""
+    return Interval(math.exp(of.value), math.exp(of.low), math.exp(of.high))
 
 
 def spearman_interval(found: NDArray[np.float64], given: NDArray[np.float64], *, seed: int = 0) -> Interval | None:

@@ -55,7 +55,7 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         num_blocks=len(blocks),
         hidden=getattr(config, "hidden_size", 0) or traced.block_outputs.get(blocks[0], 0) or matrices[0].columns,
         heads=heads,
-        key_value_heads=_key_value_heads(matrices, heads),
+        key_value_heads=_key_value_heads(matrices, heads, getattr(config, "num_key_value_heads", None)),
         causal=causal,
         matrices=matrices,
         tables=tables,
@@ -66,9 +66,15 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     )
 
 
-def _key_value_heads(matrices: Sequence[MatrixSpec], heads: int) -> int | None:
-    """Return the heads of keys and values, which are as wide as those of queries; None if there are as many."""
+def _key_value_heads(matrices: Sequence[MatrixSpec], heads: int, stated: int | None) -> int | None:
+    """Return the heads of keys and values, which are as wide as those of queries; None if there are as many.
+
+    Where one matrix makes queries, keys and values, its rows do not tell, and the config's number holds.
+    """
     rows = {kind: next((m.rows for m in matrices if m.kind == kind), 0) for kind in ("query", "key")}
+    if not rows["query"]:
+        fused = any(m.kind == "query_key_value" for m in matrices)
+        return stated if fused and stated is not None and stated < heads else None
     if not 0 < rows["key"] < rows["query"] or heads * rows["key"] % rows["query"]:
         return None
     return heads * rows["key"] // rows["query"]

@@ -150,8 +150,7 @@ def measure_sensitivity(
     batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
     settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
-    overlap = overlap_warnings(fitted, batches)
-    in_windows = window_warnings(loaded, scored, batches)
+    overlap = [*overlap_warnings(fitted, batches), *window_warnings(loaded, scored, batches)]
     jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
     allowed = _allowed(profile, choices, masks)
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
@@ -208,14 +207,7 @@ def measure_sensitivity(
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
         curvature=tuple(task.curvature),
-        warnings=(
-            *overlap,
-            *familiar,
-            *in_windows,
-            *zero_score_warnings(names, rows),
-            *small_sample_warnings(rows),
-            *task.warnings,
-        ),
+        warnings=(*overlap, *familiar, *zero_score_warnings(names, rows), *small_sample_warnings(rows), *task.warnings),
         provenance=provenance,
     )
     jobs.remove()

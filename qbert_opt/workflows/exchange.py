@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configs.offers import Carried, Offer, checked, nearest
-from ..configs.tool import ConfigTool, config_tool, parse_config
+from ..configs.tool import ConfigTool, check_takes, parse_config
 from ..costs.operations import Storage
 from ..costs.simulate import simulate_storage
 from ..costs.workload import Workload
@@ -22,14 +22,13 @@ from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
 from ..planning.solving import SolverOptions
 from ..planning.task_solver import solve_task
-from ..runtime import plugins
 from ..runtime.files import MAX_JSON_BYTES
 from ..runtime.input_files import decode_text, quoted, read_bytes
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.limits import Limits
 from ..spec.plan_scores import check_scores
-from ..spec.profiles import MatrixSpec, ModelProfile
+from ..spec.profiles import MatrixSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import TABLE_METHOD
 
@@ -117,44 +116,25 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     """
     if suffix not in tool.SUFFIXES:
         raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
-    _check_holds(plan.profile, tool)
-    heads = [plan.profile.heads_of(matrix) for matrix in plan.profile.matrices]
-    carried = []
-    for matrix, own_heads in zip(plan.matrices, heads, strict=True):
-        offer = nearest(tool.offers(matrix), matrix, own_heads)
+    check_takes(tool, plan.profile)
+    carried, tool_bytes = [], 0
+    for matrix, spec in zip(plan.matrices, plan.profile.matrices, strict=True):
+        heads = plan.profile.heads_of(spec)
+        offer = nearest(tool.offers(matrix), matrix, heads)
         if offer is None:
             raise UsageError(
                 f"{matrix.module}: {tool.TITLE} has no format for {matrix.rows} × {matrix.columns} weights. "
                 "Choose another tool."
             )
         carried.append(Carried(matrix, offer))
+        tool_bytes += offer.bytes(matrix.rows, matrix.columns, heads=heads)
     return Export(
         tool=tool,
         text=tool.write(plan, carried, suffix),
         carried=tuple(carried),
         planned_bytes=plan.encoder_bytes,
-        tool_bytes=sum(
-            item.offer.bytes(item.matrix.rows, item.matrix.columns, heads=own_heads)
-            for item, own_heads in zip(carried, heads, strict=True)
-        ),
+        tool_bytes=tool_bytes,
     )
-
-
-def _check_holds(profile: ModelProfile, tool: ConfigTool) -> None:
-    """Refuse a decoder for a tool whose config would not say how to quantize it.
-
-    Raises:
-        UsageError: names the tool, and which others there are.
-    """
-    if not profile.causal:
-        return
-    needed = ["DECODERS", *(["TRANSPOSED"] if any(matrix.transposed for matrix in profile.matrices) else [])]
-    if all(getattr(tool, flag, False) for flag in needed):
-        return
-    what = "a decoder" if not getattr(tool, "DECODERS", False) else "a decoder whose layers store transposed weights"
-    tools = plugins.available("configs")
-    others = [name for name in tools if all(getattr(config_tool(name), flag, False) for flag in needed)]
-    raise UsageError(f"{tool.TITLE}: {profile.name} is {what}; legal for it: {', '.join(others)}.")
 
 
 def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
