@@ -75,11 +75,10 @@ class NextTokens(HeadKind):
             raise InputFileError(f"sample {index + 1}: {reader.longest} tokens leave no room for text.")
         samples, special, body = [], ids[:first], ids[first:]
         for start in range(0, max(1, len(body) - 1), room - 1):
-            piece = body[start : start + room]
-            predicted = [False] * (first - 1) + [start == 0] * (first > 0) + [True] * (len(piece) - 1) + [False]
-            window = special + piece
-            encoded = {"input_ids": window, "attention_mask": [1] * len(window)}
-            samples.append(Sample(encoded, predicted[: len(window)] if piece else [False] * len(window)))
+            window = [*special, *body[start : start + room]]
+            least = first + (start > 0)  # of the tokens that are predicted here
+            predicted = [least <= place + 1 < len(window) for place in range(len(window))]
+            samples.append(Sample({"input_ids": window, "attention_mask": [1] * len(window)}, predicted))
         return samples
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
