@@ -19,8 +19,9 @@ from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
 from .block_walk import BlockWalk
-from .stored import EngineTarget, stored_weight
+from .engine_target import EngineTarget
 from .stored import Storage as Storage
+from .stored import stored_weight
 from .workload import FLOAT, Workload
 
 INTEGER_BITS = 8  # of an input that the plan does not round, in an engine of integers

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hwmodels import OperationCost, launches_that_stay_s, operation_cost, unsupported
 
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
+from .engine_target import EngineTarget
 from .operations import matrix_operation, model_graph, table_operation
-from .stored import EngineTarget, Storage, other_stored_bytes, stored_weight, weight_bytes
+from .stored import Storage, other_stored_bytes, stored_weight, weight_bytes
 from .workload import Workload
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
 from .devices import device_errors
+from .engine_target import EngineTarget
 from .functions import planned_functions, with_functions
 from .operations import model_graph
 from .portable import plan_target
-from .stored import EngineTarget, Storage, refusal_of_plan
+from .stored import Storage, refusal_of_plan
 from .workload import FLOAT, Functions, Workload
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..costs.engine_target import EngineTarget
 from ..costs.functions import recorded
-from ..costs.stored import EngineTarget, Storage
+from ..costs.stored import Storage
 from ..costs.workload import Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation

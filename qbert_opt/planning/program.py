@@ -25,7 +25,8 @@ from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
-from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
+from .allowed_choices import allowed_choices
+from .constraints import RESOURCES, PlanConstraints, check_goal, formats, ties
 from .residency import with_energy
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..costs.engine_target import engine_target
 from ..costs.simulate import simulate_allocation, simulate_storage
-from ..costs.stored import Storage, engine_target, refusal_of_plan, table_choices
+from ..costs.stored import Storage, refusal_of_plan, table_choices
 from ..costs.workload import Workload
 from ..engines.session import rules_of
 from ..errors import QbertOptError

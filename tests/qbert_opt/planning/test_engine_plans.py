@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from hwmodels import Operation, StoredWeight, load_device, operation_cost
 from qbert_opt.costs.devices import load_device as load_checked
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.operations import matrix_operation
 from qbert_opt.costs.simulate import simulate_allocation
-from qbert_opt.costs.stored import Storage, engine_target, refusal_of_plan, stored_weight, weight_bytes
+from qbert_opt.costs.stored import Storage, refusal_of_plan, stored_weight, weight_bytes
 from qbert_opt.costs.workload import Workload
 from qbert_opt.engines.rules import EngineRules
 from qbert_opt.engines.session import rules_of
