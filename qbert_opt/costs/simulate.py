@@ -16,13 +16,14 @@ from ..spec.choices import Choice
 from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
+from .decoding import device_for
 from .devices import device_errors
 from .engine_target import EngineTarget
 from .functions import planned_functions, with_functions
 from .operations import model_graph
 from .portable import plan_target
 from .stored import Storage, refusal_of_plan
-from .workload import FLOAT, Functions, Workload
+from .workload import FLOAT, Functions, Workload, in_phase
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport
@@ -61,9 +62,44 @@ def simulate_storage(
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits, target=target)
-    device = device if target is None else target.on(device)
+    device = device_for(profile, device if target is None else target.on(device))
     with device_errors():
         return simulate(graph, device, inferences_per_s=inferences_per_s)
+
+
+def simulate_phases(
+    profile: ModelProfile,
+    storage: Mapping[str, Storage] | None,
+    device: Device,
+    workload: Workload,
+    *,
+    inferences_per_s: float | None = None,
+    target: EngineTarget | None = None,
+) -> tuple[CostReport, CostReport | None]:
+    """Simulate one inference of an encoder, or the prompt and then a token of a decoder.
+
+    Args:
+        profile: the model.
+        storage: how each matrix and table is stored, by module; None stores everything in floating point.
+        device: the hardware.
+        workload: sentences and tokens of one inference.
+        inferences_per_s: rate of inferences; of a decoder, of tokens.
+        target: the engine that runs it.
+
+    Returns:
+        The report of the inference or prompt, and of the token with a full cache; None for an encoder.
+
+    Raises:
+        DeviceError: the device cannot run the model.
+        UsageError: the rate is zero or less.
+    """
+    workload = in_phase(profile, workload)
+    step = workload.step
+    rate = inferences_per_s if step is None else None
+    report = simulate_storage(profile, storage, device, workload, inferences_per_s=rate, target=target)
+    if step is None:
+        return report, None
+    return report, simulate_storage(profile, storage, device, step, inferences_per_s=inferences_per_s, target=target)
 
 
 def simulate_allocation(

@@ -13,10 +13,11 @@ from ..costs.stored import Storage
 from ..costs.workload import Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
+from ..spec.cache import cache_bytes
 from ..spec.choices import Choice
 from ..spec.forms import zero_dtype
 from ..spec.limits import Measure
-from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from ..spec.planned import DecodeCost, DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
@@ -69,6 +70,8 @@ def assemble(
     workload: Workload,
     target: EngineTarget | None = None,
     priced: Mapping[str, Choice] | None = None,
+    *,
+    token: CostReport | None = None,
 ) -> Allocation:
     """Assemble a plan: bytes from the choices, losses from the scores, device costs from the simulator's report.
 
@@ -76,10 +79,11 @@ def assemble(
         scores: predicted loss of each choice.
         storage: how each matrix and searched table is stored, by module.
         proof: what is known about the plan besides its choices.
-        report: the simulator's report; None without a device.
+        report: the simulator's report, of a decoder's prompt; None without a device.
         workload: sentences and tokens of one inference, as simulated.
         target: the engine that the plan is made for; None for none.
         priced: the scored choice whose loss a matrix gets, by module, where its own was not scored.
+        token: the simulator's report of a decoder's token; None for an encoder.
     """
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
     tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
@@ -119,7 +123,7 @@ def assemble(
         matrices=matrices,
         tables=tables,
         functions={} if report is None else recorded(workload.functions),
-        device=None if report is None else _device_cost(report, workload),
+        device=None if report is None else _device_cost(profile, report, token, workload),
         engine=None if target is None else engine_file(profile, storage, target),
         limits=proof.limits,
         uniform=proof.uniform,
@@ -237,19 +241,35 @@ def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTab
     )
 
 
-def _device_cost(report: CostReport, workload: Workload) -> DeviceCost:
+def _device_cost(profile: ModelProfile, report: CostReport, token: CostReport | None, workload: Workload) -> DeviceCost:
+    run = report if token is None else token
     return DeviceCost(
         name=report.device,
         seq_len=workload.seq_len,
         batch_size=workload.batch_size,
         latency_s=report.latency_s,
         latency_bound_s=report.latency_bound_s,
-        peak_memory_bytes=report.peak_memory_bytes,
-        peak_bound_bytes=report.peak_bound_bytes,
-        dram_bytes=report.dram_bytes,
-        bandwidth_bytes_per_s=report.dram_bandwidth_bytes_per_s,
-        energy_j=report.energy_j,
-        dynamic_energy_j=report.dynamic_energy_j,
-        unpack_s=report.unpack_s,
+        peak_memory_bytes=max(report.peak_memory_bytes, run.peak_memory_bytes),
+        peak_bound_bytes=max(report.peak_bound_bytes, run.peak_bound_bytes),
+        dram_bytes=run.dram_bytes,
+        bandwidth_bytes_per_s=run.dram_bandwidth_bytes_per_s,
+        energy_j=run.energy_j,
+        dynamic_energy_j=run.dynamic_energy_j,
+        unpack_s=run.unpack_s,
         confidence=report.confidence,
+        decode=None if token is None else _decode_cost(profile, token, workload),
+    )
+
+
+def _decode_cost(profile: ModelProfile, token: CostReport, workload: Workload) -> DecodeCost:
+    context = workload.context or 1
+    return DecodeCost.model_validate(
+        {
+            "context": context,
+            "cache_bits": workload.cache_bits,
+            "cache_bytes": cache_bytes(profile, workload.batch_size * context, workload.cache_bits),
+            "token_s": token.latency_s,
+            "token_bound_s": token.latency_bound_s,
+            "tokens_per_s": 1 / token.latency_s,
+        }
     )

@@ -13,21 +13,23 @@ from ..errors import UsageError
 from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
 from ..spec.limits import Measure
-from ..spec.profiles import MatrixSpec, TableSpec
+from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 
 RESOURCES: dict[str, Measure] = {
     "bytes": "encoder_bytes",
     "total-bytes": "total_bytes",
     "latency": "latency_bound_s",
+    "token": "token_bound_s",
     "energy": "energy_bound_j",
     "dram": "dram_bytes",
     "bops": "bops",
 }
 """Resources that a frontier can span and a plan can minimize, as rows of the program.
 
-Latency and energy stand for their separable upper bounds.
+Latency and energy stand for their separable upper bounds; `token` is the latency of a decoder's token.
 """
+OF_DECODERS = ("token",)
 FUSED = "qkv"
 FUSED_KINDS = ("query", "key", "value")
 
@@ -78,11 +80,21 @@ class PlanConstraints(Frozen):
                 raise UsageError(f"PlanConstraints: `{where}`: {first['msg']}; found {first['input']!r}.") from None
 
 
-def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
+def resources_of(profile: ModelProfile) -> list[str]:
+    """Return the resources that a model has.
+
+    Args:
+        profile: the model.
+    """
+    return [name for name in RESOURCES if profile.causal or name not in OF_DECODERS]
+
+
+def check_goal(constraints: PlanConstraints, profile: ModelProfile, *, has_device: bool) -> None:
     """Check that `max_loss` and `least` are given together, and that the resource can be priced.
 
     Args:
         constraints: the user's constraints.
+        profile: the model.
         has_device: whether a device is given; all resources but bytes need one.
 
     Raises:
@@ -92,8 +104,8 @@ def check_goal(constraints: PlanConstraints, *, has_device: bool) -> None:
         raise UsageError("`max_loss` and `least` belong together, for example `max_loss` 0.001 `least` bytes.")
     if constraints.least is None or constraints.max_loss is None:
         return
-    if constraints.least not in RESOURCES:
-        raise UsageError(f"`least` {constraints.least}: legal: {', '.join(RESOURCES)}.")
+    if constraints.least not in (legal := resources_of(profile)):
+        raise UsageError(f"`least` {constraints.least}: legal for {profile.name}: {', '.join(legal)}.")
     if constraints.least not in ("bytes", "total-bytes") and not has_device:
         raise UsageError(f"`least` {constraints.least}: needs `device`, which determines its cost.")
     if not math.isfinite(constraints.max_loss):

@@ -13,7 +13,7 @@ from ..costs.devices import given_device
 from ..costs.workload import Workload
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
-from ..spec.limits import Limits, Row, measured, tightest
+from ..spec.limits import Limits, Row, tightest
 from ..spec.planned import Limit, PlannedActivation
 from ..spec.scores import ScoreTable
 from .assembly import Proof, assemble, with_activations
@@ -96,7 +96,7 @@ def allocation_of(
         next_ms_gain=gain_of_next_ms(task, plan, judged) if answer else None,
         judged=judged,
     )
-    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target, token=plan.token)
     plain = with_activations(plain, tuple(activations)) if activations else plain
     return plain.model_copy(update={"limits": (*_loss_limits(task, plan, plain), *plain.limits)})
 
@@ -137,7 +137,7 @@ def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
     own = limited_bytes(task.profile, plan.storage, task.target)
-    used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
+    used = own[row.measure] if row.measure in own else plan.measured(row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(
         resource=row.measure,

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
+from ..costs.decoding import device_for, with_tokens
 from ..costs.functions import table_bytes, with_functions
 from ..costs.operations import model_graph
 from ..costs.portable import plan_target
 from ..costs.pricing import OptionTables, option_tables
 from ..costs.stored import Storage
-from ..costs.workload import Workload
+from ..costs.workload import Workload, check_decoder, in_phase
 from ..errors import InfeasibleError, UsageError
+from ..spec.cache import cache_bytes
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
@@ -32,11 +34,17 @@ from .residency import with_energy
 if TYPE_CHECKING:
     from hwmodels import Device
 
-SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> its separable upper bound
-FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # limit -> its separable lower bound
+# limit -> its separable upper bound, and its separable lower bound
+SCHEDULED = {"latency_s": "latency_bound_s", "token_s": "token_bound_s", "energy_j": "energy_bound_j"}
+FLOORS = {"latency_s": "latency_floor_s", "token_s": "token_floor_s", "energy_j": "energy_floor_j"}
 LOSS: Final = "sum_of_scores"  # row of the program
 BYTES: Final = "encoder_bytes"  # row of the program
-RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # lowered by keeping weights on chip
+RESIDENT_GOALS = (
+    "latency_bound_s",
+    "token_bound_s",
+    "energy_bound_j",
+    "dram_bytes",
+)  # lowered by keeping weights on chip
 
 
 class PlanningTask:
@@ -75,19 +83,21 @@ class PlanningTask:
             UsageError: a constraint leaves a matrix without a choice or names a matrix that does not exist, or the
                 device does not run the engine.
         """
-        self.scores, self.limits, self.device = scores, limits, device
-        self.constraints = constraints or PlanConstraints()
-        check_goal(self.constraints, has_device=device is not None)
-        self.largest_sum = self.constraints.max_loss
+        self.scores, self.limits = scores, limits
         self.profile: ModelProfile = scores.profile
-        self.workload = workload or Workload()
+        self.device = None if device is None else device_for(self.profile, device)
+        self.constraints = constraints or PlanConstraints()
+        check_goal(self.constraints, self.profile, has_device=device is not None)
+        check_decoder(self.profile, tokens_per_s=limits.tokens_per_s)
+        self.largest_sum = self.constraints.max_loss
+        self.workload = in_phase(self.profile, workload or Workload())
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
         self.value = scores.item_values()
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
-        if device is not None and self.target is not None:
-            self.target.check_device(device)
-            self.device = self.target.on(device)
+        if self.device is not None and self.target is not None:
+            self.target.check_device(self.device)
+            self.device = self.target.on(self.device)
         self.workload = with_functions(self.workload, self.profile, self.device, self.target)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
@@ -162,6 +172,18 @@ class PlanningTask:
         return other
 
     @property
+    def phases(self) -> tuple[Workload, ...]:
+        """The one inference of an encoder; the prompt and the step of a decoder."""
+        step = self.workload.step
+        return (self.workload,) if step is None else (self.workload, step)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of a decoder's cache; 0 for an encoder."""
+        work = self.workload
+        return cache_bytes(self.profile, work.batch_size * work.context, work.cache_bits) if work.context else 0
+
+    @property
     def num_matrices(self) -> int:
         """Number of matrices among the items; the rest are tables."""
         return len(self.profile.matrices)
@@ -174,23 +196,27 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
-        tables = option_tables(
-            self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
-        )
+        prompt, *steps = [
+            option_tables(
+                self.profile, self.choices, self.legal, self.device, workload, self.searched_tables, self.target
+            )
+            for workload in self.phases
+        ]
+        tables = with_tokens(prompt, steps[0], self.device) if steps and self.device is not None else prompt
         return tables if self.device is None else with_energy(tables, self.device, len(self.choices))
 
     @cached_property
     def rows(self) -> list[Row]:
         """All limits."""
-        activations = 0
+        activations, expands = 0, "held_bytes" in self.tables.usage
         if self.device is not None:
             from hwmodels import peak_activation_bytes
 
-            graph = model_graph(self.profile, None, self.workload)
-            activations = peak_activation_bytes(graph, self.device) + table_bytes(graph)
+            graphs = [model_graph(self.profile, None, workload) for workload in self.phases]
+            activations = max(peak_activation_bytes(graph, self.device) + table_bytes(graph) for graph in graphs)
+            activations += 0 if expands else self.cache_bytes
         whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
         total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
-        expands = "held_bytes" in self.tables.usage
         return limit_rows(self.limits, self.device, self.tables.fixed, activations, total, expands=expands)
 
     @cached_property
@@ -237,7 +263,8 @@ class PlanningTask:
 
         if self.device is None:
             return 0.0
-        room = scratchpad_room_bytes(model_graph(self.profile, None, self.workload), self.device)
+        graphs = [model_graph(self.profile, None, workload) for workload in self.phases]
+        room = min(scratchpad_room_bytes(graph, self.device) for graph in graphs)
         limit = self.limits.scratchpad_bytes
         return float(room if limit is None else min(room, limit))
 
