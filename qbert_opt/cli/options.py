@@ -10,9 +10,11 @@ import typer
 if TYPE_CHECKING:
     import hwmodels
 
+    from ..costs.workload import Workload
     from ..data.texts import LabeledTexts
     from ..spec.activations import ActivationChoice
     from ..spec.choices import Choice
+    from ..spec.profiles import ModelProfile
     from ..spec.scores import ScoreTable
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
@@ -68,7 +70,11 @@ Device = Annotated[
 ]
 SeqLen = Annotated[
     int | None,
-    typer.Option("--seq-len", min=1, help="Tokens per sentence; by default 128, or what the model reads if less."),
+    typer.Option(
+        "--seq-len",
+        min=1,
+        help="Tokens per sentence, of a decoder its prompt; by default 128, or what the model reads if less.",
+    ),
 ]
 PricedFunctions = Annotated[
     str | None,
@@ -89,6 +95,7 @@ TorchDevice = Annotated[
     typer.Option("--torch-device", help="PyTorch device: auto (a GPU if there is one), cpu, cuda, cuda:1."),
 ]
 
+HARDWARE = "Device and workload"
 DEFAULT_BITS = "2,3,4,8"
 DEFAULT_TABLE_BITS = "2,3,4,6,8"
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
@@ -111,6 +118,45 @@ class TextOptions:
         from ..data.texts import read_texts
 
         return read_texts(path, text_columns=self.text_column, label_column=self.label_column, split=self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """The cache of keys and values of a decoder."""
+
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            min=1,
+            help="Tokens in a decoder's full cache, prompt and answer; by default 1024, or what it reads if less.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None
+    cache_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--cache-bits",
+            help="Bits of keys and values in a decoder's cache: 16 (the default), 8 or 4; below 16 with an fp16 scale "
+            "per head and token.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None
+
+    def workload(self, profile: ModelProfile, seq_len: int | None, batch_size: int) -> Workload:
+        """Return the sentences and tokens of one inference.
+
+        Args:
+            profile: the model.
+            seq_len: tokens per sentence; None is the default.
+            batch_size: sentences per inference.
+
+        Raises:
+            UsageError: more tokens than the model has positions for, or a cache for an encoder.
+        """
+        from ..costs.workload import workload_of
+
+        return workload_of(profile, seq_len, batch_size, context=self.context, cache_bits=self.cache_bits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
         energy_j=energy(options.max_energy, "--max-energy"),
         scratchpad_bytes=size(options.max_scratchpad, "--max-scratchpad"),
         bops=options.max_bops,
+        tokens_per_s=options.min_tokens_per_s,
         inferences_per_s=rate,
     )
 

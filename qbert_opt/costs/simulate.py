@@ -93,13 +93,13 @@ def simulate_phases(
         DeviceError: the device cannot run the model.
         UsageError: the rate is zero or less.
     """
-    workload = in_phase(profile, workload)
-    step = workload.step
-    rate = inferences_per_s if step is None else None
-    report = simulate_storage(profile, storage, device, workload, inferences_per_s=rate, target=target)
-    if step is None:
-        return report, None
-    return report, simulate_storage(profile, storage, device, step, inferences_per_s=inferences_per_s, target=target)
+    report, *steps = [
+        simulate_storage(
+            profile, storage, device, phase, inferences_per_s=inferences_per_s if phase.is_last else None, target=target
+        )
+        for phase in in_phase(profile, workload).phases
+    ]
+    return report, steps[0] if steps else None
 
 
 def simulate_allocation(

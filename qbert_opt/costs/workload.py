@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..errors import UsageError
 from ..integer.ways import Ways
 from ..spec.cache import CACHE_BITS, check_cache_bits
 from ..spec.profiles import ModelProfile
+
+if TYPE_CHECKING:
+    from ..spec.allocation import Allocation
 
 FLOAT: Final = "float"
 Functions = Ways | Literal["float"]
@@ -75,6 +78,16 @@ class Workload:
         return self.seq_len * self.batch_size
 
     @property
+    def phases(self) -> tuple[Workload, ...]:
+        """The one inference of an encoder; the prompt and the step of a decoder."""
+        return (self,) if self.step is None else (self, self.step)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether a rate of inferences is of this phase: of a decoder, tokens count."""
+        return self.phase != "prefill"
+
+    @property
     def step(self) -> Workload | None:
         """The step that makes one token with a full cache; None for an encoder."""
         return None if self.phase == "encoder" else replace(self, phase="decode", seq_len=1)
@@ -112,6 +125,20 @@ def workload_of(
     whole = in_phase(profile, Workload(seq_len, batch_size))
     chosen = {"context": context, "cache_bits": cache_bits}
     return replace(whole, **{name: count for name, count in chosen.items() if count is not None})
+
+
+def planned_workload(plan: Allocation) -> Workload:
+    """Return the inference that a plan's costs are of; what its model reads by default where it has no device.
+
+    Args:
+        plan: the plan.
+    """
+    own = plan.device
+    if own is None:
+        return workload_of(plan.profile, None)
+    workload = in_phase(plan.profile, Workload(own.seq_len, own.batch_size))
+    decode = own.decode
+    return workload if decode is None else replace(workload, context=decode.context, cache_bits=decode.cache_bits)
 
 
 def in_phase(profile: ModelProfile, workload: Workload) -> Workload:

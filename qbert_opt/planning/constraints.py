@@ -105,7 +105,7 @@ def check_goal(constraints: PlanConstraints, profile: ModelProfile, *, has_devic
     if constraints.least is None or constraints.max_loss is None:
         return
     if constraints.least not in (legal := resources_of(profile)):
-        raise UsageError(f"`least` {constraints.least}: legal for {profile.name}: {', '.join(legal)}.")
+        raise UsageError(f"`least` {constraints.least}: legal: {', '.join(legal)}.")
     if constraints.least not in ("bytes", "total-bytes") and not has_device:
         raise UsageError(f"`least` {constraints.least}: needs `device`, which determines its cost.")
     if not math.isfinite(constraints.max_loss):

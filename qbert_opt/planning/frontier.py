@@ -149,7 +149,7 @@ def trade_off(
         raise UsageError(f"`points` {points}: give 2 or more.")
     for name in resources:
         if name not in (legal := resources_of(task.profile)):
-            raise UsageError(f"`resources` {name}: legal for {task.profile.name}: {', '.join(legal)}.")
+            raise UsageError(f"`resources` {name}: legal: {', '.join(legal)}.")
         if name not in ("bytes", "total-bytes") and task.device is None:
             raise UsageError(f"`resources` {name}: needs `device`, which determines its cost.")
     rows = tuple(RESOURCES[name] for name in resources)

@@ -172,12 +172,6 @@ class PlanningTask:
         return other
 
     @property
-    def phases(self) -> tuple[Workload, ...]:
-        """The one inference of an encoder; the prompt and the step of a decoder."""
-        step = self.workload.step
-        return (self.workload,) if step is None else (self.workload, step)
-
-    @property
     def cache_bytes(self) -> int:
         """Bytes of a decoder's cache; 0 for an encoder."""
         work = self.workload
@@ -200,7 +194,7 @@ class PlanningTask:
             option_tables(
                 self.profile, self.choices, self.legal, self.device, workload, self.searched_tables, self.target
             )
-            for workload in self.phases
+            for workload in self.workload.phases
         ]
         tables = with_tokens(prompt, steps[0], self.device) if steps and self.device is not None else prompt
         return tables if self.device is None else with_energy(tables, self.device, len(self.choices))
@@ -212,7 +206,7 @@ class PlanningTask:
         if self.device is not None:
             from hwmodels import peak_activation_bytes
 
-            graphs = [model_graph(self.profile, None, workload) for workload in self.phases]
+            graphs = [model_graph(self.profile, None, workload) for workload in self.workload.phases]
             activations = max(peak_activation_bytes(graph, self.device) + table_bytes(graph) for graph in graphs)
             activations += 0 if expands else self.cache_bytes
         whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
@@ -263,7 +257,7 @@ class PlanningTask:
 
         if self.device is None:
             return 0.0
-        graphs = [model_graph(self.profile, None, workload) for workload in self.phases]
+        graphs = [model_graph(self.profile, None, workload) for workload in self.workload.phases]
         room = min(scratchpad_room_bytes(graph, self.device) for graph in graphs)
         limit = self.limits.scratchpad_bytes
         return float(room if limit is None else min(room, limit))

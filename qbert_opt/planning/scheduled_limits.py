@@ -17,7 +17,7 @@ import numpy as np
 from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
-from ..spec.limits import TOKEN_TIMES, Row, shown_apart
+from ..spec.limits import TOKEN, Row, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, search, search_ended
 
@@ -146,7 +146,7 @@ def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, prov
         if plan is None or plan.measured(row.measure) <= row.stated:
             continue
         stated, reached = shown_apart(row.measure, row.stated, plan.measured(row.measure))
-        fast = row.measure in TOKEN_TIMES
+        fast = row.measure == TOKEN
         beyond = "is above the ceiling" if fast else "is below the floor"
         reasons.append(
             f"{row.source} = {stated} {beyond if proven else 'is not kept by any plan found'}: "
@@ -155,11 +155,7 @@ def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, prov
         )
     reason = "; ".join(reasons) or f"{', '.join(row.source for row in nearest)}: not kept together"
     rows = list(nearest)
-    advice = (
-        "Raise it"
-        if all(row.measure not in TOKEN_TIMES for row in rows)
-        else "Ask for less, or give other limits more room"
-    )
+    advice = "Raise it" if all(row.measure != TOKEN for row in rows) else "Ask for less, or give other limits more room"
     if proven:
         return InfeasibleError(f"no plan keeps every limit: {reason}. {advice}.")
     return NoPlanFoundError(f"{search_ended(options)} without a plan, and there may be one: {reason}.")

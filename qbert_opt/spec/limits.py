@@ -38,8 +38,7 @@ Measure = Literal[
 """Quantities that can be limited or minimized."""
 PER_TOKEN = ("token_s", "dram_bytes", "bandwidth_bytes_per_s", "energy_j", "bops")
 """Those that are of one token where the model is a decoder; the others are of its prompt, or of both phases."""
-TOKEN_TIMES = ("token_s", "token_bound_s")
-"""Seconds of a token, which people read as tokens per second."""
+TOKEN: Final = "token_s"  # people read its limit as tokens per second
 LOSSES = ("sum_of_scores", "predicted_loss")
 """Those of them that have the scores' unit."""
 
@@ -237,7 +236,7 @@ def shown(measure: str, value: float) -> str:
         return f"{value:.4g} BOPs"
     if measure in LOSSES:
         return f"{value:.4g}"
-    if measure in TOKEN_TIMES:
+    if measure == TOKEN:
         return f"{1 / value:.4g} tokens/s"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
@@ -271,7 +270,7 @@ def shown_apart(measure: str, *values: float) -> list[str]:
     unit = next((unit for ending, unit in by_unit.items() if measure.endswith(ending)), "")
     if unit == "bytes":
         return [f"{ceil(value):,} bytes" for value in values]
-    if measure in TOKEN_TIMES:
+    if measure == TOKEN:
         unit, values = "tokens/s", tuple(1 / value for value in values)
     for digits in range(5, 18):
         texts = [f"{value:.{digits}g} {unit}".rstrip() for value in values]

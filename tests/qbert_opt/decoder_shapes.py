@@ -1,5 +1,9 @@
 """Profiles of decoders, written by hand from the shapes in their published configs; no weights are needed."""
 
+import numpy as np
+
+from qbert_opt.planning.possible import unscored
+from qbert_opt.spec.choices import choice
 from qbert_opt.spec.profiles import HeadSpec, MatrixSpec, ModelProfile, TableSpec
 
 
@@ -69,3 +73,11 @@ def gpt2():
         matrices=matrices, tables=tables, head=(head,), other_elements=12 * (2304 + 768 + 3072 + 768 + 4 * 768) + 1536,
         position_limit=1024,
     )  # fmt: skip
+
+
+def scores_of(profile, choices=("8bit/rows:each/rtn", "4bit/columns:128/rtn", "2bit/columns:128/rtn"), seed=0):
+    """Return made-up scores of a decoder: fewer bits lose more, and matrices differ by two orders of magnitude."""
+    table = unscored(profile, [choice(name) for name in choices])
+    sensitivity = np.random.default_rng(seed).lognormal(0, 2, len(profile.matrices)).tolist()
+    value = tuple(tuple(s * 4.0 ** -choice(name).bits for name in choices) for s in sensitivity)
+    return table.model_copy(update={"value": value, "std_error": value, "weight_error": value})

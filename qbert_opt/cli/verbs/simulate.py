@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ...costs.workload import Functions
     from ...spec.allocation import Allocation
+    from ...spec.profiles import ModelProfile
 
 Engine = Annotated[
     str | None,
@@ -36,6 +37,7 @@ Compare = Annotated[
 
 
 def command(
+    *,
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
     device: Annotated[
         str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
@@ -45,6 +47,14 @@ def command(
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
     batch_size: options.BatchSize = 1,
+    cache: options.CacheOptions,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            "--phase",
+            help="Phase of a decoder that --compare, --per-op and the plots show: prefill, or decode (the default).",
+        ),
+    ] = None,
     engine: Engine = None,
     nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
@@ -69,9 +79,9 @@ def command(
 
     from ...costs.functions import parse_functions, recorded
     from ...costs.simulate import functions_of, planned_target, simulate_allocation, simulate_baselines
-    from ...costs.workload import workload_of
     from ...errors import InfeasibleError
     from ...reports.cost import cost_lines, function_line
+    from ...reports.decoding import decoder_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
@@ -80,7 +90,8 @@ def command(
 
     target = options.load_device(device)
     allocation = read_allocation(plan)
-    workload = workload_of(allocation.profile, seq_len, batch_size)
+    workload = cache.workload(allocation.profile, seq_len, batch_size)
+    shows_prompt = _shows_prompt(phase, allocation.profile)
     functions = parse_functions(nonlinearity, allocation.profile, workload, target)
     workload = replace(workload, functions=functions)
     if lengths is not None:
@@ -89,11 +100,18 @@ def command(
         return
     try:
         used = functions_of(allocation, workload, target, planned_target(allocation, target, engine))
-        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
+        prompt, *steps = [
+            simulate_allocation(
+                allocation, target, step, inferences_per_s=rate if step.is_last else None, engine=engine
+            )
+            for step in workload.phases
+        ]
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
+    report = prompt if shows_prompt or not steps else steps[0]
     names = listed(compare, "--compare") if compare is not None else ()
-    others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate, engine=engine)
+    shown = workload.phases[0 if shows_prompt else -1]
+    others = simulate_baselines(allocation, names, target, shown, inferences_per_s=rate, engine=engine)
     if roofline or timeline:
         _draw(report, target, roofline, timeline)
     if per_op:
@@ -105,10 +123,26 @@ def command(
     if as_json:
         from pydantic import TypeAdapter
 
-        typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
+        if steps:
+            both = {"prefill": prompt, "decode": steps[0]}
+            typer.echo(TypeAdapter(dict[str, CostReport]).dump_json(both, indent=1).decode())
+        else:
+            typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
-    print_lines([*cost_lines(report), function_line(report, recorded(used.functions))])
+    told = decoder_lines(prompt, steps[0], allocation.profile, workload) if steps else cost_lines(report)
+    print_lines([*told, function_line(report, recorded(used.functions))])
     _print_rest(report, others, (roofline, timeline))
+
+
+def _shows_prompt(phase: str | None, profile: ModelProfile) -> bool:
+    """Read `--phase`."""
+    from ...costs.workload import check_decoder
+    from ...errors import UsageError
+
+    check_decoder(profile, phase=phase)
+    if phase not in (None, "prefill", "decode"):
+        raise UsageError(f"--phase {phase}: legal: prefill, decode.")
+    return phase == "prefill"
 
 
 def _draw(report: CostReport, device: Device, roofline: str | None, timeline: str | None) -> None:

@@ -19,6 +19,7 @@ from ..solve_options import (
 def command(
     limit: LimitOptions,
     hardware: HardwareOptions,
+    cache: options.CacheOptions,
     scoring: ScoringOptions,
     constraint: ConstraintOptions,
     shortlist: ShortlistOptions,
@@ -34,6 +35,8 @@ def command(
     `qbert-opt solve --scores scores.json --budget 2.5bit --max-latency 20ms --device car-soc -o allocation.json`
 
     `qbert-opt solve --model DIR --data TEXT --budget 1.5bit --allow-drop 2 -o allocation.json`
+
+    `qbert-opt solve --scores decoder.json --device rpi5 --min-tokens-per-s 20 --context 2048 --cache-bits 8`
 
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
@@ -55,7 +58,7 @@ def command(
     model, data = str(scoring.model), str(scoring.data)
 
     def solve(table: ScoreTable, whole: ScoreTable | None = None) -> Solved:
-        workload = hardware.workload(table.profile)
+        workload = hardware.workload(table.profile, cache)
         if device is not None:
             functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
             workload = replace(workload, functions=functions)
@@ -92,6 +95,6 @@ def command(
     if shortlist.verify is not None:
         solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
-        workload = hardware.workload(table.profile)
+        workload = hardware.workload(table.profile, cache)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)
     print_lines([f"wrote {path}" for path in written])
