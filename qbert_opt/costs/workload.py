@@ -123,8 +123,8 @@ def workload_of(
     if not profile.causal:
         check_decoder(profile, context=context, cache_bits=cache_bits)
     whole = in_phase(profile, Workload(seq_len, batch_size))
-    chosen = {"context": context, "cache_bits": cache_bits}
-    return replace(whole, **{name: count for name, count in chosen.items() if count is not None})
+    context = whole.context if context is None else context
+    return replace(whole, context=context, cache_bits=whole.cache_bits if cache_bits is None else cache_bits)
 
 
 def planned_workload(plan: Allocation) -> Workload:
@@ -137,8 +137,9 @@ def planned_workload(plan: Allocation) -> Workload:
     if own is None:
         return workload_of(plan.profile, None)
     workload = in_phase(plan.profile, Workload(own.seq_len, own.batch_size))
-    decode = own.decode
-    return workload if decode is None else replace(workload, context=decode.context, cache_bits=decode.cache_bits)
+    if own.decode is None or plan.cache is None:
+        return workload
+    return replace(workload, context=own.decode.context, cache_bits=plan.cache.bits)
 
 
 def in_phase(profile: ModelProfile, workload: Workload) -> Workload:
@@ -161,6 +162,17 @@ def in_phase(profile: ModelProfile, workload: Workload) -> Workload:
     return replace(workload, phase="prefill", context=context)
 
 
+def _text(value: object) -> str:
+    """Return a value as a user writes it."""
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value)
+    )
+
+
 def check_decoder(profile: ModelProfile, **given: object) -> None:
     """Refuse what only a decoder has.
 
@@ -174,6 +186,6 @@ def check_decoder(profile: ModelProfile, **given: object) -> None:
     found = next((name for name, value in given.items() if value is not None), None)
     if found is not None and not profile.causal:
         raise UsageError(
-            f"`{found}` {given[found]}: {profile.name} is an encoder, which makes no tokens one by one and keeps no "
-            "keys and values. It is legal for decoders; leave it out."
+            f"`{found}` {_text(given[found])}: {profile.name} is an encoder, which makes no tokens one by one and "
+            "keeps no keys and values. It is legal for decoders; leave it out."
         )

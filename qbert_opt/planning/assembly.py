@@ -13,11 +13,20 @@ from ..costs.stored import Storage
 from ..costs.workload import Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
-from ..spec.cache import cache_bytes
+from ..spec.cache import CACHE_BITS, cache_bytes
 from ..spec.choices import Choice
 from ..spec.forms import zero_dtype
 from ..spec.limits import Measure
-from ..spec.planned import DecodeCost, DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from ..spec.planned import (
+    DecodeCost,
+    DeviceCost,
+    Limit,
+    PlannedActivation,
+    PlannedCache,
+    PlannedMatrix,
+    PlannedTable,
+    UniformPlan,
+)
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
@@ -99,7 +108,7 @@ def assemble(
     encoder_bytes = sum(m.bytes for m in matrices)
     total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
     judged = proof.judged or Judgement(total, total_error, folds=0)
-    return Allocation(
+    plan = Allocation(
         version=code_version(),
         status=proof.status,
         objective=proof.objective,
@@ -133,6 +142,7 @@ def assemble(
         loss_scale=scores.loss_scale,
         provenance=scores.provenance,
     )
+    return plan if token is None else with_cache(plan, workload.cache_bits, scores.cache_loss(workload.cache_bits))
 
 
 def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
@@ -143,15 +153,34 @@ def with_activations(plan: Allocation, activations: Sequence[PlannedActivation])
         activations: how each input is quantized, with its predicted loss.
     """
     more = math.fsum(item.predicted_loss for item in activations)
-    own = [item.std_error for item in activations]
+    plus = _with_more(plan, more, [item.std_error for item in activations], "activations")
+    return plus.model_copy(update={"activations": tuple(activations)})
+
+
+def with_cache(plan: Allocation, bits: int, scored: tuple[float, float] | None) -> Allocation:
+    """Add a decoder's cache to a plan; its loss, where it was scored, is added to every loss in the plan.
+
+    Args:
+        plan: without a cache.
+        bits: of a key or value.
+        scored: its predicted loss and standard error; None if it was not scored.
+    """
+    loss, error = (None, None) if scored is None else scored
+    cache = PlannedCache.model_validate({"bits": bits, "predicted_loss": loss, "std_error": error})
+    if loss is not None and error is not None and bits < CACHE_BITS[0]:
+        plan = _with_more(plan, loss, [error], "cache")
+    return plan.model_copy(update={"cache": cache})
+
+
+def _with_more(plan: Allocation, more: float, own: Sequence[float], what: str) -> Allocation:
+    """Add a loss to every loss in a plan."""
 
     def joined(error: float) -> float:
         return math.sqrt(math.fsum(e**2 for e in [error, *own]))
 
     return plan.model_copy(
         update={
-            "activations": tuple(activations),
-            "roundings": (*plan.roundings, "activations"),
+            "roundings": (*plan.roundings, what),
             "predicted_loss": plan.predicted_loss + more,
             "predicted_std_error": joined(plan.predicted_std_error),
             "sum_of_scores": plan.sum_of_scores + more,
@@ -266,7 +295,6 @@ def _decode_cost(profile: ModelProfile, token: CostReport, workload: Workload) -
     return DecodeCost.model_validate(
         {
             "context": context,
-            "cache_bits": workload.cache_bits,
             "cache_bytes": cache_bytes(profile, workload.batch_size * context, workload.cache_bits),
             "token_s": token.latency_s,
             "token_bound_s": token.latency_bound_s,

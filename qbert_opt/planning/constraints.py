@@ -41,6 +41,7 @@ class PlanConstraints(Frozen):
         bits: bit widths that matrices may take; None allows every one that was scored.
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
+        cache_bits: widths that a decoder's cache may take; None allows 16 and those that were scored.
         engine: engine that must be able to run the plan; choices that it cannot run are excluded.
         portable: engines that must all store the plan in the same codes, or `all`; excludes `engine`.
         pins: fixed bit width by name.
@@ -56,6 +57,7 @@ class PlanConstraints(Frozen):
     bits: Sequence[int] | None = None
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
+    cache_bits: Sequence[int] | None = None
     engine: str | None = None
     portable: Sequence[str] | None = None
     pins: Mapping[str, int] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from ..spec.limits import Limits, Row, tightest
 from ..spec.planned import Limit, PlannedActivation
 from ..spec.scores import ScoreTable
 from .assembly import Proof, assemble, with_activations
+from .cache_widths import cache_loss
 from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, median_random_loss
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit, judged_program
@@ -109,7 +110,7 @@ def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[
     binds = _loss_binds(task, plan)
     yield Limit(resource="predicted_loss", capacity=most, used=plain.predicted_loss, source="--max-loss", binds=binds)
     if plain.folds:
-        inputs = math.fsum(item.predicted_loss for item in plain.activations)
+        inputs = math.fsum(item.predicted_loss for item in plain.activations) + cache_loss(task)
         yield Limit(
             resource=LOSS,
             capacity=bound + inputs,

@@ -7,29 +7,27 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.decoding import device_for, with_tokens
-from ..costs.functions import table_bytes, with_functions
-from ..costs.operations import model_graph
+from ..costs.decoding import device_for
+from ..costs.functions import with_functions
 from ..costs.portable import plan_target
-from ..costs.pricing import OptionTables, option_tables
+from ..costs.pricing import OptionTables
 from ..costs.stored import Storage
 from ..costs.workload import Workload, check_decoder, in_phase
 from ..errors import InfeasibleError, UsageError
-from ..spec.cache import cache_bytes
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from .allowed_choices import allowed_choices
 from .constraints import RESOURCES, PlanConstraints, check_goal, formats, ties
-from .residency import with_energy
+from .prices import bytes_beside_weights, priced_options, room_bytes
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -88,7 +86,7 @@ class PlanningTask:
         self.device = None if device is None else device_for(self.profile, device)
         self.constraints = constraints or PlanConstraints()
         check_goal(self.constraints, self.profile, has_device=device is not None)
-        check_decoder(self.profile, tokens_per_s=limits.tokens_per_s)
+        check_decoder(self.profile, tokens_per_s=limits.tokens_per_s, cache_bits=self.constraints.cache_bits)
         self.largest_sum = self.constraints.max_loss
         self.workload = in_phase(self.profile, workload or Workload())
         self.items = scores.items
@@ -156,9 +154,7 @@ class PlanningTask:
         Args:
             input_bits: bits of each matrix's input, by module; others have the engine's or the device's own.
         """
-        other = self._copy_without("tables", "rows", "hard", "room_bytes")
-        other.workload = replace(self.workload, input_bits=input_bits)
-        return other
+        return self._repriced(input_bits=input_bits)
 
     def with_static_inputs(self, modules: Iterable[str]) -> PlanningTask:
         """Return the same task with static ranges for the inputs of some matrices, as the engine stores them.
@@ -171,11 +167,19 @@ class PlanningTask:
         other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
         return other
 
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes of a decoder's cache; 0 for an encoder."""
-        work = self.workload
-        return cache_bytes(self.profile, work.batch_size * work.context, work.cache_bits) if work.context else 0
+    def caching(self, bits: int) -> PlanningTask:
+        """Return the same task for a decoder's cache of another width.
+
+        Args:
+            bits: of a key or value.
+        """
+        return self if bits == self.workload.cache_bits else self._repriced(cache_bits=bits)
+
+    def _repriced(self, **changes: Any) -> PlanningTask:
+        """Return the same task for another workload."""
+        other = self._copy_without("tables", "rows", "hard", "room_bytes")
+        other.workload = replace(self.workload, **changes)
+        return other
 
     @property
     def num_matrices(self) -> int:
@@ -190,28 +194,19 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
-        prompt, *steps = [
-            option_tables(
-                self.profile, self.choices, self.legal, self.device, workload, self.searched_tables, self.target
-            )
-            for workload in self.workload.phases
-        ]
-        tables = with_tokens(prompt, steps[0], self.device) if steps and self.device is not None else prompt
-        return tables if self.device is None else with_energy(tables, self.device, len(self.choices))
+        return priced_options(
+            self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
+        )
 
     @cached_property
     def rows(self) -> list[Row]:
         """All limits."""
-        activations, expands = 0, "held_bytes" in self.tables.usage
-        if self.device is not None:
-            from hwmodels import peak_activation_bytes
-
-            graphs = [model_graph(self.profile, None, workload) for workload in self.workload.phases]
-            activations = max(peak_activation_bytes(graph, self.device) + table_bytes(graph) for graph in graphs)
-            activations += 0 if expands else self.cache_bytes
-        whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
-        total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
-        return limit_rows(self.limits, self.device, self.tables.fixed, activations, total, expands=expands)
+        expands = "held_bytes" in self.tables.usage
+        beside = bytes_beside_weights(self.profile, self.device, self.workload, with_cache=not expands)
+        total: Literal["encoder_bytes", "total_bytes"] = "encoder_bytes"
+        if self.searched_tables or self.target is not None:  # an engine's graph depends on the choices too
+            total = "total_bytes"
+        return limit_rows(self.limits, self.device, self.tables.fixed, beside, total, expands=expands)
 
     @cached_property
     def hard(self) -> dict[str, Row]:
@@ -253,12 +248,7 @@ class PlanningTask:
     @cached_property
     def room_bytes(self) -> float:
         """Scratchpad bytes left for weights."""
-        from hwmodels import scratchpad_room_bytes
-
-        if self.device is None:
-            return 0.0
-        graphs = [model_graph(self.profile, None, workload) for workload in self.workload.phases]
-        room = min(scratchpad_room_bytes(graph, self.device) for graph in graphs)
+        room = room_bytes(self.profile, self.device, self.workload)
         limit = self.limits.scratchpad_bytes
         return float(room if limit is None else min(room, limit))
 
@@ -289,16 +279,13 @@ class PlanningTask:
         for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
             reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
             raise InfeasibleError(f"{self.items[i].module}: no choice is allowed: {reasons}")
-        usage = {row: table[:, :columns] for row, table in tables.usage.items()}
-        limited = dict(capacity)
-        if joint and self.has_scratchpad:
-            limited["scratchpad_bytes"] = self.room_bytes
+        limited = {**capacity, **({"scratchpad_bytes": self.room_bytes} if joint and self.has_scratchpad else {})}
         try:
             problem = ChoiceProblem(
                 items=tuple(item.module for item in self.items),
                 options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
                 value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
-                usage=usage,
+                usage={row: table[:, :columns] for row, table in tables.usage.items()},
                 capacity=limited,
                 allowed=allowed,
                 ties=self.ties,

@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
 
 from ..costs.decoding import tokens_per_s
-from ..spec.cache import cache_bytes
+from ..spec.cache import CACHE_BITS, cache_bytes
 from .cost import band, trust_line
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
 
     from ..costs.workload import Workload
-    from ..spec.profiles import ModelProfile
+    from ..spec.allocation import Allocation
 
-UNSCORED = "rounding of the cache is not in the predicted loss: no score was made for it"
+UNSCORED = "rounding of the cache to this width is not in the predicted loss"
 
 
-def decoder_lines(prompt: CostReport, token: CostReport, profile: ModelProfile, workload: Workload) -> list[str]:
+def decoder_lines(prompt: CostReport, token: CostReport, plan: Allocation, workload: Workload) -> list[str]:
     """What a plan of a decoder costs on a device, one fact a line.
 
     Args:
         prompt: report in phase `prefill`.
         token: report in phase `decode`.
-        profile: the model.
+        plan: says what is known of the loss of its cache.
         workload: in phase `prefill`.
     """
     context, batch = workload.context or 1, workload.batch_size
-    cache = cache_bytes(profile, context * batch, workload.cache_bits)
+    cache = cache_bytes(plan.profile, context * batch, workload.cache_bits)
     arena = max(prompt.peak_activation_bytes, token.peak_activation_bytes)
     low, high = (batch / seconds for seconds in reversed(token.latency_interval_s))
     together = "" if batch == 1 else f" of {batch} sequences together, {1 / token.latency_s:.4g} of each"
@@ -54,11 +54,19 @@ def decoder_lines(prompt: CostReport, token: CostReport, profile: ModelProfile, 
         "trust": trust_line(token),
     }
     lines = [f"on {token.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
-    if workload.cache_bits < 16:
-        lines.append(f"  note          {UNSCORED}")
+    if workload.cache_bits < CACHE_BITS[0]:
+        lines.append(f"  note          {_cache_loss(plan, workload.cache_bits)}")
     notes = dict.fromkeys((*prompt.over_limits, *token.over_limits))
     lines += [f"  over limit    {line}" for line in notes]
-    return lines + [f"  note          {note}" for note in dict.fromkeys((*token.notes, *prompt.notes))]
+    lines += [f"  note          {note}" for note in token.notes]
+    return lines + [f"  note          the prompt: {note}" for note in prompt.notes if note not in token.notes]
+
+
+def _cache_loss(plan: Allocation, bits: int) -> str:
+    """Say whether the plan's losses contain the rounding of a cache of this width."""
+    if plan.cache is None or plan.cache.bits != bits or plan.cache.predicted_loss is None:
+        return UNSCORED
+    return f"rounding of the cache is in the predicted loss: {plan.cache.predicted_loss:.2g}"
 
 
 def _bounds(report: CostReport) -> str:

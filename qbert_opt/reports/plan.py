@@ -64,7 +64,7 @@ def print_plan(plan: Allocation, report: CostReport | None, token: CostReport | 
         ]
     )
     if report is not None and token is not None:
-        print_lines(["", *decoder_lines(report, token, plan.profile, planned_workload(plan))])
+        print_lines(["", *decoder_lines(report, token, plan, planned_workload(plan))])
     elif report is not None:
         print_lines(["", *cost_lines(report)])
 

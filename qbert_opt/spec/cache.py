@@ -6,8 +6,13 @@ offsets, rounded as a token comes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import UsageError
 from .profiles import ModelProfile
+
+if TYPE_CHECKING:
+    from .allocation import Allocation
 
 CACHE_BITS = (16, 8, 4)
 """Bits of a key or value in the cache; 16 keeps fp16 as it is."""
@@ -38,6 +43,49 @@ def cache_bytes(profile: ModelProfile, tokens: int, bits: int) -> int:
     return tokens * sum(
         max(1, matrix.uses) * layer_token_bytes(heads, matrix.columns // profile.heads, bits) for matrix in layers
     )
+
+
+def check_decoding(plan: Allocation) -> None:
+    """Check what a plan says of its cache.
+
+    Args:
+        plan: as read from a file.
+
+    Raises:
+        ValueError: a cache of an encoder, a cost without it, or another size than its context and bits give.
+    """
+    decode = None if plan.device is None else plan.device.decode
+    if (plan.cache is None) != (decode is None):
+        raise ValueError("cache: a decoder's plan for a device has a cache and device.decode; any other has neither.")
+    if plan.cache is None or decode is None or plan.device is None:
+        return
+    if not plan.profile.causal:
+        raise ValueError("cache: the profile is of an encoder, which keeps none.")
+    right = cache_bytes(plan.profile, plan.device.batch_size * decode.context, plan.cache.bits)
+    if decode.cache_bytes != right:
+        raise ValueError(
+            f"device: decode: cache_bytes is {decode.cache_bytes}; {decode.context} tokens at {plan.cache.bits} bits "
+            f"take {right}."
+        )
+    if (plan.cache.predicted_loss is None) != (plan.cache.std_error is None):
+        raise ValueError("cache: predicted_loss and std_error: a scored cache has both, any other has neither.")
+
+
+def parse_cache_bits(text: str) -> tuple[int, ...]:
+    """Read widths of the cache such as `16,8`.
+
+    Args:
+        text: widths with commas between them.
+
+    Raises:
+        UsageError: one is not legal, or named twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    legal = {str(bits): bits for bits in CACHE_BITS}
+    for number, part in enumerate(parts):
+        if part not in legal or part in parts[:number]:
+            raise UsageError(f"`cache_bits` {text}: legal: {', '.join(legal)}, each once.")
+    return tuple(legal[part] for part in parts)
 
 
 def check_cache_bits(bits: int) -> None:

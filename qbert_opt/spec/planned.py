@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_none
 from .choices import Choice, Layout
 from .forms import Form
 from .limits import Measure
@@ -149,12 +149,30 @@ class DroppedLayers(Frozen):
     std_error: FiniteFloat
 
 
+class PlannedCache(Frozen):
+    """How a decoder's cache keeps keys and values: below 16 bits symmetric, one fp16 scale per head and token.
+
+    Attributes:
+        bits: of a key or value.
+        predicted_loss: its score; None where a narrow cache was not scored, and no loss of the plan contains it.
+        std_error: standard error of its score.
+    """
+
+    bits: Literal[16, 8, 4]
+    predicted_loss: FiniteFloat | None = None
+    std_error: FiniteFloat | None = None
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether keys and values have fewer bits than they are computed in."""
+        return self.bits < 16
+
+
 class DecodeCost(Frozen):
     """What a decoder's answer costs, token by token.
 
     Attributes:
         context: tokens per sequence in the cache when it is full, prompt and answer.
-        cache_bits: bits of a key or value there.
         cache_bytes: of the full cache, over the batch.
         token_s: scheduled latency of the token that fills the cache.
         token_bound_s: its separable upper bound, as limited in the program.
@@ -162,15 +180,10 @@ class DecodeCost(Frozen):
     """
 
     context: int = Field(ge=1)
-    cache_bits: Literal[16, 8, 4]
     cache_bytes: int = Field(ge=0)
     token_s: float = Field(gt=0)
     token_bound_s: float = Field(gt=0)
     tokens_per_s: float = Field(gt=0)
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class DeviceCost(Frozen):
@@ -206,7 +219,7 @@ class DeviceCost(Frozen):
     dynamic_energy_j: float
     unpack_s: float
     confidence: str
-    decode: DecodeCost | None = Field(default=None, exclude_if=_is_none)
+    decode: DecodeCost | None = Field(default=None, exclude_if=is_none)
 
 
 class EngineFile(Frozen):

@@ -48,7 +48,7 @@ def command(
         str,
         typer.Option(
             "--resource",
-            help="Resource: bytes, total-bytes, latency, token (a decoder's, in seconds), energy, dram or bops; or two, "
+            help="Resource: bytes, total-bytes, latency, token (latency of a decoder's), energy, dram or bops; or two, "
             "separated by a comma.",
         ),
     ] = "bytes",
@@ -79,6 +79,7 @@ def command(
 
     table = options.load_scores(scores or "reference")
     _check(picture, device, output)
+    cache.one_width()
     names, workload = resources(resource), cache.workload(table.profile, seq_len, batch_size)
     curves: list[Curve] = []
     if picture.devices is None:

@@ -88,6 +88,7 @@ def command(
     from ..quantities import lengths as parse_lengths
     from ..quantities import listed
 
+    cache.one_width()
     target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = cache.workload(allocation.profile, seq_len, batch_size)
@@ -129,7 +130,7 @@ def command(
         else:
             typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
-    told = decoder_lines(prompt, steps[0], allocation.profile, workload) if steps else cost_lines(report)
+    told = decoder_lines(prompt, steps[0], allocation, workload) if steps else cost_lines(report)
     print_lines([*told, function_line(report, recorded(used.functions))])
     _print_rest(report, others, (roofline, timeline))
 

@@ -51,7 +51,7 @@ def command(
     from ..quantities import seconds
 
     device = hardware.target()
-    constraints = solve_requests.read_constraints(constraint)
+    constraints = solve_requests.read_constraints(constraint, cache.widths())
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
     solve_requests.check_drop(constraint, search.recipe, scoring, shortlist)
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure or constraint.allow_drop)
