@@ -174,6 +174,7 @@ def with_cache(plan: Allocation, bits: int, scored: tuple[float, float] | None) 
 
 def _with_more(plan: Allocation, more: float, own: Sequence[float], what: str) -> Allocation:
     """Add a loss to every loss in a plan."""
+    bounds_loss = plan.objective == "sum_of_scores"
 
     def joined(error: float) -> float:
         return math.sqrt(math.fsum(e**2 for e in [error, *own]))
@@ -185,7 +186,9 @@ def _with_more(plan: Allocation, more: float, own: Sequence[float], what: str) -
             "predicted_std_error": joined(plan.predicted_std_error),
             "sum_of_scores": plan.sum_of_scores + more,
             "sum_std_error": joined(plan.sum_std_error),
-            "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
+            "lower_bound": plan.lower_bound + more
+            if bounds_loss and plan.lower_bound is not None
+            else plan.lower_bound,
             "uniform": tuple(_uniform_with(plan, more, joined)),
             "random_loss": None if plan.random_loss is None else plan.random_loss + more,
         }

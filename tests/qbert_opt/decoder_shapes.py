@@ -50,7 +50,7 @@ def qwen_half_b():
     )  # fmt: skip
 
 
-def gpt2():
+def gpt2(layers=12):
     """GPT-2: one fused matrix for query, key and value, and a feed-forward part without a gate."""
     shapes = (
         ("query_key_value", "attn.c_attn", 2304, 768),
@@ -60,7 +60,7 @@ def gpt2():
     )
     matrices = tuple(
         MatrixSpec(module=f"transformer.h.{block}.{part}", kind=kind, block=block, rows=rows, columns=columns)
-        for block in range(12)
+        for block in range(layers)
         for kind, part, rows, columns in shapes
     )
     tables = tuple(
@@ -69,9 +69,9 @@ def gpt2():
     )
     head = HeadSpec(module="lm_head", rows=50257, columns=768, per_token=True, tied_to="transformer.wte")
     return ModelProfile(
-        name="gpt2", architecture="GPT2LMHeadModel", sha256="0" * 64, num_blocks=12, hidden=768, heads=12, causal=True,
-        matrices=matrices, tables=tables, head=(head,), other_elements=12 * (2304 + 768 + 3072 + 768 + 4 * 768) + 1536,
-        position_limit=1024,
+        name="gpt2", architecture="GPT2LMHeadModel", sha256="0" * 64, num_blocks=layers, hidden=768, heads=12,
+        causal=True, matrices=matrices, tables=tables, head=(head,), position_limit=1024,
+        other_elements=layers * (2304 + 768 + 3072 + 768 + 4 * 768) + 1536,
     )  # fmt: skip
 
 

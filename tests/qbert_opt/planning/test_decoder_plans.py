@@ -25,8 +25,14 @@ WORK = Workload(64, phase="prefill", context=512)
 
 @pytest.fixture(scope="module")
 def scores():
-    """GPT-2's shapes with made-up scores."""
-    return scores_of(gpt2())
+    """Three layers of GPT-2's shapes with made-up scores."""
+    return scores_of(gpt2(layers=3))
+
+
+@pytest.fixture(scope="module")
+def slow(scores):
+    """The plan of least loss on the device, and so the slowest."""
+    return allocate(scores, Limits(), device="rpi5", workload=WORK)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +65,11 @@ def test_every_token_lies_between_the_two_sums(scores, name, bits):
         assert dram == token.dram_bytes
 
 
-def test_a_limit_on_tokens_per_second_is_kept_and_proven(scores):
+def test_a_limit_on_tokens_per_second_is_kept_and_proven(scores, slow):
     """Between the slowest and the fastest uniform plan, every limit is kept, and faster plans lose no less."""
     device = load_device("rpi5")
     before = -1.0
-    for speed in (90.0, 105.0, 120.0):
+    for speed in (1.05 * slow.device.decode.tokens_per_s, 1.15 * slow.device.decode.tokens_per_s):
         plan = allocate(scores, Limits(tokens_per_s=speed), device=device, workload=WORK)
         assert plan.device.decode.tokens_per_s >= speed
         assert plan.device.decode.token_s <= plan.device.decode.token_bound_s * (1 + 1e-12)
@@ -85,19 +91,18 @@ def test_the_fastest_feasible_speed_in_the_message_is_feasible(scores):
     assert plan.device.decode.tokens_per_s >= 0.999 * fastest
 
 
-def test_dram_bytes_are_those_of_a_token(scores):
+def test_dram_bytes_are_those_of_a_token(scores, slow):
     """The limit counts a step with a full cache, and so does the plan."""
-    free = allocate(scores, Limits(), device="rpi5", workload=WORK)
-    most = free.device.dram_bytes - 10_000_000
+    most = slow.device.dram_bytes - 5_000_000
     plan = allocate(scores, Limits(dram_bytes=most), device="rpi5", workload=WORK)
     storage = {matrix.module: Storage(matrix.choice) for matrix in plan.matrices}
     _, token = simulate_phases(plan.profile, storage, load_device("rpi5"), planned_workload(plan))
-    assert plan.device.dram_bytes == token.dram_bytes <= most < free.device.dram_bytes
+    assert plan.device.dram_bytes == token.dram_bytes <= most < slow.device.dram_bytes
 
 
 def test_peak_memory_counts_the_cache(scores):
     """A limit below weights and cache together is refused, one above both is kept by their sum."""
-    plan = allocate(scores, Limits(encoder_bytes=60_000_000), device="rpi5", workload=WORK)
+    plan = allocate(scores, Limits(encoder_bytes=15_000_000), device="rpi5", workload=WORK)
     cache = cache_bytes(plan.profile, 512, 16)
     assert plan.device.decode.cache_bytes == cache
     assert plan.total_bytes + cache < plan.device.peak_memory_bytes < plan.total_bytes + cache + 3_000_000
@@ -109,7 +114,7 @@ def test_peak_memory_counts_the_cache(scores):
 def test_a_narrow_cache_that_was_not_scored_is_pinned_and_said(scores):
     """Its loss is unknown, not zero; several widths cannot be weighed."""
     wide, narrow = (
-        allocate(scores, Limits(encoder_bytes=60_000_000), device="rpi5", workload=WORK,
+        allocate(scores, Limits(encoder_bytes=15_000_000), device="rpi5", workload=WORK,
                  constraints=PlanConstraints(cache_bits=(bits,)))
         for bits in (16, 4)
     )  # fmt: skip
@@ -121,10 +126,10 @@ def test_a_narrow_cache_that_was_not_scored_is_pinned_and_said(scores):
         allocate(scores, Limits(), device="rpi5", workload=WORK, constraints=PlanConstraints(cache_bits=(16, 4)))
 
 
-@pytest.mark.parametrize("speed", [100.0, 120.0, 128.0])
-def test_the_bits_of_a_scored_cache_are_part_of_the_optimum(cached, speed):
+@pytest.mark.parametrize("faster", [1.1, 1.2])
+def test_the_bits_of_a_scored_cache_are_part_of_the_optimum(cached, slow, faster):
     """As exhaustive search over its widths: the least of the three sums, with a bound that holds for all of them."""
-    limits = Limits(tokens_per_s=speed)
+    limits = Limits(tokens_per_s=faster * slow.device.decode.tokens_per_s)
     each = {}
     for bits in CACHE_BITS:
         pinned = PlanConstraints(cache_bits=(bits,))
@@ -141,17 +146,16 @@ def test_the_bits_of_a_scored_cache_are_part_of_the_optimum(cached, speed):
     assert plan.roundings == (("matrices", "cache") if plan.cache.bits < 16 else ("matrices",))
 
 
-def test_a_cache_is_wide_where_there_is_room_and_narrow_where_there_is_none(cached):
+def test_a_cache_is_wide_where_there_is_room_and_narrow_where_there_is_none(cached, slow):
     """Without a limit 16 bits lose least; where the context is long and speed is scarce, a narrow cache pays."""
-    long = Workload(64, phase="prefill", context=1024)
-    free = allocate(cached, Limits(), device="rpi5", workload=long)
-    fast = allocate(cached, Limits(tokens_per_s=120.0), device="rpi5", workload=long)
-    assert free.cache.bits == 16 > fast.cache.bits
+    limits = Limits(tokens_per_s=1.1 * slow.device.decode.tokens_per_s)
+    fast = allocate(cached, limits, device="rpi5", workload=Workload(64, phase="prefill", context=1024))
+    assert slow.cache.bits == 16 > fast.cache.bits
 
 
-def test_a_plan_with_a_cache_survives_its_file(cached, tmp_path):
+def test_a_plan_with_a_cache_survives_its_file(cached, slow, tmp_path):
     """It reads as written, and a size that does not follow from context and bits is refused."""
-    plan = allocate(cached, Limits(tokens_per_s=120.0), device="rpi5", workload=WORK)
+    plan = allocate(cached, Limits(), device="rpi5", workload=WORK, constraints=PlanConstraints(cache_bits=(4,)))
     write_allocation(plan, tmp_path / "plan.json")
     assert read_allocation(tmp_path / "plan.json") == plan
     assert planned_workload(plan).cache_bits == plan.cache.bits
@@ -164,7 +168,7 @@ def test_a_plan_with_a_cache_survives_its_file(cached, tmp_path):
 
 def test_the_least_loss_limit_counts_the_cache(cached):
     """Under a limit on loss, a narrow cache takes its part of it; the fastest plan keeps the limit in all."""
-    most = 0.4
+    most = 0.15
     plan = allocate(
         cached, Limits(), device="rpi5", workload=WORK, constraints=PlanConstraints(max_loss=most, least="token")
     )
