@@ -35,6 +35,7 @@ from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.spec.allocation import read_allocation, write_allocation
+from qbert_opt.spec.cache import cache_bytes
 from qbert_opt.spec.choices import Choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import HeadSpec, MatrixSpec, ModelProfile, TableSpec
@@ -109,6 +110,11 @@ def speed_asked(table: ScoreTable) -> float:
     return round(1 / (middle + task.tables.fixed["token_bound_s"]), 3)
 
 
+def memory_asked(model: ModelProfile) -> int:
+    """Return bytes for 5 bits per weight, the tables, an fp16 cache and 20 MB of activations."""
+    return int(model.encoder_elements * 5 / 8) + model.fixed_bytes + cache_bytes(model, CONTEXT, 16) + 20_000_000
+
+
 def steps(path: str, speed: float, memory: int, limit_s: float) -> dict[str, object]:
     """Run the steps of `solve` one after the other in this process."""
     seconds, started = {}, [time.process_time()]
@@ -177,7 +183,7 @@ def main() -> None:
             write_scores(table, path)
             speed = speed_asked(table)
             del table
-            memory = int(profile(layers).encoder_elements * 0.75 + 2e8)
+            memory = memory_asked(profile(layers))
             row: dict[str, object] = {
                 "commit": code_commit(), "matrices": 7 * layers, "choices": len(CHOICES), "folds": options.folds,
                 "scores_mb": round(path.stat().st_size / 1e6, 1), "tokens_per_s": speed, "memory_bytes": memory,

@@ -86,11 +86,23 @@ def byte_tables(
         Bytes of weights, and bytes of the engine's graph that depend on the option.
     """
     weights, nodes = np.zeros(legal.shape), np.zeros(legal.shape)
+    rows: dict[tuple[object, ...], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for i, item in enumerate(items):
-        for j in np.flatnonzero(legal[i]).tolist():
-            weights[i, j] = weight_bytes(item, options[j].choice, heads, target)
-            nodes[i, j] = 0 if target is None else target.node_bytes(item, options[j].choice)
+        key = (item.rows, item.columns, *_likeness(item, target), legal[i].tobytes())
+        if key not in rows:
+            own, graph = rows[key] = np.zeros(legal.shape[1]), np.zeros(legal.shape[1])
+            for j in np.flatnonzero(legal[i]).tolist():
+                own[j] = weight_bytes(item, options[j].choice, heads, target)
+                graph[j] = 0 if target is None else target.node_bytes(item, options[j].choice)
+        weights[i], nodes[i] = rows[key]
     return weights, nodes
+
+
+def _likeness(item: MatrixSpec | TableSpec, target: EngineTarget | None) -> tuple[object, ...]:
+    """Return what the prices of an item depend on besides its shape and the width of its inputs."""
+    if isinstance(item, TableSpec):
+        return (item.module,)
+    return item.uses, item.fixed_positions, target is not None and item.module in target.static_inputs
 
 
 def option_tables(
@@ -130,22 +142,17 @@ def option_tables(
     rows = DEVICE_ROWS + (TOKEN_ROWS if workload.phase == "decode" else ())
     usage |= {row: np.zeros(legal.shape) for row in rows}
     expanded = np.zeros(legal.shape)
-    seen: dict[tuple[object, ...], list[Priced] | str] = {}
+    seen: dict[tuple[object, ...], _ItemPrices] = {}
     for i, item in enumerate(items):
         wide = workload.input_bits.get(item.module)
-        static = target is not None and item.module in target.static_inputs
-        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide, static)
-        for j in np.flatnonzero(legal[i]).tolist():
-            key = (item.rows, item.columns, how, j)
-            if key not in seen:
-                seen[key] = _option_costs(item, options[j], profile, device, workload, target)
-            found = seen[key]
-            if isinstance(found, str):
-                masks[i, j] = found
-                continue
-            for row in rows:
-                usage[row][i, j] = _total(found, row, device)
-            expanded[i, j] = found[0].cost.held_bytes - found[0].cost.weight_bytes
+        key = (item.rows, item.columns, wide, *_likeness(item, target), legal[i].tobytes())
+        if key not in seen:
+            seen[key] = _item_prices(item, options, legal[i], rows, profile, device, workload, target)
+        own = seen[key]
+        for row in rows:
+            usage[row][i] = own.usage[row]
+        expanded[i] = own.expanded
+        masks |= {(i, j): reason for j, reason in own.masks.items()}
     if expanded.any():
         usage["held_bytes"] = usage["total_bytes"] + expanded
     return OptionTables(tuple(options), usage, fixed, masks)
@@ -207,6 +214,38 @@ def _option_costs(
         ops = [matrix_operation(item, weight, workload, option.choice, target)]
     refusal = next(filter(None, (unsupported(op, device) for op in ops)), None)
     return refusal or [Priced(operation_cost(op, device), op.kind) for op in ops]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ItemPrices:
+    """Prices of every option of items that are alike: rows of `OptionTables`."""
+
+    usage: dict[str, NDArray[np.float64]]
+    expanded: NDArray[np.float64]
+    masks: dict[int, str]
+
+
+def _item_prices(
+    item: MatrixSpec | TableSpec,
+    options: Sequence[Storage],
+    legal: NDArray[np.bool_],
+    rows: Sequence[str],
+    profile: ModelProfile,
+    device: Device,
+    workload: Workload,
+    target: EngineTarget | None,
+) -> _ItemPrices:
+    usage = {row: np.zeros(len(options)) for row in rows}
+    expanded, masks = np.zeros(len(options)), {}
+    for j in np.flatnonzero(legal).tolist():
+        found = _option_costs(item, options[j], profile, device, workload, target)
+        if isinstance(found, str):
+            masks[j] = found
+            continue
+        for row in rows:
+            usage[row][j] = _total(found, row, device)
+        expanded[j] = found[0].cost.held_bytes - found[0].cost.weight_bytes
+    return _ItemPrices(usage, expanded, masks)
 
 
 def _total(found: Sequence[Priced], row: str, device: Device) -> float:
