@@ -119,6 +119,9 @@ class GraphBuilder:
         self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
         self.graph = nx.DiGraph()
         self.norm = 0
+        self.matrices_of: dict[int, list[MatrixSpec]] = {block: [] for block in range(profile.num_blocks)}
+        for matrix in profile.matrices:
+            self.matrices_of.setdefault(matrix.block, []).append(matrix)
         self.repeats = 1
 
     def build(self) -> nx.DiGraph:
@@ -213,7 +216,7 @@ class GraphBuilder:
         return self.pointwise("embeddings.norm", "layernorm", current, weight=self.norm + spare)
 
     def _block(self, block: int, current: str, biases: int) -> str:
-        matrices = [m for m in self.profile.matrices if m.block == block]
+        matrices = self.matrices_of[block]
         self.repeats = max((1, *(m.uses for m in matrices)))
         walk = BlockWalk(self, f"block.{block}", current, biases)
         for matrix in matrices:
