@@ -92,6 +92,8 @@ def command(
     target = options.load_device(device)
     allocation = read_allocation(plan)
     workload = cache.workload(allocation.profile, seq_len, batch_size)
+    if allocation.cache is not None and cache.cache_bits is None:
+        workload = replace(workload, cache_bits=allocation.cache.bits)
     shows_prompt = _shows_prompt(phase, allocation.profile)
     functions = parse_functions(nonlinearity, allocation.profile, workload, target)
     workload = replace(workload, functions=functions)
