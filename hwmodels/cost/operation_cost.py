@@ -18,7 +18,8 @@ What crosses which memory boundary is in `traffic`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..device.efficiency import efficiency_at
@@ -157,6 +158,26 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * weight_dram_s,
     )
+
+
+def operation_costs(ops: Iterable[Operation], device: Device) -> dict[str, OperationCost]:
+    """Return what each of several operations costs, by name; those that differ in name only are computed once.
+
+    Args:
+        ops: the operations of a graph.
+        device: the hardware.
+
+    Raises:
+        DeviceError: no unit of the device runs one of them.
+    """
+    known: dict[Operation, OperationCost] = {}
+    costs = {}
+    for op in ops:
+        alike = replace(op, name="")
+        if alike not in known:
+            known[alike] = operation_cost(op, device)
+        costs[op.name] = replace(known[alike], name=op.name)
+    return costs
 
 
 def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dram_s: float) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwmodels import OperationCost, launches_that_stay_s, operation_cost, unsupported
+from hwmodels import OperationCost, launches_that_stay_s, operation_cost, operation_costs, unsupported
 
 from ..spec.profiles import HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from .engine_target import EngineTarget
@@ -186,7 +186,8 @@ def _fixed_operations(
     searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
     searched |= {spec.module for table in tables for spec in _tied_heads(profile, table)}
     ops = [op for name, op in graph.nodes(data="op") if name not in searched]
-    return [Priced(operation_cost(op, device), op.kind) for op in ops]
+    costs = operation_costs(ops, device)
+    return [Priced(costs[op.name], op.kind) for op in ops]
 
 
 def _tied_heads(profile: ModelProfile, table: TableSpec) -> list[HeadSpec]:

@@ -240,7 +240,7 @@ def _judgements(
     task: PlanningTask, problem: ChoiceProblem, rows: tuple[str, ...], points: Sequence[FrontierPoint]
 ) -> list[Judgement | None]:
     """Cross-fit every point; None if the scores have no folds, or if a fold has no plan within a point's budget."""
-    folds = task.scores.item_folds()
+    folds = task.folds
     if not len(folds) or problem.max_families is not None:
         return [None] * len(points)
     limited = {name: limit for name, limit in problem.capacity.items() if limit < math.inf}

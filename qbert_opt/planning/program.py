@@ -52,6 +52,7 @@ class PlanningTask:
         items: the matrices, then the embedding tables that were scored.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
+        folds: the same on each part of the scoring text, float64 [folds, items, choices].
         target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
@@ -91,7 +92,7 @@ class PlanningTask:
         self.workload = in_phase(self.profile, workload or Workload())
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
-        self.value = scores.item_values()
+        self.value, self.folds = scores.item_values(), scores.item_folds()
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
         if self.device is not None and self.target is not None:
             self.target.check_device(self.device)
@@ -295,6 +296,5 @@ class PlanningTask:
             )
         except ProblemError as error:  # tied matrices without a common choice
             raise UsageError(str(error)) from None
-        if self.goal is None or self.largest_sum is None:
-            return problem
-        return reverse(problem, self.goal, self.largest_sum, LOSS)
+        goal, most = self.goal, self.largest_sum
+        return problem if goal is None or most is None else reverse(problem, goal, most, LOSS)
