@@ -144,9 +144,14 @@ def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
     Raises:
         UsageError: an option that is not a quantity of its kind.
     """
+    from ..errors import UsageError
     from ..spec.limits import Limits
     from .quantities import bandwidth, energy, seconds, size
 
+    if options.min_tokens_per_s is not None and not options.min_tokens_per_s > 0:
+        raise UsageError(
+            f"--min-tokens-per-s {options.min_tokens_per_s:g}: is no limit. Give more than 0, or leave it out."
+        )
     return Limits(
         latency_s=seconds(options.max_latency, "--max-latency"),
         memory_bytes=size(options.max_memory, "--max-memory"),

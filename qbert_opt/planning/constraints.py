@@ -41,7 +41,6 @@ class PlanConstraints(Frozen):
         bits: bit widths that matrices may take; None allows every one that was scored.
         groupings: groupings that matrices may take; None allows every one that was scored.
         table_bits: bit widths that scored embedding tables may take; None allows every one that was scored.
-        cache_bits: widths that a decoder's cache may take; None allows 16 and those that were scored.
         engine: engine that must be able to run the plan; choices that it cannot run are excluded.
         portable: engines that must all store the plan in the same codes, or `all`; excludes `engine`.
         pins: fixed bit width by name.
@@ -50,6 +49,7 @@ class PlanConstraints(Frozen):
         max_formats: largest number of different formats (bits, grouping and form) among the matrices.
         max_loss: largest predicted loss; requires `least`.
         least: resource to minimize under `max_loss`, a name in `RESOURCES`; None minimizes the predicted loss.
+        cache_bits: widths that a decoder's cache may take; None allows 16 and those that were scored.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +57,6 @@ class PlanConstraints(Frozen):
     bits: Sequence[int] | None = None
     groupings: Sequence[str] | None = None
     table_bits: Sequence[int] | None = None
-    cache_bits: Sequence[int] | None = None
     engine: str | None = None
     portable: Sequence[str] | None = None
     pins: Mapping[str, int] = Field(default_factory=dict)
@@ -66,6 +65,7 @@ class PlanConstraints(Frozen):
     max_formats: int | None = Field(default=None, ge=1)
     max_loss: float | None = None
     least: str | None = None
+    cache_bits: Sequence[int] | None = None
 
     if not TYPE_CHECKING:  # the typed constructor is pydantic's; this one names the legal fields
 

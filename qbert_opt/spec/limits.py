@@ -58,10 +58,10 @@ class Limits:
         scratchpad_bytes: on weights kept on chip between inferences, which get no more than activations leave free.
         bops: bit operations per inference: multiply-accumulates × weight bits × activation bits.
         inferences_per_s: rate of inferences, for bandwidth and average power.
-        tokens_per_s: least tokens per second that a decoder makes for each sequence, with a full cache.
+        tokens_per_s: least tokens per second that a decoder makes for each sequence, with a full cache; 0 is no limit.
 
     Raises:
-        UsageError: a limit that is no number, or negative, or no tokens per second.
+        UsageError: a limit that is no number, or negative.
     """
 
     encoder_bytes: int | None = None
@@ -83,8 +83,6 @@ class Limits:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, Real) or not float(limit) >= 0:
                 raise UsageError(f"`{field.name}`: {limit!r} is no limit. Give a number of at least 0, or None.")
-        if self.tokens_per_s == 0:
-            raise UsageError("`tokens_per_s` 0: is no limit. Give more than 0 tokens per second, or None.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ def limit_rows(
         rows.append(Row("dram_bytes", "bandwidth_bytes_per_s", bandwidth, capacity, flag))
     add("bops", "bops", limits.bops, "--max-bops", fixed.get("bops", 0), None, "")
     add("latency_s", "latency_s", limits.latency_s, "--max-latency", 0, own.latency if own else None, "latency")
-    if limits.tokens_per_s is not None:
+    if limits.tokens_per_s:
         add("token_s", "token_s", 1 / limits.tokens_per_s, "--min-tokens-per-s", 0, None, "")
     add("energy_j", "energy_j", limits.energy_j, "--max-energy", 0, own.energy if own else None, "energy")
     return rows
@@ -225,6 +223,10 @@ def measured(report: CostReport | None, measure: str, token: CostReport | None =
     return max(float(getattr(phase, names.get(measure, measure))) for phase in phases)
 
 
+def _rate(seconds: float) -> float:
+    return 1 / seconds if seconds else inf
+
+
 def shown(measure: str, value: float) -> str:
     """Format a value with its unit.
 
@@ -237,7 +239,7 @@ def shown(measure: str, value: float) -> str:
     if measure in LOSSES:
         return f"{value:.4g}"
     if measure == TOKEN:
-        return f"{1 / value:.4g} tokens/s"
+        return f"{_rate(value):.4g} tokens/s"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
 
@@ -271,7 +273,7 @@ def shown_apart(measure: str, *values: float) -> list[str]:
     if unit == "bytes":
         return [f"{ceil(value):,} bytes" for value in values]
     if measure == TOKEN:
-        unit, values = "tokens/s", tuple(1 / value for value in values)
+        unit, values = "tokens/s", tuple(map(_rate, values))
     for digits in range(5, 18):
         texts = [f"{value:.{digits}g} {unit}".rstrip() for value in values]
         if len(set(texts)) == len(set(values)):
