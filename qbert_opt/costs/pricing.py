@@ -102,7 +102,7 @@ def _likeness(item: MatrixSpec | TableSpec, target: EngineTarget | None) -> tupl
     """Return what the prices of an item depend on besides its shape and the width of its inputs."""
     if isinstance(item, TableSpec):
         return (item.module,)
-    return item.uses, item.fixed_positions, target is not None and item.module in target.static_inputs
+    return item.kind, item.uses, item.fixed_positions, target is not None and item.module in target.static_inputs
 
 
 def option_tables(
