@@ -118,11 +118,10 @@ class GraphBuilder:
         self.workload = in_phase(profile, workload)
         self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
         self.graph = nx.DiGraph()
-        self.norm = 0
         self.matrices_of: dict[int, list[MatrixSpec]] = {block: [] for block in range(profile.num_blocks)}
         for matrix in profile.matrices:
             self.matrices_of.setdefault(matrix.block, []).append(matrix)
-        self.repeats = 1
+        self.norm, self.repeats = 0, 1
 
     def build(self) -> nx.DiGraph:
         """Return the graph of the whole model."""
@@ -283,11 +282,9 @@ class GraphBuilder:
         return None if self.target is None or self.storage is None else self.target.arithmetic(None)
 
     def _head(self, spec: HeadSpec, source: str) -> str:
-        weight = self._floats(spec.rows * spec.columns)
+        weight = self._tied(spec) if spec.tied_to else self._floats(spec.rows * spec.columns)
         if weight is None:
             raise ValueError(f"{spec.module} has no weights")
-        if spec.tied_to:
-            weight = self._tied(spec)
         return self.add(head_operation(spec, weight, self.workload, causal=self.profile.causal), source)
 
     def _tied(self, spec: HeadSpec) -> StoredWeight:

@@ -23,7 +23,7 @@ from .functions import planned_functions, with_functions
 from .operations import model_graph
 from .portable import plan_target
 from .stored import Storage, refusal_of_plan
-from .workload import FLOAT, Functions, Workload, in_phase
+from .workload import FLOAT, Functions, Workload
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport
@@ -65,41 +65,6 @@ def simulate_storage(
     device = device_for(profile, device if target is None else target.on(device))
     with device_errors():
         return simulate(graph, device, inferences_per_s=inferences_per_s)
-
-
-def simulate_phases(
-    profile: ModelProfile,
-    storage: Mapping[str, Storage] | None,
-    device: Device,
-    workload: Workload,
-    *,
-    inferences_per_s: float | None = None,
-    target: EngineTarget | None = None,
-) -> tuple[CostReport, CostReport | None]:
-    """Simulate one inference of an encoder, or the prompt and then a token of a decoder.
-
-    Args:
-        profile: the model.
-        storage: how each matrix and table is stored, by module; None stores everything in floating point.
-        device: the hardware.
-        workload: sentences and tokens of one inference.
-        inferences_per_s: rate of inferences; of a decoder, of tokens.
-        target: the engine that runs it.
-
-    Returns:
-        The report of the inference or prompt, and of the token with a full cache; None for an encoder.
-
-    Raises:
-        DeviceError: the device cannot run the model.
-        UsageError: the rate is zero or less.
-    """
-    report, *steps = [
-        simulate_storage(
-            profile, storage, device, phase, inferences_per_s=inferences_per_s if phase.is_last else None, target=target
-        )
-        for phase in in_phase(profile, workload).phases
-    ]
-    return report, steps[0] if steps else None
 
 
 def simulate_allocation(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_phases
+from ..costs.phases import simulate_phases
 from ..costs.workload import Workload, in_phase
 from ..errors import InfeasibleError, UsageError
 from ..runtime.provenance import code_commit, code_version, today

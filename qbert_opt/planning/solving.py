@@ -13,7 +13,7 @@ import numpy as np
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_phases
+from ..costs.phases import simulate_phases
 from ..errors import NoPlanFoundError, UsageError
 from ..spec.limits import measured, shown_apart
 from .program import RESIDENT_GOALS, PlanningTask

@@ -9,6 +9,7 @@ cache. The sum over matrices and tokens is inside the square, so that errors of 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -17,7 +18,6 @@ from ..curvature.columns import FactorPlan
 from ..curvature.factors import factor_pass
 from ..models.outputs import rows_per_sample
 from ..quantization.calibration import weight_of
-from ..spec.cache import CACHE_BITS
 from ..spec.score_parts import CacheScores
 from .activation_scores import pieces
 from .task import ScoringTask
@@ -27,6 +27,7 @@ CONTAINS = (
     "head, symmetric, with an fp16 scale"
 )
 KINDS = ("key", "value")
+WIDTHS: tuple[Literal[8, 4], ...] = (8, 4)
 
 
 def cache_scores(task: ScoringTask, plan: FactorPlan) -> CacheScores | None:
@@ -43,11 +44,10 @@ def cache_scores(task: ScoringTask, plan: FactorPlan) -> CacheScores | None:
     layers = sum(m.kind == "attention_output" for m in task.profile.matrices)
     if not made or len(made) != len(KINDS) * layers:
         return None
-    widths = CACHE_BITS[1:]
     heads = task.profile.key_value_heads or task.profile.heads
     task.note(f"factor pass over the cache of {layers} layers")
     num_samples = sum(len(batch.indices) for batch in task.batches)
-    losses = torch.zeros(num_samples, len(widths), dtype=torch.float64)
+    losses = torch.zeros(num_samples, len(WIDTHS), dtype=torch.float64)
     for batch in pieces(task, made, plan):
         factors = factor_pass(task.model, [batch], made, replace(plan, seed=task.seed), task.head)
         # a pass divides by the labelled rows of its own batch; the mean is over those of all texts
@@ -58,13 +58,13 @@ def cache_scores(task: ScoringTask, plan: FactorPlan) -> CacheScores | None:
                 sample = factors[name][place]
                 bias = getattr(task.model.get_submodule(name), "bias", None)
                 values = functional.linear(sample.inputs, weight_of(task.model, name), bias).detach()
-                errors = torch.stack([rounded(values, heads, bits) - values for bits in widths])
+                errors = torch.stack([rounded(values, heads, bits) - values for bits in WIDTHS])
                 gradients = torch.as_tensor(sample.gradients)
                 products = products + errors.flatten(1).double() @ gradients.flatten(1).double().T  # [widths, F]
             losses[index] = share * torch.as_tensor(products).square().sum(1) / 2
     std_error = losses.std(0) / num_samples**0.5
     return CacheScores(
-        bits=widths, value=tuple(losses.mean(0).tolist()), std_error=tuple(std_error.tolist()), contains=CONTAINS
+        bits=WIDTHS, value=tuple(losses.mean(0).tolist()), std_error=tuple(std_error.tolist()), contains=CONTAINS
     )
 
 
@@ -79,4 +79,5 @@ def rounded(values: torch.Tensor, heads: int, bits: int) -> torch.Tensor:
     most = 2 ** (bits - 1) - 1
     by_head = values.unflatten(-1, (heads, -1))
     scale = (by_head.abs().amax(-1, keepdim=True) / most).half().float().clamp(min=torch.finfo(torch.float16).tiny)
-    return ((by_head / scale).round().clamp(-most, most) * scale).flatten(-2)
+    found: torch.Tensor = ((by_head / scale).round().clamp(-most, most) * scale).flatten(-2)
+    return found

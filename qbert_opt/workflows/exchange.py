@@ -14,7 +14,7 @@ import numpy as np
 from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool, parse_config
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_phases
+from ..costs.phases import simulate_phases
 from ..costs.workload import Workload, in_phase
 from ..errors import InfeasibleError, InputFileError, UsageError
 from ..planning.assembly import Proof, assemble

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs.simulate import simulate_allocation
-from ..costs.workload import Workload, in_phase
+from ..costs.phases import simulate_plan
+from ..costs.workload import Workload
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
 from ..planning.engine_outlook import engine_outlook
@@ -143,12 +143,8 @@ def solve_recipe(
     plan = recipe_allocation(scores, recipe, limits, device=device, workload=workload, activations=activations)
     if device is None:
         return Solved(plan, (), None, None, None)
-    workload, rate = in_phase(plan.profile, workload or Workload()), limits.inferences_per_s
-    report, *steps = [
-        simulate_allocation(plan, device, phase, inferences_per_s=rate if phase.is_last else None)
-        for phase in workload.phases
-    ]
-    return Solved(plan, (), report, None, None, *steps)
+    report, token = simulate_plan(plan, device, workload or Workload(), inferences_per_s=limits.inferences_per_s)
+    return Solved(plan, (), report, None, None, token)
 
 
 def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:

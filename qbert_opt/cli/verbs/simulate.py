@@ -78,7 +78,8 @@ def command(
     from hwmodels import CostReport, DeviceError
 
     from ...costs.functions import parse_functions, recorded
-    from ...costs.simulate import functions_of, planned_target, simulate_allocation, simulate_baselines
+    from ...costs.phases import simulate_plan
+    from ...costs.simulate import functions_of, planned_target, simulate_baselines
     from ...errors import InfeasibleError
     from ...reports.cost import cost_lines, function_line
     from ...reports.decoding import decoder_lines
@@ -103,15 +104,10 @@ def command(
         return
     try:
         used = functions_of(allocation, workload, target, planned_target(allocation, target, engine))
-        prompt, *steps = [
-            simulate_allocation(
-                allocation, target, step, inferences_per_s=rate if step.is_last else None, engine=engine
-            )
-            for step in workload.phases
-        ]
+        prompt, token = simulate_plan(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
-    report = prompt if shows_prompt or not steps else steps[0]
+    report = prompt if shows_prompt or token is None else token
     names = listed(compare, "--compare") if compare is not None else ()
     shown = workload.phases[0 if shows_prompt else -1]
     others = simulate_baselines(allocation, names, target, shown, inferences_per_s=rate, engine=engine)
@@ -126,13 +122,13 @@ def command(
     if as_json:
         from pydantic import TypeAdapter
 
-        if steps:
-            both = {"prefill": prompt, "decode": steps[0]}
+        if token is not None:
+            both = {"prefill": prompt, "decode": token}
             typer.echo(TypeAdapter(dict[str, CostReport]).dump_json(both, indent=1).decode())
         else:
             typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
-    told = decoder_lines(prompt, steps[0], allocation, workload) if steps else cost_lines(report)
+    told = cost_lines(report) if token is None else decoder_lines(prompt, token, allocation, workload)
     print_lines([*told, function_line(report, recorded(used.functions))])
     _print_rest(report, others, (roofline, timeline))
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hwmodels import load_device
 from qbert_opt.costs.operations import Storage, model_graph
-from qbert_opt.costs.simulate import simulate_phases, simulate_storage
+from qbert_opt.costs.phases import simulate_phases
+from qbert_opt.costs.simulate import simulate_storage
 from qbert_opt.costs.workload import Workload, in_phase, workload_of
 from qbert_opt.errors import UsageError
 from qbert_opt.spec.cache import CACHE_BITS, cache_bytes

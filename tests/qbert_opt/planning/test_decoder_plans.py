@@ -5,7 +5,7 @@ import pytest
 from decoder_shapes import gpt2, scores_of
 
 from hwmodels import load_device
-from qbert_opt.costs.simulate import simulate_phases
+from qbert_opt.costs.phases import simulate_phases
 from qbert_opt.costs.stored import Storage
 from qbert_opt.costs.workload import Workload, planned_workload, workload_of
 from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
