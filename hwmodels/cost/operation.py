@@ -169,10 +169,10 @@ class Operation:
                 f"{self.name}: found integer work of a {self.kind} in {self.arithmetic}; legal is integer work of a "
                 "pointwise kind, without a floating-point type; correct it"
             )
-        if self.extra_elements and self.kind not in ("gemm", "matmul"):
+        if self.extra_elements and self.kind != "gemm" and (self.kind != "matmul" or self.weight is None):
             raise DeviceError(
                 f"{self.name}: found {shown(self.extra_elements)} extra elements of a {self.kind}; legal are those of "
-                "a product; correct it"
+                "a product with weights; correct it"
             )
         elements = (self.input_elements, self.output_elements, self.extra_elements)
         if min(sizes) < 1 or min(elements) < 0:

@@ -36,8 +36,6 @@ def command(
 
     `qbert-opt solve --model DIR --data TEXT --budget 1.5bit --allow-drop 2 -o allocation.json`
 
-    `qbert-opt solve --scores decoder.json --device rpi5 --min-tokens-per-s 20 --context 2048 --cache-bits 8`
-
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
     from ...costs.functions import parse_functions
