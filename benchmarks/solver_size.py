@@ -175,7 +175,7 @@ def main() -> None:
         print(json.dumps(steps(path, float(speed), int(memory), float(options.time_limit.rstrip("s")))))
         return
     document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    document |= {"command": " ".join(["python", *sys.argv]), "machine": f"{platform.machine()}, one core"}
+    document |= {"command": " ".join(["python", *sys.argv]), "machine": platform.machine()}
     for layers in options.layers:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scores.json"
