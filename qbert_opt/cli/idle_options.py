@@ -171,7 +171,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "simulate": (
         Rule(
-            ("compare", "per_op", "roofline", "timeline", "seq_len"),
+            ("compare", "per_op", "roofline", "timeline", "seq_len", *CACHE),
             _beside("lengths"),
             "needs a single --seq-len; --lengths gives several. Leave one of them out.",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,14 +26,37 @@ Engine = Annotated[
         "product. Default: the engine that the plan was made for.",
     ),
 ]
-Compare = Annotated[
-    str | None,
-    typer.Option(
-        "--compare",
-        help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
-        "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What is shown besides the report, and of which phase."""
+
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
+            "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
+        ),
+    ] = None
+    per_op: Annotated[
+        str | None,
+        typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),
+    ] = None
+    roofline: Annotated[
+        str | None, typer.Option("--roofline", help="Draw the roofline of all matrix products to this PNG or SVG.")
+    ] = None
+    timeline: Annotated[
+        str | None, typer.Option("--timeline", help="Draw activations in memory over time to this PNG or SVG.")
+    ] = None
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            "--phase",
+            help="Phase of a decoder that --compare, --per-op and the plots show: prefill, or decode (the default).",
+        ),
+    ] = None
 
 
 def command(
@@ -48,27 +71,10 @@ def command(
     ] = None,
     batch_size: options.BatchSize = 1,
     cache: options.CacheOptions,
-    phase: Annotated[
-        str | None,
-        typer.Option(
-            "--phase",
-            help="Phase of a decoder that --compare, --per-op and the plots show: prefill, or decode (the default).",
-        ),
-    ] = None,
     engine: Engine = None,
     nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
-    compare: Compare = None,
-    per_op: Annotated[
-        str | None,
-        typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),
-    ] = None,
-    roofline: Annotated[
-        str | None, typer.Option("--roofline", help="Draw the roofline of all matrix products to this PNG or SVG.")
-    ] = None,
-    timeline: Annotated[
-        str | None, typer.Option("--timeline", help="Draw activations in memory over time to this PNG or SVG.")
-    ] = None,
+    view: ViewOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Predict latency, memory, traffic and energy of a plan on a device.
@@ -95,7 +101,7 @@ def command(
     workload = cache.workload(allocation.profile, seq_len, batch_size)
     if allocation.cache is not None and cache.cache_bits is None:
         workload = replace(workload, cache_bits=allocation.cache.bits)
-    shows_prompt = _shows_prompt(phase, allocation.profile)
+    shows_prompt = _shows_prompt(view.phase, allocation.profile)
     functions = parse_functions(nonlinearity, allocation.profile, workload, target)
     workload = replace(workload, functions=functions)
     if lengths is not None:
@@ -108,16 +114,16 @@ def command(
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
     report = prompt if shows_prompt or token is None else token
-    names = listed(compare, "--compare") if compare is not None else ()
+    names = listed(view.compare, "--compare") if view.compare is not None else ()
     shown = workload.phases[0 if shows_prompt else -1]
     others = simulate_baselines(allocation, names, target, shown, inferences_per_s=rate, engine=engine)
-    if roofline or timeline:
-        _draw(report, target, roofline, timeline)
-    if per_op:
-        text = operations_text(report, per_op)
+    if view.roofline or view.timeline:
+        _draw(report, target, view.roofline, view.timeline)
+    if view.per_op:
+        text = operations_text(report, view.per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
-        if per_op == "table":
-            _print_rest(report, others, (roofline, timeline))
+        if view.per_op == "table":
+            _print_rest(report, others, (view.roofline, view.timeline))
         return
     if as_json:
         from pydantic import TypeAdapter
@@ -130,7 +136,7 @@ def command(
         return
     told = cost_lines(report) if token is None else decoder_lines(prompt, token, allocation, workload)
     print_lines([*told, function_line(report, recorded(used.functions))])
-    _print_rest(report, others, (roofline, timeline))
+    _print_rest(report, others, (view.roofline, view.timeline))
 
 
 def _shows_prompt(phase: str | None, profile: ModelProfile) -> bool:

@@ -79,7 +79,7 @@ OF_USE = {
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
     "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
     "memory_limit torch_device stability",
-    "simulate": "plan device lengths per_op roofline timeline batch_size context cache_bits engine nonlinearity rate",
+    "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable allow_drop top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
@@ -132,7 +132,8 @@ IDLE = [
     ("run f --text x --text-column t", "--text-column: belongs to --data"),
     ("sensitivity -m m --data d --budget 3bit", "--budget: belongs to --stability"),
     *((f"simulate p -d car-soc --lengths 16:1 --{name}", f"--{name.split()[0]}: needs a single --seq-len")
-      for name in ("compare int8", "per-op csv", "roofline r.png", "timeline t.png", "seq-len 7")),
+      for name in ("compare int8", "per-op csv", "roofline r.png", "timeline t.png", "seq-len 7", "context 64",
+                   "cache-bits 8")),
     ("simulate p -d car-soc --compare int8 --json", "--compare: prints a table"),
     ("simulate p -d car-soc --compare int8 --per-op csv", "--compare: prints a table"),
     ("simulate p -d car-soc --per-op table --json", "--json: prints the whole report"),
