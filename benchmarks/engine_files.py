@@ -20,7 +20,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from qbert_opt.costs.stored import engine_target, table_choices
+from qbert_opt.costs.engine_target import engine_target
+from qbert_opt.costs.stored import table_choices
 from qbert_opt.engines.file_law import GraphLaw, product_kind
 from qbert_opt.engines.session import exporting_format, rules_of
 from qbert_opt.formats.traced_model import traceable

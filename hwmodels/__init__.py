@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .cost.operation import StoredWeight as StoredWeight
     from .cost.operation_cost import OperationCost as OperationCost
     from .cost.operation_cost import operation_cost as operation_cost
+    from .cost.operation_cost import operation_costs as operation_costs
     from .cost.operation_cost import unsupported as unsupported
     from .device.catalogue import bundled_devices as bundled_devices
     from .device.catalogue import device_names as device_names
@@ -60,6 +61,7 @@ _HOMES = {
     "StoredWeight": ".cost.operation",
     "OperationCost": ".cost.operation_cost",
     "operation_cost": ".cost.operation_cost",
+    "operation_costs": ".cost.operation_cost",
     "unsupported": ".cost.operation_cost",
     "bundled_devices": ".device.catalogue",
     "device_names": ".device.catalogue",

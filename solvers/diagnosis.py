@@ -31,7 +31,18 @@ def binding_rows(problem: ChoiceProblem, choice: Sequence[int]) -> tuple[str, ..
     used = np.array([usage[name] for name in names])
     mask = problem.mask()
     blocked = [np.zeros((0, len(names)), dtype=bool)]
-    for members in problem.groups():
+    groups = problem.groups()
+    alone = np.array([members[0] for members in groups if len(members) == 1], dtype=np.int64)
+    if len(alone):
+        at = np.asarray(choice)[alone]
+        gain = problem.value[alone] - problem.value[alone, at][:, None]
+        items, options = np.nonzero(mask[alone] & (gain < 0))
+        tables = [problem.usage[name][alone] for name in names]
+        steps = [table[items, options] - table[items, at[items]] for table in tables]
+        blocked.append((used + np.reshape(steps, (len(names), len(items))).T) > limits)
+    for members in groups:
+        if len(members) == 1:
+            continue
         rows, current = list(members), choice[members[0]]
         options = np.flatnonzero(mask[rows].all(axis=0))
         gain = problem.value[rows][:, options].sum(axis=0) - problem.value[rows, current].sum()

@@ -115,11 +115,15 @@ class Operation:
     Attributes:
         name: its node in the operator graph.
         kind: "gemm" (activation [m, k] times weight [n, k] transposed), "matmul" (two activations, attention),
-            "gather" (m rows of n values out of a table of k rows), or a pointwise kind over m x n elements (k = 1).
+            "gather" (m rows of n values out of a table of k rows), "append" (m new rows of n values to a state of k
+            rows that outlives the inference, such as a cache of keys and values), or a pointwise kind over m x n
+            elements (k = 1).
         input_elements: activation elements read, all copies together.
         output_elements: activation elements written, all copies together.
         batch: independent copies (batch size x heads for attention).
-        weight: how the weights are stored; None without weights.
+        weight: how the weights are stored; None without weights. Of an "append" the state, which is held in memory and
+            is no part of the stored model. A "matmul" with a weight reads it as its second operand [k, n], all copies
+            together: a state that was stored elsewhere.
         input_bits: width of the integers that a "gemm" reads; None for the device's own activation width.
         repeats: how many times one inference runs it, with the same weights (layers that share them).
         arithmetic: the floating-point type that an engine multiplies in, whatever the unit supports; a unit without
@@ -127,7 +131,7 @@ class Operation:
             measured for the format, or for products of activations, are used unchanged. A pointwise kind then runs on
             the first unit with floating point.
         integers: elementary operations of a pointwise kind in integers; None leaves the arithmetic to the unit.
-        extra_elements: elements of pointwise passes that come with each repeat of a "gemm", such as the sums over
+        extra_elements: elements of pointwise passes that come with each repeat of a product, such as the sums over
             inputs of weights with offsets. Formats that the device file measured contain them.
     """
 
@@ -165,10 +169,10 @@ class Operation:
                 f"{self.name}: found integer work of a {self.kind} in {self.arithmetic}; legal is integer work of a "
                 "pointwise kind, without a floating-point type; correct it"
             )
-        if self.extra_elements and self.kind != "gemm":
+        if self.extra_elements and self.kind != "gemm" and (self.kind != "matmul" or self.weight is None):
             raise DeviceError(
                 f"{self.name}: found {shown(self.extra_elements)} extra elements of a {self.kind}; legal are those of "
-                "a gemm; correct it"
+                "a product with weights; correct it"
             )
         elements = (self.input_elements, self.output_elements, self.extra_elements)
         if min(sizes) < 1 or min(elements) < 0:
@@ -183,7 +187,7 @@ class Operation:
     @property
     def is_pointwise(self) -> bool:
         """Whether it computes element by element, instead of multiplying matrices or gathering rows."""
-        return self.kind not in ("gemm", "matmul", "gather")
+        return self.kind not in ("gemm", "matmul", "gather", "append")
 
     @property
     def table_bytes(self) -> int:
@@ -196,3 +200,13 @@ class Operation:
         if self.weight is None:
             return 0
         return self.n * self.k if self.kind in ("gemm", "gather") else self.weight.code_bytes * 8 // self.weight.bits
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this operation adds to the stored model."""
+        return 0 if self.weight is None or self.kind == "append" else self.weight.stored_bytes
+
+    @property
+    def holds_weight(self) -> bool:
+        """Whether the bytes of its weight in memory count here, not with another operation."""
+        return self.weight is not None and not self.weight.stored_elsewhere

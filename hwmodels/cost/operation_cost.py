@@ -18,7 +18,8 @@ What crosses which memory boundary is in `traffic`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..device.efficiency import efficiency_at
@@ -52,7 +53,7 @@ class OperationCost:
         dram_bytes: bytes from and to the farthest memory.
         weight_bytes: stored bytes of its weights, resident or streamed; counted once, however often it repeats.
         held_bytes: bytes of its weights in memory while the engine runs, the stored bytes unless the engine unpacks
-            weights when it loads them, and of the tables of a function in integers.
+            weights when it loads them, of the tables of a function in integers, and of the state that it appends to.
         dynamic_energy_j: arithmetic, unpacking and transfers; without static power.
         scratchpad_bytes: bytes of its weights that are resident in the scratchpad.
         macs: multiply-accumulates without padding.
@@ -130,7 +131,6 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
     busy_s = max(compute_s + unpack_s, near_s)
     body_s = max(busy_s, dram_s) if unit.double_buffer else busy_s + dram_s
     moved_j = sum((c.read_bytes + c.written_bytes) * 8 * c.memory.energy_j_per_bit for c in crossed)
-    stored = op.weight.stored_bytes if op.weight else 0
     times = op.repeats
     held = held_bytes(op, placement)
     weight_dram_s = min(dram_s, far.memory.transfer_s(far.weight_bytes, 0))
@@ -149,15 +149,35 @@ def operation_cost(op: Operation, device: Device) -> OperationCost:
         latency_bound_s=times * (launch_s + body_s),
         latency_floor_s=times * floor_s if unit.id == device.units[0].id else 0.0,
         dram_bytes=times * (far.read_bytes + far.written_bytes),
-        weight_bytes=stored,
-        held_bytes=(held if stored else 0) + op.table_bytes,
+        weight_bytes=op.stored_bytes,
+        held_bytes=(held if op.holds_weight else 0) + op.table_bytes,
         dynamic_energy_j=times * (busy_energy_j + unpack_energy_j + moved_j),
-        scratchpad_bytes=held if stored and op.weight and op.weight.resident else 0,
+        scratchpad_bytes=held if op.weight and op.holds_weight and op.weight.resident else 0,
         macs=times * macs,
         bops=times * macs * (op.weight.run_bits if op.weight else device.activation_bits) * input_bits(op, device),
         bound=_bound(launch_s, compute_s, unpack_s, near_s, dram_s),
         weight_dram_s=times * weight_dram_s,
     )
+
+
+def operation_costs(ops: Iterable[Operation], device: Device) -> dict[str, OperationCost]:
+    """Return what each of several operations costs, by name; those that differ in name only are computed once.
+
+    Args:
+        ops: the operations of a graph.
+        device: the hardware.
+
+    Raises:
+        DeviceError: no unit of the device runs one of them.
+    """
+    known: dict[Operation, OperationCost] = {}
+    costs = {}
+    for op in ops:
+        alike = replace(op, name="")
+        if alike not in known:
+            known[alike] = operation_cost(op, device)
+        costs[op.name] = replace(known[alike], name=op.name)
+    return costs
 
 
 def _bound(launch_s: float, compute_s: float, unpack_s: float, near_s: float, dram_s: float) -> str:

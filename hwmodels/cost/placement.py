@@ -138,8 +138,8 @@ def _compute_type(form: Format | None, op: Operation) -> NumberType | None:
 
 
 def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
-    """Return the unit's rate for a kind; products of activations and gathers have fallbacks that every unit has."""
-    fallbacks = {"matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise")}
+    """Return the unit's rate for a kind; products of activations and copies have fallbacks that every unit has."""
+    fallbacks = {"matmul": ("matmul", "gemm"), "gather": ("gather", "elementwise"), "append": ("append", "elementwise")}
     for op in fallbacks.get(kind, (kind,)):
         for rate in unit.rates:
             if rate.op == op and (kind != "gemm" or compute is None or rate.type == compute):

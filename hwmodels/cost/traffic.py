@@ -53,10 +53,11 @@ def crossings(op: Operation, placement: Placement, device: Device) -> Iterator[C
         loaded = _read_weight_bytes(op, placement) * passes.weight if level <= home else 0
         on_chip = is_last and inputs + outputs <= near.usable_bytes and device.hands_over_in(near)
         moved = 0 if on_chip else _activation_bytes(op, passes, _read_bytes(op, device))
-        yield Crossing(far, loaded + moved, 0 if on_chip else outputs, loaded, passes.weight)
+        kept = appended_bytes(op) if is_last else 0
+        yield Crossing(far, loaded + moved, (0 if on_chip else outputs) + kept, loaded, passes.weight)
     if len(path) == 1:
         loaded = _read_weight_bytes(op, placement)
-        yield Crossing(path[0], loaded + inputs, outputs, loaded, 1)
+        yield Crossing(path[0], loaded + inputs, outputs + appended_bytes(op), loaded, 1)
 
 
 def _home(op: Operation, path: tuple[Memory, ...], device: Device) -> int:
@@ -98,6 +99,8 @@ def _activation_bytes(op: Operation, passes: Passes, act: int) -> int:
     """Return activation bytes read: each operand of a product as often as it passes."""
     if op.kind == "gemm":
         return op.batch * op.m * op.k * act * passes.activation
+    if op.kind == "matmul" and op.weight is not None:
+        return op.batch * op.m * op.k * act * passes.activation
     if op.kind == "matmul":
         return op.batch * (op.m * op.k * passes.activation + op.k * op.n * passes.weight) * act
     return op.input_elements * act
@@ -119,7 +122,18 @@ def held_bytes(op: Operation, placement: Placement) -> int:
     return math.ceil(op.weights * placement.format.loaded_bits / 8)
 
 
+def appended_bytes(op: Operation) -> int:
+    """Return the bytes that an operation writes to the farthest memory for later inferences: m of a state's k rows.
+
+    Args:
+        op: the operation; all kinds but "append" write none.
+    """
+    return math.ceil(op.weight.bytes * op.m / op.k) if op.kind == "append" and op.weight is not None else 0
+
+
 def _read_weight_bytes(op: Operation, placement: Placement) -> int:
     """Return bytes that one pass reads: the whole matrix and tables, or the m rows that a gather takes of k."""
+    if op.kind == "append":
+        return 0
     held = held_bytes(op, placement)
     return math.ceil(held * op.m / op.k) if op.kind == "gather" else held + op.table_bytes

@@ -118,7 +118,7 @@ def _units(device: Device) -> Iterator[Contradiction]:
                 )
     rated = {rate.op for unit in device.units for rate in unit.rates}
     rated |= {"matmul"} if "gemm" in rated else set()
-    rated |= {"gather"} if "elementwise" in rated else set()
+    rated |= {"gather", "append"} if "elementwise" in rated else set()
     for kind in OPERATION_KINDS:
         if kind not in rated:
             yield Contradiction(("units",), f"found no rate for {kind}; legal is one on some unit; add it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-OperationKind = Literal["gemm", "matmul", "gather", "softmax", "layernorm", "gelu", "elementwise"]
+OperationKind = Literal["gemm", "matmul", "gather", "append", "softmax", "layernorm", "gelu", "elementwise"]
 NumberType = Literal["int4", "int8", "int16", "fp8", "fp16", "bf16", "fp32"]
 Axis = Literal["rows", "columns", "none"]
 

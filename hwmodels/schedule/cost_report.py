@@ -35,11 +35,12 @@ class CostReport:
         latency_s: time to the last result, as scheduled.
         latency_bound_s: sum of the latencies without overlap; never below `latency_s`.
         critical_path_s: the longest chain of dependent operations.
-        peak_memory_bytes: all weights as held in memory and the arena of activations.
+        peak_memory_bytes: all weights and states as held in memory and the arena of activations.
         peak_bound_bytes: the separable bound; never below `peak_memory_bytes`.
         peak_activation_bytes: the arena alone.
         weight_bytes: all stored weights, resident or not.
-        held_bytes: the same in memory while the engine runs; more where it unpacks them at load.
+        held_bytes: the same in memory while the engine runs; more where it unpacks them at load, and with the state
+            that outlives the inference, such as a cache of keys and values.
         dram_bytes: bytes from and to DRAM per inference.
         dram_bandwidth_bytes_per_s: `dram_bytes` x inferences per second.
         inferences_per_s: the given rate, or 1 / latency.

@@ -7,6 +7,7 @@ is live to the end. Only activations count, so nothing here depends on how weigh
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..device.description import Device
 
 _MAX_STATES = 5_000  # an encoder of 12 layers has a few hundred; larger graphs are ordered greedily
+_MOMENTS = 8  # beginnings of live ranges that are filed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +197,21 @@ class _Search:
 def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
     """Give every tensor an offset: largest first, each in the lowest gap between tensors live at the same time.
 
-    Greedy by size (Pisarchyk and Lee 2020), as in TensorFlow Lite's arena planner.
+    Greedy by size (Pisarchyk and Lee 2020), as in TensorFlow Lite's arena planner. Tensors that are live at the same
+    time share a moment at which one of them begins, so each is compared only with those that are filed under its own.
 
     Args:
         tensors: sizes and live ranges; their offsets are ignored.
     """
+    starts = sorted({tensor.start for tensor in tensors})
     placed: list[LiveTensor] = []
+    by_time: dict[int, list[LiveTensor]] = {}
     for tensor in sorted(tensors, key=lambda t: (-t.size_bytes, t.start, t.name)):
+        first, last = (bisect_right(starts, moment) - 1 for moment in (tensor.start, tensor.stop))
+        times = range(first // _MOMENTS, last // _MOMENTS + 1)
+        near = {other.name: other for time in times for other in by_time.get(time, ())}
         offset = 0
-        for other in placed:  # kept sorted by offset
+        for other in sorted(near.values(), key=lambda t: t.offset_bytes):
             if other.start > tensor.stop or tensor.start > other.stop:
                 continue
             if other.offset_bytes - offset >= tensor.size_bytes:
@@ -211,8 +219,9 @@ def lay_out(tensors: list[LiveTensor]) -> tuple[LiveTensor, ...]:
             offset = max(offset, other.offset_bytes + other.size_bytes)
         put = LiveTensor(tensor.name, tensor.size_bytes, tensor.start, tensor.stop, offset)
         placed.append(put)
-        placed.sort(key=lambda t: t.offset_bytes)
-    return tuple(placed)
+        for time in times:
+            by_time.setdefault(time, []).append(put)
+    return tuple(sorted(placed, key=lambda t: t.offset_bytes))
 
 
 def _live(tensors: tuple[LiveTensor, ...]) -> int:

@@ -9,13 +9,14 @@ are plain sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from ..cost.operation import Operation, StoredWeight
-from ..cost.operation_cost import OperationCost, operation_cost, unsupported
+from ..cost.operation_cost import OperationCost, operation_cost, operation_costs, unsupported
 from ..device.errors import DeviceError
 from ..device.provenance import figures
 from ..device.units import format_seconds
@@ -66,7 +67,7 @@ def peak_bound_bytes(graph: nx.DiGraph, device: Device) -> PeakBound:
     Raises:
         DeviceError: an operation that no unit runs, or no legal graph.
     """
-    weights = sum(operation_cost(op, device).held_bytes for op in operations(graph).values())
+    weights = sum(cost.held_bytes for cost in operation_costs(operations(graph).values(), device).values())
     return PeakBound(peak_activation_bytes(graph, device), weights)
 
 
@@ -87,7 +88,7 @@ def simulate(graph: nx.DiGraph, device: Device, *, inferences_per_s: float | Non
     if inferences_per_s is not None and not 0 < inferences_per_s < 1e9:
         raise DeviceError(f"inferences_per_s: found {inferences_per_s}; legal is above 0 and below 1e9; correct it")
     ops = operations(graph)
-    costs = {name: operation_cost(op, device) for name, op in ops.items()}
+    costs = operation_costs(ops.values(), device)
     plan = plan_memory(graph, device)
     room = _room(device, plan.peak_bytes)
     resident = sum(cost.scratchpad_bytes for cost in costs.values())
@@ -135,7 +136,7 @@ def _report(
     dynamic_j = math.fsum(cost.dynamic_energy_j for cost in costs)
     low, high = device.latency_interval
     known = figures(device)
-    gain_s = math.fsum(_gain_s(row.cost, graph.nodes[row.cost.name]["op"], device) for row in rows)
+    gain_s = math.fsum(_gains_s({row.cost.name: row.cost for row in rows}, graph, device))
     report = CostReport(
         device=device.id,
         operations=rows,
@@ -197,12 +198,19 @@ def _saved_s(cost: OperationCost, op: Operation, device: Device) -> float:
     return op.repeats * (far.transfer_s(op.weights, 0) - far.transfer_s(own_bytes, 0))
 
 
-def _gain_s(cost: OperationCost, op: Operation, device: Device) -> float:
-    """Return the latency bound with streamed 8-bit codes minus the operation's own."""
-    wide = _at_8_bits(op)
-    if wide is None or unsupported(wide, device):
-        return 0.0
-    return operation_cost(wide, device).latency_bound_s - cost.latency_bound_s
+def _gains_s(costs: dict[str, OperationCost], graph: nx.DiGraph, device: Device) -> Iterator[float]:
+    """Yield the latency bound of each operation with streamed 8-bit codes minus its own."""
+    known: dict[Operation, float | None] = {}  # of operations that differ in name only
+    for name, cost in costs.items():
+        wide = _at_8_bits(graph.nodes[name]["op"])
+        if wide is None:
+            continue
+        alike = replace(wide, name="")
+        if alike not in known:
+            known[alike] = None if unsupported(wide, device) else operation_cost(wide, device).latency_bound_s
+        bound_s = known[alike]
+        if bound_s is not None:
+            yield bound_s - cost.latency_bound_s
 
 
 def _at_8_bits(op: Operation) -> Operation | None:

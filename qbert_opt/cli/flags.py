@@ -24,6 +24,7 @@ ALIASES = {
     "text_columns": "--text-column",
     "texts": "--data",
     "ties": "--tie",
+    "tokens_per_s": "--min-tokens-per-s",
     "total_bytes": "--total-budget",
 }
 """Parameters that their flag calls otherwise; every other flag is its parameter with `-` for `_`."""

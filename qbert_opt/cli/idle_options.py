@@ -85,9 +85,11 @@ def _reads_no_labels(values: Values) -> bool:
 
 
 WORKLOAD = ("seq_len", "batch_size")
+CACHE = ("context", "cache_bits")
 OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
 OF_DEVICE = (
-    "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops"
+    "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops",
+    "min_tokens_per_s",
 )  # fmt: skip
 COLUMNS = ("text_column", "label_column", "split")
 NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
@@ -129,7 +131,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "pareto": (
-        Rule(WORKLOAD, _without("device", "devices"), NEEDS_DEVICE),
+        Rule((*WORKLOAD, *CACHE), _without("device", "devices"), NEEDS_DEVICE),
         Rule(("compare", "plan", "measured"), _without("plot"), "is shown in the plot only; add --plot FILE."),
         Rule(
             ("resource", "points"),
@@ -169,9 +171,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "simulate": (
         Rule(
-            ("compare", "per_op", "roofline", "timeline", "seq_len"),
+            ("compare", "per_op", "roofline", "timeline", "seq_len", *CACHE),
             _beside("lengths"),
             "needs a single --seq-len; --lengths gives several. Leave one of them out.",
+        ),
+        Rule(
+            ("phase",),
+            _without("compare", "per_op", "roofline", "timeline"),
+            "belongs to --compare, --per-op, --roofline and --timeline; the report has both phases.",
         ),
         Rule(("compare",), _beside("as_json"), "prints a table, --json does not. Leave one of them out."),
         Rule(
@@ -192,6 +199,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),
+        Rule(CACHE, _without("device"), NEEDS_DEVICE),
         Rule(("nonlinearity",), _without("device"), NEEDS_DEVICE),
         Rule(("within", "apart"), _without("top_k", "measure"), "belongs to --top-k, for example --top-k 5."),
         Rule(("solver", "time_limit", "explain"), _beside("recipe"), "nothing is solved: --recipe is a fixed rule."),

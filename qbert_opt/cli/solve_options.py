@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..costs.workload import Workload
     from ..spec.profiles import ModelProfile
 
-LIMITS, HARDWARE, CONSTRAINTS = "Limits", "Device and workload", "Constraints on the choices"
+LIMITS, HARDWARE, CONSTRAINTS = "Limits", options.HARDWARE, "Constraints on the choices"
 SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
 
 
@@ -34,23 +34,35 @@ class LimitOptions:
     total_budget: Annotated[
         str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
     ] = None
-    max_latency: Annotated[str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms.")] = (
-        None
-    )
+    max_latency: Annotated[
+        str | None,
+        _text(
+            LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms; of a decoder, time to the first token."
+        ),
+    ] = None
     max_memory: Annotated[
         str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")
     ] = None
     max_dram_bytes: Annotated[
-        str | None, _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, e.g. 30MB.")
+        str | None,
+        _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, of a decoder per token, e.g. 30MB."),
     ] = None
     max_bandwidth: Annotated[
         str | None, _text(LIMITS, "--max-bandwidth", help="DRAM bandwidth at --rate, e.g. 2GB/s.")
     ] = None
-    max_energy: Annotated[str | None, _text(LIMITS, "--max-energy", help="Energy per inference, e.g. 100mJ.")] = None
+    max_energy: Annotated[
+        str | None, _text(LIMITS, "--max-energy", help="Energy per inference, of a decoder per token, e.g. 100mJ.")
+    ] = None
     max_scratchpad: Annotated[
         str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory that resident weights may use, e.g. 1MB.")
     ] = None
     max_bops: Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")] = None
+    min_tokens_per_s: Annotated[
+        float | None,
+        _text(
+            LIMITS, "--min-tokens-per-s", help="Least tokens per second of each sequence with a full cache (decoders)."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class HardwareOptions:
         typer.Option(
             "--seq-len",
             min=1,
-            help="Tokens per sentence; by default 128, or what the model reads if less.",
+            help="Tokens per sentence, of a decoder its prompt; by default 128, or what the model reads if less.",
             rich_help_panel=HARDWARE,
         ),
     ] = None
@@ -81,18 +93,17 @@ class HardwareOptions:
         """Read the device, if one is named."""
         return options.load_target(self.device)
 
-    def workload(self, profile: ModelProfile) -> Workload:
+    def workload(self, profile: ModelProfile, cache: options.CacheOptions) -> Workload:
         """Return the sentences and tokens of one inference.
 
         Args:
             profile: the model, which says how many tokens it reads.
+            cache: of a decoder.
 
         Raises:
-            UsageError: more tokens than the model has positions for.
+            UsageError: more tokens than the model has positions for, or a cache for an encoder.
         """
-        from ..costs.workload import workload_of
-
-        return workload_of(profile, self.seq_len, self.batch_size)
+        return cache.workload(profile, self.seq_len, self.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +218,7 @@ class ConstraintOptions:
         _text(
             CONSTRAINTS,
             "--least",
-            help="Resource to minimize under --max-loss: bytes, total-bytes, latency, energy, dram or bops.",
+            help="Resource to minimize under --max-loss: bytes, total-bytes, latency, token, energy, dram or bops.",
         ),
     ] = None
 

@@ -144,9 +144,14 @@ def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
     Raises:
         UsageError: an option that is not a quantity of its kind.
     """
+    from ..errors import UsageError
     from ..spec.limits import Limits
     from .quantities import bandwidth, energy, seconds, size
 
+    if options.min_tokens_per_s is not None and not options.min_tokens_per_s > 0:
+        raise UsageError(
+            f"--min-tokens-per-s {options.min_tokens_per_s:g}: is no limit. Give more than 0, or leave it out."
+        )
     return Limits(
         latency_s=seconds(options.max_latency, "--max-latency"),
         memory_bytes=size(options.max_memory, "--max-memory"),
@@ -155,15 +160,17 @@ def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
         energy_j=energy(options.max_energy, "--max-energy"),
         scratchpad_bytes=size(options.max_scratchpad, "--max-scratchpad"),
         bops=options.max_bops,
+        tokens_per_s=options.min_tokens_per_s,
         inferences_per_s=rate,
     )
 
 
-def read_constraints(options: ConstraintOptions) -> PlanConstraints:
+def read_constraints(options: ConstraintOptions, cache_bits: tuple[int, ...] | None = None) -> PlanConstraints:
     """Read the constraints from their options.
 
     Args:
         options: as the user gave them.
+        cache_bits: widths that a decoder's cache may take; None leaves them open.
 
     Raises:
         UsageError: an option that is not of its form.
@@ -177,6 +184,7 @@ def read_constraints(options: ConstraintOptions) -> PlanConstraints:
         bits=None if options.bits is None else parse_bits(options.bits),
         groupings=None if options.groupings is None else parse_groupings(options.groupings),
         table_bits=None if options.table_bits is None else parse_bits(options.table_bits, "--table-bits"),
+        cache_bits=cache_bits,
         engine=options.engine,
         portable=None if options.portable is None else [name.strip() for name in options.portable.split(",")],
         pins=parse_pins(options.pins or []),
@@ -262,7 +270,7 @@ def check_together(
             raise UsageError(f"{flag}: needs --model and --data, the calibration set of the scores.")
     if measure is not None and scoring.model is None:
         raise UsageError("--measure: needs --model, which is run in the engine.")
-    restricted = constraints.model_copy(update={"table_bits": None}) != PlanConstraints()
+    restricted = constraints.model_copy(update={"table_bits": None, "cache_bits": None}) != PlanConstraints()
     if recipe is not None and (restricted or top_k or measure or refine):
         raise UsageError(
             "--recipe: is a fixed rule. Remove --top-k, --measure, --refine and every constraint on the choices."

@@ -55,7 +55,7 @@ def print_solved(solved: Solved, *, explain: bool) -> None:
     from ..reports.printing import print_lines
     from ..reports.trade_off import explanation_lines, shortlist_table
 
-    print_plan(solved.plan, solved.report)
+    print_plan(solved.plan, solved.report, solved.token)
     if solved.refinement is not None:
         print_lines([refined_line(solved.refinement, solved.plan)])
     if explain and solved.program is not None:

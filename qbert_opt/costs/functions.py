@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hwmodels import Device
 
-    from .stored import EngineTarget
+    from .engine_target import EngineTarget
 
 AUTO = "auto"
 KINDS = {"softmax": "softmax", "gelu": "activation", "layernorm": "norm"}

@@ -1,14 +1,14 @@
 """A model's profile and its choices as a graph of operations that the hardware model can price.
 
-This is the only place that knows both BERT and the hardware model. A block whose weights are shared by several layers
-is in the graph once, and its operations repeat.
+This is the only place that knows both the model and the hardware model. A block whose weights are shared by several
+layers is in the graph once, and its operations repeat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 
@@ -19,9 +19,11 @@ from ..spec.choices import Choice
 from ..spec.profiles import OTHER_BYTES, HeadSpec, MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import table_choice
 from .block_walk import BlockWalk
-from .stored import EngineTarget, stored_weight
+from .causal_attention import causal_attention
+from .engine_target import EngineTarget
 from .stored import Storage as Storage
-from .workload import FLOAT, Workload
+from .stored import stored_weight
+from .workload import FLOAT, Workload, in_phase
 
 INTEGER_BITS = 8  # of an input that the plan does not round, in an engine of integers
 
@@ -64,6 +66,20 @@ def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Wor
     return Operation(table.module, "gather", rows, table.rows, table.columns, 0, rows * table.columns, weight=weight)
 
 
+def head_operation(spec: HeadSpec, weight: StoredWeight, workload: Workload, *, causal: bool) -> Operation:
+    """Return the product of a layer outside the blocks.
+
+    Args:
+        spec: shape, and what it runs on.
+        weight: how it is stored.
+        workload: sentences and tokens of one inference.
+        causal: whether the model is a decoder, whose next token follows from the last one only.
+    """
+    every = spec.per_token and (spec.before_blocks or not causal)
+    positions = workload.tokens if every else workload.batch_size
+    return _gemm(spec.module, positions, spec.columns, spec.rows, weight)
+
+
 def model_graph(
     profile: ModelProfile,
     storage: Mapping[str, Storage] | None,
@@ -98,11 +114,14 @@ class GraphBuilder:
         float_bits: int,
         target: EngineTarget | None,
     ) -> None:
-        self.profile, self.storage, self.workload, self.target = profile, storage, workload, target
+        self.profile, self.storage, self.target = profile, storage, target
+        self.workload = in_phase(profile, workload)
         self.float_bytes = OTHER_BYTES if storage is not None else float_bits // 8
         self.graph = nx.DiGraph()
-        self.norm = 0
-        self.repeats = 1
+        self.matrices_of: dict[int, list[MatrixSpec]] = {block: [] for block in range(profile.num_blocks)}
+        for matrix in profile.matrices:
+            self.matrices_of.setdefault(matrix.block, []).append(matrix)
+        self.norm, self.repeats = 0, 1
 
     def build(self) -> nx.DiGraph:
         """Return the graph of the whole model."""
@@ -124,7 +143,13 @@ class GraphBuilder:
                 current = self._head(spec, current)
         return self.graph
 
-    def _add(self, op: Operation, *inputs: str) -> str:
+    def add(self, op: Operation, *inputs: str) -> str:
+        """Add an operation.
+
+        Args:
+            op: its name is its node in the graph.
+            *inputs: names of the tensors that it reads.
+        """
         self.graph.add_node(op.name, op=op)
         self.graph.add_edges_from((name, op.name) for name in inputs)
         return op.name
@@ -151,14 +176,20 @@ class GraphBuilder:
         width = elements // tokens if elements else hidden
         size = tokens * width
         read = size * max(1, len(inputs))
-        floats, arithmetic = self._floats(weight), self._function(kind, width, reader)
-        return self._add(
+        floats, arithmetic = self._floats(weight), self.function_fields(kind, width, reader)
+        return self.add(
             Operation(name, kind, tokens, 1, width, read, size, weight=floats, repeats=self.repeats, **arithmetic),
             *inputs,
         )
 
-    def _function(self, kind: str, width: int, reader: str | None = None) -> dict[str, Any]:
-        """Return how a nonlinear function over rows of some width is computed, as fields of its operation."""
+    def function_fields(self, kind: str, width: int, reader: str | None = None) -> dict[str, Any]:
+        """Return how a nonlinear function over rows of some width is computed, as fields of its operation.
+
+        Args:
+            kind: its kind of operation.
+            width: elements of a row.
+            reader: the matrix that reads the result.
+        """
         functions = self.workload.functions
         if functions is None or kind == "elementwise":
             return {}
@@ -177,14 +208,14 @@ class GraphBuilder:
         else:
             stored = Storage(table_choice(self.storage, table.module))
             weight = stored_weight(table, stored, self.profile.heads, self.target)
-        return self._add(table_operation(table, weight, self.workload))
+        return self.add(table_operation(table, weight, self.workload))
 
     def _embeddings(self, spare: int) -> str:
         current = self.pointwise("embeddings.add", "elementwise", *map(self._table, self.profile.tables))
         return self.pointwise("embeddings.norm", "layernorm", current, weight=self.norm + spare)
 
     def _block(self, block: int, current: str, biases: int) -> str:
-        matrices = [m for m in self.profile.matrices if m.block == block]
+        matrices = self.matrices_of[block]
         self.repeats = max((1, *(m.uses for m in matrices)))
         walk = BlockWalk(self, f"block.{block}", current, biases)
         for matrix in matrices:
@@ -207,7 +238,7 @@ class GraphBuilder:
         if weight is None:
             raise ValueError(f"{matrix.module} has no weights")
         choice = None if self.storage is None else self.storage[matrix.module].choice
-        return self._add(matrix_operation(matrix, weight, self.workload, choice, self.target), *inputs)
+        return self.add(matrix_operation(matrix, weight, self.workload, choice, self.target), *inputs)
 
     def attention(
         self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
@@ -222,17 +253,19 @@ class GraphBuilder:
             width: width of all heads together.
             positioned: matrices of query or key that relative positions pass through.
         """
+        if self.profile.causal:
+            return causal_attention(self, prefix, query, key, value, width)
         seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
         depth = max(1, width // self.profile.heads)
         side, square = copies * seq * depth, copies * seq * seq
-        floats = None if self.target is None or self.storage is None else self.target.arithmetic(None)
+        floats = self.attention_arithmetic()
 
         def product(name: str, sizes: tuple[int, int, int], read: int, made: int, *inputs: str) -> str:
             kind = "softmax" if name == "softmax" else "matmul"
             m, k, n = sizes
             op = Operation(f"{prefix}.{name}", kind, m, k, n, read, made, batch=copies, repeats=self.repeats)
-            how = {"arithmetic": floats} if kind == "matmul" else self._function(kind, n)
-            return self._add(replace(op, **how), *dict.fromkeys(inputs))
+            how = {"arithmetic": floats} if kind == "matmul" else self.function_fields(kind, n)
+            return self.add(replace(op, **how), *dict.fromkeys(inputs))
 
         relative = []
         for index, matrix in enumerate(positioned):
@@ -244,14 +277,15 @@ class GraphBuilder:
         weights = product("softmax", (seq, 1, seq), square, square, scores)
         return product("context", (seq, seq, depth), square + side, side, weights, value)
 
+    def attention_arithmetic(self) -> Literal["fp32", "fp16"] | None:
+        """Return the floating-point type of products of activations; None leaves it to the device."""
+        return None if self.target is None or self.storage is None else self.target.arithmetic(None)
+
     def _head(self, spec: HeadSpec, source: str) -> str:
-        weight = self._floats(spec.rows * spec.columns)
+        weight = self._tied(spec) if spec.tied_to else self._floats(spec.rows * spec.columns)
         if weight is None:
             raise ValueError(f"{spec.module} has no weights")
-        if spec.tied_to:
-            weight = self._tied(spec)
-        positions = self.workload.tokens if spec.per_token else self.workload.batch_size
-        return self._add(_gemm(spec.module, positions, spec.columns, spec.rows, weight), source)
+        return self.add(head_operation(spec, weight, self.workload, causal=self.profile.causal), source)
 
     def _tied(self, spec: HeadSpec) -> StoredWeight:
         """The weights of a head as its embedding table stores them."""

@@ -19,7 +19,7 @@ from ..runtime.plugins import available
 from ..spec.choices import Choice
 from ..spec.forms import Form
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
-from .stored import EngineTarget, engine_target
+from .engine_target import EngineTarget, engine_target
 
 PORTABLE_FORMS: dict[int, Form] = {2: "signed", 4: "symmetric", 8: "symmetric"}
 """The form that every engine stores in the same codes, by bit width of a matrix."""

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwmodels import OperationCost, launches_that_stay_s, operation_cost, unsupported
+from hwmodels import OperationCost, launches_that_stay_s, operation_cost, operation_costs, unsupported
 
-from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
-from .operations import matrix_operation, model_graph, table_operation
-from .stored import EngineTarget, Storage, other_stored_bytes, stored_weight, weight_bytes
+from ..spec.profiles import HeadSpec, MatrixSpec, ModelProfile, TableSpec
+from .engine_target import EngineTarget
+from .operations import head_operation, matrix_operation, model_graph, table_operation
+from .stored import Storage, other_stored_bytes, stored_weight, weight_bytes
 from .workload import Workload
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from hwmodels import Device
 
     from ..spec.choices import Choice
@@ -34,6 +37,15 @@ DEVICE_ROWS = (
     "bops",
     "scratchpad_bytes",
 )
+TOKEN_ROWS = ("dram_s", "unhidden_s")  # beside them in phase `decode`, for its lower bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """An operation's cost, and its kind."""
+
+    cost: OperationCost
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +86,23 @@ def byte_tables(
         Bytes of weights, and bytes of the engine's graph that depend on the option.
     """
     weights, nodes = np.zeros(legal.shape), np.zeros(legal.shape)
+    rows: dict[tuple[object, ...], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for i, item in enumerate(items):
-        for j in np.flatnonzero(legal[i]).tolist():
-            weights[i, j] = weight_bytes(item, options[j].choice, profile.heads_of(item), target)
-            nodes[i, j] = 0 if target is None else target.node_bytes(item, options[j].choice)
+        key = (item.rows, item.columns, *_likeness(item, target), legal[i].tobytes())
+        if key not in rows:
+            own, graph = rows[key] = np.zeros(legal.shape[1]), np.zeros(legal.shape[1])
+            for j in np.flatnonzero(legal[i]).tolist():
+                own[j] = weight_bytes(item, options[j].choice, profile.heads_of(item), target)
+                graph[j] = 0 if target is None else target.node_bytes(item, options[j].choice)
+        weights[i], nodes[i] = rows[key]
     return weights, nodes
+
+
+def _likeness(item: MatrixSpec | TableSpec, target: EngineTarget | None) -> tuple[object, ...]:
+    """Return what the prices of an item depend on besides its shape and the width of its inputs."""
+    if isinstance(item, TableSpec):
+        return (item.module,)
+    return item.kind, item.uses, item.fixed_positions, target is not None and item.module in target.static_inputs
 
 
 def option_tables(
@@ -115,25 +139,20 @@ def option_tables(
     fixed = _fixed(profile, choices, device, workload, tables, target)
     if device is None:
         return OptionTables(tuple(options), usage, fixed, masks)
-    usage |= {row: np.zeros(legal.shape) for row in DEVICE_ROWS}
+    rows = DEVICE_ROWS + (TOKEN_ROWS if workload.phase == "decode" else ())
+    usage |= {row: np.zeros(legal.shape) for row in rows}
     expanded = np.zeros(legal.shape)
-    seen: dict[tuple[object, ...], OperationCost | str] = {}
+    seen: dict[tuple[object, ...], _ItemPrices] = {}
     for i, item in enumerate(items):
         wide = workload.input_bits.get(item.module)
-        static = target is not None and item.module in target.static_inputs
-        how = item.module if isinstance(item, TableSpec) else (item.uses, item.fixed_positions, wide, static)
-        heads = profile.heads_of(item)
-        for j in np.flatnonzero(legal[i]).tolist():
-            key = (item.rows, item.columns, heads, how, j)
-            if key not in seen:
-                seen[key] = _option_cost(item, options[j], heads, device, workload, target)
-            cost = seen[key]
-            if isinstance(cost, str):
-                masks[i, j] = cost
-                continue
-            for row in DEVICE_ROWS:
-                usage[row][i, j] = getattr(cost, row)
-            expanded[i, j] = cost.held_bytes - cost.weight_bytes
+        key = (item.rows, item.columns, wide, *_likeness(item, target), legal[i].tobytes())
+        if key not in seen:
+            seen[key] = _item_prices(item, options, legal[i], rows, profile, device, workload, target)
+        own = seen[key]
+        for row in rows:
+            usage[row][i] = own.usage[row]
+        expanded[i] = own.expanded
+        masks |= {(i, j): reason for j, reason in own.masks.items()}
     if expanded.any():
         usage["held_bytes"] = usage["total_bytes"] + expanded
     return OptionTables(tuple(options), usage, fixed, masks)
@@ -157,27 +176,97 @@ def fixed_costs(
         tables: the embedding tables that are searched.
         target: the engine that runs them; None leaves the arithmetic to the device.
     """
-    searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
     graph = model_graph(profile, storage, workload, target=target)
-    return [operation_cost(op, device) for name, op in graph.nodes(data="op") if name not in searched]
+    return [priced.cost for priced in _fixed_operations(graph, profile, device, tables)]
 
 
-def _option_cost(
+def _fixed_operations(
+    graph: nx.DiGraph, profile: ModelProfile, device: Device, tables: Sequence[TableSpec]
+) -> list[Priced]:
+    searched = {matrix.module for matrix in profile.matrices} | {table.module for table in tables}
+    searched |= {spec.module for table in tables for spec in _tied_heads(profile, table)}
+    ops = [op for name, op in graph.nodes(data="op") if name not in searched]
+    costs = operation_costs(ops, device)
+    return [Priced(costs[op.name], op.kind) for op in ops]
+
+
+def _tied_heads(profile: ModelProfile, table: TableSpec) -> list[HeadSpec]:
+    """A decoder's heads that read a table's weights, as wide as the table stores them, in every step."""
+    return [spec for spec in profile.head if profile.causal and spec.tied_to == table.module]
+
+
+def _option_costs(
     item: MatrixSpec | TableSpec,
     option: Storage,
-    heads: int,
+    profile: ModelProfile,
     device: Device,
     workload: Workload,
     target: EngineTarget | None,
-) -> OperationCost | str:
-    weight = stored_weight(item, option, heads, target)
+) -> list[Priced] | str:
+    """The operations that read an item, its own first; or why the device cannot run one of them."""
+    weight = stored_weight(item, option, profile.heads_of(item), target)
     if isinstance(item, TableSpec):
         if option.resident:
             return "an embedding table is too large and too sparsely read to keep on chip"
-        op = table_operation(item, weight, workload)
+        shared = replace(weight, stored_elsewhere=True)
+        ops = [table_operation(item, weight, workload)]
+        ops += [head_operation(spec, shared, workload, causal=True) for spec in _tied_heads(profile, item)]
     else:
-        op = matrix_operation(item, weight, workload, option.choice, target)
-    return unsupported(op, device) or operation_cost(op, device)
+        ops = [matrix_operation(item, weight, workload, option.choice, target)]
+    refusal = next(filter(None, (unsupported(op, device) for op in ops)), None)
+    return refusal or [Priced(operation_cost(op, device), op.kind) for op in ops]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ItemPrices:
+    """Prices of every option of items that are alike: rows of `OptionTables`."""
+
+    usage: dict[str, NDArray[np.float64]]
+    expanded: NDArray[np.float64]
+    masks: dict[int, str]
+
+
+def _item_prices(
+    item: MatrixSpec | TableSpec,
+    options: Sequence[Storage],
+    legal: NDArray[np.bool_],
+    rows: Sequence[str],
+    profile: ModelProfile,
+    device: Device,
+    workload: Workload,
+    target: EngineTarget | None,
+) -> _ItemPrices:
+    usage = {row: np.zeros(len(options)) for row in rows}
+    expanded, masks = np.zeros(len(options)), {}
+    for j in np.flatnonzero(legal).tolist():
+        found = _option_costs(item, options[j], profile, device, workload, target)
+        if isinstance(found, str):
+            masks[j] = found
+            continue
+        for row in rows:
+            usage[row][j] = _total(found, row, device)
+        expanded[j] = found[0].cost.held_bytes - found[0].cost.weight_bytes
+    return _ItemPrices(usage, expanded, masks)
+
+
+def _total(found: Sequence[Priced], row: str, device: Device) -> float:
+    """Add up one resource of several operations."""
+    if row == "unhidden_s":
+        return math.fsum(_unhidden_s(priced, device) for priced in found)
+    return math.fsum(getattr(priced.cost, row) for priced in found)
+
+
+def _unhidden_s(priced: Priced, device: Device) -> float:
+    """Return the latency on the device's first unit where nothing is prefetched, without a launch that may be fused.
+
+    One unit runs one operation at a time, so on a device without a scratchpad to prefetch into the sum over all
+    operations is a lower bound of every schedule.
+    """
+    unit, cost = device.units[0], priced.cost
+    if cost.unit != unit.id:
+        return 0.0
+    fuses = any(priced.kind == second for _, second in unit.fuses)
+    return cost.latency_bound_s - (cost.launch_s if fuses else 0.0)
 
 
 def _fixed(
@@ -193,9 +282,12 @@ def _fixed(
         return fixed
     by_bytes = replace(choices[0], grouping="rows:1")
     storage = {m.module: Storage(by_bytes) for m in profile.matrices}
-    costs = fixed_costs(profile, storage, device, workload, tables, target)
-    fixed |= {row: math.fsum(getattr(cost, row) for cost in costs) for row in DEVICE_ROWS}
-    fixed["held_bytes"] = fixed["total_bytes"] + sum(cost.held_bytes - cost.weight_bytes for cost in costs)
     graph = model_graph(profile, storage, workload, target=target)
-    fixed["latency_floor_s"] += launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
+    found = _fixed_operations(graph, profile, device, tables)
+    costs = [priced.cost for priced in found]
+    rows = DEVICE_ROWS + (TOKEN_ROWS if workload.phase == "decode" else ())
+    fixed |= {row: _total(found, row, device) for row in rows}
+    fixed["held_bytes"] = fixed["total_bytes"] + sum(cost.held_bytes - cost.weight_bytes for cost in costs)
+    stays_s = launches_that_stay_s(graph, {cost.name: cost for cost in costs}, device)
+    fixed |= {row: fixed[row] + stays_s for row in ("latency_floor_s", "unhidden_s") if row in fixed}
     return fixed

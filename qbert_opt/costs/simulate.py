@@ -16,11 +16,13 @@ from ..spec.choices import Choice
 from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
+from .decoding import device_for
 from .devices import device_errors
+from .engine_target import EngineTarget
 from .functions import planned_functions, with_functions
 from .operations import model_graph
 from .portable import plan_target
-from .stored import EngineTarget, Storage, refusal_of_plan
+from .stored import Storage, refusal_of_plan
 from .workload import FLOAT, Functions, Workload
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def simulate_storage(
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits, target=target)
-    device = device if target is None else target.on(device)
+    device = device_for(profile, device if target is None else target.on(device))
     with device_errors():
         return simulate(graph, device, inferences_per_s=inferences_per_s)
 

@@ -1,19 +1,29 @@
-"""One inference: how many sentences of how many tokens, and how its inputs and functions are computed."""
+"""One inference: how many sentences of how many tokens, and how its inputs and functions are computed.
+
+An encoder reads all tokens at once. A decoder has two phases: `prefill` reads the prompt at once, and `decode` makes
+one token for each sequence, which attends to the keys and values of all tokens before it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..errors import UsageError
 from ..integer.ways import Ways
+from ..spec.cache import CACHE_BITS, check_cache_bits
 from ..spec.profiles import ModelProfile
+
+if TYPE_CHECKING:
+    from ..spec.allocation import Allocation
 
 FLOAT: Final = "float"
 Functions = Ways | Literal["float"]
 """How softmax, LayerNorm and GELU are computed: in integers by these ways, or in floating point."""
+Phase = Literal["encoder", "prefill", "decode"]
+DEFAULT_CONTEXT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,48 +31,161 @@ class Workload:
     """One inference: `batch_size` sentences of `seq_len` tokens.
 
     Attributes:
-        seq_len: tokens per sentence.
+        seq_len: tokens per sentence; of a decoder those of the prompt, and 1 in phase `decode`.
         batch_size: sentences per inference.
         input_bits: width of the rounded inputs of matrices, by module; other inputs have the engine's or the device's
             own width.
         functions: how softmax, LayerNorm and GELU are computed; None takes the rates that the device states for them.
+        phase: `encoder`, or the phase of a decoder.
+        context: tokens per sequence that a decoder's cache holds, prompt and answer; None for an encoder. In phase
+            `decode` it is full: the step that attends to as many tokens.
+        cache_bits: bits of a key or value in the cache.
 
     Raises:
-        UsageError: a count that is not a whole number of at least 1.
+        UsageError: a count that is not a whole number of at least 1, a context that does not hold the prompt, or a
+            width that a cache cannot have.
     """
 
     seq_len: int = 128
     batch_size: int = 1
     input_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
     functions: Functions | None = None
+    phase: Phase = "encoder"
+    context: int | None = None
+    cache_bits: int = CACHE_BITS[0]
 
     def __post_init__(self) -> None:
-        for name in ("seq_len", "batch_size"):
+        check_cache_bits(self.cache_bits)
+        for name in ("seq_len", "batch_size", *(() if self.context is None else ("context",))):
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
                 raise UsageError(f"`{name}`: {count!r} is not a whole number of at least 1.")
             object.__setattr__(self, name, int(count))
+        if (self.context is None) != (self.phase == "encoder"):
+            raise UsageError(
+                f"`context`: found {self.context} in phase {self.phase}. A decoder has one, an encoder none."
+            )
+        if self.context is not None and self.context < self.seq_len:
+            raise UsageError(
+                f"`context` {self.context}: the cache holds the prompt too. Give at least `seq_len` {self.seq_len}."
+            )
+        if self.phase == "decode" and self.seq_len != 1:
+            raise UsageError(f"`seq_len` {self.seq_len}: a step of phase decode makes one token per sequence.")
 
     @property
     def tokens(self) -> int:
         """Tokens per inference."""
         return self.seq_len * self.batch_size
 
+    @property
+    def phases(self) -> tuple[Workload, ...]:
+        """The one inference of an encoder; the prompt and the step of a decoder."""
+        return (self,) if self.step is None else (self, self.step)
 
-def workload_of(profile: ModelProfile, seq_len: int | None, batch_size: int = 1) -> Workload:
-    """Return one inference that a model can run.
+    @property
+    def is_last(self) -> bool:
+        """Whether a rate of inferences is of this phase: of a decoder, tokens count."""
+        return self.phase != "prefill"
+
+    @property
+    def step(self) -> Workload | None:
+        """The step that makes one token with a full cache; None for an encoder."""
+        return None if self.phase == "encoder" else replace(self, phase="decode", seq_len=1)
+
+
+def workload_of(
+    profile: ModelProfile,
+    seq_len: int | None,
+    batch_size: int = 1,
+    *,
+    context: int | None = None,
+    cache_bits: int | None = None,
+) -> Workload:
+    """Return one inference that a model can run; of a decoder, phase `prefill`.
 
     Args:
         profile: the model.
         seq_len: tokens per sentence; None is 128, or what the model reads where that is less.
         batch_size: sentences per inference.
+        context: tokens per sequence in a decoder's cache; None is 1024, or what the model reads where that is less, but
+            at least the prompt.
+        cache_bits: bits of a key or value there; None is 16.
 
     Raises:
-        UsageError: more tokens than the model has positions for.
+        UsageError: more tokens than the model has positions for, or a cache of a model that keeps none.
     """
     most = profile.max_tokens
     if seq_len is None:
-        return Workload(min(Workload().seq_len, most or Workload().seq_len), batch_size)
-    if most is not None and seq_len > most:
-        raise UsageError(f"`seq_len` {seq_len}: {profile.name} has positions for {most} tokens at most.")
-    return Workload(seq_len, batch_size)
+        seq_len = min(Workload().seq_len, most or Workload().seq_len, context or Workload().seq_len)
+    for name, count in (("seq_len", seq_len), ("context", context)):
+        if most is not None and count is not None and count > most:
+            raise UsageError(f"`{name}` {count}: {profile.name} has positions for {most} tokens at most.")
+    if not profile.causal:
+        check_decoder(profile, context=context, cache_bits=cache_bits)
+    whole = in_phase(profile, Workload(seq_len, batch_size))
+    context = whole.context if context is None else context
+    return replace(whole, context=context, cache_bits=whole.cache_bits if cache_bits is None else cache_bits)
+
+
+def planned_workload(plan: Allocation) -> Workload:
+    """Return the inference that a plan's costs are of; what its model reads by default where it has no device.
+
+    Args:
+        plan: the plan.
+    """
+    own = plan.device
+    if own is None:
+        return workload_of(plan.profile, None)
+    workload = in_phase(plan.profile, Workload(own.seq_len, own.batch_size))
+    if own.decode is None or plan.cache is None:
+        return workload
+    return replace(workload, context=own.decode.context, cache_bits=plan.cache.bits)
+
+
+def in_phase(profile: ModelProfile, workload: Workload) -> Workload:
+    """Return a workload in a phase of the model: of a decoder, `prefill` where it names none.
+
+    Args:
+        profile: the model.
+        workload: sentences and tokens of one inference.
+
+    Raises:
+        UsageError: a phase of a decoder for an encoder.
+    """
+    if not profile.causal:
+        check_decoder(profile, context=workload.context)
+        return workload
+    if workload.phase != "encoder":
+        return workload
+    most = profile.max_tokens or DEFAULT_CONTEXT
+    context = max(workload.seq_len, min(DEFAULT_CONTEXT, most))
+    return replace(workload, phase="prefill", context=context)
+
+
+def _text(value: object) -> str:
+    """Return a value as a user writes it."""
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value)
+    )
+
+
+def check_decoder(profile: ModelProfile, **given: object) -> None:
+    """Refuse what only a decoder has.
+
+    Args:
+        profile: the model.
+        **given: what the user gave, by name; None is not given.
+
+    Raises:
+        UsageError: the model is an encoder, and something is given.
+    """
+    found = next((name for name, value in given.items() if value is not None), None)
+    if found is not None and not profile.causal:
+        raise UsageError(
+            f"`{found}` {_text(given[found])}: {profile.name} is an encoder, which makes no tokens one by one and "
+            "keeps no keys and values. It is legal for decoders; leave it out."
+        )

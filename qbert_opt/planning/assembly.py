@@ -7,15 +7,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..costs.engine_target import EngineTarget
 from ..costs.functions import recorded
-from ..costs.stored import EngineTarget, Storage
+from ..costs.stored import Storage
 from ..costs.workload import Workload
 from ..runtime.provenance import code_version
 from ..spec.allocation import Allocation
+from ..spec.cache import CACHE_BITS, cache_bytes
 from ..spec.choices import Choice
 from ..spec.forms import zero_dtype
 from ..spec.limits import Measure
-from ..spec.planned import DeviceCost, Limit, PlannedActivation, PlannedMatrix, PlannedTable, UniformPlan
+from ..spec.planned import (
+    DecodeCost,
+    DeviceCost,
+    Limit,
+    PlannedActivation,
+    PlannedCache,
+    PlannedMatrix,
+    PlannedTable,
+    UniformPlan,
+)
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
 from ..spec.tables import table_bytes, table_choice
@@ -68,6 +79,8 @@ def assemble(
     workload: Workload,
     target: EngineTarget | None = None,
     priced: Mapping[str, Choice] | None = None,
+    *,
+    token: CostReport | None = None,
 ) -> Allocation:
     """Assemble a plan: bytes from the choices, losses from the scores, device costs from the simulator's report.
 
@@ -75,10 +88,11 @@ def assemble(
         scores: predicted loss of each choice.
         storage: how each matrix and searched table is stored, by module.
         proof: what is known about the plan besides its choices.
-        report: the simulator's report; None without a device.
+        report: the simulator's report, of a decoder's prompt; None without a device.
         workload: sentences and tokens of one inference, as simulated.
         target: the engine that the plan is made for; None for none.
         priced: the scored choice whose loss a matrix gets, by module, where its own was not scored.
+        token: the simulator's report of a decoder's token; None for an encoder.
     """
     profile, value, errors = scores.profile, scores.values(), scores.std_errors()
     tables = tuple(planned_table(scores, table, table_choice(storage, table.module)) for table in profile.tables)
@@ -94,7 +108,7 @@ def assemble(
     encoder_bytes = sum(m.bytes for m in matrices)
     total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))
     judged = proof.judged or Judgement(total, total_error, folds=0)
-    return Allocation(
+    plan = Allocation(
         version=code_version(),
         status=proof.status,
         objective=proof.objective,
@@ -118,7 +132,7 @@ def assemble(
         matrices=matrices,
         tables=tables,
         functions={} if report is None else recorded(workload.functions),
-        device=None if report is None else _device_cost(report, workload),
+        device=None if report is None else _device_cost(profile, report, token, workload),
         engine=None if target is None else engine_file(profile, storage, target),
         limits=proof.limits,
         uniform=proof.uniform,
@@ -128,6 +142,7 @@ def assemble(
         loss_scale=scores.loss_scale,
         provenance=scores.provenance,
     )
+    return plan if token is None else with_cache(plan, workload.cache_bits, scores.cache_loss(workload.cache_bits))
 
 
 def with_activations(plan: Allocation, activations: Sequence[PlannedActivation]) -> Allocation:
@@ -138,20 +153,42 @@ def with_activations(plan: Allocation, activations: Sequence[PlannedActivation])
         activations: how each input is quantized, with its predicted loss.
     """
     more = math.fsum(item.predicted_loss for item in activations)
-    own = [item.std_error for item in activations]
+    plus = _with_more(plan, more, [item.std_error for item in activations], "activations")
+    return plus.model_copy(update={"activations": tuple(activations)})
+
+
+def with_cache(plan: Allocation, bits: int, scored: tuple[float, float] | None) -> Allocation:
+    """Add a decoder's cache to a plan; its loss, where it was scored, is added to every loss in the plan.
+
+    Args:
+        plan: without a cache.
+        bits: of a key or value.
+        scored: its predicted loss and standard error; None if it was not scored.
+    """
+    loss, error = (None, None) if scored is None else scored
+    cache = PlannedCache.model_validate({"bits": bits, "predicted_loss": loss, "std_error": error})
+    if loss is not None and error is not None and bits < CACHE_BITS[0]:
+        plan = _with_more(plan, loss, [error], "cache")
+    return plan.model_copy(update={"cache": cache})
+
+
+def _with_more(plan: Allocation, more: float, own: Sequence[float], what: str) -> Allocation:
+    """Add a loss to every loss in a plan."""
+    bounds_loss = plan.objective == "sum_of_scores"
 
     def joined(error: float) -> float:
         return math.sqrt(math.fsum(e**2 for e in [error, *own]))
 
     return plan.model_copy(
         update={
-            "activations": tuple(activations),
-            "roundings": (*plan.roundings, "activations"),
+            "roundings": (*plan.roundings, what),
             "predicted_loss": plan.predicted_loss + more,
             "predicted_std_error": joined(plan.predicted_std_error),
             "sum_of_scores": plan.sum_of_scores + more,
             "sum_std_error": joined(plan.sum_std_error),
-            "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
+            "lower_bound": plan.lower_bound + more
+            if bounds_loss and plan.lower_bound is not None
+            else plan.lower_bound,
             "uniform": tuple(_uniform_with(plan, more, joined)),
             "random_loss": None if plan.random_loss is None else plan.random_loss + more,
         }
@@ -236,19 +273,34 @@ def planned_table(scores: ScoreTable, table: TableSpec, c: Choice) -> PlannedTab
     )
 
 
-def _device_cost(report: CostReport, workload: Workload) -> DeviceCost:
+def _device_cost(profile: ModelProfile, report: CostReport, token: CostReport | None, workload: Workload) -> DeviceCost:
+    run = report if token is None else token
     return DeviceCost(
         name=report.device,
         seq_len=workload.seq_len,
         batch_size=workload.batch_size,
         latency_s=report.latency_s,
         latency_bound_s=report.latency_bound_s,
-        peak_memory_bytes=report.peak_memory_bytes,
-        peak_bound_bytes=report.peak_bound_bytes,
-        dram_bytes=report.dram_bytes,
-        bandwidth_bytes_per_s=report.dram_bandwidth_bytes_per_s,
-        energy_j=report.energy_j,
-        dynamic_energy_j=report.dynamic_energy_j,
-        unpack_s=report.unpack_s,
+        peak_memory_bytes=max(report.peak_memory_bytes, run.peak_memory_bytes),
+        peak_bound_bytes=max(report.peak_bound_bytes, run.peak_bound_bytes),
+        dram_bytes=run.dram_bytes,
+        bandwidth_bytes_per_s=run.dram_bandwidth_bytes_per_s,
+        energy_j=run.energy_j,
+        dynamic_energy_j=run.dynamic_energy_j,
+        unpack_s=run.unpack_s,
         confidence=report.confidence,
+        decode=None if token is None else _decode_cost(profile, token, workload),
+    )
+
+
+def _decode_cost(profile: ModelProfile, token: CostReport, workload: Workload) -> DecodeCost:
+    context = workload.context or 1
+    return DecodeCost.model_validate(
+        {
+            "context": context,
+            "cache_bytes": cache_bytes(profile, workload.batch_size * context, workload.cache_bits),
+            "token_s": token.latency_s,
+            "token_bound_s": token.latency_bound_s,
+            "tokens_per_s": 1 / token.latency_s,
+        }
     )

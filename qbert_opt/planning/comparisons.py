@@ -15,7 +15,7 @@ from ..errors import NoPlanFoundError
 from ..spec.planned import PlannedActivation, UniformPlan
 from .assembly import Judgement
 from .cross_fit import cross_fit, fixed_std_error
-from .program import PlanningTask
+from .program import SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_task
 
@@ -57,6 +57,7 @@ def best_uniform_plans(
                 *(task.tables.usage["held_bytes"][at] for at in tables),
             ]
             masked = masked or math.fsum(in_memory) > held.capacity
+        masked = masked or not _keeps_rates(task, [*((i, j) for i in range(task.num_matrices)), *tables])
         if task.legal[matrices, j].all() and not masked and size <= capacity:
             loss = math.fsum([*task.value[matrices, j], table_loss])
             chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])
@@ -66,6 +67,23 @@ def best_uniform_plans(
     least = np.zeros(len(task.choices)) if task.goal is None else task.tables.usage[task.goal][matrices].sum(axis=0)
     kept = [(least[j], rival.predicted_loss, rival) for j, rival in uniform_plans if rival.predicted_loss <= max_loss]
     return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
+
+
+def _keeps_rates(task: PlanningTask, chosen: Sequence[tuple[int, int]]) -> bool:
+    """Whether a plan of a decoder keeps the limits on time, energy and traffic, by their separable upper bounds.
+
+    Args:
+        task: scores, limits and hardware.
+        chosen: item and option of each choice.
+    """
+    items, options = (list(indices) for indices in zip(*chosen, strict=True))
+    for row in task.rows if task.profile.causal else ():
+        used = SCHEDULED.get(row.resource, row.resource)
+        if row.resource in (*SCHEDULED, "dram_bytes", "bops"):
+            most = row.stated - task.tables.fixed[used] if row.resource in SCHEDULED else row.capacity
+            if task.tables.usage[used][items, options].sum() > most:
+                return False
+    return True
 
 
 def median_random_loss(task: PlanningTask, plan: Plan) -> float | None:

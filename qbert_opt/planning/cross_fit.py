@@ -104,7 +104,7 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
         Mean loss over the folds with its standard error; None if the scores have no folds, or if no plan was found in
         time for one of them.
     """
-    folds = task.scores.item_folds()
+    folds = task.folds
     if not len(folds):
         return None
     held_out = []
@@ -159,7 +159,7 @@ def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -
     Returns:
         The standard error; None if the scores have fewer than two folds.
     """
-    losses = [loss_of(fold, chosen) for fold in task.scores.item_folds()]
+    losses = [loss_of(fold, chosen) for fold in task.folds]
     if len(losses) < 2:
         return None
     return math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from hwmodels import format_bytes
 
-from ..costs.stored import EngineTarget, engine_target, weight_bytes
+from ..costs.engine_target import EngineTarget, engine_target
+from ..costs.stored import weight_bytes
 from ..errors import InfeasibleError, NoPlanFoundError, UsageError
 from ..spec.choices import Choice
 from ..spec.grids import DEFAULT_BITS

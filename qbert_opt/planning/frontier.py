@@ -22,7 +22,7 @@ from ..spec.limits import shown
 from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Provenance
 from .assembly import Judgement
-from .constraints import RESOURCES
+from .constraints import RESOURCES, resources_of
 from .cross_fit import fixed_std_error, judged, loss_of, others_mean
 from .program import PlanningTask
 from .stand_ins import Sweep
@@ -148,8 +148,8 @@ def trade_off(
     if points < 2:
         raise UsageError(f"`points` {points}: give 2 or more.")
     for name in resources:
-        if name not in RESOURCES:
-            raise UsageError(f"`resources` {name}: legal: {', '.join(RESOURCES)}.")
+        if name not in (legal := resources_of(task.profile)):
+            raise UsageError(f"`resources` {name}: legal: {', '.join(legal)}.")
         if name not in ("bytes", "total-bytes") and task.device is None:
             raise UsageError(f"`resources` {name}: needs `device`, which determines its cost.")
     rows = tuple(RESOURCES[name] for name in resources)
@@ -240,7 +240,7 @@ def _judgements(
     task: PlanningTask, problem: ChoiceProblem, rows: tuple[str, ...], points: Sequence[FrontierPoint]
 ) -> list[Judgement | None]:
     """Cross-fit every point; None if the scores have no folds, or if a fold has no plan within a point's budget."""
-    folds = task.scores.item_folds()
+    folds = task.folds
     if not len(folds) or problem.max_families is not None:
         return [None] * len(points)
     limited = {name: limit for name, limit in problem.capacity.items() if limit < math.inf}

@@ -15,9 +15,11 @@ from ..errors import InfeasibleError
 from ..spec.activations import ActivationChoice
 from ..spec.limits import above
 from ..spec.planned import PlannedActivation
+from .cache_widths import allowed_widths, cache_loss
 from .cross_fit import cross_fit, judged_program
 from .input_widths import solve_rounded
 from .program import PlanningTask
+from .scheduled_limits import proven_against
 from .solving import Plan, SolverOptions
 
 ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not, or above the least sum
@@ -35,7 +37,7 @@ class Answer:
         task: with its final costs and the bound.
         plan: with its cross-fitted loss.
         activations: how each input is quantized.
-        loss: predicted loss of the whole plan, inputs included.
+        loss: predicted loss of the whole plan, inputs and cache included; 0 without a limit on it.
     """
 
     task: PlanningTask
@@ -62,11 +64,35 @@ def solve_asked(
         NoPlanFoundError: the search ended before it found a plan.
         UsageError: none of the `activations` was scored.
     """
+    answers: list[Answer] = []
+    refused: InfeasibleError | None = None
+    for bits in allowed_widths(task):
+        try:
+            answers.append(_asked(task.caching(bits), options, activations))
+        except InfeasibleError as error:  # of the narrowest, which leaves most room, at the end
+            refused = error
+    if not answers:
+        raise refused or InfeasibleError("no width of the cache is allowed.")
+    best = min(answers, key=_objective)
+    plan, own = best.plan, _objective(best) - best.plan.solution.value
+    if len(answers) > 1:
+        bounds = (_objective(one) - one.plan.solution.value + one.plan.solution.lower_bound for one in answers)
+        plan = replace(plan, solution=proven_against(plan.solution, min(bounds) - own))
+    return best.task, plan, best.activations
+
+
+def _objective(answer: Answer) -> float:
+    """Return what is minimized, with what the width of the cache adds to it."""
+    goal, task = answer.task.goal, answer.task
+    more = cache_loss(task) if goal is None else task.tables.fixed[goal]
+    return answer.plan.solution.value + more + math.fsum(i.predicted_loss for i in answer.activations if goal is None)
+
+
+def _asked(task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]) -> Answer:
     limit = task.constraints.max_loss
     if limit is None:
-        return solve_rounded(task, options, activations)
-    answer = _within(task, options, activations, limit)
-    return answer.task, answer.plan, answer.activations
+        return Answer(*solve_rounded(task, options, activations), 0.0)
+    return _within(task, options, activations, limit)
 
 
 def _within(
@@ -158,4 +184,4 @@ def _answer(task: PlanningTask, options: SolverOptions, activations: Sequence[Ac
     judged = cross_fit(task, judged_program(task, plan))
     loss = task.sum_of_scores(plan.storage) if judged is None else judged.loss
     more = math.fsum(item.predicted_loss for item in planned)
-    return Answer(task, replace(plan, judged=judged), planned, loss + more)
+    return Answer(task, replace(plan, judged=judged), planned, loss + more + cache_loss(task))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..costs.stored import EngineTarget, Storage, other_stored_bytes, weight_bytes
+from ..costs.engine_target import EngineTarget
+from ..costs.stored import Storage, other_stored_bytes, weight_bytes
 from ..spec.planned import EngineFile
 from ..spec.profiles import ModelProfile
 from ..spec.tables import table_bytes, table_choice

@@ -13,10 +13,11 @@ from ..costs.devices import given_device
 from ..costs.workload import Workload
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
-from ..spec.limits import Limits, Row, measured, tightest
+from ..spec.limits import Limits, Row, tightest
 from ..spec.planned import Limit, PlannedActivation
 from ..spec.scores import ScoreTable
 from .assembly import Proof, assemble, with_activations
+from .cache_widths import cache_loss
 from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, median_random_loss
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit, judged_program
@@ -96,7 +97,7 @@ def allocation_of(
         next_ms_gain=gain_of_next_ms(task, plan, judged) if answer else None,
         judged=judged,
     )
-    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target)
+    plain = assemble(task.scores, plan.storage, proof, plan.report, task.workload, task.target, token=plan.token)
     plain = with_activations(plain, tuple(activations)) if activations else plain
     return plain.model_copy(update={"limits": (*_loss_limits(task, plan, plain), *plain.limits)})
 
@@ -109,7 +110,7 @@ def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[
     binds = _loss_binds(task, plan)
     yield Limit(resource="predicted_loss", capacity=most, used=plain.predicted_loss, source="--max-loss", binds=binds)
     if plain.folds:
-        inputs = math.fsum(item.predicted_loss for item in plain.activations)
+        inputs = math.fsum(item.predicted_loss for item in plain.activations) + cache_loss(task)
         yield Limit(
             resource=LOSS,
             capacity=bound + inputs,
@@ -137,7 +138,7 @@ def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
     own = limited_bytes(task.profile, plan.storage, task.target)
-    used = own[row.measure] if row.measure in own else measured(plan.report, row.measure)
+    used = own[row.measure] if row.measure in own else plan.measured(row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(
         resource=row.measure,

@@ -7,35 +7,42 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers import ChoiceProblem, ProblemError, reverse
 
-from ..costs.functions import table_bytes, with_functions
-from ..costs.operations import model_graph
+from ..costs.decoding import device_for
+from ..costs.functions import with_functions
 from ..costs.portable import plan_target
-from ..costs.pricing import OptionTables, option_tables
+from ..costs.pricing import OptionTables
 from ..costs.stored import Storage
-from ..costs.workload import Workload
+from ..costs.workload import Workload, check_decoder, in_phase
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
 from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
 from ..spec.profiles import ModelProfile, TableSpec
 from ..spec.scores import ScoreTable
-from .constraints import RESOURCES, PlanConstraints, allowed_choices, check_goal, formats, ties
-from .residency import with_energy
+from .allowed_choices import allowed_choices
+from .constraints import RESOURCES, PlanConstraints, check_goal, formats, ties
+from .prices import bytes_beside_weights, priced_options, room_bytes
 
 if TYPE_CHECKING:
     from hwmodels import Device
 
-SCHEDULED = {"latency_s": "latency_bound_s", "energy_j": "energy_bound_j"}  # limit -> its separable upper bound
-FLOORS = {"latency_s": "latency_floor_s", "energy_j": "energy_floor_j"}  # limit -> its separable lower bound
+# limit -> its separable upper bound, and its separable lower bound
+SCHEDULED = {"latency_s": "latency_bound_s", "token_s": "token_bound_s", "energy_j": "energy_bound_j"}
+FLOORS = {"latency_s": "latency_floor_s", "token_s": "token_floor_s", "energy_j": "energy_floor_j"}
 LOSS: Final = "sum_of_scores"  # row of the program
 BYTES: Final = "encoder_bytes"  # row of the program
-RESIDENT_GOALS = ("latency_bound_s", "energy_bound_j", "dram_bytes")  # lowered by keeping weights on chip
+RESIDENT_GOALS = (
+    "latency_bound_s",
+    "token_bound_s",
+    "energy_bound_j",
+    "dram_bytes",
+)  # lowered by keeping weights on chip
 
 
 class PlanningTask:
@@ -45,6 +52,7 @@ class PlanningTask:
         items: the matrices, then the embedding tables that were scored.
         choices: the ways an item may be stored; columns of `value`.
         value: predicted loss, float64 [items, choices]; NaN where not scored.
+        folds: the same on each part of the scoring text, float64 [folds, items, choices].
         target: the engine or engines that the plan is made for, or None.
         legal: bool [items, choices]: scored, allowed by the constraints, and supported by the engine.
         ties: sets of modules that must share one choice.
@@ -74,19 +82,21 @@ class PlanningTask:
             UsageError: a constraint leaves a matrix without a choice or names a matrix that does not exist, or the
                 device does not run the engine.
         """
-        self.scores, self.limits, self.device = scores, limits, device
-        self.constraints = constraints or PlanConstraints()
-        check_goal(self.constraints, has_device=device is not None)
-        self.largest_sum = self.constraints.max_loss
+        self.scores, self.limits = scores, limits
         self.profile: ModelProfile = scores.profile
-        self.workload = workload or Workload()
+        self.device = None if device is None else device_for(self.profile, device)
+        self.constraints = constraints or PlanConstraints()
+        check_goal(self.constraints, self.profile, has_device=device is not None)
+        check_decoder(self.profile, tokens_per_s=limits.tokens_per_s, cache_bits=self.constraints.cache_bits)
+        self.largest_sum = self.constraints.max_loss
+        self.workload = in_phase(self.profile, workload or Workload())
         self.items = scores.items
         self.choices: tuple[Choice, ...] = scores.item_choices()
-        self.value = scores.item_values()
+        self.value, self.folds = scores.item_values(), scores.item_folds()
         self.target = plan_target(self.constraints.engine, self.constraints.portable)
-        if device is not None and self.target is not None:
-            self.target.check_device(device)
-            self.device = self.target.on(device)
+        if self.device is not None and self.target is not None:
+            self.target.check_device(self.device)
+            self.device = self.target.on(self.device)
         self.workload = with_functions(self.workload, self.profile, self.device, self.target)
         self.legal: NDArray[np.bool_] = allowed_choices(scores, self.choices, self.constraints, self.target)
         self.ties = ties(scores, self.constraints)
@@ -145,9 +155,7 @@ class PlanningTask:
         Args:
             input_bits: bits of each matrix's input, by module; others have the engine's or the device's own.
         """
-        other = self._copy_without("tables", "rows", "hard", "room_bytes")
-        other.workload = replace(self.workload, input_bits=input_bits)
-        return other
+        return self._repriced(input_bits=input_bits)
 
     def with_static_inputs(self, modules: Iterable[str]) -> PlanningTask:
         """Return the same task with static ranges for the inputs of some matrices, as the engine stores them.
@@ -158,6 +166,20 @@ class PlanningTask:
         other = self._copy_without("tables", "rows", "hard", "room_bytes")
         other.target = plan_target(self.constraints.engine, self.constraints.portable, modules)
         other.legal = allowed_choices(self.scores, self.choices, self.constraints, other.target)
+        return other
+
+    def caching(self, bits: int) -> PlanningTask:
+        """Return the same task for a decoder's cache of another width.
+
+        Args:
+            bits: of a key or value.
+        """
+        return self if bits == self.workload.cache_bits else self._repriced(cache_bits=bits)
+
+    def _repriced(self, **changes: Any) -> PlanningTask:
+        """Return the same task for another workload."""
+        other = self._copy_without("tables", "rows", "hard", "room_bytes")
+        other.workload = replace(self.workload, **changes)
         return other
 
     @property
@@ -173,24 +195,19 @@ class PlanningTask:
     @cached_property
     def tables(self) -> OptionTables:
         """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
-        tables = option_tables(
+        return priced_options(
             self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
         )
-        return tables if self.device is None else with_energy(tables, self.device, len(self.choices))
 
     @cached_property
     def rows(self) -> list[Row]:
         """All limits."""
-        activations = 0
-        if self.device is not None:
-            from hwmodels import peak_activation_bytes
-
-            graph = model_graph(self.profile, None, self.workload)
-            activations = peak_activation_bytes(graph, self.device) + table_bytes(graph)
-        whole = self.searched_tables or self.target is not None  # an engine's graph depends on the choices too
-        total: Literal["encoder_bytes", "total_bytes"] = "total_bytes" if whole else "encoder_bytes"
         expands = "held_bytes" in self.tables.usage
-        return limit_rows(self.limits, self.device, self.tables.fixed, activations, total, expands=expands)
+        beside = bytes_beside_weights(self.profile, self.device, self.workload, with_cache=not expands)
+        total: Literal["encoder_bytes", "total_bytes"] = "encoder_bytes"
+        if self.searched_tables or self.target is not None:  # an engine's graph depends on the choices too
+            total = "total_bytes"
+        return limit_rows(self.limits, self.device, self.tables.fixed, beside, total, expands=expands)
 
     @cached_property
     def hard(self) -> dict[str, Row]:
@@ -232,11 +249,7 @@ class PlanningTask:
     @cached_property
     def room_bytes(self) -> float:
         """Scratchpad bytes left for weights."""
-        from hwmodels import scratchpad_room_bytes
-
-        if self.device is None:
-            return 0.0
-        room = scratchpad_room_bytes(model_graph(self.profile, None, self.workload), self.device)
+        room = room_bytes(self.profile, self.device, self.workload)
         limit = self.limits.scratchpad_bytes
         return float(room if limit is None else min(room, limit))
 
@@ -267,16 +280,13 @@ class PlanningTask:
         for i in np.flatnonzero(~allowed.any(axis=1)).tolist():
             reasons = "; ".join(sorted({reason for (row, _), reason in tables.masks.items() if row == i}))
             raise InfeasibleError(f"{self.items[i].module}: no choice is allowed: {reasons}")
-        usage = {row: table[:, :columns] for row, table in tables.usage.items()}
-        limited = dict(capacity)
-        if joint and self.has_scratchpad:
-            limited["scratchpad_bytes"] = self.room_bytes
+        limited = {**capacity, **({"scratchpad_bytes": self.room_bytes} if joint and self.has_scratchpad else {})}
         try:
             problem = ChoiceProblem(
                 items=tuple(item.module for item in self.items),
                 options=tuple(f"{o.choice.name}{'/resident' if o.resident else ''}" for o in tables.options[:columns]),
                 value=np.tile(np.where(self.legal, self.value, np.nan), (1, copies)),
-                usage=usage,
+                usage={row: table[:, :columns] for row, table in tables.usage.items()},
                 capacity=limited,
                 allowed=allowed,
                 ties=self.ties,
@@ -286,6 +296,5 @@ class PlanningTask:
             )
         except ProblemError as error:  # tied matrices without a common choice
             raise UsageError(str(error)) from None
-        if self.goal is None or self.largest_sum is None:
-            return problem
-        return reverse(problem, self.goal, self.largest_sum, LOSS)
+        goal, most = self.goal, self.largest_sum
+        return problem if goal is None or most is None else reverse(problem, goal, most, LOSS)

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_storage
-from ..costs.workload import Workload
+from ..costs.phases import simulate_phases
+from ..costs.workload import Workload, in_phase
 from ..errors import InfeasibleError, UsageError
 from ..runtime.provenance import code_commit, code_version, today
 from ..spec.activations import ActivationChoice, input_bits, planned_activations
@@ -128,9 +128,9 @@ def _storage(scores: ScoreTable, blocks: set[int], low: Choice, high: Choice) ->
 def _unproven(
     scores: ScoreTable, storage: dict[str, Storage], device: Device | None, workload: Workload | None, maker: str
 ) -> Allocation:
-    workload = workload or Workload()
-    report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
-    return assemble(scores, storage, Proof("unproven", maker), report, workload)
+    workload = in_phase(scores.profile, workload or Workload())
+    report, token = (None, None) if device is None else simulate_phases(scores.profile, storage, device, workload)
+    return assemble(scores, storage, Proof("unproven", maker), report, workload, token=token)
 
 
 def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Allocation:

@@ -10,6 +10,7 @@ import numpy as np
 
 from solvers import ChoiceProblem, solve
 
+from ..costs.decoding import seconds_of
 from ..costs.operations import Storage
 from ..costs.pricing import OptionTables
 
@@ -31,7 +32,7 @@ def with_energy(tables: OptionTables, device: Device, num_choices: int) -> Optio
         num_choices: number of choices; each is an option streamed and, with a scratchpad, another resident.
     """
     usage, fixed = dict(tables.usage), dict(tables.fixed)
-    for energy, seconds in (("energy_bound_j", "latency_bound_s"), ("energy_floor_j", "latency_floor_s")):
+    for energy, seconds in seconds_of(usage).items():
         usage[energy] = usage["dynamic_energy_j"] + device.power.static_w * usage[seconds]
         fixed[energy] = fixed["dynamic_energy_j"] + device.power.static_w * fixed[seconds]
     masked = np.zeros(usage["energy_floor_j"].shape, dtype=bool)

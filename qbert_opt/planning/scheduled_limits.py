@@ -17,7 +17,7 @@ import numpy as np
 from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
-from ..spec.limits import Row, measured, shown_apart
+from ..spec.limits import TOKEN, Row, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, search, search_ended
 
@@ -34,7 +34,7 @@ def broken(task: PlanningTask, plan: Plan) -> list[Row]:
     """
     if plan.report is None:
         return []
-    return [row for row in task.scheduled if measured(plan.report, row.measure) > row.stated]
+    return [row for row in task.scheduled if plan.measured(row.measure) > row.stated]
 
 
 def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
@@ -106,7 +106,7 @@ def _tightened(
         if not over:
             return plan, lower_bound
         for row in over:
-            excess = measured(plan.report, row.measure) - row.stated
+            excess = plan.measured(row.measure) - row.stated
             caps[row.measure] = min(caps[row.measure], solution.usage[sums[row.measure]]) - 1.01 * excess
     return None, lower_bound
 
@@ -143,17 +143,21 @@ def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, prov
     """Return the error that says which limits are not kept, and the nearest value that a plan reaches."""
     reasons = []
     for row, plan in nearest.items():
-        if plan is None or measured(plan.report, row.measure) <= row.stated:
+        if plan is None or plan.measured(row.measure) <= row.stated:
             continue
-        stated, reached = shown_apart(row.measure, row.stated, measured(plan.report, row.measure))
-        floor = "is below the floor" if proven else "is not kept by any plan found"
+        stated, reached = shown_apart(row.measure, row.stated, plan.measured(row.measure))
+        fast = row.measure == TOKEN
+        beyond = "is above the ceiling" if fast else "is below the floor"
         reasons.append(
-            f"{row.source} = {stated} {floor}: nearest feasible {reached} within the other limits; "
+            f"{row.source} = {stated} {beyond if proven else 'is not kept by any plan found'}: "
+            f"{'fastest' if fast else 'nearest'} feasible {reached} within the other limits; "
             f"binding limit {row.measure}"
         )
     reason = "; ".join(reasons) or f"{', '.join(row.source for row in nearest)}: not kept together"
+    rows = list(nearest)
+    advice = "Raise it" if all(row.measure != TOKEN for row in rows) else "Ask for less, or give other limits more room"
     if proven:
-        return InfeasibleError(f"no plan keeps every limit: {reason}. Raise it.")
+        return InfeasibleError(f"no plan keeps every limit: {reason}. {advice}.")
     return NoPlanFoundError(f"{search_ended(options)} without a plan, and there may be one: {reason}.")
 
 

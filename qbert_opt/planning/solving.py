@@ -13,9 +13,9 @@ import numpy as np
 from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_storage
+from ..costs.phases import simulate_phases
 from ..errors import NoPlanFoundError, UsageError
-from ..spec.limits import shown_apart
+from ..spec.limits import measured, shown_apart
 from .program import RESIDENT_GOALS, PlanningTask
 from .residency import least_energy_residency
 
@@ -65,7 +65,8 @@ class Plan:
         problem: the program.
         solution: its solution.
         storage: choice and residency of each item, by module.
-        report: the simulator's report; None without a device.
+        report: the simulator's report, of a decoder's prompt; None without a device.
+        token: the simulator's report of a decoder's token with a full cache; None for an encoder.
         tightened: limits on latency or energy that were enforced by lowering their caps.
         judged: its cross-fitted loss, where it is known already.
     """
@@ -74,8 +75,17 @@ class Plan:
     solution: ChoiceSolution
     storage: Mapping[str, Storage]
     report: CostReport | None
+    token: CostReport | None = None
     tightened: tuple[str, ...] = ()
     judged: Judgement | None = None
+
+    def measured(self, measure: str) -> float:
+        """Return the scheduled value of a quantity.
+
+        Args:
+            measure: one that `spec.limits.measured` knows.
+        """
+        return measured(self.report, measure, self.token)
 
 
 def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
@@ -114,7 +124,9 @@ def search(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
         raise UsageError(str(error)) from None
 
 
-def placed(task: PlanningTask, choice: Sequence[int]) -> tuple[dict[str, Storage], CostReport | None]:
+def placed(
+    task: PlanningTask, choice: Sequence[int]
+) -> tuple[dict[str, Storage], CostReport | None, CostReport | None]:
     """Decide which weights stay on chip, unless the program already did, and simulate the plan.
 
     Args:
@@ -122,7 +134,8 @@ def placed(task: PlanningTask, choice: Sequence[int]) -> tuple[dict[str, Storage
         choice: option of each item, an index into `task.tables.options`.
 
     Returns:
-        How each item is stored, by module, and the simulator's report; None without a device.
+        How each item is stored, by module, the simulator's report (of a decoder's prompt), and that of a decoder's
+        token; None without a device.
     """
     chosen = [task.tables.options[j] for j in choice]
     modules = [item.module for item in task.items]
@@ -133,11 +146,12 @@ def placed(task: PlanningTask, choice: Sequence[int]) -> tuple[dict[str, Storage
         chosen = least_energy_residency(task.tables, modules, chosen, capacity)
     storage = dict(zip(modules, chosen, strict=True))
     if task.device is None:
-        return storage, None
-    rate = task.limits.inferences_per_s
-    return storage, simulate_storage(
-        task.profile, storage, task.device, task.workload, inferences_per_s=rate, target=task.target
-    )
+        return storage, None, None
+    report, token = simulate_phases(
+        task.profile, storage, task.device, task.workload, inferences_per_s=task.limits.inferences_per_s,
+        target=task.target,
+    )  # fmt: skip
+    return storage, report, token
 
 
 def search_ended(options: SolverOptions) -> str:

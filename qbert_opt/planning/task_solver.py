@@ -21,7 +21,7 @@ from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, placed, search_ended, why_infeasible
 
-GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "energy_bound_j": 1e-3}
+GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "token_bound_s": 1e-3, "energy_bound_j": 1e-3}
 """Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
 
 The other goals are sums of whole numbers; among plans with equal sums the solver takes the one with the least loss.

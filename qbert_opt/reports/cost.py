@@ -36,11 +36,6 @@ def cost_lines(report: CostReport) -> list[str]:
         report: of one inference.
     """
     shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
-    trust = {
-        "theoretical": "no measurement of this device went in: it ranks plans, it does not promise milliseconds",
-        "partly-measured": "some figures were measured on this device: latency is an estimate",
-        "calibrated": "measured on this device",
-    }[report.confidence]
     on_chip, room = format_bytes(report.scratchpad_bytes), format_bytes(report.scratchpad_room_bytes)
     bounds = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
     facts = {
@@ -53,11 +48,25 @@ def cost_lines(report: CostReport) -> list[str]:
         "energy": f"{format_joules(report.energy_j)} per inference ({format_joules(report.dynamic_energy_j)} dynamic)",
         "unpacking": f"costs {format_seconds(report.unpack_s)} of compute, saves {format_seconds(report.dram_saved_s)} "
         f"of DRAM time against streamed 8-bit storage{_verdict(report)}",
-        "trust": f"{report.sourced_figures} of {report.all_figures} figures of the device file have a source; {trust}",
+        "trust": trust_line(report),
     }
     lines = [f"on {report.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
     lines += [f"  over limit    {line}" for line in report.over_limits]
     return lines + [f"  note          {note}" for note in report.notes]
+
+
+def trust_line(report: CostReport) -> str:
+    """Say how far the figures can be trusted.
+
+    Args:
+        report: of one inference.
+    """
+    trust = {
+        "theoretical": "no measurement of this device went in: it ranks plans, it does not promise milliseconds",
+        "partly-measured": "some figures were measured on this device: latency is an estimate",
+        "calibrated": "measured on this device",
+    }[report.confidence]
+    return f"{report.sourced_figures} of {report.all_figures} figures of the device file have a source; {trust}"
 
 
 def _verdict(report: CostReport) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import hwmodels
 
 from ..costs.simulate import simulate_allocation
-from ..costs.workload import Workload, workload_of
+from ..costs.workload import Workload, planned_workload
 from ..errors import InfeasibleError, QbertOptError
 from ..planning.frontier import trade_off
 from ..planning.program import PlanningTask
@@ -58,8 +58,7 @@ def decision_page(
         check_scores(plan, scores)
         frontier = trade_off(PlanningTask(scores, Limits()), ("bytes",))
     if workload is None:
-        own = plan.device
-        workload = workload_of(plan.profile, None) if own is None else Workload(own.seq_len, own.batch_size)
+        workload = planned_workload(plan)
     if devices:
         try:
             simulate_allocation(plan, devices[0], workload)
@@ -125,7 +124,7 @@ def _own_device(plan: Allocation) -> tuple[Device, ...]:
         return ()
     device = hwmodels.load_device(own.name)
     try:
-        cost = simulate_allocation(plan, device, Workload(own.seq_len, own.batch_size))
+        cost = simulate_allocation(plan, device, planned_workload(plan))
     except QbertOptError:
         return ()
     return (device,) if abs(cost.latency_s / own.latency_s - 1) < RELATIVE else ()

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from hwmodels import format_bytes
 
+from ..costs.workload import planned_workload
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix, UniformPlan
 from ..spec.profiles import ModelProfile
 from .cost import cost_lines
+from .decoding import decoder_lines
 from .printing import MEASURES, TextTable, both, origin, print_lines, with_error
 
 if TYPE_CHECKING:
@@ -35,12 +37,13 @@ TITLES = {
 }
 
 
-def print_plan(plan: Allocation, report: CostReport | None) -> None:
+def print_plan(plan: Allocation, report: CostReport | None, token: CostReport | None = None) -> None:
     """Print a plan and, with a device, its predicted cost.
 
     Args:
         plan: what to print.
-        report: predicted cost on a device; None without a device.
+        report: predicted cost on a device, of a decoder's prompt; None without a device.
+        token: predicted cost of a decoder's token; None for an encoder.
     """
     print_lines(
         [
@@ -60,7 +63,9 @@ def print_plan(plan: Allocation, report: CostReport | None) -> None:
             *_outlook_lines(plan),
         ]
     )
-    if report is not None:
+    if report is not None and token is not None:
+        print_lines(["", *decoder_lines(report, token, plan, planned_workload(plan))])
+    elif report is not None:
         print_lines(["", *cost_lines(report)])
 
 

@@ -25,6 +25,8 @@ MEASURES = {
     "bops": "bit operations",
     "predicted_loss": "predicted loss",
     "sum_of_scores": "sum of scores",
+    "token_s": "speed of a sequence",
+    "token_bound_s": "sum of the operations' latencies of a token",
     "latency_bound_s": "sum of the operations' latencies",
     "energy_bound_j": "energy at that latency",
 }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..costs.engine_target import engine_target
 from ..costs.simulate import simulate_allocation, simulate_storage
-from ..costs.stored import Storage, engine_target, refusal_of_plan, table_choices
+from ..costs.stored import Storage, refusal_of_plan, table_choices
 from ..costs.workload import Workload
 from ..engines.session import rules_of
 from ..errors import QbertOptError
@@ -19,7 +20,7 @@ from ..planning.recipes import given_allocation, uniform_allocation
 from ..runtime.plugins import available
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, choice
-from ..spec.limits import measured
+from ..spec.limits import PEAK, PER_TOKEN, measured
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -166,13 +167,15 @@ def _broken(plan: Allocation, ours: Allocation, costs: Mapping[str, CostReport |
     """Return the sources of our plan's limits that a plan does not keep; None if one cannot be priced."""
     file = plan if plan.engine is None else plan.engine
     report = None if ours.device is None else costs.get(ours.device.name)
+    unknown = {"bandwidth_bytes_per_s", "energy_bound_j"}
+    unknown |= set() if ours.cache is None else {PEAK, *PER_TOKEN}  # the report is of a decoder's prompt
     broken = []
     for limit in ours.limits:
         if limit.resource in ("encoder_bytes", "total_bytes"):
             used = float(getattr(file, limit.resource))
         elif limit.resource in ("sum_of_scores", "predicted_loss"):
             used = getattr(plan, limit.resource)
-        elif report is None or isinstance(report, str) or limit.resource in ("bandwidth_bytes_per_s", "energy_bound_j"):
+        elif report is None or isinstance(report, str) or limit.resource in unknown:
             return None
         else:
             used = measured(report, limit.resource)

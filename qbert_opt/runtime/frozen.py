@@ -5,6 +5,15 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
+def is_none(value: object) -> bool:
+    """Whether an optional part is missing: what is written leaves it out.
+
+    Args:
+        value: of the part.
+    """
+    return value is None
+
+
 class Frozen(BaseModel):
     """An immutable value; fields that this version does not know are ignored, so that newer files can be read."""
 

@@ -56,7 +56,7 @@ def activation_scores(
     task.note(f"factor pass over {len(inputs)} inputs")
     num_samples = sum(len(batch.indices) for batch in task.batches)
     losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
-    for batch in _pieces(task, modules, plan):
+    for batch in pieces(task, modules, plan):
         factors = factor_pass(task.model, [batch], modules, replace(plan, seed=task.seed), task.head)
         # a pass divides by the labelled rows of its own batch; the mean is over those of all texts
         share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
@@ -79,8 +79,17 @@ def activation_scores(
     )
 
 
-def _pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Iterator[TokenBatch]:
-    """Cut the batches so that the factors of all matrices fit."""
+def pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Iterator[TokenBatch]:
+    """Cut the batches so that the factors of all matrices fit.
+
+    Args:
+        task: model and scoring texts.
+        modules: the matrices.
+        plan: how the output Hessian is factored.
+
+    Raises:
+        UsageError: not even those of one sample fit.
+    """
     specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
     for batch in task.batches:
         tokens = batch.mask.shape[1]

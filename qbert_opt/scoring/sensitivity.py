@@ -30,9 +30,10 @@ from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices
 from ..spec.profiles import ModelProfile
-from ..spec.score_parts import ActivationScores, Provenance, Rows, short
+from ..spec.score_parts import Provenance, Rows, short
 from ..spec.scores import ScoreTable
 from .folds import sample_groups
+from .further_scores import input_scores, width_scores
 from .perturbations import Perturbations
 from .readiness import (
     check_estimate,
@@ -52,7 +53,14 @@ from .score_rows import (
     small_sample_warnings,
     zero_score_warnings,
 )
-from .task import LearnsAtBudget, Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
+from .task import (
+    LearnsAtBudget,
+    RecordsCurvature,
+    ScoresActivations,
+    ScoresTables,
+    ScoringTask,
+    metric_named,
+)
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEWEST_SCORED = 2
@@ -183,7 +191,8 @@ def measure_sensitivity(
 
     num_folds = min(len(row.folds) for row in rows)
     tables = plugin.score_tables(task, table_choices) if isinstance(plugin, ScoresTables) else None
-    activations = _activations(plugin, task, loaded, fit, activation_choices)
+    activations = input_scores(plugin, task, loaded, fit, activation_choices)
+    cache = width_scores(plugin, task)
     contains = plugin.CONTAINS
     if budget_bytes is not None:
         contains += f", at {budget_bytes:,} bytes of the encoder's matrices"
@@ -206,25 +215,13 @@ def measure_sensitivity(
         block_sensitivity=tuple(task.block_sensitivity),
         activations=None if activations is None else activations.multiplied(factor),
         tables=None if tables is None else tables.multiplied(factor),
+        cache=None if cache is None else cache.multiplied(factor),
         curvature=tuple(task.curvature),
         warnings=(*overlap, *familiar, *zero_score_warnings(names, rows), *small_sample_warnings(rows), *task.warnings),
         provenance=provenance,
     )
     jobs.remove()
     return table
-
-
-def _activations(
-    plugin: Metric,
-    task: ScoringTask,
-    loaded: LoadedModel,
-    fit: LabeledTexts,
-    choices: Sequence[ActivationChoice],
-) -> ActivationScores | None:
-    if not choices or not isinstance(plugin, ScoresActivations):
-        return None
-    batches = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
-    return plugin.score_activations(task, batches, choices)
 
 
 def _only_method(choices: Sequence[Choice]) -> str:

@@ -18,7 +18,7 @@ from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
-from ..spec.score_parts import ActivationScores, BlockSensitivity, MatrixCurvature, TableScores
+from ..spec.score_parts import ActivationScores, BlockSensitivity, CacheScores, MatrixCurvature, TableScores
 from .folds import fold_means, group_sums
 
 
@@ -203,6 +203,19 @@ class ScoresActivations(Protocol):
             task: model and texts.
             batches: calibration set, which fixes the static ranges.
             choices: choices of the inputs.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoresCache(Protocol):
+    """A metric that can also score a decoder's cache of keys and values."""
+
+    def score_cache(self, task: ScoringTask, /) -> CacheScores | None:
+        """Score each width of the cache.
+
+        Args:
+            task: model and texts.
         """
         ...
 

@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_none
 from .limits import Measure
 from .plan_checks import check_plan
 from .planned import (
@@ -19,6 +19,7 @@ from .planned import (
     EngineOutlook,
     Limit,
     PlannedActivation,
+    PlannedCache,
     PlannedMatrix,
     PlannedTable,
     UniformPlan,
@@ -51,10 +52,11 @@ class Allocation(Frozen):
         sum_std_error: of `sum_of_scores`, with its terms treated as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
+        cache: how a decoder's cache is kept; None, and not written, for an encoder or without a device.
         dropped: layers of the model that the plan leaves out; `profile` is of the shorter model. None keeps all.
         functions: which way computes softmax, activation and norm in the predicted costs, `float` for floating point;
             empty where the device's own rates count.
-        roundings: what is quantized in the losses: `matrices`, `tables`, `activations`.
+        roundings: what is quantized in the losses: `matrices`, `tables`, `activations`, `cache`.
         encoder_bytes: bytes of the matrices, as packed in the quantized folder.
         total_bytes: bytes of the whole stored model, as packed in the quantized folder.
         outlook: which engines of the device run the plan; None if the device lists no engines, or if the plan was made
@@ -91,6 +93,7 @@ class Allocation(Frozen):
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
     activations: tuple[PlannedActivation, ...] = ()
+    cache: PlannedCache | None = Field(default=None, exclude_if=is_none)
     dropped: DroppedLayers | None = None
     functions: dict[str, str] = Field(default_factory=dict)
     device: DeviceCost | None = None

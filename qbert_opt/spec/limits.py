@@ -32,8 +32,13 @@ Measure = Literal[
     "latency_bound_s",
     "energy_j",
     "energy_bound_j",
+    "token_s",
+    "token_bound_s",
 ]
 """Quantities that can be limited or minimized."""
+PER_TOKEN = ("token_s", "dram_bytes", "bandwidth_bytes_per_s", "energy_j", "bops")
+"""Those that are of one token where the model is a decoder; the others are of its prompt, or of both phases."""
+TOKEN: Final = "token_s"  # people read its limit as tokens per second
 LOSSES = ("sum_of_scores", "predicted_loss")
 """Those of them that have the scores' unit."""
 
@@ -45,14 +50,15 @@ class Limits:
     Attributes:
         encoder_bytes: `--budget`, on the searched matrices.
         total_bytes: `--total-budget`, on the whole stored model.
-        latency_s: on the scheduled latency of one inference.
-        memory_bytes: on peak memory: all weights plus the activation arena.
-        dram_bytes: per inference.
-        bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`.
-        energy_j: per inference, static power included.
+        latency_s: on the scheduled latency of one inference; of a decoder, on the time to its first token.
+        memory_bytes: on peak memory: all weights, a decoder's cache, and the activation arena.
+        dram_bytes: per inference; of a decoder, per token with a full cache.
+        bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`; of a decoder, tokens count as inferences.
+        energy_j: per inference, static power included; of a decoder, per token.
         scratchpad_bytes: on weights kept on chip between inferences, which get no more than activations leave free.
         bops: bit operations per inference: multiply-accumulates × weight bits × activation bits.
         inferences_per_s: rate of inferences, for bandwidth and average power.
+        tokens_per_s: least tokens per second that a decoder makes for each sequence, with a full cache; 0 is no limit.
 
     Raises:
         UsageError: a limit that is no number, or negative.
@@ -68,6 +74,7 @@ class Limits:
     scratchpad_bytes: int | None = None
     bops: float | None = None
     inferences_per_s: float | None = None
+    tokens_per_s: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -112,7 +119,7 @@ def limit_rows(
         limits: the user's limits.
         device: the hardware, with limits of its own.
         fixed: usage of everything that is not searched, by resource.
-        activation_bytes: size of the activation arena.
+        activation_bytes: size of the activation arena, and of a decoder's cache.
         total_resource: resource that a limit on the whole model caps: `encoder_bytes` if only matrices are searched,
             else `total_bytes`.
         expands: whether weights take other bytes in memory, `held_bytes`, than in the file.
@@ -177,6 +184,8 @@ def limit_rows(
         rows.append(Row("dram_bytes", "bandwidth_bytes_per_s", bandwidth, capacity, flag))
     add("bops", "bops", limits.bops, "--max-bops", fixed.get("bops", 0), None, "")
     add("latency_s", "latency_s", limits.latency_s, "--max-latency", 0, own.latency if own else None, "latency")
+    if limits.tokens_per_s:
+        add("token_s", "token_s", 1 / limits.tokens_per_s, "--min-tokens-per-s", 0, None, "")
     add("energy_j", "energy_j", limits.energy_j, "--max-energy", 0, own.energy if own else None, "energy")
     return rows
 
@@ -194,20 +203,28 @@ def tightest(rows: list[Row]) -> dict[str, Row]:
     return least
 
 
-def measured(report: CostReport | None, measure: str) -> float:
+def measured(report: CostReport | None, measure: str, token: CostReport | None = None) -> float:
     """Return the value in a cost report that a limit is compared with.
 
     Args:
-        report: the simulator's report; None without a device.
+        report: the simulator's report, of a decoder's prompt; None without a device.
         measure: the limited quantity.
+        token: the report of a decoder's step with a full cache; None for an encoder.
 
     Raises:
         UsageError: there is no report, because there is no device.
     """
     if report is None:
         raise UsageError(f"a limit on {measure} needs `device`.")
-    names = {"bandwidth_bytes_per_s": "dram_bandwidth_bytes_per_s"}
-    return float(getattr(report, names.get(measure, measure)))
+    names = {"bandwidth_bytes_per_s": "dram_bandwidth_bytes_per_s", "token_s": "latency_s"}
+    phases = [report] if token is None else [token] if measure in PER_TOKEN else [report]
+    if measure == PEAK and token is not None:
+        phases = [report, token]
+    return max(float(getattr(phase, names.get(measure, measure))) for phase in phases)
+
+
+def _rate(seconds: float) -> float:
+    return 1 / seconds if seconds else inf
 
 
 def shown(measure: str, value: float) -> str:
@@ -221,6 +238,8 @@ def shown(measure: str, value: float) -> str:
         return f"{value:.4g} BOPs"
     if measure in LOSSES:
         return f"{value:.4g}"
+    if measure == TOKEN:
+        return f"{_rate(value):.4g} tokens/s"
     by_unit = {"_bytes": format_bytes, "_per_s": format_bandwidth, "_j": format_joules, "_s": format_seconds}
     return next(show(value) for unit, show in by_unit.items() if measure.endswith(unit))
 
@@ -253,6 +272,8 @@ def shown_apart(measure: str, *values: float) -> list[str]:
     unit = next((unit for ending, unit in by_unit.items() if measure.endswith(ending)), "")
     if unit == "bytes":
         return [f"{ceil(value):,} bytes" for value in values]
+    if measure == TOKEN:
+        unit, values = "tokens/s", tuple(map(_rate, values))
     for digits in range(5, 18):
         texts = [f"{value:.{digits}g} {unit}".rstrip() for value in values]
         if len(set(texts)) == len(set(values)):
@@ -283,6 +304,7 @@ def _check_needs(limits: Limits, device: Device | None) -> None:
         "`energy_j`": limits.energy_j,
         "`scratchpad_bytes`": limits.scratchpad_bytes,
         "`bops`": limits.bops,
+        "`tokens_per_s`": limits.tokens_per_s,
     }
     for flag, value in needs_device.items():
         if value is not None and device is None:

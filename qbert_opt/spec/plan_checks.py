@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .activations import RANGES
+from .cache import check_decoding
 from .choices import choice
 from .forms import AROUND_ZERO, legal_bits, zero_dtype
 from .groupings import LEGAL_GROUPINGS, parse_groupings
@@ -19,7 +20,9 @@ from .limits import LOSSES
 
 if TYPE_CHECKING:
     from .allocation import Allocation
-    from .planned import DroppedLayers, PlannedActivation, PlannedMatrix, PlannedTable
+    from .planned import DroppedLayers, PlannedActivation, PlannedCache, PlannedMatrix, PlannedTable
+
+    Scored = PlannedMatrix | PlannedTable | PlannedActivation | PlannedCache | DroppedLayers
 
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6
@@ -147,7 +150,7 @@ def _check_tables(plan: Allocation) -> None:
         _at_least_zero(where, std_error=table.std_error, unseen_rows=table.unseen_rows)
         if (table.predicted_loss is None) != (table.std_error is None):
             raise ValueError(f"{where}predicted_loss and std_error: a scored table has both, any other has neither.")
-        if table.unseen_rows is not None and table.unseen_rows > 1:
+        if (table.unseen_rows or 0) > 1:
             raise ValueError(f"{where}unseen_rows is {table.unseen_rows:g}; legal: a share, 0 to 1.")
 
 
@@ -199,9 +202,10 @@ def _check_dropped(plan: Allocation) -> None:
     _at_least_zero("dropped: ", std_error=dropped.std_error)
 
 
-def _scored_parts(plan: Allocation) -> list[PlannedMatrix | PlannedTable | PlannedActivation | DroppedLayers]:
+def _scored_parts(plan: Allocation) -> list[Scored]:
     """Everything whose loss is in the plan's."""
-    return [*plan.matrices, *plan.tables, *plan.activations, *([] if plan.dropped is None else [plan.dropped])]
+    single = [part for part in (plan.cache, plan.dropped) if part is not None]
+    return [*plan.matrices, *plan.tables, *plan.activations, *single]
 
 
 def _check_losses(plan: Allocation) -> None:
@@ -221,11 +225,9 @@ def _check_losses(plan: Allocation) -> None:
         raise ValueError(f"loss_scale is {plan.loss_scale:g}; legal: more than 0.")
     scored = any(table.predicted_loss is not None for table in plan.tables)
     told = bool(plan.activations) and "activations" in plan.roundings  # inputs that cost nothing need not be told of
-    rounded = {
-        "matrices": True,
-        "tables": scored,
-        "activations": told or any(a.predicted_loss for a in plan.activations),
-    }
+    inputs = told or any(a.predicted_loss for a in plan.activations)
+    cache = plan.cache is not None and plan.cache.is_rounded and plan.cache.predicted_loss is not None
+    rounded = {"matrices": True, "tables": scored, "activations": inputs, "cache": cache}
     _differs("", roundings=(plan.roundings, tuple(name for name, in_losses in rounded.items() if in_losses)))
 
 
@@ -233,9 +235,8 @@ def _check_proof(plan: Allocation) -> None:
     if plan.status not in STATUSES:
         raise ValueError(f"status is {plan.status!r}; legal: {', '.join(STATUSES)}.")
     _at_least_zero("", gap=plan.gap)
-    negative = any(
-        (part.predicted_loss or 0.0) < 0 for part in _scored_parts(plan)
-    )  # then the gap is relative to a smaller number
+    # where losses are negative, the gap is relative to a smaller number
+    negative = any((part.predicted_loss or 0.0) < 0 for part in _scored_parts(plan))
     if plan.status == "optimal" and not negative and (plan.gap is None or plan.gap > PROVEN_GAP):
         gap = "none" if plan.gap is None else f"{plan.gap:g}"
         raise ValueError(f"status is 'optimal' and gap is {gap}; optimal is a gap of at most {PROVEN_GAP:g}.")
@@ -278,6 +279,7 @@ def _check_costs(plan: Allocation) -> None:
         for name in ("seq_len", "batch_size"):
             if getattr(plan.device, name) < 1:
                 raise ValueError(f"device: {name} is {getattr(plan.device, name)}; legal: 1 or more.")
+    check_decoding(plan)
     if plan.engine is not None:
         file = plan.engine
         _at_least_zero("engine: ", **_numbers(file))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_none
 from .choices import Choice, Layout
 from .forms import Form
 from .limits import Measure
@@ -149,6 +149,43 @@ class DroppedLayers(Frozen):
     std_error: FiniteFloat
 
 
+class PlannedCache(Frozen):
+    """How a decoder's cache keeps keys and values: below 16 bits symmetric, one fp16 scale per head and token.
+
+    Attributes:
+        bits: of a key or value.
+        predicted_loss: its score; None where a narrow cache was not scored, and no loss of the plan contains it.
+        std_error: standard error of its score.
+    """
+
+    bits: Literal[16, 8, 4]
+    predicted_loss: FiniteFloat | None = None
+    std_error: FiniteFloat | None = None
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether keys and values have fewer bits than they are computed in."""
+        return self.bits < 16
+
+
+class DecodeCost(Frozen):
+    """What a decoder's answer costs, token by token.
+
+    Attributes:
+        context: tokens per sequence in the cache when it is full, prompt and answer.
+        cache_bytes: of the full cache, over the batch.
+        token_s: scheduled latency of the token that fills the cache.
+        token_bound_s: its separable upper bound, as limited in the program.
+        tokens_per_s: tokens per second of each sequence, at that latency.
+    """
+
+    context: int = Field(ge=1)
+    cache_bytes: int = Field(ge=0)
+    token_s: float = Field(gt=0)
+    token_bound_s: float = Field(gt=0)
+    tokens_per_s: float = Field(gt=0)
+
+
 class DeviceCost(Frozen):
     """The predicted cost of a plan on its device.
 
@@ -156,16 +193,17 @@ class DeviceCost(Frozen):
         name: of the device.
         seq_len: tokens per sentence.
         batch_size: sentences per inference.
-        latency_s: scheduled latency of one inference.
+        latency_s: scheduled latency of one inference; of a decoder, of its prompt: the time to the first token.
         latency_bound_s: its separable upper bound, as limited in the program.
-        peak_memory_bytes: all weights plus the activation arena.
+        peak_memory_bytes: all weights, a decoder's cache, and the activation arena.
         peak_bound_bytes: its separable upper bound.
-        dram_bytes: DRAM traffic per inference.
+        dram_bytes: DRAM traffic per inference; of a decoder this and what follows is of one token with a full cache.
         bandwidth_bytes_per_s: DRAM bytes per inference × rate of inferences.
         energy_j: per inference, static power included.
         dynamic_energy_j: per inference, without static power.
         unpack_s: time spent unpacking weights.
         confidence: how far the figures can be trusted, from the device description.
+        decode: what the tokens of a decoder's answer cost; None, and not written, for an encoder.
     """
 
     name: str
@@ -181,6 +219,7 @@ class DeviceCost(Frozen):
     dynamic_energy_j: float
     unpack_s: float
     confidence: str
+    decode: DecodeCost | None = Field(default=None, exclude_if=is_none)
 
 
 class EngineFile(Frozen):

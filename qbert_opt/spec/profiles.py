@@ -170,8 +170,11 @@ class ModelProfile(Frozen):
     @property
     def num_layers(self) -> int:
         """Number of encoder layers that run; more than `num_blocks` if layers share weights."""
-        uses = [max((m.uses for m in self.matrices if m.block == b), default=1) for b in range(self.num_blocks)]
-        return sum(max(1, u) for u in uses)
+        uses = dict.fromkeys(range(self.num_blocks), 1)
+        for matrix in self.matrices:
+            if matrix.block in uses:
+                uses[matrix.block] = max(uses[matrix.block], matrix.uses)
+        return sum(uses.values())
 
     @property
     def max_tokens(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
@@ -144,6 +144,37 @@ class MatrixCurvature(Frozen):
     std_error: float
     eigenvalues: tuple[float, ...] = ()
     products: int = 0
+
+
+class CacheScores(Frozen):
+    """Predicted loss increase of rounding all keys and values of a decoder's cache.
+
+    Attributes:
+        bits: of a key or value; below 16, which keeps them as they are.
+        value: score of each width.
+        std_error: standard error of each score over samples.
+        contains: what the scores include.
+    """
+
+    bits: tuple[Literal[8, 4], ...]
+    value: tuple[FiniteFloat, ...]
+    std_error: tuple[FiniteFloat, ...]
+    contains: str
+
+    @model_validator(mode="after")
+    def _shapes(self) -> CacheScores:
+        if not len(set(self.bits)) == len(self.bits) == len(self.value) == len(self.std_error):
+            raise ValueError("cache: bits, value and std_error differ in length, or a width is named twice")
+        return self
+
+    def multiplied(self, factor: float) -> CacheScores:
+        """Return the same scores, multiplied.
+
+        Args:
+            factor: see `CommonScale`.
+        """
+        update = {name: tuple(factor * x for x in getattr(self, name)) for name in ("value", "std_error")}
+        return self.model_copy(update=update)
 
 
 class ActivationScores(Frozen):

@@ -10,12 +10,14 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_none
+from .cache import CACHE_BITS
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
 from .score_parts import (
     ActivationScores,
     BlockSensitivity,
+    CacheScores,
     CommonScale,
     Folds,
     MatrixCurvature,
@@ -54,6 +56,7 @@ class ScoreTable(Frozen):
         curvature: of each matrix, for metrics that compute one.
         warnings: for the user of the scores.
         activations: scores of quantized inputs; None leaves the inputs in floating point.
+        cache: scores of a decoder's cache; None, and not written, if there are none.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -76,6 +79,7 @@ class ScoreTable(Frozen):
     curvature: tuple[MatrixCurvature, ...] = ()
     warnings: tuple[str, ...] = ()
     activations: ActivationScores | None = None
+    cache: CacheScores | None = Field(default=None, exclude_if=is_none)
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -108,6 +112,18 @@ class ScoreTable(Frozen):
     def loss_scale(self) -> float:
         """The common factor in every score; 1 if there is none."""
         return 1.0 if self.scale is None else self.scale.value
+
+    def cache_loss(self, bits: int) -> tuple[float, float] | None:
+        """Return the score of a cache and its standard error; None if it was not scored, zeros for 16 bits.
+
+        Args:
+            bits: of a key or value.
+        """
+        if bits == CACHE_BITS[0]:
+            return 0.0, 0.0
+        known = {} if self.cache is None else dict(zip(self.cache.bits, range(len(self.cache.bits)), strict=True))
+        at = known.get(bits)  # type: ignore[call-overload]
+        return None if self.cache is None or at is None else (self.cache.value[at], self.cache.std_error[at])
 
     def grid(self) -> tuple[Choice, ...]:
         """Return the choices, in column order."""

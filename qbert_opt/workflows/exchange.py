@@ -14,8 +14,8 @@ import numpy as np
 from ..configs.offers import Carried, Offer, checked, nearest
 from ..configs.tool import ConfigTool, check_takes, parse_config
 from ..costs.operations import Storage
-from ..costs.simulate import simulate_storage
-from ..costs.workload import Workload
+from ..costs.phases import simulate_phases
+from ..costs.workload import Workload, in_phase
 from ..errors import InfeasibleError, InputFileError, UsageError
 from ..planning.assembly import Proof, assemble
 from ..planning.planner import allocation_of
@@ -212,10 +212,10 @@ def import_plan(
         tool_bytes += stored.bytes(matrix.rows, matrix.columns, heads=scores.profile.heads_of(matrix))
     if scores.tables is not None and TABLE_AS_SCORED.name in scores.tables.choices:  # the loss then includes them
         storage |= {module: Storage(TABLE_AS_SCORED) for module in scores.tables.modules}
-    workload = workload or Workload()
-    report = None if device is None else simulate_storage(scores.profile, storage, device, workload)
+    workload = in_phase(scores.profile, workload or Workload())
+    report, token = (None, None) if device is None else simulate_phases(scores.profile, storage, device, workload)
     proof = Proof("unproven", f"imported from {tool.TITLE}: {Path(path).name}")
-    return Import(assemble(scores, storage, proof, report, workload, priced=priced), tool_bytes, stand_ins)
+    return Import(assemble(scores, storage, proof, report, workload, priced=priced, token=token), tool_bytes, stand_ins)
 
 
 def best_within(imported: Import, scores: ScoreTable) -> Allocation | None:

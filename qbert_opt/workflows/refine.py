@@ -118,7 +118,8 @@ def refine_plan(
     solution = replace(plan.solution, choice=refinement.choice, value=value, usage=usage, binding=())
     solution = proven_against(solution, plan.solution.lower_bound)
     solution = replace(solution, solver=f"{plan.solution.solver}, then {refinement.accepted} measured swaps")
-    return Plan(plan.problem, solution, *placed(task, refinement.choice), plan.tightened), refinement
+    moved = Plan(plan.problem, solution, *placed(task, refinement.choice))
+    return replace(moved, tightened=plan.tightened), refinement
 
 
 class _Around:

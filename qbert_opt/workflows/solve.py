@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..costs.simulate import simulate_allocation
+from ..costs.phases import simulate_plan
 from ..costs.workload import Workload
 from ..errors import UsageError
 from ..planning.constraints import PlanConstraints
@@ -52,7 +52,8 @@ class Solved:
     Attributes:
         plan: the best plan.
         others: the rest of the shortlist, best first.
-        report: predicted cost on the device; None without a device.
+        report: predicted cost on the device, of a decoder's prompt; None without a device.
+        token: predicted cost of a decoder's token; None for an encoder.
         program: the solved program; None for a recipe.
         refinement: what local search measured; None without refinement.
     """
@@ -62,6 +63,7 @@ class Solved:
     report: CostReport | None
     program: Plan | None
     refinement: Refinement | None
+    token: CostReport | None = None
 
     @property
     def plans(self) -> tuple[Allocation, ...]:
@@ -112,7 +114,7 @@ def solve_plans(
     plan = allocation_of(task, program, inputs, answer=not refined)
     plan = plan.model_copy(update={"outlook": engine_outlook(task, program, inputs)})
     others = tuple(allocation_of(task, rival, inputs, answer=False) for rival in rivals)
-    return Solved(plan, others, program.report, program, refinement)
+    return Solved(plan, others, program.report, program, refinement, program.token)
 
 
 def solve_recipe(
@@ -139,10 +141,10 @@ def solve_recipe(
         UsageError: unknown recipe, or scores that it cannot use.
     """
     plan = recipe_allocation(scores, recipe, limits, device=device, workload=workload, activations=activations)
-    report = None
-    if device is not None:
-        report = simulate_allocation(plan, device, workload or Workload(), inferences_per_s=limits.inferences_per_s)
-    return Solved(plan, (), report, None, None)
+    if device is None:
+        return Solved(plan, (), None, None, None)
+    report, token = simulate_plan(plan, device, workload or Workload(), inferences_per_s=limits.inferences_per_s)
+    return Solved(plan, (), report, None, None, token)
 
 
 def check_limits(limits: Limits, device: Device | None, constraints: PlanConstraints) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..costs.simulate import simulate_allocation
+from ..costs.phases import simulate_plan
 from ..costs.stored import Storage, table_choices
 from ..planning.assembly import with_activations
 from ..planning.plan_bytes import engine_file
@@ -66,10 +66,10 @@ def uniform_rival(route: Route) -> UniformRival | None:
         storage = {m.module: Storage(chosen) for m in task.profile.matrices}
         storage |= {module: Storage(stored) for module, stored in tables.items()}
         plan = plan.model_copy(update={"engine": engine_file(task.profile, storage, task.target)})
-    report = None
+    report, token = None, None
     if request.device is not None:
         rate = request.limits.inferences_per_s
-        report = simulate_allocation(plan, request.device, request.workload, inferences_per_s=rate)
+        report, token = simulate_plan(plan, request.device, request.workload, inferences_per_s=rate)
     file = plan if plan.engine is None else plan.engine
     own = {
         "encoder_bytes": file.encoder_bytes,
@@ -80,6 +80,6 @@ def uniform_rival(route: Route) -> UniformRival | None:
         limit.source
         for limit in route.solved.plan.limits
         if limit.resource != "sum_of_scores"  # the program's own bound, which stands for that on the predicted loss
-        and (own[limit.resource] if limit.resource in own else measured(report, limit.resource)) > limit.capacity
+        and (own[limit.resource] if limit.resource in own else measured(report, limit.resource, token)) > limit.capacity
     )
     return UniformRival(plan, None if report is None else report.latency_s, broken)

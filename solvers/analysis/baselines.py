@@ -12,6 +12,8 @@ from ..model.program import IntArray, Program, lift, program_of
 from ..search.incumbent import repair
 from ..search.presolve import drop_unfitting
 
+NEAR = 1e-9  # relative: far above what a running sum loses to rounding
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
@@ -110,11 +112,18 @@ def _random_plan(program: Program, rng: np.random.Generator) -> IntArray | None:
     plan = repair(program, preference, order[program.starts].astype(np.int64))
     if plan is None:
         return None
+    used = program.rows[:, plan].sum(axis=1)  # a running sum: where it is too near to a limit to tell, all is added up
+    near = NEAR * np.maximum(np.abs(program.rhs), np.abs(used))
     for column in rng.permutation(len(program.group)):
         group = program.group[column]
-        step = program.rows[:, column] - program.rows[:, plan[group]]
-        if (step >= 0).all() and (step > 0).any():
-            candidate = plan.copy()
-            candidate[group] = column
-            plan = candidate if program.fits(candidate) else plan
+        before = plan[group]
+        step = program.rows[:, column] - program.rows[:, before]
+        if not ((step >= 0).all() and (step > 0).any()) or (used + step > program.rhs + near).any():
+            continue
+        plan[group] = column
+        clear = program.max_families is None and (used + step < program.rhs - near).all()
+        if clear or program.fits(plan):
+            used = used + step
+        else:
+            plan[group] = before
     return plan

@@ -36,7 +36,7 @@ def command(
     Example: `qbert-opt import-config quantize_config.json --from gptqmodel --scores scores.json --device car-soc`
     """
     from ...configs.tool import config_tool
-    from ...costs.simulate import simulate_allocation
+    from ...costs.phases import simulate_plan
     from ...costs.workload import workload_of
     from ...reports.exchange import import_lines, stand_in_lines
     from ...reports.plan import print_plan
@@ -54,7 +54,8 @@ def command(
     plan = imported.plan
     if output is not None:
         write_allocation(plan, output)
-    print_plan(plan, None if target is None else simulate_allocation(plan, target, workload))
+    report, token = (None, None) if target is None else simulate_plan(plan, target, workload)
+    print_plan(plan, report, token)
     print_lines([*stand_in_lines(imported.stand_ins), *import_lines(imported, best_within(imported, table))])
     if output is not None:
         print_lines([f"wrote {output}"])

@@ -48,7 +48,8 @@ def command(
         str,
         typer.Option(
             "--resource",
-            help="Resource: bytes, total-bytes, latency, energy, dram or bops; or two, separated by a comma.",
+            help="Resource: bytes, total-bytes, latency, token (latency of a decoder's), energy, dram or bops; or two, "
+            "separated by a comma.",
         ),
     ] = "bytes",
     points: Annotated[
@@ -56,6 +57,7 @@ def command(
     ] = 200,
     seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
+    cache: options.CacheOptions,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write the frontier to this .json or .csv; an interrupted run resumes."),
@@ -71,14 +73,14 @@ def command(
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
     """
-    from ...costs.workload import workload_of
     from ...reports.printing import print_lines
     from ...workflows.frontiers import Curve, frontiers
     from ..quantities import resources
 
     table = options.load_scores(scores or "reference")
     _check(picture, device, output)
-    names, workload = resources(resource), workload_of(table.profile, seq_len, batch_size)
+    cache.one_width()
+    names, workload = resources(resource), cache.workload(table.profile, seq_len, batch_size)
     curves: list[Curve] = []
     if picture.devices is None:
         of = _subjects(table, [options.load_target(device)], picture.compare)

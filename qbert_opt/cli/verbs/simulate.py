@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ...costs.workload import Functions
     from ...spec.allocation import Allocation
+    from ...spec.profiles import ModelProfile
 
 Engine = Annotated[
     str | None,
@@ -25,17 +26,41 @@ Engine = Annotated[
         "product. Default: the engine that the plan was made for.",
     ),
 ]
-Compare = Annotated[
-    str | None,
-    typer.Option(
-        "--compare",
-        help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
-        "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What is shown besides the report, and of which phase."""
+
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            help="What to compare with: the model as fp32, fp16 or uniform intN, or this plan with its nonlinear "
+            "functions by table, poly, shift or in float; e.g. fp32,int8,table,float.",
+        ),
+    ] = None
+    per_op: Annotated[
+        str | None,
+        typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),
+    ] = None
+    roofline: Annotated[
+        str | None, typer.Option("--roofline", help="Draw the roofline of all matrix products to this PNG or SVG.")
+    ] = None
+    timeline: Annotated[
+        str | None, typer.Option("--timeline", help="Draw activations in memory over time to this PNG or SVG.")
+    ] = None
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            "--phase",
+            help="Phase of a decoder that --compare, --per-op and the plots show: prefill, or decode (the default).",
+        ),
+    ] = None
 
 
 def command(
+    *,
     plan: Annotated[str, typer.Argument(help="An allocation.json.")],
     device: Annotated[
         str, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")
@@ -45,20 +70,11 @@ def command(
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
     batch_size: options.BatchSize = 1,
+    cache: options.CacheOptions,
     engine: Engine = None,
     nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,
-    compare: Compare = None,
-    per_op: Annotated[
-        str | None,
-        typer.Option("--per-op", help="Show each operation, its bottleneck and what would help: table, csv or json."),
-    ] = None,
-    roofline: Annotated[
-        str | None, typer.Option("--roofline", help="Draw the roofline of all matrix products to this PNG or SVG.")
-    ] = None,
-    timeline: Annotated[
-        str | None, typer.Option("--timeline", help="Draw activations in memory over time to this PNG or SVG.")
-    ] = None,
+    view: ViewOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Predict latency, memory, traffic and energy of a plan on a device.
@@ -68,19 +84,24 @@ def command(
     from hwmodels import CostReport, DeviceError
 
     from ...costs.functions import parse_functions, recorded
-    from ...costs.simulate import functions_of, planned_target, simulate_allocation, simulate_baselines
-    from ...costs.workload import workload_of
+    from ...costs.phases import simulate_plan
+    from ...costs.simulate import functions_of, planned_target, simulate_baselines
     from ...errors import InfeasibleError
     from ...reports.cost import cost_lines, function_line
+    from ...reports.decoding import decoder_lines
     from ...reports.operations import operations_text
     from ...reports.printing import print_lines
     from ...spec.allocation import read_allocation
     from ..quantities import lengths as parse_lengths
     from ..quantities import listed
 
+    cache.one_width()
     target = options.load_device(device)
     allocation = read_allocation(plan)
-    workload = workload_of(allocation.profile, seq_len, batch_size)
+    workload = cache.workload(allocation.profile, seq_len, batch_size)
+    if allocation.cache is not None and cache.cache_bits is None:
+        workload = replace(workload, cache_bits=allocation.cache.bits)
+    shows_prompt = _shows_prompt(view.phase, allocation.profile)
     functions = parse_functions(nonlinearity, allocation.profile, workload, target)
     workload = replace(workload, functions=functions)
     if lengths is not None:
@@ -89,26 +110,44 @@ def command(
         return
     try:
         used = functions_of(allocation, workload, target, planned_target(allocation, target, engine))
-        report = simulate_allocation(allocation, target, workload, inferences_per_s=rate, engine=engine)
+        prompt, token = simulate_plan(allocation, target, workload, inferences_per_s=rate, engine=engine)
     except DeviceError as error:
         raise InfeasibleError(f"{plan}: {error}") from None
-    names = listed(compare, "--compare") if compare is not None else ()
-    others = simulate_baselines(allocation, names, target, workload, inferences_per_s=rate, engine=engine)
-    if roofline or timeline:
-        _draw(report, target, roofline, timeline)
-    if per_op:
-        text = operations_text(report, per_op)
+    report = prompt if shows_prompt or token is None else token
+    names = listed(view.compare, "--compare") if view.compare is not None else ()
+    shown = workload.phases[0 if shows_prompt else -1]
+    others = simulate_baselines(allocation, names, target, shown, inferences_per_s=rate, engine=engine)
+    if view.roofline or view.timeline:
+        _draw(report, target, view.roofline, view.timeline)
+    if view.per_op:
+        text = operations_text(report, view.per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
-        if per_op == "table":
-            _print_rest(report, others, (roofline, timeline))
+        if view.per_op == "table":
+            _print_rest(report, others, (view.roofline, view.timeline))
         return
     if as_json:
         from pydantic import TypeAdapter
 
-        typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
+        if token is not None:
+            both = {"prefill": prompt, "decode": token}
+            typer.echo(TypeAdapter(dict[str, CostReport]).dump_json(both, indent=1).decode())
+        else:
+            typer.echo(TypeAdapter(CostReport).dump_json(report, indent=1).decode())
         return
-    print_lines([*cost_lines(report), function_line(report, recorded(used.functions))])
-    _print_rest(report, others, (roofline, timeline))
+    told = cost_lines(report) if token is None else decoder_lines(prompt, token, allocation, workload)
+    print_lines([*told, function_line(report, recorded(used.functions))])
+    _print_rest(report, others, (view.roofline, view.timeline))
+
+
+def _shows_prompt(phase: str | None, profile: ModelProfile) -> bool:
+    """Read `--phase`."""
+    from ...costs.workload import check_decoder
+    from ...errors import UsageError
+
+    check_decoder(profile, phase=phase)
+    if phase not in (None, "prefill", "decode"):
+        raise UsageError(f"--phase {phase}: legal: prefill, decode.")
+    return phase == "prefill"
 
 
 def _draw(report: CostReport, device: Device, roofline: str | None, timeline: str | None) -> None:

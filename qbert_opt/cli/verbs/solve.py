@@ -19,6 +19,7 @@ from ..solve_options import (
 def command(
     limit: LimitOptions,
     hardware: HardwareOptions,
+    cache: options.CacheOptions,
     scoring: ScoringOptions,
     constraint: ConstraintOptions,
     shortlist: ShortlistOptions,
@@ -48,14 +49,14 @@ def command(
     from ..quantities import seconds
 
     device = hardware.target()
-    constraints = solve_requests.read_constraints(constraint)
+    constraints = solve_requests.read_constraints(constraint, cache.widths())
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
     solve_requests.check_drop(constraint, search.recipe, scoring, shortlist)
     measured = bool(shortlist.verify or shortlist.refine or shortlist.measure or constraint.allow_drop)
     model, data = str(scoring.model), str(scoring.data)
 
     def solve(table: ScoreTable, whole: ScoreTable | None = None) -> Solved:
-        workload = hardware.workload(table.profile)
+        workload = hardware.workload(table.profile, cache)
         if device is not None:
             functions = parse_functions(constraint.nonlinearity, table.profile, workload, device)
             workload = replace(workload, functions=functions)
@@ -92,6 +93,6 @@ def command(
     if shortlist.verify is not None:
         solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
-        workload = hardware.workload(table.profile)
+        workload = hardware.workload(table.profile, cache)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)
     print_lines([f"wrote {path}" for path in written])

@@ -26,8 +26,9 @@ from ...curvature.factors import SampleFactors
 from ...models.batches import TokenBatch
 from ...spec.activations import ActivationChoice
 from ...spec.choices import Choice
-from ...spec.score_parts import ActivationScores, TableScores
+from ...spec.score_parts import ActivationScores, CacheScores, TableScores
 from ..activation_scores import activation_scores
+from ..cache_scores import cache_scores
 from ..matrix_factors import figures, gathered, sampled_estimates
 from ..table_scores import table_scores
 from ..task import Estimate, ScoringTask
@@ -82,6 +83,15 @@ def score_activations(
         Scores `[inputs, choices]`; None if there is nothing to score.
     """
     return activation_scores(task, fit, choices, softened(task.head, task.carrying))
+
+
+def score_cache(task: ScoringTask) -> CacheScores | None:
+    """Score each width of a decoder's cache of keys and values.
+
+    Args:
+        task: model and texts.
+    """
+    return cache_scores(task, softened(task.head, task.carrying))
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:

@@ -68,8 +68,8 @@ OF_USE = {
     "integer": "folder data output nonlinearity calibration_samples emit emit_tokens text_column label_column split "
     "as_json",
     "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
-    "max_scratchpad max_bops max_accuracy_drop max_flips test_data device text_column label_column split engine "
-    "activations scores max_tokens seed as_json",
+    "max_scratchpad max_bops min_tokens_per_s max_accuracy_drop max_flips test_data device text_column label_column "
+    "split engine activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
     "quantize": "plan model output data sequential",
     "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
@@ -109,6 +109,8 @@ IDLE = [
     ("optimize -m m --data d -o o --budget 3bit --least latency", "--least: belongs to --max-flips"),
     ("pareto --seq-len 7", "--seq-len: belongs to --device"),
     ("pareto --batch-size 7", "--batch-size: belongs to --device"),
+    ("pareto --context 7", "--context: belongs to --device"),
+    ("pareto --cache-bits 8", "--cache-bits: belongs to --device"),
     ("pareto --compare a=b", "--compare: is shown in the plot only"),
     ("pareto --plan p", "--plan: is shown in the plot only"),
     ("pareto --measured p", "--measured: is shown in the plot only"),
@@ -130,7 +132,8 @@ IDLE = [
     ("run f --text x --text-column t", "--text-column: belongs to --data"),
     ("sensitivity -m m --data d --budget 3bit", "--budget: belongs to --stability"),
     *((f"simulate p -d car-soc --lengths 16:1 --{name}", f"--{name.split()[0]}: needs a single --seq-len")
-      for name in ("compare int8", "per-op csv", "roofline r.png", "timeline t.png", "seq-len 7")),
+      for name in ("compare int8", "per-op csv", "roofline r.png", "timeline t.png", "seq-len 7", "context 64",
+                   "cache-bits 8")),
     ("simulate p -d car-soc --compare int8 --json", "--compare: prints a table"),
     ("simulate p -d car-soc --compare int8 --per-op csv", "--compare: prints a table"),
     ("simulate p -d car-soc --per-op table --json", "--json: prints the whole report"),
@@ -145,11 +148,15 @@ IDLE = [
     ("integer out --data d -o o --device car-soc", "--device: belongs to --nonlinearity auto"),
     ("solve --seq-len 64", "--seq-len: belongs to --device"),
     ("solve --batch-size 2", "--batch-size: belongs to --device"),
+    ("solve --context 64", "--context: belongs to --device"),
+    ("solve --cache-bits 8", "--cache-bits: belongs to --device"),
+    ("simulate p -d car-soc --phase decode", "--phase: belongs to --compare"),
     ("solve --within 5%", "--within: belongs to --top-k"),
     ("solve --apart 5", "--apart: belongs to --top-k"),
     *((f"solve --recipe r --device car-soc --{name}", f"--{name.split()[0]}: ")
       for name in ("solver dp", "time-limit 5s", "explain", "table-bits 4", "max-latency 1ms", "max-memory 1MB",
-                   "max-dram-bytes 1MB", "max-bandwidth 1GB/s", "max-energy 1mJ", "max-scratchpad 1kB", "max-bops 5")),
+                   "max-dram-bytes 1MB", "max-bandwidth 1GB/s", "max-energy 1mJ", "max-scratchpad 1kB", "max-bops 5",
+                   "min-tokens-per-s 5")),
     *((f"solve --json --model m --data d --{name}", f"--{name.split()[0]}: prints tables")
       for name in ("explain", "verify v", "measure torch")),
     ("solve --activation-bits none --activation-ranges token", "--activation-ranges: belongs to rounded inputs"),

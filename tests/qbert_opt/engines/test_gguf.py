@@ -284,7 +284,8 @@ class TestRunning:
     @pytest.mark.parametrize(("width", "layers"), [(64, 3), (128, 2)])
     def test_predicted_bytes_are_written(self, tmp_path, texts, width, layers):
         """All but the vocabulary, whose words are shorter here than English ones."""
-        from qbert_opt.costs.stored import engine_target, weight_bytes
+        from qbert_opt.costs.engine_target import engine_target
+        from qbert_opt.costs.stored import weight_bytes
 
         model = bert(tmp_path / "model", width=width, num_hidden_layers=layers)
         classifier = quantized_folder(model, texts, tmp_path / "q")

@@ -18,7 +18,8 @@ from unpacked_codes import assert_our_codes
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.configs.tool import config_tool
-from qbert_opt.costs.stored import engine_target, other_stored_bytes, weight_bytes
+from qbert_opt.costs.engine_target import engine_target
+from qbert_opt.costs.stored import other_stored_bytes, weight_bytes
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.engines.backends.litert import in_float
 from qbert_opt.engines.session import engine, rules_of

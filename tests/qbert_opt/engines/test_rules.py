@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qbert_opt.costs.stored import engine_target, other_stored_bytes, weight_bytes
+from qbert_opt.costs.engine_target import engine_target
+from qbert_opt.costs.stored import other_stored_bytes, weight_bytes
 from qbert_opt.engines.file_law import FileLaw
 from qbert_opt.engines.session import engine, exporting_format, rules_of
 from qbert_opt.errors import UsageError

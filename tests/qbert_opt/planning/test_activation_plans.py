@@ -12,11 +12,11 @@ import torch
 
 from hwmodels import load_device, operation_cost, unsupported
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.operations import Storage, matrix_operation, stored_weight
 from qbert_opt.costs.portable import plan_target
 from qbert_opt.costs.pricing import fixed_costs, option_tables
 from qbert_opt.costs.simulate import simulate_allocation
-from qbert_opt.costs.stored import engine_target
 from qbert_opt.costs.workload import Workload
 from qbert_opt.data.texts import read_texts
 from qbert_opt.errors import InfeasibleError, InputFileError, QbertOptWarning, UsageError

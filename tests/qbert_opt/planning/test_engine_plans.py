@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from hwmodels import Operation, StoredWeight, load_device, operation_cost
 from qbert_opt.costs.devices import load_device as load_checked
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.operations import matrix_operation
 from qbert_opt.costs.simulate import simulate_allocation
-from qbert_opt.costs.stored import Storage, engine_target, refusal_of_plan, stored_weight, weight_bytes
+from qbert_opt.costs.stored import Storage, refusal_of_plan, stored_weight, weight_bytes
 from qbert_opt.costs.workload import Workload
 from qbert_opt.engines.rules import EngineRules
 from qbert_opt.engines.session import rules_of
@@ -213,7 +214,7 @@ def test_the_outlook_of_a_plan_for_no_engine(reference, car_soc):
 def test_the_outlook_compares_with_a_plan_for_an_engine(rtn_scores, car_soc, monkeypatch):
     """An engine without 2 and 3 bits: the ratio is that of the plans solved with and without them."""
     rules = EngineRules(bits=(4, 8), integer_inputs={"gemm": (8,), "matmul": (8,)})
-    monkeypatch.setattr("qbert_opt.costs.stored.rules_of", lambda name: rules)
+    monkeypatch.setattr("qbert_opt.costs.engine_target.rules_of", lambda name: rules)
     device = car_soc.model_copy(update={"engines": ("openvino",)})
     limits = Limits(encoder_bytes=int(4.6 * rtn_scores.profile.encoder_elements / 8))
     plan = solve_plans(rtn_scores, limits, device=device).plan

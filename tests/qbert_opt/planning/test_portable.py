@@ -8,8 +8,9 @@ import pytest
 
 import qbert_opt as qb
 from hwmodels import load_device
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.portable import PORTABLE_FORMS, plan_target, portable_engines
-from qbert_opt.costs.stored import engine_target, refusal_of_plan
+from qbert_opt.costs.stored import refusal_of_plan
 from qbert_opt.engines.session import exporting_format, rules_of
 from qbert_opt.errors import UsageError
 from qbert_opt.planning.plan_bytes import engine_file

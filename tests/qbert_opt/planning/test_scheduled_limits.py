@@ -27,7 +27,7 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
     for _ in range(4):
         columns = [int(rng.choice(np.flatnonzero(row))) for row in mask]
         if task.has_scratchpad and rng.random() < 0.7:
-            storage, report = placed(task, columns)
+            storage, report, _ = placed(task, columns)
         else:
             storage = {item.module: task.tables.options[j] for item, j in zip(items, columns, strict=True)}
             report = simulate_storage(task.profile, storage, device, task.workload)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hwmodels import format_bytes, format_seconds, load_device
 from qbert_opt.checkpoint.record import FolderRecord, ReadBack, Training
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.simulate import simulate_allocation, simulate_storage
-from qbert_opt.costs.stored import Storage, engine_target, table_choices
+from qbert_opt.costs.stored import Storage, table_choices
 from qbert_opt.costs.workload import Workload
 from qbert_opt.evaluation.counts import ChangedAnswers
 from qbert_opt.evaluation.intervals import Interval

@@ -6,7 +6,7 @@ from subwords import TEXTS, save
 
 from qbert_opt.checkpoint.reader import load_quantized, open_packed
 from qbert_opt.configs.tools import ai_edge_quantizer
-from qbert_opt.costs.stored import engine_target
+from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.engines.session import engine
 from qbert_opt.errors import UsageError

@@ -1,0 +1,89 @@
+"""The two phases of a decoder beside each other: the prompt at once, and one token with a full cache.
+
+What a limit or a goal is about: latency is that of the prompt, the time to the first token. DRAM bytes, energy and bit
+operations are those of one token, which is what a decoder spends nearly all its time on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .pricing import OptionTables
+
+if TYPE_CHECKING:
+    from hwmodels import CostReport, Device
+
+    from ..spec.profiles import ModelProfile
+    from .workload import Workload
+
+OF_TOKENS = ("dram_bytes", "dynamic_energy_j", "bops")
+
+
+def device_for(profile: ModelProfile, device: Device) -> Device:
+    """Return a device for a model: a decoder is not held to its limits on latency and energy.
+
+    Those are of one answer of an encoder, and a decoder's answer has no fixed length.
+
+    Args:
+        profile: the model.
+        device: the hardware.
+    """
+    if not profile.causal:
+        return device
+    return device.model_copy(update={"limits": device.limits.model_copy(update={"latency": None, "energy": None})})
+
+
+def with_tokens(prompt: OptionTables, token: OptionTables, device: Device) -> OptionTables:
+    """Return the prices of a decoder's options: latency of the prompt, everything else of one token.
+
+    Args:
+        prompt: prices in phase `prefill`.
+        token: prices in phase `decode`, of the same options.
+        device: the hardware.
+    """
+    rows = {row: row for row in OF_TOKENS}
+    rows |= {"token_bound_s": "latency_bound_s", "token_floor_s": _floor(token, device)}
+    return replace(
+        prompt,
+        usage=prompt.usage | {row: token.usage[own] for row, own in rows.items()},
+        fixed=prompt.fixed | {row: token.fixed[own] for row, own in rows.items()},
+        masks=prompt.masks | token.masks,
+    )
+
+
+def _floor(token: OptionTables, device: Device) -> str:
+    """Return the row whose sum no schedule of a token is faster than, and which is as near to them as one can be.
+
+    DRAM serves one operation at a time. Without a scratchpad nothing is prefetched. Neither holds where a cache may
+    keep the whole model from one token to the next.
+    """
+    path = device.path(device.units[0])
+    last = path[-2] if len(path) > 1 else None
+    least = float(token.usage["dram_bytes"].min(axis=1).sum()) + token.fixed["dram_bytes"]
+    if last is not None and last.kind == "cache" and least <= last.usable_bytes:
+        return "latency_floor_s"
+    return "unhidden_s" if device.scratchpad is None else "dram_s"
+
+
+def seconds_of(usage: dict[str, np.ndarray]) -> dict[str, str]:
+    """Return the rows of latency that go with the rows of energy: a token's, or those of the one inference.
+
+    Args:
+        usage: by resource.
+    """
+    if "token_bound_s" in usage:
+        return {"energy_bound_j": "token_bound_s", "energy_floor_j": "token_floor_s"}
+    return {"energy_bound_j": "latency_bound_s", "energy_floor_j": "latency_floor_s"}
+
+
+def tokens_per_s(token: CostReport, workload: Workload) -> float:
+    """Return the tokens that a decoder makes per second, all sequences of the batch together.
+
+    Args:
+        token: cost of a step.
+        workload: its batch.
+    """
+    return workload.batch_size / token.latency_s

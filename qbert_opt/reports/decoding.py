@@ -1,0 +1,74 @@
+"""What a decoder costs on a device: the prompt, each token of the answer, and the cache beside the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hwmodels import format_bandwidth, format_bytes, format_joules, format_seconds
+
+from ..costs.decoding import tokens_per_s
+from ..spec.cache import CACHE_BITS, cache_bytes
+from .cost import band, trust_line
+
+if TYPE_CHECKING:
+    from hwmodels import CostReport
+
+    from ..costs.workload import Workload
+    from ..spec.allocation import Allocation
+
+UNSCORED = "rounding of the cache to this width is not in the predicted loss"
+
+
+def decoder_lines(prompt: CostReport, token: CostReport, plan: Allocation, workload: Workload) -> list[str]:
+    """What a plan of a decoder costs on a device, one fact a line.
+
+    Args:
+        prompt: report in phase `prefill`.
+        token: report in phase `decode`.
+        plan: says what is known of the loss of its cache.
+        workload: in phase `prefill`.
+    """
+    context, batch = workload.context or 1, workload.batch_size
+    cache = cache_bytes(plan.profile, context * batch, workload.cache_bits)
+    arena = max(prompt.peak_activation_bytes, token.peak_activation_bytes)
+    low, high = (batch / seconds for seconds in reversed(token.latency_interval_s))
+    together = "" if batch == 1 else f" of {batch} sequences together, {1 / token.latency_s:.4g} of each"
+    facts = {
+        "first token": f"{band(prompt)} after a prompt of {workload.seq_len} tokens; as scheduled "
+        f"{format_seconds(prompt.latency_s)}, sum of operations {format_seconds(prompt.latency_bound_s)}; bound by "
+        f"{_bounds(prompt)}",
+        "speed": f"{low:.3g} to {high:.3g} tokens/s{together}; as scheduled {tokens_per_s(token, workload):.4g}, "
+        f"{format_seconds(token.latency_s)} for the token that fills a cache of {context}; bound by {_bounds(token)}",
+        "peak memory": f"{format_bytes(max(prompt.peak_memory_bytes, token.peak_memory_bytes))} (weights "
+        f"{format_bytes(token.held_bytes - cache)}, cache {format_bytes(cache)}, activations {format_bytes(arena)}); "
+        f"{format_bytes(token.scratchpad_bytes)} of weights on chip",
+        "cache": f"keys and values of {context} tokens{f' in each of {batch} sequences' if batch > 1 else ''} at "
+        f"{workload.cache_bits} bits{'' if workload.cache_bits == 16 else ', one fp16 scale per head and token'}",
+        "DRAM traffic": f"{format_bytes(token.dram_bytes)} per token, "
+        f"{format_bandwidth(token.dram_bandwidth_bytes_per_s)} at {token.inferences_per_s:.3g} tokens/s; "
+        f"{format_bytes(prompt.dram_bytes)} for the prompt",
+        "energy": f"{format_joules(token.energy_j)} per token ({format_joules(token.dynamic_energy_j)} dynamic); "
+        f"{format_joules(prompt.energy_j)} for the prompt",
+        "unpacking": f"costs {format_seconds(token.unpack_s)} of compute per token, saves "
+        f"{format_seconds(token.dram_saved_s)} of DRAM time against streamed 8-bit storage",
+        "trust": trust_line(token),
+    }
+    lines = [f"on {token.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
+    if workload.cache_bits < CACHE_BITS[0]:
+        lines.append(f"  note          {_cache_loss(plan, workload.cache_bits)}")
+    notes = dict.fromkeys((*prompt.over_limits, *token.over_limits))
+    lines += [f"  over limit    {line}" for line in notes]
+    lines += [f"  note          {note}" for note in token.notes]
+    return lines + [f"  note          the prompt: {note}" for note in prompt.notes if note not in token.notes]
+
+
+def _cache_loss(plan: Allocation, bits: int) -> str:
+    """Say whether the plan's losses contain the rounding of a cache of this width."""
+    if plan.cache is None or plan.cache.bits != bits or plan.cache.predicted_loss is None:
+        return UNSCORED
+    return f"rounding of the cache is in the predicted loss: {plan.cache.predicted_loss:.2g}"
+
+
+def _bounds(report: CostReport) -> str:
+    shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)

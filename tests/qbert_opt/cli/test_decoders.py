@@ -1,0 +1,114 @@
+"""Decoders on the command line: both phases, tokens per second as a limit, refusals in one line."""
+
+import json
+
+import pytest
+from decoder_shapes import gpt2, scores_of
+
+from qbert_opt.spec.score_parts import CacheScores
+from qbert_opt.spec.scores import read_scores, write_scores
+
+ON_PI = ("--device", "rpi5", "--context", "512")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Scores of two layers of GPT-2's shapes, without and with scores of the cache."""
+    folder = tmp_path_factory.mktemp("decoder")
+    plain = scores_of(gpt2(layers=2))
+    write_scores(plain, folder / "scores.json")
+    cache = CacheScores(bits=(8, 4), value=(1e-3, 0.1), std_error=(0.0, 0.0), contains="made up")
+    write_scores(plain.model_copy(update={"cache": cache}), folder / "cached.json")
+    return folder
+
+
+def test_solve_and_simulate_report_both_phases(cli, folder):
+    """Time to the first token, tokens per second, DRAM bytes per token, and the cache beside the weights."""
+    found = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "4bit", "--cache-bits", "8",
+                "-o", folder / "plan.json")  # fmt: skip
+    assert found.code == 0, found.err
+    assert "wrote " in found.out
+    told = cli("simulate", folder / "plan.json", *ON_PI, "--batch-size", "2")  # the cache is as wide as planned
+    parts = ("first token", "tokens/s", "per token", "cache of 512", "at 8 bits, one fp16 scale", "for the prompt")
+    for out in (found.out, told.out):
+        for part in (*parts, "rounding of the cache to this width is not in the predicted loss"):
+            assert part in out, out
+    assert "of 2 sequences together" in told.out
+    both = json.loads(cli("simulate", folder / "plan.json", *ON_PI, "--json").out)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert set(both) == {"prefill", "decode"}
+    assert plan["cache"] == {"bits": 8, "predicted_loss": None, "std_error": None}
+    decode = plan["device"]["decode"]
+    assert (
+        decode["token_s"] == both["decode"]["latency_s"] < both["prefill"]["latency_s"] == plan["device"]["latency_s"]
+    )
+
+
+def test_the_views_show_the_phase_that_is_asked_for(cli, folder):
+    """A token by default: its products have one row; with `--phase prefill` the prompt's."""
+    plan = folder / "views.json"
+    assert cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "4bit", "-o", plan).code == 0
+    token, prompt = (
+        json.loads(cli("simulate", plan, *ON_PI, "--per-op", "json", *phase).out)
+        for phase in ((), ("--phase", "prefill"))
+    )
+    assert [row["name"] for row in token] == [row["name"] for row in prompt]
+    assert sum(row["compute_s"] for row in token) < sum(row["compute_s"] for row in prompt) / 10
+
+
+def test_speed_and_the_cache_are_chosen_together(cli, folder):
+    """A scored cache is as wide as the limit allows; without scores the program says that it cannot choose."""
+    found = cli("solve", "--scores", folder / "cached.json", *ON_PI, "--min-tokens-per-s", "250", "--json")
+    assert found.code == 0, found.err
+    plan = json.loads(found.out)
+    assert plan["cache"]["bits"] < 16 and plan["device"]["decode"]["tokens_per_s"] >= 250
+    assert plan["roundings"] == ["matrices", "cache"]
+    refused = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "4bit", "--cache-bits", "16,8")
+    assert refused.code == 2 and "--cache-bits 16,8: no loss was scored for a cache of 8 bits" in refused.err
+
+
+def test_the_frontier_over_a_token(cli, folder):
+    """`pareto --resource token` spans the latency of a step."""
+    found = cli("pareto", "--scores", folder / "scores.json", *ON_PI, "--resource", "token", "--points", "4")
+    assert found.code == 0 and "token of the searched matrices" in found.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--min-tokens-per-s", "9999"), 3, "is above the ceiling: fastest feasible"),
+        (("--budget", "4bit", "--cache-bits", "6"), 2, "--cache-bits 6: legal: 16, 8, 4"),
+        (("--budget", "4bit", "--seq-len", "600"), 2, "the cache holds the prompt too. Give at least --seq-len 600"),
+        (("--min-tokens-per-s", "0"), 2, "--min-tokens-per-s 0: is no limit"),
+        (("--max-loss", "1", "--least", "tokens"), 2, "--least tokens: legal: bytes, total-bytes, latency, token"),
+    ],
+)  # fmt: skip
+def test_refusals(cli, folder, arguments, code, said):
+    """One line each, with the exit code of its kind."""
+    found = cli("solve", "--scores", folder / "scores.json", *ON_PI, *arguments)
+    assert found.code == code and said in found.err, found.err
+    assert found.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("solve", "--device", "car-soc", "--min-tokens-per-s", "5"),
+        ("solve", "--device", "car-soc", "--context", "5"),
+        ("solve", "--device", "car-soc", "--cache-bits", "8"),
+        ("pareto", "--device", "car-soc", "--context", "5"),
+    ],
+)
+def test_an_encoder_makes_no_tokens(cli, arguments):
+    """Refused in one line, with what they are legal for."""
+    found = cli(*arguments)
+    assert found.code == 2 and "is an encoder" in found.err and "legal for decoders" in found.err, found.err
+
+
+def test_scores_of_a_cache_survive_their_file(folder, tmp_path):
+    """And a file without them does not name them."""
+    table = read_scores(folder / "cached.json")
+    write_scores(table, tmp_path / "again.json")
+    assert read_scores(tmp_path / "again.json") == table
+    assert table.cache.multiplied(2.0).value == (2e-3, 0.2) and table.cache_loss(4) == (0.1, 0.0)
+    assert '"cache"' not in (folder / "scores.json").read_text()
