@@ -21,6 +21,7 @@ from ..models.batches import TokenBatch
 from ..models.layers import as_matrix
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
+from ..models.paging import pass_bytes, release_pages
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
@@ -174,14 +175,14 @@ class MatrixQuantizer:
         return found
 
     def _gram(self, matrix: MatrixSpec) -> torch.Tensor:
-        """Statistics of a matrix; computed together with those of the following matrices, up to `GRAM_BYTES`."""
+        """Statistics of a matrix; computed together with those of following matrices, up to `GRAM_BYTES` of memory."""
         if matrix.module not in self._grams:
             self._grams.clear()
             names: list[str] = []
-            held = 0
+            held, limit = 0, pass_bytes(self.model, GRAM_BYTES)
             for other in self._profile.matrices[self._profile.matrices.index(matrix) :]:
                 held += 4 * other.columns**2
-                if names and held > GRAM_BYTES:
+                if names and held > limit:
                     break
                 names.append(other.module)
             self._grams = fit_grams(self.model, self._method, self._batches, names, self._head)
@@ -202,6 +203,7 @@ def quantized_matrices(quantizer: MatrixQuantizer, plan: Allocation) -> Iterator
     """
     for matrix, planned in zip(plan.profile.matrices, plan.matrices, strict=True):
         yield StoredMatrix(planned.module, *quantizer.quantize(matrix, [planned.choice]))
+        release_pages(quantizer.model)
     yield from quantized_tables(quantizer.model, plan)
 
 
@@ -209,3 +211,4 @@ def quantized_tables(model: nn.Module, plan: Allocation) -> Iterator[StoredMatri
     """Quantize the embedding tables of a plan, lazily and one at a time."""
     for table in plan.tables:
         yield StoredMatrix(table.module, *quantize_table(model, table.module, [table.choice]))
+        release_pages(model)

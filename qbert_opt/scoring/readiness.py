@@ -151,7 +151,7 @@ def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: 
     """
     longest = max(batches, key=lambda batch: batch.mask.shape[1])
     one = next(longest.split(1))
-    per_sample = saved_bytes(loaded.model, lambda: loaded.head.read(loaded.model, one))
+    per_sample = saved_bytes(loaded.model, lambda: loaded.head.read(loaded.model, one), forward_only=True)
     shares.refuse_less(shares.graph, per_sample, "the graph of one sample")
     size = max(1, shares.graph // max(per_sample, 1))
     return [piece for batch in batches for piece in batch.split(size)]
