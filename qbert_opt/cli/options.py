@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import hwmodels
 
     from ..data.texts import LabeledTexts
+    from ..models.paging import Paging
     from ..spec.activations import ActivationChoice
     from ..spec.choices import Choice
     from ..spec.scores import ScoreTable
@@ -111,6 +112,42 @@ class TextOptions:
         from ..data.texts import read_texts
 
         return read_texts(path, text_columns=self.text_column, label_column=self.label_column, split=self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class PagingOptions:
+    """Whether the weights of a model stay on disk."""
+
+    paged: Annotated[
+        bool | None,
+        typer.Option(
+            "--paged/--no-paged",
+            help="Keep weights and activations on disk and read them block by block; by default for a model whose "
+            "float32 weights do not fit into the available memory.",
+        ),
+    ] = None
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            "--scratch",
+            help="Folder on a disk for what a paged model does not keep in memory; by default that of --output, or "
+            "the system's temporary folder.",
+        ),
+    ] = None
+
+    def beside(self, output: str | None) -> Paging:
+        """Return whether models are paged, and where.
+
+        Args:
+            output: what is written, beside which scratch files lie by default; None if nothing is.
+        """
+        import tempfile
+        from pathlib import Path
+
+        from ..models.paging import Paging
+
+        by_default = tempfile.gettempdir() if output is None else Path(output).absolute().parent
+        return Paging(Path(self.scratch or by_default), self.paged)
 
 
 @dataclass(frozen=True, slots=True)

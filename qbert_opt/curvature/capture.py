@@ -70,7 +70,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
         if not output.requires_grad:
             return None
         if hold is not None:
-            output.register_hook(hold)  # type: ignore[no-untyped-call]
+            output.register_hook(hold)
         return get_gradient_edge(output)
 
     def hook(name: str):  # type: ignore[no-untyped-def]

@@ -24,6 +24,7 @@ from .architectures import (
     quiet_transformers,
     read_config,
     refusing,
+    unfilled_model,
     written_config,
 )
 from .batches import tokenize
@@ -41,8 +42,8 @@ from .windows import longest_sample
 
 __all__ = [
     "AUTO_CLASSES", "LoadedModel", "build_model", "check_evaluation_mode", "check_finite", "config_kind", "cut_at",
-    "find_folder", "load_model", "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256",
-    "written_config",
+    "find_folder", "load_model", "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "unfilled_model",
+    "weights_sha256", "written_config",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -161,9 +162,7 @@ def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     return replace(loaded, max_tokens=int(max_tokens))
 
 
-def load_model(
-    source: str | Path, *, max_tokens: int | None = None, paging: Paging | None = None
-) -> LoadedModel:
+def load_model(source: str | Path, *, max_tokens: int | None = None, paging: Paging | None = None) -> LoadedModel:
     """Load a fine-tuned model in float32, evaluation mode, from a folder or a named hub model.
 
     Only safetensors weights are read, because other weight files can run code when they are opened.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,13 +26,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ..runtime.memory_budget import available_bytes
 from ..runtime.scratch import Kept, Scratch, contains, map_file, read_only_tensor, release
-from .folder_files import FLOATS, ModelFiles, weight_paths
+from .folder_files import ModelFiles, weight_paths
 from .layers import largest_module_list
 
 logger = logging.getLogger(__name__)
 Hold = Callable[[torch.Tensor], torch.Tensor]
 
-ITEM_BYTES = 4  # of float32
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOAT32_BYTES = 4
 SMALL_BYTES = 1 << 14  # of a tensor that stays in memory
 DISK_SHARE = 1 / 2  # of the free disk, which one pass over the text may fill
 
@@ -100,17 +100,18 @@ class Pages:
         state: dict[str, torch.Tensor] = {}
         for path in weight_paths(files):
             mapped, offsets = self._mapped(path)
-            with safe_open(path, framework="pt") as file:
-                for name, offset in offsets.items():
-                    stored = files.tensors[name]
-                    count = math.prod(stored.shape)
-                    if stored.dtype == "F32" and count and not offset % ITEM_BYTES:
-                        state[name] = read_only_tensor(mapped, torch.float32, count, offset).view(stored.shape)
-                    elif stored.dtype in FLOATS:
-                        state[name] = self.weight(file.get_tensor(name).float())
-                        self.release()
-                    else:
-                        state[name] = file.get_tensor(name)
+            for name, offset in offsets.items():
+                stored = files.tensors[name]
+                dtype, count = DTYPES.get(stored.dtype), math.prod(stored.shape)
+                if dtype is None or not count or offset % dtype.itemsize:
+                    with safe_open(path, framework="pt") as file:
+                        tensor = file.get_tensor(name).clone()
+                else:
+                    tensor = read_only_tensor(mapped, dtype, count, offset).view(stored.shape)
+                if dtype not in (None, torch.float32):
+                    tensor = self.weight(tensor.float())
+                    self.release()
+                state[name] = tensor
         return state
 
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -293,4 +294,4 @@ def float32_bytes(files: ModelFiles) -> int:
     Args:
         files: the model folder.
     """
-    return sum(ITEM_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in FLOATS)
+    return sum(FLOAT32_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in DTYPES)

@@ -27,11 +27,12 @@ from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
 from ..spec.grids import DEFAULT_BITS, DEFAULT_GROUPINGS, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
-from .quantized_matrix import QuantizedMatrix, StoredMatrix
+from .quantized_matrix import QuantizedMatrix, StoredMatrix, joined
 from .quantizer import quantizer
 
 BATCH_SIZE = 16
 STATIC_FORMS: dict[int, Form] = {8: "symmetric"}  # by width, where inputs have static ranges
+TABLE_ROWS = 1 << 12  # of an embedding table that are quantized at a time
 GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs further passes over the calibration set
 
 
@@ -145,8 +146,16 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
 
 
 def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-    """Quantize one embedding table under several choices."""
-    return quantize_rows(weight_of(model, module), choices)
+    """Quantize one embedding table under several choices, a few rows at a time where no range spans rows."""
+    weight = weight_of(model, module)
+    layouts = [c.layout(*weight.shape, heads=1) for c in choices]
+    if any(layout.axis == "rows" and layout.num_groups < len(weight) for layout in layouts):
+        return quantize_rows(weight, choices)
+    parts = []
+    for rows in weight.split(TABLE_ROWS):
+        parts.append(quantize_rows(rows, choices))
+        release_pages(model)
+    return [joined(layout, [part[place] for part in parts]) for place, layout in enumerate(layouts)]
 
 
 class MatrixQuantizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +62,23 @@ class StoredMatrix(NamedTuple):
 
     module: str
     quantized: QuantizedMatrix
+
+
+def joined(layout: Layout, parts: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+    """Join quantized rows to one matrix.
+
+    Args:
+        layout: of the whole matrix, without ranges that span rows.
+        parts: consecutive rows.
+    """
+    books = [part.codebook for part in parts if part.codebook is not None]
+    return QuantizedMatrix(
+        layout,
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat([part.offset for part in parts]),
+        torch.cat(books) if books else None,
+    )
 
 
 def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:

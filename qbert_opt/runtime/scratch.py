@@ -80,7 +80,7 @@ class Scratch:
             kept: what `keep` returned.
         """
         flat = torch.empty(_extent_elements(kept.shape, kept.stride), dtype=kept.dtype)
-        view = memoryview(flat.view(torch.uint8).numpy())
+        view = flat.view(torch.uint8).numpy().data
         done = 0
         while done < len(view):
             done += os.preadv(self._file, [view[done:]], kept.offset + done)
@@ -122,7 +122,7 @@ class Scratch:
     def _append(self, flat: torch.Tensor) -> int:
         offset, self._end = self._end, self._end + flat.numel() * flat.element_size()
         self._end += -self._end % ALIGNMENT
-        view = memoryview(flat.view(torch.uint8).numpy())
+        view = flat.view(torch.uint8).numpy().data
         done = 0
         try:
             while done < len(view):
