@@ -106,8 +106,8 @@ def main() -> None:
     rows = [f"{text[0]}\t{label}" for text, label in zip(texts.texts[:48], texts.labels[:48], strict=True)]
     few.write_text("\n".join(["text\tlabel", *rows]) + "\n")
     program, paging = [sys.executable, "-m", "qbert_opt"], ["--no-paged" if options.in_memory else "--paged"]
-    # the largest matrix, rounded once, has to fit into a quarter of the limit
-    limit = f"{math.ceil(40 * 4 * 4 * options.width**2 / 2**20)}MiB"
+    # the largest matrix, rounded to both choices at once, fits into a quarter of the limit
+    limit = f"{math.ceil(2 * 40 * 4 * 4 * options.width**2 / 2**20)}MiB"
     scratch = ["--scratch", str(options.folder)]
     steps = {
         "sensitivity": [*program, "sensitivity", "--model", str(model), "--data", str(few), *CHOICES, *TEXTS, *paging,

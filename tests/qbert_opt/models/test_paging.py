@@ -179,9 +179,16 @@ def test_memory_is_given_back(tmp_path):
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.arange(24.0).view(2, 3, 4).transpose(0, 2), torch.ones(3, 1).expand(3, 5),
-     torch.arange(30.0).view(5, 6)[1:4, 2:], torch.tensor(7), torch.empty(0, 3), torch.ones(4, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bool)],
-)  # fmt: skip
+    [
+        torch.arange(24.0).view(2, 3, 4).transpose(0, 2),
+        torch.ones(3, 1).expand(3, 5),
+        torch.arange(30.0).view(5, 6)[1:4, 2:],
+        torch.tensor(7),
+        torch.empty(0, 3),
+        torch.ones(4, dtype=torch.bfloat16),
+        torch.ones(4, dtype=torch.bool),
+    ],
+)
 def test_tensors_keep_their_layout(tmp_path, tensor):
     """Values, shape and strides return: a product of another layout may be summed in another order."""
     scratch = Scratch(tmp_path)
