@@ -38,12 +38,14 @@ from ..models.paging import FLOAT32_BYTES, Pages, Paging
 from ..models.probe import probe
 from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding
 from ..quantization.activation_quant import with_rounded_inputs
-from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
+from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix, row_parts
 from ..spec.allocation import Allocation, read_allocation
 from ..spec.planned import PlannedMatrix, PlannedTable
 from .packed_modules import quantized_parts
 from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
 from .stored_tensors import CODES, part_shapes, restored
+
+ROWS_AT_A_TIME = 1 << 12  # of a matrix that is dequantized to disk
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
@@ -127,8 +129,8 @@ def load_quantized(
         for planned in quantized_parts(allocation):
             with safe_open(root / WEIGHTS, framework="pt") as file:  # anew, which gives back the pages that were read
                 weight, name = _restore(file, names, planned, record.codes_name), f"{planned.module}.weight"
-                matrix = _shaped(weight.dequantize(), shapes.get(name))
-            state[name] = matrix if pages is None else pages.weight(matrix)
+                matrix = weight.dequantize() if pages is None else _on_disk(weight, pages)
+            state[name] = _shaped(matrix, shapes.get(name))
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
     with refusing(root):
@@ -158,6 +160,17 @@ def _pages(allocation: Allocation, name: str, paging: Paging | None) -> Pages | 
     elements = sum(part.rows * part.columns for part in quantized_parts(allocation))
     applies = paging is not None and paging.applies(FLOAT32_BYTES * elements, name)
     return Pages(paging.folder) if paging is not None and applies else None
+
+
+def _on_disk(matrix: QuantizedMatrix, pages: Pages) -> torch.Tensor:
+    """Dequantize a matrix into mapped memory, a few rows at a time."""
+    weight = pages.weight(torch.empty(matrix.codes.shape))
+    start = 0
+    for part in row_parts(matrix, ROWS_AT_A_TIME):
+        weight[start : start + len(part.codes)] = part.dequantize()
+        start += len(part.codes)
+        pages.release()
+    return weight
 
 
 def _empty_model(root: Path, *, paged: bool = False) -> LoadedModel:

@@ -115,7 +115,11 @@ def _opened(folder: Path, loaded: LoadedModel) -> LoadedModel:
     if not hasattr(loaded.model, "config"):
         return load_quantized(folder, into=loaded)[0]
     pages = pages_of(loaded.model)
-    return open_packed(folder) if pages is None else load_quantized(folder, paging=Paging(pages.folder, True))[0]
+    return (
+        open_packed(folder)
+        if pages is None
+        else load_quantized(folder, paging=Paging(pages.folder, True, told=True))[0]
+    )
 
 
 def _write_matrix(

@@ -168,11 +168,12 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
                         gram = tokens.T @ tokens
                         if times > 1:
                             gram *= times
-                        sums[name] = sums[name].add_(gram) if name in sums else hold(gram)
+                        sums[name] = sums[name].add_(gram.to(sums[name].device)) if name in sums else hold(gram)
                         counts[name] += times * len(tokens)
                     release_pages(model)
     for name, gram in sums.items():
         gram /= counts[name]
+        release_pages(model)
     return sums
 
 

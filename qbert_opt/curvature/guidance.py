@@ -53,7 +53,11 @@ def guided_grams(
             # a pass divides by the rows of its batch; here every row has the same weight
             weighted[name].addmm_((inputs * (rows * weights)[:, None]).T, inputs)
             release_pages(model)
-    return {name: hold(_blend(gram, weighted.pop(name), share)) for name, gram in grams.items()}
+    blended = {}
+    for name, gram in grams.items():
+        blended[name] = hold(_blend(gram, weighted.pop(name), share))
+        release_pages(model)
+    return blended
 
 
 def _blend(plain: torch.Tensor, weighted: torch.Tensor, share: float) -> torch.Tensor:

@@ -45,10 +45,12 @@ class Paging:
     Attributes:
         folder: on a disk, not in memory.
         wanted: True or False; None pages a model whose float32 weights do not fit into the memory that is available.
+        told: whether the user knows already.
     """
 
     folder: Path
     wanted: bool | None = None
+    told: bool = False
 
     def applies(self, weight_bytes: int, name: str) -> bool:
         """Decide for a model, and tell the user if it is paged.
@@ -59,13 +61,24 @@ class Paging:
         """
         available = available_bytes()
         paged = weight_bytes > available if self.wanted is None else self.wanted
-        if paged:
+        if paged and not self.told:
             reason = "" if self.wanted else f", more than the {available / 2**20:,.0f} MiB that are available"
             logger.warning(
                 "%s: %.0f MiB of float32 weights%s: paged from disk block by block, scratch files in %s",
                 name, weight_bytes / 2**20, reason, self.folder,
             )  # fmt: skip
         return paged
+
+
+@dataclass(frozen=True, slots=True)
+class LentWeight:
+    """A view of a weight that was copied to another device, where it is copied again when autograd needs it."""
+
+    home: torch.Tensor
+    device: torch.device
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
 
 
 class Pages:
@@ -85,6 +98,8 @@ class Pages:
         self._weights = Scratch(folder)
         self._files: list[mmap.mmap] = []
         self._window, self._touched = 1 << 24, 0
+        self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
+        self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
 
     @property
     def pass_bytes(self) -> int:
@@ -164,26 +179,78 @@ class Pages:
             self.release()
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an equal tensor on disk that is valid until the batch ends.
+        """Return an equal tensor on disk that is valid until the batch ends; one of another device stays there.
 
         Args:
-            tensor: on the CPU.
+            tensor: of any layout.
         """
+        if tensor.device.type != "cpu":
+            return tensor
         self.touch(tensor.nbytes)
         return self.batch.hold(tensor)
 
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor | Kept:
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor | Kept | LentWeight:
         """What autograd keeps of a tensor: weights are there anyway, anything else goes to disk."""
+        home = self._lent.get(tensor.untyped_storage().data_ptr())
+        if home is not None:
+            return LentWeight(home, tensor.device, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         if tensor.nbytes <= SMALL_BYTES or self.owns(tensor):
             return tensor
         return self.batch.keep(tensor)
 
-    def unpack(self, kept: torch.Tensor | Kept) -> torch.Tensor:
+    def unpack(self, kept: torch.Tensor | Kept | LentWeight) -> torch.Tensor:
         """Return a tensor that autograd needs again."""
         if isinstance(kept, Kept):
             return self.batch.read(kept)
+        if isinstance(kept, LentWeight):
+            self.touch(kept.home.nbytes)
+            return kept.home.to(kept.device, copy=True).as_strided(kept.shape, kept.stride, kept.offset)
         self.touch(kept.nbytes)
         return kept
+
+    def home(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Return the weights of a parameter in mapped memory, wherever it is computed with.
+
+        Args:
+            parameter: of the model.
+        """
+        return self._homes.get(parameter, parameter)
+
+    @contextmanager
+    def lent(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """Compute on another device inside the context: it has one block's weights at a time, and all outside blocks.
+
+        Args:
+            model: whose pages these are.
+            device: its memory has to hold the largest block, and the activations of one batch.
+        """
+        blocks = [model.get_submodule(name) for name in largest_module_list(model)]
+        inside = {parameter for block in blocks for parameter in block.parameters()}
+        self._homes = {tensor: tensor.data for tensor in [*model.parameters(), *model.buffers()]}
+
+        def lend(block: nn.Module, _args: object) -> None:
+            for parameter in block.parameters():
+                parameter.data = self._homes[parameter].to(device, copy=True)
+                self._lent[parameter.untyped_storage().data_ptr()] = self._homes[parameter]
+
+        def take_back(block: nn.Module, *_: object) -> None:
+            self._lent.clear()  # the address is free for any other tensor
+            for parameter in block.parameters():
+                parameter.data = self._homes[parameter]
+
+        for tensor in self._homes.keys() - inside:
+            tensor.data = tensor.data.to(device)
+        handles = [block.register_forward_pre_hook(lend) for block in blocks]
+        handles += [block.register_forward_hook(take_back) for block in blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for tensor, home in self._homes.items():
+                tensor.data = home
+            self._homes = {}
+            self._lent.clear()
 
     def _mapped(self, path: Path) -> tuple[mmap.mmap, dict[str, int]]:
         """Map a safetensors file that was checked; returns where in it each tensor starts, in bytes."""
@@ -227,6 +294,17 @@ def streamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[
     for name, tensor in tensors.items():
         yield name, tensor
         release_pages(model)
+
+
+def weights_at_home(model: nn.Module, parameter: torch.Tensor) -> torch.Tensor:
+    """Return a parameter's weights: of a paged model those in mapped memory, whatever device computes with it.
+
+    Args:
+        model: any.
+        parameter: of the model.
+    """
+    pages = pages_of(model)
+    return parameter if pages is None else pages.home(parameter)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..models.batches import TokenBatch
 from ..models.layers import as_matrix
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
-from ..models.paging import pass_bytes, release_pages
+from ..models.paging import pass_bytes, release_pages, weights_at_home
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
@@ -104,7 +104,7 @@ def static_grid(method: str) -> tuple[Choice, ...]:
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
     """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
-    return as_matrix(model.get_parameter(f"{module}.weight").detach())
+    return as_matrix(weights_at_home(model, model.get_parameter(f"{module}.weight")).detach())
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:

@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
+from ..models.paging import pages_of
 from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
@@ -50,7 +51,16 @@ from .score_rows import (
     small_sample_warnings,
     zero_score_warnings,
 )
-from .task import LearnsAtBudget, Metric, RecordsCurvature, ScoresActivations, ScoresTables, ScoringTask, metric_named
+from .task import (
+    LearnsAtBudget,
+    Metric,
+    ReadsPages,
+    RecordsCurvature,
+    ScoresActivations,
+    ScoresTables,
+    ScoringTask,
+    metric_named,
+)
 
 DEFAULT_MEMORY_LIMIT_BYTES = 2 * 2**30
 FEWEST_SCORED = 2
@@ -98,7 +108,8 @@ def measure_sensitivity(
 
     Raises:
         UsageError: unknown metric, choices of several quantizers, a choice named twice, missing labels, budget or head,
-            a model in training mode or half precision, a matrix without a legal choice, or too small a memory limit.
+            a model in training mode or half precision, a matrix without a legal choice, too small a memory limit, or a
+            paged model and a metric that changes weights.
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
             that exceeds the range of fp16.
     """
@@ -108,6 +119,11 @@ def measure_sensitivity(
         raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
     if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
+    if pages_of(loaded.model) is not None and not isinstance(plugin, ReadsPages):
+        raise UsageError(
+            f"`metric` {metric}: changes weights, or differentiates twice in memory, and {loaded.name} is paged. Use "
+            "directional, or `no_paged`."
+        )
     if not isinstance(plugin, LearnsAtBudget):
         budget_bytes = None
     elif budget_bytes is None:

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families import WORDS, save, tiny_model
@@ -20,6 +22,7 @@ from qbert_opt.models import paging as paging_module
 from qbert_opt.models.architectures import unfilled_model
 from qbert_opt.models.loading import is_finite, load_model
 from qbert_opt.models.paging import Paging, pages_of
+from qbert_opt.models.torch_device import on_device
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, quantized_matrices
 from qbert_opt.runtime.memory_budget import available_bytes
@@ -39,6 +42,8 @@ LIMIT_BYTES = 1 << 28
 def nothing_is_small(monkeypatch):
     """Tiny models have only small tensors: here all of them go to disk."""
     monkeypatch.setattr(paging_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr("qbert_opt.checkpoint.reader.ROWS_AT_A_TIME", 10)
+    monkeypatch.setattr("qbert_opt.quantization.calibration.TABLE_ROWS", 10)
 
 
 def scores_of(loaded, **settings):
@@ -64,6 +69,23 @@ def test_scores_are_those_in_memory(tmp_path, family, kind):
     settings = {"activation_choices": activation_grid((8,)), "with_curvature": True} if family == "mpnet" else {}
     assert scores_of(paged, **settings) == scores_of(ordinary, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # scratch files have no names
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_weights_lent_block_by_block(tmp_path, device):
+    """Computed with copies of one block at a time on a device: equal on the CPU, close on a GPU; all go home again."""
+    folder = save(tmp_path / "model", "albert with two groups")
+    ordinary, paged = load_model(folder), load_model(folder, paging=Paging(tmp_path, True))
+    pages = pages_of(paged.model)
+    with on_device(paged, device), pages.lent(paged.model, torch.device(device)) if device == "cpu" else nullcontext():
+        found, expected = scores_of(paged), scores_of(ordinary)
+    if device == "cpu":
+        assert found == expected
+    else:
+        np.testing.assert_allclose(found.values(), expected.values(), rtol=1e-3)
+    assert all(pages.owns(parameter) for parameter in paged.model.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -122,8 +144,10 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
         assert run.code == 0, run.err
         assert ["paged from disk" in line for line in caplog.messages] == [True] * (how == "--paged")
         assert cli("solve", "--scores", scores, "--budget", "5bit", "-o", plan).code == 0
+        caplog.clear()
         run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, how, "-q", "-o", out)
         assert run.code == 0, run.err
+        assert ["paged from disk" in line for line in caplog.messages] == [True] * (how == "--paged")
         run = cli("evaluate", out, "--data", data_file, "--reference", tiny_folder, how, "--json")
         assert run.code == 0, run.err
         record = json.loads((out / "config.json").read_text())["quantization_config"]
