@@ -63,6 +63,9 @@ MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=4, help="Truncate texts to this many tokens; by default the model's maximum."),
 ]
+MemoryLimit = Annotated[
+    str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
+]
 Scores = Annotated[str | None, typer.Option("--scores", "-s", help="Score table; by default the bundled reference.")]
 Device = Annotated[
     str | None, typer.Option("--device", "-d", help="Target hardware: a YAML file or the name of a bundled device.")

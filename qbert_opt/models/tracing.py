@@ -19,6 +19,7 @@ from torch import nn
 
 from .attention import UnfusedAttention
 from .layers import MatrixLayer, is_matrix, width_read
+from .paging import spilled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +78,11 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
         model: the model.
         run: calls the model once, on one sample without padding.
     """
+    with spilled(model):
+        return _trace(model, run)
+
+
+def _trace(model: nn.Module, run: Callable[[], object]) -> Trace:
     raw: list[_Raw] = []
     reads: Counter[str] = Counter()
     widths: dict[str, int] = {}

@@ -123,11 +123,15 @@ def saved_bytes(model: torch.nn.Module, work: Callable[[], Any], *, forward_only
 
 
 def available_bytes() -> int:
-    """Bytes of memory that this process may still take: the machine's, or its control group's if that is less."""
+    """Bytes of memory that this process may still take: the machine's, or its control group's if that is less.
+
+    Cached files that the system would drop count as free in both.
+    """
     found = []
     with suppress(OSError, ValueError):
         limit = int((GROUP / "memory.max").read_text())  # "max" without a limit
-        found.append(limit - int((GROUP / "memory.current").read_text()))
+        stat = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        found.append(limit - int((GROUP / "memory.current").read_text()) + int(stat.get("inactive_file", 0)))
     with suppress(OSError):
         lines = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
         found.append(int(lines["MemAvailable"].split()[0]) * 1024)

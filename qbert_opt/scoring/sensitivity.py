@@ -121,8 +121,8 @@ def measure_sensitivity(
         raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
     if pages_of(loaded.model) is not None and not isinstance(plugin, ReadsPages):
         raise UsageError(
-            f"`metric` {metric}: changes weights, or differentiates twice in memory, and {loaded.name} is paged. Use "
-            "directional, or `no_paged`."
+            f"`metric` {metric}: changes weights, or differentiates twice in memory, and {loaded.name} is `paged`. Use "
+            "directional, or keep the model in memory."
         )
     if not isinstance(plugin, LearnsAtBudget):
         budget_bytes = None

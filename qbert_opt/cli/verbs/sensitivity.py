@@ -60,9 +60,7 @@ def command(
     ] = False,
     max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
-    memory_limit: Annotated[
-        str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
-    ] = "2GiB",
+    memory_limit: options.MemoryLimit = "2GiB",
     torch_device: options.TorchDevice = "auto",
     paging: options.PagingOptions,
     resampling: StabilityOptions,

@@ -95,6 +95,8 @@ IDLE = [
     ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
     ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
     ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
+    *((f"{verb} --no-paged --scratch /tmp", "--scratch: is for a paged model")
+      for verb in ("evaluate f --data d", "quantize p -m m -o o", "sensitivity -m m --data d")),
     ("export f --engine e -o o --split test", "--split: belongs to --data"),
     ("export f --engine e -o o --text-column t", "--text-column: belongs to --data"),
     ("export-config p --to nncf --device car-soc -o n.json", "--device: belongs to --refit"),

@@ -90,10 +90,12 @@ def test_weights_lent_block_by_block(tmp_path, device):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types_are_converted_as_in_memory(tmp_path, dtype):
-    """Weights of any floating type become the same float32, one tensor at a time."""
+    """Weights of any floating type, under the names of a wrapper and of old files, become the same float32."""
     folder = save(tmp_path / "model", "bert")
     state = load_file(folder / "model.safetensors")
-    save_file({name: tensor.to(dtype) for name, tensor in state.items()}, folder / "model.safetensors")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # as files of 2018 have them
+    named = {f"_orig_mod.{re.sub('|'.join(old), lambda m: old[m[0]], name)}": t.to(dtype) for name, t in state.items()}
+    save_file(named, folder / "model.safetensors")
     ordinary, paged = load_model(folder), load_model(folder, paging=Paging(tmp_path, True))
     assert paged.sha256 == ordinary.sha256
     assert {p.dtype for p in paged.model.parameters()} == {torch.float32}
@@ -155,6 +157,9 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
         figures.pop("points"), figures.pop("what", None)
         found[how] = scores.read_text(), (out / "model.safetensors").read_bytes(), record["read_back"], figures
     assert found["--paged"] == found["--no-paged"]
+    refused = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "measured", "--paged", "-o",
+                  tmp_path / "no.json")  # fmt: skip
+    assert refused.code == 2 and "--metric measured: changes weights" in refused.err
     refused = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "--paged", "--sequential", "-o",
                   tmp_path / "no")  # fmt: skip
     assert refused.code == 2 and "--sequential: changes the weights" in refused.err
@@ -171,7 +176,19 @@ def test_paged_where_it_does_not_fit(tmp_path, monkeypatch, caplog):
             loaded = load_model(folder, paging=Paging(tmp_path))
         assert (pages_of(loaded.model) is not None) == paged
         assert [("that are available" in line) for line in caplog.messages] == [True] * paged
+
+
+def test_the_memory_that_is_available(tmp_path, monkeypatch):
+    """The least of what the machine and the control group have left, with what the system can drop."""
     assert 2**24 < available_bytes() < 2**50
+    monkeypatch.setattr("qbert_opt.runtime.memory_budget.MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr("qbert_opt.runtime.memory_budget.GROUP", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:   5000 kB\n")
+    (tmp_path / "memory.current").write_text("4000000\n")
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 1000000\n")
+    for limit, found in (("max", 5000 * 1024), ("5000000", 2_000_000), ("90000000", 5000 * 1024)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert available_bytes() == found
 
 
 def resident_bytes(tensor):
