@@ -27,7 +27,7 @@ from qbert_opt.data.texts import read_texts
 from qbert_opt.runtime.provenance import code_commit
 
 FIELDS = re.compile(r"(VmHWM|RssAnon):\s+(\d+) kB")
-CHOICES = ["--method", "gptq", "--bits", "3", "--groupings", "columns:128", "--table-bits", "8"]
+CHOICES = ["--bits", "3", "--groupings", "columns:128", "--table-bits", "8"]
 TEXTS = ["--calibration-samples", "16", "--scoring-samples", "16", "--max-tokens", "24"]
 LIBRARIES = """
 import sys, torch, qbert_opt.cli.main, qbert_opt.scoring.sensitivity, qbert_opt.serving.measuring
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, help="folder of any BERT model")
     parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--method", default="gptq")
     parser.add_argument("--in-memory", action="store_true")
     parser.add_argument("--steps", default="sensitivity,solve,quantize,evaluate")
     options = parser.parse_args()
@@ -114,7 +115,7 @@ def main() -> None:
     scratch = ["--scratch", str(options.folder)]
     steps = {
         "sensitivity": [*program, "sensitivity", "--model", str(model), "--data", str(few), *CHOICES, *TEXTS, *paging,
-                        "--memory-limit", limit, "-q", "-o", str(scores)],
+                        "--method", options.method, "--memory-limit", limit, "-q", "-o", str(scores)],
         "solve": [*program, "solve", "--scores", str(scores), "--budget", "4bit", "-o", str(plan)],
         "quantize": [*program, "quantize", str(plan), "--model", str(model), "--data", str(few), *paging, "-q", "-o",
                      str(out)],
@@ -125,7 +126,7 @@ def main() -> None:
     block, table = (round(4 * count / 2**20, 1) for count in (12 * width**2 + 13 * width, 30522 * width))
     size = (model / "model.safetensors").stat().st_size / 2**20
     about = {
-        "layers": options.layers, "width": width, "how": name, "model_mib": round(size), "block_mib": block,
+        "layers": options.layers, "width": width, "how": name, "method": options.method, "model_mib": round(size), "block_mib": block,
         "table_mib": table, "memory_limit": limit, "libraries_mib": round(libraries["resident_mib"]),
         "commit": code_commit(),
     }  # fmt: skip
