@@ -126,9 +126,9 @@ def main() -> None:
     block, table = (round(4 * count / 2**20, 1) for count in (12 * width**2 + 13 * width, 30522 * width))
     size = (model / "model.safetensors").stat().st_size / 2**20
     about = {
-        "layers": options.layers, "width": width, "how": name, "method": options.method, "model_mib": round(size), "block_mib": block,
-        "table_mib": table, "memory_limit": limit, "libraries_mib": round(libraries["resident_mib"]),
-        "commit": code_commit(),
+        "layers": options.layers, "width": width, "how": name, "method": options.method, "model_mib": round(size),
+        "block_mib": block, "table_mib": table, "memory_limit": limit,
+        "libraries_mib": round(libraries["resident_mib"]), "commit": code_commit(),
     }  # fmt: skip
     print(json.dumps(about), flush=True)
     for step in filter(None, options.steps.split(",")):
