@@ -157,7 +157,9 @@ class FileLaw:
             return replace(part, range_bytes=part.range_bytes + zeros)
         layout = choice.layout(rows, columns, heads=1)
         grouped = layout.axis == "columns"
-        offset = OFFSET_BYTES if choice.form == "offset" else WIDE_OFFSET_BYTES
+        zero = layout.fixed_zero  # a power of two times an fp16 scale is an fp16 number too
+        narrow = choice.form == "offset" or (zero is not None and zero & (zero - 1) == 0)
+        offset = OFFSET_BYTES if narrow else WIDE_OFFSET_BYTES
         width = self.stored_bits(choice.bits)
         ranges = (layout.num_groups if grouped else rows) * (SCALE_BYTES + offset)
         return FilePart(width, layout.group_size if grouped else 0, _packed(rows * columns, width), ranges)
@@ -170,7 +172,7 @@ class FileLaw:
         """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
         graph = self.graph.model + self.graph.layer * profile.num_layers
         vocabulary = max((table.rows for table in profile.tables), default=0)
-        elements = profile.other_elements
+        elements = profile.other_elements - profile.unread_elements
         if self.graph.wide_vectors:  # twice as wide: biases, two norms a layer; norm, types and pooler of the model
             biases = sum(matrix.rows for matrix in profile.matrices)
             elements += biases + profile.hidden * (4 * profile.num_layers + 5)

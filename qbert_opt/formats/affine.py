@@ -82,6 +82,16 @@ class AffineMatrix:
             return None
         return self.offset.astype(np.float32) + self.scale.astype(np.float32) * np.float32(self.zero)
 
+    @property
+    def first_value(self) -> NDArray[np.floating]:
+        """Value of code 0 of each group, `[rows, groups]`: float16 where that is exact, else float32."""
+        if self.offset is not None:
+            return self.offset
+        wide = -(self.scale.astype(np.float32) * np.float32(self.zero))
+        with np.errstate(over="ignore"):
+            half = wide.astype(np.float16)
+        return half if np.array_equal(half.astype(np.float32), wide) else wide
+
     def dequantize(self) -> NDArray[np.float32]:
         """Return the weights, float32 `[rows, columns]`."""
         groups = self.codes.reshape(self.rows, -1, self.group_size).astype(np.float32)

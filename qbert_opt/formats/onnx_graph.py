@@ -85,11 +85,8 @@ class Builder(Parts):
             index = self.node("Cast", [codes], to=TensorProto.INT32)
             table_of_codes = self.constant(_lookup(width, 0, np.float32), f"values{width}")
             values = self.node("Gather", [table_of_codes, index], axis=0)
-        offset = table.offset
-        if offset is None:
-            offset = -(table.scale.astype(np.float32) * np.float32(table.zero))
         ranges = []
-        for part, array in (("scale", table.scale), ("offset", offset)):
+        for part, array in (("scale", table.scale), ("offset", table.first_value)):
             gathered = self.node("Gather", [self.constant(array, f"{module}.{part}"), ids], axis=0)
             wide = self.node("Cast", [gathered], to=TensorProto.FLOAT)
             ranges.append(self.node("Reshape", [wide, self.constant(np.array([-1, groups, 1]))]))

@@ -84,12 +84,9 @@ class Weights:
             codes = op.subtract(spread, op.multiply(higher, op.constant(levels)))
         shape = np.array([0, 0, table.scale.shape[1], table.group_size], np.int64)
         values = op.reshape(codes if per_byte > 1 else op.convert(codes, "f32"), self.plain(shape), True)
-        scale, offset = table.scale, table.offset
-        if offset is None:
-            offset = -(scale.astype(np.float32) * np.float32(table.zero))
         scales, offsets = (
             op.unsqueeze(op.convert(op.gather(self.plain(part), ids, axis), "f32"), op.constant(np.int64(-1)))
-            for part in (scale, offset)
+            for part in (table.scale, table.first_value)
         )
         weights = op.add(op.multiply(values, scales), offsets)
         return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)

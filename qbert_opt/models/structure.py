@@ -41,7 +41,8 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
     tables = _tables(model, traced, num_tokens)
     searched = {id(model.get_submodule(m.module).weight) for m in matrices}
     owners = {id(model.get_submodule(t.module).weight): t.module for t in tables}
-    priced = searched | set(owners)
+    rest = [p for p in model.parameters() if id(p) not in searched | set(owners)]
+    read = [call for call in traced.calls if id(call.layer.weight) in traced.read_weights]
     config = getattr(model, "config", None)
     return ModelProfile(
         name=loaded.name,
@@ -52,8 +53,9 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         heads=getattr(config, "num_attention_heads", 0) or traced.heads or 1,
         matrices=matrices,
         tables=tables,
-        head=_head(traced.calls, searched, owners, blocks, num_tokens),
-        other_elements=sum(p.numel() for p in model.parameters() if id(p) not in priced),
+        head=_head(read, searched, owners, blocks, num_tokens),
+        other_elements=sum(p.numel() for p in rest),
+        unread_elements=sum(p.numel() for p in rest if id(p) not in traced.read_weights),
         position_limit=position_limit(config),
     )
 

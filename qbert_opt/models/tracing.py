@@ -52,12 +52,14 @@ class Trace:
         table_reads: number of rows read from each embedding table.
         block_outputs: output width of each module of a list, by name.
         heads: attention heads, from the shape of the first softmax; None without one.
+        read_weights: identities of the parameters that the result hangs on.
     """
 
     calls: tuple[LinearCall, ...]
     table_reads: dict[str, int]
     block_outputs: dict[str, int]
     heads: int | None
+    read_weights: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -71,12 +73,12 @@ class _Raw:
     after: Any
 
 
-def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
+def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
     """Record the data flow of one forward pass of a model.
 
     Args:
         model: the model.
-        run: calls the model once, on one sample without padding.
+        run: calls the model once, on one sample without padding, and returns its answers.
     """
     with spilled(model):
         return _trace(model, run)
@@ -100,8 +102,23 @@ def _trace(model: nn.Module, run: Callable[[], object]) -> Trace:
         calls.append(
             LinearCall(call.module, call.layer, positions, id(call.input), frozenset(layers), frozenset(scores))
         )
-    del output
-    return Trace(tuple(calls), dict(reads), widths, _num_heads(first_softmax))
+    return Trace(tuple(calls), dict(reads), widths, _num_heads(first_softmax), _read_weights(output))
+
+
+def _read_weights(output: torch.Tensor) -> frozenset[int]:
+    """Return the identities of the parameters upstream of a tensor."""
+    found: set[int] = set()
+    seen: set[Any] = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        stack += [before for before, _ in node.next_functions]
+    return frozenset(found)
 
 
 def _upstream(starts: list[Any], makers: dict[int, str]) -> tuple[set[str], list[Any]]:

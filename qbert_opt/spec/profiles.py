@@ -107,6 +107,8 @@ class ModelProfile(Frozen):
         tables: embedding tables.
         head: linear layers outside the encoder.
         other_elements: number of elements in all other tensors, including the head's own weights.
+        unread_elements: those of `other_elements` that no answer reads, such as the pooler of sentence embeddings: they
+            are stored with the quantized model, and left out of engines' files.
         position_limit: longest text, in tokens, that the model has positions for; None without a limit, and in files of
             earlier releases.
     """
@@ -123,6 +125,7 @@ class ModelProfile(Frozen):
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
     other_elements: int = Field(ge=0)
+    unread_elements: int = Field(default=0, ge=0)
     position_limit: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")

@@ -107,7 +107,8 @@ def connected(workers: Workers) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     if workers.dashboard is not None and find_spec("bokeh") is None:
         raise UsageError("`dashboard`: needs bokeh, which is not installed. Install it: pip install bokeh.")
     if workers.scheduler is not None:
@@ -263,6 +264,10 @@ def _client(workers: Workers) -> Iterator[Any]:
         security = Security(
             require_encryption=address.startswith("tls:"), **{files[name]: value for name, value in tls.items()}
         )
+        if address.startswith("tls:") and security.get_connection_args("client").get("ssl_context") is None:
+            raise UsageError(
+                f"`scheduler` {address}: TLS needs `tls_ca`, `tls_cert` and `tls_key`, or Dask's settings."
+            )
         client = Client(address, timeout=CONNECT_S, security=security)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__

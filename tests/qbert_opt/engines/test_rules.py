@@ -59,6 +59,8 @@ def test_bytes_of_a_table_by_hand():
     for law in (ORT, OPENVINO):
         assert law.table(choice("3bit/rows:each/rtn"), 100, 64).bytes == 100 * 32 + 100 * 4
         assert law.table(choice("4bit/columns:32/rtn/symmetric"), 100, 64).bytes == 100 * 32 + 200 * 6
+        # eight times a scale of float16 is one too
+        assert law.table(choice("4bit/columns:32/rtn/signed"), 100, 64).bytes == 100 * 32 + 200 * 4
 
 
 def test_a_law_without_containers_is_the_packed_price():

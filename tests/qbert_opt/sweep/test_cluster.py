@@ -1,6 +1,7 @@
 """Dask: which schedulers and workers are accepted, and what the death of a worker costs."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 from qbert_opt.errors import UsageError
 from qbert_opt.sweep import cluster
 from qbert_opt.sweep.cluster import Workers, check_address, check_workers, connected, run_tasks
-from qbert_opt.sweep.task import make_task
+from qbert_opt.sweep.task import Task, make_task
 from qbert_opt.sweep.work import Result, code, perform
 
 ROOT = Path(__file__).parents[3]
@@ -60,6 +61,15 @@ def test_a_certificate_that_is_not_there_is_named():
     with (
         pytest.raises(UsageError, match="`tls_ca` nowhere: no such file"),
         connected(Workers(scheduler="tls://127.0.0.1:1", tls={"tls_ca": "nowhere", "tls_cert": None, "tls_key": None})),
+    ):
+        pass
+
+
+def test_tls_without_certificates_is_one_line():
+    """Dask would say that it got no `ssl.SSLContext`."""
+    with (
+        pytest.raises(UsageError, match="TLS needs `tls_ca`, `tls_cert` and `tls_key`"),
+        connected(Workers(scheduler="tls://127.0.0.1:1")),
     ):
         pass
 
@@ -115,6 +125,56 @@ def test_a_scheduler_that_goes_away_ends_in_one_line(tmp_path):
         UsageError, match=r"`scheduler`: is gone\. What is finished is kept: run the same command again"
     ):
         cluster._result(Gone(), make_task("score", "", {}, {}, {}, code()))
+
+
+def finished_or_waiting(task_json, cache, threads, *before):
+    """The step `score` ends at once, `solve` when somebody writes the file `go` in the cache."""
+    task = Task.model_validate_json(task_json)
+    with (Path(cache) / task.step).open("a", encoding="utf-8") as calls:
+        calls.write("called\n")
+    while task.step == "solve" and not (Path(cache) / "go").exists():
+        time.sleep(0.02)
+    return Result(key=task.key, step=task.step, status="made").model_dump_json()
+
+
+def test_a_scheduler_that_restarts_goes_on_with_what_is_left(tmp_path, monkeypatch, capfd):
+    """A real one: when it goes, one line and nothing of Dask's; what is finished is not done again by the next."""
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "perform", finished_or_waiting)
+    monkeypatch.setattr(cluster, "CONNECT_S", 1)
+    score = make_task("score", "", {}, {}, {}, code())
+    solve = make_task("solve", "", {"score": score}, {}, {}, code())
+
+    def scheduler(port):
+        return LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", scheduler_port=port,
+            host="127.0.0.1", dashboard_address=cluster.PRIVATE, worker_dashboard_address=cluster.PRIVATE,
+        )  # fmt: skip
+
+    finished = {}
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), scheduler(0) as first:
+
+        def until_solve(done, total, title):
+            if done == 1:  # the score has ended
+                finished[score.key] = Result(key=score.key, step="score", status="made")
+                first.sync(first.scheduler.close)
+
+        address = first.scheduler_address
+        with (
+            connected(Workers(scheduler=address)) as client,
+            pytest.raises(UsageError, match=r"`scheduler`: is gone\. What is finished is kept"),
+        ):
+            assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
+            run_tasks(client, [score, solve], {}, tmp_path, 1, until_solve)
+        (tmp_path / "go").touch()
+    with scheduler(int(address.rsplit(":", 1)[1])) as again, connected(Workers(scheduler=address)) as client:
+        assert again.scheduler_address == address
+        results = run_tasks(client, [score, solve], finished, tmp_path, 1, lambda *a: None)
+    assert {result.status for result in results.values()} == {"made"} and len(results) == 2
+    assert (tmp_path / "score").read_text() == "called\n"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path):

@@ -1,0 +1,19 @@
+"""What a model's structure says of its weights."""
+
+import pytest
+from families import save
+
+from qbert_opt.models.loading import load_model
+from qbert_opt.models.structure import profile_model
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "classes", "tags"])
+def test_weights_that_no_answer_reads_are_counted_and_take_no_time(tmp_path, kind):
+    """Mean pooling leaves BERT's pooler aside: engines drop it from their files."""
+    model = load_model(save(tmp_path / "model", "bert", kind))
+    profile = profile_model(model)
+    pooler = getattr(getattr(model.model, "bert", model.model), "pooler", None)
+    elements = 0 if pooler is None else sum(p.numel() for p in pooler.parameters())
+    assert profile.unread_elements == (elements if kind == "embeddings" else 0)
+    assert (elements > 0) == (kind != "tags")
+    assert any("pooler" in spec.module for spec in profile.head) == (kind == "classes")
