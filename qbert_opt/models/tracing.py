@@ -84,7 +84,7 @@ def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
         return _trace(model, run)
 
 
-def _trace(model: nn.Module, run: Callable[[], object]) -> Trace:
+def _trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
     raw: list[_Raw] = []
     reads: Counter[str] = Counter()
     widths: dict[str, int] = {}
