@@ -66,13 +66,6 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
         nonlocal samples
         samples = len(next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)))
 
-    def edge_of(output: torch.Tensor) -> GradientEdge | None:
-        if not output.requires_grad:
-            return None
-        if hold is not None:
-            output.register_hook(hold)
-        return get_gradient_edge(output)
-
     def hook(name: str):  # type: ignore[no-untyped-def]
         def keep(module, args, output):  # type: ignore[no-untyped-def]
             inputs, calls = args[0].detach(), store.setdefault(name, [])
@@ -80,13 +73,16 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
                 inputs = hold(inputs)
             if isinstance(module, nn.Embedding):
                 output = output.expand(samples, -1, -1)
-                calls.append(Call(inputs.expand(samples, -1).unsqueeze(-1), output.shape, edge_of(output)))
+                calls.append(Call(inputs.expand(samples, -1).unsqueeze(-1), output.shape, _edge(output)))
             elif isinstance(module, nn.Conv1d):
-                calls.append(Call(windows(module, inputs), output.shape, edge_of(output), channels_first=True))
+                calls.append(Call(windows(module, inputs), output.shape, _edge(output), channels_first=True))
             else:
-                calls.append(Call(inputs, output.shape, edge_of(output)))
+                calls.append(Call(inputs, output.shape, _edge(output)))
             # the model continues with a copy: an in-place write to a view would bypass the recorded edge
-            return output.clone() if output.requires_grad else output
+            copy = output.clone() if output.requires_grad else output
+            if hold is not None and copy.requires_grad:
+                copy.register_hook(hold)  # its gradient is handed on to the edge as it is
+            return copy
 
         return keep
 
@@ -103,6 +99,10 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _edge(output: torch.Tensor) -> GradientEdge | None:
+    return get_gradient_edge(output) if output.requires_grad else None
 
 
 def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Module]]:

@@ -25,7 +25,15 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..runtime.memory_budget import available_bytes
-from ..runtime.scratch import Kept, Scratch, contains, map_file, read_only_tensor, release
+from ..runtime.scratch import (
+    Kept,
+    Scratch,
+    contains,
+    map_file,
+    read_only_tensor,
+    release,
+    return_freed_memory,
+)
 from .folder_files import ModelFiles, weight_paths
 from .layers import largest_module_list
 
@@ -93,6 +101,7 @@ class Pages:
         Raises:
             UsageError: nothing can be written there.
         """
+        return_freed_memory()
         self.folder = folder
         self.batch = Scratch(folder)
         self._weights = Scratch(folder)

@@ -6,6 +6,7 @@ pages are mapped; `release` gives the resident ones of every mapping back, and t
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import math
 import mmap
@@ -14,6 +15,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakSet
@@ -24,6 +26,7 @@ from ..errors import FullDiskError, UsageError
 
 ALIGNMENT = 64  # bytes, as of torch's own memory: products of other alignment may round differently
 SEGMENT_BYTES = 1 << 30  # of address space that is mapped at a time; the file itself is sparse
+M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES = -3, 1 << 18  # of glibc's mallopt
 CAN_RELEASE = hasattr(mmap, "MADV_DONTNEED")
 
 
@@ -173,6 +176,16 @@ def release() -> None:
     if CAN_RELEASE:
         for mapped in list(_MAPPED):
             mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def return_freed_memory() -> None:
+    """Have the C library give freed blocks back to the system from 256 KiB on, where it is glibc.
+
+    By default it keeps blocks of up to 32 MiB in its heap, where a few small objects that lie between them hold on to
+    hundreds of MiB.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES)
 
 
 def contains(mapped: mmap.mmap, address: int) -> bool:
