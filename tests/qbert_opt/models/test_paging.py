@@ -16,13 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.checkpoint.writer import write_checkpoint
+from qbert_opt.curvature.capture import captured
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import FullDiskError, UsageError
 from qbert_opt.models import paging as paging_module
 from qbert_opt.models.architectures import unfilled_model
+from qbert_opt.models.layers import is_matrix
 from qbert_opt.models.loading import is_finite, load_model
-from qbert_opt.models.paging import Paging, pages_of
+from qbert_opt.models.paging import Paging, pages_of, spilled
 from qbert_opt.models.torch_device import on_device
+from qbert_opt.models.tracing import unfrozen
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, quantized_matrices
 from qbert_opt.runtime.memory_budget import available_bytes
@@ -86,6 +89,19 @@ def test_weights_lent_block_by_block(tmp_path, device):
     else:
         np.testing.assert_allclose(found.values(), expected.values(), rtol=1e-3)
     assert all(pages.owns(parameter) for parameter in paged.model.parameters())
+
+
+def test_inputs_and_gradients_of_matrices_lie_on_disk(tmp_path):
+    """All of a batch's, so that memory does not grow with the number of blocks."""
+    model = load_model(save(tmp_path / "model", "bert"), paging=Paging(tmp_path, True)).model
+    pages = pages_of(model)
+    names = [name for name, module in model.bert.encoder.named_modules(prefix="bert.encoder") if is_matrix(module)]
+    with captured(model, names) as seen, spilled(model), unfrozen(model):
+        logits = model(input_ids=torch.tensor([[2, 7, 8, 3]])).logits
+        calls = [call for name in names for call in seen[name]]
+        gradients = torch.autograd.grad(logits.sum(), [call.edge for call in calls])
+        on_disk = [pages.batch.holds(tensor.data_ptr()) for tensor in (*gradients, *(call.inputs for call in calls))]
+    assert len(on_disk) == 24 and all(on_disk)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
