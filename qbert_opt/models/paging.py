@@ -29,10 +29,10 @@ from ..runtime.scratch import (
     Kept,
     Scratch,
     contains,
+    freed_memory_returned,
     map_file,
     read_only_tensor,
     release,
-    return_freed_memory,
 )
 from .folder_files import ModelFiles, weight_paths
 from .layers import largest_module_list
@@ -101,7 +101,6 @@ class Pages:
         Raises:
             UsageError: nothing can be written there.
         """
-        return_freed_memory()
         self.folder = folder
         self.batch = Scratch(folder)
         self._weights = Scratch(folder)
@@ -330,7 +329,7 @@ def spilled(model: nn.Module) -> Iterator[None]:
         yield
         return
     try:
-        with saved_tensors_hooks(pages.pack, pages.unpack):
+        with saved_tensors_hooks(pages.pack, pages.unpack), freed_memory_returned():
             yield
     finally:
         pages.batch.reset()

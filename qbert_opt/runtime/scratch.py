@@ -15,7 +15,8 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from ..errors import FullDiskError, UsageError
 
 ALIGNMENT = 64  # bytes, as of torch's own memory: products of other alignment may round differently
 SEGMENT_BYTES = 1 << 30  # of address space that is mapped at a time; the file itself is sparse
-M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES = -3, 1 << 18  # of glibc's mallopt
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 CAN_RELEASE = hasattr(mmap, "MADV_DONTNEED")
 
 
@@ -178,14 +179,23 @@ def release() -> None:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def return_freed_memory() -> None:
-    """Have the C library give freed blocks back to the system from 256 KiB on, where it is glibc.
+@contextmanager
+def freed_memory_returned() -> Iterator[None]:
+    """Inside, have the C library give freed blocks back to the system from 256 KiB on, where it is glibc.
 
-    By default it keeps blocks of up to 32 MiB in its heap, where a few small objects that lie between them hold on to
-    hundreds of MiB.
+    Usually it keeps blocks of up to 32 MiB in its heap. Small objects that stay, such as nodes of a graph, then come to
+    lie in what large ones left, and the heap grows with every block of the model.
     """
+    _set_mapped_block_bytes(1 << 18)
+    try:
+        yield
+    finally:
+        _set_mapped_block_bytes(1 << 25)  # glibc's most: outside, new pages for each block would cost more time
+
+
+def _set_mapped_block_bytes(count: int) -> None:
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, count)
 
 
 def contains(mapped: mmap.mmap, address: int) -> bool:
