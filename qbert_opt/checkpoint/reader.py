@@ -32,18 +32,22 @@ from ..models.loading import (
     load_tokenizer,
     quiet_transformers,
     refusing,
+    unfilled_model,
     weights_sha256,
     written_config,
 )
+from ..models.paging import FLOAT32_BYTES, Pages, Paging
 from ..models.probe import probe
 from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding
 from ..quantization.activation_quant import with_rounded_inputs
-from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix
+from ..quantization.quantized_matrix import QuantizedMatrix, StoredMatrix, row_parts
 from ..spec.allocation import Allocation, read_allocation
 from ..spec.planned import PlannedMatrix, PlannedTable
 from .packed_modules import quantized_parts
 from .record import CONFIG, PLAN, REMEDY, WEIGHTS, check_belongs, parse_record, read_record
 from .stored_tensors import CODES, part_shapes, restored
+
+ROWS_AT_A_TIME = 1 << 12  # of a matrix that is dequantized to disk
 
 
 def open_packed(folder: str | Path) -> LoadedModel:
@@ -79,7 +83,11 @@ def open_packed(folder: str | Path) -> LoadedModel:
 
 
 def load_quantized(
-    folder: str | Path, *, into: LoadedModel | None = None, round_inputs: bool = True
+    folder: str | Path,
+    *,
+    into: LoadedModel | None = None,
+    round_inputs: bool = True,
+    paging: Paging | None = None,
 ) -> tuple[LoadedModel, Allocation]:
     """Load a quantized folder as a torch model with dequantized float32 weights.
 
@@ -88,6 +96,7 @@ def load_quantized(
         into: for a plain module, which cannot be rebuilt from its folder: the model that was quantized. A copy of it
             gets the weights.
         round_inputs: whether to apply the plan's activation quantization.
+        paging: whether the weights stay on disk; never if None, and never of a plain module.
 
     Returns:
         The model, with the hash of the dequantized weights, and its plan.
@@ -103,11 +112,13 @@ def load_quantized(
         raise InputFileError(f"{folder}: is no quantized folder: it has no {PLAN}. Make one with 'qbert-opt quantize'.")
     record = read_record(root)
     allocation = read_allocation(root / record.plan)
+    pages = None
     if into is not None:
         check_belongs(allocation, into)
         shell = replace(into, name=str(folder), model=copy.deepcopy(into.model))
     else:
-        shell = _empty_model(root)
+        pages = _pages(allocation, str(folder), paging)
+        shell = _empty_model(root, paged=pages is not None)
     model = shell.model
     state: dict[str, torch.Tensor] = {}
     try:
@@ -116,13 +127,18 @@ def load_quantized(
             for name in names - _packed_names(allocation, record.codes_name):
                 tensor = file.get_tensor(name)
                 state[name] = tensor.float() if tensor.is_floating_point() else tensor
-            for planned in quantized_parts(allocation):
-                weight = _restore(file, names, planned, record.codes_name).dequantize()
-                state[f"{planned.module}.weight"] = _as_stored(model, planned, weight)
+        for planned in quantized_parts(allocation):
+            with safe_open(root / WEIGHTS, framework="pt") as file:  # anew, which gives back the pages that were read
+                weight = _restore(file, names, planned, record.codes_name)
+                matrix = weight.dequantize() if pages is None else _on_disk(weight, pages)
+            state[f"{planned.module}.weight"] = _as_stored(model, planned, matrix)
     except (SafetensorError, OSError) as error:
         raise InputFileError(f"{root / WEIGHTS}: cannot be read: {str(error).splitlines()[0]}") from None
     with refusing(root):
-        absent, unexpected = model.load_state_dict(state, strict=False)
+        absent, unexpected = model.load_state_dict(state, strict=False, assign=pages is not None)
+        if pages is not None:
+            model.tie_weights()
+            pages.adopt(model)
     tied = dict(model.named_parameters(remove_duplicate=False))
     filled = {id(tied[name]) for name in state if name in tied}
     missing = [name for name in absent if id(tied.get(name)) not in filled and (into is None or name in tied)]
@@ -140,15 +156,34 @@ def load_quantized(
     return replace(shell, model=model, sha256=weights_sha256(model)), allocation
 
 
-def _empty_model(root: Path) -> LoadedModel:
-    """Build the model of a folder's config, with random weights."""
+def _pages(allocation: Allocation, name: str, paging: Paging | None) -> Pages | None:
+    """Return the pages of a plan's model, if it is to be paged."""
+    elements = sum(part.rows * part.columns for part in quantized_parts(allocation))
+    applies = paging is not None and paging.applies(FLOAT32_BYTES * elements, name)
+    return Pages(paging.folder) if paging is not None and applies else None
+
+
+def _on_disk(matrix: QuantizedMatrix, pages: Pages) -> torch.Tensor:
+    """Dequantize a matrix into mapped memory, a few rows at a time."""
+    weight = pages.weight(torch.empty(matrix.codes.shape))
+    start = 0
+    for part in row_parts(matrix, ROWS_AT_A_TIME):
+        weight[start : start + len(part.codes)] = part.dequantize()
+        start += len(part.codes)
+        pages.release()
+    return weight
+
+
+def _empty_model(root: Path, *, paged: bool = False) -> LoadedModel:
+    """Build the model of a folder's config, with random weights, or with none yet."""
     if not (root / CONFIG).is_file():
         raise InputFileError(
             f"{root}: cannot be loaded as a model: it has no {CONFIG}. For a plain module, pass it as argument into; "
             "otherwise quantize anew."
         )
     config = written_config(root)  # without the packing: the loaded model has float weights
-    return LoadedModel(str(root), build_model(config, str(root)), load_tokenizer(root, config), "")
+    model = unfilled_model(config, str(root)) if paged else build_model(config, str(root))
+    return LoadedModel(str(root), model, load_tokenizer(root, config), "")
 
 
 def read_matrices(folder: str | Path, allocation: Allocation) -> Iterator[StoredMatrix]:

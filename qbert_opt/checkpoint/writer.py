@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel
+from ..models.paging import Paging, pages_of
 from ..models.sentence_embeddings import copy_companions
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder
@@ -47,7 +48,7 @@ def write_checkpoint(
     """Write a quantized folder atomically.
 
     Before the folder gets its final name, it is read back: its size must equal the plan's, its tensors must equal those
-    supplied, and the model is opened from it with packed weights.
+    supplied, and the model is opened from it: with packed weights, or with float weights that are paged like its own.
 
     Args:
         loaded: the model that the plan was made for.
@@ -104,10 +105,21 @@ def write_checkpoint(
         )
         write_record(record, folder, config)
         if answer is not None:
-            opened = load_quantized(folder, into=loaded)[0] if plain else open_packed(folder)
-            record = record.model_copy(update={"read_back": answer(opened)})
+            record = record.model_copy(update={"read_back": answer(_opened(folder, loaded))})
             write_record(record, folder, config)
     return replace(written, folder=Path(output), read_back=record.read_back)
+
+
+def _opened(folder: Path, loaded: LoadedModel) -> LoadedModel:
+    """Open a folder that was just written: with packed weights, except for a plain module or a paged model."""
+    if not hasattr(loaded.model, "config"):
+        return load_quantized(folder, into=loaded)[0]
+    pages = pages_of(loaded.model)
+    return (
+        open_packed(folder)
+        if pages is None
+        else load_quantized(folder, paging=Paging(pages.folder, True, told=True))[0]
+    )
 
 
 def _write_matrix(

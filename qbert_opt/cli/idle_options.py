@@ -94,6 +94,9 @@ OF_DEVICE = (
 COLUMNS = ("text_column", "label_column", "split")
 NEEDS_DEVICE = "belongs to --device: without one no cost is predicted."
 NEEDS_DATA = "belongs to --data, which is not given."
+SCRATCH = Rule(
+    ("scratch",), lambda values: values["paged"] is False, "is for a paged model; --no-paged keeps it in memory."
+)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "calibrate": (
@@ -107,6 +110,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "evaluate": (
         Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
+        SCRATCH,
     ),
     "export": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),
     "export-config": (
@@ -139,7 +143,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "belongs to a frontier; --devices prints one plan for each. Add --plot FILE, or give one --device.",
         ),
     ),
-    "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA),),
+    "quantize": (Rule(COLUMNS, _without("data"), NEEDS_DATA), SCRATCH),
     "recover": (
         Rule(("steps", "losses", "block_error"), _beside("recipe"), "is set by --recipe."),
         Rule(
@@ -168,6 +172,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             lambda values: not values["stability"] and not _learns_at_budget(values["metric"]),
             "belongs to --stability and --metric differentiable: no plan is made.",
         ),
+        SCRATCH,
     ),
     "simulate": (
         Rule(

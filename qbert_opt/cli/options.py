@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ..costs.workload import Workload
     from ..data.texts import LabeledTexts
+    from ..models.paging import Paging
     from ..spec.activations import ActivationChoice
     from ..spec.choices import Choice
     from ..spec.profiles import ModelProfile
@@ -63,6 +64,9 @@ ScoringSamples = Annotated[
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=4, help="Truncate texts to this many tokens; by default the model's maximum."),
+]
+MemoryLimit = Annotated[
+    str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
 ]
 Scores = Annotated[str | None, typer.Option("--scores", "-s", help="Score table; by default the bundled reference.")]
 Device = Annotated[
@@ -179,6 +183,42 @@ class CacheOptions:
 
         if len(self.widths() or ()) > 1:
             raise UsageError(f"--cache-bits {self.cache_bits}: solve chooses between widths. Give one of them here.")
+
+
+@dataclass(frozen=True, slots=True)
+class PagingOptions:
+    """Whether the weights of a model stay on disk."""
+
+    paged: Annotated[
+        bool | None,
+        typer.Option(
+            "--paged/--no-paged",
+            help="Keep weights and activations on disk and read them block by block; by default for a model whose "
+            "float32 weights do not fit into the available memory.",
+        ),
+    ] = None
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            "--scratch",
+            help="Folder on a disk for what a paged model does not keep in memory; by default that of --output, or "
+            "the system's temporary folder.",
+        ),
+    ] = None
+
+    def beside(self, output: str | None) -> Paging:
+        """Return whether models are paged, and where.
+
+        Args:
+            output: what is written, beside which scratch files lie by default; None if nothing is.
+        """
+        import tempfile
+        from pathlib import Path
+
+        from ..models.paging import Paging
+
+        by_default = tempfile.gettempdir() if output is None else Path(output).absolute().parent
+        return Paging(Path(self.scratch or by_default), self.paged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ..errors import InputFileError
 from ..models.batches import TokenBatch, run
 from ..models.layers import is_matrix, table_scale, windows
+from ..models.paging import batch_hold, release_pages, result_hold, spilled
 from ..models.tracing import of_this_thread
 
 
@@ -51,7 +52,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
     is its windows, `[B, T, columns]`, and the input of an embedding table is the row numbers, `[B, T, 1]`. Positions
     that all samples share are looked up once per batch; they are expanded so that each sample has its own gradient.
-    Calls by other threads are not recorded.
+    Calls by other threads are not recorded. Of a paged model, inputs and gradients lie on disk until its batch ends.
 
     Args:
         model: contains the modules.
@@ -62,6 +63,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     """
     store: dict[str, Calls] = {}
     samples = 0
+    hold = batch_hold(model)
 
     def see_batch(_module, args, kwargs):  # type: ignore[no-untyped-def]
         nonlocal samples
@@ -70,6 +72,8 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     def hook(name: str):  # type: ignore[no-untyped-def]
         def keep(module, args, output):  # type: ignore[no-untyped-def]
             inputs, calls = args[0].detach(), store.setdefault(name, [])
+            if hold is not None:
+                inputs = hold(inputs)
             if isinstance(module, nn.Embedding):
                 output = output.expand(samples, -1, -1)
                 rows = inputs.expand(samples, -1).unsqueeze(-1)
@@ -79,7 +83,10 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
             else:
                 calls.append(Call(inputs, output.shape, _edge(output)))
             # the model continues with a copy: an in-place write to a view would bypass the recorded edge
-            return output.clone() if output.requires_grad else output
+            copy = output.clone() if output.requires_grad else output
+            if hold is not None and copy.requires_grad:
+                copy.register_hook(hold)  # its gradient is handed on to the edge as it is
+            return copy
 
         return keep
 
@@ -148,22 +155,30 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
     """
     sums: dict[str, torch.Tensor] = {}
     counts = dict.fromkeys(modules, 0)
+    hold = result_hold(model)
     with captured(model, modules) as seen:
         for batch in batches:
             seen.clear()
-            run(model, batch)
-            for name, calls in seen.items():
-                for inputs in (call.inputs for call in calls):
-                    tokens = real_tokens(inputs, batch.mask)
-                    if not torch.isfinite(tokens).all():
-                        raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
-                    times = 1 if is_per_sample(inputs, batch.mask) else len(batch.indices)
-                    gram = tokens.T @ tokens
-                    if times > 1:
-                        gram *= times
-                    sums[name] = sums[name].add_(gram) if name in sums else gram
-                    counts[name] += times * len(tokens)
-    return {name: gram / counts[name] for name, gram in sums.items()}
+            with spilled(model):
+                run(model, batch)
+                for name, calls in seen.items():
+                    for inputs in (call.inputs for call in calls):
+                        tokens = real_tokens(inputs, batch.mask)
+                        if not torch.isfinite(tokens).all():
+                            raise InputFileError(
+                                f"{name}: its input holds NaN or infinite values on the calibration text."
+                            )
+                        times = 1 if is_per_sample(inputs, batch.mask) else len(batch.indices)
+                        gram = tokens.T @ tokens
+                        if times > 1:
+                            gram *= times
+                        sums[name] = sums[name].add_(gram.to(sums[name].device)) if name in sums else hold(gram)
+                        counts[name] += times * len(tokens)
+                    release_pages(model)
+    for name, gram in sums.items():
+        gram /= counts[name]
+        release_pages(model)
+    return sums
 
 
 def _is_per_token(tensor: torch.Tensor, mask: torch.Tensor) -> bool:

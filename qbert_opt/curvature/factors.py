@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import InputFileError
 from ..models.batches import TokenBatch, single_samples
 from ..models.outputs import Head, Outputs, answers, head_of, rows_per_sample
+from ..models.paging import Hold, release_pages, result_hold, spilled
 from ..models.tracing import unfrozen
 from .capture import Calls, captured, is_per_sample, sample_rows
 from .columns import FactorPlan, output_columns
@@ -63,6 +64,10 @@ class SampleFactors:
         )
         return out
 
+    def held(self, hold: Hold) -> SampleFactors:
+        """Return the same factors in what `hold` returns for a tensor."""
+        return replace(self, inputs=hold(self.inputs), gradients=hold(self.gradients))
+
     @property
     def bytes(self) -> int:
         """Memory of the sample in bytes."""
@@ -102,6 +107,7 @@ def factor_pass(
     scale = rows**-0.5
     factors: dict[str, dict[int, SampleFactors]] = {name: {} for name in modules}
     waiting = deque(batches)
+    hold = result_hold(model)
     with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():
         while waiting:
             batch = waiting.popleft()
@@ -110,13 +116,15 @@ def factor_pass(
                 waiting.extendleft(batch.select([d is sampled for d in drawn]) for sampled in (True, False))
                 continue
             seen.clear()
-            outputs = answers(head, model, batch)
-            if len(batch.indices) > 1 and not _all_per_sample(seen, batch.mask):
-                # tensors shared by all samples of a batch have no per-sample gradient: take the samples one by one
-                waiting = deque(single_samples([batch, *waiting]))
-                continue
-            for name, samples in _batch_factors(seen, outputs, batch, modules, head, plan, scale):
-                factors[name] |= samples
+            with spilled(model):
+                outputs = answers(head, model, batch)
+                if len(batch.indices) > 1 and not _all_per_sample(seen, batch.mask):
+                    # tensors shared by all samples of a batch have no per-sample gradient: take the samples one by one
+                    waiting = deque(single_samples([batch, *waiting]))
+                    continue
+                for name, samples in _batch_factors(seen, outputs, batch, modules, head, plan, scale):
+                    factors[name] |= {index: sample.held(hold) for index, sample in samples.items()}
+                    release_pages(model)
     return {name: [samples[i] for i in sorted(samples)] for name, samples in factors.items()}
 
 
@@ -134,20 +142,23 @@ def _batch_factors(
     edges = [call.edge for call in targets if call.edge is not None]
     cotangents, sharp = output_columns(head, outputs, plan)
     count = plan.count(head, batch.indices[0])
-    gradients: list[list[list[torch.Tensor]]] = [[] for _ in targets]  # [call][factor][sample]
+    gradients: list[list[torch.Tensor]] = [[] for _ in targets]  # [call][factor]
     for f, cotangent in enumerate(cotangents):
         grads = torch.autograd.grad(
             outputs.values, edges, grad_outputs=scale * cotangent, retain_graph=f + 1 < count, allow_unused=True
         )
         remaining = iter(grads)
         for per_call, call in zip(gradients, targets, strict=True):
-            gradient = call.gradient(None if call.edge is None else next(remaining))
-            per_call.append(sample_rows(gradient, batch.mask))
+            per_call.append(call.gradient(None if call.edge is None else next(remaining)))
     position = 0
     for name in modules:
         calls = seen[name]
         inputs = [sample_rows(call.inputs, batch.mask) for call in calls]
-        parts = gradients[position : position + len(calls)]
+        parts = [
+            [sample_rows(gradient, batch.mask) for gradient in per_call]  # [call][factor][sample]
+            for per_call in gradients[position : position + len(calls)]
+        ]
+        gradients[position : position + len(calls)] = [[] for _ in calls]
         position += len(calls)
         yield (
             name,

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of, rows_per_sample
+from ..models.paging import release_pages, result_hold
 from .columns import TEMPERATURE, FactorPlan
 from .factors import factor_pass
 
@@ -40,7 +41,8 @@ def guided_grams(
         float32 `[columns, columns]` by module; the scaled plain moments if all gradients vanish.
     """
     head = head or head_of(model)
-    weighted = {name: torch.zeros_like(gram) for name, gram in grams.items()}
+    hold = result_hold(model)
+    weighted = {name: hold(torch.zeros_like(gram)) for name, gram in grams.items()}
     for batch in batches:
         rows = rows_per_sample(head.kind, [batch])
         if not rows:  # no word in these texts can be masked or tagged
@@ -50,7 +52,12 @@ def guided_grams(
             weights = torch.cat([sample.gradients.square().sum((0, 2)) for sample in samples])
             # a pass divides by the rows of its batch; here every row has the same weight
             weighted[name].addmm_((inputs * (rows * weights)[:, None]).T, inputs)
-    return {name: _blend(gram, weighted[name], share) for name, gram in grams.items()}
+            release_pages(model)
+    blended = {}
+    for name, gram in grams.items():
+        blended[name] = hold(_blend(gram, weighted.pop(name), share))
+        release_pages(model)
+    return blended
 
 
 def _blend(plain: torch.Tensor, weighted: torch.Tensor, share: float) -> torch.Tensor:

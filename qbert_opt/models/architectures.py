@@ -166,6 +166,30 @@ def blank_model(config: Any, source: str) -> Any:
         return build_model(config, source)
 
 
+def unfilled_model(config: Any, source: str) -> Any:
+    """Return the same model with buffers, and with parameters on the meta device, to be assigned.
+
+    Args:
+        config: transformers' config.
+        source: the folder, for messages.
+
+    Raises:
+        InputFileError: no model can be built from the config.
+    """
+    register = nn.Module.register_parameter
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = without_memory  # type: ignore[assignment,method-assign]
+    try:
+        return build_model(config, source)
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
 def check_class(config: Any, blank: Any, source: str) -> None:
     """Check that the model type of a config belongs to the class that the config names.
 

@@ -105,6 +105,18 @@ def read_model_files(source: str | Path) -> ModelFiles:
     return ModelFiles(folder, name, config, tensors)
 
 
+def weight_paths(files: ModelFiles) -> list[Path]:
+    """Return the weight files of a model folder.
+
+    Args:
+        files: contents of the folder.
+
+    Raises:
+        InputFileError: a file has gone since they were read.
+    """
+    return _weight_files(files.folder, files.name, files.config)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a model folder.
 

@@ -24,6 +24,7 @@ from .architectures import (
     quiet_transformers,
     read_config,
     refusing,
+    unfilled_model,
     written_config,
 )
 from .batches import tokenize
@@ -31,6 +32,7 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
+from .paging import Pages, Paging, float32_bytes, streamed
 from .probe import probe
 from .samples import TokenBatch
 from .sentence_embeddings import MODULES
@@ -41,8 +43,8 @@ from .windows import longest_sample
 
 __all__ = [
     "AUTO_CLASSES", "LoadedModel", "build_model", "check_evaluation_mode", "check_finite", "config_kind", "cut_at",
-    "find_folder", "load_model", "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "weights_sha256",
-    "written_config",
+    "find_folder", "load_model", "load_tokenizer", "quiet_transformers", "refusing", "tokenized", "unfilled_model",
+    "weights_sha256", "written_config",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
     return replace(loaded, max_tokens=int(max_tokens))
 
 
-def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedModel:
+def load_model(source: str | Path, *, max_tokens: int | None = None, paging: Paging | None = None) -> LoadedModel:
     """Load a fine-tuned model in float32, evaluation mode, from a folder or a named hub model.
 
     Only safetensors weights are read, because other weight files can run code when they are opened.
@@ -169,9 +171,10 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
     Args:
         source: the folder, or the name of a hub model.
         max_tokens: length at which texts are truncated; by default the model's window.
+        paging: whether its weights stay on disk; never if None.
 
     Raises:
-        UsageError: the model does not support this length.
+        UsageError: the model does not support this length, or nothing can be written where `paging` says.
         InputFileError: the folder is not a model, requires something unsupported, has missing or unused weights, has
             NaN or infinite weights, lacks a tokenizer, or fails in a dry run.
     """
@@ -183,23 +186,31 @@ def load_model(source: str | Path, *, max_tokens: int | None = None) -> LoadedMo
     check_class(config, blank, files.name)
     check_sizes(files, blank)
     tokenizer = load_tokenizer(files.folder, config, blank, name=files.name)
-    model = _filled(files, config, blank.base_model_prefix)
+    pages = Pages(paging.folder) if paging is not None and paging.applies(float32_bytes(files), files.name) else None
+    model = _filled(files, config, blank, pages)
     check_finite(model, files.name)
     loaded = LoadedModel(files.name, model.eval(), tokenizer, weights_sha256(model), folder=files.folder)
     probe(model, tokenizer, loaded.head, files.name)
     return cut_at(loaded, max_tokens)
 
 
-def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
+def _filled(files: ModelFiles, config: Any, blank: Any, pages: Pages | None) -> Any:
     """Load the weights; a tensor of the files that the model does not use is an error or is logged."""
     kind = config_kind(config, files.name)
-    prefix = wrapper_prefix(files.tensors, base_prefix)
-    renaming = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
+    prefix = wrapper_prefix(files.tensors, blank.base_model_prefix)
+    settings: dict[str, Any] = {
+        "config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True,
+    }  # fmt: skip
+    if prefix:
+        settings["key_mapping"] = {f"^{re.escape(prefix)}": ""}
+    state = None if pages is None else pages.state(files)
     with refusing(files.name):
-        model, report = AUTO_CLASSES[kind].from_pretrained(
-            files.folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-            output_loading_info=True, ignore_mismatched_sizes=True, **renaming,
-        )  # fmt: skip
+        if state is None:
+            model, report = AUTO_CLASSES[kind].from_pretrained(
+                files.folder, local_files_only=True, use_safetensors=True, **settings
+            )
+        else:
+            model, report = type(blank).from_pretrained(None, state_dict=state, **settings)
     unused = check_names(files, model, report, kind, prefix, encoder_only=(files.folder / MODULES).exists())
     if unused is not None:
         logger.warning("warning: %s", unused)
@@ -208,6 +219,8 @@ def _filled(files: ModelFiles, config: Any, base_prefix: str) -> Any:
             model.get_parameter(name).zero_()
     model.config.architectures = [type(model).__name__]
     split_table(model, files.name)
+    if pages is not None:
+        pages.adopt(model)
     return model
 
 
@@ -221,8 +234,8 @@ def check_finite(model: nn.Module, source: str) -> None:
     Raises:
         InputFileError: names the first such tensor.
     """
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    for name, tensor in streamed(model, model.state_dict()):
+        if tensor.is_floating_point() and not is_finite(tensor):
             raise InputFileError(f"{source}: {name} holds NaN or infinite values. Repair or re-train the model.")
 
 
@@ -233,7 +246,16 @@ def weights_sha256(model: nn.Module) -> str:
         model: its parameters and persistent buffers are hashed.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in streamed(model, dict(sorted(model.state_dict().items()))):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().float().reshape(-1).numpy().data)
     return digest.hexdigest()
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Return whether all values of a floating-point tensor are finite, without a copy of it.
+
+    Args:
+        tensor: of any shape; an empty one is.
+    """
+    return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.detach().aminmax())).all())

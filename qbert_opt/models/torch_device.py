@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UsageError
 from .loading import LoadedModel
+from .paging import pages_of
 
 
 def pick_device(name: str) -> torch.device:
@@ -41,6 +42,8 @@ def pick_device(name: str) -> torch.device:
 def on_device(loaded: LoadedModel, name: str) -> Iterator[LoadedModel]:
     """Run the model on a device inside the context; it is moved there and back, and its inputs at every call.
 
+    Of a paged model one block at a time is on the device; matrices are rounded and scored on the CPU.
+
     Args:
         loaded: the model.
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -57,10 +60,14 @@ def on_device(loaded: LoadedModel, name: str) -> Iterator[LoadedModel]:
         return value.to(device) if isinstance(value, torch.Tensor) else value
 
     model: nn.Module = loaded.model
-    model.to(device)
+    pages = pages_of(model)
+    if pages is None:
+        model.to(device)
     handle = model.register_forward_pre_hook(follow, with_kwargs=True)
     try:
-        yield loaded
+        with nullcontext() if pages is None or device.type == "cpu" else pages.lent(model, device):
+            yield loaded
     finally:
         handle.remove()
-        model.to("cpu")
+        if pages is None:
+            model.to("cpu")

@@ -19,6 +19,7 @@ from torch import nn
 
 from .attention import UnfusedAttention
 from .layers import MatrixLayer, is_matrix, width_read
+from .paging import spilled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +80,11 @@ def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
         model: the model.
         run: calls the model once, on one sample without padding, and returns its answers.
     """
+    with spilled(model):
+        return _trace(model, run)
+
+
+def _trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
     raw: list[_Raw] = []
     reads: Counter[str] = Counter()
     widths: dict[str, int] = {}

@@ -11,6 +11,7 @@ from torch import nn
 from ..curvature.capture import captured, is_per_sample, real_tokens, sample_rows
 from ..errors import InputFileError
 from ..models.batches import TokenBatch, run
+from ..models.paging import release_pages, spilled
 from ..spec.activations import ActivationChoice, Range
 from .activation_quant import round_activations
 
@@ -73,14 +74,18 @@ def calibrated_ranges(
     with captured(model, modules) as inputs:
         for batch in batches:
             inputs.clear()
-            run(model, batch)
-            for name, calls in inputs.items():
-                for tensor in (call.inputs for call in calls):
-                    if not torch.isfinite(real_tokens(tensor, batch.mask)).all():
-                        raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
-                    per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]
-                    share = KEPT_VALUES / (total * len(calls) * tensor.shape[-1])
-                    _see(statistics[name], per_text, share, generator)
+            with spilled(model):
+                run(model, batch)
+                for name, calls in inputs.items():
+                    for tensor in (call.inputs for call in calls):
+                        if not torch.isfinite(real_tokens(tensor, batch.mask)).all():
+                            raise InputFileError(
+                                f"{name}: its input holds NaN or infinite values on the calibration text."
+                            )
+                        per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]
+                        share = KEPT_VALUES / (total * len(calls) * tensor.shape[-1])
+                        _see(statistics[name], per_text, share, generator)
+                    release_pages(model)
     return {name: _ranges(seen) for name, seen in statistics.items()}
 
 

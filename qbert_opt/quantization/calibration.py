@@ -21,16 +21,18 @@ from ..models.batches import TokenBatch
 from ..models.layers import matrix_of
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
+from ..models.paging import pass_bytes, release_pages, weights_at_home
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
 from ..spec.grids import DEFAULT_BITS, DEFAULT_GROUPINGS, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
-from .quantized_matrix import QuantizedMatrix, StoredMatrix
+from .quantized_matrix import QuantizedMatrix, StoredMatrix, joined
 from .quantizer import quantizer
 
 BATCH_SIZE = 16
 STATIC_FORMS: dict[int, Form] = {8: "symmetric"}  # by width, where inputs have static ranges
+TABLE_ROWS = 1 << 12  # of an embedding table that are quantized at a time
 GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs further passes over the calibration set
 
 
@@ -102,7 +104,8 @@ def static_grid(method: str) -> tuple[Choice, ...]:
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
     """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
-    return matrix_of(model.get_submodule(module)).detach()
+    layer = model.get_submodule(module)
+    return matrix_of(layer, weights_at_home(model, layer.get_parameter("weight"))).detach()
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
@@ -144,8 +147,16 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
 
 
 def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-    """Quantize one embedding table under several choices."""
-    return quantize_rows(weight_of(model, module), choices)
+    """Quantize one embedding table under several choices, a few rows at a time where no range spans rows."""
+    weight = weight_of(model, module)
+    layouts = [c.layout(*weight.shape, heads=1) for c in choices]
+    if any(layout.axis == "rows" and layout.num_groups < len(weight) for layout in layouts):
+        return quantize_rows(weight, choices)
+    parts = []
+    for rows in weight.split(TABLE_ROWS):
+        parts.append(quantize_rows(rows, choices))
+        release_pages(model)
+    return [joined(layout, [part[place] for part in parts]) for place, layout in enumerate(layouts)]
 
 
 class MatrixQuantizer:
@@ -175,14 +186,14 @@ class MatrixQuantizer:
         return found
 
     def _gram(self, matrix: MatrixSpec) -> torch.Tensor:
-        """Statistics of a matrix; computed together with those of the following matrices, up to `GRAM_BYTES`."""
+        """Statistics of a matrix; computed together with those of following matrices, up to `GRAM_BYTES` of memory."""
         if matrix.module not in self._grams:
             self._grams.clear()
             names: list[str] = []
-            held = 0
+            held, limit = 0, pass_bytes(self.model, GRAM_BYTES)
             for other in self._profile.matrices[self._profile.matrices.index(matrix) :]:
                 held += 4 * other.columns**2
-                if names and held > GRAM_BYTES:
+                if names and held > limit:
                     break
                 names.append(other.module)
             self._grams = fit_grams(self.model, self._method, self._batches, names, self._head)
@@ -203,6 +214,7 @@ def quantized_matrices(quantizer: MatrixQuantizer, plan: Allocation) -> Iterator
     """
     for matrix, planned in zip(plan.profile.matrices, plan.matrices, strict=True):
         yield StoredMatrix(planned.module, *quantizer.quantize(matrix, [planned.choice]))
+        release_pages(quantizer.model)
     yield from quantized_tables(quantizer.model, plan)
 
 
@@ -210,3 +222,4 @@ def quantized_tables(model: nn.Module, plan: Allocation) -> Iterator[StoredMatri
     """Quantize the embedding tables of a plan, lazily and one at a time."""
     for table in plan.tables:
         yield StoredMatrix(table.module, *quantize_table(model, table.module, [table.choice]))
+        release_pages(model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -61,6 +62,47 @@ class StoredMatrix(NamedTuple):
 
     module: str
     quantized: QuantizedMatrix
+
+
+def joined(layout: Layout, parts: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+    """Join quantized rows to one matrix.
+
+    Args:
+        layout: of the whole matrix, without ranges that span rows.
+        parts: consecutive rows.
+    """
+    books = [part.codebook for part in parts if part.codebook is not None]
+    return QuantizedMatrix(
+        layout,
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat([part.offset for part in parts]),
+        torch.cat(books) if books else None,
+    )
+
+
+def row_parts(matrix: QuantizedMatrix, rows: int) -> Iterator[QuantizedMatrix]:
+    """Cut a matrix into parts of consecutive rows; the whole one, where a range spans rows.
+
+    Args:
+        matrix: of R rows.
+        rows: of a part.
+    """
+    layout, (height, columns) = matrix.layout, matrix.codes.shape
+    if layout.axis == "rows" and layout.num_groups < height:
+        yield matrix
+        return
+    for start in range(0, height, rows):
+        chosen = slice(start, min(start + rows, height))
+        count = chosen.stop - start
+        groups = count if layout.axis == "rows" else count * (columns // layout.group_size)
+        yield QuantizedMatrix(
+            replace(layout, num_groups=groups),
+            matrix.codes[chosen],
+            matrix.scale[chosen],
+            matrix.offset[chosen],
+            None if matrix.codebook is None else matrix.codebook[chosen],
+        )
 
 
 def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:

@@ -14,6 +14,8 @@ from torch import nn
 
 from ..errors import InputFileError, UsageError
 from ..models.layers import matrix_of
+from ..models.loading import is_finite
+from ..models.paging import streamed
 from ..spec.choices import Choice, Layout
 from ..spec.profiles import ModelProfile
 from ..spec.tables import TABLE_CHOICE
@@ -33,11 +35,11 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
     Raises:
         InputFileError: names the tensor, its largest value and the limit.
     """
-    for name, parameter in model.named_parameters():
+    for name, parameter in streamed(model, dict(model.named_parameters())):
         tensor = parameter.detach()
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise InputFileError(f"{name}: holds NaN or infinite values. Repair or retrain the model.")
-        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        largest = float(torch.stack(tensor.aminmax()).abs().max()) if tensor.numel() else 0.0
         module = name.removesuffix(".weight") if name.endswith(".weight") else ""
         if module not in layouts:
             if not fits_fp16(tensor):
@@ -82,7 +84,7 @@ def possible_layouts(
 
 def fits_fp16(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is finite after rounding to fp16."""
-    return bool(torch.isfinite(tensor.half()).all())
+    return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.aminmax()).half()).all())
 
 
 def _range_fits(weight: torch.Tensor, layout: Layout) -> bool:

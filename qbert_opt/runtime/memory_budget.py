@@ -6,18 +6,23 @@ share, so that their sum stays below the bound at every moment.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import UsageError
 
+MEMORY = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
 
@@ -94,25 +99,43 @@ class PeakMemory:
         return max(0, _status("VmHWM") - self._before)
 
 
-def saved_bytes(model: torch.nn.Module, work: Callable[[], Any]) -> int:
+def saved_bytes(model: torch.nn.Module, work: Callable[[], Any], *, forward_only: bool = False) -> int:
     """Bytes that autograd keeps for a backward pass through `work`, every storage counted once, weights not at all.
 
     Args:
         model: whose weights are not counted.
         work: runs a forward pass.
+        forward_only: `work` asks for no gradient itself: then nothing is kept, and all of it need not fit into memory.
     """
-    storages: dict[int, int] = {}
+    storages: dict[int, tuple[StorageWeakRef, int, int]] = {}  # a reference keeps the number, not the memory
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def pack(tensor: torch.Tensor) -> torch.Tensor | None:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        reference = StorageWeakRef(storage)
+        storages.setdefault(reference.cdata, (reference, storage.data_ptr(), storage.nbytes()))
+        return None if forward_only else tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         kept = work()
     del kept
-    return sum(size for address, size in storages.items() if address not in weights)
+    return sum(size for _, address, size in storages.values() if address not in weights)
+
+
+def available_bytes() -> int:
+    """Bytes of memory that this process may still take: the machine's, or its control group's if that is less.
+
+    Cached files that the system would drop count as free in both.
+    """
+    found = []
+    with suppress(OSError, ValueError):
+        limit = int((GROUP / "memory.max").read_text())  # "max" without a limit
+        stat = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        found.append(limit - int((GROUP / "memory.current").read_text()) + int(stat.get("inactive_file", 0)))
+    with suppress(OSError):
+        lines = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _status(field: str) -> int:

@@ -12,6 +12,7 @@ from ..curvature.factors import EXACT, SampleFactors, factor_pass
 from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_eigenvalue, trace
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
+from ..models.paging import pages_of, pass_bytes, release_pages
 from ..spec.profiles import MatrixSpec
 from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
@@ -28,6 +29,8 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
 
     Matrices are processed in groups whose factors fit together; each group costs one pass over the text. A matrix whose
     factors do not fit on their own is split into parts, and each part is recomputed whenever it is called.
+
+    The factors of a paged model lie on disk: a group has as many matrices as fit there, and parts are read again.
 
     Args:
         task: model, texts and memory.
@@ -50,7 +53,10 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
         factors = _pass(task, task.batches, names, plan)
         for index, name in zip(group, names, strict=True):
             samples = factors.pop(name)
-            yield index, [lambda samples=samples: samples]  # type: ignore[misc]
+            if pages_of(task.model) is None:
+                yield index, [lambda samples=samples: samples]  # type: ignore[misc]
+            else:
+                yield index, [_on_disk(task, part) for part in _parts(samples, task.shares.factors)]
 
 
 def sampled_estimates(
@@ -146,12 +152,13 @@ def _sharpened(part: Part) -> Part:
 
 def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iterator[list[int]]:
     tokens, back = _tokens(task.batches), factor_tokens(task, plan, task.batches)
+    limit = pass_bytes(task.model, task.shares.factors)
     group: list[int] = []
     used = 0
     for index in pending:
         matrix = task.profile.matrices[index]
         size = factor_bytes(matrix, tokens, back)
-        if group and used + size > task.shares.factors:
+        if group and used + size > limit:
             yield group
             group, used = [], 0
         group.append(index)
@@ -162,20 +169,44 @@ def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iter
 def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
     """Split the batches so that one matrix's factors fit into memory for each part."""
     matrix = task.profile.matrices[group[0]]
+    limit = pass_bytes(task.model, task.shares.factors)
     chunks: list[list[TokenBatch]] = [[]]
     used = 0
     for batch in task.batches:
         longest = batch.mask.shape[1]
         one = factor_bytes(matrix, longest, longest * plan.most(task.head))
         task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
-        for piece in batch.split(task.shares.factors // one):
+        for piece in batch.split(limit // one):
             size = factor_bytes(matrix, _tokens([piece]), factor_tokens(task, plan, [piece]))
-            if chunks[-1] and used + size > task.shares.factors:
+            if chunks[-1] and used + size > limit:
                 chunks.append([])
                 used = 0
             chunks[-1].append(piece)
             used += size
     return chunks
+
+
+def _parts(samples: Sequence[SampleFactors], limit: int) -> Iterator[list[SampleFactors]]:
+    """Split samples into consecutive parts whose factors fit into memory."""
+    part: list[SampleFactors] = []
+    used = 0
+    for sample in samples:
+        if part and used + sample.bytes > limit:
+            yield part
+            part, used = [], 0
+        part.append(sample)
+        used += sample.bytes
+    yield part
+
+
+def _on_disk(task: ScoringTask, samples: list[SampleFactors]) -> Part:
+    """Return a part of the samples that lie on disk; what was read before it is given back."""
+
+    def compute() -> Sequence[SampleFactors]:
+        release_pages(task.model)
+        return samples
+
+    return compute
 
 
 def _pass(

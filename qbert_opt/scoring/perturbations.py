@@ -8,6 +8,7 @@ import torch
 
 from ..data.texts import LabeledTexts
 from ..models.loading import LoadedModel
+from ..models.paging import pass_bytes, release_pages
 from ..quantization.calibration import MatrixQuantizer
 from ..runtime.memory_budget import MemoryShares
 from ..spec.choices import Choice
@@ -19,7 +20,8 @@ ROUNDING_BYTES = 40  # per weight and choice: codes, the quantizer's working cop
 class Perturbations:
     """Quantization errors of one matrix after another, a few choices at a time; stores their squared norms.
 
-    The quantizer's statistics are computed for as many of the expected matrices as fit into memory.
+    The quantizer's statistics are computed for as many of the expected matrices as fit into memory, or on the disk if
+    the model is paged.
 
     Attributes:
         norms: ‖ΔW‖² of each choice, by module.
@@ -59,6 +61,7 @@ class Perturbations:
         norms: list[float] = []
         for start in range(0, len(choices), step):
             errors = quantizer.errors(matrix, choices[start : start + step])
+            release_pages(self._loaded.model)
             norms.extend(errors.flatten(1).double().square().sum(1).tolist())
             yield errors
         self.norms[matrix.module] = norms
@@ -68,9 +71,10 @@ class Perturbations:
             self._quantizer = None  # free its statistics before computing new ones
             start = self._expected.index(matrix)
             self._group, used = [], 0
+            limit = pass_bytes(self._loaded.model, self._shares.statistics)
             for following in self._expected[start:]:
                 used += 4 * following.columns**2
-                if self._group and used > self._shares.statistics:
+                if self._group and used > limit:
                     break
                 self._group.append(following)
             part = self._profile.model_copy(update={"matrices": tuple(self._group)})

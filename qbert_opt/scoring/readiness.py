@@ -11,8 +11,10 @@ from ..errors import InputFileError, UsageError
 from ..models.batches import TokenBatch, num_windows, single_samples
 from ..models.heads import KINDS
 from ..models.heads.losses import confidence
+from ..models.layers import largest_module_list
 from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import Outputs
+from ..models.paging import pages_of
 from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .task import Estimate
 
@@ -155,7 +157,7 @@ def check_estimate(module: str, estimate: Estimate) -> None:
 
 
 def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: MemoryShares) -> list[TokenBatch]:
-    """Split batches so that the autograd graph of each fits into memory.
+    """Split batches so that the autograd graph of each fits into memory; of a paged model, the graph of one block.
 
     Args:
         loaded: the model.
@@ -167,7 +169,9 @@ def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: 
     """
     longest = max(batches, key=lambda batch: batch.mask.shape[1])
     one = next(longest.split(1))
-    per_sample = saved_bytes(loaded.model, lambda: loaded.head.read(loaded.model, one))
+    per_sample = saved_bytes(loaded.model, lambda: loaded.head.read(loaded.model, one), forward_only=True)
+    if pages_of(loaded.model) is not None:
+        per_sample = -(-per_sample // max(1, len(largest_module_list(loaded.model))))
     shares.refuse_less(shares.graph, per_sample, "the graph of one sample")
     size = max(1, shares.graph // max(per_sample, 1))
     return [piece for batch in batches for piece in batch.split(size)]

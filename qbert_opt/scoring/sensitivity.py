@@ -16,6 +16,7 @@ from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
 from ..models.heads.losses import confidence as top_probability
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
+from ..models.paging import pages_of
 from ..models.structure import profile_model
 from ..models.targets import Targets, read_targets
 from ..models.tracing import unfrozen
@@ -55,6 +56,7 @@ from .score_rows import (
 )
 from .task import (
     LearnsAtBudget,
+    ReadsPages,
     RecordsCurvature,
     ScoresActivations,
     ScoresTables,
@@ -108,7 +110,8 @@ def measure_sensitivity(
 
     Raises:
         UsageError: unknown metric, choices of several quantizers, a choice named twice, missing labels, budget or head,
-            a model in training mode or half precision, a matrix without a legal choice, or too small a memory limit.
+            a model in training mode or half precision, a matrix without a legal choice, too small a memory limit, or a
+            paged model and a metric that changes weights.
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
             that exceeds the range of fp16.
     """
@@ -118,6 +121,11 @@ def measure_sensitivity(
         raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
     if with_curvature and not isinstance(plugin, RecordsCurvature):
         raise UsageError(f"`curvature`: metric {metric} has no factors to take it from; directional has.")
+    if pages_of(loaded.model) is not None and not isinstance(plugin, ReadsPages):
+        raise UsageError(
+            f"`metric` {metric}: changes weights, or differentiates twice in memory, and {loaded.name} is `paged`. Use "
+            "directional, or keep the model in memory."
+        )
     if not isinstance(plugin, LearnsAtBudget):
         budget_bytes = None
     elif budget_bytes is None:

@@ -31,6 +31,7 @@ import torch
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
+from ..models.paging import pass_bytes, release_pages
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
@@ -82,6 +83,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
                 columns = [c.name not in masks[table.module] for c in choices]
                 rows.append([_spread(array, columns) for array in arrays])
                 unseen.append((share, mass, factor))
+                release_pages(task.model)
     value, std_error, weight_error, *folds = zip(*rows, strict=True)
     return TableScores(
         modules=tuple(table.module for table in tables),
@@ -243,4 +245,4 @@ def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) ->
     """Group all tables, each a list of its tiers, into one factor pass if memory allows, else take one at a time."""
     whole = [list(tiers) for _, tiers in groupby(tables, key=lambda table: table.tier_of or table.module)]
     size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
-    return [whole] if size <= task.shares.factors else [[tiers] for tiers in whole]
+    return [whole] if size <= pass_bytes(task.model, task.shares.factors) else [[tiers] for tiers in whole]

@@ -228,6 +228,13 @@ class RecordsCurvature(Protocol):
 
 
 @runtime_checkable
+class ReadsPages(Protocol):
+    """A metric that only reads weights, in passes over the text whose activations may lie on disk: for paged models."""
+
+    PAGEABLE: bool
+
+
+@runtime_checkable
 class LearnsAtBudget(Protocol):
     """A metric whose scores are learned at one budget, `ScoringTask.budget_bytes`."""
 

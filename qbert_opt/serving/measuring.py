@@ -19,6 +19,7 @@ from ..errors import QbertOptWarning, UsageError
 from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
 from ..evaluation.retrieval import NEIGHBOURS
 from ..models.loading import LoadedModel, cut_at, load_model
+from ..models.paging import Paging
 from ..planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 from ..spec.allocation import Allocation
 from .engine_model import Served, serve
@@ -70,6 +71,7 @@ def measure_folder(
     threads: int | None = 1,
     seq_len: int | None = None,
     max_tokens: int | None = None,
+    paging: Paging | None = None,
 ) -> tuple[MeasuredFolder, ...]:
     """Measure a folder, and first its reference if one is given.
 
@@ -81,6 +83,7 @@ def measure_folder(
         threads: CPU threads of the engine; None lets it choose.
         seq_len: tokens of one timed run; None is 128, or the model's window if that is less.
         max_tokens: length at which texts are truncated; None is the model's window.
+        paging: whether weights stay on disk, except in an engine; never if None.
 
     Returns:
         The reference, if there is one, then the folder itself.
@@ -93,7 +96,7 @@ def measure_folder(
         QbertOptWarning: the folder was trained on the same texts; or there are too few texts for a recall, or pairs
             without labels, so that a figure is missing.
     """
-    subject, plan, served = _opened(folder, engine, threads)
+    subject, plan, served = _opened(folder, engine, threads, paging)
     window = subject.tokenizer.model_max_length
     if seq_len is not None and seq_len > window:
         raise UsageError(f"`seq_len` {seq_len}: {folder} reads {window} tokens at most.")
@@ -101,7 +104,7 @@ def measure_folder(
     measured = []
     outputs = None
     if reference is not None:
-        original = load_model(reference)
+        original = load_model(reference, paging=paging)
         if plan is not None:
             as_planned(plan, original)
         subject, original = comparable(subject, cut_at(original, max_tokens))
@@ -178,15 +181,15 @@ def evaluation_document(
 
 
 def _opened(
-    folder: str, engine: str | None, threads: int | None
+    folder: str, engine: str | None, threads: int | None, paging: Paging | None
 ) -> tuple[LoadedModel, Allocation | None, Served | None]:
     """Open a folder in the given engine or the one it was exported to, else in torch."""
     if engine is not None or is_exported(folder):
         served = serve(folder, engine, threads=threads)
         return served.loaded, served.allocation, served
     if is_quantized(folder):
-        return (*load_quantized(folder), None)
-    return load_model(folder), None, None
+        return (*load_quantized(folder, paging=paging), None)
+    return load_model(folder, paging=paging), None, None
 
 
 def _trained_on(folder: str, texts: LabeledTexts) -> bool:

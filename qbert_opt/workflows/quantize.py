@@ -18,6 +18,7 @@ from ..errors import InputFileError, QbertOptError, UsageError
 from ..evaluation.evaluate import evaluate, evaluation_batches, outputs
 from ..models.loading import LoadedModel
 from ..models.outputs import rows_per_sample
+from ..models.paging import pages_of
 from ..models.probe import known_words
 from ..models.windows import EARLIER_MAX_TOKENS
 from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, quantized_matrices
@@ -57,11 +58,14 @@ def quantize_model(
 
     Raises:
         InputFileError: the model or data set is not the plan's, or a weight exceeds the range of fp16.
-        UsageError: the quantizer needs data and there is none, or it does not benefit from `sequential`.
+        UsageError: the quantizer needs data and there is none, or it does not benefit from `sequential`, or the model
+            is paged and cannot be quantized so.
     """
     check_free(Path(output))
     original = as_scored(loaded, allocation)
     loaded = as_planned(allocation, original)
+    if sequential and pages_of(loaded.model) is not None:
+        raise UsageError("`sequential`: changes the weights block by block, and those of a paged model are read-only.")
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
     texts = read_back_texts(loaded, allocation, data)
 

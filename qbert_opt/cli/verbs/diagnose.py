@@ -27,9 +27,7 @@ def command(
     points: Annotated[int, typer.Option("--points", min=3, help="Points of the loss surface per direction; odd.")] = 11,
     columns: options.TextOptions,
     seed: options.Seed = 0,
-    memory_limit: Annotated[
-        str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
-    ] = "4GiB",
+    memory_limit: options.MemoryLimit = "4GiB",
     torch_device: options.TorchDevice = "auto",
     quiet: options.Quiet = False,
 ) -> None:

@@ -29,6 +29,7 @@ def command(
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", min=1, help="Tokens per timed run; by default at most 128.")
     ] = None,
+    paging: options.PagingOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, as read by --measured of report and pareto.")
     ] = False,
@@ -47,8 +48,9 @@ def command(
 
     texts = columns.read(data)
     measured = measure_folder(
-        folder, texts, reference=reference, engine=engine, threads=threads, seq_len=seq_len, max_tokens=max_tokens
-    )
+        folder, texts, reference=reference, engine=engine, threads=threads, seq_len=seq_len, max_tokens=max_tokens,
+        paging=paging.beside(None),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(evaluation_document(measured, reference, texts), indent=1))
         return

@@ -24,6 +24,7 @@ def command(
         bool,
         typer.Option("--sequential", help="Calibrate each block on inputs that contain the errors of earlier blocks."),
     ] = False,
+    paging: options.PagingOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the quantized model as safetensors, with exactly the planned number of bytes.
@@ -39,7 +40,8 @@ def command(
     allocation = read_allocation(plan)
     texts = None if data is None else columns.read(data)
     with progress("quantizing", quiet=quiet) as tell:
-        written = quantize_model(load_model(model), allocation, texts, output, sequential=sequential, progress=tell)
+        loaded = load_model(model, paging=paging.beside(output))
+        written = quantize_model(loaded, allocation, texts, output, sequential=sequential, progress=tell)
     if sequential:
         again = read_allocation(Path(output) / "allocation.json")
         typer.echo(

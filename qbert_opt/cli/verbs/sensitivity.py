@@ -60,10 +60,9 @@ def command(
     ] = False,
     max_tokens: options.MaxTokens = None,
     seed: options.Seed = 0,
-    memory_limit: Annotated[
-        str, typer.Option("--memory-limit", help="Memory to use in addition to the model itself, e.g. 1GiB.")
-    ] = "2GiB",
+    memory_limit: options.MemoryLimit = "2GiB",
     torch_device: options.TorchDevice = "auto",
+    paging: options.PagingOptions,
     resampling: StabilityOptions,
     quiet: options.Quiet = False,
 ) -> None:
@@ -95,7 +94,7 @@ def command(
     parse_budget(resampling.budget, 1, "--budget")  # report a wrong budget before the work starts
     choices, texts = grid.matrices(), columns.read(data)
     with (
-        on_device(load_model(model, max_tokens=max_tokens), torch_device) as loaded,
+        on_device(load_model(model, max_tokens=max_tokens, paging=paging.beside(output)), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
         progress(f"{metric} scores", quiet=quiet or team.rank > 0, resume=f"{output}.partial") as tell,
     ):

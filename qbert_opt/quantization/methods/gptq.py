@@ -47,8 +47,10 @@ def quantize(
     """
     hessian = damped("gptq", weight, gram)
     order = by_energy(hessian)
-    factor = _inverse_factor(hessian, order)
+    permuted = hessian[order[:, None], order]
     hessian, energy = hessian.float(), hessian.diagonal().float()
+    factor = _inverse_factor(permuted)
+    del permuted  # as large as all of gptq's lanes of a small matrix
     lanes = [
         (index, clipping)
         for index, layout in enumerate(layouts)
@@ -109,11 +111,9 @@ def _better(
     )
 
 
-def _inverse_factor(hessian: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse of the permuted hessian, float32."""
-    lower = torch.linalg.cholesky(hessian[order[:, None], order])
-    inverse = torch.cholesky_inverse(lower)
-    del lower  # each is as large as all of gptq's lanes of a small matrix
+def _inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
+    """Upper Cholesky factor of the inverse of a hessian in the order of the sweep, float32; the hessian is lost."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian), out=hessian)
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()
 

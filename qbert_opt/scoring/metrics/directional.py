@@ -36,6 +36,7 @@ from ..task import Estimate, ScoringTask
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
 CONTAINS = "second-order loss of quantizing one encoder matrix at a time"
 NEEDS_LABELS = False
+PAGEABLE = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_ROWS = 128  # rows of a gradient that are formed at a time
 CACHED_BYTES = 1 << 24  # gradients of several samples that are formed at a time

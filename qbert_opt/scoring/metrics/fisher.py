@@ -22,6 +22,7 @@ CONTAINS = (
     "matrix at a time"
 )
 NEEDS_LABELS = False
+PAGEABLE = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:

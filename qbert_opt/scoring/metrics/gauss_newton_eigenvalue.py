@@ -15,6 +15,7 @@ from ..task import Estimate, ScoringTask
 LOSS_UNIT = "nats of KL(reference || quantized) per sample, if every error lay along the top eigenvector"
 CONTAINS = "top eigenvalue of each matrix's Gauss-Newton matrix times its squared quantization error"
 NEEDS_LABELS = False
+PAGEABLE = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:

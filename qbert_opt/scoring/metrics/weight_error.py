@@ -14,6 +14,7 @@ from ..task import Estimate, ScoringTask
 LOSS_UNIT = "‖ΔW‖² (not a loss; ranks only)"
 CONTAINS = "squared quantization error of encoder matrices; uses neither text nor outputs"
 NEEDS_LABELS = False
+PAGEABLE = True
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:

@@ -59,7 +59,7 @@ OF_USE = {
     "calibrate": "bundle",
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
-    "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
+    "evaluate": "folder data reference text_column label_column split max_tokens engine paged as_json",
     "export": "folder engine output data activations tolerance dtype",
     "export-config": "plan to output scores refit",
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
@@ -71,13 +71,13 @@ OF_USE = {
     "max_scratchpad max_bops min_tokens_per_s max_accuracy_drop max_flips test_data device text_column label_column "
     "split engine activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
-    "quantize": "plan model output data sequential",
+    "quantize": "plan model output data sequential paged",
     "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
     "nonlinearity text_column split seed",
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads similarity as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
-    "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed "
+    "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed paged "
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
@@ -95,6 +95,8 @@ IDLE = [
     ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
     ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
     ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
+    *((f"{verb} --no-paged --scratch /tmp", "--scratch: is for a paged model")
+      for verb in ("evaluate f --data d", "quantize p -m m -o o", "sensitivity -m m --data d")),
     ("export f --engine e -o o --split test", "--split: belongs to --data"),
     ("export f --engine e -o o --text-column t", "--text-column: belongs to --data"),
     ("export-config p --to nncf --device car-soc -o n.json", "--device: belongs to --refit"),

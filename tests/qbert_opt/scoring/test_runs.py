@@ -45,6 +45,19 @@ def test_two_processes_give_the_scores_of_one(cli, tmp_path, tiny_folder, data_f
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["one.json", "two.json"]
 
 
+def test_two_processes_page_the_same_model(tmp_path, tiny, tiny_folder, file_texts, data_file):
+    """Each process of torchrun pages for itself; together they give the scores of one that does not."""
+    command = ["sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "gptq", "--bits", "2",
+               "--groupings", "columns:16", "--table-bits", "none", "--calibration-samples", 8, "--scoring-samples", 8,
+               "--paged", "-q", "-o"]  # fmt: skip
+    said = warm_process.in_two(tmp_path, [*command, tmp_path / "two.json"])
+    assert said.count("two.json: 12 matrices") == 1
+    one = measure_sensitivity(tiny, file_texts, grid((2,), ("columns:16",), "gptq"), plan=CalibrationPlan(8, 8, 0))
+    two = read_scores(tmp_path / "two.json")
+    assert two.value == one.value and two.std_error == one.std_error
+    assert [p.name for p in tmp_path.iterdir()] == ["two.json"]
+
+
 def test_peak_memory_is_measured_and_reported(cli, tmp_path, tiny_folder, data_file):
     """A run reports its peak memory, and whether it kept the limit."""
     peak = PeakMemory()
