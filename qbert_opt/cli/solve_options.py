@@ -29,7 +29,7 @@ class LimitOptions:
 
     budget: Annotated[
         str | None,
-        _text(LIMITS, "--budget", "-b", help="Size of the encoder's matrices: 25MB, 23.8MiB, 2.5bit or 13x."),
+        _text(LIMITS, "--budget", "-b", help="Size of the layers' matrices: 25MB, 23.8MiB, 2.5bit or 13x."),
     ] = None
     total_budget: Annotated[
         str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")

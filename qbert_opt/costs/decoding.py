@@ -36,6 +36,26 @@ def device_for(profile: ModelProfile, device: Device) -> Device:
     return device.model_copy(update={"limits": device.limits.model_copy(update={"latency": None, "energy": None})})
 
 
+def idle_limits(profile: ModelProfile, device: Device) -> tuple[str, ...]:
+    """Return one line on the limits of a device that its decoders are not held to; none where there are none.
+
+    Args:
+        profile: the model.
+        device: the hardware, as its file describes it.
+    """
+    from hwmodels import format_joules, format_seconds
+
+    latency, energy = device.limits.latency, device.limits.energy
+    parts = [] if latency is None else [f"limits.latency {format_seconds(latency)}"]
+    parts += [] if energy is None else [f"limits.energy {format_joules(energy)}"]
+    if not profile.causal or not parts:
+        return ()
+    return (
+        f"{device.id}: {' and '.join(parts)}: of one answer of an encoder, not applied to a decoder; `solve` limits "
+        "the first token by --max-latency, a token's energy by --max-energy and speed by --min-tokens-per-s",
+    )
+
+
 def with_tokens(prompt: OptionTables, token: OptionTables, device: Device) -> OptionTables:
     """Return the prices of a decoder's options: latency of the prompt, everything else of one token.
 

@@ -22,6 +22,7 @@ def simulate_phases(
     device: Device,
     workload: Workload,
     *,
+    float_bits: int = 16,
     inferences_per_s: float | None = None,
     target: EngineTarget | None = None,
 ) -> tuple[CostReport, CostReport | None]:
@@ -32,6 +33,7 @@ def simulate_phases(
         storage: how each matrix and table is stored, by module; None stores everything in floating point.
         device: the hardware.
         workload: sentences and tokens of one inference.
+        float_bits: width of all weights if `storage` is None.
         inferences_per_s: rate of inferences; of a decoder, of tokens.
         target: the engine that runs it.
 
@@ -44,7 +46,13 @@ def simulate_phases(
     """
     report, *steps = [
         simulate_storage(
-            profile, storage, device, phase, inferences_per_s=inferences_per_s if phase.is_last else None, target=target
+            profile,
+            storage,
+            device,
+            phase,
+            float_bits=float_bits,
+            inferences_per_s=inferences_per_s if phase.is_last else None,
+            target=target,
         )
         for phase in in_phase(profile, workload).phases
     ]

@@ -16,7 +16,7 @@ from ..spec.choices import Choice
 from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
-from .decoding import device_for
+from .decoding import device_for, idle_limits
 from .devices import device_errors
 from .engine_target import EngineTarget
 from .functions import planned_functions, with_functions
@@ -62,9 +62,10 @@ def simulate_storage(
 
     check_rate(inferences_per_s)
     graph = model_graph(profile, storage, workload, float_bits=float_bits, target=target)
-    device = device_for(profile, device if target is None else target.on(device))
+    own = device if target is None else target.on(device)
     with device_errors():
-        return simulate(graph, device, inferences_per_s=inferences_per_s)
+        report = simulate(graph, device_for(profile, own), inferences_per_s=inferences_per_s)
+    return replace(report, notes=(*report.notes, *idle_limits(profile, own)))
 
 
 def simulate_allocation(

@@ -134,6 +134,14 @@ class EngineRules:
     checked_on: str = ""
     sources: tuple[str, ...] = ()
 
+    def takes(self, *, decoder: bool) -> bool:
+        """Return whether a model gets into the engine at all: no writer converts decoders.
+
+        Args:
+            decoder: whether the model is one.
+        """
+        return not decoder or self.file is None
+
     def refusal(
         self, choice: Choice, shape: tuple[int, int] | None = None, *, static_input: bool = False
     ) -> str | None:

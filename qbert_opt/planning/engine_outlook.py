@@ -8,6 +8,7 @@ from hwmodels import format_bytes
 
 from ..costs.engine_target import EngineTarget, engine_target
 from ..costs.stored import weight_bytes
+from ..engines.session import rules_of
 from ..errors import InfeasibleError, NoPlanFoundError, UsageError
 from ..spec.choices import Choice
 from ..spec.grids import DEFAULT_BITS
@@ -35,6 +36,10 @@ def engine_outlook(
     """
     if task.device is None or not task.device.engines or task.target is not None:
         return None
+    if task.profile.causal:
+        opening = tuple(name for name in task.device.engines if rules_of(name).takes(decoder=True))
+        reason = "" if opening else "no writer converts a decoder; export-config gives the plan to other tools"
+        return EngineOutlook(engines=task.device.engines, runs=opening, custom=(), reason=reason)
     static = [module for item in activations if item.scheme == "tensor" for module in item.modules]
     refused: dict[str, set[str]] = {}
     for name in task.device.engines:

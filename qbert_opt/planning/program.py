@@ -84,7 +84,7 @@ class PlanningTask:
         """
         self.scores, self.limits = scores, limits
         self.profile: ModelProfile = scores.profile
-        self.device = None if device is None else device_for(self.profile, device)
+        self.device = device
         self.constraints = constraints or PlanConstraints()
         check_goal(self.constraints, self.profile, has_device=device is not None)
         check_decoder(self.profile, tokens_per_s=limits.tokens_per_s, cache_bits=self.constraints.cache_bits)
@@ -207,7 +207,8 @@ class PlanningTask:
         total: Literal["encoder_bytes", "total_bytes"] = "encoder_bytes"
         if self.searched_tables or self.target is not None:  # an engine's graph depends on the choices too
             total = "total_bytes"
-        return limit_rows(self.limits, self.device, self.tables.fixed, beside, total, expands=expands)
+        device = None if self.device is None else device_for(self.profile, self.device)
+        return limit_rows(self.limits, device, self.tables.fixed, beside, total, expands=expands)
 
     @cached_property
     def hard(self) -> dict[str, Row]:

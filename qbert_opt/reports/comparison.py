@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwmodels import format_bytes
 
 from ..evaluation.intervals import Interval
-from .cost import band
+from .decoding import expected, peak_bytes
 from .measurements import MeasuredModel
 from .printing import with_error
 from .rivals import FLOAT, Rival
@@ -153,7 +153,8 @@ def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
     cost = rival.cost(case.device)
     predicted = f"{UNPREDICTED}: give --device"
     if cost is not None:
-        predicted = f"cannot run: {cost}" if isinstance(cost, str) else f"{band(cost)} on {cost.device}"
+        took = "" if isinstance(cost, str) else expected(cost, rival.token(case.device), case.workload)
+        predicted = f"cannot run: {cost}" if isinstance(cost, str) else f"{took} on {cost.device}"
     if measured is None or measured.latency_s is None:
         return Cell(predicted, ABSENT)
     return Cell(predicted, f"{1e3 * measured.latency_s:.3g} ms" + (f" in {measured.engine}" if measured.engine else ""))
@@ -161,7 +162,8 @@ def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
 
 def _memory(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
     cost = rival.cost(case.device)
-    predicted = UNPREDICTED if cost is None or isinstance(cost, str) else format_bytes(cost.peak_memory_bytes)
+    unknown = cost is None or isinstance(cost, str)
+    predicted = UNPREDICTED if unknown else format_bytes(peak_bytes(cost, rival.token(case.device)))
     if measured is None or measured.memory_bytes is None:
         return Cell(predicted, ABSENT)
     return Cell(predicted, f"{format_bytes(measured.memory_bytes)} private")

@@ -28,16 +28,28 @@ def decoder_lines(prompt: CostReport, token: CostReport, plan: Allocation, workl
         plan: says what is known of the loss of its cache.
         workload: in phase `prefill`.
     """
+    facts = decoder_facts(prompt, token, plan, workload)
+    return [f"on {token.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts)]
+
+
+def decoder_facts(prompt: CostReport, token: CostReport, plan: Allocation, workload: Workload) -> list[tuple[str, str]]:
+    """What a plan of a decoder costs on a device, as names and texts.
+
+    Args:
+        prompt: report in phase `prefill`.
+        token: report in phase `decode`.
+        plan: says what is known of the loss of its cache.
+        workload: in phase `prefill`.
+    """
     context, batch = workload.context or 1, workload.batch_size
     cache = cache_bytes(plan.profile, context * batch, workload.cache_bits)
     arena = max(prompt.peak_activation_bytes, token.peak_activation_bytes)
-    low, high = (batch / seconds for seconds in reversed(token.latency_interval_s))
     together = "" if batch == 1 else f" of {batch} sequences together, {1 / token.latency_s:.4g} of each"
     facts = {
         "first token": f"{band(prompt)} after a prompt of {workload.seq_len} tokens; as scheduled "
         f"{format_seconds(prompt.latency_s)}, sum of operations {format_seconds(prompt.latency_bound_s)}; bound by "
         f"{_bounds(prompt)}",
-        "speed": f"{low:.3g} to {high:.3g} tokens/s{together}; as scheduled {tokens_per_s(token, workload):.4g}, "
+        "speed": f"{speed_band(token, workload)}{together}; as scheduled {tokens_per_s(token, workload):.4g}, "
         f"{format_seconds(token.latency_s)} for the token that fills a cache of {context}; bound by {_bounds(token)}",
         "peak memory": f"{format_bytes(max(prompt.peak_memory_bytes, token.peak_memory_bytes))} (weights "
         f"{format_bytes(token.held_bytes - cache)}, cache {format_bytes(cache)}, activations {format_bytes(arena)}); "
@@ -53,13 +65,54 @@ def decoder_lines(prompt: CostReport, token: CostReport, plan: Allocation, workl
         f"{format_seconds(token.dram_saved_s)} of DRAM time against streamed 8-bit storage",
         "trust": trust_line(token),
     }
-    lines = [f"on {token.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts.items())]
+    rows = list(facts.items())
     if workload.cache_bits < CACHE_BITS[0]:
-        lines.append(f"  note          {_cache_loss(plan, workload.cache_bits)}")
-    notes = dict.fromkeys((*prompt.over_limits, *token.over_limits))
-    lines += [f"  over limit    {line}" for line in notes]
-    lines += [f"  note          {note}" for note in token.notes]
-    return lines + [f"  note          the prompt: {note}" for note in prompt.notes if note not in token.notes]
+        rows.append(("note", _cache_loss(plan, workload.cache_bits)))
+    rows += [("over limit", line) for line in broken_limits(prompt, token)]
+    rows += [("note", note) for note in token.notes]
+    return rows + [("note", f"the prompt: {note}") for note in prompt.notes if note not in token.notes]
+
+
+def speed_band(token: CostReport, workload: Workload) -> str:
+    """Return the speed to expect, all sequences of the batch together.
+
+    Args:
+        token: report in phase `decode`.
+        workload: its batch.
+    """
+    low, high = (workload.batch_size / seconds for seconds in reversed(token.latency_interval_s))
+    return f"{low:.3g} to {high:.3g} tokens/s"
+
+
+def expected(cost: CostReport, token: CostReport | None, workload: Workload) -> str:
+    """Return the latency to expect: of an inference, or of a decoder's first token beside its speed.
+
+    Args:
+        cost: of an inference, or of a decoder's prompt.
+        token: of a decoder's token; None for an encoder.
+        workload: its batch.
+    """
+    return band(cost) if token is None else f"first token {band(cost)}, then {speed_band(token, workload)}"
+
+
+def peak_bytes(cost: CostReport, token: CostReport | None) -> int:
+    """Return the peak memory of all phases.
+
+    Args:
+        cost: of an inference, or of a decoder's prompt.
+        token: of a decoder's token; None for an encoder.
+    """
+    return max(phase.peak_memory_bytes for phase in (cost, token) if phase is not None)
+
+
+def broken_limits(cost: CostReport, token: CostReport | None) -> tuple[str, ...]:
+    """Return one line for each limit of the device that a phase exceeds.
+
+    Args:
+        cost: of an inference, or of a decoder's prompt.
+        token: of a decoder's token; None for an encoder.
+    """
+    return tuple(dict.fromkeys(line for phase in (cost, token) if phase is not None for line in phase.over_limits))
 
 
 def _cache_loss(plan: Allocation, bits: int) -> str:

@@ -6,14 +6,14 @@ import numpy as np
 
 from hwmodels import format_bytes, format_joules
 
-from ..costs.simulate import simulate_storage
+from ..costs.phases import simulate_phases
 from ..costs.stored import Storage
-from ..costs.workload import Workload
 from ..errors import QbertOptError
 from ..planning.frontier import TradeOff, TradeOffPoint
 from ..spec.choices import choice
+from ..spec.profiles import ModelProfile
 from .comparison import Cell, Line, engines_text
-from .cost import band
+from .decoding import broken_limits, expected, peak_bytes
 from .printing import with_error
 from .rivals import running_engines
 from .verdict import Case, trust
@@ -37,17 +37,28 @@ def device_lines(case: Case) -> tuple[Line, ...]:
             )
             continue
         engines = None if device.engines is None or own.plan is None else running_engines(own.plan, device.engines)
+        token = own.token(device)
+        last = token or cost
         cells = (
-            band(cost), trust(cost.confidence), format_bytes(cost.peak_memory_bytes), format_bytes(cost.dram_bytes),
-            format_joules(cost.energy_j), "; ".join(cost.over_limits) or "kept", engines_text(engines),
+            expected(cost, token, case.workload), trust(cost.confidence), format_bytes(peak_bytes(cost, token)),
+            format_bytes(last.dram_bytes), format_joules(last.energy_j),
+            "; ".join(broken_limits(cost, token)) or "kept", engines_text(engines),
         )  # fmt: skip
         lines.append(Line(device.id, device.name, tuple(map(Cell, cells)), device is case.device))
     return tuple(lines)
 
 
-DEVICE_COLUMNS = (
-    "latency of this plan", "how sure", "peak memory", "DRAM per inference", "energy", "limits", "runs today in",
-)  # fmt: skip
+def device_columns(profile: ModelProfile) -> tuple[str, ...]:
+    """Return the headings of `device_lines`.
+
+    Args:
+        profile: the model; a decoder's DRAM traffic and energy are of one token with a full cache.
+    """
+    each = "token" if profile.causal else "inference"
+    return (
+        "latency of this plan", "how sure", "peak memory", f"DRAM per {each}", f"energy per {each}", "limits",
+        "runs today in",
+    )  # fmt: skip
 
 
 def device_advice(case: Case) -> str:
@@ -56,8 +67,10 @@ def device_advice(case: Case) -> str:
     Args:
         case: with at least one device.
     """
-    costs = {name: cost for name, cost in case.rivals[-1].costs.items() if not isinstance(cost, str)}
-    fitting = [name for name, cost in sorted(costs.items(), key=lambda one: one[1].latency_s) if not cost.over_limits]
+    own = case.rivals[-1]
+    costs = {name: cost for name, cost in own.costs.items() if not isinstance(cost, str)}
+    ordered = sorted(costs, key=lambda name: own.tokens.get(name, costs[name]).latency_s)
+    fitting = [name for name in ordered if not broken_limits(costs[name], own.tokens.get(name))]
     others = [device.id for device in case.devices if device.id not in fitting]
     told = f"Keeps the limits of {', '.join(fitting)}" if fitting else "Keeps the limits of no device here"
     return told + (f"; not of {', '.join(others)}." if others and fitting else ".")
@@ -66,13 +79,12 @@ def device_advice(case: Case) -> str:
 BUDGET_COLUMNS = ("matrices", "whole model", "bits per weight", "predicted loss", "times this plan", "latency")
 
 
-def budget_lines(case: Case, frontier: TradeOff, workload: Workload | None = None) -> tuple[Line, ...]:
+def budget_lines(case: Case, frontier: TradeOff) -> tuple[Line, ...]:
     """Return plans of the frontier over the range of budgets, and this plan; cells as `BUDGET_COLUMNS`.
 
     Args:
         case: the plan and its device.
         frontier: loss over encoder bytes.
-        workload: sentences and tokens of one inference.
     """
     ours = case.plan
     points = sorted(frontier.points, key=lambda p: p.usage["encoder_bytes"])
@@ -80,9 +92,10 @@ def budget_lines(case: Case, frontier: TradeOff, workload: Workload | None = Non
     wanted = np.geomspace(sizes[0], sizes[-1], BUDGETS)
     picked = sorted({int(np.argmin(np.abs(np.log(sizes) - np.log(size)))) for size in wanted})
     other_bytes = ours.total_bytes - ours.encoder_bytes
-    rows = [(_budget_line(case, points[i], other_bytes, workload), sizes[i]) for i in picked]
+    rows = [(_budget_line(case, points[i], other_bytes), sizes[i]) for i in picked]
     cost = None if case.device is None else case.rivals[-1].cost(case.device)
-    latency = "-" if cost is None or isinstance(cost, str) else band(cost)
+    token = case.rivals[-1].token(case.device)
+    latency = "-" if cost is None or isinstance(cost, str) else expected(cost, token, case.workload)
     loss = "void: trained" if case.is_trained else with_error(ours.predicted_loss, ours.predicted_std_error)
     own = (
         f"{ours.encoder_bytes / 1e6:.2f} MB", f"{ours.total_bytes / 1e6:.2f} MB", f"{ours.average_bits:.2f}", loss, "1",
@@ -116,7 +129,8 @@ def budget_advice(case: Case, frontier: TradeOff) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _budget_line(case: Case, point: TradeOffPoint, other_bytes: int, workload: Workload | None) -> Line:
+def _budget_line(case: Case, point: TradeOffPoint, other_bytes: int) -> Line:
+    workload = case.workload
     size, ours = point.usage["encoder_bytes"], case.plan
     device, latency = case.device, "-"
     if device is not None:
@@ -124,7 +138,7 @@ def _budget_line(case: Case, point: TradeOffPoint, other_bytes: int, workload: W
             m.module: Storage(choice(name)) for m, name in zip(ours.profile.matrices, point.choices, strict=True)
         }
         try:
-            latency = band(simulate_storage(ours.profile, storage, device, workload or Workload()))
+            latency = expected(*simulate_phases(ours.profile, storage, device, workload), workload)
         except QbertOptError:
             latency = f"cannot run on {device.id}"
     ratio = "-"

@@ -9,7 +9,7 @@ from rich.table import Table
 from hwmodels import format_bytes, format_joules, format_seconds
 
 from ..planning.device_classes import DevicePlan
-from .printing import MEASURES, TextTable
+from .printing import TextTable, measure_name
 
 
 def device_table(plans: Sequence[DevicePlan]) -> Table:
@@ -19,7 +19,7 @@ def device_table(plans: Sequence[DevicePlan]) -> Table:
         plans: one for each device.
     """
     table = TextTable(title="best plan for each device")
-    for column in ("device", "encoder", "bits", "whole model", "predicted loss", "latency", "peak memory", "energy"):
+    for column in ("device", "matrices", "bits", "whole model", "predicted loss", "latency", "peak memory", "energy"):
         table.add_column(column, no_wrap=True)
     table.add_column("what binds", overflow="fold")
     for item in plans:
@@ -27,7 +27,7 @@ def device_table(plans: Sequence[DevicePlan]) -> Table:
             table.add_row(item.device, *["-"] * 7, item.reason)
             continue
         plan, cost = item.plan, item.plan.device
-        binds = ", ".join(MEASURES[limit.resource] for limit in plan.limits if limit.binds)
+        binds = ", ".join(measure_name(limit.resource, plan.profile) for limit in plan.limits if limit.binds)
         table.add_row(
             item.device,
             format_bytes(plan.encoder_bytes),

@@ -27,7 +27,7 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
     yield f"rounding         {plan.method} here; there {export.tool.ROUNDING}"
     more = export.tool_bytes - export.planned_bytes
     yield (
-        f"encoder bytes    {format_bytes(export.planned_bytes)} planned, {format_bytes(export.tool_bytes)} "
+        f"{plan.profile.part} bytes    {format_bytes(export.planned_bytes)} planned, {format_bytes(export.tool_bytes)} "
         f"as the tool describes its format{f' <- {format_bytes(more)} more' if more > 0 else ''}"
     )
     yield f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}, as planned"
@@ -40,12 +40,15 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
         )
         yield from stand_in_lines(cost.stand_ins)
     if plan.tables and getattr(export.tool, "CARRIES_TABLES", False):
-        yield "not carried      everything else in fp16: the config covers encoder matrices and embedding tables"
+        yield (
+            f"not carried      everything else in fp16: the config covers {plan.profile.part} matrices and embedding "
+            "tables"
+        )
     elif plan.tables:
         widths = sorted({table.bits for table in plan.tables})
         yield (
             f"not carried      {len(plan.tables)} embedding tables at {', '.join(map(str, widths))} bits and "
-            "everything else in fp16: the config covers the encoder's matrices only"
+            f"everything else in fp16: the config covers the {plan.profile.part}'s matrices only"
         )
     for note in export.tool.NOTES:
         yield f"note             {note}"
@@ -84,8 +87,8 @@ def import_lines(imported: Import, best: Allocation | None) -> Iterator[str]:
     plan, size = imported.plan, format_bytes(imported.tool_bytes)
     if imported.tool_bytes != plan.encoder_bytes:
         yield (
-            f"encoder bytes    {size} as the tool describes its format; {format_bytes(plan.encoder_bytes)} packed as "
-            "quantize stores the same choices"
+            f"{plan.profile.part} bytes    {size} as the tool describes its format; "
+            f"{format_bytes(plan.encoder_bytes)} packed as quantize stores the same choices"
         )
     if best is None:
         yield f"our best plan    none: no scored choices fit into the imported plan's {size}"

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hwmodels import format_bytes, format_joules, format_seconds
 
-from ..costs.workload import Workload
+from ..costs.workload import Workload, in_phase
 from ..planning.frontier import TradeOff
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
@@ -19,19 +19,20 @@ from ..spec.planned import PlannedMatrix
 from ..spec.scores import ScoreTable
 from .comparison import COLUMNS, comparison_lines, measuring_commands
 from .cost import band
+from .decoding import decoder_facts, expected
 from .device_and_budget import (
     BUDGET_COLUMNS,
-    DEVICE_COLUMNS,
     budget_advice,
     budget_lines,
     device_advice,
+    device_columns,
     device_lines,
 )
 from .frontier_chart import frontier_chart
 from .html_charts import bit_map, stacked_bar
 from .measurements import Measurements
 from .plan import TITLES, gain_text, rounded_inputs
-from .printing import MEASURES
+from .printing import measure_name
 from .rivals import UNSCORED, rivals
 from .verdict import Case, trust, verdict_lines
 
@@ -66,8 +67,9 @@ def html_report(
         record: of the quantized folder that holds the plan; after training the plan's prediction is void.
     """
     found = measured or Measurements()
+    workload = in_phase(plan.profile, workload or Workload())
     priced = rivals(plan, scores, devices, workload, found.uniform_8bit_choice)
-    case = Case(plan, priced, found, tuple(devices), record)
+    case = Case(plan, priced, found, tuple(devices), record, workload)
     verdict, *others = verdict_lines(case)
     lines = comparison_lines(case)
     cost = priced[-1].cost(case.device)
@@ -84,19 +86,20 @@ def html_report(
         "commands": measuring_commands(lines),
         "contains": _contains(plan),
         "bit_map": bit_map(plan),
+        "part": plan.profile.part.capitalize(),
         "charts": _charts(case, frontier) if frontier is not None and has_frontier else [],
         "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
         "budget_columns": BUDGET_COLUMNS,
-        "budgets": budget_lines(case, frontier, workload) if frontier is not None and has_frontier else (),
+        "budgets": budget_lines(case, frontier) if frontier is not None and has_frontier else (),
         "budget_advice": [*_next_mb(plan), *(budget_advice(case, frontier) if frontier is not None else ())],
         "limits": _limits(plan),
         "plan_rivals": _rivals(plan, trained=case.is_trained),
         "measured": _measured(plan, found, trained=case.is_trained),
         "measured_what": found.what,
-        "device_columns": DEVICE_COLUMNS,
+        "device_columns": device_columns(plan.profile),
         "devices": device_lines(case) if case.devices else (),
         "device_advice": device_advice(case) if case.devices else "",
-        "device": None if cost is None or isinstance(cost, str) else _device(cost),
+        "device": None if cost is None or isinstance(cost, str) else _device(case, cost),
         "no_device": "No device: give --device, the target hardware.",
         "trained": case.is_trained,
         "headings": [{"name": n, "number": number} for n, number in HEADINGS],
@@ -186,7 +189,7 @@ def _next_mb(plan: Allocation) -> list[str]:
 def _limits(plan: Allocation) -> list[dict[str, Any]]:
     return [
         {
-            "name": f"{limit.source}: {MEASURES[limit.resource]}",
+            "name": f"{limit.source}: {measure_name(limit.resource, plan.profile)}",
             "used": shown(limit.resource, limit.used),
             "capacity": shown(limit.resource, limit.capacity),
             "share": f"{100 * limit.used / limit.capacity:.1f} %" if limit.capacity else "-",
@@ -237,11 +240,31 @@ def _measured(plan: Allocation, measured: Measurements, *, trained: bool) -> lis
     return rows
 
 
-def _device(cost: CostReport) -> dict[str, Any]:
+def _device(case: Case, cost: CostReport) -> dict[str, Any]:
+    token = case.rivals[-1].token(case.device)
+    facts = _facts(cost) if token is None else decoder_facts(cost, token, case.plan, case.workload)
+    each = " per inference" if token is None else ""
+    phases = {"": cost} if token is None else {", the prompt": cost, ", a token": token}
+    return {
+        "headline": f"{cost.device}, predicted: {expected(cost, token, case.workload)}{each}",
+        "bars": [bar for phase, report in phases.items() for bar in _bars(report, phase)],
+        "facts": [{"name": name, "value": value} for name, value in facts],
+    }
+
+
+def _bars(cost: CostReport, phase: str) -> list[dict[str, Any]]:
     by_kind: defaultdict[str, float] = defaultdict(float)
     for row in cost.operations:
         by_kind[_part(row.cost.name)] += row.cost.latency_bound_s
-    facts = [
+    waits = {name: share * cost.latency_bound_s for name, share in cost.bound_shares.items()}
+    return [
+        stacked_bar(f"What operations wait for{phase}", waits),
+        stacked_bar(f"Time by operation{phase}", by_kind),
+    ]
+
+
+def _facts(cost: CostReport) -> list[tuple[str, str]]:
+    return [
         ("latency", f"{band(cost)}: {trust(cost.confidence)}. As scheduled from the device file "
          f"{format_seconds(cost.latency_s)}; sum of operations {format_seconds(cost.latency_bound_s)}"),
         ("peak memory", f"{format_bytes(cost.peak_memory_bytes)}: weights {format_bytes(cost.weight_bytes)}, "
@@ -255,16 +278,6 @@ def _device(cost: CostReport) -> dict[str, Any]:
         *(("over limit", line) for line in cost.over_limits),
         *(("note", line) for line in cost.notes),
     ]  # fmt: skip
-    return {
-        "headline": f"{cost.device}, predicted: {band(cost)} per inference",
-        "bars": [
-            stacked_bar(
-                "What operations wait for", {k: v * cost.latency_bound_s for k, v in cost.bound_shares.items()}
-            ),
-            stacked_bar("Time by operation", by_kind),
-        ],
-        "facts": [{"name": name, "value": value} for name, value in facts],
-    }
 
 
 def _part(operation: str) -> str:

@@ -20,7 +20,7 @@ from ..spec.planned import PlannedMatrix, UniformPlan
 from ..spec.profiles import ModelProfile
 from .cost import cost_lines
 from .decoding import decoder_lines
-from .printing import MEASURES, TextTable, both, origin, print_lines, with_error
+from .printing import TextTable, both, measure_name, origin, print_lines, with_error
 
 if TYPE_CHECKING:
     from hwmodels import CostReport
@@ -81,7 +81,7 @@ def _layers(profile: ModelProfile) -> str:
 
 
 def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
-    """Encoder layers by matrices: bits and grouping of each.
+    """Layers by matrices: bits and grouping of each.
 
     Args:
         matrices: of one plan.
@@ -131,7 +131,7 @@ def _size_lines(plan: Allocation) -> list[str]:
     widths = {(table.bits, table.grouping) for table in plan.tables}
     uniform = f"at {next(iter(widths))[0]} bits" if len(widths) == 1 else "see above"
     return [
-        f"encoder matrices {both(plan.encoder_bytes)}, {plan.average_bits:.3f} bits per weight with "
+        f"{plan.profile.part} matrices {both(plan.encoder_bytes)}, {plan.average_bits:.3f} bits per weight with "
         f"{format_bytes(metadata)} of scales and offsets; {float_bytes / plan.encoder_bytes:.1f}x smaller than float32",
         f"whole model      {both(plan.total_bytes)}: embedding tables {format_bytes(tables)} {uniform}, "
         f"everything else {format_bytes(rest)} in fp16",
@@ -146,8 +146,9 @@ def _engine_lines(plan: Allocation) -> list[str]:
     engines = file.name.split(",")
     what = f"file of {file.name}" if len(engines) == 1 else f"largest file of {', '.join(engines)} (same codes in each)"
     return [
-        f"{what}: {both(file.total_bytes)}: encoder matrices {format_bytes(file.encoder_bytes)}, graph "
+        f"{what}: {both(file.total_bytes)}: {plan.profile.part} matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
+        f"{', which no writer here converts a decoder to' if plan.profile.causal else ''}"
     ]
 
 
@@ -171,7 +172,7 @@ def _loss_lines(plan: Allocation) -> list[str]:
         bound = "" if plan.lower_bound is None else f", at least {shown(plan.objective, plan.lower_bound)}"
         bound_on_sum = next((limit.capacity for limit in plan.limits if limit.resource == "sum_of_scores"), None)
         among = "" if bound_on_sum is None else f" among plans whose sum of scores is at most {bound_on_sum:.4g}"
-        proof += f" of the least {MEASURES[plan.objective]}{bound}{among}"
+        proof += f" of the least {measure_name(plan.objective, plan.profile)}{bound}{among}"
     lines = [
         *_prediction_lines(plan),
         f"                 ({plan.contains}; {_included(plan)})",
@@ -269,8 +270,8 @@ def _limit_lines(plan: Allocation) -> list[str]:
         share = 100 * limit.used / limit.capacity if limit.capacity else math.nan
         mark = "  <- binds" if limit.binds else ""
         lines.append(
-            f"limit            {limit.source}: {MEASURES[limit.resource]} {shown(limit.resource, limit.used)} of "
-            f"{shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
+            f"limit            {limit.source}: {measure_name(limit.resource, plan.profile)} "
+            f"{shown(limit.resource, limit.used)} of {shown(limit.resource, limit.capacity)} ({share:.1f} %){mark}"
         )
         if limit.resource == "sum_of_scores" and limited_sum_only and plan.predicted_loss > limit.capacity:
             lines.append(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
+from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Provenance
 from ..spec.scores import ScoreTable
 
@@ -30,7 +31,27 @@ MEASURES = {
     "latency_bound_s": "sum of the operations' latencies",
     "energy_bound_j": "energy at that latency",
 }
+OF_DECODERS = {
+    "encoder_bytes": "decoder bytes",
+    "dram_bytes": "DRAM bytes per token",
+    "latency_s": "time to the first token",
+    "energy_j": "energy per token",
+    "bops": "bit operations per token",
+    "latency_bound_s": "sum of the operations' latencies of the prompt",
+    "energy_bound_j": "energy per token at that latency",
+}
+"""Their names where a model is a decoder and they are of one of its phases."""
 WIDTH = 132
+
+
+def measure_name(resource: str, profile: ModelProfile) -> str:
+    """Return a resource's name as reports say it.
+
+    Args:
+        resource: that is limited or minimized.
+        profile: the model.
+    """
+    return (OF_DECODERS if profile.causal else MEASURES).get(resource, MEASURES[resource])
 
 
 class TextTable(Table):

@@ -31,8 +31,9 @@ def recovery_lines(run: Recovered) -> list[str]:
         lines.append(f"ended early      {run.stopped}")
     written = run.written
     lines.append(
-        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {run.plan.encoder_bytes:,}), "
-        f"all tensors {written.tensor_bytes:,} bytes (planned {run.plan.total_bytes:,})"
+        f"{written.folder}: {run.plan.profile.part} matrices {written.encoder_bytes:,} bytes "
+        f"(planned {run.plan.encoder_bytes:,}), all tensors {written.tensor_bytes:,} bytes "
+        f"(planned {run.plan.total_bytes:,})"
     )
     return lines
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..costs.engine_target import engine_target
-from ..costs.simulate import simulate_allocation, simulate_storage
+from ..costs.phases import simulate_phases, simulate_plan
 from ..costs.stored import Storage, refusal_of_plan, table_choices
 from ..costs.workload import Workload
 from ..engines.session import rules_of
@@ -20,7 +20,7 @@ from ..planning.recipes import given_allocation, uniform_allocation
 from ..runtime.plugins import available
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, choice
-from ..spec.limits import PEAK, PER_TOKEN, measured
+from ..spec.limits import measured
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ class Rival:
         engine_bytes: of the file of the plan's engine, predicted; None without such an engine.
         predicted_loss: relative to float32; None where nothing predicts it.
         predicted_std_error: of `predicted_loss`; None where it is not known.
-        costs: predicted cost by device; a text says why the device cannot run it.
+        costs: predicted cost by device, of a decoder's prompt; a text says why the device cannot run it.
         engines: engines that run it today; None for a device whose engines are not known.
         broken: limits of the plan that it does not keep; None where that cannot be said.
         plan: its plan; None for the float model.
+        tokens: cost of a decoder's token with a full cache, by the devices that can run it.
     """
 
     name: str
@@ -61,10 +62,15 @@ class Rival:
     engines: tuple[str, ...] | None
     broken: tuple[str, ...] | None = None
     plan: Allocation | None = None
+    tokens: Mapping[str, CostReport] = field(default_factory=dict)
 
     def cost(self, device: Device | None) -> CostReport | str | None:
         """Return the predicted cost on a device; None without one."""
         return None if device is None else self.costs[device.id]
+
+    def token(self, device: Device | None) -> CostReport | None:
+        """Return the predicted cost of a decoder's token; None of an encoder, or where it cannot run."""
+        return None if device is None else self.tokens.get(device.id)
 
 
 def rivals(
@@ -109,7 +115,7 @@ def running_engines(plan: Allocation, names: Iterable[str]) -> tuple[str, ...]:
         names: of the engines to ask.
     """
     static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
-    targets = (engine_target(name, static) for name in names)
+    targets = (engine_target(name, static) for name in names if rules_of(name).takes(decoder=plan.profile.causal))
     return tuple(target.name for target in targets if target is not None and refusal_of_plan(plan, target) is None)
 
 
@@ -120,28 +126,24 @@ def _engine_names(device: Device | None) -> tuple[str, ...] | None:
 
 def _float(plan: Allocation, devices: Sequence[Device], workload: Workload, names: tuple[str, ...] | None) -> Rival:
     profile = plan.profile
-    costs: dict[str, CostReport | str] = {}
-    for device in devices:
-        try:
-            costs[device.id] = simulate_storage(profile, None, device, workload, float_bits=FLOAT_BITS)
-        except QbertOptError as error:
-            costs[device.id] = _reason(error, device)
+    costs, tokens = _costs(
+        devices, lambda device: simulate_phases(profile, None, device, workload, float_bits=FLOAT_BITS)
+    )
     # an engine that multiplies even activations by activations in integers has no floating point
-    engines = None if names is None else tuple(name for name in names if "matmul" not in rules_of(name).integer_inputs)
+    rules = {name: rules_of(name) for name in names or ()}
+    runs = (
+        name for name, own in rules.items() if "matmul" not in own.integer_inputs and own.takes(decoder=profile.causal)
+    )
+    engines = None if names is None else tuple(runs)
     return Rival(
-        FLOAT, "", 4 * profile.encoder_elements, profile.float_bytes, None, 0.0, None, costs, engines,
+        FLOAT, "", 4 * profile.encoder_elements, profile.float_bytes, None, 0.0, None, costs, engines, tokens=tokens,
     )  # fmt: skip
 
 
 def _priced(
     plan: Allocation, name: str, detail: str, devices: Sequence[Device], workload: Workload, ours: Allocation
 ) -> Rival:
-    costs: dict[str, CostReport | str] = {}
-    for device in devices:
-        try:
-            costs[device.id] = simulate_allocation(plan, device, workload)
-        except QbertOptError as error:
-            costs[device.id] = _reason(error, device)
+    costs, tokens = _costs(devices, lambda device: simulate_plan(plan, device, workload))
     names = _engine_names(devices[0] if devices else None)
     return Rival(
         name,
@@ -153,9 +155,27 @@ def _priced(
         None if plan.metric == UNSCORED else plan.predicted_std_error,
         costs,
         None if names is None else running_engines(plan, names),
-        _broken(plan, ours, costs),
+        _broken(plan, ours, costs, tokens),
         plan,
+        tokens,
     )
+
+
+def _costs(
+    devices: Sequence[Device], simulate: Callable[[Device], tuple[CostReport, CostReport | None]]
+) -> tuple[dict[str, CostReport | str], dict[str, CostReport]]:
+    """Return what a model costs on each device, and what a decoder's token does."""
+    costs: dict[str, CostReport | str] = {}
+    tokens: dict[str, CostReport] = {}
+    for device in devices:
+        try:
+            costs[device.id], token = simulate(device)
+        except QbertOptError as error:
+            costs[device.id] = _reason(error, device)
+            continue
+        if token is not None:
+            tokens[device.id] = token
+    return costs, tokens
 
 
 def _reason(error: QbertOptError, device: Device) -> str:
@@ -163,12 +183,14 @@ def _reason(error: QbertOptError, device: Device) -> str:
     return str(error).removeprefix(f"{device.id}: ").partition(";")[0]
 
 
-def _broken(plan: Allocation, ours: Allocation, costs: Mapping[str, CostReport | str]) -> tuple[str, ...] | None:
+def _broken(
+    plan: Allocation, ours: Allocation, costs: Mapping[str, CostReport | str], tokens: Mapping[str, CostReport]
+) -> tuple[str, ...] | None:
     """Return the sources of our plan's limits that a plan does not keep; None if one cannot be priced."""
     file = plan if plan.engine is None else plan.engine
     report = None if ours.device is None else costs.get(ours.device.name)
-    unknown = {"bandwidth_bytes_per_s", "energy_bound_j"}
-    unknown |= set() if ours.cache is None else {PEAK, *PER_TOKEN}  # the report is of a decoder's prompt
+    token = None if ours.device is None else tokens.get(ours.device.name)
+    unknown = {"bandwidth_bytes_per_s", "energy_bound_j", "token_bound_s"}
     broken = []
     for limit in ours.limits:
         if limit.resource in ("encoder_bytes", "total_bytes"):
@@ -178,7 +200,7 @@ def _broken(plan: Allocation, ours: Allocation, costs: Mapping[str, CostReport |
         elif report is None or isinstance(report, str) or limit.resource in unknown:
             return None
         else:
-            used = measured(report, limit.resource)
+            used = measured(report, limit.resource, token)
         if used > limit.capacity:
             broken.append(limit.source)
     return tuple(broken)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, MARGIN = 620, 300, 56
 MOST_ROWS = 60  # on the terminal; the files have all
 COLUMNS = (
-    "model", "data", "metric", "method", "budget", "encoder", "bits", "whole model", "predicted loss", "measured loss",
+    "model", "data", "metric", "method", "budget", "matrices", "bits", "whole model", "predicted loss", "measured loss",
     "quality", "latency", "time in engine", "status",
 )  # fmt: skip
 

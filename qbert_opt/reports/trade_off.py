@@ -16,7 +16,7 @@ from ..planning.frontier import TradeOff
 from ..planning.program import LOSS
 from ..spec.allocation import Allocation
 from ..spec.limits import shown
-from .printing import MEASURES, TextTable, with_error
+from .printing import TextTable, measure_name, with_error
 
 if TYPE_CHECKING:
     from ..workflows.rerank import TimedPlan
@@ -90,12 +90,19 @@ def shortlist_table(plans: Sequence[Allocation]) -> Table:
         plans: the first is what the others are compared with; in the proven order, which is that of what was minimized.
     """
     with_device = all(plan.device is not None for plan in plans)
-    latencies = ("latency",) if with_device else ()
-    title = f"{len(plans)} plans, the least {MEASURES[plans[0].objective]} first; predicted losses are cross-fitted"
+    latencies = ("first token" if plans[0].profile.causal else "latency",) if with_device else ()
+    least = measure_name(plans[0].objective, plans[0].profile)
+    title = f"{len(plans)} plans, the least {least} first; predicted losses are cross-fitted"
     if not all(plan.folds for plan in plans):
-        title = f"{len(plans)} plans, the least {MEASURES[plans[0].objective]} first; losses are sums of scores"
+        title = f"{len(plans)} plans, the least {least} first; losses are sums of scores"
     table = TextTable(
-        "plan", "predicted loss", "sum of scores", "encoder", *latencies, "matrices that differ", title=title
+        "plan",
+        "predicted loss",
+        "sum of scores",
+        plans[0].profile.part,
+        *latencies,
+        "matrices that differ",
+        title=title,
     )
     for number, plan in enumerate(plans, 1):
         differ = sum(a.choice != b.choice for a, b in zip(plan.matrices, plans[0].matrices, strict=True))
@@ -115,7 +122,7 @@ def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
         engine: where they were timed.
     """
     table = TextTable(title=f"measured in {engine}, one thread, processor time")
-    for column in ("plan", "predicted loss", "encoder", "predicted on the device", "measured here", "readings spread"):
+    for column in ("plan", "predicted loss", "matrices", "predicted on the device", "measured here", "readings spread"):
         table.add_column(column)
     for timed in plans:
         cost = timed.allocation.device

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hwmodels import format_bytes
 
+from ..costs.workload import Workload
 from ..spec.allocation import Allocation
-from .cost import band
+from .decoding import broken_limits, expected, peak_bytes
 from .measurements import Measurements
 from .optimized import uniform_line, verdict
 from .plan import better_uniform
@@ -32,6 +33,7 @@ class Case:
         measurements: what was measured.
         devices: the first is the one to decide on.
         record: of the quantized folder that the report is of; None for a plan alone.
+        workload: that the rivals are priced with.
     """
 
     plan: Allocation
@@ -39,6 +41,7 @@ class Case:
     measurements: Measurements
     devices: tuple[Device, ...] = ()
     record: FolderRecord | None = None
+    workload: Workload = field(default_factory=Workload)
 
     @property
     def device(self) -> Device | None:
@@ -129,10 +132,13 @@ def _on_device(case: Case) -> str:
     cost = case.rivals[-1].cost(case.device)
     if cost is None or isinstance(cost, str):
         return f"{case.device.id} cannot run this plan: {cost}"
-    limits = f"over its limits: {'; '.join(cost.over_limits)}" if cost.over_limits else "within its limits"
+    token = case.rivals[-1].token(case.device)
+    broken = broken_limits(cost, token)
+    limits = f"over its limits: {'; '.join(broken)}" if broken else "within its limits"
+    each = " per inference" if token is None else ""
     return (
-        f"On {case.device.id}: {band(cost)} per inference ({trust(cost.confidence)}), peak memory "
-        f"{format_bytes(cost.peak_memory_bytes)}, {limits}."
+        f"On {case.device.id}: {expected(cost, token, case.workload)}{each} ({trust(cost.confidence)}), peak memory "
+        f"{format_bytes(peak_bytes(cost, token))}, {limits}."
     )
 
 
@@ -152,6 +158,8 @@ def _engines(case: Case) -> str:
             f"; a plan for {outlook.instead} under the same limits loses {outlook.loss_ratio:.2g} times as much "
             f"(--engine {outlook.instead})"
         )
+    elif outlook is not None and outlook.reason and case.plan.profile.causal:
+        line += f"; {outlook.reason}"
     return f"{line}."
 
 

@@ -19,8 +19,8 @@ def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
         plan: bytes that were planned.
     """
     lines = [
-        f"{written.folder}: encoder matrices {written.encoder_bytes:,} bytes (planned {plan.encoder_bytes:,}), "
-        f"all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
+        f"{written.folder}: {plan.profile.part} matrices {written.encoder_bytes:,} bytes "
+        f"(planned {plan.encoder_bytes:,}), all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
         f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
     ]
     if (read_back := written.read_back) is not None:

@@ -25,7 +25,7 @@ from ..spec.score_parts import ActivationScores
 from .matrix_factors import factor_bytes
 from .task import ScoringTask
 
-CONTAINS = "quantizing one input of the encoder matrices at a time; products inside attention stay in floating point"
+CONTAINS = "quantizing one input of the matrices at a time; products inside attention stay in floating point"
 
 
 def activation_scores(

@@ -203,7 +203,7 @@ def measure_sensitivity(
     cache = width_scores(plugin, task)
     contains = plugin.CONTAINS
     if budget_bytes is not None:
-        contains += f", at {budget_bytes:,} bytes of the encoder's matrices"
+        contains += f", at {budget_bytes:,} bytes of matrices"
     table = ScoreTable(
         metric=metric,
         method=method,

@@ -111,7 +111,8 @@ class Allocation(Frozen):
         cost = self.device
         latency = "" if cost is None else f", {1e3 * cost.latency_s:.4g} ms on {cost.name}"
         return (
-            f"{self.profile.name}: {self.encoder_bytes / 1e6:.2f} MB encoder, {self.total_bytes / 1e6:.2f} MB in all, "
+            f"{self.profile.name}: {self.encoder_bytes / 1e6:.2f} MB {self.profile.part}, "
+            f"{self.total_bytes / 1e6:.2f} MB in all, "
             f"{self.average_bits:.3f} bits per weight\n"
             f"predicted loss {self.predicted_loss:.4g} ± {self.predicted_std_error:.1g} {self.loss_unit}, "
             f"{self.status}{latency}"

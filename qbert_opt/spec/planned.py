@@ -248,7 +248,7 @@ class EngineOutlook(Frozen):
         instead: the engine whose plan under the same limits has the least predicted loss; None if there is none, or
             none was sought.
         loss_ratio: sum of scores of that plan / sum of scores of this plan.
-        reason: why there is no such plan.
+        reason: why there is no such plan, or why no engine runs the model at all.
     """
 
     engines: tuple[str, ...]

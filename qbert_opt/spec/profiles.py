@@ -130,6 +130,11 @@ class ModelProfile(Frozen):
     unread_elements: int = Field(default=0, ge=0)
     position_limit: int | None = Field(default=None, gt=0)
 
+    @property
+    def part(self) -> str:
+        """What holds the searched matrices: `encoder` or `decoder`."""
+        return "decoder" if self.causal else "encoder"
+
     @model_validator(mode="after")
     def _check_heads(self) -> ModelProfile:
         if self.key_value_heads is not None and self.heads % self.key_value_heads:

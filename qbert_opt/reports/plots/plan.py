@@ -36,9 +36,9 @@ def draw(plan: Allocation, scores: ScoreTable) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1), sharey=True)
     _bits(figure, left, plan, grid)
     _sensitivity(figure, right, scores, grid)
-    left.set_ylabel("encoder layer")
+    left.set_ylabel(f"{plan.profile.part} layer")
     figure.suptitle(
-        f"{plain(plan.profile.name)}: {plan.encoder_bytes / 1e6:.2f} MB encoder, "
+        f"{plain(plan.profile.name)}: {plan.encoder_bytes / 1e6:.2f} MB {plan.profile.part}, "
         f"{plan.average_bits:.2f} bits per weight, predicted loss {plan.predicted_loss:.3g} "
         f"± {plan.predicted_std_error:.1g} ({plan.status})",
         fontsize=11,

@@ -34,7 +34,7 @@ from ..table_scores import table_scores
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
-CONTAINS = "second-order loss of quantizing one encoder matrix at a time"
+CONTAINS = "second-order loss of quantizing one matrix at a time"
 NEEDS_LABELS = False
 PAGEABLE = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors

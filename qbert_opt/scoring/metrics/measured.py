@@ -15,7 +15,7 @@ from ...models.outputs import Outputs, collect
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "nats of KL(reference || quantized) per sample"
-CONTAINS = "measured loss of quantizing one encoder matrix at a time"
+CONTAINS = "measured loss of quantizing one matrix at a time"
 NEEDS_LABELS = False
 
 

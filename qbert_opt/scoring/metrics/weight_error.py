@@ -12,7 +12,7 @@ import torch
 from ..task import Estimate, ScoringTask
 
 LOSS_UNIT = "‖ΔW‖² (not a loss; ranks only)"
-CONTAINS = "squared quantization error of encoder matrices; uses neither text nor outputs"
+CONTAINS = "squared quantization error of matrices; uses neither text nor outputs"
 NEEDS_LABELS = False
 PAGEABLE = True
 

@@ -308,5 +308,5 @@ def test_only_scores_of_a_softmax_speak_of_its_temperature(kind, sentences):
     loaded = LoadedModel("tiny", tiny_model("bert", kind), tokenizer(), "0" * 64)
     texts = dataclasses.replace(sentences, labels=None)
     table = measure_sensitivity(loaded, texts, CHOICES, plan=PLAN)
-    assert table.contains.startswith("second-order loss of quantizing one encoder matrix at a time")
+    assert table.contains.startswith("second-order loss of quantizing one matrix at a time")
     assert ("temperature 2" in table.contains) == (table.scale is not None) == (kind == "classes")
