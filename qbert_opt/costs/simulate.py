@@ -23,7 +23,7 @@ from .functions import planned_functions, with_functions
 from .operations import model_graph
 from .portable import plan_target
 from .stored import Storage, refusal_of_plan
-from .workload import FLOAT, Functions, Workload
+from .workload import FLOAT, Functions, Workload, planned_workload
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device, MixReport
@@ -147,19 +147,26 @@ def simulate_lengths(
     check_rate(inferences_per_s)
     storage, integers = _planned_storage(allocation, device), input_bits(allocation.activations)
     target = planned_target(allocation, device, engine)
-    functions = functions_of(
-        allocation, Workload(max(lengths), batch_size, integers, functions), device, target
-    ).functions
+    own = replace(planned_workload(allocation), batch_size=batch_size, input_bits=integers, functions=functions)
+    functions = functions_of(allocation, _of_length(own, max(lengths)), device, target).functions
     graphs = [
         (
             weight,
-            model_graph(allocation.profile, storage, Workload(seq_len, batch_size, integers, functions), target=target),
+            model_graph(
+                allocation.profile, storage, _of_length(replace(own, functions=functions), tokens), target=target
+            ),
         )
-        for seq_len, weight in sorted(lengths.items())
+        for tokens, weight in sorted(lengths.items())
     ]
-    device = device if target is None else target.on(device)
+    device = device_for(allocation.profile, device if target is None else target.on(device))
     with device_errors():
         return simulate_mix(graphs, device, inferences_per_s=inferences_per_s)
+
+
+def _of_length(workload: Workload, tokens: int) -> Workload:
+    """Return a workload with texts or prompts of another length, in a cache that holds them."""
+    context = workload.context
+    return replace(workload, seq_len=tokens, context=None if context is None else max(context, tokens))
 
 
 def planned_target(allocation: Allocation, device: Device, engine: str | None) -> EngineTarget | None:

@@ -127,6 +127,26 @@ def workload_of(
     return replace(whole, context=context, cache_bits=whole.cache_bits if cache_bits is None else cache_bits)
 
 
+def reported_workload(plan: Allocation, seq_len: int | None, batch_size: int | None) -> Workload:
+    """Return the inference that a report prices: the plan's own, or another that keeps a decoder's planned cache.
+
+    Args:
+        plan: the plan.
+        seq_len: tokens per sentence; None and no `batch_size` is the plan's own inference, else as in `workload_of`.
+        batch_size: sentences per inference; None is one, unless the inference is the plan's own.
+
+    Raises:
+        UsageError: more tokens than the model has positions for.
+    """
+    own = planned_workload(plan)
+    if seq_len is None and batch_size is None:
+        return own
+    asked = workload_of(plan.profile, seq_len, batch_size or 1)
+    if own.context is None:
+        return asked
+    return replace(asked, context=max(own.context, asked.seq_len), cache_bits=own.cache_bits)
+
+
 def planned_workload(plan: Allocation) -> Workload:
     """Return the inference that a plan's costs are of; what its model reads by default where it has no device.
 

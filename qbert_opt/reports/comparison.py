@@ -162,8 +162,9 @@ def _latency(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
 
 def _memory(case: Case, rival: Rival, measured: MeasuredModel | None) -> Cell:
     cost = rival.cost(case.device)
-    unknown = cost is None or isinstance(cost, str)
-    predicted = UNPREDICTED if unknown else format_bytes(peak_bytes(cost, rival.token(case.device)))
+    predicted = UNPREDICTED
+    if cost is not None and not isinstance(cost, str):
+        predicted = format_bytes(peak_bytes(cost, rival.token(case.device)))
     if measured is None or measured.memory_bytes is None:
         return Cell(predicted, ABSENT)
     return Cell(predicted, f"{format_bytes(measured.memory_bytes)} private")

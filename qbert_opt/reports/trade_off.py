@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..workflows.rerank import TimedPlan
 
 
+COLUMNS = {"token": "latency of a token"}
+"""Headings of resources whose names alone do not say what is counted."""
+
+
 def frontier_table(trade_off: TradeOff, rows: int = 16) -> Table:
     """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each.
 
@@ -31,7 +35,9 @@ def frontier_table(trade_off: TradeOff, rows: int = 16) -> Table:
     """
     names = [RESOURCES[name] for name in trade_off.resources]
     title = f"{len(trade_off.points)} plans in {trade_off.runtime_s:.2f} s, {trade_off.loss_unit}"
-    table = TextTable(*(f"{name} of the searched matrices" for name in trade_off.resources), title=title)
+    table = TextTable(
+        *(f"{COLUMNS.get(name, name)} of the searched matrices" for name in trade_off.resources), title=title
+    )
     for column in ("predicted loss", "sum of scores", "gap", "best uniform plan that fits"):
         table.add_column(column)
     if trade_off.own_limits:

@@ -166,11 +166,17 @@ class ModelProfile(Frozen):
     def heads_of(self, item: MatrixSpec | TableSpec) -> int:
         """Return the attention heads that a matrix's rows belong to: `key` and `value` may have fewer than `query`.
 
+        A fused matrix of such a model holds the heads of all three.
+
         Args:
             item: a matrix of the model; a table's rows belong to no head, and the result is the heads of queries.
         """
-        shared = isinstance(item, MatrixSpec) and item.kind in ("key", "value")
-        return self.key_value_heads if shared and self.key_value_heads else self.heads
+        kind = item.kind if isinstance(item, MatrixSpec) else ""
+        if self.key_value_heads is None:
+            return self.heads
+        if kind == "query_key_value":
+            return self.heads + 2 * self.key_value_heads
+        return self.key_value_heads if kind in ("key", "value") else self.heads
 
     @property
     def num_layers(self) -> int:

@@ -42,7 +42,7 @@ def command(
     """
     from pathlib import Path
 
-    from ...costs.workload import workload_of
+    from ...costs.workload import reported_workload
     from ...reports.decision import decision_page, read_plan
     from ...reports.measurements import read_measurements
     from ...reports.printing import print_lines
@@ -53,12 +53,11 @@ def command(
     allocation, record = read_plan(plan)
     further = () if devices is None else listed(devices, "--devices")
     names = dict.fromkeys([*(() if device is None else (device,)), *further])
-    own_workload = seq_len is None and batch_size is None
     page = decision_page(
         allocation,
         scores=None if scores is None else options.load_scores(scores),
         devices=[options.load_device(name) for name in names],
-        workload=None if own_workload else workload_of(allocation.profile, seq_len, batch_size or 1),
+        workload=reported_workload(allocation, seq_len, batch_size),
         measured=read_measurements(measured or (), allocation),
         record=record,
     )

@@ -187,6 +187,7 @@ def _over_lengths(
 
     from hwmodels import DeviceError, MixReport
 
+    from ...costs.decoding import idle_limits
     from ...costs.simulate import simulate_lengths
     from ...costs.workload import workload_of
     from ...errors import InfeasibleError
@@ -205,4 +206,7 @@ def _over_lengths(
     if as_json:
         typer.echo(TypeAdapter(MixReport).dump_json(mix, indent=1).decode())
     else:
-        print_lines([f"on {target.id}, predicted:", *mix_lines(mix, histogram)])
+        notes = idle_limits(allocation.profile, target)
+        what = ", for the prompt alone" if allocation.profile.causal else ""
+        lines = [f"on {target.id}, predicted{what}:", *mix_lines(mix, histogram)]
+        print_lines([*lines, *(f"  note          {note}" for note in notes)])

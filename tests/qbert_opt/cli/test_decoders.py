@@ -1,6 +1,8 @@
 """Decoders on the command line: both phases, tokens per second as a limit, refusals in one line."""
 
+import html
 import json
+import re
 
 import pytest
 from decoder_shapes import gpt2, scores_of
@@ -112,3 +114,48 @@ def test_scores_of_a_cache_survive_their_file(folder, tmp_path):
     assert read_scores(tmp_path / "again.json") == table
     assert table.cache.multiplied(2.0).value == (2e-3, 0.2) and table.cache_loss(4) == (0.1, 0.0)
     assert '"cache"' not in (folder / "scores.json").read_text()
+
+
+def test_the_page_prices_both_phases_as_simulate_does(cli, folder):
+    """First token, tokens per second, bytes and energy of a token, and the same limits; no encoder is spoken of."""
+    plan, page = folder / "page.json", folder / "page.html"
+    assert cli("solve", "--scores", folder / "cached.json", *ON_PI, "--budget", "4bit", "--cache-bits", "8",
+               "-o", plan).code == 0  # fmt: skip
+    told = cli("simulate", plan, *ON_PI).out
+    facts = dict(
+        line.strip().split(maxsplit=1) for line in told.splitlines() if line.startswith(("  speed", "  cache"))
+    )
+    dram = re.search(r"DRAM traffic +(\S+ \S+) per token", told)[1]
+    assert cli("report", plan, "-s", folder / "cached.json", "--device", "rpi5", "-o", page).code == 0
+    text = html.unescape(page.read_text())
+    speed = facts["speed"].partition(";")[0]
+    assert f"then {speed}" in text and f"<td>{facts['speed']}</td>" in text
+    assert f"<td>{facts['cache']}</td>" in text and "keys and values of 512 tokens at 8 bits" in facts["cache"]
+    assert f'<td data-name="DRAM per token">{dram}</td>' in text
+    assert "limits.latency 500.00 ms: of one answer of an encoder" in text
+    assert "Decoder layers downwards" in text and "encoder bytes" not in text and "encoder matrices" not in text
+    assert cli("report", plan, "--device", "rpi5", "--seq-len", "256", "-o", page).code == 0
+    assert "keys and values of 512 tokens at 8 bits" in page.read_text()  # another prompt, the planned cache
+
+
+def test_limits_of_a_device_that_decoders_do_not_keep_are_named(cli, folder):
+    """By solve and simulate, of prompts of several lengths too, which are held to no more than one is."""
+    plan = folder / "named.json"
+    found = cli(
+        "solve", "--scores", folder / "cached.json", *ON_PI, "--budget", "4bit", "--cache-bits", "4", "-o", plan
+    )
+    line = "rpi5: limits.latency 500.00 ms: of one answer of an encoder, not applied to a decoder"
+    assert "decoder matrices" in found.out and line in found.out
+    one = cli("simulate", plan, *ON_PI, "--seq-len", "512").out
+    mix = cli("simulate", plan, "--device", "rpi5", "--lengths", "512:1").out
+    assert line in one and line in mix and "for the prompt alone" in mix and "over limit" not in one + mix
+    both = json.loads(cli("simulate", plan, *ON_PI, "--seq-len", "512", "--json").out)
+    several = json.loads(cli("simulate", plan, "--device", "rpi5", "--lengths", "512:1", "--json").out)
+    assert several["peak_memory_bytes"] == both["prefill"]["peak_memory_bytes"]  # a cache of the planned width
+
+
+def test_no_engine_is_said_to_run_a_decoder(cli, folder):
+    """The same choices run in an encoder; of decoders no writer makes a file, and torch opens the folder itself."""
+    found = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "8bit").out
+    assert "runs today in    none of its engines" in found and "no writer converts a decoder" in found
+    assert "runs today in    torch" in cli("solve", "--scores", folder / "scores.json", "--device", "h100").out

@@ -128,6 +128,9 @@ def test_masks_and_prices_use_heads_of_keys_and_values():
         choices[0].bytes(m.rows, m.columns, heads=4 if m.kind in ("key", "value") else 8) for m in shared.matrices
     ]
     assert usage["encoder_bytes"][:, 0].tolist() == expected
+    fused = shared.matrices[0].model_copy(update={"kind": "query_key_value"})
+    assert shared.heads_of(fused) == 8 + 4 + 4
+    assert profile.model_copy(update={"key_value_heads": None}).heads_of(fused) == profile.heads == 4
 
 
 @pytest.mark.parametrize("first", [True, False])
