@@ -117,9 +117,10 @@ def workload_of(
     most = profile.max_tokens
     if seq_len is None:
         seq_len = min(Workload().seq_len, most or Workload().seq_len, context or Workload().seq_len)
+    seen = ", or layers that see no more" if profile.causal else ""
     for name, count in (("seq_len", seq_len), ("context", context)):
         if most is not None and count is not None and count > most:
-            raise UsageError(f"`{name}` {count}: {profile.name} has positions for {most} tokens at most.")
+            raise UsageError(f"`{name}` {count}: {profile.name} has positions for {most} tokens at most{seen}.")
     if not profile.causal:
         check_decoder(profile, context=context, cache_bits=cache_bits)
     whole = in_phase(profile, Workload(seq_len, batch_size))

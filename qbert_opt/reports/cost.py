@@ -116,13 +116,14 @@ def function_line(report: CostReport, functions: Mapping[str, str]) -> str:
     return f"  functions     {'; '.join(parts)}"
 
 
-def comparison_table(reports: Mapping[str, CostReport | str]) -> Table:
+def comparison_table(reports: Mapping[str, CostReport | str], each: str = "inference") -> Table:
     """Predicted costs side by side; a text stands for a model that the device cannot run.
 
     Args:
         reports: by name, in the order of the rows; a text says why the device cannot run it.
+        each: what a report is of: an inference, or a decoder's prompt or token.
     """
-    table = TextTable("", "latency", "peak memory", "weights", "DRAM / inference", "energy", "unpacking")
+    table = TextTable("", "latency", "peak memory", "weights", f"DRAM / {each}", "energy", "unpacking")
     for name, report in reports.items():
         if isinstance(report, str):
             table.add_row(name, report)

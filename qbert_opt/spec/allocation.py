@@ -110,6 +110,10 @@ class Allocation(Frozen):
         """Return the plan in two lines; `qbert_opt.print_plan` prints the full report."""
         cost = self.device
         latency = "" if cost is None else f", {1e3 * cost.latency_s:.4g} ms on {cost.name}"
+        if cost is not None and cost.decode is not None:
+            latency = (
+                f", first token {1e3 * cost.latency_s:.4g} ms, {cost.decode.tokens_per_s:.4g} tokens/s on {cost.name}"
+            )
         return (
             f"{self.profile.name}: {self.encoder_bytes / 1e6:.2f} MB {self.profile.part}, "
             f"{self.total_bytes / 1e6:.2f} MB in all, "

@@ -116,6 +116,7 @@ def command(
     report = prompt if shows_prompt or token is None else token
     names = listed(view.compare, "--compare") if view.compare is not None else ()
     shown = workload.phases[0 if shows_prompt else -1]
+    each = "inference" if token is None else "prompt" if shows_prompt else "token"
     others = simulate_baselines(allocation, names, target, shown, inferences_per_s=rate, engine=engine)
     if view.roofline or view.timeline:
         _draw(report, target, view.roofline, view.timeline)
@@ -123,7 +124,7 @@ def command(
         text = operations_text(report, view.per_op)
         typer.echo(text) if isinstance(text, str) else print_lines(text)
         if view.per_op == "table":
-            _print_rest(report, others, (view.roofline, view.timeline))
+            _print_rest(report, others, each, (view.roofline, view.timeline))
         return
     if as_json:
         from pydantic import TypeAdapter
@@ -136,7 +137,7 @@ def command(
         return
     told = cost_lines(report) if token is None else decoder_lines(prompt, token, allocation, workload)
     print_lines([*told, function_line(report, recorded(used.functions))])
-    _print_rest(report, others, (view.roofline, view.timeline))
+    _print_rest(report, others, each, (view.roofline, view.timeline))
 
 
 def _shows_prompt(phase: str | None, profile: ModelProfile) -> bool:
@@ -161,13 +162,15 @@ def _draw(report: CostReport, device: Device, roofline: str | None, timeline: st
         saving.save(memory.draw(report), timeline, "timeline")
 
 
-def _print_rest(report: CostReport, others: dict[str, CostReport | str], drawn: Sequence[str | None]) -> None:
+def _print_rest(
+    report: CostReport, others: dict[str, CostReport | str], each: str, drawn: Sequence[str | None]
+) -> None:
     """Print the comparison, if there is one, and the names of the plots that were written."""
     from ...reports.cost import comparison_table
     from ...reports.printing import print_lines
 
     if others:
-        print_lines(["", comparison_table({"this plan": report, **others})])
+        print_lines(["", comparison_table({"this plan": report, **others}, each)])
     print_lines([f"wrote {path}" for path in drawn if path])
 
 

@@ -54,6 +54,8 @@ def test_the_views_show_the_phase_that_is_asked_for(cli, folder):
         json.loads(cli("simulate", plan, *ON_PI, "--per-op", "json", *phase).out)
         for phase in ((), ("--phase", "prefill"))
     )
+    compared = cli("simulate", plan, *ON_PI, "--compare", "int8", "--phase", "prefill").out
+    assert "DRAM / prompt" in compared and "DRAM / token" in cli("simulate", plan, *ON_PI, "--compare", "int8").out
     assert [row["name"] for row in token] == [row["name"] for row in prompt]
     assert sum(row["compute_s"] for row in token) < sum(row["compute_s"] for row in prompt) / 10
 

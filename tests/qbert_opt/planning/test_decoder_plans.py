@@ -91,6 +91,12 @@ def test_the_fastest_feasible_speed_in_the_message_is_feasible(scores):
     assert plan.device.decode.tokens_per_s >= 0.999 * fastest
 
 
+def test_a_plan_as_text_names_both_phases(slow):
+    """And what is planned is a decoder's."""
+    speed = f"first token {1e3 * slow.device.latency_s:.4g} ms, {slow.device.decode.tokens_per_s:.4g} tokens/s on rpi5"
+    assert speed in str(slow) and " MB decoder, " in str(slow)
+
+
 def test_dram_bytes_are_those_of_a_token(scores, slow):
     """The limit counts a step with a full cache, and so does the plan."""
     most = slow.device.dram_bytes - 5_000_000
