@@ -6,6 +6,7 @@ offsets, rounded as a token comes.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -52,7 +53,8 @@ def check_decoding(plan: Allocation) -> None:
         plan: as read from a file.
 
     Raises:
-        ValueError: a cache of an encoder, a cost without it, or another size than its context and bits give.
+        ValueError: a cache of an encoder, a cost without it, another size than its context and bits give, a cache
+            that does not hold the prompt, or another speed than the latency of a token gives.
     """
     decode = None if plan.device is None else plan.device.decode
     if (plan.cache is None) != (decode is None):
@@ -66,6 +68,14 @@ def check_decoding(plan: Allocation) -> None:
         raise ValueError(
             f"device: decode: cache_bytes is {decode.cache_bytes}; {decode.context} tokens at {plan.cache.bits} bits "
             f"take {right}."
+        )
+    if decode.context < plan.device.seq_len:
+        raise ValueError(
+            f"device: decode: context is {decode.context}; the cache holds the prompt of {plan.device.seq_len} too."
+        )
+    if not math.isclose(decode.tokens_per_s * decode.token_s, 1, rel_tol=1e-6):
+        raise ValueError(
+            f"device: decode: tokens_per_s is {decode.tokens_per_s:g}; token_s gives {1 / decode.token_s:g}."
         )
     if (plan.cache.predicted_loss is None) != (plan.cache.std_error is None):
         raise ValueError("cache: predicted_loss and std_error: a scored cache has both, any other has neither.")

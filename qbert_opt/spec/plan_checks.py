@@ -261,6 +261,8 @@ def _check_limits(plan: Allocation) -> None:
         figures |= {"sum_of_scores": plan.sum_of_scores, "predicted_loss": plan.predicted_loss}
     if plan.device is not None:
         figures |= {name: value for name, value in plan.device if isinstance(value, (int, float))}
+    if plan.device is not None and plan.device.decode is not None:
+        figures["token_s"] = plan.device.decode.token_s
     for limit in plan.limits:
         where = f"limits: {limit.resource}: "
         if limit.resource not in LOSSES:  # a loss that is measured may be negative

@@ -161,15 +161,24 @@ def test_a_cache_is_wide_where_there_is_room_and_narrow_where_there_is_none(cach
 
 def test_a_plan_with_a_cache_survives_its_file(cached, slow, tmp_path):
     """It reads as written, and a size that does not follow from context and bits is refused."""
-    plan = allocate(cached, Limits(), device="rpi5", workload=WORK, constraints=PlanConstraints(cache_bits=(4,)))
+    narrow = PlanConstraints(cache_bits=(4,))
+    plan = allocate(cached, Limits(tokens_per_s=1), device="rpi5", workload=WORK, constraints=narrow)
     write_allocation(plan, tmp_path / "plan.json")
     assert read_allocation(tmp_path / "plan.json") == plan
     assert planned_workload(plan).cache_bits == plan.cache.bits
     text = (tmp_path / "plan.json").read_text()
-    wrong = text.replace(f'"cache_bytes": {plan.device.decode.cache_bytes}', '"cache_bytes": 5')
-    (tmp_path / "wrong.json").write_text(wrong)
-    with pytest.raises(InputFileError, match=r"cache_bytes is 5; 512 tokens at \d+ bits take"):
-        read_allocation(tmp_path / "wrong.json")
+    decode = plan.device.decode
+    for name, value, message in (
+        ("cache_bytes", 5, r"cache_bytes is 5; 512 tokens at 4 bits take"),
+        ("tokens_per_s", decode.tokens_per_s * 2, rf"tokens_per_s is .*; token_s gives {decode.tokens_per_s:g}"),
+        ("seq_len", 513, r"context is 512; the cache holds the prompt of 513 too"),
+        ("used", 2 * decode.token_s, r"limits: token_s: used is .*; the plan uses"),
+    ):
+        old = {"seq_len": 64, "used": decode.token_s}.get(name) or getattr(decode, name)
+        assert f'"{name}": {old}' in text
+        (tmp_path / "wrong.json").write_text(text.replace(f'"{name}": {old}', f'"{name}": {value}'))
+        with pytest.raises(InputFileError, match=message):
+            read_allocation(tmp_path / "wrong.json")
 
 
 def test_the_least_loss_limit_counts_the_cache(cached):
