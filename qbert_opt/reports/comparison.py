@@ -70,22 +70,24 @@ def comparison_lines(case: Case) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def measuring_commands(lines: Sequence[Line]) -> tuple[str, ...]:
+def measuring_commands(lines: Sequence[Line], *, decoder: bool = False) -> tuple[str, ...]:
     """Return how to measure what is missing in the plan's own row; nothing if nothing is.
 
     Args:
         lines: the comparison.
+        decoder: whether the model is one, which gets into no engine's file, so that `optimize` does not take it.
     """
     cells = dict(zip(COLUMNS, next(line.cells for line in lines if line.own), strict=True))
     commands = []
     quality = any(cells[name].is_missing for name in COLUMNS[1:4])
     if quality or cells["latency"].is_missing or cells["memory"].is_missing:
-        engine = " --engine ENGINE" if cells["latency"].is_missing or cells["memory"].is_missing else ""
+        timed = not decoder and (cells["latency"].is_missing or cells["memory"].is_missing)
+        engine = " --engine ENGINE" if timed else ""
         commands.append(
             f"qbert-opt evaluate FOLDER --data TEXT --reference MODEL{engine} --json > measured.json   "
             "(FOLDER: the quantized or exported folder; then report --measured measured.json)"
         )
-    if any(cell.is_missing for line in lines if not line.own for cell in line.cells):
+    if not decoder and any(cell.is_missing for line in lines if not line.own for cell in line.cells):
         commands.append(
             "qbert-opt optimize --model MODEL --data TEXT --engine ENGINE … -o OUT   (measures float32, uniform 8-bit "
             "and the plan in one run; then report OUT/allocation.json --measured OUT/optimized.json)"

@@ -83,7 +83,7 @@ def html_report(
         "verdict_details": others,
         "comparison_columns": COLUMNS,
         "comparison": lines,
-        "commands": measuring_commands(lines),
+        "commands": measuring_commands(lines, decoder=plan.profile.causal),
         "contains": _contains(plan),
         "bit_map": bit_map(plan),
         "part": plan.profile.part.capitalize(),

@@ -136,6 +136,7 @@ def test_the_page_prices_both_phases_as_simulate_does(cli, folder):
     assert f'<td data-name="DRAM per token">{dram}</td>' in text
     assert "limits.latency 500.00 ms: of one answer of an encoder" in text
     assert "Decoder layers downwards" in text and "encoder bytes" not in text and "encoder matrices" not in text
+    assert "qbert-opt evaluate FOLDER" in text and "qbert-opt optimize" not in text and "--engine" not in text
     assert cli("report", plan, "--device", "rpi5", "--seq-len", "256", "-o", page).code == 0
     assert "keys and values of 512 tokens at 8 bits" in page.read_text()  # another prompt, the planned cache
 
