@@ -165,7 +165,7 @@ def _pages(allocation: Allocation, name: str, paging: Paging | None) -> Pages | 
 
 def _on_disk(matrix: QuantizedMatrix, pages: Pages) -> torch.Tensor:
     """Dequantize a matrix into mapped memory, a few rows at a time."""
-    weight = pages.weight(torch.empty(matrix.codes.shape))
+    weight = pages.empty_weight(matrix.codes.shape)
     start = 0
     for part in row_parts(matrix, ROWS_AT_A_TIME):
         weight[start : start + len(part.codes)] = part.dequantize()

@@ -32,7 +32,7 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
-from .paging import Pages, Paging, float32_bytes, streamed
+from .paging import Pages, Paging, float32_bytes, in_parts, streamed
 from .probe import probe
 from .samples import TokenBatch
 from .sentence_embeddings import MODULES
@@ -235,7 +235,7 @@ def check_finite(model: nn.Module, source: str) -> None:
         InputFileError: names the first such tensor.
     """
     for name, tensor in streamed(model, model.state_dict()):
-        if tensor.is_floating_point() and not is_finite(tensor):
+        if tensor.is_floating_point() and not all(map(is_finite, in_parts(model, flat(tensor)))):
             raise InputFileError(f"{source}: {name} holds NaN or infinite values. Repair or re-train the model.")
 
 
@@ -248,8 +248,18 @@ def weights_sha256(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in streamed(model, dict(sorted(model.state_dict().items()))):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().float().reshape(-1).numpy().data)
+        for part in in_parts(model, flat(tensor)):
+            digest.update(part.cpu().float().numpy().data)
     return digest.hexdigest()
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements of a tensor in order, one-dimensional and outside the graph.
+
+    Args:
+        tensor: of any shape.
+    """
+    return tensor.detach().reshape(-1)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

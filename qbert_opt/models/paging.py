@@ -33,6 +33,7 @@ from ..runtime.scratch import (
     map_file,
     read_only_tensor,
     release,
+    trim_heap,
 )
 from .folder_files import ModelFiles, weight_paths
 from .layers import largest_module_list
@@ -43,6 +44,7 @@ Hold = Callable[[torch.Tensor], torch.Tensor]
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 FLOAT32_BYTES = 4
 SMALL_BYTES = 1 << 14  # of a tensor that stays in memory
+PART_ELEMENTS = 1 << 20  # of a tensor that is read from one end to the other
 DISK_SHARE = 1 / 2  # of the free disk, which one pass over the text may fill
 
 
@@ -145,6 +147,14 @@ class Pages:
         """
         return self._weights.hold(tensor)
 
+    def empty_weight(self, shape: torch.Size) -> torch.Tensor:
+        """Return a float32 tensor in mapped memory that is to be filled, and then to be a weight of the model.
+
+        Args:
+            shape: of the tensor.
+        """
+        return self._weights.empty(shape)
+
     def adopt(self, model: nn.Module) -> None:
         """Page a model: give its blocks' pages back after each, and move what is not yet mapped into a file.
 
@@ -158,7 +168,7 @@ class Pages:
         largest = max((sum(p.nbytes for p in block.parameters()) for block in blocks), default=0)
         self._window = max(self._window, largest // 2)
         for block in blocks:
-            block.register_forward_hook(lambda *_: self.release())
+            block.register_forward_hook(lambda *_: self._drop())
         _PAGED[model] = self
         self.release()
 
@@ -172,7 +182,12 @@ class Pages:
         return self._weights.holds(address) or any(contains(file, address) for file in self._files)
 
     def release(self) -> None:
-        """Give back the memory of all pages that were read."""
+        """Give back the memory of all pages that were read, and of blocks that were freed."""
+        self._drop()
+        trim_heap()
+
+    def _drop(self) -> None:
+        """Give back pages only, as often as once for each block: the heap is used again by the next one."""
         self._touched = 0
         release()
 
@@ -184,7 +199,7 @@ class Pages:
         """
         self._touched += count
         if self._touched > self._window:
-            self.release()
+            self._drop()
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return an equal tensor on disk that is valid until the batch ends; one of another device stays there.
@@ -301,6 +316,19 @@ def streamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[
     """
     for name, tensor in tensors.items():
         yield name, tensor
+        release_pages(model)
+
+
+def in_parts(model: nn.Module, tensor: torch.Tensor, rows: int = PART_ELEMENTS) -> Iterator[torch.Tensor]:
+    """Yield a tensor of a model in parts of consecutive rows, and give back the pages of each afterwards.
+
+    Args:
+        model: any.
+        tensor: of the model, with at least one dimension.
+        rows: of a part.
+    """
+    for part in tensor.split(rows):
+        yield part
         release_pages(model)
 
 

@@ -257,6 +257,17 @@ def test_tensors_keep_their_layout(tmp_path, tensor):
         scratch.reset()
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2**17 + 1, 3), (0, 4)])
+def test_tensors_that_are_filled_later(tmp_path, shape):
+    """Zeros of every size, each in room of its own, also across the parts in which the room is taken."""
+    scratch = Scratch(tmp_path)
+    before = scratch.hold(torch.ones(7))
+    made, after = scratch.empty(torch.Size(shape)), scratch.hold(torch.ones(9))
+    assert made.shape == shape and not made.any()
+    made.fill_(2)
+    assert all((each == 1).all() for each in (before, after)) and (made == 2).all()
+
+
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     """The line names the folder, and what to do."""
 
