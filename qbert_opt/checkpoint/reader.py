@@ -36,7 +36,8 @@ from ..models.loading import (
     weights_sha256,
     written_config,
 )
-from ..models.paging import FLOAT32_BYTES, Pages, Paging
+from ..models.pages import FLOAT32_BYTES, Pages, Paging
+from ..models.paging import page
 from ..models.probe import probe
 from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding
 from ..quantization.activation_quant import with_rounded_inputs
@@ -138,7 +139,7 @@ def load_quantized(
         absent, unexpected = model.load_state_dict(state, strict=False, assign=pages is not None)
         if pages is not None:
             model.tie_weights()
-            pages.adopt(model)
+            page(model, pages)
     tied = dict(model.named_parameters(remove_duplicate=False))
     filled = {id(tied[name]) for name in state if name in tied}
     missing = [name for name in absent if id(tied.get(name)) not in filled and (into is None or name in tied)]

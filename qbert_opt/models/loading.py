@@ -32,7 +32,8 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
-from .paging import Pages, Paging, float32_bytes, in_parts, streamed
+from .pages import Pages, Paging, float32_bytes
+from .paging import in_parts, page, streamed
 from .probe import probe
 from .samples import TokenBatch
 from .sentence_embeddings import MODULES
@@ -220,7 +221,7 @@ def _filled(files: ModelFiles, config: Any, blank: Any, pages: Pages | None) -> 
     model.config.architectures = [type(model).__name__]
     split_table(model, files.name)
     if pages is not None:
-        pages.adopt(model)
+        page(model, pages)
     return model
 
 

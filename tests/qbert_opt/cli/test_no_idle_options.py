@@ -59,7 +59,7 @@ OF_USE = {
     "calibrate": "bundle",
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
-    "evaluate": "folder data reference text_column label_column split max_tokens engine paged as_json",
+    "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
     "export": "folder engine output data activations tolerance dtype",
     "export-config": "plan to output scores refit",
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
