@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
-from .pages import Pages, Paging, float32_bytes
+from .pages import DTYPES, FLOAT32_BYTES, Pages, Paging
 from .paging import in_parts, page, streamed
 from .probe import probe
 from .samples import TokenBatch
@@ -187,12 +188,21 @@ def load_model(source: str | Path, *, max_tokens: int | None = None, paging: Pag
     check_class(config, blank, files.name)
     check_sizes(files, blank)
     tokenizer = load_tokenizer(files.folder, config, blank, name=files.name)
-    pages = Pages(paging.folder) if paging is not None and paging.applies(float32_bytes(files), files.name) else None
+    pages = Pages(paging.folder) if paging is not None and paging.applies(_float32_bytes(files), files.name) else None
     model = _filled(files, config, blank, pages)
     check_finite(model, files.name)
     loaded = LoadedModel(files.name, model.eval(), tokenizer, weights_sha256(model), folder=files.folder)
     probe(model, tokenizer, loaded.head, files.name)
     return cut_at(loaded, max_tokens)
+
+
+def _float32_bytes(files: ModelFiles) -> int:
+    """Bytes of a model's floating-point weights in float32.
+
+    Args:
+        files: the model folder.
+    """
+    return sum(FLOAT32_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in DTYPES)
 
 
 def _filled(files: ModelFiles, config: Any, blank: Any, pages: Pages | None) -> Any:

@@ -26,6 +26,7 @@ from ..runtime.scratch import (
     Kept,
     Scratch,
     contains,
+    freed_memory_returned,
     map_file,
     read_only_tensor,
     release,
@@ -101,7 +102,7 @@ class Pages:
         self.batch = Scratch(folder)
         self._weights = Scratch(folder)
         self._files: list[mmap.mmap] = []
-        self._window, self._touched = 1 << 24, 0
+        self._window, self._touched, self._passing = 1 << 24, 0, False
         self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
         self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
 
@@ -175,9 +176,10 @@ class Pages:
         return self._weights.holds(address) or any(contains(file, address) for file in self._files)
 
     def release(self) -> None:
-        """Give back the memory of all pages that were read, and of blocks that were freed."""
+        """Give back the memory of all pages that were read, and outside passes that of blocks that were freed."""
         self._drop()
-        trim_heap()
+        if not self._passing:
+            trim_heap()
 
     def _drop(self) -> None:
         """Give back pages only, as often as once for each block: the heap is used again by the next one."""
@@ -233,6 +235,18 @@ class Pages:
         return self._homes.get(parameter, parameter)
 
     @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Freed blocks go back at once inside, and tensors that were held for the batch are no longer valid after."""
+        self._passing = True
+        try:
+            with freed_memory_returned():
+                yield
+        finally:
+            self._passing = False
+            self.batch.reset()
+            self.release()
+
+    @contextmanager
     def lent(self, model: nn.Module, device: torch.device) -> Iterator[None]:
         """Compute on another device inside the context: it has one block's weights at a time, and all outside blocks.
 
@@ -276,12 +290,3 @@ class Pages:
         header = json.loads(mapped[8 : 8 + size])
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         return mapped, {name: 8 + size + entry["data_offsets"][0] for name, entry in entries.items()}
-
-
-def float32_bytes(files: ModelFiles) -> int:
-    """Bytes of a model's floating-point weights in float32.
-
-    Args:
-        files: the model folder.
-    """
-    return sum(FLOAT32_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in DTYPES)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ..runtime.scratch import Scratch, freed_memory_returned
+from ..runtime.scratch import Scratch
 from .pages import Pages
 
 Hold = Callable[[torch.Tensor], torch.Tensor]
@@ -104,12 +104,8 @@ def spilled(model: nn.Module) -> Iterator[None]:
     if pages is None:
         yield
         return
-    try:
-        with saved_tensors_hooks(pages.pack, pages.unpack), freed_memory_returned():
-            yield
-    finally:
-        pages.batch.reset()
-        pages.release()
+    with pages.passing(), saved_tensors_hooks(pages.pack, pages.unpack):
+        yield
 
 
 def batch_hold(model: nn.Module) -> Hold | None:
