@@ -25,6 +25,7 @@ from ..errors import InputFileError
 from ..models.layers import as_weight, matrix_of
 from ..models.loading import (
     AUTO_CLASSES,
+    FLOAT32_BYTES,
     LoadedModel,
     build_model,
     check_finite,
@@ -36,7 +37,7 @@ from ..models.loading import (
     weights_sha256,
     written_config,
 )
-from ..models.pages import FLOAT32_BYTES, Pages, Paging
+from ..models.pages import Pages, Paging
 from ..models.paging import page
 from ..models.probe import probe
 from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding

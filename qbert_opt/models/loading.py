@@ -33,7 +33,7 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
-from .pages import DTYPES, FLOAT32_BYTES, Pages, Paging
+from .pages import DTYPES, Pages, Paging
 from .paging import in_parts, page, streamed
 from .probe import probe
 from .samples import TokenBatch
@@ -51,6 +51,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+FLOAT32_BYTES = 4
 EXAMPLE_TOKENS = 64  # length at which the example is truncated
 FEWEST_TOKENS = 4  # leaves room for text between the special tokens; pairs need one more
 

@@ -21,6 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from ..errors import InputFileError
 from ..runtime.memory_budget import available_bytes
 from ..runtime.scratch import (
     Kept,
@@ -32,13 +33,12 @@ from ..runtime.scratch import (
     release,
     trim_heap,
 )
-from .folder_files import ModelFiles, weight_paths
+from .folder_files import ModelFiles, file_stamp, weight_paths
 from .layers import largest_module_list
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-FLOAT32_BYTES = 4
 SMALL_BYTES = 1 << 14  # of a tensor that stays in memory
 DISK_SHARE = 1 / 2  # of the free disk, which one pass over the text may fill
 
@@ -102,6 +102,7 @@ class Pages:
         self.batch = Scratch(folder)
         self._weights = Scratch(folder)
         self._files: list[mmap.mmap] = []
+        self._stamps: dict[Path, tuple[int, ...] | None] = {}  # of the same, when they were mapped
         self._window, self._touched, self._passing = 1 << 24, 0, False
         self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
         self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
@@ -176,7 +177,11 @@ class Pages:
         return self._weights.holds(address) or any(contains(file, address) for file in self._files)
 
     def release(self) -> None:
-        """Give back the memory of all pages that were read, and outside passes that of blocks that were freed."""
+        """Give back the memory of all pages that were read, and outside passes that of blocks that were freed.
+
+        Raises:
+            InputFileError: a file of the model was written to after it was mapped.
+        """
         self._drop()
         if not self._passing:
             trim_heap()
@@ -185,6 +190,8 @@ class Pages:
         """Give back pages only, as often as once for each block: the heap is used again by the next one."""
         self._touched = 0
         release()
+        if changed := [path for path, stamp in self._stamps.items() if file_stamp(path) not in (None, stamp)]:
+            raise InputFileError(f"{changed[0]}: was changed while it was in use. Run again when it is complete.")
 
     def touch(self, count: int) -> None:
         """Note that pages are about to be read, and give back earlier ones when half a block has been.
@@ -284,6 +291,7 @@ class Pages:
 
     def _mapped(self, path: Path) -> tuple[mmap.mmap, dict[str, int]]:
         """Map a safetensors file that was checked; returns where in it each tensor starts, in bytes."""
+        self._stamps[path] = file_stamp(path)
         mapped = map_file(path)
         self._files.append(mapped)
         size = int.from_bytes(mapped[:8], "little")

@@ -19,7 +19,7 @@ from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.checkpoint.writer import write_checkpoint
 from qbert_opt.curvature.capture import captured
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.errors import FullDiskError, UsageError
+from qbert_opt.errors import FullDiskError, InputFileError, UsageError
 from qbert_opt.models import pages as pages_module
 from qbert_opt.models.architectures import unfilled_model
 from qbert_opt.models.layers import is_matrix
@@ -55,7 +55,7 @@ def nothing_is_small(monkeypatch):
 def scores_of(loaded, **settings):
     """Scores of a model, with its tables."""
     return measure_sensitivity(
-        loaded, TEXTS, CHOICES, plan=CalibrationPlan(4, 6, 0), table_choices=TABLES,
+        loaded, TEXTS, CHOICES, plan=CalibrationPlan(2, 4, 0), table_choices=TABLES,
         memory_limit_bytes=LIMIT_BYTES, **settings,
     )  # fmt: skip
 
@@ -74,10 +74,11 @@ def test_scores_are_those_in_memory(tmp_path, family):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # scratch files have no names
 
 
-@pytest.mark.parametrize("family", ["llama with tied tables", "gpt2"])
-def test_decoders_are_those_in_memory(tmp_path, family):
+@pytest.mark.parametrize(("family", "depth"), [("llama with tied tables", "num_hidden_layers"), ("gpt2", "n_layer")])
+def test_decoders_are_those_in_memory(tmp_path, family, depth):
     """Grouped queries, tied tables, transposed matrices: scores with the cache's, folders and what is read back."""
-    folder, texts, found = decoders.save(tmp_path / "model", family), decoders.sentences(16), []
+    folder = decoders.save(tmp_path / "model", family, **{depth: 1})
+    texts, found = decoders.sentences(16), []
     for paging in (None, Paging(tmp_path, True)):
         loaded = load_model(folder, paging=paging)
         scores = measure_sensitivity(loaded, texts, CHOICES, plan=CalibrationPlan(4, 4, 0), table_choices=TABLES)
@@ -133,6 +134,21 @@ def test_other_types_are_converted_as_in_memory(tmp_path, dtype):
     assert {p.dtype for p in paged.model.parameters()} == {torch.float32}
 
 
+def test_a_file_that_changes_is_noticed(tmp_path):
+    """Weights written in place would be mixed with those that were hashed; a removed file is still the mapped one."""
+    folder = save(tmp_path / "model", "bert")
+    loaded = load_model(folder, paging=Paging(tmp_path, True))
+    expected, path = loaded.head.read(loaded.model, loaded.example()), folder / "model.safetensors"
+    path.rename(tmp_path / "aside")
+    assert torch.equal(loaded.head.read(loaded.model, loaded.example()), expected)
+    (tmp_path / "aside").rename(path)
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    with pytest.raises(InputFileError, match="was changed while it was in use"):
+        loaded.head.read(loaded.model, loaded.example())
+
+
 def test_one_pass_whatever_the_memory(tmp_path, monkeypatch):
     """In memory, a small limit costs a pass for each group of matrices; on disk one pass has all, in linear time."""
     folder = save(tmp_path / "model", "bert")
@@ -173,7 +189,7 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
     for how in ("--paged", "--no-paged"):
         scores, plan, out = (tmp_path / f"{how}{end}" for end in (".json", "-plan.json", "-out"))
         caplog.clear()
-        run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--bits", "4", *few, how, "-q", "-o",
+        run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--bits", "2", *few, how, "-q", "-o",
                   scores)  # fmt: skip
         assert run.code == 0, run.err
         assert ["paged from disk" in line for line in caplog.messages] == [True] * (how == "--paged")
