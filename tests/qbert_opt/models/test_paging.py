@@ -81,7 +81,7 @@ def test_decoders_are_those_in_memory(tmp_path, family, depth):
     texts, found = decoders.sentences(16), []
     for paging in (None, Paging(tmp_path, True)):
         loaded = load_model(folder, paging=paging)
-        scores = measure_sensitivity(loaded, texts, CHOICES, plan=CalibrationPlan(4, 4, 0), table_choices=TABLES)
+        scores = measure_sensitivity(loaded, texts, CHOICES, plan=CalibrationPlan(2, 3, 0), table_choices=TABLES)
         out = tmp_path / ("ordinary" if paging is None else "paged")
         written = quantize_model(loaded, allocate(scores, Limits()), texts, out)
         opened, _ = load_quantized(out, paging=paging)
@@ -187,13 +187,14 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
     few = ("--groupings", "columns:16", "--calibration-samples", 8, "--scoring-samples", 8)
     found = {}
     for how in ("--paged", "--no-paged"):
-        scores, plan, out = (tmp_path / f"{how}{end}" for end in (".json", "-plan.json", "-out"))
+        scores, plan, out = tmp_path / f"{how}.json", tmp_path / "plan.json", tmp_path / f"{how}-out"
         caplog.clear()
         run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--bits", "2", *few, how, "-q", "-o",
                   scores)  # fmt: skip
         assert run.code == 0, run.err
         assert ["paged from disk" in line for line in caplog.messages] == [True] * (how == "--paged")
-        assert cli("solve", "--scores", scores, "--budget", "5bit", "-o", plan).code == 0
+        if not plan.exists():
+            assert cli("solve", "--scores", scores, "--budget", "5bit", "-o", plan).code == 0
         caplog.clear()
         run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, how, "-q", "-o", out)
         assert run.code == 0, run.err
@@ -207,8 +208,6 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
     assert found["--paged"] == found["--no-paged"]
     refused = cli("evaluate", tiny_folder, "--data", data_file, "--scratch", tmp_path / "absent")
     assert refused.code == 2 and f"--scratch {tmp_path / 'absent'}: is no folder" in refused.complaint
-    refused = cli("evaluate", tiny_folder, "--data", data_file, "--engine", "torch", "--paged")
-    assert refused.code == 2 and "--paged: is for models that torch evaluates" in refused.complaint
     refused = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "measured", "--paged", "-o",
                   tmp_path / "no.json")  # fmt: skip
     assert refused.code == 2 and "--metric measured: changes weights" in refused.err
