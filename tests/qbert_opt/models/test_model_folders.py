@@ -113,7 +113,7 @@ REFUSED = {
     ),
     "a decoder called Model": (
         lambda f: patch(f, architectures=["BertLMHeadModel"]),
-        r"names the class BertLMHeadModel, but its model_type 'bert' is BertModel",
+        r"weight cls\.predictions\.bias is missing",
     ),
     "two architectures": (
         lambda f: patch(f, architectures=["BertForSequenceClassification", "BertModel"]),
