@@ -25,6 +25,7 @@ from ..errors import InputFileError
 from ..models.layers import as_weight, matrix_of
 from ..models.loading import (
     AUTO_CLASSES,
+    FLOAT32_BYTES,
     LoadedModel,
     build_model,
     check_finite,
@@ -36,7 +37,8 @@ from ..models.loading import (
     weights_sha256,
     written_config,
 )
-from ..models.paging import FLOAT32_BYTES, Pages, Paging
+from ..models.pages import Pages, Paging
+from ..models.paging import page
 from ..models.probe import probe
 from ..models.sentence_embeddings import embedding_fields, read_sentence_embedding
 from ..quantization.activation_quant import with_rounded_inputs
@@ -138,7 +140,7 @@ def load_quantized(
         absent, unexpected = model.load_state_dict(state, strict=False, assign=pages is not None)
         if pages is not None:
             model.tie_weights()
-            pages.adopt(model)
+            page(model, pages)
     tied = dict(model.named_parameters(remove_duplicate=False))
     filled = {id(tied[name]) for name in state if name in tied}
     missing = [name for name in absent if id(tied.get(name)) not in filled and (into is None or name in tied)]
@@ -165,7 +167,7 @@ def _pages(allocation: Allocation, name: str, paging: Paging | None) -> Pages | 
 
 def _on_disk(matrix: QuantizedMatrix, pages: Pages) -> torch.Tensor:
     """Dequantize a matrix into mapped memory, a few rows at a time."""
-    weight = pages.weight(torch.empty(matrix.codes.shape))
+    weight = pages.empty_weight(matrix.codes.shape)
     start = 0
     for part in row_parts(matrix, ROWS_AT_A_TIME):
         weight[start : start + len(part.codes)] = part.dequantize()

@@ -15,7 +15,8 @@ from torch import nn
 
 from ..errors import InputFileError, UsageError
 from ..models.loading import LoadedModel
-from ..models.paging import Paging, pages_of
+from ..models.pages import Paging
+from ..models.paging import pages_of
 from ..models.sentence_embeddings import copy_companions
 from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.files import atomic_folder

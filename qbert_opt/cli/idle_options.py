@@ -110,6 +110,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "evaluate": (
         Rule(("threads", "seq_len"), lambda values: not _is_timed(values), "belongs to --engine: nothing is timed."),
+        Rule(
+            ("paged", "scratch"),
+            lambda values: _is_timed(values) and values["reference"] is None,
+            "is for models that torch evaluates; here an engine does.",
+        ),
         SCRATCH,
     ),
     "export": (Rule(("text_column", "split"), _without("data"), NEEDS_DATA),),

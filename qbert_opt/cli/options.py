@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..costs.workload import Workload
     from ..data.texts import LabeledTexts
-    from ..models.paging import Paging
+    from ..models.pages import Paging
     from ..spec.activations import ActivationChoice
     from ..spec.choices import Choice
     from ..spec.profiles import ModelProfile
@@ -211,12 +211,18 @@ class PagingOptions:
 
         Args:
             output: what is written, beside which scratch files lie by default; None if nothing is.
+
+        Raises:
+            UsageError: `--scratch` is no folder.
         """
         import tempfile
         from pathlib import Path
 
-        from ..models.paging import Paging
+        from ..errors import UsageError
+        from ..models.pages import Paging
 
+        if self.scratch is not None and not (self.scratch and Path(self.scratch).is_dir()):
+            raise UsageError(f"--scratch {self.scratch}: is no folder. Give one on a disk that has room.")
         by_default = tempfile.gettempdir() if output is None else Path(output).absolute().parent
         return Paging(Path(self.scratch or by_default), self.paged)
 

@@ -280,3 +280,16 @@ def _downloaded(name: str) -> Path:
 def _short(source: str | Path) -> str:
     text = str(source)
     return text if len(text) <= 120 else f"{text[:100]}… ({len(text)} characters)"
+
+
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what tells whether a file was written to: size and time in ns; None if it is no longer there.
+
+    Args:
+        path: of the file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

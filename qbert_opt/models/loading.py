@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,8 @@ from .folder_files import ModelFiles, find_folder, read_model_files
 from .heads import KINDS
 from .heads.protocol import TextReader
 from .outputs import Head, head_of
-from .paging import Pages, Paging, float32_bytes, streamed
+from .pages import DTYPES, Pages, Paging
+from .paging import in_parts, page, streamed
 from .probe import probe
 from .samples import TokenBatch
 from .sentence_embeddings import MODULES
@@ -49,6 +51,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+FLOAT32_BYTES = 4
 EXAMPLE_TOKENS = 64  # length at which the example is truncated
 FEWEST_TOKENS = 4  # leaves room for text between the special tokens; pairs need one more
 
@@ -186,12 +189,21 @@ def load_model(source: str | Path, *, max_tokens: int | None = None, paging: Pag
     check_class(config, blank, files.name)
     check_sizes(files, blank)
     tokenizer = load_tokenizer(files.folder, config, blank, name=files.name)
-    pages = Pages(paging.folder) if paging is not None and paging.applies(float32_bytes(files), files.name) else None
+    pages = Pages(paging.folder) if paging is not None and paging.applies(_float32_bytes(files), files.name) else None
     model = _filled(files, config, blank, pages)
     check_finite(model, files.name)
     loaded = LoadedModel(files.name, model.eval(), tokenizer, weights_sha256(model), folder=files.folder)
     probe(model, tokenizer, loaded.head, files.name)
     return cut_at(loaded, max_tokens)
+
+
+def _float32_bytes(files: ModelFiles) -> int:
+    """Bytes of a model's floating-point weights in float32.
+
+    Args:
+        files: the model folder.
+    """
+    return sum(FLOAT32_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in DTYPES)
 
 
 def _filled(files: ModelFiles, config: Any, blank: Any, pages: Pages | None) -> Any:
@@ -220,7 +232,7 @@ def _filled(files: ModelFiles, config: Any, blank: Any, pages: Pages | None) -> 
     model.config.architectures = [type(model).__name__]
     split_table(model, files.name)
     if pages is not None:
-        pages.adopt(model)
+        page(model, pages)
     return model
 
 
@@ -235,7 +247,7 @@ def check_finite(model: nn.Module, source: str) -> None:
         InputFileError: names the first such tensor.
     """
     for name, tensor in streamed(model, model.state_dict()):
-        if tensor.is_floating_point() and not is_finite(tensor):
+        if tensor.is_floating_point() and not all(map(is_finite, in_parts(model, flat(tensor)))):
             raise InputFileError(f"{source}: {name} holds NaN or infinite values. Repair or re-train the model.")
 
 
@@ -248,8 +260,18 @@ def weights_sha256(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in streamed(model, dict(sorted(model.state_dict().items()))):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().float().reshape(-1).numpy().data)
+        for part in in_parts(model, flat(tensor)):
+            digest.update(part.cpu().float().numpy().data)
     return digest.hexdigest()
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements of a tensor in order, one-dimensional and outside the graph.
+
+    Args:
+        tensor: of any shape.
+    """
+    return tensor.detach().reshape(-1)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

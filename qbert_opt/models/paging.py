@@ -1,276 +1,39 @@
 """Models larger than memory: weights stay in mapped files, and what a pass over text keeps goes to a scratch file.
 
-A float32 model is mapped from its own safetensors files; weights of other types are converted once, tensor by tensor,
-into a scratch file that is mapped likewise. The tensors are ordinary ones, so every computation is the one that it
-would be in memory, bit for bit; after each block its pages are given back to the system, which reads them again from
-the file. Autograd's saved tensors, inputs and gradients of matrices, and statistics lie in scratch files (`spilled`).
-Whatever code does not know of this works too, and takes the memory that it takes.
+`pages` has the files. Here is what the rest of the program does with them: each function takes any model, and does
+nothing, or answers as in memory, where the model is not paged. Autograd's saved tensors, inputs and gradients of
+matrices, and statistics lie in scratch files (`spilled`). Whatever code does not know of this works too, and takes the
+memory that it takes.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ..runtime.memory_budget import available_bytes
-from ..runtime.scratch import (
-    Kept,
-    Scratch,
-    contains,
-    freed_memory_returned,
-    map_file,
-    read_only_tensor,
-    release,
-)
-from .folder_files import ModelFiles, weight_paths
-from .layers import largest_module_list
+from ..runtime.scratch import Scratch
+from .pages import Pages
 
-logger = logging.getLogger(__name__)
 Hold = Callable[[torch.Tensor], torch.Tensor]
-
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-FLOAT32_BYTES = 4
-SMALL_BYTES = 1 << 14  # of a tensor that stays in memory
-DISK_SHARE = 1 / 2  # of the free disk, which one pass over the text may fill
-
-
-@dataclass(frozen=True, slots=True)
-class Paging:
-    """Whether a model is paged, and where its scratch files lie.
-
-    Attributes:
-        folder: on a disk, not in memory.
-        wanted: True or False; None pages a model whose float32 weights do not fit into the memory that is available.
-        told: whether the user knows already.
-    """
-
-    folder: Path
-    wanted: bool | None = None
-    told: bool = False
-
-    def applies(self, weight_bytes: int, name: str) -> bool:
-        """Decide for a model, and tell the user if it is paged.
-
-        Args:
-            weight_bytes: of its weights in float32.
-            name: what the user called it.
-        """
-        available = available_bytes()
-        paged = weight_bytes > available if self.wanted is None else self.wanted
-        if paged and not self.told:
-            reason = "" if self.wanted else f", more than the {available / 2**20:,.0f} MiB that are available"
-            logger.warning(
-                "%s: %.0f MiB of float32 weights%s: paged from disk block by block, scratch files in %s",
-                name, weight_bytes / 2**20, reason, self.folder,
-            )  # fmt: skip
-        return paged
-
-
-@dataclass(frozen=True, slots=True)
-class LentWeight:
-    """A view of a weight that was copied to another device, where it is copied again when autograd needs it."""
-
-    home: torch.Tensor
-    device: torch.device
-    shape: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-
-
-class Pages:
-    """The mapped files of one paged model, and scratch for one batch at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        """Make the scratch files.
-
-        Args:
-            folder: on a disk that has room.
-
-        Raises:
-            UsageError: nothing can be written there.
-        """
-        self.folder = folder
-        self.batch = Scratch(folder)
-        self._weights = Scratch(folder)
-        self._files: list[mmap.mmap] = []
-        self._window, self._touched = 1 << 24, 0
-        self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
-        self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
-
-    @property
-    def pass_bytes(self) -> int:
-        """Bytes of factors or statistics that one pass over the text may keep on disk."""
-        return int(DISK_SHARE * self.batch.free_bytes)
-
-    def state(self, files: ModelFiles) -> dict[str, torch.Tensor]:
-        """Return the tensors of a model's files in float32, by name, in mapped memory.
-
-        Args:
-            files: the model folder.
-        """
-        state: dict[str, torch.Tensor] = {}
-        for path in weight_paths(files):
-            mapped, offsets = self._mapped(path)
-            for name, offset in offsets.items():
-                stored = files.tensors[name]
-                dtype, count = DTYPES.get(stored.dtype), math.prod(stored.shape)
-                if dtype is None or not count or offset % dtype.itemsize:
-                    with safe_open(path, framework="pt") as file:
-                        tensor = file.get_tensor(name).clone()
-                else:
-                    tensor = read_only_tensor(mapped, dtype, count, offset).view(stored.shape)
-                if dtype not in (None, torch.float32):
-                    tensor = self.weight(tensor.float())
-                    self.release()
-                state[name] = tensor
-        return state
-
-    def weight(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an equal tensor in mapped memory, to be a weight of the model.
-
-        Args:
-            tensor: float32.
-        """
-        return self._weights.hold(tensor)
-
-    def adopt(self, model: nn.Module) -> None:
-        """Page a model: give its blocks' pages back after each, and move what is not yet mapped into a file.
-
-        Args:
-            model: with the tensors of `state` or `weight`.
-        """
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if tensor.nbytes > SMALL_BYTES and not self.owns(tensor):
-                tensor.data = self.weight(tensor.data)
-        blocks = [model.get_submodule(name) for name in largest_module_list(model)]
-        largest = max((sum(p.nbytes for p in block.parameters()) for block in blocks), default=0)
-        self._window = max(self._window, largest // 2)
-        for block in blocks:
-            block.register_forward_hook(lambda *_: self.release())
-        _PAGED[model] = self
-        self.release()
-
-    def owns(self, tensor: torch.Tensor) -> bool:
-        """Return whether a tensor is a weight in mapped memory.
-
-        Args:
-            tensor: of any device.
-        """
-        address = tensor.untyped_storage().data_ptr()
-        return self._weights.holds(address) or any(contains(file, address) for file in self._files)
-
-    def release(self) -> None:
-        """Give back the memory of all pages that were read."""
-        self._touched = 0
-        release()
-
-    def touch(self, count: int) -> None:
-        """Note that pages are about to be read, and give back earlier ones when half a block has been.
-
-        Args:
-            count: bytes.
-        """
-        self._touched += count
-        if self._touched > self._window:
-            self.release()
-
-    def hold(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an equal tensor on disk that is valid until the batch ends; one of another device stays there.
-
-        Args:
-            tensor: of any layout.
-        """
-        if tensor.device.type != "cpu":
-            return tensor
-        self.touch(tensor.nbytes)
-        return self.batch.hold(tensor)
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor | Kept | LentWeight:
-        """What autograd keeps of a tensor: weights are there anyway, anything else goes to disk."""
-        home = self._lent.get(tensor.untyped_storage().data_ptr())
-        if home is not None:
-            return LentWeight(home, tensor.device, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
-        if tensor.nbytes <= SMALL_BYTES or self.owns(tensor):
-            return tensor
-        return self.batch.keep(tensor)
-
-    def unpack(self, kept: torch.Tensor | Kept | LentWeight) -> torch.Tensor:
-        """Return a tensor that autograd needs again."""
-        if isinstance(kept, Kept):
-            return self.batch.read(kept)
-        if isinstance(kept, LentWeight):
-            self.touch(kept.home.nbytes)
-            return kept.home.to(kept.device, copy=True).as_strided(kept.shape, kept.stride, kept.offset)
-        self.touch(kept.nbytes)
-        return kept
-
-    def home(self, parameter: torch.Tensor) -> torch.Tensor:
-        """Return the weights of a parameter in mapped memory, wherever it is computed with.
-
-        Args:
-            parameter: of the model.
-        """
-        return self._homes.get(parameter, parameter)
-
-    @contextmanager
-    def lent(self, model: nn.Module, device: torch.device) -> Iterator[None]:
-        """Compute on another device inside the context: it has one block's weights at a time, and all outside blocks.
-
-        Args:
-            model: whose pages these are.
-            device: its memory has to hold the largest block, and the activations of one batch.
-        """
-        blocks = [model.get_submodule(name) for name in largest_module_list(model)]
-        inside = {parameter for block in blocks for parameter in block.parameters()}
-        self._homes = {tensor: tensor.data for tensor in [*model.parameters(), *model.buffers()]}
-
-        def lend(block: nn.Module, _args: object) -> None:
-            for parameter in block.parameters():
-                parameter.data = self._homes[parameter].to(device, copy=True)
-                self._lent[parameter.untyped_storage().data_ptr()] = self._homes[parameter]
-
-        def take_back(block: nn.Module, *_: object) -> None:
-            self._lent.clear()  # the address is free for any other tensor
-            for parameter in block.parameters():
-                parameter.data = self._homes[parameter]
-
-        for tensor in self._homes.keys() - inside:
-            tensor.data = tensor.data.to(device)
-        handles = [block.register_forward_pre_hook(lend) for block in blocks]
-        handles += [block.register_forward_hook(take_back) for block in blocks]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for tensor, home in self._homes.items():
-                tensor.data = home
-            self._homes = {}
-            self._lent.clear()
-
-    def _mapped(self, path: Path) -> tuple[mmap.mmap, dict[str, int]]:
-        """Map a safetensors file that was checked; returns where in it each tensor starts, in bytes."""
-        mapped = map_file(path)
-        self._files.append(mapped)
-        size = int.from_bytes(mapped[:8], "little")
-        header = json.loads(mapped[8 : 8 + size])
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return mapped, {name: 8 + size + entry["data_offsets"][0] for name, entry in entries.items()}
-
+PART_ELEMENTS = 1 << 20  # of a tensor that is read from one end to the other
 
 _PAGED: WeakKeyDictionary[nn.Module, Pages] = WeakKeyDictionary()
+
+
+def page(model: nn.Module, pages: Pages) -> None:
+    """Page a model from now on.
+
+    Args:
+        model: with the tensors of `pages`.
+        pages: its own.
+    """
+    pages.adopt(model)
+    _PAGED[model] = pages
 
 
 def pages_of(model: nn.Module) -> Pages | None:
@@ -304,6 +67,19 @@ def streamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[
         release_pages(model)
 
 
+def in_parts(model: nn.Module, tensor: torch.Tensor, rows: int = PART_ELEMENTS) -> Iterator[torch.Tensor]:
+    """Yield a tensor of a model in parts of consecutive rows, and give back the pages of each afterwards.
+
+    Args:
+        model: any.
+        tensor: of the model, with at least one dimension.
+        rows: of a part.
+    """
+    for part in tensor.split(rows):
+        yield part
+        release_pages(model)
+
+
 def weights_at_home(model: nn.Module, parameter: torch.Tensor) -> torch.Tensor:
     """Return a parameter's weights: of a paged model those in mapped memory, whatever device computes with it.
 
@@ -328,12 +104,8 @@ def spilled(model: nn.Module) -> Iterator[None]:
     if pages is None:
         yield
         return
-    try:
-        with saved_tensors_hooks(pages.pack, pages.unpack), freed_memory_returned():
-            yield
-    finally:
-        pages.batch.reset()
-        pages.release()
+    with pages.passing(), saved_tensors_hooks(pages.pack, pages.unpack):
+        yield
 
 
 def batch_hold(model: nn.Module) -> Hold | None:
@@ -372,12 +144,3 @@ def pass_bytes(model: nn.Module, memory: int) -> int:
     """
     pages = pages_of(model)
     return memory if pages is None else max(memory, pages.pass_bytes)
-
-
-def float32_bytes(files: ModelFiles) -> int:
-    """Bytes of a model's floating-point weights in float32.
-
-    Args:
-        files: the model folder.
-    """
-    return sum(FLOAT32_BYTES * math.prod(t.shape) for t in files.tensors.values() if t.dtype in DTYPES)

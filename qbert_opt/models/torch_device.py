@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"`torch_device` {name}: {reason} Legal: auto, cpu, cuda, cuda:N.") from None
+        raise UsageError(f"`torch_device` {name}: {reason.rstrip('.')}. Legal: auto, cpu, cuda, cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"`torch_device` {name}: is neither a CPU nor a CUDA GPU. Legal: auto, cpu, cuda, cuda:N.")
     return device

@@ -21,7 +21,7 @@ from ..models.batches import TokenBatch
 from ..models.layers import matrix_of
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import Head
-from ..models.paging import pass_bytes, release_pages, weights_at_home
+from ..models.paging import in_parts, pass_bytes, release_pages, weights_at_home
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
@@ -153,9 +153,8 @@ def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> 
     if any(layout.axis == "rows" and layout.num_groups < len(weight) for layout in layouts):
         return quantize_rows(weight, choices)
     parts = []
-    for rows in weight.split(TABLE_ROWS):
+    for rows in in_parts(model, weight, TABLE_ROWS):
         parts.append(quantize_rows(rows, choices))
-        release_pages(model)
     return [joined(layout, [part[place] for part in parts]) for place, layout in enumerate(layouts)]
 
 

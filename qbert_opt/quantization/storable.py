@@ -14,8 +14,8 @@ from torch import nn
 
 from ..errors import InputFileError, UsageError
 from ..models.layers import matrix_of
-from ..models.loading import is_finite
-from ..models.paging import streamed
+from ..models.loading import flat, is_finite
+from ..models.paging import in_parts, streamed
 from ..spec.choices import Choice, Layout
 from ..spec.profiles import ModelProfile
 from ..spec.tables import TABLE_CHOICE
@@ -36,13 +36,14 @@ def check_storable(model: nn.Module, layouts: Mapping[str, Sequence[Layout]]) ->
         InputFileError: names the tensor, its largest value and the limit.
     """
     for name, parameter in streamed(model, dict(model.named_parameters())):
-        tensor = parameter.detach()
-        if not is_finite(tensor):
+        ends = [torch.stack(part.aminmax()) for part in in_parts(model, flat(parameter)) if len(part)]
+        extremes = torch.cat(ends) if ends else torch.zeros(1)
+        if not is_finite(extremes):
             raise InputFileError(f"{name}: holds NaN or infinite values. Repair or retrain the model.")
-        largest = float(torch.stack(tensor.aminmax()).abs().max()) if tensor.numel() else 0.0
+        largest = float(extremes.abs().max())
         module = name.removesuffix(".weight") if name.endswith(".weight") else ""
         if module not in layouts:
-            if not fits_fp16(tensor):
+            if not fits_fp16(extremes):
                 raise InputFileError(
                     f"{name}: holds a value of magnitude {largest:.6g}; it is stored in fp16, whose limit is "
                     f"{FP16_MAX:g}. Rescale or retrain the model."

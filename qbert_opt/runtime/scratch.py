@@ -27,6 +27,7 @@ from ..errors import FullDiskError, UsageError
 
 ALIGNMENT = 64  # bytes, as of torch's own memory: products of other alignment may round differently
 SEGMENT_BYTES = 1 << 30  # of address space that is mapped at a time; the file itself is sparse
+ZEROS = 1 << 18  # elements that are written at a time to take room in the file: a full disk is then an error
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 CAN_RELEASE = hasattr(mmap, "MADV_DONTNEED")
 
@@ -110,6 +111,24 @@ class Scratch:
         held = torch.frombuffer(segment, dtype=flat.dtype, count=flat.numel(), offset=offset - start)
         return held.as_strided(tensor.shape, tensor.stride())
 
+    def empty(self, shape: torch.Size) -> torch.Tensor:
+        """Return a float32 tensor of zeros that lies in the file, without the memory for it.
+
+        Args:
+            shape: of the tensor.
+
+        Raises:
+            FullDiskError: the disk has no room.
+        """
+        count, zeros = math.prod(shape), torch.zeros(ZEROS)
+        if not count:
+            return torch.empty(shape)
+        start, segment = self._room(count * zeros.element_size())
+        offset = self._end
+        for done in range(0, count, ZEROS):
+            self._append(zeros[: count - done])
+        return torch.frombuffer(segment, dtype=zeros.dtype, count=count, offset=offset - start).view(shape)
+
     def reset(self) -> None:
         """Forget everything: the room in the file is used again. No tensor of it may be in use."""
         self._end = 0
@@ -177,6 +196,12 @@ def release() -> None:
     if CAN_RELEASE:
         for mapped in list(_MAPPED):
             mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def trim_heap() -> None:
+    """Give back the memory of freed blocks that the C library keeps for later ones, where it is glibc."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

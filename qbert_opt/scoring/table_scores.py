@@ -28,10 +28,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
+from torch import nn
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
-from ..models.paging import pass_bytes, release_pages
+from ..models.paging import in_parts, pass_bytes, release_pages
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
@@ -79,7 +80,8 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
                 least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
                 losses = losses + (least - losses.mean(0)).clamp_min(0)
                 estimate = Estimate.over(losses.cpu(), groups=task.groups)
-                arrays = [estimate.value, estimate.std_error, _squared_errors(weight, legal), *estimate.folds]
+                squares = _squared_errors(task.model, weight, legal)
+                arrays = [estimate.value, estimate.std_error, squares, *estimate.folds]
                 columns = [c.name not in masks[table.module] for c in choices]
                 rows.append([_spread(array, columns) for array in arrays])
                 unseen.append((share, mass, factor))
@@ -226,10 +228,10 @@ def _losses(
     return torch.stack(columns, dim=1)
 
 
-def _squared_errors(weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
+def _squared_errors(model: nn.Module, weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
     """‖ΔW‖² of each choice, a few rows at a time."""
     sums = [0.0] * len(choices)
-    for part in weight.split(MAX_ERROR_ROWS):
+    for part in in_parts(model, weight, MAX_ERROR_ROWS):
         for index, quantized in enumerate(quantize_rows(part, choices)):
             sums[index] += float((quantized.dequantize() - part).double().square().sum())
     return sums

@@ -19,7 +19,7 @@ from ..errors import QbertOptWarning, UsageError
 from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
 from ..evaluation.retrieval import NEIGHBOURS
 from ..models.loading import LoadedModel, cut_at, load_model
-from ..models.paging import Paging
+from ..models.pages import Paging
 from ..planning.measured_points import SCHEMA, MeasuredPoint, MeasuredPoints
 from ..spec.allocation import Allocation
 from .engine_model import Served, serve

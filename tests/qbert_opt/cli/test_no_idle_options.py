@@ -59,7 +59,7 @@ OF_USE = {
     "calibrate": "bundle",
     "diagnose": "model data output plot layer samples vectors steps points text_column label_column split seed "
     "memory_limit torch_device",
-    "evaluate": "folder data reference text_column label_column split max_tokens engine paged as_json",
+    "evaluate": "folder data reference text_column label_column split max_tokens engine as_json",
     "export": "folder engine output data activations tolerance dtype",
     "export-config": "plan to output scores refit",
     "fine-tune": "encoder data output kind epochs learning_rate batch_size batches_per_update loss text_column "
@@ -95,6 +95,8 @@ IDLE = [
     ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
     ("evaluate f --data d --threads 2", "--threads: belongs to --engine"),
     ("evaluate f --data d --seq-len 7", "--seq-len: belongs to --engine"),
+    ("evaluate f --data d --engine torch --paged", "--paged: is for models that torch evaluates"),
+    ("evaluate f --data d --engine torch --scratch /tmp", "--scratch: is for models that torch evaluates"),
     *((f"{verb} --no-paged --scratch /tmp", "--scratch: is for a paged model")
       for verb in ("evaluate f --data d", "quantize p -m m -o o", "sensitivity -m m --data d")),
     ("export f --engine e -o o --split test", "--split: belongs to --data"),

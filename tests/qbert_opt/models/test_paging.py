@@ -8,6 +8,7 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 
+import decoders
 import numpy as np
 import pytest
 import torch
@@ -18,12 +19,13 @@ from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.checkpoint.writer import write_checkpoint
 from qbert_opt.curvature.capture import captured
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.errors import FullDiskError, UsageError
-from qbert_opt.models import paging as paging_module
+from qbert_opt.errors import FullDiskError, InputFileError, UsageError
+from qbert_opt.models import pages as pages_module
 from qbert_opt.models.architectures import unfilled_model
 from qbert_opt.models.layers import is_matrix
 from qbert_opt.models.loading import is_finite, load_model
-from qbert_opt.models.paging import Paging, pages_of, spilled
+from qbert_opt.models.pages import Paging
+from qbert_opt.models.paging import pages_of, spilled
 from qbert_opt.models.torch_device import on_device
 from qbert_opt.models.tracing import unfrozen
 from qbert_opt.planning.planner import allocate
@@ -34,6 +36,7 @@ from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.activations import activation_grid
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
+from qbert_opt.workflows.quantize import quantize_model
 
 CHOICES = grid((2,), ("columns:16",), "gptq")
 TABLES = grid((2,), ("rows:each",), "rtn")
@@ -44,7 +47,7 @@ LIMIT_BYTES = 1 << 28
 @pytest.fixture(autouse=True)
 def nothing_is_small(monkeypatch):
     """Tiny models have only small tensors: here all of them go to disk."""
-    monkeypatch.setattr(paging_module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(pages_module, "SMALL_BYTES", 0)
     monkeypatch.setattr("qbert_opt.checkpoint.reader.ROWS_AT_A_TIME", 10)
     monkeypatch.setattr("qbert_opt.quantization.calibration.TABLE_ROWS", 10)
 
@@ -52,26 +55,40 @@ def nothing_is_small(monkeypatch):
 def scores_of(loaded, **settings):
     """Scores of a model, with its tables."""
     return measure_sensitivity(
-        loaded, TEXTS, CHOICES, plan=CalibrationPlan(4, 6, 0), table_choices=TABLES,
+        loaded, TEXTS, CHOICES, plan=CalibrationPlan(2, 4, 0), table_choices=TABLES,
         memory_limit_bytes=LIMIT_BYTES, **settings,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [("mpnet", "classes"), ("albert", "classes"), ("deberta-v2", "classes"), ("bert", "vocabulary")],
-)
-def test_scores_are_those_in_memory(tmp_path, family, kind):
+@pytest.mark.parametrize("family", ["albert", "deberta-v2"])
+def test_scores_are_those_in_memory(tmp_path, family):
     """The same operations on the same numbers: every score, table score and statistic is equal bit for bit."""
-    folder = save(tmp_path / "model", family, kind)
+    folder = save(tmp_path / "model", family)
     ordinary, paged = load_model(folder), load_model(folder, paging=Paging(tmp_path, True))
     assert paged.sha256 == ordinary.sha256
     pages = pages_of(paged.model)
     assert all(pages.owns(p) for p in paged.model.parameters())
     assert pages_of(ordinary.model) is None
-    settings = {"activation_choices": activation_grid((8,)), "with_curvature": True} if family == "mpnet" else {}
+    settings = {"activation_choices": activation_grid((8,)), "with_curvature": True} if family == "albert" else {}
     assert scores_of(paged, **settings) == scores_of(ordinary, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # scratch files have no names
+
+
+@pytest.mark.parametrize(("family", "depth"), [("llama with tied tables", "num_hidden_layers"), ("gpt2", "n_layer")])
+def test_decoders_are_those_in_memory(tmp_path, family, depth):
+    """Grouped queries, tied tables, transposed matrices: scores with the cache's, folders and what is read back."""
+    folder = decoders.save(tmp_path / "model", family, **{depth: 1})
+    texts, found = decoders.sentences(16), []
+    for paging in (None, Paging(tmp_path, True)):
+        loaded = load_model(folder, paging=paging)
+        scores = measure_sensitivity(loaded, texts, CHOICES, plan=CalibrationPlan(2, 3, 0), table_choices=TABLES)
+        out = tmp_path / ("ordinary" if paging is None else "paged")
+        written = quantize_model(loaded, allocate(scores, Limits()), texts, out)
+        opened, _ = load_quantized(out, paging=paging)
+        assert [pages_of(each.model) is None for each in (loaded, opened)] == [paging is None] * 2
+        found.append((scores, (out / "model.safetensors").read_bytes(), written.read_back, opened.sha256))
+    assert found[0] == found[1]
+    assert (found[0][0].cache is not None) == (family != "gpt2")  # its keys and values come from one matrix
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,21 @@ def test_other_types_are_converted_as_in_memory(tmp_path, dtype):
     assert {p.dtype for p in paged.model.parameters()} == {torch.float32}
 
 
+def test_a_file_that_changes_is_noticed(tmp_path):
+    """Weights written in place would be mixed with those that were hashed; a removed file is still the mapped one."""
+    folder = save(tmp_path / "model", "bert")
+    loaded = load_model(folder, paging=Paging(tmp_path, True))
+    expected, path = loaded.head.read(loaded.model, loaded.example()), folder / "model.safetensors"
+    path.rename(tmp_path / "aside")
+    assert torch.equal(loaded.head.read(loaded.model, loaded.example()), expected)
+    (tmp_path / "aside").rename(path)
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    with pytest.raises(InputFileError, match="was changed while it was in use"):
+        loaded.head.read(loaded.model, loaded.example())
+
+
 def test_one_pass_whatever_the_memory(tmp_path, monkeypatch):
     """In memory, a small limit costs a pass for each group of matrices; on disk one pass has all, in linear time."""
     folder = save(tmp_path / "model", "bert")
@@ -155,13 +187,14 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
     few = ("--groupings", "columns:16", "--calibration-samples", 8, "--scoring-samples", 8)
     found = {}
     for how in ("--paged", "--no-paged"):
-        scores, plan, out = (tmp_path / f"{how}{end}" for end in (".json", "-plan.json", "-out"))
+        scores, plan, out = tmp_path / f"{how}.json", tmp_path / "plan.json", tmp_path / f"{how}-out"
         caplog.clear()
-        run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--bits", "2,4", *few, how, "-q", "-o",
+        run = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--bits", "2", *few, how, "-q", "-o",
                   scores)  # fmt: skip
         assert run.code == 0, run.err
         assert ["paged from disk" in line for line in caplog.messages] == [True] * (how == "--paged")
-        assert cli("solve", "--scores", scores, "--budget", "5bit", "-o", plan).code == 0
+        if not plan.exists():
+            assert cli("solve", "--scores", scores, "--budget", "5bit", "-o", plan).code == 0
         caplog.clear()
         run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, how, "-q", "-o", out)
         assert run.code == 0, run.err
@@ -173,6 +206,8 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
         figures.pop("points"), figures.pop("what", None)
         found[how] = scores.read_text(), (out / "model.safetensors").read_bytes(), record["read_back"], figures
     assert found["--paged"] == found["--no-paged"]
+    refused = cli("evaluate", tiny_folder, "--data", data_file, "--scratch", tmp_path / "absent")
+    assert refused.code == 2 and f"--scratch {tmp_path / 'absent'}: is no folder" in refused.complaint
     refused = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "measured", "--paged", "-o",
                   tmp_path / "no.json")  # fmt: skip
     assert refused.code == 2 and "--metric measured: changes weights" in refused.err
@@ -186,7 +221,7 @@ def test_paged_where_it_does_not_fit(tmp_path, monkeypatch, caplog):
     folder = save(tmp_path / "model", "bert")
     elements = sum(p.numel() for p in tiny_model("bert").parameters())
     for available, paged in ((4 * elements - 1, True), (4 * elements, False)):
-        monkeypatch.setattr(paging_module, "available_bytes", lambda available=available: available)
+        monkeypatch.setattr(pages_module, "available_bytes", lambda available=available: available)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             loaded = load_model(folder, paging=Paging(tmp_path))
@@ -255,6 +290,17 @@ def test_tensors_keep_their_layout(tmp_path, tensor):
             assert (back.stride(), back.dtype) == (tensor.stride(), tensor.dtype)
             assert tensor.numel() < 2 or back.data_ptr() % 64 == 0
         scratch.reset()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2**17 + 1, 3), (0, 4)])
+def test_tensors_that_are_filled_later(tmp_path, shape):
+    """Zeros of every size, each in room of its own, also across the parts in which the room is taken."""
+    scratch = Scratch(tmp_path)
+    before = scratch.hold(torch.ones(7))
+    made, after = scratch.empty(torch.Size(shape)), scratch.hold(torch.ones(9))
+    assert made.shape == shape and not made.any()
+    made.fill_(2)
+    assert all((each == 1).all() for each in (before, after)) and (made == 2).all()
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
