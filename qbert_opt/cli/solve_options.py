@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
+from .decoder_options import CacheOptions
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -93,7 +94,7 @@ class HardwareOptions:
         """Read the device, if one is named."""
         return options.load_target(self.device)
 
-    def workload(self, profile: ModelProfile, cache: options.CacheOptions) -> Workload:
+    def workload(self, profile: ModelProfile, cache: CacheOptions) -> Workload:
         """Return the sentences and tokens of one inference.
 
         Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import options
+from ..decoder_options import CacheOptions
 from ..progress import progress
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def command(
     ] = 200,
     seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
-    cache: options.CacheOptions,
+    cache: CacheOptions,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write the frontier to this .json or .csv; an interrupted run resumes."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import options
+from ..decoder_options import CacheOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def command(
         str | None, typer.Option("--lengths", help="Histogram of sentence lengths, TOKENS:FREQUENCY, e.g. 16:30,64:70.")
     ] = None,
     batch_size: options.BatchSize = 1,
-    cache: options.CacheOptions,
+    cache: CacheOptions,
     engine: Engine = None,
     nonlinearity: options.PricedFunctions = None,
     rate: Annotated[float | None, typer.Option("--rate", min=0.0, help="Inferences per second.")] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import options
+from ..decoder_options import CacheOptions
 from ..solve_options import (
     ConstraintOptions,
     HardwareOptions,
@@ -19,7 +20,7 @@ from ..solve_options import (
 def command(
     limit: LimitOptions,
     hardware: HardwareOptions,
-    cache: options.CacheOptions,
+    cache: CacheOptions,
     scoring: ScoringOptions,
     constraint: ConstraintOptions,
     shortlist: ShortlistOptions,
