@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from .rescore import rescored
 
+logger = logging.getLogger(__name__)
 READ_BACK_TEXTS = 64
 
 
@@ -64,6 +66,8 @@ def quantize_model(
     check_free(Path(output))
     original = as_scored(loaded, allocation)
     loaded = as_planned(allocation, original)
+    if pages_of(original.model) is not None and pages_of(loaded.model) is None:
+        logger.warning("warning: %s: the plan drops layers; what is left is quantized in memory", loaded.name)
     if sequential and pages_of(loaded.model) is not None:
         raise UsageError("`sequential`: changes the weights block by block, and those of a paged model are read-only.")
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})

@@ -202,7 +202,9 @@ def test_a_block_learns_what_comes_before_the_next_kept_layer(
     }
 
 
-def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(cli, deep_folder, data_file, file_texts, tmp_path):
+def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(
+    cli, caplog, deep_folder, data_file, file_texts, tmp_path
+):
     """solve, quantize, evaluate, recover and export of a model with fewer layers, whose folder is an ordinary one."""
     plan, start, out = (tmp_path / name for name in ("plan.json", "start", "out"))
     text = ("--model", deep_folder, "--data", data_file)
@@ -217,12 +219,13 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(cli, deep_fold
     assert planned.dropped.num_layers - len(planned.dropped.layers) == count < DEPTH
     assert planned.encoder_bytes <= 1.9 / 8 * profile_model(load_model(deep_folder)).encoder_elements
     for command in (
-        ("quantize", plan, "--model", deep_folder, "-o", start, "-q"),
+        ("quantize", plan, "--model", deep_folder, "-o", start, "-q", "--paged"),
         ("recover", start, *text, "--epochs", 3, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
          "--losses", "logits,hidden,attention-scores", "--block-error", "sensitivity", "-o", out, "-q"),
     ):  # fmt: skip
         found = cli(*command)
         assert found.code == 0, found.err
+    assert sum("the plan drops layers; what is left is quantized in memory" in line for line in caplog.messages) == 1
     before, after = map(
         float, re.search(r"measured loss +([\d.]+) before training, ([\d.]+) after", found.out).groups()
     )
