@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from .tiers import split_table
 
 AUTO_CLASSES: dict[OutputKind, Any] = {kind: spec.auto_class for kind, spec in KINDS.items()}
 logger = logging.getLogger(__name__)
+_UNFILLED = threading.Lock()  # one thread at a time replaces how parameters are registered
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 MAX_LAYERS = 1000  # checked before any module is built
 
@@ -176,18 +178,20 @@ def unfilled_model(config: Any, source: str) -> Any:
     Raises:
         InputFileError: no model can be built from the config.
     """
-    register = nn.Module.register_parameter
+    owner = threading.get_ident()  # another thread may build a model meanwhile, with memory
+    with _UNFILLED:
+        register = nn.Module.register_parameter
 
-    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:
-            parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-        register(module, name, parameter)
+        def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+            if parameter is not None and not parameter.is_meta and threading.get_ident() == owner:
+                parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+            register(module, name, parameter)
 
-    nn.Module.register_parameter = without_memory  # type: ignore[assignment,method-assign]
-    try:
-        return build_model(config, source)
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        nn.Module.register_parameter = without_memory  # type: ignore[assignment,method-assign]
+        try:
+            return build_model(config, source)
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def check_class(config: Any, blank: Any, source: str) -> None:

@@ -46,7 +46,8 @@ def engine_file(profile: ModelProfile, storage: Mapping[str, Storage], target: E
         weight_bytes(table, table_choice(storage, table.module), profile.heads, target) for table in profile.tables
     ]
     rest = other_stored_bytes(profile, target, profile.tables)
-    graph = nodes + rest - profile.other_bytes
+    floats = profile.other_bytes if target.other_bytes(profile) is None else profile.read_bytes
+    graph = nodes + rest - floats
     return EngineFile(
         name=target.name, encoder_bytes=encoder, total_bytes=encoder + sum(tables) + rest + nodes, graph_bytes=graph
     )

@@ -214,6 +214,11 @@ class ModelProfile(Frozen):
         return OTHER_BYTES * self.other_elements
 
     @property
+    def read_bytes(self) -> int:
+        """Those of `other_bytes` that some answer reads, which is what engines' files hold."""
+        return OTHER_BYTES * (self.other_elements - self.unread_elements)
+
+    @property
     def float_bytes(self) -> int:
         """Bytes of the whole model in float32."""
         return 4 * (

@@ -107,8 +107,9 @@ def connected(workers: Workers) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     if workers.dashboard is not None and find_spec("bokeh") is None:
         raise UsageError("`dashboard`: needs bokeh, which is not installed. Install it: pip install bokeh.")
     if workers.scheduler is not None:

@@ -143,7 +143,6 @@ def test_a_scheduler_that_restarts_goes_on_with_what_is_left(tmp_path, monkeypat
     from distributed import LocalCluster
 
     monkeypatch.setattr(cluster, "perform", finished_or_waiting)
-    monkeypatch.setattr(cluster, "CONNECT_S", 1)
     score = make_task("score", "", {}, {}, {}, code())
     solve = make_task("solve", "", {"score": score}, {}, {}, code())
 
