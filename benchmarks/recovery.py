@@ -2,14 +2,15 @@
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
-        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq]
+        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION] [--texts 3000]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
-from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes (then give another
-`--work`). Training text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of each parse tree; a
-phrase that lies inside a longer one is left out); recipe qbert alone reads labels. TEST is measured after each phase,
-outside the training's processor time, and decides nothing. One thread. A run that was stopped goes on where it stopped;
-rows that OUT.jsonl has are not measured again, and several processes may add to it.
+from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
+from that of any plan that `qbert-opt solve` wrote from scores of CALIBRATION (then give another `--work`). Training
+text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of each parse tree; a phrase that lies
+inside a longer one is left out), or as many of them as `--texts` says; recipe qbert alone reads labels. TEST is
+measured after each phase, outside the training's processor time, and decides nothing. One thread. A run that was
+stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
 float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, and
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 
 from qbert_opt.checkpoint.reader import load_quantized
+from qbert_opt.checkpoint.record import PLAN
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.batches import tokenize
@@ -40,6 +42,7 @@ from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.sensitivity import measure_sensitivity
+from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import read_scores, write_scores
@@ -73,6 +76,14 @@ def whole_sentences(data: LabeledTexts) -> LabeledTexts:
     return LabeledTexts(f"whole sentences of {data.name}", texts, tuple(labels[words] for words in kept))
 
 
+def some(data: LabeledTexts, count: int | None) -> LabeledTexts:
+    """Draw a number of texts; all of them without a number."""
+    if count is None:
+        return data
+    drawn = data.take(sorted(np.random.default_rng(0).permutation(len(data))[:count].tolist()))
+    return replace(drawn, name=f"{count} {data.name}")
+
+
 class Study:
     """The model, the start folder, the texts, and the rows that are measured."""
 
@@ -82,16 +93,23 @@ class Study:
         self.work.mkdir(exist_ok=True)
         self.loaded = load_model(options.model)
         self.calibration, self.test = read_texts(options.calibration), read_texts(options.test)
-        self.train = whole_sentences(read_texts(options.train))
+        self.train = some(whole_sentences(read_texts(options.train)), options.texts)
         self.truth = outputs(self.loaded, self.test)
         self.start = self.work / "start"
         if not self.start.exists():
             self._quantize()
-        self.plan = {"plan": options.recipe} if options.recipe else {}
-        self._add_new(self.plan | {"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0])
+        named = options.recipe or (Path(options.plan).stem if options.plan else None)
+        self.plan = {} if named is None else {"plan": named}
+        plan = read_allocation(self.start / PLAN)
+        sizes = {"encoder_bytes": plan.encoder_bytes, "total_bytes": plan.total_bytes}
+        sizes["predicted_kl"] = round(plan.predicted_loss, 5)
+        self._add_new(self.plan | {"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0], **sizes)
 
     def _quantize(self) -> None:
-        """Score, solve and write the start folder."""
+        """Score and solve unless there is a plan, and write the start folder."""
+        if self.options.plan:
+            quantize_model(self.loaded, read_allocation(self.options.plan), self.calibration, self.start)
+            return
         scores = self.work / "scores.json"
         if not scores.exists():
             half = len(set(self.calibration.texts)) // 2
@@ -147,6 +165,8 @@ class Study:
         epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe.steps}
         rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe.steps}
         key = self.plan | {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
+        if self.options.texts is not None:
+            key["drawn"] = self.options.texts
         if self.options.from_folder:
             key["from"] = self.options.from_folder
         given = (*epochs.values(), *(rate for pair in rates.values() for rate in pair))
@@ -201,6 +221,8 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--bits", default="2.05")
     parser.add_argument("--recipe", help="`uniform:CHOICE`: a uniform plan instead of a solved one")
+    parser.add_argument("--plan", help="allocation.json of qbert-opt solve, instead of solving here")
+    parser.add_argument("--texts", type=int, help="whole sentences of TRAIN that are drawn; by default all")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
     parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")
