@@ -94,6 +94,11 @@ class FolderRecord(BaseModel):
     sha256: str = ""
 
     @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Hashes of the texts that the codes were trained on after planning; empty if they were not."""
+        return () if self.training is None else self.training.drawn_from or (self.training.data_sha256,)
+
+    @property
     def codes_name(self) -> str:
         """Suffix of the packed codes' tensor names in the weight file."""
         return OLD_CODES if self.format == OLD_FORMAT else CODES

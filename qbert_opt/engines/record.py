@@ -47,6 +47,7 @@ class EngineRecord(BaseModel):
         refused: faster ways to round inputs that were tried first, each with the reason why it was not taken.
         kind: what the model answers with; `arrays` in older schemas, which compare raw outputs.
         checked_on: name of the data set that the checks are from.
+        trained_on: hashes of the texts that the codes were trained on after planning; empty if they were not.
         agreement: how the engine's answers compared with torch's, as exported.
         graph_difference: `agreement.difference` with activations in float32.
         limits: what is accepted.
@@ -72,6 +73,7 @@ class EngineRecord(BaseModel):
     refused: dict[str, str] = Field(default_factory=dict)
     kind: str
     checked_on: str
+    trained_on: tuple[str, ...] = ()
     agreement: Agreement
     graph_difference: FiniteFloat
     limits: AgreementLimits

@@ -137,7 +137,7 @@ def _share(
 def _loss(case: Case, rival: Rival, measured: MeasuredModel | None, void: bool) -> Cell:
     if rival.name == FLOAT:
         return Cell("0: the reference")
-    back = None if case.record is None or rival is not case.rivals[-1] else case.record.read_back
+    back = None if case.quantized is None or rival is not case.rivals[-1] else case.quantized.read_back
     if measured is not None and measured.loss is not None:
         found = _interval(measured.loss, 1, ".3g")
     elif back is not None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hwmodels import Device
 
     from ..checkpoint.record import FolderRecord
+    from ..engines.record import EngineRecord
     from ..workflows.optimize import Optimized
 
 RELATIVE = 1e-6  # of the same simulation on two machines
@@ -36,7 +37,7 @@ def decision_page(
     devices: Sequence[Device] = (),
     workload: Workload | None = None,
     measured: Measurements | None = None,
-    record: FolderRecord | None = None,
+    record: FolderRecord | EngineRecord | None = None,
 ) -> str:
     """Return the report of a plan with the frontier of its scores.
 
@@ -47,7 +48,7 @@ def decision_page(
             that is bundled and unchanged.
         workload: sentences and tokens of one inference; None is the plan's own.
         measured: what was measured of the plan and its rivals.
-        record: of the quantized folder that holds the plan.
+        record: of the quantized or exported folder that holds the plan.
 
     Raises:
         InfeasibleError: the first device cannot run the plan.
@@ -75,11 +76,11 @@ def decision_page(
     )
 
 
-def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | None]:
-    """Read a plan, or the plan and record of a quantized folder.
+def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | EngineRecord | None]:
+    """Read a plan, or the plan and record of a quantized or exported folder.
 
     Args:
-        path: an allocation.json, also one inside a quantized folder, or such a folder.
+        path: an allocation.json, also one inside such a folder, or such a folder.
 
     Raises:
         InputFileError: missing, damaged, or a folder of another kind.
@@ -89,10 +90,14 @@ def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | None]:
     file = given / "allocation.json" if given.is_dir() else given
     if file.name != "allocation.json" or not any(folder.glob("*.safetensors")):
         return read_allocation(file), None
-    from ..checkpoint.record import read_record  # loads torch, which a plan alone does not need
     from ..engines.record import is_exported
+    from ..engines.record import read_record as read_engine_record
 
-    return read_allocation(file), None if is_exported(folder) else read_record(folder)
+    if is_exported(folder):
+        return read_allocation(file), read_engine_record(folder)
+    from ..checkpoint.record import read_record  # loads torch, which a plan alone does not need
+
+    return read_allocation(file), read_record(folder)
 
 
 def optimized_page(done: Optimized, device: Device | None = None) -> str:

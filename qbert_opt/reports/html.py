@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hwmodels import CostReport, Device
 
     from ..checkpoint.record import FolderRecord
+    from ..engines.record import EngineRecord
 
 CHARTS = ((1240, 420), (480, 340))
 """Sizes of the frontier in px, for a wide and for a narrow screen: text keeps its size on both."""
@@ -53,7 +54,7 @@ def html_report(
     devices: Sequence[Device] = (),
     workload: Workload | None = None,
     measured: Measurements | None = None,
-    record: FolderRecord | None = None,
+    record: FolderRecord | EngineRecord | None = None,
 ) -> str:
     """Render a plan as the page that a decision is made from.
 
@@ -64,7 +65,7 @@ def html_report(
         devices: hardware to price it on; the first is the one to decide on.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
         measured: what was measured of the plan and its rivals.
-        record: of the quantized folder that holds the plan; after training the plan's prediction is void.
+        record: of the quantized or exported folder that holds the plan; after training the plan's prediction is void.
     """
     found = measured or Measurements()
     workload = in_phase(plan.profile, workload or Workload())

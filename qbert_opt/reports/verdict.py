@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hwmodels import Device
 
     from ..checkpoint.record import FolderRecord
+    from ..engines.record import EngineRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Case:
         rivals: float32, uniform 8-bit, uniform 4-bit and the plan.
         measurements: what was measured.
         devices: the first is the one to decide on.
-        record: of the quantized folder that the report is of; None for a plan alone.
+        record: of the quantized or exported folder that the report is of; None for a plan alone.
         workload: that the rivals are priced with.
     """
 
@@ -40,7 +41,7 @@ class Case:
     rivals: tuple[Rival, ...]
     measurements: Measurements
     devices: tuple[Device, ...] = ()
-    record: FolderRecord | None = None
+    record: FolderRecord | EngineRecord | None = None
     workload: Workload = field(default_factory=Workload)
 
     @property
@@ -51,7 +52,14 @@ class Case:
     @property
     def is_trained(self) -> bool:
         """Whether the codes were trained after planning, which voids every prediction of quality."""
-        return self.record is not None and self.record.training is not None
+        return self.record is not None and bool(self.record.trained_on)
+
+    @property
+    def quantized(self) -> FolderRecord | None:
+        """The record, if it is a quantized folder's."""
+        from ..engines.record import EngineRecord
+
+        return None if isinstance(self.record, EngineRecord) else self.record
 
 
 def verdict_lines(case: Case) -> list[str]:
@@ -118,7 +126,7 @@ def _loses_less(one: Rival, other: Rival) -> bool:
 
 def _trained(case: Case) -> str:
     own = case.rivals[-1]
-    training = None if case.record is None else case.record.training
+    training = None if case.quantized is None else case.quantized.training
     how = "" if training is None else f" on {training.num_texts} texts of {training.data}"
     return (
         f"{own.total_bytes / 1e6:.2f} MB. Its codes were trained{how} after planning, so the plan's predicted loss is "
@@ -179,7 +187,7 @@ def _measured(case: Case) -> str:
 def _measured_parts(case: Case) -> Iterator[str]:
     own, plan = case.measurements.plan, case.plan
     if own is None:
-        record = case.record
+        record = case.quantized
         if record is not None and record.read_back is not None:
             back = record.read_back
             yield f"Measured when the folder was written: loss {back.loss:.3g} on {back.num_texts} texts of {back.data}"

@@ -14,6 +14,7 @@ from ..checkpoint.reader import folder_bytes, is_quantized, load_quantized
 from ..checkpoint.record import as_planned, read_record
 from ..data.texts import LabeledTexts
 from ..engines.record import is_exported
+from ..engines.record import read_record as read_engine_record
 from ..engines.timing import Timing, time_model
 from ..errors import QbertOptWarning, UsageError
 from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
@@ -193,12 +194,16 @@ def _opened(
 
 
 def _trained_on(folder: str, texts: LabeledTexts) -> bool:
-    """Return whether a quantized folder was trained; warns if it was trained on the texts it is measured on."""
-    training = read_record(Path(folder)).training if is_quantized(folder) and not is_exported(folder) else None
-    if training is not None and texts.sha256 in training.drawn_from:
+    """Return whether a folder's codes were trained; warns if they were trained on the texts they are measured on."""
+    trained_on: tuple[str, ...] = ()
+    if is_exported(folder):
+        trained_on = read_engine_record(folder).trained_on
+    elif is_quantized(folder):
+        trained_on = read_record(Path(folder)).trained_on
+    if texts.sha256 in trained_on:
         warnings.warn(
             f"{texts.name}: {folder} was trained on this text, so the results are too good. Give held-out text.",
             QbertOptWarning,
             stacklevel=3,
         )
-    return training is not None
+    return bool(trained_on)

@@ -113,6 +113,12 @@ class RecoverySettings:
             for name in getattr(self, field_name):
                 if name not in self.steps:
                     raise UsageError(f"{field_name}: {name} is not among the steps {', '.join(self.steps)}.")
+        of_weights, of_ranges = self.rates.get("ranges", (0.0, 1.0))
+        if of_weights or not of_ranges:
+            raise UsageError(
+                f"rates: {of_weights:g} and {of_ranges:g} for ranges, which trains ranges alone; give 0 and a number "
+                "above 0."
+            )
         if set(self.steps) == {"blocks"}:
             if self.losses != DEFAULT_LOSSES:
                 raise UsageError("losses: of steps ranges and distill, and `steps` has neither.")

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from ..checkpoint.record import PLAN
+from ..checkpoint.record import read_record as read_quantized
 from ..engines.agreement import Check
 from ..engines.record import CHECKS, RECORD, EngineRecord, check_arrays, write_record
 from ..engines.session import engine
@@ -37,7 +38,7 @@ def complete_folder(
     Args:
         target: the folder.
         name: the engine.
-        source: the quantized folder, whose companion files (pooling, prompts) go along.
+        source: the quantized folder, whose companion files (pooling, prompts) go along, and what it was trained on.
         loaded: the quantized model.
         allocation: its plan.
         checks: questions with the answers that opening the folder repeats.
@@ -63,6 +64,7 @@ def complete_folder(
         files=file_hashes(target, RECORD),
         source_bytes=allocation.total_bytes,
         kind=loaded.head.kind,
+        trained_on=read_quantized(Path(source)).trained_on,
         **found,
     )
     write_record(record, target)

@@ -66,7 +66,7 @@ def labels_of(
         settings: its losses.
 
     Raises:
-        InputFileError: a label is unknown to the head.
+        InputFileError: a label is unknown to the head, or all labels are the same.
         UsageError: the losses do not suit the head.
     """
     needed = needs_labels(settings.losses)
@@ -75,4 +75,10 @@ def labels_of(
     targets = read_targets(loaded, texts, batches) if loaded.head.kind in SOFTMAX_KINDS else None
     if targets is None:
         raise UsageError(f"losses: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
+    names = loaded.head.spec.label_names(texts) if loaded.head.spec.trainable else ()
+    if len(names) == 1:
+        raise InputFileError(
+            f"{texts.name}: every label is {names[0]!r}, and loss {needed[0]} would teach the model to "
+            "answer with nothing else. Give texts of several labels."
+        )
     return targets

@@ -1,11 +1,6 @@
 """Learned step size and offset: `weight = scale * clamp(round((latent - offset) / scale)) + offset`.
 
-LSQ (Esser et al. 2020) with LSQ+'s offset (Bhalgat et al. 2020). With u = (latent - offset) / scale and its code q, the
-straight-through gradients are, per weight,
-
-    inside    d/d latent = 1    d/d scale = q - u    d/d offset = 0
-    clamped   d/d latent = 0    d/d scale = q        d/d offset = 1
-
+LSQ (Esser et al. 2020) with LSQ+'s offset (Bhalgat et al. 2020); gradients are straight-through, see `level_rounding`.
 A weight counts as clamped when its rounded value is, so weights in the outer half of the end cells still learn. Scales
 and offsets are rounded to fp16 in the forward pass: what is trained is what will be stored. LSQ's factor on the
 gradient of a scale is left out: Adam divides it away.
@@ -22,9 +17,11 @@ from ...quantization.quantized_matrix import (
     fixed_offset,
     group_shape,
     grouped,
+    nearest_codes,
     top_code,
     zero_point_offset,
 )
+from ..level_rounding import levels
 from ..straight_through import straight_through, to_half
 
 FORMS = ("offset", "symmetric", "signed", "zero-point", "ternary")
@@ -73,8 +70,8 @@ class LearnedRanges(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """Return the stored weights, float32 `[rows, columns]`."""
-        codes, scale, offset = self._parts()
-        return (codes * scale + offset).reshape(self.shape)
+        scale, offset = self._ranges()
+        return levels(self.latent, scale, offset, top_code(self.layout)).reshape(self.shape)
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
@@ -94,19 +91,23 @@ class LearnedRanges(nn.Module):
         """Move latent weights to their stored values."""
         self.latent.copy_(self().reshape(self.latent.shape))
 
+    @torch.no_grad()
     def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Codes `[groups, elements]` as floats, scale and offset `[groups, 1]`, all as stored and in the graph."""
-        top = top_code(self.layout)
+        """Codes `[groups, elements]` as floats, scale and offset `[groups, 1]`, all as stored."""
+        scale, offset = self._ranges()
+        return nearest_codes(self.latent, scale, offset, top_code(self.layout) + 1), scale, offset
+
+    def _ranges(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and offset `[groups, 1]` as stored, in the graph."""
         scale = straight_through(self.ranges["scale"].clamp_min(SMALLEST_SCALE), to_half)
         if self.layout.form == "offset":
             offset = straight_through(self.ranges["offset"], to_half)
         elif self.layout.fixed_zero is not None:
             offset = fixed_offset(scale, self.layout)
         else:
-            zero = straight_through(self.ranges["zero"], torch.round).clamp(0, top)
+            zero = straight_through(self.ranges["zero"], torch.round).clamp(0, top_code(self.layout))
             offset = zero_point_offset(scale, zero)
-        codes = straight_through((self.latent - offset) / scale, torch.round).clamp(0, top)
-        return codes, scale, offset
+        return scale, offset
 
 
 def trained(weight: torch.Tensor, start: QuantizedMatrix) -> LearnedRanges:

@@ -212,6 +212,9 @@ def test_missing_and_unknown_labels_are_one_line(tiny, tiny_start, file_texts, t
     wrong = file_texts.__class__("wrong", file_texts.texts, ("purple",) * len(file_texts))
     with pytest.raises(InputFileError, match=r"wrong.*purple"):
         recover(tiny, tiny_start[0], [wrong], tmp_path / "out", settings=settings)
+    same = file_texts.__class__("same", file_texts.texts, (file_texts.labels[0],) * len(file_texts))
+    with pytest.raises(InputFileError, match=r"same: every label is '.*', and loss cross-entropy would teach"):
+        recover(tiny, tiny_start[0], [same], tmp_path / "out", settings=settings)
 
 
 def test_a_layer_that_is_three_is_refused(tmp_path):

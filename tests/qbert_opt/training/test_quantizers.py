@@ -8,6 +8,7 @@ from qbert_opt.errors import UsageError
 from qbert_opt.quantization.quantized_matrix import QuantizedMatrix
 from qbert_opt.runtime import plugins
 from qbert_opt.spec.choices import Layout, choice
+from qbert_opt.training.level_rounding import levels
 from qbert_opt.training.quantizers import codebook, lsq, minmax
 from qbert_opt.training.straight_through import straight_through, to_half
 
@@ -47,6 +48,32 @@ def test_rounding_is_passed_by_its_gradient_unchanged():
     assert values.grad.tolist() == [1.0, -2.0, 3.0, 0.5]
     tiny = torch.tensor([3e-8, 1.0 + 2**-12, 0.1])
     assert torch.equal(straight_through(tiny, to_half), tiny.half().float())
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (96, 4), (3, 1280), (1, 5000)])
+@pytest.mark.parametrize("zero", [None, 1])
+def test_levels_equal_the_chain_of_operations(shape, zero):
+    """Values and gradients bit for bit; the offset is learned, or follows from the scale (`zero`)."""
+
+    def chain(latent, scale, offset, top):
+        codes = straight_through((latent - offset) / scale, torch.round).clamp(0, top)
+        return codes * scale + offset
+
+    generator = torch.Generator().manual_seed(shape[0])
+    latent, upstream = (torch.randn(shape, generator=generator) for _ in range(2))
+    scale = torch.rand(shape[0], 1, generator=generator) + 0.3
+    offset = torch.randn(shape[0], 1, generator=generator) - 1
+    found = []
+    for function in (chain, levels):
+        leaves = [tensor.clone().requires_grad_() for tensor in (latent, scale, offset)]
+        low = leaves[2] if zero is None else -zero * leaves[1]
+        stored = function(leaves[0], leaves[1], low, 3)
+        stored.backward(upstream)
+        found.append([stored.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)])
+    assert len(found[0]) == (4 if zero is None else 3)
+    clamped = found[0][1] == 0
+    assert 0 < clamped.float().mean() < 1
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_gradients_by_hand():

@@ -137,6 +137,19 @@ def test_what_it_was_trained_on_is_no_measure(cli, tiny_folder, recovered, data_
     assert row.split("]")[1].split()[0] == "-"
 
 
+def test_an_export_of_what_was_trained_says_so_too(cli, tiny_folder, recovered, data_file, tmp_path):
+    """The plan in the exported folder is that before training: neither `evaluate` nor `report` shows its prediction."""
+    output, _, _ = recovered
+    exported, page = tmp_path / "exported", tmp_path / "report.html"
+    assert cli("export", output, "--engine", "onnxruntime", "-o", exported).code == 0
+    found = cli("evaluate", exported, "--data", data_file, "--reference", tiny_folder)
+    assert found.code == 0 and "was trained on this text" in found.err
+    [row] = [line for line in found.out.splitlines() if line.startswith(str(exported)[:20]) and "[" in line][-1:]
+    assert row.split("]")[1].split()[0] == "-"
+    assert cli("report", exported, "-o", page).code == 0
+    assert "predicted loss is void" in page.read_text(encoding="utf-8")
+
+
 def die_before_the_40th_state_has_its_name():
     """`kill -9` in the second block, when the state's new file is written and not yet renamed."""
     from qbert_opt.training import loop, run_state
@@ -212,6 +225,11 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
         ({"epochs": {"blocks": float("inf")}}, r"epochs: inf"),
         ({"rates": {"blocks": (-1e-3, 1e-3)}}, r"rates: -0.001 and 0.001 for blocks; give two numbers of at least 0"),
         ({"rates": {"blocks": (0.0, 0.0)}}, r"not both 0"),
+        (
+            {"steps": ("ranges",), "rates": {"ranges": (1e-3, 1e-4)}},
+            r"rates: 0.001 and 0.0001 for ranges, which trains",
+        ),
+        ({"steps": ("ranges",), "rates": {"ranges": (1e-3, 0.0)}}, r"ranges alone; give 0 and a number above 0"),
         ({"block_error": "odd"}, r"block_error: unknown 'odd'. Available: plain, sensitivity"),
         ({"batch_size": 0}, r"batch_size: 0; at least 1"),
     ],
