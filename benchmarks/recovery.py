@@ -2,7 +2,7 @@
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
-        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION] [--texts 3000]
+        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION] [--texts 3000] [--brief]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
@@ -175,6 +175,8 @@ class Study:
         start = self.work / self.options.from_folder if self.options.from_folder else self.start
 
         def over(record: PhaseRecord, model: LoadedModel) -> None:
+            if self.options.brief:
+                return
             more = {"updates": record.updates, "kept": record.kept, "held_back_kl": round(record.held_loss, 5)}
             self._add_new(
                 {**key, "phase": record.phase}, lambda: model, cpu_minutes=round(record.cpu_seconds / 60, 2), **more
@@ -198,6 +200,7 @@ class Study:
         more = {
             "texts": found.num_texts,
             "held_back_kl": round(found.best_loss, 5),
+            "best_phase": found.best_phase,
             "bytes": found.written.tensor_bytes,
         }
         steps = [before, self.plain_step_s()]
@@ -223,6 +226,7 @@ def main() -> None:
     parser.add_argument("--recipe", help="`uniform:CHOICE`: a uniform plan instead of a solved one")
     parser.add_argument("--plan", help="allocation.json of qbert-opt solve, instead of solving here")
     parser.add_argument("--texts", type=int, help="whole sentences of TRAIN that are drawn; by default all")
+    parser.add_argument("--brief", action="store_true", help="measure the start and the end of a run only")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
     parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")

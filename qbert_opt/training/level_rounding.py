@@ -19,7 +19,7 @@ class _Levels(torch.autograd.Function):
         return torch.sub(latent, offset).div_(scale).round_().clamp_(0, top).mul_(scale).add_(offset)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """See `levels` for the formulas; operations and their order are those of autograd, and so are the roundings."""
         (latent, scale, offset), given = ctx.saved_tensors, gradients[0]
