@@ -2,7 +2,8 @@
 
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
-        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION] [--texts 3000] [--brief]
+        [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION]
+        [--texts 3000] [--brief]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
