@@ -173,14 +173,15 @@ class TrainingRun:
                 self.state.optimizer = _state_of(optimizer)
                 self._write()
         held = self._judge(phase.name)
+        kept = progress.best_phase == phase.name  # its last pass, or an earlier one
         tail = losses[-max(1, updates // 10) :]
         progress.finished.append(
             PhaseRecord(
                 phase=phase.name,
                 updates=updates,
                 train_loss=float(np.mean(tail)) if tail else 0.0,
-                held_loss=held,
-                kept=held <= progress.best_loss,
+                held_loss=progress.best_loss if kept else held,
+                kept=kept,
                 cpu_seconds=time.process_time() - self._clock,
             )
         )

@@ -191,6 +191,16 @@ def test_what_is_worse_is_not_kept(tiny, tiny_start, sentences, monkeypatch):
     assert all(torch.equal(tensor, start[name]) for name, tensor in learned(run).items())
 
 
+def test_an_earlier_pass_may_be_what_is_kept(tiny, tiny_start, sentences, monkeypatch):
+    """Better after the first of two passes than after the second: that state is left, and the record has its loss."""
+    losses = iter([1.0, 0.5, 2.0])
+    monkeypatch.setattr(Held, "loss", lambda *_: next(losses))
+    run = run_of(tiny, tiny_start, sentences, steps=("distill",), epochs=2)
+    run.go()
+    [record] = run.state.progress.finished
+    assert (record.kept, record.held_loss, run.state.progress.best_loss) == (True, 0.5, 0.5)
+
+
 def test_end_to_end_training_begins_in_the_middle_of_the_cells(tiny, tiny_start, sentences, monkeypatch):
     """Latent weights a hair from other codes, as block-wise training leaves many: a tiny rate changes no code."""
     monkeypatch.setitem(FAST, "distill", (1e-6, 1e-6))

@@ -22,8 +22,8 @@ from qbert_opt.workflows.recover import STATE_SUFFIX, recover
 from qbert_opt.workflows.training_text import split_texts
 
 QUICK = RecoverySettings(
-    epochs={"blocks": 3, "distill": 3},
-    rates={"blocks": (4e-3, 1e-3), "distill": (4e-3, 1e-3)},
+    epochs={"blocks": 6, "distill": 3},
+    rates={"blocks": (1e-3, 5e-4), "distill": (1e-3, 25e-5)},
     batch_size=8,
 )
 SHORT = RecoverySettings(steps=("blocks",), epochs={"blocks": 1}, batch_size=8)
