@@ -278,7 +278,7 @@ def test_the_state_of_another_run_is_refused(tiny, start, file_texts, tmp_path):
     other = RecoverySettings(seed=1, batch_size=8)
     refused(
         UsageError,
-        r"belongs to a run with another plan, text or settings",
+        r"belongs to a run with another plan, text, number of threads or settings",
         tiny,
         start,
         [file_texts],
