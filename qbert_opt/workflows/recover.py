@@ -282,6 +282,6 @@ def _check_same_run(file: Path, fingerprint: str) -> None:
     """
     if read_state(file).progress.fingerprint != fingerprint:
         raise UsageError(
-            f"{file}: belongs to a run with another plan, text, number of threads or settings. Use those, choose another "
-            "output, or remove the file to start from the beginning."
+            f"{file}: belongs to a run with another plan, text, number of threads or settings. Use those, choose "
+            "another output, or remove the file to start from the beginning."
         )
