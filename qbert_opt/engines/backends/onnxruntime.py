@@ -36,7 +36,7 @@ GRAPH_LAW = GraphLaw(
         "columns zero-point": -157,
         "static": -109,
         "static offset": 396,
-        "static zero-point": -421,
+        "static zero-point": 21,
     },
 )
 RULES = EngineRules(
@@ -56,7 +56,6 @@ RULES = EngineRules(
         blocks={2: (128, 64, 32), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)},
         other_blocks=(4, 16),
         offsets_repeat_scales=True,
-        static_zero_points_widen=True,
         graph=GRAPH_LAW,
     ),
     speeds=(
