@@ -51,7 +51,7 @@ def first_token_module(model: nn.Module, module: nn.Module, example: tuple[torch
     if not names:
         return None
     before, wanted = module.first_only, module(*example)
-    module.first_only = names[-1]  # type: ignore[assignment]
+    module.first_only = names[-1]
     try:
         found = module(*example)
     except (RuntimeError, TypeError, ValueError, IndexError):  # the layer behind it needs the other tokens
