@@ -87,7 +87,7 @@ def export(model: Path, out: Path, weights: str, tables: str) -> None:
     with_rounded_inputs(rounded.model, tuple(inputs.values()))
     scores = score_ranges(rounded, plan, batches)
     stored = list(quantized_matrices(quantizer, plan))
-    traced = traceable(apply_plan(loaded, plan, quantizer))
+    traced = traceable(apply_plan(loaded, plan, quantizer), lean=True)
     exporting_format(ENGINE).write(traced, stored, out, "planned", inputs, scores)
 
 

@@ -65,7 +65,10 @@ def of_onnx(folder):
     found = Contents(constants=list(arrays.values()))
     for node in graph.node:
         if node.op_type == "MatMulIntegerToFloat":  # of planned inputs: signed codes [columns, rows]
-            found.matrices.append((value(node.input[1]).T.astype(np.int16), value(node.input[3]).reshape(-1, 1)))
+            codes = value(node.input[1]).T.astype(np.int16)
+            if len(node.input) > 5 and node.input[5]:  # zero points of rows
+                codes -= value(node.input[5]).astype(np.int16).reshape(-1, 1)
+            found.matrices.append((codes, value(node.input[3]).reshape(-1, 1)))
         if node.op_type != "MatMulNBits":
             continue
         settings = {item.name: item.i for item in node.attribute}
@@ -168,6 +171,13 @@ def turned(codes, scale):
     return codes * np.repeat(sign, codes.shape[1] // scale.shape[1], axis=1), np.abs(scale)
 
 
+def of_rows(table, width):
+    """Codes of packed rows: neighbours in one byte, or the first columns in the lowest bits of all bytes (OpenVINO)."""
+    codes = unpacked(table, width)
+    yield codes
+    yield codes.reshape(len(table), -1, 8 // width).transpose(0, 2, 1).reshape(len(table), -1)
+
+
 def kept(found, matrix):
     """Whether a file holds a matrix."""
 
@@ -187,8 +197,8 @@ def kept(found, matrix):
                 return matrix.offset is None or among(matrix.offset)
     width = row_container_bits(matrix.bits, matrix.columns)
     size = matrix.rows * matrix.columns * width // 8
-    tables = (c for c in found.constants if c.dtype == np.uint8 and c.size == size)
-    same = any(np.array_equal(unpacked(t.reshape(matrix.rows, -1), width), matrix.codes) for t in tables)
+    tables = (c.reshape(matrix.rows, -1) for c in found.constants if c.dtype == np.uint8 and c.size == size)
+    same = any(np.array_equal(codes, matrix.codes) for table in tables for codes in of_rows(table, width))
     if matrix.rows <= TOKEN_TYPES and among(matrix.dequantize()[:1]):
         return True
     low = -(matrix.scale.astype(np.float32) * np.float32(matrix.zero)) if matrix.offset is None else matrix.offset

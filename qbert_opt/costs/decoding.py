@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..engines.session import rules_of
 from .pricing import OptionTables
 
 if TYPE_CHECKING:
     from hwmodels import CostReport, Device
 
     from ..spec.profiles import ModelProfile
+    from .engine_target import EngineTarget
     from .workload import Workload
 
 OF_TOKENS = ("dram_bytes", "dynamic_energy_j", "bops")
@@ -53,6 +55,21 @@ def idle_limits(profile: ModelProfile, device: Device) -> tuple[str, ...]:
     return (
         f"{device.id}: {' and '.join(parts)}: of one answer of an encoder, not applied to a decoder; `solve` limits "
         "the first token by --max-latency, a token's energy by --max-energy and speed by --min-tokens-per-s",
+    )
+
+
+def unwritten_file(profile: ModelProfile, target: EngineTarget | None) -> tuple[str, ...]:
+    """Return one line where bytes are those of an engine's file that no writer makes, as of a decoder; else none.
+
+    Args:
+        profile: the model.
+        target: the engine that runs it; None for packed weights.
+    """
+    if target is None or not (names := [n for n in target.engines if not rules_of(n).takes(decoder=profile.causal)]):
+        return ()
+    return (
+        f"bytes are those of a file of {', '.join(names)}, which no writer here converts a decoder to; export-config "
+        "gives the plan to other tools",
     )
 
 

@@ -16,7 +16,7 @@ from ..spec.choices import Choice
 from ..spec.forms import LEGAL_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
-from .decoding import device_for, idle_limits
+from .decoding import device_for, idle_limits, unwritten_file
 from .devices import device_errors
 from .engine_target import EngineTarget
 from .functions import planned_functions, with_functions
@@ -65,7 +65,7 @@ def simulate_storage(
     own = device if target is None else target.on(device)
     with device_errors():
         report = simulate(graph, device_for(profile, own), inferences_per_s=inferences_per_s)
-    return replace(report, notes=(*report.notes, *idle_limits(profile, own)))
+    return replace(report, notes=(*report.notes, *unwritten_file(profile, target), *idle_limits(profile, own)))
 
 
 def simulate_allocation(

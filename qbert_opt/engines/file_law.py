@@ -76,7 +76,6 @@ class FileLaw:
             the largest size that divides it; empty stores it once.
         other_blocks: container and block for groups that no block of their own container divides.
         offsets_repeat_scales: whether the correction for a group-wise offset stores the scales a second time.
-        static_zero_points_widen: whether, under a static input range, codes with zero points are stored as bytes.
         blocks_everywhere: whether ranges of whole rows, and tables, are stored once for each block too.
         row_scale_bytes: of the scale of a range that spans a row.
         row_zero_bytes: of the zero point of such a range, which is 0: stored for each table, and once for all matrices
@@ -89,7 +88,6 @@ class FileLaw:
     blocks: Mapping[int, tuple[int, ...]] = field(default_factory=dict, hash=False)
     other_blocks: tuple[int, int] | None = None
     offsets_repeat_scales: bool = False
-    static_zero_points_widen: bool = False
     blocks_everywhere: bool = False
     row_scale_bytes: int = SCALE_BYTES
     row_zero_bytes: int = 0
@@ -122,8 +120,6 @@ class FileLaw:
         if self.blocks and not static_input:
             width, block = self._block(width, size)
             blocks = columns // block
-        if static_input and zeros and self.static_zero_points_widen:
-            width = 8
         each_block = groups > 1 or self.blocks_everywhere
         ranges = rows * (SCALE_BYTES * blocks if each_block else self.row_scale_bytes)
         if choice.form == "offset":
@@ -133,7 +129,7 @@ class FileLaw:
         elif static_input and choice.bits == 8 and choice.form == "zero-point":
             ranges += rows * WIDE_OFFSET_BYTES
         elif zeros and static_input:
-            ranges += 0 if self.static_zero_points_widen else rows
+            ranges += rows
         elif zeros and self.blocks:
             ranges += rows * _packed(blocks, width)
         elif zeros:

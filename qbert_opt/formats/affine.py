@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint.bits import pack
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -187,3 +188,20 @@ def row_container_bits(bits: int, columns: int) -> int:
     OpenVINO's float kernels misread packed rows that end within a byte, and tables are looked up row by row.
     """
     return next(width for width in (2, 4, 8) if width >= bits and columns * width % 8 == 0)
+
+
+def planes(table: AffineMatrix) -> tuple[int, NDArray[np.uint8]]:
+    """Return the codes of a table packed plane by plane, and the width of a packed code.
+
+    A row of bytes holds the first columns in its lowest bits, the next ones in the bits above and so on, so that whole
+    rows of codes come apart in a few steps: neighbours in one byte would have to be interleaved again.
+
+    Args:
+        table: the table.
+
+    Returns:
+        2, 4 or 8 bits, and uint8 `[rows, columns * bits / 8]`.
+    """
+    width = row_container_bits(table.bits, table.columns)
+    split = table.codes.reshape(table.rows, 8 // width, -1)
+    return width, pack(split.transpose(0, 2, 1), width).reshape(table.rows, -1)

@@ -50,13 +50,15 @@ def in_float(model: Any) -> Any:
 
 
 def _float_product(node: Any, x: str) -> list[Any]:
-    """`x @ codes * scale + bias` in place of `MatMulIntegerToFloat` with x in integers."""
-    output, bias = node.output[0], node.input[6] if len(node.input) > 6 else ""
-    wide, product, scaled = (f"{output}_{part}" for part in ("weight", "float", "scaled"))
+    """`x @ (codes - zeros) * scale + bias` in place of `MatMulIntegerToFloat` with x in integers."""
+    zeros, bias = [*node.input[5:7], "", ""][:2]
+    output = node.output[0]
+    wide, zero, weight, product, scaled = (f"{output}_{part}" for part in ("wide", "zero", "weight", "float", "scaled"))
     last = scaled if bias else output
-    nodes = [
-        helper.make_node("Cast", [node.input[1]], [wide], to=TensorProto.FLOAT),
-        helper.make_node("MatMul", [x, wide], [product]),
-        helper.make_node("Mul", [product, node.input[3]], [last]),
-    ]
+    nodes = [helper.make_node("Cast", [node.input[1]], [wide], to=TensorProto.FLOAT)]
+    if zeros:
+        nodes.append(helper.make_node("Cast", [zeros], [zero], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Sub", [wide, zero], [weight]))
+    nodes.append(helper.make_node("MatMul", [x, weight if zeros else wide], [product]))
+    nodes.append(helper.make_node("Mul", [product, node.input[3]], [last]))
     return [*nodes, helper.make_node("Add", [last, bias], [output])] if bias else nodes

@@ -178,12 +178,12 @@ class Builder(Parts):
     ) -> str:
         """A product of inputs in a planned range: one node, which scales the integers and adds the bias as well."""
         scale_of_x, zero_of_x = self._planned_range(planned)
-        inputs = [
-            self._planned_codes(x, planned), self._signed(module, matrix), scale_of_x, self._row_scale(module, matrix),
-            zero_of_x,
-        ]  # fmt: skip
+        codes, zeros = self._signed_codes(module, matrix)
+        inputs = [self._planned_codes(x, planned), codes, scale_of_x, self._row_scale(module, matrix), zero_of_x, zeros]
         if bias is not None:
-            inputs += ["", bias]  # no zero point of the weights
+            inputs.append(bias)
+        elif not zeros:
+            inputs.pop()
         return self.node("MatMulIntegerToFloat", inputs, 1 if output is None else [output], domain="com.microsoft")
 
     def _planned_range(self, planned: InputRange) -> tuple[str, str]:
@@ -212,15 +212,22 @@ class Builder(Parts):
     def _row_scale(self, module: str, matrix: AffineMatrix) -> str:
         return self.widened(matrix.scale.reshape(-1), f"{module}.scale")
 
+    def _signed_codes(self, module: str, matrix: AffineMatrix) -> tuple[str, str]:
+        """Signed codes `[columns, rows]` and the zero points of rows that differ, which kernels subtract; "" for 0."""
+        if isinstance(matrix.zero, int):
+            return self._signed(module, matrix), ""
+        zeros = self.constant(matrix.zero.reshape(-1).astype(np.int8), f"{module}.zero")
+        return self._signed(module, replace(matrix, zero=0)), zeros
+
     def _signed(self, module: str, matrix: AffineMatrix) -> str:
         """Codes minus their zero point, int8 `[columns, rows]`: stored packed, expanded when the session starts."""
         key = ("signed", module)
         if key in self._shared:
             return self._shared[key]
         width, zero = container_bits(matrix.bits), matrix.zero
-        signed = matrix.codes.T.astype(np.int16) - (zero if isinstance(zero, int) else zero.T.astype(np.int16))
         per_byte = 8 // width
         if width == 8 or not isinstance(zero, int) or matrix.rows % per_byte:
+            signed = matrix.codes.T.astype(np.int16) - (zero if isinstance(zero, int) else zero.T.astype(np.int16))
             weights = self.constant(signed.astype(np.int8), f"{module}.codes")
         else:
             packed = pack(np.ascontiguousarray(matrix.codes.T), width).reshape(matrix.columns, -1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint.bits import pack
-from .affine import AffineMatrix, InputRange, row_container_bits
+from .affine import AffineMatrix, InputRange, planes, row_container_bits
 from .quiet_openvino import op, ov
 
 TYPES = {2: ov.Type.u2, 4: ov.Type.u4, 8: ov.Type.u8}
@@ -71,25 +71,26 @@ class Weights:
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
         """Return rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
-        width = row_container_bits(table.bits, table.columns)
-        per_byte, (rows, columns) = 8 // width, table.codes.shape
-        packed = self.plain(pack(table.codes, width).reshape(rows, columns // per_byte))
-        axis = op.constant(np.int64(0))
-        codes: Any = op.gather(packed, ids, axis)
-        if per_byte > 1:  # in floats, exactly: shifts of bytes have no fast kernel and took a fifth of a model's time
-            levels = np.float32(2**width)
-            places = self.plain(levels ** -np.arange(per_byte, dtype=np.float32))
-            spread = op.floor(op.multiply(op.unsqueeze(op.convert(codes, "f32"), op.constant(np.int64(-1))), places))
-            higher = op.floor(op.multiply(spread, op.constant(1 / levels)))
-            codes = op.subtract(spread, op.multiply(higher, op.constant(levels)))
+        columns, axis = table.columns, op.constant(np.int64(0))
+        width, packed = planes(table)
+        codes = self._apart(op.convert(op.gather(self.plain(packed), ids, axis), "f32"), width)
         shape = np.array([0, 0, table.scale.shape[1], table.group_size], np.int64)
-        values = op.reshape(codes if per_byte > 1 else op.convert(codes, "f32"), self.plain(shape), True)
+        values = op.reshape(codes, self.plain(shape), True)
         scales, offsets = (
             op.unsqueeze(op.convert(op.gather(self.plain(part), ids, axis), "f32"), op.constant(np.int64(-1)))
             for part in (table.scale, table.first_value)
         )
         weights = op.add(op.multiply(values, scales), offsets)
         return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
+
+    def _apart(self, packed: Any, width: int) -> Any:
+        """Codes of `planes` that bytes hold, bytes and codes in floats: exact, and much faster than shifts of bytes."""
+        highest_first, left = [], packed
+        for place in range(8 - width, 0, -width):
+            part = op.floor(op.multiply(left, op.constant(np.float32(0.5**place))))
+            left = op.subtract(left, op.multiply(part, op.constant(np.float32(2**place))))
+            highest_first.append(part)
+        return op.concat([left, *reversed(highest_first)], -1) if highest_first else left
 
     def table(self, table: AffineMatrix) -> Any:
         """Return all rows of a quantized table, float32 `[rows, columns]`."""

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import InputFileError, QbertOptError
 from ..models.folder_files import first_line
 from ..models.loading import EXAMPLE_TOKENS, LoadedModel
+from .first_token import first_token_from, first_token_module
 
 MAX_SHOWN = 400  # characters of a foreign message
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
@@ -21,17 +22,23 @@ EXAMPLE = ["turn the light on in the kitchen please", "play a song"]  # two leng
 
 
 class _Positional(nn.Module):
-    """Token arrays in, a tuple out; further arrays stand in for the weights of `tables`."""
+    """Token arrays in, a tuple out; further arrays stand in for the weights of `tables`.
+
+    Attributes:
+        first_only: module from which on the first token alone is computed; None for no such module.
+    """
 
     def __init__(
         self, model: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...], tables: tuple[str, ...]
     ) -> None:
         super().__init__()
         self.model, self.inputs, self.outputs, self.tables = model, inputs, outputs, tables
+        self.first_only: str | None = None
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
         count = len(self.inputs)
-        with _weights(self.model, dict(zip(self.tables, arrays[count:], strict=False))):
+        own = _weights(self.model, dict(zip(self.tables, arrays[count:], strict=False)))
+        with own, first_token_from(self.model, self.first_only):
             result = self.model(**dict(zip(self.inputs, arrays[:count], strict=True)), return_dict=True)
         return tuple(result[name] for name in self.outputs)
 
@@ -86,11 +93,12 @@ class TracedModel:
         return (*self.example, *weights)
 
 
-def traceable(loaded: LoadedModel) -> TracedModel:
+def traceable(loaded: LoadedModel, *, lean: bool = False) -> TracedModel:
     """Wrap a loaded model; a run on two texts determines which outputs it has.
 
     Args:
         loaded: in evaluation mode.
+        lean: compute nothing that no output reads: see `first_token`.
     """
     short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
     encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
@@ -106,6 +114,8 @@ def traceable(loaded: LoadedModel) -> TracedModel:
     example = tuple(encoded.values())
     module = _Positional(loaded.model, tuple(encoded), outputs, whole).eval()
     ranks = tuple(result[name].ndim for name in outputs)
+    if lean and not whole:
+        module.first_only = first_token_module(loaded.model, module, example)
     return TracedModel(module, tuple(encoded), outputs, example, ranks, whole, loaded.tokenizer)
 
 

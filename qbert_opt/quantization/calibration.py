@@ -31,7 +31,8 @@ from .quantized_matrix import QuantizedMatrix, StoredMatrix, joined
 from .quantizer import quantizer
 
 BATCH_SIZE = 16
-STATIC_FORMS: dict[int, Form] = {8: "symmetric"}  # by width, where inputs have static ranges
+# by width, where inputs have static ranges; below 8 bits one level more counts
+STATIC_FORMS: dict[int, Form] = {2: "signed", 3: "signed", 4: "signed", 8: "symmetric"}
 TABLE_ROWS = 1 << 12  # of an embedding table that are quantized at a time
 GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs further passes over the calibration set
 
@@ -89,7 +90,8 @@ def static_grid(method: str) -> tuple[Choice, ...]:
     """Return the default grid for engines that multiply in static 8-bit input ranges.
 
     Where a range spans rows, the zero of codes is in the middle: an offset is a sum over the inputs and two more passes
-    over the outputs of each product, a sixth of the time of a whole small model, and buys nothing at 8 bits.
+    over the outputs of each product, a sixth of the time of a whole small model, and buys next to nothing (measured:
+    benchmarks/README.md, exports beside what users would take).
 
     Raises:
         UsageError: unknown method.

@@ -12,6 +12,14 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 @cache
+def has_vnni() -> bool:
+    """Return whether this processor is known to have VNNI; False also where it cannot be asked, outside Linux."""
+    if platform.machine().lower() not in X86 or not CPUINFO.exists():
+        return False
+    lines = (line for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if line[:5] == "flags")
+    return bool(VNNI & set(next(lines, "").split()))
+
+
 def sums_bytes_exactly() -> bool:
     """Return whether sums of 8-bit products are exact on this processor, whatever the engine.
 
@@ -23,7 +31,4 @@ def sums_bytes_exactly() -> bool:
 
     Source: oneDNN, "Nuances of int8 computations".
     """
-    if platform.machine().lower() not in X86 or not CPUINFO.exists():
-        return True
-    lines = (line for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if line[:5] == "flags")
-    return bool(VNNI & set(next(lines, "").split()))
+    return platform.machine().lower() not in X86 or not CPUINFO.exists() or has_vnni()

@@ -16,19 +16,21 @@ class QualityLimits:
     Attributes:
         accuracy_drop: largest loss of accuracy relative to the float model.
         flips: largest share of texts whose answer differs from the float model's.
-        confidence: one-sided, with which each limit is proven on held-out text.
+        confidence: one-sided, with which each limit is proven on held-out text in one attempt.
+        attempts: how many there may be.
     """
 
     accuracy_drop: float | None = None
     flips: float | None = None
     confidence: float = CONFIDENCE
+    attempts: int = 1
 
     def shared_by(self, attempts: int) -> QualityLimits:
         """Return the limits for each of several attempts, so that all of them together have this confidence.
 
         The chance of a wrong proof is at most the sum of the attempts' (Bonferroni).
         """
-        return replace(self, confidence=1 - (1 - self.confidence) / attempts)
+        return replace(self, confidence=1 - (1 - self.confidence) / attempts, attempts=attempts)
 
     def __bool__(self) -> bool:
         return self.accuracy_drop is not None or self.flips is not None

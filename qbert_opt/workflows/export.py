@@ -99,7 +99,7 @@ def export_model(
     ways: tuple[Activations, ...] = ("planned", "int8", "float32") if allocation.activations else ("int8", "float32")
     if activations is not None:
         ways = (activations,)
-    traced = traceable(loaded)
+    traced = traceable(loaded, lean=True)
     batches = in_batches(samples)
     checks = checks_of(loaded, traced, batches)
     whole = checks_of(loaded, traced, [longest_sample(samples, loaded.longest)])

@@ -190,8 +190,9 @@ def optimize(
     if scores is not None:
         origin = scores.provenance
         calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
-    split = split_texts(texts, held_out, calibration, quality, seed)
     profile, forms, widths = profile_model(loaded), scored_forms(engine), scored_widths(engine, activations, metric)
+    in_each_way = quality.shared_by(2) if widths and activations is None else quality  # as `compared` proves them
+    split = split_texts(texts, held_out, calibration, in_each_way, seed)
     rules = None if engine is None else rules_of(engine)
     limits = _sized(limits, budget, total_budget, profile.encoder_elements, profile.float_bytes // 4)
     check_possible(

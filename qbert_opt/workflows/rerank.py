@@ -105,7 +105,7 @@ def _inference(loaded: LoadedModel, plan: Allocation, engine_name: str, workload
     plan = plan.model_copy(update={"activations": ()})
     quantizer = MatrixQuantizer(loaded, plan.profile, "rtn", None)
     # the model needs the dequantized weights, because a matrix is found in the converted graph by its values
-    traced = traceable(apply_plan(loaded, plan, quantizer))
+    traced = traceable(apply_plan(loaded, plan, quantizer), lean=True)
     stored = list(quantized_matrices(quantizer, plan))
     module = engine(engine_name)
     with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder:

@@ -101,8 +101,9 @@ def _check_size(check: LabeledTexts, quality: QualityLimits, source: str, calibr
     needed, limit = max(needs, default=(0, ""))
     if len(check) < needed:
         besides = calibration.num_calibration + calibration.num_scored
+        ways = "" if quality.attempts == 1 else f" for each of {quality.attempts} ways of rounding inputs"
         more = "" if source == "`test_data`" else f" besides the {besides} that calibrate and score, or `test_data`"
         raise InputFileError(
-            f"{check.name}: {len(check)} texts are held out; {limit} at {100 * quality.confidence:g} % confidence "
-            f"needs at least {needed}, even if no answer changes. Give more text in {source}{more}."
+            f"{check.name}: {len(check)} texts are held out; {limit} at {100 * quality.confidence:g} % confidence"
+            f"{ways} needs at least {needed}, even if no answer changes. Give more text in {source}{more}."
         )

@@ -191,8 +191,8 @@ def _over_lengths(
 
     from hwmodels import DeviceError, MixReport
 
-    from ...costs.decoding import idle_limits
-    from ...costs.simulate import simulate_lengths
+    from ...costs.decoding import idle_limits, unwritten_file
+    from ...costs.simulate import planned_target, simulate_lengths
     from ...costs.workload import workload_of
     from ...errors import InfeasibleError
     from ...reports.operations import mix_lines
@@ -210,7 +210,8 @@ def _over_lengths(
     if as_json:
         typer.echo(TypeAdapter(MixReport).dump_json(mix, indent=1).decode())
     else:
-        notes = idle_limits(allocation.profile, target)
+        runs_in = planned_target(allocation, target, engine)
+        notes = (*unwritten_file(allocation.profile, runs_in), *idle_limits(allocation.profile, target))
         what = ", for the prompt alone" if allocation.profile.causal else ""
         lines = [f"on {target.id}, predicted{what}:", *mix_lines(mix, histogram)]
         print_lines([*lines, *(f"  note          {note}" for note in notes)])

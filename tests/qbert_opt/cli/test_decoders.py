@@ -162,3 +162,18 @@ def test_no_engine_is_said_to_run_a_decoder(cli, folder):
     found = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "8bit").out
     assert "runs today in    none of its engines" in found and "no writer converts a decoder" in found
     assert "runs today in    torch" in cli("solve", "--scores", folder / "scores.json", "--device", "h100").out
+
+
+def test_bytes_of_a_file_that_no_writer_makes_are_named(cli, folder):
+    """By simulate as by solve, of prompts of several lengths and in JSON too; torch opens the folder itself."""
+    plan = folder / "engine.json"
+    line = "which no writer here converts a decoder to"
+    solved = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--engine", "onnxruntime", "-o", plan)
+    assert solved.code == 0 and line in solved.out, solved.err
+    assert f"a file of onnxruntime, {line}" in cli("simulate", plan, *ON_PI).out
+    assert f"a file of onnxruntime, {line}" in cli("simulate", plan, "--device", "rpi5", "--lengths", "256:1").out
+    both = json.loads(cli("simulate", plan, *ON_PI, "--json").out)
+    assert all(any(line in note for note in both[phase]["notes"]) for phase in ("prefill", "decode"))
+    packed = folder / "packed.json"
+    assert cli("solve", "--scores", folder / "scores.json", "--device", "h100", "-o", packed).code == 0
+    assert line not in cli("simulate", packed, "--device", "h100", "--engine", "torch").out

@@ -123,3 +123,5 @@ def test_without_texts_to_hold_out(sentences):
     assert not split.held_out and "nothing was left to hold out" in str(split)
     with pytest.raises(qb.InputFileError, match=r"0 texts are held out.* needs at least 59"):
         split_texts(sentences, None, everything, QualityLimits(flips=0.05))
+    with pytest.raises(qb.InputFileError, match=r"97\.5 % confidence for each of 2 ways .* needs at least 72"):
+        split_texts(sentences, None, everything, QualityLimits(flips=0.05).shared_by(2))
