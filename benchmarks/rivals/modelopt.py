@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.rivals.asked import answer, load, read, tensors
 
 LARGEST_SCORE = 1e4
+UNQUANTIZED = 16
 
 
 def main() -> None:
@@ -26,10 +27,19 @@ def main() -> None:
     model, batches = load(asked), tensors(asked)
     linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
     formats = [_format(bits) for bits in asked.bits]
+    weights, others = (
+        sum(model.get_submodule(name).weight.numel() for name in linear if (name in asked.modules) is inside)
+        for inside in (True, False)
+    )
+
+    def limit(code_bits: float) -> dict[str, float]:
+        """Its limit counts layers that are left alone, at 16 bits."""
+        return {"effective_bits": (code_bits * weights + UNQUANTIZED * others) / (weights + others)}
+
     started = time.process_time()
     _, state = mtq.auto_quantize(
         model,
-        constraints={"effective_bits": asked.code_bits[0]},
+        constraints=limit(asked.code_bits[0]),
         quantization_formats=formats,
         module_search_spaces=[
             {"module_name_patterns": list(asked.modules), "quantization_formats": formats, "allow_no_quant": False}
@@ -43,11 +53,11 @@ def main() -> None:
         method="gradient",
     )
     scoring_s = time.process_time() - started
-    plans = [_plan(mtq, state, "gradient", bits) for bits in asked.code_bits]
+    plans = [_plan(mtq, state, "gradient", bits, limit(bits)) for bits in asked.code_bits]
     largest = max(max(stat["scores"]) for stat in state["candidate_stats"].values())
     for stat in state["candidate_stats"].values():
         stat["scores"] = [score * LARGEST_SCORE / largest for score in stat["scores"]]
-    plans += [_plan(mtq, state, "gradient, rescaled", bits) for bits in asked.code_bits]
+    plans += [_plan(mtq, state, "gradient, rescaled", bits, limit(bits)) for bits in asked.code_bits]
     answer(Path(sys.argv[2]), "nvidia-modelopt", scoring_s, plans)
 
 
@@ -63,11 +73,11 @@ def _format(bits: int) -> dict:
     }
 
 
-def _plan(mtq, state, way: str, code_bits: float) -> dict:
+def _plan(mtq, state, way: str, code_bits: float, constraints: dict[str, float]) -> dict:
     """Solve for one limit with the state's scores; a failure of the solver is a warning there."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        config = mtq.get_auto_quantize_config(state, {"effective_bits": code_bits})
+        config = mtq.get_auto_quantize_config(state, constraints)
     failed = any("FAILED" in str(warning.message) for warning in said)
     end = ".weight_quantizer"
     bits = {
