@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -111,11 +112,13 @@ def ask(rival: str, asked: Asked, environments: Path, folder: Path) -> list[Riva
         MissingEnvironment: it is not installed.
         WrongAnswer: it failed, or its answer does not fit the model.
     """
-    answered = folder / f"{rival}.json"
+    question = json.dumps(asdict(asked))
+    asking = folder / f"request-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    answered = asking.with_name(asking.name.replace("request", rival))
     if not answered.exists():
         python = python_of(rival, environments)
-        (folder / "request.json").write_text(json.dumps(asdict(asked)))
-        command = [str(python), "-m", f"benchmarks.rivals.{rival}", str(folder / "request.json"), str(answered)]
+        asking.write_text(question)
+        command = [str(python), "-m", f"benchmarks.rivals.{rival}", str(asking), str(answered)]
         limits = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, cwd=ROOT, env=os.environ | limits, capture_output=True, text=True, check=False)
         (folder / f"{rival}.log").write_text(done.stdout + done.stderr)

@@ -163,16 +163,18 @@ def run(options: argparse.Namespace) -> None:
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread",
     }  # fmt: skip
     rows = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    for entry in entries(pair, options):
+    order = {budget: place for place, budget in enumerate(options.budgets)}
+    found = sorted(entries(pair, options), key=lambda e: order[e.budget] if isinstance(e, Entry) else -1)
+    for entry in found:  # one budget after the other, so that a run that is cut short still compares everyone
         name = entry.rival if isinstance(entry, Entry) else entry[0]
         key = about | {"rival": name} | ({"budget": entry.budget} if isinstance(entry, Entry) else {})
         if any(key.items() <= row.items() for row in rows):
             continue
-        found = (
+        result = (
             compared(pair, entry) if isinstance(entry, Entry) else
             {"rival": name, "package": entry[1].package, "refused": entry[1].reason}
         )  # fmt: skip
-        row = rounded(about | found | made)
+        row = rounded(about | result | made)
         rows.append(row)
         with options.output.open("a") as file:
             file.write(json.dumps(row) + "\n")
