@@ -11,6 +11,7 @@ import ast
 import inspect
 import json
 import re
+import statistics
 import sys
 import types
 import typing
@@ -253,6 +254,7 @@ def results() -> str:
     )  # fmt: skip
     environment.filters["g"] = lambda value, digits=3: f"{value:.{digits}g}"
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
+    environment.filters["geometric"] = statistics.geometric_mean
     environment.filters["mb"] = lambda value: f"{value / 1e6:.2f}"
     return environment.get_template("how-good-is-it.md").render(results=documents)
 

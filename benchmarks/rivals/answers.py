@@ -1,0 +1,158 @@
+"""Ask a rival in its own environment, and read its answer: bits for every matrix of the encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.rivals.asked import Asked
+from benchmarks.rivals.environment import python_of
+from qbert_opt.models.samples import NONE, Targets, TokenBatch
+from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.profiles import ModelProfile
+
+ROOT = Path(__file__).parents[2]
+GROUPING = "rows:each"
+BITS = (2, 3, 4, 8)
+
+
+class WrongAnswer(Exception):
+    """A rival's answer that does not fit the model."""
+
+
+@dataclass(frozen=True)
+class RivalPlan:
+    """A rival's plan.
+
+    Attributes:
+        rival: name of its file.
+        way: the rival's name of the criterion.
+        package: with version.
+        code_bits: mean bits of a code that were asked.
+        satisfied: whether the rival says that it kept them.
+        bits: of each matrix.
+        scoring_s: processor time of scoring all widths, in seconds.
+    """
+
+    rival: str
+    way: str
+    package: str
+    code_bits: float
+    satisfied: bool
+    bits: Mapping[str, int]
+    scoring_s: float
+
+    def choices(self, method: str) -> dict[str, Choice]:
+        """The plan with one range per row."""
+        return {module: Choice(bits, GROUPING, method) for module, bits in self.bits.items()}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A rival that has no plan for the model, with its reason."""
+
+    package: str
+    reason: str
+
+
+def code_bits(profile: ModelProfile, budget: float, method: str) -> float:
+    """Mean bits that a budget leaves to codes once each row has its range.
+
+    Args:
+        profile: shapes of the model.
+        budget: bits per weight of the encoder's matrices, ranges included.
+        method: quantizer.
+    """
+    ranges = sum(
+        Choice(BITS[0], GROUPING, method).metadata_bytes(m.rows, m.columns, heads=profile.heads_of(m))
+        for m in profile.matrices
+    )
+    return budget - 8 * ranges / profile.encoder_elements
+
+
+def request(
+    model: Path, kind: str, profile: ModelProfile, budgets: Sequence[float], batches: Sequence[TokenBatch],
+    targets: Targets, method: str,
+) -> Asked:  # fmt: skip
+    """What every rival is asked: the same texts with their labels, widths and limits."""
+    return Asked(
+        model=str(model.resolve()),
+        kind=kind,
+        modules=tuple(m.module for m in profile.matrices),
+        bits=BITS,
+        code_bits=tuple(code_bits(profile, budget, method) for budget in budgets),
+        batches=tuple(
+            {name: rows.tolist() for name, rows in batch.inputs.items()} | {"labels": labels(batch, targets).tolist()}
+            for batch in batches
+        ),
+    )
+
+
+def labels(batch: TokenBatch, targets: Targets) -> torch.Tensor:
+    """The right answers of a batch: one per text, or one per token with `NONE` where there is none."""
+    if batch.positions is None:
+        return targets.rows[list(batch.indices)]
+    found = torch.full(batch.positions.shape, NONE)
+    for row, sample in enumerate(batch.indices):
+        found[row, batch.positions[row]] = targets.rows[targets.samples == sample]
+    return found
+
+
+def ask(rival: str, asked: Asked, environments: Path, folder: Path) -> list[RivalPlan] | Refusal:
+    """Run a rival, or read what it answered before.
+
+    Raises:
+        MissingEnvironment: it is not installed.
+        WrongAnswer: it failed, or its answer does not fit the model.
+    """
+    question = json.dumps(asdict(asked))
+    asking = folder / f"request-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    answered = asking.with_name(asking.name.replace("request", rival))
+    if not answered.exists():
+        python = python_of(rival, environments)
+        asking.write_text(question)
+        command = [str(python), "-m", f"benchmarks.rivals.{rival}", str(asking), str(answered)]
+        limits = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | limits, capture_output=True, text=True, check=False)
+        (folder / f"{rival}.log").write_text(done.stdout + done.stderr)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise WrongAnswer(f"{rival}: failed with exit code {done.returncode}: {last}")
+    return read_answer(rival, answered, asked)
+
+
+def read_answer(rival: str, path: Path, asked: Asked) -> list[RivalPlan] | Refusal:
+    """Read an answer.
+
+    Raises:
+        WrongAnswer: bits that were not among the legal ones, or modules that are not exactly the model's.
+    """
+    try:
+        found = json.loads(path.read_text())
+        package = f"{found['package']} {found['version']}"
+        if "refused" in found:
+            return Refusal(package, found["refused"])
+        plans = [
+            RivalPlan(rival, p["way"], package, p["code_bits"], p["satisfied"], p["bits"], found["scoring_s"])
+            for p in found["plans"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WrongAnswer(f"{rival}: {path.name} is no answer: {type(error).__name__}: {error}.") from None
+    for plan in plans:
+        unknown = sorted(set(plan.bits) - set(asked.modules))
+        missing = [module for module in asked.modules if module not in plan.bits]
+        if unknown or missing:
+            fault = f"{unknown[0]} is not a matrix of the model" if unknown else f"{missing[0]} has no bits"
+            raise WrongAnswer(f"{rival}, {plan.way}, {plan.code_bits:.4g} bits: {fault}.")
+        for module, bits in plan.bits.items():
+            if bits not in asked.bits:
+                legal = ", ".join(map(str, asked.bits))
+                raise WrongAnswer(f"{rival}, {plan.way}: {module} has {bits!r} bits; legal: {legal}.")
+    return plans
