@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..models.windows import position_limit
 from .gguf_rotation import rotation
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = NDArray[np.float32]
 OUTPUT = "output.weight"
