@@ -41,7 +41,7 @@ class BlockWalk:
             made = self.builder.matrix(matrix, self._context(matrix.columns))
             self._residual("attention", made, matrix.rows)
         elif matrix.kind == "output":
-            name = f"{self.prefix}.gelu" + (f".{self.pairs}" if self.pairs else "")
+            name = f"{self.prefix}.activation" + (f".{self.pairs}" if self.pairs else "")
             elements = self.builder.workload.tokens * matrix.columns
             active = self.builder.pointwise(name, "gelu", *self.wide, elements=elements, reader=matrix.module)
             self.wide = []

@@ -1,7 +1,8 @@
 """Attention of a decoder: over the tokens of a prompt, or of one new token over a cache of keys and values.
 
 Each token sees itself and the tokens before it. Kernels that skip what is masked compute (n + 1) / 2 keys for a token
-in the mean over a prompt of n, and so does the price. Query heads that share keys and values (grouped-query attention,
+in the mean over a prompt of n, and so does the price. A layer with a window of w tokens sees and keeps the last w, in
+the mean w - w (w - 1) / 2n of a longer prompt. Query heads that share keys and values (grouped-query attention,
 Ainslie et al. 2023) are rows of one product, so that a step reads the cache once.
 """
 
@@ -38,7 +39,7 @@ def causal_attention(builder: GraphBuilder, prefix: str, query: str, key: str, v
     cache = _append(builder, f"{prefix}.cache", (key, value), heads, size)
     copies, rows = workload.batch_size * heads, workload.seq_len * (profile.heads // heads)
     stored = _cached(builder, heads, size) if workload.phase == "decode" else None
-    keys = workload.seq_len // 2 + 1 if stored is None else workload.context or 1
+    keys = _prompt_keys(builder) if stored is None else profile.seen(builder.block, workload.context or 1)
     side, square = copies * rows * size, copies * rows * keys
     # codes of the cache are expanded element by element; fp16 is read as it is
     expanded = copies * keys * size if stored is not None and workload.cache_bits < 16 else 0
@@ -62,10 +63,20 @@ def causal_attention(builder: GraphBuilder, prefix: str, query: str, key: str, v
     return product("context", keys, size, (square + read, side), weights, *seen)
 
 
+def _prompt_keys(builder: GraphBuilder) -> int:
+    """How many keys a token of the prompt sees in the mean: all earlier ones, of which a window keeps the last."""
+    tokens = builder.workload.seq_len
+    window = builder.profile.seen(builder.block, tokens)
+    if window == tokens:
+        return tokens // 2 + 1
+    return max(1, round(window - window * (window - 1) / (2 * tokens)))
+
+
 def _append(builder: GraphBuilder, name: str, made: tuple[str, str], heads: int, size: int) -> str:
-    """Add the copy of the new tokens' keys and values into the cache, which is held in memory for the whole context."""
+    """Add the copy of the new tokens' keys and values into the cache, which is held in memory for all that is seen."""
     workload = builder.workload
-    rows = workload.batch_size * (workload.context or workload.seq_len) * builder.repeats  # of all layers that share it
+    kept = builder.profile.seen(builder.block, workload.context or workload.seq_len)
+    rows = workload.batch_size * kept * builder.repeats  # of all layers that share it
     bits = workload.cache_bits
     state = StoredWeight(bits, "none", 0, 0, rows * layer_token_bytes(heads, size, bits), 0)
     op = Operation(
@@ -78,6 +89,7 @@ def _append(builder: GraphBuilder, name: str, made: tuple[str, str], heads: int,
 def _cached(builder: GraphBuilder, heads: int, size: int) -> StoredWeight:
     """The keys, or the values, of one layer's cache."""
     workload = builder.workload
-    rows, bits = workload.batch_size * (workload.context or 1), workload.cache_bits
+    kept = builder.profile.seen(builder.block, workload.context or 1)
+    rows, bits = workload.batch_size * kept, workload.cache_bits
     half = rows * layer_token_bytes(heads, size, bits) // 2
     return StoredWeight(bits, "none", 0, 0, half, 0, stored_elsewhere=True)

@@ -121,7 +121,7 @@ class GraphBuilder:
         self.matrices_of: dict[int, list[MatrixSpec]] = {block: [] for block in range(profile.num_blocks)}
         for matrix in profile.matrices:
             self.matrices_of.setdefault(matrix.block, []).append(matrix)
-        self.norm, self.repeats = 0, 1
+        self.norm, self.repeats, self.block = 0, 1, 0
 
     def build(self) -> nx.DiGraph:
         """Return the graph of the whole model."""
@@ -216,7 +216,7 @@ class GraphBuilder:
 
     def _block(self, block: int, current: str, biases: int) -> str:
         matrices = self.matrices_of[block]
-        self.repeats = max((1, *(m.uses for m in matrices)))
+        self.repeats, self.block = max((1, *(m.uses for m in matrices))), block
         walk = BlockWalk(self, f"block.{block}", current, biases)
         for matrix in matrices:
             walk.step(matrix)

@@ -117,10 +117,10 @@ def workload_of(
     most = profile.max_tokens
     if seq_len is None:
         seq_len = min(Workload().seq_len, most or Workload().seq_len, context or Workload().seq_len)
-    seen = ", or layers that see no more" if profile.causal else ""
+    limit = profile.max_context
     for name, count in (("seq_len", seq_len), ("context", context)):
-        if most is not None and count is not None and count > most:
-            raise UsageError(f"`{name}` {count}: {profile.name} has positions for {most} tokens at most{seen}.")
+        if limit is not None and count is not None and count > limit:
+            raise UsageError(f"`{name}` {count}: {profile.name} has positions for {limit} tokens at most.")
     if not profile.causal:
         check_decoder(profile, context=context, cache_bits=cache_bits)
     whole = in_phase(profile, Workload(seq_len, batch_size))
@@ -178,7 +178,7 @@ def in_phase(profile: ModelProfile, workload: Workload) -> Workload:
         return workload
     if workload.phase != "encoder":
         return workload
-    most = profile.max_tokens or DEFAULT_CONTEXT
+    most = profile.max_context or DEFAULT_CONTEXT
     context = max(workload.seq_len, min(DEFAULT_CONTEXT, most))
     return replace(workload, phase="prefill", context=context)
 

@@ -82,6 +82,7 @@ class FileLaw:
             with as many rows.
         tables_as_matrices: whether a table is stored as a matrix is.
         graph: bytes of the graph.
+        decoders: those of a decoder's; None where no writer converts decoders.
     """
 
     containers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
@@ -93,6 +94,7 @@ class FileLaw:
     row_zero_bytes: int = 0
     tables_as_matrices: bool = False
     graph: GraphLaw = GraphLaw()
+    decoders: GraphLaw | None = None
 
     def stored_bits(self, bits: int) -> int:
         """Return the width that a code has in the file."""
@@ -166,6 +168,8 @@ class FileLaw:
 
     def other_bytes(self, profile: ModelProfile) -> int:
         """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
+        if profile.causal and self.decoders is not None:
+            return _decoder_bytes(profile, self.decoders)
         graph = self.graph.model + self.graph.layer * profile.num_layers
         vocabulary = max((table.rows for table in profile.tables), default=0)
         elements = profile.other_elements - profile.unread_elements
@@ -181,6 +185,15 @@ class FileLaw:
         if block is not None:
             return width, block
         return self.other_blocks or (width, size)
+
+
+def _decoder_bytes(profile: ModelProfile, law: GraphLaw) -> int:
+    """Bytes of a decoder's norms, biases, output layer and graph."""
+    vocabulary = max((table.rows for table in profile.tables), default=0)
+    head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
+    vectors = profile.other_elements - profile.unread_elements - head
+    graph = law.model + law.layer * profile.num_layers + round(law.entry * vocabulary)
+    return OTHER_BYTES * (head + vectors * (2 if law.wide_vectors else 1)) + graph
 
 
 def _packed(codes: int, width: int) -> int:

@@ -135,12 +135,12 @@ class EngineRules:
     sources: tuple[str, ...] = ()
 
     def takes(self, *, decoder: bool) -> bool:
-        """Return whether a model gets into the engine at all: no writer converts decoders.
+        """Return whether a model gets into the engine at all: few writers convert decoders.
 
         Args:
             decoder: whether the model is one.
         """
-        return not decoder or self.file is None
+        return not decoder or self.file is None or self.file.decoders is not None
 
     def refusal(
         self, choice: Choice, shape: tuple[int, int] | None = None, *, static_input: bool = False

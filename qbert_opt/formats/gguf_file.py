@@ -25,7 +25,7 @@ LARGEST_HEADER = 1 << 28  # bytes; vocabularies take a few megabytes
 MOST_TENSORS = 1 << 16
 REMEDY = "Export the model again."
 
-Value = bool | int | float | str | Sequence[str] | Sequence[int]
+Value = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 
@@ -63,7 +63,8 @@ def write_gguf(path: Path, contents: GgufFile) -> None:
 
     Args:
         path: of the file.
-        contents: metadata and tensors; integers are written as uint32, and as int32 in arrays.
+        contents: metadata and tensors; integers are written as uint32, and as int32 in arrays;
+            other numbers as float32.
 
     Raises:
         ValueError: a name is too long for the format.
@@ -198,4 +199,5 @@ def _value(value: Value) -> bytes:
     texts = [item for item in value if isinstance(item, str)]
     if texts:
         return struct.pack("<IIQ", _ARRAY, _STRING, len(texts)) + b"".join(map(_string, texts))
-    return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)
+    kind, form = (_FLOAT32, "f") if any(isinstance(item, float) for item in value) else (_INT32, "i")
+    return struct.pack(f"<IIQ{len(value)}{form}", _ARRAY, kind, len(value), *value)

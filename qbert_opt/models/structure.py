@@ -18,7 +18,7 @@ from .layers import TransposedLinear, has_own_lookup, largest_module_list, matri
 from .loading import LoadedModel
 from .tiers import tier_of
 from .tracing import LinearCall, Trace, trace
-from .windows import position_limit
+from .windows import context_limit, layer_windows, position_limit
 
 
 def profile_model(loaded: LoadedModel) -> ModelProfile:
@@ -63,6 +63,8 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         other_elements=sum(p.numel() for p in rest),
         unread_elements=sum(p.numel() for p in rest if id(p) not in traced.read_weights),
         position_limit=position_limit(config, causal=causal),
+        context_limit=context_limit(config) if causal else None,
+        windows=layer_windows(config, len(blocks)) if causal else (),
     )
 
 

@@ -31,6 +31,30 @@ def position_limit(config: Any, *, causal: bool = False) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def layer_windows(config: Any, layers: int) -> tuple[int, ...]:
+    """Return how many tokens each layer of a decoder sees, 0 for all; () if all see all.
+
+    Args:
+        config: of a transformers model; None for a plain module.
+        layers: how many there are.
+    """
+    size = _attention_window(config)
+    if size is None:
+        return ()
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * layers
+    return tuple(size if kind == "sliding_attention" else 0 for kind in kinds) if len(kinds) == layers else ()
+
+
+def context_limit(config: Any) -> int | None:
+    """Return the most tokens that a decoder's cache can hold, where windows hide earlier ones; None as elsewhere.
+
+    Args:
+        config: of a transformers model; None for a plain module.
+    """
+    positions = _num_positions(config)
+    return positions if positions != position_limit(config, causal=True) else None
+
+
 def _attention_window(config: Any) -> int | None:
     """Return how many tokens a layer with sliding-window attention sees; None without such layers."""
     size, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)

@@ -36,20 +36,20 @@ def engine_outlook(
     """
     if task.device is None or not task.device.engines or task.target is not None:
         return None
-    if task.profile.causal:
-        opening = tuple(name for name in task.device.engines if rules_of(name).takes(decoder=True))
-        reason = "" if opening else "no writer converts a decoder; export-config gives the plan to other tools"
-        return EngineOutlook(engines=task.device.engines, runs=opening, custom=(), reason=reason)
+    engines = [name for name in task.device.engines if rules_of(name).takes(decoder=task.profile.causal)]
+    if not engines:
+        reason = "none of them takes a decoder's file; export-config gives the plan to other tools"
+        return EngineOutlook(engines=task.device.engines, runs=(), custom=(), reason=reason)
     static = [module for item in activations if item.scheme == "tensor" for module in item.modules]
     refused: dict[str, set[str]] = {}
-    for name in task.device.engines:
+    for name in engines:
         target = engine_target(name, static)
         if target is not None:
             refused[name] = _refused(task, plan, target)
     runs = tuple(name for name, formats in refused.items() if not formats)
     custom = sorted(set.intersection(*refused.values()))
     outlook = EngineOutlook(engines=task.device.engines, runs=runs, custom=tuple(custom))
-    return outlook if runs or task.goal is not None else _with_instead(outlook, task, plan, static)
+    return outlook if runs or task.goal is not None else _with_instead(outlook, engines, task, plan, static)
 
 
 def _refused(task: PlanningTask, plan: Plan, target: EngineTarget) -> set[str]:
@@ -62,11 +62,13 @@ def _refused(task: PlanningTask, plan: Plan, target: EngineTarget) -> set[str]:
     return formats
 
 
-def _with_instead(outlook: EngineOutlook, task: PlanningTask, plan: Plan, static: Sequence[str]) -> EngineOutlook:
+def _with_instead(
+    outlook: EngineOutlook, engines: Sequence[str], task: PlanningTask, plan: Plan, static: Sequence[str]
+) -> EngineOutlook:
     """Add the best plan for one of the engines under the same limits, or the reason why there is none."""
     losses: dict[str, float] = {}
     reasons: list[str] = []
-    for name in outlook.engines:
+    for name in engines:
         constraints = task.constraints.model_copy(update={"engine": name})
         try:
             other = PlanningTask(

@@ -124,7 +124,9 @@ def _decode_cost(profile: ModelProfile, token: CostReport, workload: Workload) -
     return DecodeCost.model_validate(
         {
             "context": context,
-            "cache_bytes": cache_bytes(profile, workload.batch_size * context, workload.cache_bits),
+            "cache_bytes": cache_bytes(
+                profile, workload.batch_size * context, workload.cache_bits, workload.batch_size
+            ),
             "token_s": token.latency_s,
             "token_bound_s": token.latency_bound_s,
             "tokens_per_s": 1 / token.latency_s,

@@ -67,7 +67,7 @@ def bytes_beside_weights(profile: ModelProfile, device: Device | None, workload:
     graphs = [model_graph(profile, None, phase) for phase in workload.phases]
     tokens = workload.batch_size * (workload.context or 0) if with_cache else 0
     most = max(peak_activation_bytes(graph, device) + table_bytes(graph) for graph in graphs)
-    return most + cache_bytes(profile, tokens, workload.cache_bits)
+    return most + cache_bytes(profile, tokens, workload.cache_bits, workload.batch_size)
 
 
 def room_bytes(profile: ModelProfile, device: Device | None, workload: Workload) -> int:

@@ -42,7 +42,7 @@ def decoder_facts(prompt: CostReport, token: CostReport, plan: Allocation, workl
         workload: in phase `prefill`.
     """
     context, batch = workload.context or 1, workload.batch_size
-    cache = cache_bytes(plan.profile, context * batch, workload.cache_bits)
+    cache = cache_bytes(plan.profile, context * batch, workload.cache_bits, batch)
     arena = max(prompt.peak_activation_bytes, token.peak_activation_bytes)
     together = "" if batch == 1 else f" of {batch} sequences together, {1 / token.latency_s:.4g} of each"
     facts = {

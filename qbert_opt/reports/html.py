@@ -286,7 +286,8 @@ def _part(operation: str) -> str:
     name = operation.lower()
     if "embed" in name:
         return "embeddings"
-    parts = {"scores": "attention products", "context": "attention products", "softmax": "softmax", "gelu": "gelu"}
+    parts = {"scores": "attention products", "context": "attention products", "softmax": "softmax"}
+    parts["activation"] = "activation function"  # GELU, or SiLU, which is priced as GELU is
     last = name.rsplit(".", 1)[-1]
     if last in parts:
         return parts[last]

@@ -116,7 +116,22 @@ class _Evaluation(MeasuredPoints):
     flipped: int | None = Field(default=None, ge=0)
     lost: int | None = Field(default=None, ge=0)
     won: int | None = Field(default=None, ge=0)
+    perplexity: Interval | None = None
+    agreement: Interval | None = None
     timing: dict[str, _Timing] = Field(default_factory=dict)
+
+    @property
+    def next_tokens(self) -> str:
+        """What a decoder is judged by; empty for other models."""
+        said = []
+        if self.perplexity is not None:
+            said.append(
+                f"perplexity {self.perplexity.value:.4g} [{self.perplexity.low:.4g}, {self.perplexity.high:.4g}]"
+            )
+        if self.agreement is not None:
+            ends = (100 * end for end in (self.agreement.value, self.agreement.low, self.agreement.high))
+            said.append("top-1 agreement {:.2f} % [{:.2f}, {:.2f}]".format(*ends))
+        return ", ".join(said)
 
     @model_validator(mode="after")
     def _counted(self) -> _Evaluation:
@@ -220,7 +235,7 @@ def _of_evaluation(path: str | Path, plan: Allocation, *, first: bool) -> Measur
         plan=found,
         original=original,
         others=tuple(m for m in models if m is not found),
-        what=(f"{path}: {points.what}" if points.what else str(path),),
+        what=(": ".join(filter(None, (str(path), points.what, document.next_tokens))),),
     )
 
 

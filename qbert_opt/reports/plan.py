@@ -13,6 +13,7 @@ from rich.text import Text
 from hwmodels import format_bytes
 
 from ..costs.workload import planned_workload
+from ..engines.session import rules_of
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
 from ..spec.planned import PlannedMatrix, UniformPlan
@@ -144,11 +145,12 @@ def _engine_lines(plan: Allocation) -> list[str]:
     if file is None or file.total_bytes == plan.total_bytes:
         return []
     engines = file.name.split(",")
+    taken = all(rules_of(name).takes(decoder=plan.profile.causal) for name in engines)
     what = f"file of {file.name}" if len(engines) == 1 else f"largest file of {', '.join(engines)} (same codes in each)"
     return [
         f"{what}: {both(file.total_bytes)}: {plan.profile.part} matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
-        f"{', which no writer here converts a decoder to' if plan.profile.causal else ''}"
+        f"{'' if taken else ', which no writer here converts a decoder to'}"
     ]
 
 

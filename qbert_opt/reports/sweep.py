@@ -142,9 +142,15 @@ def _texts(row: Row) -> tuple[str, ...]:
     return (
         row.model, Path(row.data).name, row.metric, row.method, row.budget, _megabytes(row.encoder_bytes),
         _number(row.average_bits, ".2f"), _megabytes(row.total_bytes), predicted, measured,
-        "-" if row.quality is None else f"{row.quality:.4g} {row.quality_name}", _seconds(row.latency_s),
+        "-" if row.quality is None else f"{row.quality:.4g} {row.quality_name}", _predicted(row),
         _seconds(row.measured_latency_s), ", ".join(marks) or _end(row),
     )  # fmt: skip
+
+
+def _predicted(row: Row) -> str:
+    """Latency; of a decoder that of its first token, and its speed."""
+    speed = "" if row.tokens_per_s is None else f", {row.tokens_per_s:.3g} tokens/s"
+    return f"{_seconds(row.latency_s)}{speed}"
 
 
 def _cells(row: Row) -> dict[str, Any]:
@@ -155,7 +161,7 @@ def _figures(row: Row) -> str:
     loss = "measured" if row.measured_loss is not None else "predicted"
     parts = [f"{loss} loss {row.loss:.3g} {row.loss_unit}", f"{_megabytes(row.total_bytes)} in all"]
     parts += [f"{row.quality_name} {row.quality:.4g}"] if row.quality is not None else []
-    parts += [f"{_seconds(row.latency_s)} predicted"] if row.latency_s is not None else []
+    parts += [f"{_predicted(row)} predicted"] if row.latency_s is not None else []
     return ", ".join(parts)
 
 

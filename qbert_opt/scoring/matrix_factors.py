@@ -13,7 +13,7 @@ from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_
 from ..models.batches import TokenBatch
 from ..models.outputs import rows_per_sample
 from ..models.paging import pages_of, pass_bytes, release_pages
-from ..spec.profiles import MatrixSpec
+from ..spec.profiles import HeadSpec, MatrixSpec
 from ..spec.score_parts import MatrixCurvature
 from .task import Estimate, ScoringTask
 
@@ -44,7 +44,9 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
         return
     for group in _groups(task, pending, plan):
         names = [task.profile.matrices[i].module for i in group]
-        chunks = _chunks(task, group, plan) if len(group) == 1 else [list(task.batches)]
+        chunks = [list(task.batches)]
+        if len(group) == 1:
+            chunks = batch_parts(task, task.profile.matrices[group[0]], plan)
         if len(chunks) > 1:
             task.note(f"{len(chunks)} factor passes over {names[0]}")
             yield group[0], [_again(task, chunk, names[0], plan) for chunk in chunks]
@@ -166,9 +168,17 @@ def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iter
     yield group
 
 
-def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
-    """Split the batches so that one matrix's factors fit into memory for each part."""
-    matrix = task.profile.matrices[group[0]]
+def batch_parts(task: ScoringTask, matrix: MatrixSpec | HeadSpec, plan: FactorPlan) -> list[list[TokenBatch]]:
+    """Split the texts so that one matrix's factors fit into memory for each part.
+
+    Args:
+        task: model, texts and memory.
+        matrix: of the model's layers, or an output layer.
+        plan: how the output Hessian is factored.
+
+    Raises:
+        UsageError: one text's factors do not fit into memory.
+    """
     limit = pass_bytes(task.model, task.shares.factors)
     chunks: list[list[TokenBatch]] = [[]]
     used = 0
@@ -245,7 +255,7 @@ def factor_tokens(task: ScoringTask, plan: FactorPlan, batches: Sequence[TokenBa
     )
 
 
-def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
+def factor_bytes(matrix: MatrixSpec | HeadSpec, tokens: int, back_propagated: int) -> int:
     """Return the bytes of a matrix's factors in float32: its inputs, and the gradients at its output.
 
     Args:
@@ -253,4 +263,5 @@ def factor_bytes(matrix: MatrixSpec, tokens: int, back_propagated: int) -> int:
         tokens: number of tokens, for the inputs.
         back_propagated: number of tokens counted once per back-propagation, for the gradients; see `factor_tokens`.
     """
-    return 4 * max(1, matrix.uses) * (tokens * matrix.columns + back_propagated * matrix.rows)
+    uses = matrix.uses if isinstance(matrix, MatrixSpec) else 1
+    return 4 * max(1, uses) * (tokens * matrix.columns + back_propagated * matrix.rows)

@@ -40,6 +40,7 @@ from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
 from .task import Estimate, ScoringTask
+from .tied_tables import heads_reading, tied_factors
 
 CONTAINS = "quantizing one embedding table at a time"
 MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens of MiB
@@ -48,8 +49,8 @@ MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens o
 def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan) -> TableScores | None:
     """Score every choice of every table that is read row by row.
 
-    Other tables (relative positions, read once per pair of tokens) are small and keep 8 bits. So do tables shared with
-    an output layer, whose rounding also affects the outputs directly, which this metric does not include.
+    Other tables (relative positions, read once per pair of tokens) are small and keep 8 bits. So do an encoder's tables
+    that are shared with an output layer; a decoder's are scored as both, see `tied_tables`.
 
     Args:
         task: model and scoring texts.
@@ -64,29 +65,36 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
         return None
     masks = {table.module: masked_choices(table, choices, heads=1) for table in tables}
     generator = torch.Generator().manual_seed(task.seed)
-    rows: list[list[tuple[float | None, ...]]] = []
-    unseen: list[tuple[float, float, float]] = []
+    rows: dict[str, list[tuple[float | None, ...]]] = {}
+    unseen: dict[str, tuple[float, float, float]] = {}
     for group in _groups(task, tables, plan):
         task.note(f"factor pass over {sum(map(len, group))} embedding tables")
         names = [table.module for whole in group for table in whole]
-        factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
+        beside: torch.Tensor | None = None
+        if heads_reading(task.profile, group[0][0]):  # in a group of its own
+            legal = [c for c in choices if c.name not in masks[names[0]]]
+            lookups, beside = tied_factors(task, group[0][0], legal, plan)
+            factors = {names[0]: lookups}
+        else:
+            factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
         for whole in group:
             reads = [reads_of(factors[table.module], table.rows) for table in whole]
             gram = torch.stack([part.gram for part in reads]).sum(0)
             for table, mine, mass in zip(whole, reads, unseen_mass(reads), strict=True):
                 legal = [c for c in choices if c.name not in masks[table.module]]
                 weight = weight_of(task.model, table.module)
-                losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator)
+                losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator, beside)
                 least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
                 losses = losses + (least - losses.mean(0)).clamp_min(0)
                 estimate = Estimate.over(losses.cpu(), groups=task.groups)
                 squares = _squared_errors(task.model, weight, legal)
                 arrays = [estimate.value, estimate.std_error, squares, *estimate.folds]
                 columns = [c.name not in masks[table.module] for c in choices]
-                rows.append([_spread(array, columns) for array in arrays])
-                unseen.append((share, mass, factor))
+                rows[table.module] = [_spread(array, columns) for array in arrays]
+                unseen[table.module] = share, mass, factor
                 release_pages(task.model)
-    value, std_error, weight_error, *folds = zip(*rows, strict=True)
+    value, std_error, weight_error, *folds = zip(*(rows[table.module] for table in tables), strict=True)
+    shares, masses, ratios = zip(*(unseen[table.module] for table in tables), strict=True)
     return TableScores(
         modules=tuple(table.module for table in tables),
         choices=tuple(c.name for c in choices),
@@ -95,9 +103,9 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
         weight_error=weight_error,
         fold_value=tuple(folds),
         masks={module: reasons for module, reasons in masks.items() if reasons},
-        unseen_rows=tuple(u[0] for u in unseen),
-        unseen_reads=tuple(u[1] for u in unseen),
-        unseen_factor=tuple(u[2] for u in unseen),
+        unseen_rows=shares,
+        unseen_reads=masses,
+        unseen_factor=ratios,
         contains=CONTAINS,
     )
 
@@ -178,6 +186,7 @@ def row_losses(
     weight: torch.Tensor,
     choices: Sequence[Choice],
     generator: torch.Generator,
+    beside: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, float, float]:
     """Compute the loss of each text under each choice of a table, and how much unseen rows matter.
 
@@ -187,28 +196,34 @@ def row_losses(
         weight: the table, float32 `[rows, columns]`.
         choices: to score.
         generator: draws the rows that replace rows occurring once.
+        beside: what a tied output layer adds to each factor's sum, float64 `[factors of all texts, choices]`; None for
+            a table without one.
 
     Returns:
         Losses, float64 `[N, choices]`; share of the table's rows that never occur; and the ratio of scores with rows
         that occur once replaced by unseen ones.
     """
     ids = torch.cat([sample.inputs[:, 0].long() for sample in samples])
-    losses = _losses(samples, ids, weight, choices)
+    losses = _losses(samples, ids, weight, choices, beside)
     unread, once = reads.unread, torch.nonzero(reads.counts == 1)[:, 0]
     factor = 1.0
     if len(unread) and len(once):
         stand_in = torch.arange(len(weight), device=ids.device)
         stand_in[once] = unread[torch.randint(len(unread), (len(once),), generator=generator).to(ids.device)]
-        moved = _losses(samples, stand_in[ids], weight, choices)
+        moved = _losses(samples, stand_in[ids], weight, choices, beside)
         ratios = moved.mean(0) / losses.mean(0).clamp_min(torch.finfo(torch.float64).tiny)
         factor = float(ratios.median()) if float(losses.sum()) > 0 else 1.0
     return losses, len(unread) / len(weight), factor
 
 
 def _losses(
-    samples: Sequence[SampleFactors], ids: torch.Tensor, weight: torch.Tensor, choices: Sequence[Choice]
+    samples: Sequence[SampleFactors],
+    ids: torch.Tensor,
+    weight: torch.Tensor,
+    choices: Sequence[Choice],
+    beside: torch.Tensor | None,
 ) -> torch.Tensor:
-    """½ Σ_f (Σ_t g_tᵀ Δ[id_t])² of each text and choice, float64 `[N, choices]`."""
+    """½ Σ_f (Σ_t g_tᵀ Δ[id_t] + `beside`)² of each text and choice, float64 `[N, choices]`."""
     read, place = ids.unique(return_inverse=True)
     rows = weight[read]
     lengths = [len(sample.inputs) for sample in samples]
@@ -220,10 +235,11 @@ def _losses(
     spans = [length for length, f in zip(lengths, factors, strict=True) for _ in range(f)]
     factor_of = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(spans)).to(ids.device)
     columns = []
-    for quantized in quantize_rows(rows, choices):
+    for column, quantized in enumerate(quantize_rows(rows, choices)):
         error = (quantized.dequantize() - rows)[place[token_of]]
         per_token = (gradients * error).sum(-1, dtype=torch.float64)
-        sums = per_token.new_zeros(len(spans)).index_add_(0, factor_of, per_token)
+        sums = per_token.new_zeros(len(spans)) if beside is None else beside[:, column].clone()
+        sums.index_add_(0, factor_of, per_token)
         columns.append(sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2)
     return torch.stack(columns, dim=1)
 
@@ -244,7 +260,13 @@ def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | Non
 
 
 def _groups(task: ScoringTask, tables: Sequence[TableSpec], plan: FactorPlan) -> list[list[list[TableSpec]]]:
-    """Group all tables, each a list of its tiers, into one factor pass if memory allows, else take one at a time."""
-    whole = [list(tiers) for _, tiers in groupby(tables, key=lambda table: table.tier_of or table.module)]
-    size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in tables)
-    return [whole] if size <= pass_bytes(task.model, task.shares.factors) else [[tiers] for tiers in whole]
+    """Group tables, each a list of its tiers, into one factor pass if memory allows, else take one at a time.
+
+    A table that an output layer reads is a group of its own.
+    """
+    own = [[[table]] for table in tables if heads_reading(task.profile, table)]
+    rest = [table for table in tables if not heads_reading(task.profile, table)]
+    whole = [list(tiers) for _, tiers in groupby(rest, key=lambda table: table.tier_of or table.module)]
+    size = 4 * factor_tokens(task, plan, task.batches) * sum(table.columns for table in rest)
+    together = size <= pass_bytes(task.model, task.shares.factors)
+    return own + ([whole] if whole and together else [[tiers] for tiers in whole])

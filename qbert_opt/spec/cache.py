@@ -31,18 +31,25 @@ def layer_token_bytes(heads: int, head_size: int, bits: int) -> int:
     return 2 * heads * (-(-head_size * bits // 8) + (SCALE_BYTES if bits < 16 else 0))
 
 
-def cache_bytes(profile: ModelProfile, tokens: int, bits: int) -> int:
+def cache_bytes(profile: ModelProfile, tokens: int, bits: int, sequences: int = 1) -> int:
     """Return the bytes of a whole cache: 2 × layers × heads of keys × (head size × bits / 8 + scale) × tokens.
+
+    A layer that sees the last w tokens only keeps as many of each sequence.
 
     Args:
         profile: a decoder.
         tokens: in the cache, over all sequences of a batch.
         bits: of one value.
+        sequences: of the batch, all as long.
     """
     heads = profile.key_value_heads or profile.heads
     layers = [matrix for matrix in profile.matrices if matrix.kind == "attention_output"]
-    return tokens * sum(
-        max(1, matrix.uses) * layer_token_bytes(heads, matrix.columns // profile.heads, bits) for matrix in layers
+    return sum(
+        sequences
+        * profile.seen(matrix.block, tokens // sequences)
+        * max(1, matrix.uses)
+        * layer_token_bytes(heads, matrix.columns // profile.heads, bits)
+        for matrix in layers
     )
 
 
@@ -63,7 +70,8 @@ def check_decoding(plan: Allocation) -> None:
         return
     if not plan.profile.causal:
         raise ValueError("cache: the profile is of an encoder, which keeps none.")
-    right = cache_bytes(plan.profile, plan.device.batch_size * decode.context, plan.cache.bits)
+    batch = plan.device.batch_size
+    right = cache_bytes(plan.profile, batch * decode.context, plan.cache.bits, batch)
     if decode.cache_bytes != right:
         raise ValueError(
             f"device: decode: cache_bytes is {decode.cache_bytes}; {decode.context} tokens at {plan.cache.bits} bits "

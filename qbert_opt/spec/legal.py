@@ -27,10 +27,10 @@ def masked_choices(item: MatrixSpec | TableSpec, choices: Sequence[Choice], *, h
 
 
 def scorable_tables(profile: ModelProfile) -> list[TableSpec]:
-    """Return the tables that are read row by row and by no output layer; the others keep 8 bits.
+    """Return the tables that are read row by row, and by no output layer of an encoder; the others keep 8 bits.
 
     Args:
         profile: of the model.
     """
-    tied = {spec.tied_to for spec in profile.head}
+    tied = set() if profile.causal else {spec.tied_to for spec in profile.head}
     return [table for table in profile.tables if table.reads_per_token > 0 and table.module not in tied]

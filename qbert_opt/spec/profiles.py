@@ -5,7 +5,7 @@ A `ModelProfile` is stored in the score file, so that solving and simulating nee
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -113,6 +113,9 @@ class ModelProfile(Frozen):
             are stored with the quantized model, and left out of engines' files.
         position_limit: longest text, in tokens, that the model has positions for; None without a limit, and in files of
             earlier releases.
+        context_limit: most tokens that a decoder's cache can hold, where its windows make that more than
+            `position_limit`, up to which every token sees all earlier ones.
+        windows: tokens that each stored layer of a decoder sees, itself included; 0 for all. Empty where all see all.
     """
 
     name: str
@@ -129,6 +132,8 @@ class ModelProfile(Frozen):
     other_elements: int = Field(ge=0)
     unread_elements: int = Field(default=0, ge=0)
     position_limit: int | None = Field(default=None, gt=0)
+    context_limit: int | None = Field(default=None, gt=0)
+    windows: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     @property
     def part(self) -> str:
@@ -139,6 +144,14 @@ class ModelProfile(Frozen):
     def _check_heads(self) -> ModelProfile:
         if self.key_value_heads is not None and self.heads % self.key_value_heads:
             raise ValueError(f"key_value_heads: {self.heads} query heads cannot share {self.key_value_heads} evenly")
+        return self
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> ModelProfile:
+        if self.windows and (not self.causal or len(self.windows) != self.num_blocks):
+            raise ValueError(
+                f"windows: found {len(self.windows)}; a decoder has one for each of {self.num_blocks} layers"
+            )
         return self
 
     @model_validator(mode="after")
@@ -197,6 +210,21 @@ class ModelProfile(Frozen):
             return self.position_limit
         rows = [t.rows for t in self.tables if t.module.endswith("position_embeddings") and t.reads_per_token == 1]
         return min(rows, default=None)
+
+    @property
+    def max_context(self) -> int | None:
+        """Most tokens that a decoder's cache can hold, prompt and answer; None if nothing limits it."""
+        return self.context_limit or self.max_tokens
+
+    def seen(self, block: int, tokens: int) -> int:
+        """Return how many of some tokens a layer's last one sees, which are those that its cache keeps.
+
+        Args:
+            block: the stored layer.
+            tokens: of a sequence.
+        """
+        window = self.windows[block] if self.windows else 0
+        return min(tokens, window) if window else tokens
 
     @property
     def encoder_elements(self) -> int:

@@ -134,7 +134,7 @@ def _chain(
     yield score
     device, name = target.device, target.device
     hashed = None if name is None else contents.of(target, name, lambda: device_sha256(load_device(name)))
-    workload = {"seq_len": sweep.seq_len, "batch_size": sweep.batch_size}
+    workload = {name: getattr(sweep, name) for name in ("seq_len", "batch_size", "context", "cache_bits")}
     options = {"device": hashed, "engine": target.engine, "budget": budget.model_dump(), **workload}
     solve = task("solve", {"score": score}, options, {"device": device})
     yield solve

@@ -143,7 +143,7 @@ def _check_budget(budget: Budget, root: Any, loc: tuple[str | int, ...]) -> None
         where = (*loc, name)
         if name in QUANTITIES:
             _checked(lambda text=text, kind=QUANTITIES[name]: parse_quantity(text, kind), root, where)
-        else:
+        elif name in ("budget", "total_budget"):
             _checked(lambda text=text: parse_budget(text, 1, "found"), root, where)
 
 

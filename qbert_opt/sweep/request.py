@@ -81,7 +81,10 @@ class Target(_Part):
 
 
 class Budget(_Part):
-    """Limits of a plan, each as the option of `solve` of the same name."""
+    """Limits of a plan, each as the option of `solve` of the same name.
+
+    `min_tokens_per_s` is of decoders.
+    """
 
     budget: str | None = None
     total_budget: str | None = None
@@ -89,6 +92,7 @@ class Budget(_Part):
     max_memory: str | None = None
     max_dram_bytes: str | None = None
     max_energy: str | None = None
+    min_tokens_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
     def label(self) -> str:
@@ -139,6 +143,8 @@ class Sweep(_Part):
         max_tokens: length at which texts are cut; None is the model's window.
         seq_len: tokens of one inference; None is 128, or what the model reads if less.
         batch_size: sentences of one inference.
+        context: tokens in a decoder's full cache; None is 1024, or what the model reads if less.
+        cache_bits: bits of keys and values in it; None as for `solve`.
         seed: of the draw of calibration and scoring texts.
     """
 
@@ -164,6 +170,8 @@ class Sweep(_Part):
     max_tokens: int | None = Field(default=None, ge=1)
     seq_len: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=1, ge=1)
+    context: int | None = Field(default=None, ge=1)
+    cache_bits: Literal[16, 8, 4] | None = None
     seed: int = Field(default=0, ge=0)
 
 
@@ -187,4 +195,6 @@ def needed_limits(budget: Budget) -> dict[str, float]:
             except DeviceError as error:
                 raise UsageError(f"`{name}` {text}: {error}") from None
             limits[fields[name]] = int(value) if kind == "bytes" else value
+    if budget.min_tokens_per_s is not None:
+        limits["tokens_per_s"] = budget.min_tokens_per_s
     return limits

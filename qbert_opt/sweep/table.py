@@ -48,7 +48,8 @@ class Row:
         predicted_std_error: of it.
         proof: `optimal`, or what the solver has proven.
         gap: proven relative distance from the optimum.
-        latency_s: predicted on the device.
+        latency_s: predicted on the device; of a decoder, the time to the first token.
+        tokens_per_s: predicted for a decoder with a full cache.
         peak_memory_bytes: predicted on the device.
         dram_bytes: predicted, per inference.
         energy_j: predicted, per inference.
@@ -88,6 +89,7 @@ class Row:
     proof: str | None = None
     gap: float | None = None
     latency_s: float | None = None
+    tokens_per_s: float | None = None
     peak_memory_bytes: int | None = None
     dram_bytes: int | None = None
     energy_j: float | None = None
@@ -199,6 +201,7 @@ def _planned(plan: Allocation) -> dict[str, Any]:
         **{name: getattr(plan, name) for name in ("encoder_bytes", "total_bytes", "average_bits", "loss_unit", "gap")},
         "predicted_loss": plan.predicted_loss, "predicted_std_error": plan.predicted_std_error, "proof": plan.status,
         **({} if cost is None else {name: getattr(cost, name) for name in costs}),
+        "tokens_per_s": None if cost is None or cost.decode is None else cost.decode.tokens_per_s,
     }  # fmt: skip
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from ..checkpoint.reader import load_quantized, read_matrices
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Check
@@ -21,6 +19,7 @@ from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.hub_names import CONFIG_KEY, check_dtype, named
 from ..formats.traced_model import TracedModel, traceable
 from ..formats.writers.onnx import GRAPH
+from ..models.layers import is_linear
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
 from ..models.tiers import in_tiers
@@ -32,7 +31,7 @@ from ..spec.allocation import Allocation
 from ..spec.planned import PlannedActivation
 from .attention_rounding import score_ranges, scores_may_be_rounded, with_rounded_scores
 from .engine_folder import complete_folder
-from .export_check import check_samples, checks_of, in_batches, longest_sample
+from .export_check import check_samples, checks_of, in_batches, longest_sample, repeated, within_memory
 from .export_verdict import compared
 from .input_fit import misfit
 
@@ -96,6 +95,7 @@ def export_model(
     if activations == "planned" and not allocation.activations:
         raise UsageError("`activations` planned: the plan rounds no inputs. Plan with `activation_bits` 8.")
     data, samples = check_samples(Path(folder), loaded, allocation, texts)
+    samples = within_memory(samples, loaded.head.columns)
     ways: tuple[Activations, ...] = ("planned", "int8", "float32") if allocation.activations else ("int8", "float32")
     if activations is not None:
         ways = (activations,)
@@ -154,7 +154,7 @@ def export_model(
             graph.rename(named(graph, dtype or "fp32"))
             extra = {CONFIG_KEY: {"dtype": dtype or "fp32"}}
         record = complete_folder(
-            target, name, folder, loaded, allocation, references, config=extra,
+            target, name, folder, loaded, allocation, repeated(references), config=extra,
             inputs=traced.inputs, outputs=traced.outputs, exported_bytes=exported_bytes,
             activations=way, integer_scores=bool(scores), refused=refused, checked_on=data,
             agreement=outcome.agreement, graph_difference=outcome.graph_difference, limits=outcome.limits,
@@ -180,10 +180,12 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers, or
             the model is a decoder.
     """
-    if loaded.head.kind == "next_tokens":
+    decoder = loaded.head.kind == "next_tokens"
+    if decoder and not rules_of(name).takes(decoder=True):
         raise UsageError(
-            f"`engine` {name}: {loaded.name} is a decoder, which no writer here converts. Open the quantized folder "
-            "with transformers' from_pretrained, or give the plan to another tool with export-config."
+            f"`engine` {name}: {loaded.name} is a decoder, which its writer does not convert. Use `engine` "
+            "llama-cpp, open the quantized folder with transformers' from_pretrained, or give the plan to another tool "
+            "with export-config."
         )
     if in_tiers(loaded.model) and not rules_of(name).tables.tiers:
         raise UsageError(
@@ -191,7 +193,7 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
             "`engine` onnxruntime or openvino."
         )
     for module in modules:
-        if not isinstance(loaded.model.get_submodule(module), nn.Linear):
+        if not is_linear(loaded.model.get_submodule(module)):
             raise UsageError(f"`engine` {name}: {module} is a convolution; only torch runs it from its codes.")
 
 

@@ -23,6 +23,8 @@ from ..quantization.calibration import CalibrationPlan, calibration_texts
 from ..spec.allocation import Allocation
 from .quantize import READ_BACK_TEXTS, as_scored
 
+MOST_ANSWERS = 1 << 26  # numbers in all checks: a decoder answers each token with its whole vocabulary
+KEPT_ANSWERS = 1 << 22  # numbers in the checks that opening an exported folder repeats
 ALONE = 16  # texts that are asked one by one; the others in padded batches of as many
 
 
@@ -75,6 +77,29 @@ def _check_ids(folder: Path, samples: Iterable[Sequence[int]], loaded: LoadedMod
                 f"{folder / CHECK_TEXTS}: has a text of {len(sample)} tokens with ids up to {max(sample)}; the model "
                 f"reads {loaded.longest} tokens of {words}. Quantize the model anew."
             )
+
+
+def within_memory(samples: Sequence[TokenBatch], columns: int) -> list[TokenBatch]:
+    """Return the first samples, at least one, as many as have no more than `MOST_ANSWERS` numbers in their answers.
+
+    Args:
+        samples: without padding.
+        columns: of an answer.
+    """
+    kept: list[TokenBatch] = []
+    count = 0
+    for sample in samples:
+        count += columns * (1 if sample.positions is None else int(sample.labelled.sum()))
+        if kept and count > MOST_ANSWERS:
+            break
+        kept.append(sample)
+    return kept
+
+
+def repeated(checks: Sequence[Check]) -> list[Check]:
+    """Return the first checks, at least one, as many as have no more than `KEPT_ANSWERS` numbers."""
+    sizes = np.cumsum([check.answers.size for check in checks])
+    return list(checks[: max(1, int((sizes <= KEPT_ANSWERS).sum()))])
 
 
 def in_batches(samples: Sequence[TokenBatch]) -> list[TokenBatch]:

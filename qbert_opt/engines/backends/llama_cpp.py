@@ -1,10 +1,9 @@
-"""llama.cpp: GGUF files with 2, 4, 5 and 8-bit blocks; classifiers and embeddings of plain BERTs."""
+"""llama.cpp: GGUF files with 2, 4, 5 and 8-bit blocks; plain BERTs as classifiers and embeddings, and decoders."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import secrets
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ from ...formats.writers.gguf import CLASSIFIER, FILE, POOLER, RANK
 from ...runtime.native import native_code
 from ...spec.forms import Form
 from ..file_law import FileLaw, GraphLaw
+from ..llama_decoder import Decoder
+from ..llama_server import started
 from ..rules import EngineRules, Speed, TableRules
 from ..session import Activations, Arrays, Session
 
@@ -53,7 +54,9 @@ RULES = EngineRules(
         "3 bits are widened to 4, 6 and 7 to 8, 2 bits in blocks of 32 to 4: qbert_opt/formats/ggml_blocks.py",
         "8-bit activations in blocks of 32 for products of weights: vec_dot_type of ggml-cpu.c",
         "biases, LayerNorms and token types are float32, and the file holds the vocabulary: "
-        "qbert_opt/formats/writers/gguf.py; 20.5 bytes for a token of BERT's English vocabulary",
+        "qbert_opt/formats/writers/gguf.py; 20.5 bytes for a token of BERT's English vocabulary, 35 for a decoder's "
+        "byte-level piece and its merge",
+        "decoders: Llama, Mistral, Qwen2, Qwen3, GPT-2, Gemma 1 to 3: qbert_opt/formats/gguf_decoder.py",
         "float32 answers differ by up to 1 % of the largest: GELU and attention go through float16 tables "
         "(ggml-cpu, GGML_GELU_FP16)",
     ),
@@ -71,14 +74,19 @@ def label() -> str:
 
 
 @native_code()
-def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> _Running:
+def open_model(folder: Path, threads: int | None = None, activations: Activations = "int8") -> _Running | Decoder:
     """Load a written model; with float32 activations its weights are unpacked to float32 first."""
     path = folder / FILE
     contents = read_gguf(path)
+    decoder = contents.metadata.get("general.architecture") != "bert"
     if activations != "float32":
-        return _Running(path, path, contents, threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        unpacked = Path(scratch) / FILE
+        return Decoder(path, path, contents, threads) if decoder else _Running(path, path, contents, threads)
+    if decoder:
+        scratch = Path(tempfile.mkdtemp())  # opened again for longer texts, and removed with the session
+        write_gguf(scratch / FILE, whole := in_float(contents))
+        return Decoder(scratch / FILE, path, whole, threads, scratch)
+    with tempfile.TemporaryDirectory() as scratch_name:
+        unpacked = Path(scratch_name) / FILE
         write_gguf(unpacked, in_float(contents))
         return _Running(unpacked, path, contents, threads)
 
@@ -111,13 +119,15 @@ def product(
 def misread(folder: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> str | None:
     """Return the first text that llama.cpp's tokenizer reads otherwise than the model's; None if there is none.
 
-    The same tokens have the same state, bit for bit, so states tell whether a text became the given tokens.
+    Of an encoder, the same tokens have the same state, bit for bit, so states tell whether a text became them.
 
     Args:
         folder: a written model.
         texts: each with its token ids.
     """
     session = open_model(folder, 1)
+    if isinstance(session, Decoder):
+        return next((text for text, ids in texts if session.tokens(text) != list(ids)), None)
     return next((text for text, ids in texts if not np.array_equal(session.state(text), session.state(ids))), None)
 
 
@@ -140,8 +150,6 @@ class _Running:
         Raises:
             InputFileError: llama.cpp cannot load it, or it lacks what an export has.
         """
-        import xllamacpp
-
         pooling: Any = contents.metadata.get("bert.pooling_type")
         longest: Any = contents.metadata.get("bert.context_length")
         width: Any = contents.metadata.get("bert.embedding_length")
@@ -149,24 +157,7 @@ class _Running:
             raise InputFileError(f"{path}: lacks pooling, length or width. Export the model again.")
         self._width = int(width)
         self._head = _head(contents, path, self._width) if pooling == RANK else None
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(opened)
-        settings.embedding = True
-        settings.embd_normalize = -1  # as they are
-        settings.pooling_type = xllamacpp.llama_pooling_type(2 if pooling == RANK else pooling)
-        settings.n_ctx = settings.n_batch = settings.n_ubatch = int(longest)
-        settings.n_parallel = 1
-        settings.n_gpu_layers = 0
-        settings.warmup = False
-        settings.verbosity = -1
-        for processors in (settings.cpuparams, settings.cpuparams_batch):
-            processors.poll = 0  # waiting threads sleep: on a busy machine, busy waiting takes seconds
-            processors.n_threads = threads or -1
-        settings.api_keys = [secrets.token_hex()]  # it listens on a local port, where nobody else shall ask
-        try:
-            self._server = xllamacpp.Server(settings)
-        except RuntimeError as error:
-            raise InputFileError(f"{path}: llama.cpp cannot load it: {error} Export the model again.") from None
+        self._server = started(opened, path, int(longest), threads, 2 if pooling == RANK else pooling)
         self.state([0])  # closing a server that never answered waits without end
 
     @native_code()

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ...errors import InputFileError, UsageError
 from ..format import Activations
 from ..ggml_blocks import F16, F32, pack
+from ..gguf_decoder import OUTPUT, float_parts, gguf_decoder, is_decoder
 from ..gguf_file import GgufFile, Tensor, write_gguf
+from ..gguf_vocabulary import decoder_vocabulary
 from ..wordpiece import vocabulary
 
 if TYPE_CHECKING:
@@ -59,10 +61,35 @@ def write(
         InputFileError: a stored matrix has no place in the architecture.
         UsageError: another architecture, head, tokenizer or pooling, planned inputs, or a form without a block type.
     """
-    from ...models.plain_encoder import ZERO_BASED, plain_encoder
-
     if inputs or scores:
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
+    contents = _decoder(traced, stored) if is_decoder(traced.model) else _encoder(traced, stored)
+    write_gguf(folder / FILE, contents)
+
+
+def _decoder(traced: TracedModel, stored: Iterable[StoredMatrix]) -> GgufFile:
+    model = traced.model
+    decoder = gguf_decoder(model, TARGET)
+    rows = len(model.get_input_embeddings().weight)
+    metadata = {"general.file_type": MIXED, **decoder.metadata, **decoder_vocabulary(traced.tokenizer, TARGET, rows)}
+    codes = {}
+    for matrix in stored:
+        if matrix.module not in decoder.names:
+            raise InputFileError(f"{matrix.module}: has no place in llama.cpp's decoder. Report this model.")
+        kind, data = pack(matrix.module, matrix.quantized)
+        shape = tuple(matrix.quantized.codes.shape)
+        codes[decoder.names[matrix.module]] = Tensor(kind, shape, decoder.in_turn(matrix.module, data))
+    names = {*decoder.names.values(), OUTPUT}
+    floats = {
+        name: _matrix(values) if name in names else _single(values)
+        for name, values in float_parts(model, decoder, codes)
+    }
+    return GgufFile(metadata, floats | codes)
+
+
+def _encoder(traced: TracedModel, stored: Iterable[StoredMatrix]) -> GgufFile:
+    from ...models.plain_encoder import ZERO_BASED, plain_encoder
+
     model = traced.model
     encoder = plain_encoder(model, TARGET, ZERO_BASED, ("BertForSequenceClassification",))
     rows = len(model.get_submodule(encoder.word).weight)
@@ -77,8 +104,7 @@ def write(
         kind, data = pack(matrix.module, matrix.quantized)
         rows, columns = matrix.quantized.codes.shape
         codes[names[matrix.module]] = Tensor(kind, (rows, columns), data)
-    tensors = dict(_floats(model, encoder, names, codes)) | codes
-    write_gguf(folder / FILE, GgufFile(metadata, tensors))
+    return GgufFile(metadata, dict(_floats(model, encoder, names, codes)) | codes)
 
 
 def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _role(tensor: LiveTensor) -> str:
         return "attention"
     if last in STREAM:
         return "sums and norms"
-    return "GELU" if last == "gelu" else "products and tables"
+    return "activation function" if last == "activation" else "products and tables"
 
 
 def _legend(axes: Axes, colours: dict[str, str]) -> None:

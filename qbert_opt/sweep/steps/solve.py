@@ -46,13 +46,16 @@ def make(work: Work, folder: Path) -> None:
         **{field: parse_budget(text, elements, "`budget`") for field, (text, elements) in sizes.items() if text},
         **needed_limits(budget),  # type: ignore[arg-type]
     )
-    constraints = PlanConstraints(engine=options["engine"])
+    bits = options["cache_bits"]
+    constraints = PlanConstraints(engine=options["engine"], cache_bits=None if bits is None else (bits,))
     check_limits(limits, device, constraints)
     solved = solve_plans(
         table,
         limits,
         device=device,
-        workload=workload_of(table.profile, options["seq_len"], options["batch_size"]),
+        workload=workload_of(
+            table.profile, options["seq_len"], options["batch_size"], context=options["context"], cache_bits=bits
+        ),
         constraints=constraints,
         activations=selected_activations(None, None, table, device),
     )

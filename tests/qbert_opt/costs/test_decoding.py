@@ -54,6 +54,32 @@ def test_the_cache_of_published_shapes_by_hand():
     assert cache_bytes(MODELS["gpt2"], 1024, 16) == 2 * 12 * 12 * 64 * 2 * 1024
 
 
+def windowed(window=32):
+    """Qwen's shape with Gemma 3's layers: five of six see the last tokens only."""
+    windows = tuple(0 if block % 6 == 5 else window for block in range(MODELS["qwen"].num_blocks))
+    return MODELS["qwen"].model_copy(update={"windows": windows, "position_limit": window, "context_limit": 32768})
+
+
+def test_a_window_bounds_what_a_layer_keeps_and_reads(dram_bound):
+    """4 of 24 layers keep every token, 20 the last 32 of each sequence; a prompt's tokens see no more either."""
+    profile, whole = windowed(), MODELS["qwen"]
+    token = 2 * 2 * 64 * 2  # bytes of a token in a layer
+    assert cache_bytes(profile, 3 * 1000, 16, 3) == 3 * (4 * 1000 + 20 * 32) * token
+    assert cache_bytes(profile, 20, 16) == cache_bytes(whole, 20, 16)
+    work = Workload(5, 3, phase="prefill", context=48)
+    for phase in work.phases:
+        ops = [op for _, op in model_graph(profile, None, phase).nodes(data="op")]
+        assert sum(op.weight.bytes for op in ops if op.kind == "append") == cache_bytes(profile, 3 * 48, 16, 3)
+    saved = step(whole, dram_bound, context=4096).dram_bytes - step(profile, dram_bound, context=4096).dram_bytes
+    assert saved == 20 * (4096 - 32) * token
+    prompt = {op.name: op for _, op in model_graph(profile, None, workload_of(profile, 96)).nodes(data="op")}
+    keys = sum(min(place, 32) for place in range(1, 97)) / 96
+    assert prompt["block.0.scores"].n == round(keys) and prompt["block.5.scores"].n == 96 // 2 + 1
+    assert workload_of(profile, 96, context=32768).context == 32768
+    with pytest.raises(UsageError, match=r"`context` 40000: .* has positions for 32768 tokens at most\."):
+        workload_of(profile, 96, context=40000)
+
+
 @pytest.mark.parametrize("bits", CACHE_BITS)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_graph_holds_and_reads_exactly_the_cache(name, bits):

@@ -67,6 +67,9 @@ def test_roles_heads_and_parameters(family):
     tied = loaded.model.config.tie_word_embeddings
     assert [spec.tied_to != "" for spec in profile.head] == [tied]
     assert all(m.transposed == (family == "gpt2") for m in profile.matrices)
+    sliding = family in ("mistral", "gemma2", "gemma3")
+    seen = {"gemma2": (24, 0)}.get(family, (24, 24) if sliding else ())
+    assert (profile.windows, profile.position_limit, profile.max_context) == (seen, 24 if sliding else 40, 40)
 
 
 @pytest.mark.parametrize("family", ["llama with tied tables", "qwen3", "gpt2", "gemma"])

@@ -108,6 +108,41 @@ def test_weights_lent_block_by_block(tmp_path, device):
     assert all(pages.owns(parameter) for parameter in paged.model.parameters())
 
 
+def test_one_block_at_a_time_is_lent(tmp_path):
+    """Copies of weights never take more than the largest block, on the way there and back."""
+    loaded = load_model(save(tmp_path / "model", "bert"), paging=Paging(tmp_path, True))
+    pages, blocks = pages_of(loaded.model), list(loaded.model.bert.encoder.layer)
+    largest, seen = max(sum(p.nbytes for p in block.parameters()) for block in blocks), []
+
+    def note(*_):
+        copies = {p.untyped_storage().data_ptr(): p.nbytes for p in loaded.model.parameters() if not pages.owns(p)}
+        seen.append(sum(size for address, size in copies.items() if address in pages._lent))
+
+    with pages.lent(loaded.model, torch.device("cpu")):
+        handles = [block.register_forward_pre_hook(note) for block in blocks]
+        scores_of(loaded)
+        for handle in handles:
+            handle.remove()
+        note()
+    assert max(seen) == largest and seen[-1] == 0 and len(seen) > len(blocks)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_memory_of_a_gpu_does_not_grow_with_the_weights(tmp_path):
+    """Six more blocks take the activations of a few short texts more, and none of their weights."""
+    peaks, choices = [], grid((4,), ("rows:each",), "rtn")
+    shape = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    for depth in (2, 8):
+        folder = decoders.save(tmp_path / f"model{depth}", "llama", num_hidden_layers=depth, **shape)
+        paged = load_model(folder, paging=Paging(tmp_path, True))
+        block = sum(p.nbytes for p in paged.model.model.layers[0].parameters())
+        torch.cuda.reset_peak_memory_stats()
+        with on_device(paged, "cuda"):
+            measure_sensitivity(paged, decoders.sentences(8), choices, plan=CalibrationPlan(2, 4, 0))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] - peaks[0] < 6 * block / 2
+
+
 def test_inputs_and_gradients_of_matrices_lie_on_disk(tmp_path):
     """All of a batch's, so that memory does not grow with the number of blocks."""
     model = load_model(save(tmp_path / "model", "bert"), paging=Paging(tmp_path, True)).model

@@ -1,0 +1,66 @@
+"""Rotary positions of a decoder as a GGUF file says them: a base, one factor, or a factor for each frequency.
+
+llama.cpp divides the angle of frequency i by the i-th of `rope_freqs`, where a file of Llama has that tensor, and all
+angles by `rope.scaling.factor` (ggml_rope_ext of ggml). What transformers makes of a config is compared with the plain
+frequencies base^(-2i/d), so that no formula of a scaling is repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+Floats = NDArray[np.float32]
+KINDS = ("default", "linear", "llama3")
+OTHERS = "Open the quantized folder with transformers' from_pretrained."
+
+
+def rotation(model: Any, name: str, who: str) -> tuple[dict[str, Any], Floats | None]:
+    """Return the keys of rotary positions, and the factors of frequencies that only a tensor can say.
+
+    Args:
+        model: of transformers.
+        name: of llama.cpp's architecture.
+        who: the target and the model, for messages.
+
+    Raises:
+        UsageError: positions that llama.cpp's architecture has not.
+    """
+    config = model.config
+    if name == "gpt2":
+        return {}, None
+    rotary = model.model.rotary_emb
+    if name != "gemma3":
+        base, factors = _factors(config.rope_parameters, rotary, "", config, who)
+        keys = {f"{name}.rope.freq_base": base}
+    else:
+        stated = config.rope_parameters
+        base, factors = _factors(stated["full_attention"], rotary, "full_attention_", config, who)
+        local, own = _factors(stated["sliding_attention"], rotary, "sliding_attention_", config, who)
+        if not np.allclose(own, 1, rtol=1e-5):
+            raise UsageError(f"{who} scales the positions of its sliding attention. {OTHERS}")
+        keys = {f"{name}.rope.freq_base": base, f"{name}.rope.freq_base_swa": local}
+    if np.allclose(factors, 1, rtol=1e-5):
+        return keys, None
+    if np.allclose(factors, factors[0], rtol=1e-5):
+        return keys | {f"{name}.rope.scaling.type": "linear", f"{name}.rope.scaling.factor": float(factors[0])}, None
+    if name == "llama":
+        return keys, factors
+    raise UsageError(f"{who} has rotary frequencies that llama.cpp's {name} has not. {OTHERS}")
+
+
+def _factors(stated: Mapping[str, Any], rotary: Any, prefix: str, config: Any, who: str) -> tuple[float, Floats]:
+    """Return the base, and what each frequency is divided by."""
+    kind = stated.get("rope_type", "default")
+    frequencies: Floats = getattr(rotary, f"{prefix}inv_freq").float().numpy()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if kind not in KINDS or 2 * len(frequencies) != size:
+        raise UsageError(f"{who} has rotary positions of type {kind}; legal: {', '.join(KINDS)}. {OTHERS}")
+    base = float(stated["rope_theta"])
+    plain = 1.0 / base ** (np.arange(0, size, 2, dtype=np.float64) / size)
+    return base, (plain / frequencies).astype(np.float32)

@@ -1,0 +1,98 @@
+"""A table that is also a decoder's output layer: its rounding moves what is looked up and the logits themselves.
+
+The logits are W h for the table W and the last states h, so that a rounding error Δ of the table changes what one
+back-propagated factor f sees by
+
+    Σ_t g_tᵀ Δ[id_t]  +  Σ_t ĝ_tᵀ Δ h_t,
+
+g_t being the gradient at the looked-up row of token t, and ĝ_t the factor's gradient at the output layer. The loss is
+half the mean of the squares of these sums, so that the two parts are added before they are squared: they are errors of
+the same numbers. The second part reads every row, whichever tokens the texts have. Both are exact to second order of
+the KL, as for a matrix (`metrics/directional`). Errors of a few thousand rows are formed at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..curvature.columns import FactorPlan
+from ..curvature.factors import SampleFactors, factor_pass
+from ..models.outputs import rows_per_sample
+from ..models.paging import in_parts
+from ..quantization.calibration import quantize_rows, weight_of
+from ..spec.choices import Choice
+from ..spec.profiles import HeadSpec, ModelProfile, TableSpec
+from .matrix_factors import batch_parts
+from .task import ScoringTask
+
+PART_ROWS = 1 << 11  # of the table, whose error is formed at a time
+
+
+def heads_reading(profile: ModelProfile, table: TableSpec) -> list[HeadSpec]:
+    """Return the output layers whose weights a table is.
+
+    Args:
+        profile: of the model.
+        table: one of its tables.
+    """
+    return [spec for spec in profile.head if spec.tied_to == table.module]
+
+
+def tied_factors(
+    task: ScoringTask, table: TableSpec, choices: Sequence[Choice], plan: FactorPlan
+) -> tuple[list[SampleFactors], torch.Tensor]:
+    """Return the factors of a table's lookups, and what its rounding moves in them through the output layers.
+
+    The factors of an output layer are as wide as the vocabulary, so that texts are taken in parts that fit into memory,
+    and only the sums are kept.
+
+    Args:
+        task: model, texts and memory.
+        table: shared with output layers.
+        choices: to score.
+        plan: how the output Hessian is factored; its seed is replaced by the task's.
+
+    Returns:
+        One entry per text, in order of their numbers; and Σ_t ĝ_tᵀ Δ h_t, float64 `[factors of all texts, choices]`.
+
+    Raises:
+        UsageError: one text's factors do not fit into memory.
+    """
+    heads = heads_reading(task.profile, table)
+    rows = rows_per_sample(task.head.kind, task.batches)
+    weight = weight_of(task.model, table.module)
+    found: dict[int, tuple[SampleFactors, torch.Tensor]] = {}
+    for part in batch_parts(task, max(heads, key=lambda spec: spec.rows), plan):
+        names = [table.module, *(spec.module for spec in heads)]
+        factors = factor_pass(task.model, part, names, replace(plan, seed=task.seed), task.head)
+        share = (rows_per_sample(task.head.kind, part) / rows) ** 0.5  # of the mean over all texts' rows
+        lookups = factors[table.module]
+        parts = (_sums(task.model, factors[spec.module], weight, choices) for spec in heads)
+        sums = torch.stack(list(parts)).sum(0) * share
+        for sample, moved in zip(lookups, sums.split([len(s.gradients) for s in lookups]), strict=True):
+            found[sample.index] = replace(sample, gradients=sample.gradients.mul_(share)), moved
+    ordered = [found[index] for index in sorted(found)]
+    return [sample for sample, _ in ordered], torch.cat([moved for _, moved in ordered])
+
+
+def _sums(
+    model: nn.Module, samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice]
+) -> torch.Tensor:
+    """Σ_t ĝ_tᵀ Δ h_t of each text's factors, one text after the other, float64 `[factors of all texts, choices]`."""
+    states = torch.cat([sample.inputs for sample in samples])
+    lengths = [len(sample.inputs) for sample in samples]
+    sums = torch.zeros(sum(len(s.gradients) for s in samples), len(choices), dtype=torch.float64, device=states.device)
+    parts = sums.split([len(sample.gradients) for sample in samples])
+    first = 0
+    for rows in in_parts(model, weight, PART_ROWS):
+        for column, quantized in enumerate(quantize_rows(rows, choices)):
+            moved = states @ (quantized.dequantize() - rows).T
+            for sample, part, own in zip(samples, parts, moved.split(lengths), strict=True):
+                seen = sample.gradients[:, :, first : first + len(rows)]
+                part[:, column] += (seen * own).sum((1, 2), dtype=torch.float64)
+        first += len(rows)
+    return sums
