@@ -171,7 +171,8 @@ def test_a_plan_of_both_input_widths_is_exported_for_qnn(tiny, sentences, tmp_pa
     plan = plan.model_copy(update={"activations": tuple(planned)})
     folder = quantize_model(tiny, plan, None, tmp_path / "q").folder
     record = export_model(folder, "qnn", tmp_path / "out", texts=sentences, activations="planned")
-    assert record.graph_difference < 1e-4 and record.agreement.difference < 1e-3
+    # an input at the border of two codes may get the other one, 1/255 away, where a processor sums in another order
+    assert record.graph_difference < 1e-4 and record.agreement.loss < 1e-5 and record.agreement.difference < 2e-2
     nodes = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.node
     rounding = [node.domain for node in nodes if node.op_type == "QuantizeLinear"]
     assert rounding.count("com.microsoft") >= 4 and rounding.count("") >= 4
