@@ -178,8 +178,8 @@ def optimize(
     if engine is not None:
         if loaded.head.kind == "next_tokens":
             raise UsageError(
-                f"`engine` {engine}: {loaded.name} is a decoder, which optimize does not export. Use sensitivity, solve "
-                "with `engine` llama-cpp, quantize and export."
+                f"`engine` {engine}: {loaded.name} is a decoder, which optimize does not export. Use sensitivity, "
+                "solve with `engine` llama-cpp, quantize and export."
             )
         check_convertible(engine, loaded, [matrix.module for matrix in profile_model(loaded).matrices])
     workload = _workload(loaded, seq_len, batch_size)
