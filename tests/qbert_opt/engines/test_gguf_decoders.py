@@ -72,7 +72,7 @@ def test_answers_are_torchs_at_every_position(exported):
     """In float32 as torch computes; with inputs rounded to 8 bits, within a few thousandths of a nat."""
     _, _, record = exported
     assert record.graph_difference < rules_of("llama-cpp").float_difference
-    assert record.activations == "int8" and record.agreement.answers > 300
+    assert record.activations == "int8" and record.agreement.answers > 100
     assert record.agreement.loss < 0.01 and record.agreement.flipped <= 0.01 * record.agreement.decided
 
 
