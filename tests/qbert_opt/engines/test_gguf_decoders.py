@@ -132,7 +132,7 @@ def test_the_file_is_as_large_as_predicted(exported):
     ("scaling", "keys"),
     [
         ({"rope_type": "linear", "factor": 4.0}, {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4}),
-        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 2.0,
           "original_max_position_embeddings": 16}, None),
     ],
 )  # fmt: skip
