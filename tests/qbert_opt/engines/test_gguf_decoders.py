@@ -292,6 +292,6 @@ def test_from_scores_to_a_file_on_the_command_line(tmp_path, cli):
     assert done.code == 0, done.err
     figures = json.loads(cli("evaluate", tmp_path / "q", "--data", data, "--reference", tmp_path / "model", "--engine",
                              "llama-cpp", "--json").out)  # fmt: skip
-    assert figures["kl"]["value"] < 0.2 and figures["timing"]["llama-cpp"]["cpu_s"]
+    assert 0 < figures["kl"]["value"] < 0.5 and all(each["cpu_s"] for each in figures["timing"].values())
     refused = cli("export", tmp_path / "q", "--engine", "openvino", "-o", tmp_path / "o", "--quiet")
     assert refused.code == 2 and "is a decoder, which its writer does not convert. Use `engine`" in refused.complaint
