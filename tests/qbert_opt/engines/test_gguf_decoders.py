@@ -294,4 +294,7 @@ def test_from_scores_to_a_file_on_the_command_line(tmp_path, cli):
                              "llama-cpp", "--json").out)  # fmt: skip
     assert 0 < figures["kl"]["value"] < 0.5 and all(each["cpu_s"] for each in figures["timing"].values())
     refused = cli("export", tmp_path / "q", "--engine", "openvino", "-o", tmp_path / "o", "--quiet")
-    assert refused.code == 2 and "is a decoder, which its writer does not convert. Use `engine`" in refused.complaint
+    assert (
+        refused.code == 2
+        and "is a decoder, which its writer does not convert. Use --engine llama-cpp" in refused.complaint
+    )
