@@ -57,7 +57,10 @@ def rotation(model: Any, name: str, who: str) -> tuple[dict[str, Any], Floats | 
 def _factors(stated: Mapping[str, Any], rotary: Any, prefix: str, config: Any, who: str) -> tuple[float, Floats]:
     """Return the base, and what each frequency is divided by."""
     kind = stated.get("rope_type", "default")
-    frequencies: Floats = getattr(rotary, f"{prefix}inv_freq").float().numpy()
+    found = getattr(rotary, f"{prefix}inv_freq", None)
+    if found is None:  # no layer of this kind
+        return float(stated["rope_theta"]), np.ones(1, np.float32)
+    frequencies: Floats = found.float().numpy()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if kind not in KINDS or 2 * len(frequencies) != size:
         raise UsageError(f"{who} has rotary positions of type {kind}; legal: {', '.join(KINDS)}. {OTHERS}")

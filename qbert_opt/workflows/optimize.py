@@ -176,6 +176,11 @@ def optimize(
         raise UsageError("no limit given. Give `budget`, `max_flips`, `max_accuracy_drop` or `device`.")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, max_tokens=max_tokens)
     if engine is not None:
+        if loaded.head.kind == "next_tokens":
+            raise UsageError(
+                f"`engine` {engine}: {loaded.name} is a decoder, which optimize does not export. Use sensitivity, "
+                "solve with `engine` llama-cpp, quantize and export."
+            )
         check_convertible(engine, loaded, [matrix.module for matrix in profile_model(loaded).matrices])
     workload = _workload(loaded, seq_len, batch_size)
     for name in [n for n in ("flips", "accuracy_drop") if getattr(quality, n) is not None]:

@@ -43,6 +43,7 @@ RULES = EngineRules(
         other_blocks=(4, 32),
         blocks_everywhere=True,
         graph=GraphLaw(1560, 904, entry=20.5, wide_vectors=True),
+        decoders=GraphLaw(1200, 600, entry=35, wide_vectors=True),
     ),
     speeds=(
         Speed("2 bits on x86", None, "assumed: storage only; its x86 kernels are scalar"),

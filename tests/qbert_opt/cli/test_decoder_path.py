@@ -73,7 +73,7 @@ def test_scores_plan_folder_and_perplexity(cli, work, monkeypatch):
     refused = cli("export-config", "plan.json", "--to", "nncf", "-o", "nncf.json")
     assert refused.code == 2 and "model is a decoder; legal for it: autoround" in refused.complaint
     refused = cli("export", "out", "--engine", "onnxruntime", "-o", "exported", "-q")
-    assert refused.code == 2 and "is a decoder, which no writer here converts" in refused.complaint
+    assert refused.code == 2 and "is a decoder, which its writer does not convert" in refused.complaint
     (work / "labels.tsv").write_text("text\tlabel\naa bb\tx\nbb cc\ty\n")
     refused = cli("fine-tune", "--encoder", "model", "--data", "labels.tsv", "--kind", "classes", "-o", "tuned")
     assert refused.code == 2 and "is a decoder; heads are trained on encoders" in refused.complaint

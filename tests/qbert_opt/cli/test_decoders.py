@@ -157,10 +157,12 @@ def test_limits_of_a_device_that_decoders_do_not_keep_are_named(cli, folder):
     assert several["peak_memory_bytes"] == both["prefill"]["peak_memory_bytes"]  # a cache of the planned width
 
 
-def test_no_engine_is_said_to_run_a_decoder(cli, folder):
-    """The same choices run in an encoder; of decoders no writer makes a file, and torch opens the folder itself."""
+def test_which_engines_are_said_to_run_a_decoder(cli, folder):
+    """The same choices run in an encoder; of decoders llama.cpp alone takes a file, and torch opens the folder."""
     found = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "8bit").out
-    assert "runs today in    none of its engines" in found and "no writer converts a decoder" in found
+    assert "runs today in    none of its engines" in found and "llama-cpp holds 2, 3, 4, 5, 6, 7, 8 bits" in found
+    none = cli("solve", "--scores", folder / "scores.json", "--device", "car-soc", "--budget", "8bit").out
+    assert "runs today in    none of its engines (tidl); none of them takes a decoder's file" in none
     assert "runs today in    torch" in cli("solve", "--scores", folder / "scores.json", "--device", "h100").out
 
 

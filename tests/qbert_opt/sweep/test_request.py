@@ -101,4 +101,8 @@ def test_quantities_are_read_once_with_their_units():
     """Of a budget's limits, those that need no model are in base units."""
     budget = Budget(budget="3bit", max_latency="20ms", max_memory="1MiB", max_energy="2mJ")
     assert needed_limits(budget) == {"latency_s": 0.02, "memory_bytes": 1048576, "energy_j": 0.002}
+    fast = Budget(budget="3bit", min_tokens_per_s=20)
+    assert needed_limits(fast) == {"tokens_per_s": 20} and fast.label == "budget 3bit, min_tokens_per_s 20.0"
+    with pytest.raises(ValueError, match="greater than 0"):
+        Budget(min_tokens_per_s=0)
     assert Sweep.model_fields["budgets"].default == (Budget(),)
