@@ -146,7 +146,7 @@ def test_a_contest_measures_a_canned_answer_and_goes_on(tmp_path, tiny_folder, d
     text = options.output.read_text()
     rows = {row["rival"]: row for row in map(json.loads, text.splitlines())}
     assert set(rows) == {"uniform", "modelopt, gradient", "fisher"}
-    assert canned == [("modelopt", 2, ["attention_mask", "input_ids", "labels", "token_type_ids"])]
+    assert canned == [("modelopt", 2, ["attention_mask", "input_ids", "labels"])]
     theirs = rows["modelopt, gradient"]
     assert (theirs["matrices"], theirs["package"]) == ({"2": 6, "4": 6}, "other 1.2")
     for row in rows.values():
