@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
-import types
+import traceback
 from pathlib import Path
+from unittest.mock import MagicMock
 
 from benchmarks.rivals.asked import load, read, refuse, tensors
 
 
 def main() -> None:
+    asked = read(Path(sys.argv[1]))
+    model, batches = load(asked), tensors(asked)  # transformers must not meet the stubs
     # imported always, and used for images alone; the wheel on the package index needs CUDA
-    stub = types.ModuleType("torchvision")
-    stub.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
-    sys.modules.setdefault("torchvision", stub)
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.transforms"):
+        stub = MagicMock(__path__=[], __spec__=importlib.machinery.ModuleSpec(name, None))
+        sys.modules.setdefault(name, stub)
     import model_compression_toolkit as mct
 
-    asked = read(Path(sys.argv[1]))
-    model, batches = load(asked), tensors(asked)
     inputs = [[rows for name, rows in batch.items() if name != "labels"] for batch in batches]
     try:
         mct.core.pytorch_resource_utilization_data(model, lambda: iter(inputs))
     except Exception as error:  # whatever it says is the answer
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.name} of {'/'.join(Path(frame.filename).parts[-3:])}"
+        reason = f"{type(error).__name__} in {where}: {str(error).splitlines()[0]}"
         refuse(Path(sys.argv[2]), "model-compression-toolkit", reason)
         return
     sys.exit("this release reads the model: ask it for a plan")
