@@ -140,7 +140,7 @@ def read_answer(rival: str, path: Path, asked: Asked) -> list[RivalPlan] | Refus
         if "refused" in found:
             return Refusal(package, found["refused"])
         plans = [
-            RivalPlan(rival, p["way"], package, p["code_bits"], p["satisfied"], p["bits"], found["scoring_s"])
+            RivalPlan(rival, p["way"], package, p["code_bits"], p["satisfied"], dict(p["bits"]), found["scoring_s"])
             for p in found["plans"]
         ]
     except (ValueError, KeyError, TypeError) as error:
@@ -152,7 +152,7 @@ def read_answer(rival: str, path: Path, asked: Asked) -> list[RivalPlan] | Refus
             fault = f"{unknown[0]} is not a matrix of the model" if unknown else f"{missing[0]} has no bits"
             raise WrongAnswer(f"{rival}, {plan.way}, {plan.code_bits:.4g} bits: {fault}.")
         for module, bits in plan.bits.items():
-            if bits not in asked.bits:
+            if type(bits) is not int or bits not in asked.bits:
                 legal = ", ".join(map(str, asked.bits))
                 raise WrongAnswer(f"{rival}, {plan.way}: {module} has {bits!r} bits; legal: {legal}.")
     return plans

@@ -3,7 +3,8 @@
     PYTHON -m benchmarks.rivals.modelopt REQUEST ANSWER
 
 Twice: as shipped, and with the same scores times one factor, since CBC's tolerances are absolute and raw scores of a
-confident model lie below them. Formats are integers per row around the middle of the row's range.
+confident model lie below them. Formats are its integers around the middle of each row's range: as many levels below
+the middle as above, so three of 2 bits.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_an_answer_gives_choices_with_a_range_per_row(tmp_path):
         ({"bits": {"a": 2, "b": "3"}}, "b has '3' bits; legal"),
         ({"bits": {"a": 2}}, "2.5 bits: b has no bits"),
         ({"bits": {"a": 2, "b": 3, "pooler": 4}}, "pooler is not a matrix of the model"),
-        ({"bits": None}, "is no answer|has no bits"),
+        ({"bits": None}, "is no answer: TypeError"),
     ],
 )
 def test_an_answer_that_does_not_fit_the_model_is_refused(tmp_path, change, said):
@@ -146,7 +146,7 @@ def test_a_contest_measures_a_canned_answer_and_goes_on(tmp_path, tiny_folder, d
     text = options.output.read_text()
     rows = {row["rival"]: row for row in map(json.loads, text.splitlines())}
     assert set(rows) == {"uniform", "modelopt, gradient", "fisher"}
-    assert canned == [("modelopt", 2, ["attention_mask", "input_ids", "labels", "token_type_ids"])]
+    assert canned == [("modelopt", 2, ["attention_mask", "input_ids", "labels"])]
     theirs = rows["modelopt, gradient"]
     assert (theirs["matrices"], theirs["package"]) == ({"2": 6, "4": 6}, "other 1.2")
     for row in rows.values():
