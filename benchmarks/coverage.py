@@ -4,8 +4,8 @@
     python benchmarks/coverage.py measure FOLDER TEST OUT.jsonl --plans 36 --scored 256 --measured 400
     python benchmarks/coverage.py table OUT.jsonl...
 
-Every plan has its own draw of scoring texts from the pool, its own budget (2.1 to 3.9 bits per weight) and its own grid,
-so that errors of different plans go together as little as one pool allows. Its loss is predicted as `solve` does it:
+Every plan has its own draw of scoring texts from the pool, its own budget (2.15 to 3.9 bits per weight) and its own
+grid, so that errors of different plans go together as little as one pool allows. Its loss is predicted as `solve` does:
 cross-fitted, with the common scale of the drawn texts and its error. Tables and all other tensors are in fp16 and in no
 figure. `table` prints how often the measured KL lies in the stated interval, and how far off it is.
 """
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from selection import Pool, measure
 
 from qbert_opt.evaluation.intervals import ratio_interval
-from qbert_opt.planning.cross_fit import cross_fit, judged_program
 from qbert_opt.planning.constraints import PlanConstraints
+from qbert_opt.planning.cross_fit import cross_fit, judged_program
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.solving import SolverOptions
 from qbert_opt.planning.task_solver import solve_task

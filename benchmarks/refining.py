@@ -16,8 +16,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from selection import Pool, measure
 
-from qbert_opt.data.texts import read_texts
+from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.planning.program import PlanningTask
@@ -129,52 +130,56 @@ def _useful(sizes: NDArray[np.float64], losses: NDArray[np.float64]) -> list[int
     return kept
 
 
+def ways(
+    pool: Pool, loaded: LoadedModel, kept: LabeledTexts, order: NDArray[np.intp], bits: float, options: Any
+) -> Iterator[tuple[str, Choices, dict[str, float]]]:
+    """Yield each way's plan, with processor minutes beyond the scores and its KL on the scoring texts."""
+    quantizer: Any = KeptErrors(pool, loaded)
+    task, plan = planned(pool, order[: options.scored], bits)
+    scored = kept.take(order[: options.scored].tolist())
+    around = _Around(task, loaded, quantizer, scored)
+    start: Choices = plan.solution.choice or ()
+    seconds = {"plain": 0.0, "more text": 0.0}
+    plans = {"plain": start, "more text": planned(pool, order[: 3 * options.scored], bits)[1].solution.choice or ()}
+    now = time.process_time()
+    plans["refined"] = refine_plan(task, plan, loaded, quantizer, scored, options.plans)[0].solution.choice or ()
+    seconds["refined"], now = time.process_time() - now, time.process_time()
+    around.few = around.batches
+    plans["again"] = scored_again(plan, start, around)
+    seconds["again"] = time.process_time() - now
+    plans["twice"] = scored_again(plan, plans["again"], around)
+    seconds["twice"], now = time.process_time() - now, time.process_time()
+    plans["evolved"] = evolved(plan, around, options.plans, seed=len(order) + int(100 * bits))
+    seconds["evolved"] = time.process_time() - now
+    for way, choice in plans.items():
+        seen = around.measure(choice)
+        print(f"{bits} bits, {way}: {seen:.5f} in {seconds[way]:.0f} s", flush=True)
+        yield way, choice, {"minutes": seconds[way] / 60, "on_scoring_texts": seen}
+
+
 def search(options: argparse.Namespace) -> None:
     """Make the plans of every way, then measure them."""
-    pool, loaded = Pool.read(options.folder), load_model(Pool.read(options.folder).about["model"])
+    pool = Pool.read(options.folder)
+    loaded = load_model(pool.about["model"])
     columns = {"text_columns": pool.about["text_column"], "label_column": pool.about["label_column"]}
     data = read_texts(pool.about["pool"], **columns)
     _, kept = calibration_texts(data, CalibrationPlan(pool.about["fit"], pool.about["scored"], pool.about["seed"]))
-    quantizer: Any = KeptErrors(pool, loaded)
     about = {"name": pool.about["name"], "scored": options.scored, "plans": options.plans}
     about |= {"measured": options.measured, "commit": code_commit(), "date": today()}
     about |= {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} shared cores"}
-    for draw in options.draws:
+    for draw, bits in product(options.draws, options.bits):
         order = np.random.default_rng(draw).permutation(len(pool.rows))
-        texts, more = order[: options.scored], order[: 3 * options.scored]
-        for bits in options.bits:
-            rows = []
-            task, plan = planned(pool, texts, bits)
-            scored = kept.take(texts.tolist())
-            around = _Around(task, loaded, quantizer, scored)
-            start: Choices = plan.solution.choice or ()
-
-            def done(way: str, choice: Choices, since: float) -> None:
-                seconds = time.process_time() - since
-                seen = around.measure(choice)
-                rows.append((way, choice, {"minutes": round(seconds / 60, 2), "on_scoring_texts": seen}))
-                print(f"draw {draw}, {bits} bits, {way}: {seen:.5f} in {seconds:.0f} s", flush=True)
-
-            done("plain", start, time.process_time())
-            done("more text", planned(pool, more, bits)[1].solution.choice or (), time.process_time())
-            now = time.process_time()
-            refined, _ = refine_plan(task, plan, loaded, quantizer, scored, options.plans)
-            done("refined", refined.solution.choice or (), now)
-            around.few, now = around.batches, time.process_time()
-            once = scored_again(plan, start, around)
-            done("again", once, now)
-            done("twice", scored_again(plan, once, around), now)
-            now = time.process_time()
-            done("evolved", evolved(plan, around, options.plans, draw), now)
-            measured = dict(measure(pool, options, list(dict.fromkeys(choice for _, choice, _ in rows))))
-            with options.output.open("a", encoding="utf-8") as out:
-                for way, choice, row in rows:
-                    kl, base = ratio_interval(*measured[choice]), measured[start][0]
-                    to_plain = ratio_interval(measured[choice][0], base)
-                    row |= {"kl": [kl.value, kl.low, kl.high]}
-                    row |= {"to_plain": [to_plain.value, to_plain.low, to_plain.high]}
-                    row |= {"moved": sum(a != b for a, b in zip(choice, start, strict=True))}
-                    out.write(json.dumps(about | {"draw": draw, "bits": bits, "way": way} | _short(row)) + "\n")
+        made = list(ways(pool, loaded, kept, order, bits, options))
+        start = made[0][1]
+        measured = dict(measure(pool, options, list(dict.fromkeys(choice for _, choice, _ in made))))
+        with options.output.open("a", encoding="utf-8") as out:
+            for way, choice, row in made:
+                kl = ratio_interval(*measured[choice])
+                to_plain = ratio_interval(measured[choice][0], measured[start][0])
+                found = row | {"kl": [kl.value, kl.low, kl.high]}
+                found |= {"to_plain": [to_plain.value, to_plain.low, to_plain.high]}
+                found |= {"moved": sum(a != b for a, b in zip(choice, start, strict=True))}
+                out.write(json.dumps(about | {"draw": draw, "bits": bits, "way": way} | _short(found)) + "\n")
 
 
 def table(options: argparse.Namespace) -> None:
