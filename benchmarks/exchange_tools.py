@@ -31,7 +31,7 @@ from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.profiles import MatrixSpec, ModelProfile
 from qbert_opt.spec.score_parts import Provenance
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import export_cost, export_plan
+from qbert_opt.workflows.export_config import export_cost, export_plan
 from qbert_opt.workflows.refit import refit
 
 HIDDEN, WIDE, LAYERS, HEADS = 256, 512, 2, 4

@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from ..errors import UsageError
 from ..runtime.frozen import Frozen
 from ..spec.choices import Choice
-from ..spec.limits import Measure
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
+from ..spec.quantities import Measure
 from ..spec.scores import ScoreTable
 
 RESOURCES: dict[str, Measure] = {

@@ -18,8 +18,8 @@ from ..runtime import plain_text
 from ..runtime.frozen import Frozen
 from ..runtime.progress import Progress, silent
 from ..runtime.resumable import Jobs
-from ..spec.limits import shown
 from ..spec.profiles import ModelProfile
+from ..spec.quantities import shown
 from ..spec.score_parts import Provenance
 from .assembly import Judgement
 from .constraints import RESOURCES, resources_of

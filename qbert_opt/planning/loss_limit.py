@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import InfeasibleError
 from ..spec.activations import ActivationChoice
-from ..spec.limits import above
 from ..spec.planned import PlannedActivation
+from ..spec.quantities import above
 from .cache_widths import allowed_widths, cache_loss
 from .cross_fit import cross_fit, judged_program
 from .input_widths import solve_rounded

@@ -22,8 +22,9 @@ from ..costs.stored import Storage
 from ..costs.workload import Workload, check_decoder, in_phase
 from ..errors import InfeasibleError, UsageError
 from ..spec.choices import Choice
-from ..spec.limits import Limits, Measure, Row, limit_rows, shown, tightest
+from ..spec.limits import Limits, Row, limit_rows, tightest
 from ..spec.profiles import ModelProfile, TableSpec
+from ..spec.quantities import Measure, shown
 from ..spec.scores import ScoreTable
 from .allowed_choices import allowed_choices
 from .constraints import RESOURCES, PlanConstraints, check_goal, formats, ties
@@ -37,12 +38,7 @@ SCHEDULED = {"latency_s": "latency_bound_s", "token_s": "token_bound_s", "energy
 FLOORS = {"latency_s": "latency_floor_s", "token_s": "token_floor_s", "energy_j": "energy_floor_j"}
 LOSS: Final = "sum_of_scores"  # row of the program
 BYTES: Final = "encoder_bytes"  # row of the program
-RESIDENT_GOALS = (
-    "latency_bound_s",
-    "token_bound_s",
-    "energy_bound_j",
-    "dram_bytes",
-)  # lowered by keeping weights on chip
+RESIDENT_GOALS = ("latency_bound_s", "token_bound_s", "energy_bound_j", "dram_bytes")  # lowered by weights on chip
 
 
 class PlanningTask:

@@ -17,7 +17,8 @@ import numpy as np
 from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
 
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
-from ..spec.limits import TOKEN, Row, shown_apart
+from ..spec.limits import Row
+from ..spec.quantities import TOKEN, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, search, search_ended
 

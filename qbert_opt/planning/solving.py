@@ -15,7 +15,7 @@ from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
 from ..costs.operations import Storage
 from ..costs.phases import simulate_phases
 from ..errors import NoPlanFoundError, UsageError
-from ..spec.limits import measured, shown_apart
+from ..spec.quantities import measured, shown_apart
 from .program import RESIDENT_GOALS, PlanningTask
 from .residency import least_energy_residency
 
@@ -83,7 +83,7 @@ class Plan:
         """Return the scheduled value of a quantity.
 
         Args:
-            measure: one that `spec.limits.measured` knows.
+            measure: one that `spec.quantities.measured` knows.
         """
         return measured(self.report, measure, self.token)
 

@@ -9,7 +9,8 @@ from hwmodels import format_bytes
 
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
-from ..workflows.exchange import WORDS, Cost, Export, Import
+from ..workflows.export_config import WORDS, Cost, Export
+from ..workflows.import_config import Import
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:

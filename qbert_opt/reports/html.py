@@ -14,8 +14,8 @@ from hwmodels import format_bytes, format_joules, format_seconds
 from ..costs.workload import Workload, in_phase
 from ..planning.frontier import TradeOff
 from ..spec.allocation import Allocation
-from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix
+from ..spec.quantities import shown
 from ..spec.scores import ScoreTable
 from .comparison import COLUMNS, comparison_lines, measuring_commands
 from .cost import band

@@ -15,9 +15,9 @@ from hwmodels import format_bytes
 from ..costs.workload import planned_workload
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
-from ..spec.limits import shown
 from ..spec.planned import PlannedMatrix, UniformPlan
 from ..spec.profiles import ModelProfile
+from ..spec.quantities import shown
 from .cost import cost_lines
 from .decoding import decoder_lines
 from .printing import TextTable, both, measure_name, origin, print_lines, with_error

@@ -20,7 +20,7 @@ from ..planning.recipes import given_allocation, uniform_allocation
 from ..runtime.plugins import available
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice, choice
-from ..spec.limits import measured
+from ..spec.quantities import measured
 from ..spec.scores import ScoreTable
 
 if TYPE_CHECKING:

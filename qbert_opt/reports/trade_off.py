@@ -15,7 +15,7 @@ from ..planning.constraints import RESOURCES
 from ..planning.frontier import TradeOff
 from ..planning.program import LOSS
 from ..spec.allocation import Allocation
-from ..spec.limits import shown
+from ..spec.quantities import shown
 from .printing import TextTable, measure_name, with_error
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from pydantic import Field, FiniteFloat
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen, is_none
-from .limits import Measure
 from .plan_checks import check_plan
 from .planned import (
     DeviceCost,
@@ -25,6 +24,7 @@ from .planned import (
     UniformPlan,
 )
 from .profiles import ModelProfile
+from .quantities import Measure
 from .score_parts import Provenance
 
 SCHEMA = "qbert-opt/allocation@2"

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .activations import RANGES
 from .cache import check_decoding
 from .choices import choice
-from .forms import AROUND_ZERO, legal_bits, zero_dtype
-from .groupings import LEGAL_GROUPINGS, parse_groupings
-from .limits import LOSSES
+from .part_checks import at_least_zero, check_parts, require
+from .quantities import LOSSES
 
 if TYPE_CHECKING:
     from .allocation import Allocation
@@ -40,10 +38,7 @@ def check_plan(plan: Allocation) -> None:
     Raises:
         ValueError: a field differs from what follows from the others; names the field, what it says and what is right.
     """
-    _check_matrices(plan)
-    _check_tables(plan)
-    _check_activations(plan)
-    _check_dropped(plan)
+    check_parts(plan)
     _check_bytes(plan)
     _check_losses(plan)
     _check_proof(plan)
@@ -51,131 +46,10 @@ def check_plan(plan: Allocation) -> None:
     _check_limits(plan)
 
 
-def _differs(where: str, **fields: tuple[object, object]) -> None:
-    """Raise ValueError for the first field whose value is not the right one.
-
-    Args:
-        where: what the fields are of, with a colon; empty for the plan itself.
-        **fields: value and right value of each.
-    """
-    for name, (value, right) in fields.items():
-        if value != right:
-            raise ValueError(f"{where}{name} is {_shown(value)}; legal here: {_shown(right)}.")
-
-
 def _is_sum(name: str, value: float, right: float, magnitude: float) -> None:
     """Raise ValueError if a value is not the sum that it should be, up to rounding of terms of a magnitude."""
     if not math.isfinite(right) or abs(value - right) > DIGITS * max(magnitude, abs(right)):
         raise ValueError(f"{name} is {value:.6g}; its parts give {right:.6g}.")
-
-
-def _at_least_zero(where: str, **fields: float | None) -> None:
-    for name, value in fields.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{where}{name} is {value:g}; legal: 0 or more.")
-
-
-def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def _check_matrices(plan: Allocation) -> None:
-    profile = plan.profile
-    if not profile.matrices:
-        raise ValueError("profile: matrices is empty; a plan has at least one.")
-    if len(plan.matrices) != len(profile.matrices):
-        raise ValueError(f"has {len(plan.matrices)} matrices; the profile has {len(profile.matrices)}.")
-    for planned, matrix in zip(plan.matrices, profile.matrices, strict=True):
-        if planned.module != matrix.module:
-            raise ValueError(f"matrices: {planned.module} does not match {matrix.module} of the profile.")
-        where = f"matrices: {planned.module}: "
-        _differs(
-            where,
-            rows=(planned.rows, matrix.rows),
-            columns=(planned.columns, matrix.columns),
-            kind=(planned.kind, matrix.kind),
-            block=(planned.block, matrix.block),
-            name=(planned.name, f"layer {matrix.block + 1} {matrix.kind}"),
-            method=(planned.method, plan.method),
-            symmetric=(planned.symmetric, planned.form in AROUND_ZERO),
-            zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
-        )
-        _check_layout(where, planned, profile.heads_of(matrix))
-        _at_least_zero(where, std_error=planned.std_error)
-        if planned.residency == "resident" and plan.device is None:
-            raise ValueError(f"{where}residency is 'resident', but the plan is for no device; legal here: 'streamed'.")
-
-
-def _check_layout(where: str, planned: PlannedMatrix, heads: int) -> None:
-    """Check the fields that follow from bits, grouping, method and form."""
-    _check_choice(where, planned)
-    try:
-        right = planned.choice.layout(planned.rows, planned.columns, heads=heads)
-    except UsageError as error:
-        raise ValueError(f"{where}{error}") from None
-    _differs(
-        f"{where}{planned.choice.name} of {planned.rows} × {planned.columns} weights: ",
-        axis=(planned.axis, right.axis),
-        num_groups=(planned.num_groups, right.num_groups),
-        group_size=(planned.group_size, right.group_size),
-        bytes=(planned.bytes, planned.choice.bytes(planned.rows, planned.columns, heads=heads)),
-    )
-
-
-def _check_choice(where: str, planned: PlannedMatrix | PlannedTable) -> None:
-    """Check bits and grouping, which are any number and any text as far as the file's schema goes."""
-    legal = legal_bits(planned.form)
-    if planned.bits not in legal:
-        raise ValueError(f"{where}bits is {planned.bits}; legal: {', '.join(map(str, legal))}.")
-    try:
-        is_one = parse_groupings(planned.grouping) == (planned.grouping,)
-    except UsageError:
-        is_one = False
-    if not is_one:
-        raise ValueError(f"{where}grouping is {planned.grouping!r}; legal: {LEGAL_GROUPINGS}.")
-
-
-def _check_tables(plan: Allocation) -> None:
-    shapes = tuple((t.module, t.rows, t.columns) for t in plan.profile.tables)
-    if tuple((t.module, t.rows, t.columns) for t in plan.tables) != shapes:
-        raise ValueError("tables: do not match the tables of the profile.")
-    for table in plan.tables:
-        where = f"tables: {table.module}: "
-        _check_choice(where, table)
-        try:
-            right = table.choice.bytes(table.rows, table.columns, heads=1)
-        except UsageError as error:
-            raise ValueError(f"{where}{error}") from None
-        _differs(f"{where}{table.choice.name}: ", bytes=(table.bytes, right))
-        _at_least_zero(where, std_error=table.std_error, unseen_rows=table.unseen_rows)
-        if (table.predicted_loss is None) != (table.std_error is None):
-            raise ValueError(f"{where}predicted_loss and std_error: a scored table has both, any other has neither.")
-        if (table.unseen_rows or 0) > 1:
-            raise ValueError(f"{where}unseen_rows is {table.unseen_rows:g}; legal: a share, 0 to 1.")
-
-
-def _check_activations(plan: Allocation) -> None:
-    known = {m.module for m in plan.profile.matrices}
-    read: set[str] = set()
-    for item in plan.activations:
-        if not item.modules:
-            raise ValueError("activations: modules is empty; name the matrices that read the input.")
-        for name in item.modules:
-            if name not in known:
-                raise ValueError(f"activations: {name} is not a matrix of the profile.")
-            if name in read:
-                raise ValueError(f"activations: {name} is named twice; a matrix reads one input.")
-            read.add(name)
-        where = f"activations: {item.modules[0]}: "
-        _at_least_zero(where, std_error=item.std_error)
-        is_tensor = item.scheme == "tensor"
-        if is_tensor != (item.low is not None and item.high is not None):
-            raise ValueError(f"{where}scheme tensor needs low and high, scheme token has neither.")
-        if item.range not in (RANGES if is_tensor else (None,)):
-            legal = ", ".join(RANGES) if is_tensor else "none, because each token has its own"
-            raise ValueError(f"{where}range is {item.range!r}; legal with scheme {item.scheme}: {legal}.")
-        if item.low is not None and item.high is not None and not item.low <= 0 <= item.high:
-            raise ValueError(f"{where}low {item.low:g}, high {item.high:g}: low must be at most 0 and high at least 0.")
 
 
 def _check_bytes(plan: Allocation) -> None:
@@ -188,18 +62,6 @@ def _check_bytes(plan: Allocation) -> None:
     average_bits = 8 * encoder_bytes / plan.profile.encoder_elements
     if not math.isclose(plan.average_bits, average_bits, rel_tol=DIGITS):
         raise ValueError(f"average_bits is {plan.average_bits:g}; the matrices take {average_bits:.6g} bits a weight.")
-
-
-def _check_dropped(plan: Allocation) -> None:
-    """Check that the profile is that of the model without the dropped layers."""
-    dropped = plan.dropped
-    if dropped is None:
-        return
-    layers = dropped.layers
-    if sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < dropped.num_layers:
-        raise ValueError(f"dropped: layers are {layers}; legal: different numbers from 0, ascending, below num_layers.")
-    _differs("dropped: ", num_layers=(dropped.num_layers, plan.profile.num_blocks + len(layers)))
-    _at_least_zero("dropped: ", std_error=dropped.std_error)
 
 
 def _scored_parts(plan: Allocation) -> list[Scored]:
@@ -218,7 +80,7 @@ def _check_losses(plan: Allocation) -> None:
     if not plan.folds:
         _is_sum("predicted_loss", plan.predicted_loss, plan.sum_of_scores, size)
         _is_sum("predicted_std_error", plan.predicted_std_error, plan.sum_std_error, error)
-    _at_least_zero("", predicted_std_error=plan.predicted_std_error)
+    at_least_zero("", predicted_std_error=plan.predicted_std_error)
     if plan.folds == 1:
         raise ValueError("folds is 1; legal: 0 for a sum of scores, else 2 or more.")
     if plan.loss_scale <= 0:
@@ -228,13 +90,13 @@ def _check_losses(plan: Allocation) -> None:
     inputs = told or any(a.predicted_loss for a in plan.activations)
     cache = plan.cache is not None and plan.cache.is_rounded and plan.cache.predicted_loss is not None
     rounded = {"matrices": True, "tables": scored, "activations": inputs, "cache": cache}
-    _differs("", roundings=(plan.roundings, tuple(name for name, in_losses in rounded.items() if in_losses)))
+    require("", roundings=(plan.roundings, tuple(name for name, in_losses in rounded.items() if in_losses)))
 
 
 def _check_proof(plan: Allocation) -> None:
     if plan.status not in STATUSES:
         raise ValueError(f"status is {plan.status!r}; legal: {', '.join(STATUSES)}.")
-    _at_least_zero("", gap=plan.gap)
+    at_least_zero("", gap=plan.gap)
     # where losses are negative, the gap is relative to a smaller number
     negative = any((part.predicted_loss or 0.0) < 0 for part in _scored_parts(plan))
     if plan.status == "optimal" and not negative and (plan.gap is None or plan.gap > PROVEN_GAP):
@@ -242,7 +104,7 @@ def _check_proof(plan: Allocation) -> None:
         raise ValueError(f"status is 'optimal' and gap is {gap}; optimal is a gap of at most {PROVEN_GAP:g}.")
     for rival in plan.uniform:
         where = f"uniform: {rival.choice}: "
-        _at_least_zero(where, encoder_bytes=rival.encoder_bytes, predicted_std_error=rival.predicted_std_error)
+        at_least_zero(where, encoder_bytes=rival.encoder_bytes, predicted_std_error=rival.predicted_std_error)
         if plan.engine is None:
             try:
                 same = choice(rival.choice)
@@ -250,7 +112,7 @@ def _check_proof(plan: Allocation) -> None:
                 sizes = [same.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for m in profile.matrices]
             except UsageError:
                 raise ValueError(f"{where}is no choice that every matrix can have.") from None
-            _differs(where, encoder_bytes=(rival.encoder_bytes, sum(sizes)))
+            require(where, encoder_bytes=(rival.encoder_bytes, sum(sizes)))
 
 
 def _check_limits(plan: Allocation) -> None:
@@ -266,7 +128,7 @@ def _check_limits(plan: Allocation) -> None:
     for limit in plan.limits:
         where = f"limits: {limit.resource}: "
         if limit.resource not in LOSSES:  # a loss that is measured may be negative
-            _at_least_zero(where, capacity=limit.capacity)
+            at_least_zero(where, capacity=limit.capacity)
         right = figures.get(limit.resource)
         if right is not None and not math.isclose(limit.used, right, rel_tol=DIGITS, abs_tol=1e-300):
             raise ValueError(f"{where}used is {limit.used:g}; the plan uses {right:g}.")
@@ -277,14 +139,14 @@ def _check_limits(plan: Allocation) -> None:
 def _check_costs(plan: Allocation) -> None:
     """Check that costs which only a simulator can recompute are at least possible."""
     if plan.device is not None:
-        _at_least_zero("device: ", **_numbers(plan.device))
+        at_least_zero("device: ", **_numbers(plan.device))
         for name in ("seq_len", "batch_size"):
             if getattr(plan.device, name) < 1:
                 raise ValueError(f"device: {name} is {getattr(plan.device, name)}; legal: 1 or more.")
     check_decoding(plan)
     if plan.engine is not None:
         file = plan.engine
-        _at_least_zero("engine: ", **_numbers(file))
+        at_least_zero("engine: ", **_numbers(file))
         if file.total_bytes < file.encoder_bytes + file.graph_bytes:
             raise ValueError(
                 f"engine: total_bytes is {file.total_bytes}; matrices and graph alone take "
@@ -295,7 +157,7 @@ def _check_costs(plan: Allocation) -> None:
         unknown = [name for name in names if name not in plan.outlook.engines]
         if unknown:
             raise ValueError(f"outlook: {unknown[0]!r} is not in its engines: {', '.join(plan.outlook.engines)}.")
-        _at_least_zero("outlook: ", loss_ratio=plan.outlook.loss_ratio)
+        at_least_zero("outlook: ", loss_ratio=plan.outlook.loss_ratio)
 
 
 def _numbers(record: Iterable[tuple[str, object]]) -> dict[str, float]:

@@ -9,8 +9,8 @@ from pydantic import Field, FiniteFloat, model_validator
 from ..runtime.frozen import Frozen, is_none
 from .choices import Choice, Layout
 from .forms import Form
-from .limits import Measure
 from .profiles import Kind
+from .quantities import Measure
 from .tables import TABLE_CHOICE
 
 

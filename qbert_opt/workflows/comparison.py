@@ -22,8 +22,8 @@ from ..models.loading import LoadedModel
 from ..runtime.files import folder_bytes, write_text
 from ..runtime.progress import Progress
 from ..spec.allocation import Allocation, write_allocation
-from ..spec.limits import shown
 from ..spec.quality import QualityLimits
+from ..spec.quantities import shown
 from .outcome import Measured, Outcome
 from .output_folder import OUTCOME, PLAN, SCORES, OutputFolder
 from .proving import proofs, prove_smallest

@@ -14,7 +14,7 @@ from ..planning.program import PlanningTask
 from ..planning.recipes import uniform_allocation
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
-from ..spec.limits import measured
+from ..spec.quantities import measured
 from .route import Route
 
 BITS = 8

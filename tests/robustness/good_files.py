@@ -121,7 +121,8 @@ def write_configs(folder: Path) -> list[tuple[str, Path, Callable[[Path], Any]]]
     from qbert_opt.spec.allocation import read_allocation
     from qbert_opt.spec.choices import choice
     from qbert_opt.spec.scores import read_scores
-    from qbert_opt.workflows.exchange import export_plan, import_plan
+    from qbert_opt.workflows.export_config import export_plan
+    from qbert_opt.workflows.import_config import import_plan
 
     (folder / "configs").mkdir()
     plan, scores = read_allocation(folder / "plan.json"), read_scores(folder / "scores.json")

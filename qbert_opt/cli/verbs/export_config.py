@@ -48,7 +48,7 @@ def command(
     from ...reports.printing import print_lines
     from ...runtime.files import write_text
     from ...spec.allocation import read_allocation
-    from ...workflows.exchange import export_cost, export_plan
+    from ...workflows.export_config import export_cost, export_plan
     from ...workflows.refit import refit as solve_again
 
     tool = config_tool(to)

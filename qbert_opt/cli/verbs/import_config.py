@@ -43,7 +43,7 @@ def command(
     from ...reports.printing import print_lines
     from ...spec.allocation import write_allocation
     from ...spec.choices import choice
-    from ...workflows.exchange import best_within, import_plan
+    from ...workflows.import_config import best_within, import_plan
 
     tool = config_tool(source)
     table = options.load_scores(scores)

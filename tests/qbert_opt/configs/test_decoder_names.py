@@ -8,7 +8,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.possible import unscored
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.spec.grids import grid
-from qbert_opt.workflows.exchange import export_plan
+from qbert_opt.workflows.export_config import export_plan
 
 
 def test_gates_and_fused_projections_have_their_own_names():

@@ -38,8 +38,8 @@ from qbert_opt.quantization.quantized_matrix import QuantizedMatrix, expand, fix
 from qbert_opt.spec.activations import activation_choice
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.planned import PlannedActivation
-from qbert_opt.workflows.exchange import export_plan
 from qbert_opt.workflows.export import export_float, export_model
+from qbert_opt.workflows.export_config import export_plan
 from qbert_opt.workflows.quantize import quantize_model
 
 ROWS = (

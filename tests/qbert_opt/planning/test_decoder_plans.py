@@ -17,7 +17,8 @@ from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.spec.allocation import read_allocation, write_allocation
 from qbert_opt.spec.cache import CACHE_BITS, cache_bytes
 from qbert_opt.spec.choices import choice
-from qbert_opt.spec.limits import Limits, measured
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.quantities import measured
 from qbert_opt.spec.score_parts import CacheScores
 
 WORK = Workload(64, phase="prefill", context=512)

@@ -8,7 +8,8 @@ from qbert_opt.planning import loss_limit
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.input_widths import solve_rounded
 from qbert_opt.planning.planner import allocate
-from qbert_opt.spec.limits import Limits, shown_apart
+from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.quantities import shown_apart
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,7 @@ def test_every_measure_has_a_name_in_reports():
     from typing import get_args
 
     from qbert_opt.reports.printing import MEASURES
-    from qbert_opt.spec.limits import Measure, shown
+    from qbert_opt.spec.quantities import Measure, shown
 
     assert set(get_args(Measure)) == set(MEASURES)
     assert all(shown(measure, 1.5) for measure in MEASURES)

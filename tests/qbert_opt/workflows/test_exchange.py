@@ -22,7 +22,8 @@ from qbert_opt.spec.allocation import Allocation, write_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.plan_checks import check_plan
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.exchange import Import, best_within, export_cost, export_plan, import_plan
+from qbert_opt.workflows.export_config import export_cost, export_plan
+from qbert_opt.workflows.import_config import Import, best_within, import_plan
 from qbert_opt.workflows.refit import refit
 
 TOOLS = plugins.available("configs")

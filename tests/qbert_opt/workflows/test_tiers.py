@@ -20,8 +20,8 @@ from qbert_opt.quantization.calibration import weight_of
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.tables import table_grid
-from qbert_opt.workflows.exchange import export_plan
 from qbert_opt.workflows.export import check_convertible, export_model
+from qbert_opt.workflows.export_config import export_plan
 from qbert_opt.workflows.integer import integer_model
 from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.trim_vocabulary import trim_vocabulary
