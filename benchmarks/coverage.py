@@ -2,12 +2,13 @@
 
     python benchmarks/selection.py score MODEL POOL FOLDER --fit N --scored N
     python benchmarks/coverage.py measure FOLDER TEST OUT.jsonl --plans 36 --scored 256 --measured 400
-    python benchmarks/coverage.py table OUT.jsonl...
+    python benchmarks/coverage.py table OUT.jsonl... [flips_results.jsonl selection_results.json plans_results.json]
 
 Every plan has its own draw of scoring texts from the pool, its own budget (2.15 to 3.9 bits per weight) and its own
 grid, so that errors of different plans go together as little as one pool allows. Its loss is predicted as `solve` does:
 cross-fitted, with the common scale of the drawn texts and its error. Tables and all other tensors are in fp16 and in no
-figure. `table` prints how often the measured KL lies in the stated interval, and how far off it is.
+figure. `table` prints how often the measured KL lies in the stated interval, and how far off it is; it takes the
+measured plans of other benchmarks too.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.runtime.provenance import code_commit, today
 from qbert_opt.scoring.score_rows import ScoredMatrix, common_scale, effective_sample_size
 from qbert_opt.scoring.task import Estimate
+from qbert_opt.spec.allocation import PLAN_SPREAD, WITHIN_90
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable
 
@@ -42,7 +45,6 @@ GRIDS: dict[str, tuple[str, ...] | None] = {
     "columns": ("columns:32", "columns:64", "columns:128"),
 }
 BITS = (2.15, 3.9)  # of the budget; row groups alone reach 2 bits and a little
-Z90 = 1.6449  # 90 % of a normal distribution are within
 
 
 def scored_table(pool: Pool, texts: NDArray[np.intp]) -> tuple[ScoreTable, float]:
@@ -103,26 +105,36 @@ def _ratio_error(above: NDArray[np.float64], below: NDArray[np.float64]) -> floa
     return float(math.sqrt(off.var(ddof=1) * len(off)) / below.sum())
 
 
+def plans_of(path: Path) -> Iterator[tuple[str, float, float, float]]:
+    """Model, predicted loss, its error, and measured loss of each plan in a result file."""
+    if path.suffix == ".jsonl":
+        for row in map(json.loads, path.read_text().splitlines()):
+            if "predicted_kl" in row:  # of `flips.py`
+                yield row["model"], row["predicted_kl"], row["predicted_kl_error"], row["kl"]
+            else:
+                yield row["name"], row["predicted"], row["std_error"], row["kl"][0]
+        return
+    document = json.loads(path.read_text())
+    for row in document.get("rows", ()):  # of `selection.py`
+        if "predicted" in row:
+            yield row["name"], row["predicted"], row["std_error"], row["kl"][0]
+    for run in document.get("runs", ()):  # of `plans.py`
+        for row in run["rows"]:
+            yield run["model"], row["predicted"], row["predicted_std_error"], row["kl"][0]
+
+
 def table(options: argparse.Namespace) -> None:
     """Print coverage and ratio of each model."""
-    rows = [json.loads(line) for path in options.results for line in path.read_text().splitlines()]
-    for name in dict.fromkeys(row["name"] for row in rows):
-        own = [row for row in rows if row["name"] == name]
-        ratio = np.array([row["kl"][0] / row["predicted"] for row in own])
-        error = np.array([row["std_error"] / row["predicted"] for row in own])
-        chance = np.array([row["kl_error"] / row["kl"][0] for row in own])
-        logs = np.log(ratio)
-        print(f"{name}: {len(own)} plans, effective sample size {np.median([r['effective'] for r in own]):.1f}")
-        print(f"  measured / predicted: median {np.median(ratio):.2f}, 5 to 95 % {np.quantile(ratio, [0.05, 0.95])}")
-        print(f"  relative errors: stated {np.median(error):.2f}, of the measurement {np.median(chance):.2f}")
-        plain = np.abs(ratio - 1) <= Z90 * np.hypot(error, ratio * chance)
-        print(f"  predicted ± 1.645 errors, measurement's included: {plain.mean():.0%}")
-        for bias, spread in options.spread:
-            inside = np.abs(logs - bias) <= Z90 * np.sqrt(error**2 + chance**2 + spread**2)
-            alone = np.abs(logs - bias) <= Z90 * np.sqrt(error**2 + spread**2)
-            print(
-                f"  log-normal, centre {bias:+.2f}, spread {spread:.2f}: {inside.mean():.0%}; alone {alone.mean():.0%}"
-            )
+    rows = [row for path in options.results for row in plans_of(path)]
+    for name in dict.fromkeys(name for name, *_ in rows):
+        predicted, error, kl = np.array([row[1:] for row in rows if row[0] == name]).T
+        ratio, relative = kl / predicted, error / predicted
+        low, middle, high = np.quantile(ratio, [0.05, 0.5, 0.95])
+        cells = [name, len(ratio), f"{middle:.2f} [{low:.2f}, {high:.2f}]", f"{np.median(relative):.2f}"]
+        for spread in options.spread:
+            inside = np.abs(np.log(ratio)) <= WITHIN_90 * np.hypot(spread, relative)
+            cells.append(f"{inside.sum()} of {len(inside)}")
+        print(f"| {' | '.join(map(str, cells))} |")
 
 
 def _processor() -> str:
@@ -149,9 +161,7 @@ def main() -> None:
     first.add_argument("--seed", type=int, default=0)
     second.set_defaults(run=table)
     second.add_argument("results", type=Path, nargs="+")
-    second.add_argument(
-        "--spread", type=lambda pair: tuple(map(float, pair.split(","))), nargs="+", default=[(0.0, 0.0)]
-    )
+    second.add_argument("--spread", type=float, nargs="+", default=[0.0, PLAN_SPREAD])
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
