@@ -216,14 +216,13 @@ def better_uniform(plan: Allocation) -> UniformPlan | None:
 
 def _prediction_lines(plan: Allocation) -> list[str]:
     """The loss to expect, and beside it the sum that was minimized."""
-    first = f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"
+    lines = [f"predicted loss   {plan.predicted_loss:.4g} ± {plan.predicted_std_error:.1g} {plan.loss_unit}"]
+    about = "sum of the scores that chose the plan: optimistic"
     if plan.folds:
         about = f"cross-fitted: on text that did not choose the plan; the sum of scores is {plan.sum_of_scores:.4g}"
-    elif plan.status == "unproven":
-        return [first]
-    else:
-        about = "sum of the scores that chose the plan: optimistic"
-    return [first, f"                 ({about})"]
+        if (interval := plan.predicted_interval) is not None:
+            about += f"; 90 % interval {interval[0]:.2g} to {interval[1]:.2g}"
+    return lines if not plan.folds and plan.status == "unproven" else [*lines, f"                 ({about})"]
 
 
 def _included(plan: Allocation) -> str:

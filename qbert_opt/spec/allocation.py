@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ from .score_parts import Provenance
 
 SCHEMA = "qbert-opt/allocation@2"
 FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores
+PLAN_SPREAD = 0.2
+"""Standard deviation of log(measured / predicted loss) of whole plans beyond the scoring text's own error.
+
+It is what matrices do to each other and what the second order leaves out, which no score of a single matrix contains.
+Chosen on one model, shown on five others: `benchmarks/coverage.py`.
+"""
+WITHIN_90 = 1.6449  # standard deviations of a normal distribution on either side that hold 90 % of it
 
 
 class Allocation(Frozen):
@@ -105,6 +113,18 @@ class Allocation(Frozen):
     next_mb_gain: float | None = None
     next_ms_gain: float | None = None
     provenance: Provenance
+
+    @property
+    def predicted_interval(self) -> tuple[float, float] | None:
+        """90 % prediction interval of the mean loss on text like the scoring text, or None if the loss only ranks.
+
+        Log-normal around `predicted_loss`, with the error of the scoring text and `PLAN_SPREAD`.
+        """
+        if self.metric != "directional" or self.predicted_loss <= 0:
+            return None
+        spread = math.hypot(PLAN_SPREAD, self.predicted_std_error / self.predicted_loss)
+        factor = math.exp(WITHIN_90 * spread)
+        return self.predicted_loss / factor, self.predicted_loss * factor
 
     def __str__(self) -> str:
         """Return the plan in two lines; `qbert_opt.print_plan` prints the full report."""

@@ -109,7 +109,7 @@ def fine_tune(
         raise ValueError(f"{data.name} has nothing to learn")
     updates = num_updates(epochs, len(batches), batches_per_update)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=0.01, fused=True)
     warmup = max(1, updates // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: min((update + 1) / warmup, (updates - update) / max(1, updates - warmup))

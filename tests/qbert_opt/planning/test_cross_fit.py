@@ -4,6 +4,8 @@ import json
 import math
 import warnings
 from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from qbert_opt.planning.task_solver import solve_task
 from qbert_opt.reports.html import html_report
 from qbert_opt.reports.plan import _limit_lines, _loss_lines, _prediction_lines
 from qbert_opt.reports.trade_off import shortlist_table
-from qbert_opt.spec.allocation import read_allocation, write_allocation
+from qbert_opt.spec.allocation import PLAN_SPREAD, read_allocation, write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.score_parts import CommonScale
@@ -30,6 +32,7 @@ from qbert_opt.workflows.solve import Shortlist, solve_plans
 from solvers import ChoiceProblem, solve
 
 FOLDS = 8
+RESULTS = Path(__file__).parents[3] / "benchmarks"
 ALL = SolverOptions()
 
 
@@ -165,6 +168,33 @@ def test_is_written_read_and_printed(rtn_scores, tmp_path):
     assert read_allocation(tmp_path / "plan.json") == plan
     first, second = _prediction_lines(plan)
     assert f"{plan.predicted_loss:.4g}" in first and f"{plan.sum_of_scores:.4g}" in second
+
+
+def test_the_interval_holds_the_texts_error_and_a_spread_of_plans(rtn_scores):
+    """Log-normal, 90 %: both parts add in squares; the report shows it, and scores that only rank have none."""
+    table = noisy(rtn_scores, np.random.default_rng(1))
+    plan = allocate(table, Limits(encoder_bytes=table.profile.encoder_elements // 2))
+    low, high = plan.predicted_interval
+    error = plan.predicted_std_error / plan.predicted_loss
+    assert low * high == pytest.approx(plan.predicted_loss**2) and error > 0
+    assert NormalDist().cdf(math.log(high / plan.predicted_loss) / math.hypot(PLAN_SPREAD, error)) == pytest.approx(
+        0.95, abs=1e-4
+    )
+    assert f"90 % interval {low:.2g} to {high:.2g}" in _prediction_lines(plan)[1]
+    assert plan.model_copy(update={"metric": "qbert"}).predicted_interval is None
+
+
+def test_committed_plans_lie_in_their_intervals(rtn_scores):
+    """At least 90 % of the measured losses of `benchmarks/coverage.py`, and of other scores' plans of large samples."""
+    rows = [json.loads(line) for line in (RESULTS / "coverage_results.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows += [row for row in json.loads((RESULTS / "selection_results.json").read_text())["rows"] if "predicted" in row]
+    plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
+    inside = []
+    for row in rows:
+        made = {"predicted_loss": row["predicted"], "predicted_std_error": row["std_error"]}
+        low, high = plan.model_copy(update=made).predicted_interval
+        inside.append(low <= row["kl"][0] <= high)
+    assert len(rows) > 50 and sum(inside) >= 0.9 * len(rows)
 
 
 def test_a_plan_of_the_first_schema_keeps_its_meaning(rtn_scores, tmp_path):

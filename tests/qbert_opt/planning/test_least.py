@@ -14,22 +14,27 @@ from qbert_opt.spec.quantities import shown_apart
 
 @pytest.fixture(scope="module")
 def solved():
-    """Least latency on the bundled device with much loss allowed, and the bounds on the sum that were tried for it."""
+    """Least latency on the bundled device, and the bounds on the sum that were tried for it.
+
+    The last is allowed any loss; the others 0.63 and 8 times the loss of that plan.
+    """
     from hwmodels import load_device
 
     few = {"bits": (2, 4, 8), "groupings": ("columns:128",)}  # one grouping: seconds, where two take a minute
     plans, bounds = [], []
-    for most in (0.0012, 0.02, 0.2):
-        bounds.append([])
+    for times in (None, 8.0, 0.63):
+        bounds.insert(0, [])
 
         def counted(task, *rest):
-            bounds[-1].append(task.largest_sum)
+            bounds[0].append(task.largest_sum)
             return solve_rounded(task, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loss_limit, "solve_rounded", counted)
+            most = 1e3 if times is None else times * plans[-1].predicted_loss
             constraints = PlanConstraints(least="latency", max_loss=most, **few)
-            plans.append(allocate(reference_scores(), Limits(), device=load_device("car-soc"), constraints=constraints))
+            device = load_device("car-soc")
+            plans.insert(0, allocate(reference_scores(), Limits(), device=device, constraints=constraints))
     return plans, bounds
 
 
@@ -42,14 +47,15 @@ def fastest(solved):
 def test_of_equal_latencies_the_least_loss_is_taken(fastest):
     """The allowed loss is not spent on a gain of a thousandth of the latency."""
     _, some, much = fastest
-    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05) and much.sum_of_scores < 0.001
+    assert much.sum_of_scores == pytest.approx(some.sum_of_scores, rel=0.05)
+    assert much.sum_of_scores < 1e-3 * much.limits[0].capacity
     for plan in fastest:
         assert plan.device.latency_bound_s <= plan.lower_bound * (1 + 2.1e-3)
         assert plan.status == ("optimal" if plan.gap <= 1e-6 else "feasible")
 
 
 def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
-    """At a few per cent of the allowed loss the limit does not bind; a tight limit does."""
+    """At an eighth of the allowed loss the limit does not bind; a tight limit does."""
     assert [plan.limits[0].binds for plan in fastest] == [True, False, False]
     tight, some, _ = fastest
     assert tight.lower_bound > 1.001 * some.lower_bound
@@ -59,9 +65,10 @@ def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
 def test_a_limit_on_loss_costs_few_programs(solved):
     """The bound on the sum is found from the ratio of prediction to sum: a program with residency is slow."""
     [plan, *_], [bounds, *_] = solved
-    assert plan.predicted_loss <= 0.0012
+    most = plan.limits[0].capacity
+    assert plan.predicted_loss <= most
     slow = [bound for bound in bounds if bound is not None]  # without a bound the loss is minimized, which is quick
-    assert slow[0] == 0.0012 and slow[1] == max(slow[1:]) and len(slow) <= 4
+    assert slow[0] == most and slow[1] == max(slow[1:]) and len(slow) <= 4
 
 
 def test_the_nearest_feasible_value_differs_from_the_limit():

