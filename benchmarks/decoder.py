@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--library", type=Path)
+    parser.add_argument("--texts", type=int, default=700, help="of the test set, that plans are measured on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.models / options.shape
@@ -189,6 +190,7 @@ def single_matrices(folder: Path, options: argparse.Namespace) -> dict[str, obje
 def plans(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """Measure plans and uniform plans of at least the same bytes."""
     loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test")
+    unseen = unseen.take(range(options.texts))
     scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN, table_choices=TABLES)
     tables, fixed = table_at_8_bits(scores)
     reference = outputs(loaded, unseen)
