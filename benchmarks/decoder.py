@@ -10,9 +10,10 @@
 everything is measured on `snips/test`, which neither training nor scores have seen.
 
 `scores`: one matrix at a time is rounded, and the measured KL compared with its score (Spearman, over all choices and
-among those of the same bits). `plans`: plans of `directional` with gptq against uniform plans with as many bytes.
-`mixes`: the file of `llama_model_quantize` for Q2_K, Q3_K_M and Q4_K_M, its block matrices dequantized into the same
-model, against our plan with as many bytes.
+among those of the same bits). `plans`: plans of `directional` with gptq against uniform plans; the table of words,
+which is the output layer too, has 8 bits in both, and its loss is predicted. Then plans with a table of 4, 6 or 8 bits
+where the whole model may take as many bytes. `mixes`: the file of `llama_model_quantize` for Q2_K, Q3_K_M and Q4_K_M,
+its block matrices dequantized into the same model, against our plan with as many bytes; both with the table at 8 bits.
 """
 
 import argparse
@@ -33,13 +34,16 @@ from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.layers import as_weight, matrix_of
 from qbert_opt.models.loading import load_model
+from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
 from qbert_opt.runtime.provenance import code_commit, today
 from qbert_opt.scoring.sensitivity import measure_sensitivity
+from qbert_opt.spec.choices import Choice
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.tables import table_grid
 from qbert_opt.workflows.quantize import plan_quantizer
 from qbert_opt.workflows.verify import apply_plan
 
@@ -49,6 +53,7 @@ BATCH, RATE = 64, 2e-3
 DRAWN = CalibrationPlan(256, 256, 0)
 CHOICES = grid((2, 3, 4, 8), ("rows:each", "columns:128", "columns:64", "columns:32"), "gptq")
 SINGLE = grid((2, 3, 4), ("rows:each", "columns:64"), "gptq")
+TABLES = table_grid((4, 6, 8), ("rows:each",))
 BUDGETS = (2.5, 3.0, 4.0)
 UNIFORM = {2.5: "2bit/columns:64/gptq", 3.0: "3bit/rows:each/gptq", 4.0: "4bit/rows:each/gptq"}
 MIXES = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15}  # llama_ftype
@@ -67,6 +72,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--library", type=Path)
+    parser.add_argument("--texts", type=int, default=700, help="of the test set, that plans are measured on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.models / options.shape
@@ -184,22 +190,36 @@ def single_matrices(folder: Path, options: argparse.Namespace) -> dict[str, obje
 def plans(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """Measure plans and uniform plans of at least the same bytes."""
     loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test")
-    scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN)
+    unseen = unseen.take(range(options.texts))
+    scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN, table_choices=TABLES)
+    tables, fixed = table_at_8_bits(scores)
     reference = outputs(loaded, unseen)
     rows = {"float32": {"perplexity": interval(evaluate(loaded, unseen).perplexity)}}
     for budget in BUDGETS:
-        uniform = uniform_allocation(scores, next(c for c in CHOICES if c.name == UNIFORM[budget]))
-        found = allocate(scores, Limits(encoder_bytes=uniform.encoder_bytes))
-        for name, plan in ((f"{budget} plan", found), (f"{budget} uniform {UNIFORM[budget]}", uniform)):
+        uniform = uniform_allocation(scores, next(c for c in CHOICES if c.name == UNIFORM[budget]), tables=tables)
+        found = allocate(scores, Limits(encoder_bytes=uniform.encoder_bytes), constraints=fixed)
+        whole = allocate(scores, Limits(total_bytes=uniform.total_bytes))
+        for name, plan in (
+            (f"{budget} plan", found), (f"{budget} plan, table chosen", whole),
+            (f"{budget} uniform {UNIFORM[budget]}", uniform),
+        ):  # fmt: skip
             rows[name] = measured_row(loaded, plan, data, unseen, reference)
     return {"texts": len(unseen), "rows": rows}
+
+
+def table_at_8_bits(scores) -> tuple[dict[str, Choice], PlanConstraints]:
+    """The scored choice of 8 bits for every table, and the constraint that a plan takes it."""
+    return {table.module: TABLES[-1] for table in scores.profile.tables}, PlanConstraints(table_bits=(8,))
 
 
 def measured_row(loaded, plan, data, unseen, reference) -> dict[str, object]:
     """Measure one plan."""
     found = evaluate(apply_plan(loaded, plan, plan_quantizer(loaded, plan, data)), unseen, reference)
     return {
-        "encoder_bytes": plan.encoder_bytes, "predicted_loss": round(plan.predicted_loss, 5),
+        "encoder_bytes": plan.encoder_bytes, "total_bytes": plan.total_bytes,
+        "table_bits": [table.choice.bits for table in plan.tables],
+        "predicted_loss": float(f"{plan.predicted_loss:.4g}"),
+        "measured_over_predicted": round(found.kl.value / plan.predicted_loss, 3),
         "kl": interval(found.kl), "perplexity": interval(found.perplexity), "agreement": interval(found.agreement),
     }  # fmt: skip
 
@@ -213,7 +233,8 @@ def mixes(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     import gguf
 
     loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test")
-    scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN)
+    scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN, table_choices=TABLES)
+    tables, fixed = table_at_8_bits(scores)
     reference = outputs(loaded, unseen)
     rows: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -223,7 +244,7 @@ def mixes(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             target = Path(scratch) / f"{name}.gguf"
             quantize_file(options.library, source, target, number)
             tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(target).tensors}
-            base = uniform_allocation(scores, CHOICES[-1])  # the rest of the model as in our plans
+            base = uniform_allocation(scores, CHOICES[-1], tables=tables)  # the rest of the model as in our plans
             mixed = apply_plan(loaded, base, plan_quantizer(loaded, base, data))
             size, types = 0, {}
             for block in range(LAYERS):
@@ -242,7 +263,7 @@ def mixes(folder: Path, options: argparse.Namespace) -> dict[str, object]:
                 "kl": interval(found.kl), "perplexity": interval(found.perplexity),
                 "agreement": interval(found.agreement),
             }  # fmt: skip
-            ours = allocate(scores, Limits(encoder_bytes=int(size)))
+            ours = allocate(scores, Limits(encoder_bytes=int(size)), constraints=fixed)
             rows[f"{name}, our plan"] = measured_row(loaded, ours, data, unseen, reference)
     return {"texts": len(unseen), "library": options.library.name, "rows": rows}
 

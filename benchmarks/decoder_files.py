@@ -1,10 +1,10 @@
 """A decoder's file for llama.cpp beside llama.cpp's own mixes of as many bytes, both run by llama.cpp.
 
     python benchmarks/decoder.py train llama MODELS
-    python benchmarks/decoder_files.py MODELS RESULTS.json [--mixes Q3_K_M Q4_K_M]
+    python benchmarks/decoder_files.py MODELS RESULTS.json --library libllama.so [--mixes Q3_K_M Q4_K_M]
 
-The mixes are written by llama.cpp's `llama_model_quantize`, with its default settings and without an importance matrix,
-from the float file that `export` writes; the plans may take as many bytes as those files have. Plans are made for
+The mixes are written by `llama_model_quantize`, with its default settings and without an importance matrix, from the
+float file that `export` writes; the plans may take as many bytes as those files have. Plans are made for
 `--engine llama-cpp` with gptq, tables included, from scores on `snips/dev`; quantized, exported and checked as users
 do. KL, perplexity and agreement are those of llama.cpp's answers to 160 texts of `snips/test` against torch's in
 float32: llama.cpp computes the states of all tokens with its own kernels, the output layer is applied to them here,
@@ -21,7 +21,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-import xllamacpp.xllamacpp
 from decoder import DRAWN, MIXES, interval, quantize_file
 
 from qbert_opt.data.texts import read_texts
@@ -52,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--library", type=Path, required=True, help="llama.cpp's libllama.so")
     parser.add_argument("--mixes", nargs="+", default=["Q3_K_M", "Q4_K_M"], choices=MIXES)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -70,7 +70,7 @@ def main() -> None:
         rows["float file"] = {"file_bytes": source.stat().st_size} | asked(source, loaded, unseen, reference)
         for mix in options.mixes:
             target = scratch / f"{mix}.gguf"
-            quantize_file(Path(xllamacpp.xllamacpp.__file__), source, target, MIXES[mix])
+            quantize_file(options.library, source, target, MIXES[mix])
             size = target.stat().st_size
             rows[mix] = {"file_bytes": size, "types": types(target)} | asked(target, loaded, unseen, reference)
             plan = allocate(scores, Limits(total_bytes=size), constraints=PlanConstraints(engine="llama-cpp"))
@@ -86,8 +86,9 @@ def main() -> None:
             } | asked(ours, loaded, unseen, reference)  # fmt: skip
             print(json.dumps({mix: rows[mix], "ours": rows[f"{mix}, our plan"]}, indent=1), flush=True)
     row = {
-        "texts": len(unseen), "rows": rows, "command": "benchmarks/decoder_files.py", "commit": code_commit(),
-        "date": today(), "machine": platform.machine(), "cpu_seconds": round(time.process_time() - started),
+        "texts": len(unseen), "library": options.library.name, "rows": rows, "command": "benchmarks/decoder_files.py",
+        "commit": code_commit(), "date": today(), "machine": platform.machine(),
+        "cpu_seconds": round(time.process_time() - started),
     }  # fmt: skip
     known = json.loads(options.results.read_text()) if options.results.exists() else {}
     known["llama files"] = row

@@ -141,6 +141,8 @@ def _batch_factors(
     targets = [call for name in modules for call in seen[name]]
     edges = [call.edge for call in targets if call.edge is not None]
     cotangents, sharp = output_columns(head, outputs, plan)
+    # the same tensors for all matrices
+    sharpening: list[torch.Tensor | None] = [None] * len(batch.indices) if sharp is None else list(sharp)
     count = plan.count(head, batch.indices[0])
     gradients: list[list[torch.Tensor]] = [[] for _ in targets]  # [call][factor]
     for f, cotangent in enumerate(cotangents):
@@ -167,7 +169,7 @@ def _batch_factors(
                     index,
                     torch.cat([rows[n] for rows in inputs]),
                     torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
-                    None if sharp is None else sharp[n],
+                    sharpening[n],
                 )
                 for n, index in enumerate(batch.indices)
             },

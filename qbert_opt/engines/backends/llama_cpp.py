@@ -56,7 +56,7 @@ RULES = EngineRules(
         "8-bit activations in blocks of 32 for products of weights: vec_dot_type of ggml-cpu.c",
         "biases, LayerNorms and token types are float32, and the file holds the vocabulary: "
         "qbert_opt/formats/writers/gguf.py; 20.5 bytes for a token of BERT's English vocabulary, 35 for a decoder's "
-        "byte-level piece and its merge",
+        "byte-level piece and its merge, as GPT-2's vocabulary has",
         "decoders: Llama, Mistral, Qwen2, Qwen3, GPT-2, Gemma 1 to 3: qbert_opt/formats/gguf_decoder.py",
         "float32 answers differ by up to 1 % of the largest: GELU and attention go through float16 tables "
         "(ggml-cpu, GGML_GELU_FP16)",

@@ -66,6 +66,11 @@ def test_scores_plan_folder_and_perplexity(cli, work, monkeypatch):
     predicted = qbert_opt.read_allocation("plan.json").predicted_loss
     assert 0.2 < figures["kl"]["value"] / predicted < 5
 
+    (work / "measured.json").write_text(printed.out)
+    assert cli("report", "plan.json", "-s", "scores.json", "--measured", "measured.json", "-o", "plan.html").code == 0
+    page = (work / "plan.html").read_text()
+    assert f"perplexity {figures['perplexity']['value']:.4g} [" in page and "top-1 agreement" in page
+
     # a tool or an engine that would take the plan otherwise refuses it
     assert cli("export-config", "plan.json", "--to", "gptqmodel", "-o", "gptq.json").code == 0
     rules = json.loads((work / "gptq.json").read_text())["dynamic"]
@@ -77,3 +82,12 @@ def test_scores_plan_folder_and_perplexity(cli, work, monkeypatch):
     (work / "labels.tsv").write_text("text\tlabel\naa bb\tx\nbb cc\ty\n")
     refused = cli("fine-tune", "--encoder", "model", "--data", "labels.tsv", "--kind", "classes", "-o", "tuned")
     assert refused.code == 2 and "is a decoder; heads are trained on encoders" in refused.complaint
+
+
+def test_one_command_for_an_engine_refuses_a_decoder(cli, work, monkeypatch):
+    """In one line that names the verbs that do it, before anything is scored."""
+    monkeypatch.chdir(work)
+    refused = cli("optimize", "-m", "model", "--data", "fit.tsv", "--budget", "5bit",
+                  "--engine", "llama-cpp", "-o", "optimized", "-q")  # fmt: skip
+    assert refused.code == 2 and "is a decoder, which optimize does not export" in refused.complaint
+    assert "export" in refused.complaint and not (work / "optimized").exists()

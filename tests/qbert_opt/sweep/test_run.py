@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from decoders import save, sentences
 
 from qbert_opt.errors import FullDiskError, InputFileError, UsageError
 from qbert_opt.runtime.manifest import file_hashes
@@ -82,6 +83,30 @@ def test_an_export_and_a_training_are_those_of_their_verbs(cli, here, sweep_file
     with (tmp_path / "out" / "sweep.csv").open() as file:
         [row] = csv.DictReader(file)
     assert row["predicted_loss"] == "" and int(row["exported_bytes"]) > 0  # training makes the prediction void
+
+
+def test_tokens_per_second_bind_the_plans_of_a_decoder(cli, here, sweep_file, tmp_path):
+    """Of a tiny Llama: a faster plan has fewer bits and loses more, and a speed that none reaches is a row."""
+    save(tmp_path / "llama", "llama", hidden_size=256, intermediate_size=512, head_dim=64, max_position_embeddings=64)
+    (tmp_path / "texts.tsv").write_text("text\n" + "\n".join(text for (text,) in sentences(40).texts) + "\n")
+    common = {"models": ["llama"], "data": "texts.tsv", "devices": ["rpi5"], "bits": "2,4,8", "groupings": "columns:32"}
+    assert cli("sweep", sweep_file(**common, budgets=["8.5bit"]), "-o", tmp_path / "free", "--quiet").code == 0
+    [free] = rows_of(tmp_path / "free")
+    reached = float(free["tokens_per_s"])
+    asked = [{"min_tokens_per_s": factor * reached} for factor in (1.02, 1e6)]
+    done = cli("sweep", sweep_file(**common, budgets=asked), "-o", tmp_path / "out", "--cache",
+               tmp_path / "free" / "artifacts", "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    fast, impossible = rows_of(tmp_path / "out")
+    assert float(fast["tokens_per_s"]) >= 1.02 * reached and int(fast["encoder_bytes"]) < int(free["encoder_bytes"])
+    assert float(fast["predicted_loss"]) > float(free["predicted_loss"])
+    assert impossible["status"] == "infeasible" and "tokens" in impossible["reason"]
+
+
+def rows_of(out):
+    """The rows of a sweep's table."""
+    with (out / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_what_is_finished_is_not_done_again(dask_client, quick_steps, sweep_file, tmp_path):
