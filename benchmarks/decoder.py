@@ -233,6 +233,7 @@ def mixes(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     import gguf
 
     loaded, data, unseen = load_model(folder), read_texts("snips/dev"), read_texts("snips/test")
+    unseen = unseen.take(range(options.texts))
     scores = measure_sensitivity(loaded, data, CHOICES, plan=DRAWN, table_choices=TABLES)
     tables, fixed = table_at_8_bits(scores)
     reference = outputs(loaded, unseen)
