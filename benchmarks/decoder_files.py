@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from decoder import DRAWN, MIXES, interval, quantize_file
 
+from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.llama_decoder import Decoder
 from qbert_opt.errors import InputFileError
@@ -77,7 +78,7 @@ def main() -> None:
             folder = quantize_model(loaded, plan, data, scratch / f"{mix}-q").folder
             record = export_model(folder, "llama-cpp", scratch / f"{mix}-e")
             ours = scratch / f"{mix}-e" / FILE
-            found = evaluate(load_model(folder), unseen, reference)
+            found = evaluate(load_quantized(folder)[0], unseen, reference)
             rows[f"{mix}, our plan"] = {
                 "file_bytes": ours.stat().st_size, "predicted_bytes": plan.engine.total_bytes, "types": types(ours),
                 "predicted_loss": round(plan.predicted_loss, 6), "kl_in_torch": interval(found.kl),

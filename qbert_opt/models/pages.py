@@ -103,7 +103,7 @@ class Pages:
         self._weights = Scratch(folder)
         self._files: list[mmap.mmap] = []
         self._stamps: dict[Path, tuple[int, ...] | None] = {}  # of the same, when they were mapped
-        self._window, self._touched, self._passing = 1 << 24, 0, False
+        self._window, self._touched = 1 << 24, 0
         self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
         self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
 
@@ -177,14 +177,13 @@ class Pages:
         return self._weights.holds(address) or any(contains(file, address) for file in self._files)
 
     def release(self) -> None:
-        """Give back the memory of all pages that were read, and outside passes that of blocks that were freed.
+        """Give back the memory of all pages that were read, and that of blocks that were freed.
 
         Raises:
             InputFileError: a file of the model was written to after it was mapped.
         """
         self._drop()
-        if not self._passing:
-            trim_heap()
+        trim_heap()  # in a pass too: otherwise the graph's freed nodes are holes that stay until the pass ends
 
     def _drop(self) -> None:
         """Give back pages only, as often as once for each block: the heap is used again by the next one."""
@@ -244,12 +243,10 @@ class Pages:
     @contextmanager
     def passing(self) -> Iterator[None]:
         """Freed blocks go back at once inside, and tensors that were held for the batch are no longer valid after."""
-        self._passing = True
         try:
             with freed_memory_returned():
                 yield
         finally:
-            self._passing = False
             self.batch.reset()
             self.release()
 
