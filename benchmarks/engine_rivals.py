@@ -1,13 +1,13 @@
 """How fast and how right are our exports beside what users would take instead?
 
     python benchmarks/engine_rivals.py prepare MODEL TEXT WORK [--scores FILE]   # our exports, and float ones
-    python benchmarks/engine_rivals.py default MODEL TEXT WORK OUT...            # what `optimize` itself wrote
+    python benchmarks/engine_rivals.py default MODEL WORK OUT...                 # what `optimize` itself wrote
     NNCF_PYTHON benchmarks/engine_rivals.py rivals TEXT WORK     # in an environment that has nncf as well
     python benchmarks/engine_rivals.py measure WORK TEST [--rounds 12]           # prints JSON
 
 TEXT calibrates and scores, for us and for NNCF; TEST is unseen. The rows of `prepare` are plans made by hand; `default`
-adds those of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any other option: the
-files in each OUT (8 bits), and the plan that the same scores give with `--total-budget 4.6bit`.
+adds the files of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any other option
+(8 bits), or with `--total-budget 4.6bit`.
 
 Every row lives in a process of its own; in each round all rows answer one sentence of 128 made-up tokens a few times,
 and then 16 real ones alone, on one thread, in alternating order. Processor time; ratios are paired by round, with a
@@ -110,27 +110,17 @@ def prepare(model: str, text: str, work: Path, scores: Path | None) -> None:
             _effort(work, f"{engine}-{name}", started)
 
 
-def default(model: str, text: str, work: Path, outputs: list[Path]) -> None:
+def default(model: str, work: Path, outputs: list[Path]) -> None:
     import qbert_opt as qb
-    from qbert_opt.costs.workload import Workload
-    from qbert_opt.workflows.export import export_model
-    from qbert_opt.workflows.quantize import quantize_model
-    from qbert_opt.workflows.route import Request, find_route
 
-    loaded, texts = floats(model, work), qb.read_texts(text)
+    floats(model, work)
     for out in outputs:
-        scores = qb.read_scores(out / "scores.json")
-        elements = scores.profile.float_bytes // 4
+        plan = qb.read_allocation(out / "allocation.json")
+        bits = 8 * plan.total_bytes / (plan.profile.float_bytes // 4)
         engine = next(name for name in BASE if (out / name).is_dir())
-        (work / f"{engine}-optimize-8").unlink(missing_ok=True)
-        (work / f"{engine}-optimize-8").symlink_to((out / engine).absolute())
-        started, name = time.process_time(), f"{engine}-optimize-4.6"
-        limits, constraints = qb.Limits(total_bytes=int(4.6 * elements / 8)), qb.PlanConstraints(engine=engine)
-        plan = find_route(Request(scores, limits, None, Workload(), constraints), None, lambda _: None).solved.plan
-        quantized = quantize_model(loaded, plan, texts, work / f"{name}-quantized").folder
-        record = export_model(quantized, engine, work / name, texts=texts)
-        print(name, record.activations, record.integer_scores, record.agreement, flush=True)
-        _effort(work, name, started)
+        link = work / f"{engine}-optimize-{8 if bits > 6 else 4.6}"
+        link.unlink(missing_ok=True)
+        link.symlink_to((out / engine).absolute())
 
 
 def rivals(text: str, work: Path) -> None:
@@ -313,7 +303,7 @@ def main() -> None:
     if options.what == "prepare":
         prepare(given[0], given[1], Path(given[2]), options.scores)
     elif options.what == "default":
-        default(given[0], given[1], Path(given[2]), [Path(out) for out in given[3:]])
+        default(given[0], Path(given[1]), [Path(out) for out in given[2:]])
     elif options.what == "rivals":
         rivals(given[0], Path(given[1]))
     else:

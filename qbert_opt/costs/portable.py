@@ -111,6 +111,22 @@ class PortableTarget(EngineTarget):
                 return f"{member.name}: {choice.bits} bits in {choice.grouping}; it stores {part.bits} bits there"
         return None
 
+    def lost_widths(self, scored: Iterable[Choice]) -> str | None:
+        """Return which widths no matrix can take, as they were scored in other forms only, and what to do; None if all.
+
+        Args:
+            scored: choices scored for matrices.
+        """
+        forms: dict[int, set[str]] = {}
+        for choice in scored:
+            forms.setdefault(choice.bits, set()).add(choice.form)
+        lost = [bits for bits, form in PORTABLE_FORMS.items() if form not in forms.get(bits, {form})]
+        if not lost:
+            return None
+        needed = " and ".join(f"{bits} bits of form {PORTABLE_FORMS[bits]}" for bits in lost)
+        found = ", ".join(sorted(set().union(*(forms[bits] for bits in lost))))
+        return f"{self.said}: needs {needed}, scored is {found}: no matrix gets that width. Score it too (`forms`)."
+
     def width_refusal(self, item: MatrixSpec | TableSpec) -> str | None:
         """Return which engine no choice makes a matrix fit, because of its width; None if some may.
 

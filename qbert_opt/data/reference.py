@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..spec.scores import ScoreTable
 
-FILE = "mpnet-base-snips.json.gz"
+FILE = "mpnet-base-slots.json.gz"
 
 
 def reference_path() -> Path:

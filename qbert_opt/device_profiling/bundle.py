@@ -144,7 +144,7 @@ def write_bundle(output: str | Path, activations: Activations = "int8", *, on_st
     Args:
         output: folder to write; must not exist, or be empty.
         activations: how inputs of products are rounded, as in `export_model`.
-        on_step: called with models made, their number, and the current step.
+        on_step: called with models made of a kind, their number, and the kind.
 
     Returns:
         The folder.
@@ -158,13 +158,15 @@ def write_bundle(output: str | Path, activations: Activations = "int8", *, on_st
         bench = BundleBench(activations, models)
         makers = call_makers(bench)
         calls: list[dict[str, Any]] = []
-        for number, (key, make) in enumerate(makers.items(), 1):
+        # whole models come last, and take a hundred times as long each: the time left is estimated for each kind
+        kinds = ["whole models" if key[0] == "model" else "kernels" for key in makers]
+        for number, (kind, (key, make)) in enumerate(zip(kinds, makers.items(), strict=True), 1):
             if key[0] == "ladder":
                 calls.append({"bytes": key[1]})
             else:
                 call = make()
                 calls.append({"model": call.model, "inputs": call.inputs})
-            on_step(number, len(makers), "models")
+            on_step(number - kinds.index(kind), kinds.count(kind), kind)
         manifest = {
             "schema": MANIFEST_SCHEMA,
             "bundle": bundle_hash(list(makers), activations),

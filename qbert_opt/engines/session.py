@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "RuledEngine",
     "Session",
+    "check_activations",
     "engine",
     "exporting_format",
     "rules_of",
@@ -127,6 +128,16 @@ def rules_of(name: str) -> EngineRules:
         UsageError: there is no such engine.
     """
     return load_as("engines", name, RuledEngine).RULES
+
+
+def check_activations(activations: str | None) -> None:
+    """Refuse a name that is no way of rounding inputs; None leaves it open.
+
+    Raises:
+        UsageError: lists the legal ones.
+    """
+    if activations not in (None, *ACTIVATIONS):
+        raise UsageError(f"`activations` {activations}: legal: {', '.join(ACTIVATIONS)}.")
 
 
 def exporting_format(name: str) -> Format:

@@ -188,7 +188,8 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             f"{row.source} = {stated} is below the floor: nearest feasible {least}, ceiling {most}; "
             f"binding limit {row.measure}"
         )
-    return "no plan keeps every limit: " + "; ".join(parts) + ". Raise it, or allow fewer --bits."
+    other = "" if constraints.bits is None else ", or allow other --bits"  # which some verbs do not have
+    return "no plan keeps every limit: " + "; ".join(parts) + f". Raise it{other}."
 
 
 def _ceiling(problem: ChoiceProblem, resource: str) -> float:

@@ -14,7 +14,7 @@ from ..checkpoint.reader import load_quantized, read_matrices
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Check
 from ..engines.record import EngineRecord
-from ..engines.session import ACTIVATIONS, Activations, Engine, engine, exporting_format, rules_of
+from ..engines.session import Activations, Engine, check_activations, engine, exporting_format, rules_of
 from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.hub_names import CONFIG_KEY, check_dtype, named
 from ..formats.traced_model import TracedModel, traceable
@@ -87,8 +87,7 @@ def export_model(
     exporting_format(name)
     if dtype is not None:
         _check_dtype(name, module, dtype)
-    if activations not in (None, *ACTIVATIONS):
-        raise UsageError(f"`activations` {activations}: legal: {', '.join(ACTIVATIONS)}.")
+    check_activations(activations)
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs themselves
     _check_runnable(name, module, loaded, allocation)

@@ -11,7 +11,7 @@ from ..costs.devices import check_engine, given_device
 from ..costs.workload import Workload
 from ..data.texts import LabeledTexts, read_texts
 from ..engines.record import EngineRecord
-from ..engines.session import Activations, exporting_format, rules_of
+from ..engines.session import Activations, check_activations, exporting_format, rules_of
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.flips import check_answers
@@ -234,8 +234,10 @@ def _check(
     """Refuse what does not go together, before any work.
 
     Raises:
-        UsageError: an engine that is unknown, not installed or needs no export, or options that exclude each other.
+        UsageError: an engine that is unknown, not installed or needs no export, unknown activations, or options that
+            exclude each other.
     """
+    check_activations(activations)
     if engine is not None:
         exporting_format(engine)
         if target is not None:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from warnings import warn
 
 from ..costs.phases import simulate_plan
+from ..costs.portable import PortableTarget
 from ..costs.workload import Workload
-from ..errors import UsageError
+from ..errors import QbertOptWarning, UsageError
 from ..planning.constraints import PlanConstraints
 from ..planning.engine_outlook import engine_outlook
 from ..planning.loss_limit import solve_asked
@@ -20,6 +22,7 @@ from ..planning.solving import Plan, SolverOptions
 from ..planning.task_solver import top_plans
 from ..spec.activations import ActivationChoice
 from ..spec.allocation import Allocation
+from ..spec.choices import choice
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 
@@ -100,8 +103,14 @@ def solve_plans(
         InfeasibleError: no plan meets every limit; the message states the nearest feasible value, or the
             smallest predicted loss found.
         UsageError: the constraints leave no choice, or a limit needs a device.
+
+    Warns:
+        QbertOptWarning: a width was not scored in the form that the engines of a portable plan share.
     """
     task = PlanningTask(scores, limits, device=device, workload=workload, constraints=constraints)
+    lost = task.target.lost_widths(map(choice, scores.choices)) if isinstance(task.target, PortableTarget) else None
+    if lost is not None:
+        warn(QbertOptWarning(lost), stacklevel=2)
     options = options or SolverOptions()
     task, program, inputs = solve_asked(task, options, activations)
     rivals: list[Plan] = []

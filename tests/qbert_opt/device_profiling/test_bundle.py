@@ -47,8 +47,13 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return bundle.write_bundle(tmp_path_factory.mktemp("bundle") / "board")
+def steps():
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, steps):
+    return bundle.write_bundle(tmp_path_factory.mktemp("bundle") / "board", on_step=lambda *step: steps.append(step))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,15 @@ def test_the_script_is_one_file_that_needs_numpy_and_onnxruntime_only(folder):
     assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
     assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 3_000_000  # no weights in it
+
+
+def test_progress_counts_kernels_and_whole_models_apart(folder, steps):
+    """The time left of one kind says nothing about the other's."""
+    calls = json.loads((folder / "manifest.json").read_text())["calls"]
+    whole = [step for step in steps if step[2] == "whole models"]
+    assert whole == [(number, len(whole), "whole models") for number in range(1, len(whole) + 1)]
+    kernels = len(calls) - len(whole)
+    assert whole and steps[:kernels] == [(number, kernels, "kernels") for number in range(1, kernels + 1)]
 
 
 def test_from_bundle_to_device_file(cli, result, tmp_path):

@@ -156,7 +156,12 @@ def test_a_product_for_qnn_is_the_dequantized_one(which):
 
 
 def test_a_plan_of_both_input_widths_is_exported_for_qnn(tiny, sentences, tmp_path):
-    """Static inputs of 16 bits beside 8, also before matrices in blocks: QDQ in the file, answers as torch rounds."""
+    """Static inputs of 16 bits beside 8, also before matrices in blocks: QDQ in the file, answers as torch rounds.
+
+    An input at the border of two codes may get the other one where a processor sums in another order. On an Intel core
+    with VNNI one text of 120 does: one code of 8 bits, 3e-5 of a step from its border, moves its answer by 0.4 % of the
+    largest; with that code torch answers within 6e-7. The other texts agree within 1e-5.
+    """
     profile, names = profile_model(tiny), itertools.cycle(FOR_QNN)
     plan = given_allocation(profile, {m.module: choice(next(names)) for m in profile.matrices})
     ranges = calibrated_ranges(
@@ -171,7 +176,6 @@ def test_a_plan_of_both_input_widths_is_exported_for_qnn(tiny, sentences, tmp_pa
     plan = plan.model_copy(update={"activations": tuple(planned)})
     folder = quantize_model(tiny, plan, None, tmp_path / "q").folder
     record = export_model(folder, "qnn", tmp_path / "out", texts=sentences, activations="planned")
-    # an input at the border of two codes may get the other one, 1/255 away, where a processor sums in another order
     assert record.graph_difference < 1e-4 and record.agreement.loss < 1e-5 and record.agreement.difference < 2e-2
     nodes = onnx.load(tmp_path / "out" / "onnx" / "model.onnx").graph.node
     rounding = [node.domain for node in nodes if node.op_type == "QuantizeLinear"]

@@ -12,12 +12,13 @@ from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.portable import PORTABLE_FORMS, plan_target, portable_engines
 from qbert_opt.costs.stored import refusal_of_plan
 from qbert_opt.engines.session import exporting_format, rules_of
-from qbert_opt.errors import UsageError
+from qbert_opt.errors import QbertOptWarning, UsageError
 from qbert_opt.planning.plan_bytes import engine_file
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.choices import Choice
+from qbert_opt.spec.choices import choice as named
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.profiles import MatrixSpec
 from qbert_opt.spec.scores import write_scores
@@ -41,6 +42,24 @@ def portable_scores(tiny, sentences):
 def _solved(scores, engines, bits=5.0, **constraints):
     limits = qb.Limits(encoder_bytes=int(bits * scores.profile.encoder_elements / 8))
     return qb.solve_plans(scores, limits, constraints=qb.PlanConstraints(portable=engines, **constraints)).plan
+
+
+def test_a_width_that_was_scored_in_another_form_only_is_named(portable_scores):
+    """As in the scores of `optimize`, whose 4 bits are signed; a width that was not scored at all is not missed."""
+    kept = [
+        i
+        for i, c in enumerate(map(named, portable_scores.choices))
+        if c.form == ("signed" if c.bits < 8 else "symmetric")
+    ]
+    scores = portable_scores.model_copy(
+        update={"choices": tuple(portable_scores.choices[i] for i in kept),
+                "value": tuple(tuple(row[i] for i in kept) for row in portable_scores.value),
+                "std_error": tuple(tuple(row[i] for i in kept) for row in portable_scores.std_error),
+                "fold_value": tuple(tuple(tuple(r[i] for i in kept) for r in f) for f in portable_scores.fold_value)}
+    )  # fmt: skip
+    with pytest.warns(QbertOptWarning, match="needs 4 bits of form symmetric, scored is signed: no matrix gets"):
+        plan = _solved(scores, ENGINES)
+    assert {m.bits for m in plan.matrices} == {2, 8}
 
 
 def test_only_choices_that_every_engine_stores_in_the_same_codes(portable_scores):

@@ -90,7 +90,7 @@ def test_optimize_refuses_a_width_that_no_block_divides_before_it_scores(
     pytest.importorskip({"llama-cpp": "xllamacpp"}.get(engine, engine))
     monkeypatch.setattr("qbert_opt.workflows.output_folder.score_model", None)
     model = bert(tmp_path / "model", width=40)
-    options = ("--engine", engine, "--max-flips", "5%", "-o", tmp_path / "out")
+    options = ("--engine", engine, "--max-flips", "10%", "-o", tmp_path / "out")
     said = cli("optimize", "--model", model, "--data", data_file, *options)
     assert said.code == 2
     assert said.complaint == (

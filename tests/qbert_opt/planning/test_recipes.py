@@ -71,7 +71,7 @@ def test_recipes_that_are_refused(reference, qbert_scores):
     with pytest.raises(UsageError, match=r"`recipe` qbert-1/2: legal: qbert-2/3, qbert-2/4, uniform:CHOICE"):
         recipe_allocation(reference, "qbert-1/2", Limits())
     with pytest.raises(UsageError, match=r"needs scores of `metric` qbert; these are of metric directional"):
-        recipe_allocation(reference, "qbert-2/3", Limits())
+        recipe_allocation(reference.model_copy(update={"block_sensitivity": ()}), "qbert-2/3", Limits())
     rtn = ScoreTable.model_validate(qbert_scores.model_dump() | {"method": "rtn"})
     with pytest.raises(UsageError, match=r"2bit/rows:128/rtn was not scored. Score bits 2 with rows:128"):
         recipe_allocation(rtn, "qbert-2/3", Limits())

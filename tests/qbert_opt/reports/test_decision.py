@@ -82,10 +82,10 @@ def test_a_device_that_was_not_measured_gives_a_band_and_no_figure(page, referen
 
 
 def test_a_device_that_cannot_run_the_plan_says_why_beside_those_that_can(page, reference_plan):
-    rows = table(page, "devices")
+    rows, first = table(page, "devices"), reference_plan.matrices[0]
     assert list(rows["rpi5 Raspberry Pi 5 (BCM2712), four Cortex-A76"].values()) == [
-        f"cannot run it: {reference_plan.matrices[0].module}: found 2-bit weights along rows in a gemm; make a plan "
-        "for it with solve --device"
+        f"cannot run it: {first.module}: found {first.bits}-bit weights along rows in a gemm; make a plan for it with "
+        "solve --device"
     ]
     assert "Keeps the limits of car-soc; not of rpi5." in page
 

@@ -6,6 +6,7 @@ from qbert_opt.errors import InfeasibleError, InputFileError, UsageError
 from qbert_opt.planning.frontier import trade_off
 from qbert_opt.planning.measured_points import MeasuredPoint, MeasuredPoints
 from qbert_opt.planning.program import PlanningTask
+from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.reports.plots import trade_off as picture
 from qbert_opt.spec.limits import Limits
 from qbert_opt.workflows.frontiers import Curve, Subject, frontiers, marks, subjects
@@ -34,11 +35,14 @@ def test_each_subject_has_its_frontier_or_a_reason(rtn_scores, monkeypatch):
 
 
 def test_marks(reference, reference_plan, gptq_plan):
-    """The chosen plan lies at its own bytes and predicted loss; measured points keep their interval."""
+    """The chosen plan lies at its own bytes and predicted loss, as do recipes; measured points keep their interval."""
     point = MeasuredPoint(name="ours", loss=2e-3, low=1e-3, high=3e-3, encoder_bytes=25_000_000)
     subject = Subject("ours", reference)
-    measured, chosen = marks(subject, plan=reference_plan, measured=MeasuredPoints(points=(point,)))
+    *recipes, measured, chosen = marks(subject, plan=reference_plan, measured=MeasuredPoints(points=(point,)))
     assert (measured.label, measured.usage, measured.low) == ("measured: ours", {"bytes": 25e6}, 1e-3)
+    for mark in recipes:
+        assert mark.loss == recipe_allocation(reference, mark.label, Limits()).predicted_loss
+    assert [mark.label for mark in recipes] == ["qbert-2/3", "qbert-2/4"]
     assert chosen.usage["bytes"] == reference_plan.encoder_bytes and chosen.loss == reference_plan.predicted_loss
     assert 0 < chosen.low < chosen.loss < chosen.high
     assert chosen.high - chosen.loss == pytest.approx(reference_plan.predicted_std_error)

@@ -96,6 +96,10 @@ def test_mistakes_come_before_the_work(tiny_folder, data_file, tmp_path):
         qb.optimize("no such model", data_file, tmp_path / "out", budget="4bit", engine="abacus")
     with pytest.raises(qb.UsageError, match="`activations`: is a setting of an engine"):
         qb.optimize("no such model", data_file, tmp_path / "out", budget="4bit", activations="planned")
+    with pytest.raises(qb.UsageError, match="`activations` int4: legal: int8, int8-coarse, planned, float32"):
+        qb.optimize(
+            "no such model", data_file, tmp_path / "out", budget="4bit", engine="onnxruntime", activations="int4"
+        )
     with pytest.raises(qb.DeviceError, match="no such file or device"):
         qb.optimize(tiny_folder, data_file, tmp_path / "out", budget="4bit", device="toaster")
     assert issubclass(qb.DeviceError, qb.QbertOptError) and not (tmp_path / "out").exists()
