@@ -37,7 +37,7 @@ It is what matrices do to each other and what the second order leaves out, which
 Chosen on one model, shown on five others: `benchmarks/coverage.py`.
 """
 WITHIN_90 = 1.6449  # standard deviations of a normal distribution on either side that hold 90 % of it
-WIDEST = 300.0  # largest exponent of the interval's factor: a number with a float's exponent
+LARGEST_ERROR = 3.0  # standard error over predicted loss, above which an interval would say nothing
 
 
 class Allocation(Frozen):
@@ -119,16 +119,16 @@ class Allocation(Frozen):
     def predicted_interval(self) -> tuple[float, float] | None:
         """90 % prediction interval of the mean loss on text like the scoring text.
 
-        None if the loss only ranks, or if its error is so much larger than it that the interval would hold any loss.
+        None if the loss only ranks, or if its standard error is more than `LARGEST_ERROR` times the loss.
 
         Log-normal around `predicted_loss`, with the error of the scoring text and `PLAN_SPREAD`.
         """
         if self.metric != "directional" or self.predicted_loss <= 0:
             return None
-        spread = math.hypot(PLAN_SPREAD, self.predicted_std_error / self.predicted_loss)
-        if WITHIN_90 * spread > WIDEST:
+        relative_error = self.predicted_std_error / self.predicted_loss
+        if relative_error > LARGEST_ERROR:
             return None
-        factor = math.exp(WITHIN_90 * spread)
+        factor = math.exp(WITHIN_90 * math.hypot(PLAN_SPREAD, relative_error))
         return self.predicted_loss / factor, self.predicted_loss * factor
 
     def __str__(self) -> str:

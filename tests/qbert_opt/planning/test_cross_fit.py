@@ -182,8 +182,9 @@ def test_the_interval_holds_the_texts_error_and_a_spread_of_plans(rtn_scores):
     )
     assert f"90 % interval {low:.2g} to {high:.2g}" in _prediction_lines(plan)[1]
     assert plan.model_copy(update={"metric": "qbert"}).predicted_interval is None
-    lost = plan.model_copy(update={"predicted_loss": 1e-9, "predicted_std_error": 1e-3})
-    assert lost.predicted_interval is None and "interval" not in _prediction_lines(lost)[1]
+    for loss in (1e-320, 1e-9, plan.predicted_std_error / 3.01):
+        lost = plan.model_copy(update={"predicted_loss": loss})
+        assert lost.predicted_interval is None and "interval" not in _prediction_lines(lost)[1]
 
 
 def test_committed_plans_lie_in_their_intervals(rtn_scores):
