@@ -60,7 +60,7 @@ def plan_file(tmp_path, gptq_plan):
         (("--budget", "25MB", "--time-limit", "60"), 2, "--time-limit 60: "),
         (("--budget", "25MB", "--time-limit", "0.000001s"), 2, "ended before any plan was found"),
         (("--budget", "25MB", "--recipe", "qbert-2/5"), 2, "legal: qbert-2/3, qbert-2/4, uniform:CHOICE"),
-        (("--budget", "25MB", "--recipe", "qbert-2/3"), 2, "needs scores of --metric qbert"),
+        (("--budget", "20MB", "--recipe", "qbert-2/3"), 3, "--recipe qbert-2/3: needs at least 21270528 bytes"),
         (("--budget", "25MB", "--scores", "nowhere.json"), 4, "nowhere.json: no such file"),
         (("--budget", "25MB", "--model", "nowhere/at/all"), 2, "needs --data"),
         (("--budget", "25MB", "--model", "nowhere/at/all", "--data", "snips/dev"), 4, "no such folder"),

@@ -134,7 +134,7 @@ def test_training_goes_through_integer_functions(cli, quantized, data_file, tmp_
     from qbert_opt.checkpoint.record import read_record
 
     words = ("recover", quantized, "--model", quantized.parent / "model", "--data", data_file, "--steps", "distill",
-             "--epochs", "1", "-q")  # fmt: skip
+             "--epochs", "6", "--rates", "distill:1e-3:5e-4", "-q")  # fmt: skip
     for name, ways in (("real", ()), ("integers", ("--nonlinearity", "softmax=shift,norm=poly"))):
         result = cli(*words, *ways, "-o", tmp_path / name)
         assert result.code == 0, result.err

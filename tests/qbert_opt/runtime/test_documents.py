@@ -181,7 +181,7 @@ def test_the_bundled_table_says_what_it_is(reference):
     assert len(reference.choices) == 28 and not reference.masks
     assert "nats of KL" in reference.loss_unit
     made = reference.provenance
-    assert made.data == "snips/dev" and made.commit and made.date >= "2025"
+    assert made.data == "runs/snips-unseen.tsv" and made.commit and made.date >= "2025"
     assert reference_path().stat().st_size < 1_000_000
 
 
