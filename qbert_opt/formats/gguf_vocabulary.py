@@ -15,11 +15,11 @@ compares what both read besides.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UsageError
+from .token_ids import tokenizer_document, tokens_by_id
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581, SentencePiece's
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama_token_type
@@ -49,17 +49,11 @@ def decoder_vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]
     Raises:
         UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+    document = tokenizer_document(tokenizer)
     model = document.get("model") or {}
     if model.get("type") != "BPE":
         raise _otherwise(target, f"it is {model.get('type') or type(tokenizer).__name__}, not BPE")
-    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    if max(by_id) >= rows:
-        raise UsageError(
-            f"{target}: the tokenizer has the id {max(by_id)}, but the model's table has {rows} rows. Give the "
-            "tokenizer that the model was trained with."
-        )
+    by_id = tokens_by_id(tokenizer, target, rows)
     merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
     try:
         own = (

@@ -7,10 +7,10 @@ refused: the file would answer another question.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ..errors import UsageError
+from .token_ids import tokenizer_document, tokens_by_id
 
 CONTINUED = "##"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # U+2581, as in llama.cpp's vocabularies
@@ -29,18 +29,12 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     Raises:
         UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    document: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+    document = tokenizer_document(tokenizer)
     reason = _difference(document, tokenizer)
     if reason is not None:
         raise UsageError(f"{target}: reads texts otherwise than the model's tokenizer: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
-    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    if max(by_id) >= rows:
-        raise UsageError(
-            f"{target}: the tokenizer has the id {max(by_id)}, but the model's table has {rows} rows. Give the "
-            "tokenizer that the model was trained with."
-        )
+    by_id = tokens_by_id(tokenizer, target, rows)
     tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(rows)]
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "bert",

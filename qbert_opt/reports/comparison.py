@@ -75,7 +75,7 @@ def measuring_commands(lines: Sequence[Line], *, decoder: bool = False) -> tuple
 
     Args:
         lines: the comparison.
-        decoder: whether the model is one, which gets into no engine's file, so that `optimize` does not take it.
+        decoder: whether the model is one, which `optimize` does not take.
     """
     cells = dict(zip(COLUMNS, next(line.cells for line in lines if line.own), strict=True))
     commands = []

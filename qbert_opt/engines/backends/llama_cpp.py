@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,8 +85,12 @@ def open_model(folder: Path, threads: int | None = None, activations: Activation
         return Decoder(path, path, contents, threads) if decoder else _Running(path, path, contents, threads)
     if decoder:
         scratch = Path(tempfile.mkdtemp())  # opened again for longer texts, and removed with the session
-        write_gguf(scratch / FILE, whole := in_float(contents))
-        return Decoder(scratch / FILE, path, whole, threads, scratch)
+        try:
+            write_gguf(scratch / FILE, whole := in_float(contents))
+            return Decoder(scratch / FILE, path, whole, threads, scratch)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     with tempfile.TemporaryDirectory() as scratch_name:
         unpacked = Path(scratch_name) / FILE
         write_gguf(unpacked, in_float(contents))

@@ -14,10 +14,10 @@ from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.costs.engine_target import engine_target
 from qbert_opt.costs.stored import weight_bytes
 from qbert_opt.engines.session import engine, rules_of
-from qbert_opt.errors import UsageError
+from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.formats.ggml_blocks import dequantize
 from qbert_opt.formats.gguf_decoder import gguf_decoder
-from qbert_opt.formats.gguf_file import read_gguf
+from qbert_opt.formats.gguf_file import GgufFile, read_gguf, write_gguf
 from qbert_opt.formats.gguf_vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, decoder_vocabulary
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
@@ -298,3 +298,14 @@ def test_from_scores_to_a_file_on_the_command_line(tmp_path, cli):
         refused.code == 2
         and "is a decoder, which its writer does not convert. Use --engine llama-cpp" in refused.complaint
     )
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_copy(tmp_path, monkeypatch):
+    """With float32 activations a copy without codes is opened; nothing of it stays where that fails."""
+    write_gguf(tmp_path / "model.gguf", GgufFile({"general.architecture": "llama"}, {}))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    with pytest.raises(InputFileError, match="lacks length, width or output layer"):
+        engine("llama-cpp").open_model(tmp_path, activations="float32")
+    assert not any(scratch.iterdir())
