@@ -1,6 +1,7 @@
 """Which quantizer keeps most at so many bits per weight? Plans measured on unseen text, all scales counted.
 
     python benchmarks/quantizers.py MODEL CALIBRATION TEST OUT.jsonl [--seeds 0,1,2] [--methods gptq,guided]
+        [--label-column tags] [--texts 1024] [--no-uniform]
     python benchmarks/quantizers.py --table OUT.jsonl ...
 
 Uniform plans give every matrix one choice; mixed ones are solved from `directional` scores of the same quantizer on the
@@ -21,7 +22,6 @@ import torch
 
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
-from qbert_opt.models.labels import label_ids
 from qbert_opt.models.loading import LoadedModel, load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.planner import allocate
@@ -56,16 +56,14 @@ class Study:
 
     def __init__(self, options: argparse.Namespace, seed: int) -> None:
         self.loaded = load_model(options.model)
-        self.data, self.test = read_texts(options.calibration), read_texts(options.test)
-        half = len(set(self.data.texts)) // 2
+        columns = {"label_column": options.label_column}
+        self.data, self.test = (read_texts(path, **columns) for path in (options.calibration, options.test))
+        half = min(len(set(self.data.texts)), options.texts or len(self.data)) // 2
         self.plan = CalibrationPlan(half, half, seed)
         self.fit, self.scored = calibration_texts(self.data, self.plan)
         self.profile = profile_model(self.loaded)
         self.truth = outputs(self.loaded, self.test)
-        labels = torch.tensor(
-            label_ids(self.loaded.labels, self.test.labels, source=self.test.name, model=self.loaded.name)
-        )
-        self.right = float((self.truth.argmax(-1) == labels).double().mean())
+        self.right = evaluate(self.loaded, self.test, self.truth).accuracy.value
         self.rest = self._everything_else()
 
     def _everything_else(self) -> dict[str, torch.Tensor]:
@@ -127,7 +125,8 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
             suffix = "" if form == "offset" else f"/{form}"
             uniform = [f"{c}/{method}{suffix}" for c in UNIFORM[form]]
             mixed = [f"mixed:{bits}/{method}" for bits in options.budgets] if method in options.mixed.split(",") else []
-            pending = [p for p in uniform + mixed if (p, options.model_name, seed) not in done]
+            plans = ([] if options.no_uniform else uniform) + mixed
+            pending = [p for p in plans if (p, options.model_name, seed) not in done]
             if (method in FREE and seed) or not pending:
                 continue
             study = study or Study(options, seed)
@@ -194,6 +193,9 @@ def main() -> None:
     parser.add_argument("--methods", default="guided,gptq,rtn,mse,kmeans,quantease")
     parser.add_argument("--mixed", default="guided,gptq,rtn", help="methods whose mixed plans are measured too")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="bits per weight of mixed plans")
+    parser.add_argument("--label-column", help="of both texts; `tags` for a tagger")
+    parser.add_argument("--texts", type=int, help="of CALIBRATION: half of them fit, half score; all by default")
+    parser.add_argument("--no-uniform", action="store_true", help="mixed plans only")
     parser.add_argument("--stop", type=float, default=1e9, help="start no plan after so many seconds")
     options = parser.parse_args()
     if options.table:
