@@ -20,7 +20,7 @@ from ..runtime.plugins import available
 from ..spec.activations import parse_activation_bits
 from ..spec.forms import parse_bits, parse_forms
 from ..spec.groupings import parse_groupings
-from .request import QUANTITIES, Budget, Model, Sweep, Target, Texts
+from .request import QUANTITIES, Budget, Model, Recovery, Sweep, Target, Texts
 
 MAX_BYTES = 1_000_000
 
@@ -88,6 +88,9 @@ def _with_paths(sweep: Sweep, base: Path) -> Sweep:
             "recover": recover,
         }
     )
+
+
+_PARTS = {"models": Model, "data": Texts, "devices": Target, "budgets": Budget, "recover": Recovery}
 
 
 def _check(sweep: Sweep, root: Any) -> None:
@@ -170,6 +173,8 @@ def _finding(error: ValidationError, root: Any) -> InputFileError:
         legal = list(owner.model_fields)
         near = difflib.get_close_matches(str(loc[-1]), legal, n=1)
         todo = f"did you mean {near[0]}?" if near else "remove it"
+        if homes := [key for key, part in _PARTS.items() if part is not owner and loc[-1] in part.model_fields]:
+            todo = f"it belongs to an entry of {' or '.join(homes)}"
         return _refusal(root, loc, f"found an unknown key; legal keys are {', '.join(legal)}; {todo}")
     if first["type"] == "missing":
         return _refusal(root, loc, f"found nothing; the key is needed; legal keys are {_legal_keys(owner)}; add it")

@@ -18,6 +18,12 @@ def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list) else [value]
 
 
+def _joined(value: Any) -> Any:
+    """A list stands for its entries with commas between them, as the options of `sensitivity` are written."""
+    plain = isinstance(value, list) and value and all(type(entry) in (int, str) for entry in value)
+    return ",".join(map(str, value)) if plain else str(value) if type(value) is int else value
+
+
 def _in_field(name: str) -> BeforeValidator:
     """A text alone stands for a mapping with this one field."""
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
@@ -43,6 +49,7 @@ class Texts(_Part):
     split: str | None = None
 
 
+Names = Annotated[str, BeforeValidator(_joined)]
 AsTexts = Annotated[Texts, _in_field("path")]
 ManyTexts = Annotated[tuple[AsTexts, ...], BeforeValidator(_listed), Field(min_length=1)]
 
@@ -98,7 +105,9 @@ class Budget(_Part):
     def label(self) -> str:
         """Its name in the table: `2.5bit`, or `total_budget 20MB, max_latency 20ms`."""
         given = self.model_dump(exclude_none=True)
-        return given["budget"] if list(given) == ["budget"] else ", ".join(f"{k} {v}" for k, v in given.items())
+        if list(given) == ["budget"]:
+            return str(given["budget"])
+        return ", ".join(f"{k} {f'{v:.12g}' if isinstance(v, float) else v}" for k, v in given.items())
 
 
 QUANTITIES = {"max_latency": "time", "max_memory": "bytes", "max_dram_bytes": "bytes", "max_energy": "energy"}
@@ -161,10 +170,10 @@ class Sweep(_Part):
     ] = (Budget(),)
     until: Until = "measure"
     recover: Recovery | None = None
-    bits: str = "2,3,4,8"
-    groupings: str = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
-    forms: str | None = None
-    activation_bits: str = "none"
+    bits: Names = "2,3,4,8"
+    groupings: Names = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
+    forms: Names | None = None
+    activation_bits: Names = "none"
     calibration_samples: int = Field(default=256, ge=1)
     scoring_samples: int = Field(default=256, ge=2)
     max_tokens: int | None = Field(default=None, ge=1)

@@ -44,6 +44,13 @@ def test_a_device_file_beside_the_sweep_file_is_found(tmp_path):
     assert read(tmp_path, GOOD.replace("- car-soc", "- mine.yaml")).devices[0].device == str(tmp_path / "mine.yaml")
 
 
+def test_widths_and_groupings_are_also_lists(tmp_path):
+    """`bits: [2, 3]` is the list that a reader of YAML writes; a number alone is one width."""
+    sweep = read(tmp_path, "bits: [2, 3]\ngroupings: ['rows:each', columns:64]\nactivation_bits: 8\n" + GOOD)
+    assert (sweep.bits, sweep.groupings, sweep.activation_bits) == ("2,3", "rows:each,columns:64", "8")
+    assert read(tmp_path, "bits: 2,3\n" + GOOD).bits == "2,3"
+
+
 LEGAL = "legal keys are models, data, test_data, metrics, methods, devices, budgets, until, recover"
 
 
@@ -71,6 +78,13 @@ LEGAL = "legal keys are models, data, test_data, metrics, methods, devices, budg
         ("budgets:\n", "until: mesure\nbudgets:\n", "s.yaml:9: until: found 'mesure'; legal is 'solve', 'quantize'"),
         ("budgets:\n", "seed: yes\nbudgets:\n", "s.yaml:9: seed: found 'yes'; legal is a valid integer"),
         ("budgets:\n", "bits: 2,3,99\nbudgets:\n", "s.yaml:9: bits: "),
+        ("budgets:\n", "bits: [2, 99]\nbudgets:\n", "s.yaml:9: bits: "),
+        ("budgets:\n", "bits: []\nbudgets:\n", "s.yaml:9: bits: found []; legal is a valid string"),
+        ("budgets:\n", "bits: [[2]]\nbudgets:\n", "s.yaml:9: bits: found [[2]]; legal is a valid string"),
+        ("budgets:\n", "bits: [yes]\nbudgets:\n", "s.yaml:9: bits: "),
+        ("budgets:\n", "min_tokens_per_s: 5\nbudgets:\n", "seed; it belongs to an entry of budgets"),
+        ("budgets:\n", "minutes: 5\nbudgets:\n", "seed; it belongs to an entry of recover"),
+        ("- car-soc", "- {device: car-soc, max_latency: 5ms}", "engine; it belongs to an entry of budgets"),
         ("budgets:\n", "recover: {data: t.tsv, minuts: 5}\nbudgets:\n", "s.yaml:9: recover.minuts: found an unknown"),
         ("budgets:\n", "recover: {data: t.tsv}\nuntil: solve\nbudgets:\n", "s.yaml:9: recover: found training, and "),
         ("models: [a, {folder: b, name: second, data: own.tsv}]\n", "", "s.yaml:1: models: found nothing; the key is"),
@@ -102,7 +116,8 @@ def test_quantities_are_read_once_with_their_units():
     budget = Budget(budget="3bit", max_latency="20ms", max_memory="1MiB", max_energy="2mJ")
     assert needed_limits(budget) == {"latency_s": 0.02, "memory_bytes": 1048576, "energy_j": 0.002}
     fast = Budget(budget="3bit", min_tokens_per_s=20)
-    assert needed_limits(fast) == {"tokens_per_s": 20} and fast.label == "budget 3bit, min_tokens_per_s 20.0"
+    assert needed_limits(fast) == {"tokens_per_s": 20} and fast.label == "budget 3bit, min_tokens_per_s 20"
+    assert Budget(min_tokens_per_s=1e9).label == "min_tokens_per_s 1000000000"
     with pytest.raises(ValueError, match="greater than 0"):
         Budget(min_tokens_per_s=0)
     assert Sweep.model_fields["budgets"].default == (Budget(),)
