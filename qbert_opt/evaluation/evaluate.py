@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 
-from ..data.cells import words
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
 from ..models.batches import num_cut, num_lost, num_windows, tokenize
 from ..models.heads import KINDS
 from ..models.heads.losses import kl_divergence
 from ..models.heads.protocol import Quality, Ratio, per_text
-from ..models.labels import check_same_meaning, output_order
 from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import collect, rows_per_sample
 from ..models.samples import OutputKind, Outputs, Targets, TokenBatch
@@ -27,8 +25,8 @@ from .intervals import Interval, drop_interval, exponential, ratio_interval, sha
 from .retrieval import cosines, recalls
 
 __all__ = [
-    "Evaluation", "Interval", "comparable", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
-    "measure", "outputs", "reference_outputs",
+    "Evaluation", "Interval", "evaluate", "evaluation_batches", "kl_divergence", "mean_over_rows",
+    "measure", "outputs",
 ]  # fmt: skip
 
 EVALUATION_BATCH = 64
@@ -151,54 +149,13 @@ def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
     return collect(loaded.head, loaded.model, evaluation_batches(loaded, data)).values
 
 
-def comparable(loaded: LoadedModel, reference: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
-    """Return a model and its reference with the same truncation length.
-
-    Raises:
-        InputFileError: they have different kinds of outputs.
-    """
-    if loaded.head.kind != reference.head.kind:
-        raise InputFileError(
-            f"{loaded.name}: answers with {loaded.head.kind}, its reference {reference.name} with "
-            f"{reference.head.kind}. Give a reference of the same kind."
-        )
-    if loaded.labels is not None and reference.labels is not None:
-        output_order(loaded.labels, reference.labels, loaded.name, reference.name)
-    shorter = min(loaded.longest, reference.longest)
-    return replace(loaded, max_tokens=shorter), replace(reference, max_tokens=shorter)
-
-
-def reference_outputs(reference: LoadedModel, loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Return the outputs of a reference, with columns matched by name to those of another model.
-
-    Args:
-        reference: the reference model.
-        loaded: the model to compare with it; both as returned by `comparable`.
-        data: the texts.
-
-    Returns:
-        Float32 `[rows, columns]`.
-
-    Raises:
-        InputFileError: the names of their outputs differ, or the data's labels mean other classes to one.
-    """
-    values = outputs(reference, data)
-    if loaded.labels is None or reference.labels is None:
-        return values
-    if data.labels is not None and loaded.labels != reference.labels:
-        every = data.labels if data.whole_labels is None else data.whole_labels
-        split = [words(label) if loaded.head.kind == "tags" else [label] for label in every]
-        check_same_meaning(split, (loaded.name, loaded.labels), (reference.name, reference.labels), data.name)
-    return values[:, output_order(loaded.labels, reference.labels, loaded.name, reference.name)]
-
-
 def evaluate(loaded: LoadedModel, data: LabeledTexts, reference_outputs: torch.Tensor | None = None) -> Evaluation:
     """Measure quality if there are labels, and loss if there are outputs of a reference.
 
     Args:
         loaded: the model to measure.
         data: texts; with labels for accuracy and F1.
-        reference_outputs: outputs of the reference on the same texts, see the function `reference_outputs`.
+        reference_outputs: outputs of the reference on the same texts, see `references.reference_outputs`.
 
     Raises:
         InputFileError: labels that the model does not know, texts without any labelled position, or reference outputs

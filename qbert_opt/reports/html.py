@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hwmodels import format_bytes, format_joules, format_seconds
+from hwmodels import format_bytes
 
 from ..costs.workload import Workload, in_phase
 from ..planning.frontier import TradeOff
@@ -18,8 +17,6 @@ from ..spec.planned import PlannedMatrix
 from ..spec.quantities import shown
 from ..spec.scores import ScoreTable
 from .comparison import COLUMNS, comparison_lines, measuring_commands
-from .cost import band
-from .decoding import decoder_facts, expected
 from .device_and_budget import (
     BUDGET_COLUMNS,
     budget_advice,
@@ -29,15 +26,16 @@ from .device_and_budget import (
     device_lines,
 )
 from .frontier_chart import frontier_chart
-from .html_charts import bit_map, stacked_bar
+from .html_charts import bit_map
+from .html_device import device_part
 from .measurements import Measurements
 from .plan import TITLES, gain_text, rounded_inputs
 from .printing import measure_name
 from .rivals import UNSCORED, rivals
-from .verdict import Case, trust, verdict_lines
+from .verdict import Case, verdict_lines
 
 if TYPE_CHECKING:
-    from hwmodels import CostReport, Device
+    from hwmodels import Device
 
     from ..checkpoint.record import FolderRecord
     from ..engines.record import EngineRecord
@@ -100,7 +98,7 @@ def html_report(
         "device_columns": device_columns(plan.profile),
         "devices": device_lines(case) if case.devices else (),
         "device_advice": device_advice(case) if case.devices else "",
-        "device": None if cost is None or isinstance(cost, str) else _device(case, cost),
+        "device": None if cost is None or isinstance(cost, str) else device_part(case, cost),
         "no_device": "No device: give --device, the target hardware.",
         "trained": case.is_trained,
         "headings": [{"name": n, "number": number} for n, number in HEADINGS],
@@ -239,61 +237,6 @@ def _measured(plan: Allocation, measured: Measurements, *, trained: bool) -> lis
             }
         )
     return rows
-
-
-def _device(case: Case, cost: CostReport) -> dict[str, Any]:
-    token = case.rivals[-1].token(case.device)
-    facts = _facts(cost) if token is None else decoder_facts(cost, token, case.plan, case.workload)
-    each = " per inference" if token is None else ""
-    phases = {"": cost} if token is None else {", the prompt": cost, ", a token": token}
-    return {
-        "headline": f"{cost.device}, predicted: {expected(cost, token, case.workload)}{each}",
-        "bars": [bar for phase, report in phases.items() for bar in _bars(report, phase)],
-        "facts": [{"name": name, "value": value} for name, value in facts],
-    }
-
-
-def _bars(cost: CostReport, phase: str) -> list[dict[str, Any]]:
-    by_kind: defaultdict[str, float] = defaultdict(float)
-    for row in cost.operations:
-        by_kind[_part(row.cost.name)] += row.cost.latency_bound_s
-    waits = {name: share * cost.latency_bound_s for name, share in cost.bound_shares.items()}
-    return [
-        stacked_bar(f"What operations wait for{phase}", waits),
-        stacked_bar(f"Time by operation{phase}", by_kind),
-    ]
-
-
-def _facts(cost: CostReport) -> list[tuple[str, str]]:
-    return [
-        ("latency", f"{band(cost)}: {trust(cost.confidence)}. As scheduled from the device file "
-         f"{format_seconds(cost.latency_s)}; sum of operations {format_seconds(cost.latency_bound_s)}"),
-        ("peak memory", f"{format_bytes(cost.peak_memory_bytes)}: weights {format_bytes(cost.weight_bytes)}, "
-         f"activations {format_bytes(cost.peak_activation_bytes)}"),
-        ("kept on chip", f"{format_bytes(cost.scratchpad_bytes)} of {format_bytes(cost.scratchpad_room_bytes)}"),
-        ("DRAM traffic", f"{format_bytes(cost.dram_bytes)} per inference"),
-        ("energy", f"{format_joules(cost.energy_j)}, of which {format_joules(cost.dynamic_energy_j)} dynamic"),
-        ("unpacking", f"{format_seconds(cost.unpack_s)}, saves {format_seconds(cost.dram_saved_s)} of DRAM time "
-         "against 8 bits"),
-        ("device file", f"{cost.sourced_figures} of {cost.all_figures} figures have a source; {cost.confidence}"),
-        *(("over limit", line) for line in cost.over_limits),
-        *(("note", line) for line in cost.notes),
-    ]  # fmt: skip
-
-
-def _part(operation: str) -> str:
-    """Return which part of the model an operation belongs to."""
-    name = operation.lower()
-    if "embed" in name:
-        return "embeddings"
-    parts = {"scores": "attention products", "context": "attention products", "softmax": "softmax"}
-    parts["activation"] = "activation function"  # GELU, or SiLU, which is priced as GELU is
-    last = name.rsplit(".", 1)[-1]
-    if last in parts:
-        return parts[last]
-    if last in ("add", "norm"):
-        return "additions and norms"
-    return "products with weights"
 
 
 def _origin(plan: Allocation) -> list[dict[str, object]]:

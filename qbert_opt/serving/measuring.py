@@ -17,7 +17,8 @@ from ..engines.record import is_exported
 from ..engines.record import read_record as read_engine_record
 from ..engines.timing import Timing, time_model
 from ..errors import QbertOptWarning, UsageError
-from ..evaluation.evaluate import Evaluation, comparable, evaluate, reference_outputs
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.references import comparable, reference_outputs
 from ..evaluation.retrieval import NEIGHBOURS
 from ..models.loading import LoadedModel, cut_at, load_model
 from ..models.pages import Paging

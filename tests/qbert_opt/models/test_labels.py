@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts, split_disjoint
 from qbert_opt.errors import InputFileError
-from qbert_opt.evaluation.evaluate import comparable, evaluate, outputs, reference_outputs
+from qbert_opt.evaluation.evaluate import evaluate, outputs
+from qbert_opt.evaluation.references import comparable, reference_outputs
 from qbert_opt.models.labels import label_ids, label_reading, numbers, output_order, sorted_names
 
 COLOURS = ("red", "green", "blue")

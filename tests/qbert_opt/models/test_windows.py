@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from qbert_opt.costs.workload import workload_of
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InputFileError, UsageError
-from qbert_opt.evaluation.evaluate import comparable, evaluate, evaluation_batches, measure
+from qbert_opt.evaluation.evaluate import evaluate, evaluation_batches, measure
+from qbert_opt.evaluation.references import comparable
 from qbert_opt.models.batches import apart, num_cut, num_lost, single_samples, tokenize
 from qbert_opt.models.heads.answer_texts import answer_f1, exact_match
 from qbert_opt.models.heads.spans import OVERLAP_TOKENS, answers_of
