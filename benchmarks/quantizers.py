@@ -1,12 +1,13 @@
 """Which quantizer keeps most at so many bits per weight? Plans measured on unseen text, all scales counted.
 
     python benchmarks/quantizers.py MODEL CALIBRATION TEST OUT.jsonl [--seeds 0,1,2] [--methods gptq,guided]
-        [--label-column tags] [--texts 1024] [--no-uniform]
+        [--label-column tags] [--texts 1024] [--no-uniform] [--written guided]
     python benchmarks/quantizers.py --table OUT.jsonl ...
 
 Uniform plans give every matrix one choice; mixed ones are solved from `directional` scores of the same quantizer on the
-other half of CALIBRATION. Tables are stored at 8 bits and all else in fp16 in every plan. Rows that OUT.jsonl has are
-not measured again, so a run may be stopped (`--stop` seconds) and repeated.
+other half of CALIBRATION, and with `--written` another quantizer also writes their codes. Tables are stored at 8 bits
+and all else in fp16 in every plan. Rows that OUT.jsonl has are not measured again, so a run may be stopped (`--stop`
+seconds) and repeated.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,26 +127,31 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
             suffix = "" if form == "offset" else f"/{form}"
             uniform = [f"{c}/{method}{suffix}" for c in UNIFORM[form]]
             mixed = [f"mixed:{bits}/{method}" for bits in options.budgets] if method in options.mixed.split(",") else []
+            mixed += [f"{plan} written by {options.written}" for plan in mixed if options.written not in (None, method)]
             plans = ([] if options.no_uniform else uniform) + mixed
             pending = [p for p in plans if (p, options.model_name, seed) not in done]
             if (method in FREE and seed) or not pending:
                 continue
             study = study or Study(options, seed)
-            quantizer = MatrixQuantizer(study.loaded, study.profile, method, study.fit)
+            quantizer = {
+                m: MatrixQuantizer(study.loaded, study.profile, m, study.fit) for m in (method, options.written) if m
+            }
             print(f"seed {seed} {method}: {len(pending)} plans", file=sys.stderr, flush=True)
             for plan in pending:
                 if time.monotonic() - started > options.stop:
                     return
                 begun, predicted = time.process_time(), None
-                names = {m.module: plan for m in study.profile.matrices}
+                names, writer = {m.module: plan for m in study.profile.matrices}, method
                 if plan in mixed:
                     bits = float(plan.removeprefix("mixed:").split("/")[0])
                     path = Path(f"{options.out}.{method}.{seed}.scores.json")
                     table = study.scores(method, path)
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
-                    names, predicted = {m.module: m.choice.name for m in found.matrices}, found.predicted_loss
+                    writer = options.written if " written by " in plan else method
+                    names = {m.module: replace(m.choice, method=writer).name for m in found.matrices}
+                    predicted = found.predicted_loss
                 row = {"model": options.model_name, "seed": seed, "method": method, "plan": plan}
-                row |= study.measure(quantizer, names)
+                row |= study.measure(quantizer[writer], names)
                 yield row | {
                     "predicted": predicted, "cpu_s": round(time.process_time() - begun, 1), "commit": code_commit(),
                     "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -196,6 +203,7 @@ def main() -> None:
     parser.add_argument("--label-column", help="of both texts; `tags` for a tagger")
     parser.add_argument("--texts", type=int, help="of CALIBRATION: half of them fit, half score; all by default")
     parser.add_argument("--no-uniform", action="store_true", help="mixed plans only")
+    parser.add_argument("--written", help="quantizer that also writes the mixed plans of every other one")
     parser.add_argument("--stop", type=float, default=1e9, help="start no plan after so many seconds")
     options = parser.parse_args()
     if options.table:
