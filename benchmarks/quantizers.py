@@ -144,7 +144,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                 names, writer = {m.module: plan for m in study.profile.matrices}, method
                 if plan in mixed:
                     bits = float(plan.removeprefix("mixed:").split("/")[0])
-                    path = Path(f"{options.out}.{method}.{seed}.scores.json")
+                    path = Path(f"{options.out}.{options.model_name}.{method}.{seed}.scores.json")
                     table = study.scores(method, path)
                     found = allocate(table, Limits(encoder_bytes=int(bits * study.profile.encoder_elements / 8)))
                     writer = options.written if " written by " in plan else method

@@ -75,6 +75,7 @@ class FolderRecord(BaseModel):
         version: of qbert-opt.
         plan: file name of the plan.
         files: sha256 of every other file, by name.
+        written_by: quantizer that made the codes; None in folders of earlier releases and after training.
         read_back: result of running the folder after it was written; None while it is being written.
         trained: names of tensors, other than the matrices, that were changed by training.
         training: provenance of the training; None without training.
@@ -88,6 +89,7 @@ class FolderRecord(BaseModel):
     version: str
     plan: Literal["allocation.json"] = PLAN
     files: dict[str, str]
+    written_by: str | None = None
     read_back: ReadBack | None = None
     trained: tuple[str, ...] = ()
     training: Training | None = None

@@ -42,6 +42,7 @@ def write_checkpoint(
     *,
     trained: Mapping[str, torch.Tensor] | None = None,
     training: Training | None = None,
+    written_by: str | None = None,
     answer: Callable[[LoadedModel], ReadBack | None] | None = None,
     check_texts: CheckTexts | None = None,
     progress: Progress = silent,
@@ -60,6 +61,7 @@ def write_checkpoint(
         trained: tensors other than the matrices that training changed (LayerNorm, biases, head), by parameter name;
             they replace the model's own, with the same shapes.
         training: provenance of the training, recorded in the folder.
+        written_by: quantizer that made the codes, recorded in the folder; None after training.
         answer: runs the model that was read back on a few texts; its result is recorded in the folder.
         check_texts: texts for checking exports of the folder, stored in it.
         progress: called with parts done, number of parts, and the current step.
@@ -101,6 +103,7 @@ def write_checkpoint(
             version=code_version(),
             plan=PLAN,
             files=file_hashes(folder, CONFIG),
+            written_by=written_by,
             trained=tuple(sorted(trained or ())),
             training=training,
         )
@@ -108,7 +111,7 @@ def write_checkpoint(
         if answer is not None:
             record = record.model_copy(update={"read_back": answer(_opened(folder, loaded))})
             write_record(record, folder, config)
-    return replace(written, folder=Path(output), read_back=record.read_back)
+    return replace(written, folder=Path(output), written_by=written_by, read_back=record.read_back)
 
 
 def _opened(folder: Path, loaded: LoadedModel) -> LoadedModel:

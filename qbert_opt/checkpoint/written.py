@@ -16,13 +16,15 @@ from .streamed_file import tensor_digests
 class WrittenModel:
     """A folder on disk: `tensor_bytes` of payload and `header_bytes` of safetensors header.
 
-    `read_back` is the result of running the folder after it was written.
+    `written_by` is the quantizer that made the codes; `read_back` is the result of running the folder after it was
+    written.
     """
 
     folder: Path
     encoder_bytes: int
     tensor_bytes: int
     header_bytes: int
+    written_by: str | None = None
     read_back: ReadBack | None = None
 
 

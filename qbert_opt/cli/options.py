@@ -29,7 +29,11 @@ Split = Annotated[str | None, typer.Option("--split", help="Split of a folder to
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress to stderr.")]
 Method = Annotated[
-    str, typer.Option("--method", help="Quantizer to score and to write the model with; see 'qbert-opt choices'.")
+    str,
+    typer.Option(
+        "--method",
+        help="Quantizer to score with; see 'qbert-opt choices'. What gptq scored, guided writes ('quantize --method').",
+    ),
 ]
 Metric = Annotated[
     str, typer.Option("--metric", help="Metric that predicts the loss of each choice; see 'qbert-opt metrics'.")

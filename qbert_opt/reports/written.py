@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..quantization.writing import CLOSEST
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
 
@@ -23,6 +24,13 @@ def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
         f"(planned {plan.encoder_bytes:,}), all tensors {written.tensor_bytes:,} bytes (planned {plan.total_bytes:,})",
         f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
     ]
+    if written.written_by not in (None, plan.method):
+        lines.append(
+            f"codes            written by {written.written_by}, which rounds more closely than {plan.method}, whose "
+            "loss is predicted"
+            if written.written_by == CLOSEST
+            else f"codes            written by {written.written_by}; the predicted loss is that of {plan.method}"
+        )
     if (read_back := written.read_back) is not None:
         lines.append(
             f"read back        bytes and hashes agree; measured loss {read_back.loss:.4g} {read_back.loss_unit} on "

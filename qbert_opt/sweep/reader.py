@@ -90,7 +90,13 @@ def _with_paths(sweep: Sweep, base: Path) -> Sweep:
     )
 
 
-_PARTS: dict[str, type[BaseModel]] = {"models": Model, "data": Texts, "devices": Target, "budgets": Budget, "recover": Recovery}
+_PARTS: dict[str, type[BaseModel]] = {
+    "models": Model,
+    "data": Texts,
+    "devices": Target,
+    "budgets": Budget,
+    "recover": Recovery,
+}
 
 
 def _check(sweep: Sweep, root: Any) -> None:

@@ -27,7 +27,7 @@ from ..spec.quantities import shown
 from .outcome import Measured, Outcome
 from .output_folder import OUTCOME, PLAN, SCORES, OutputFolder
 from .proving import proofs, prove_smallest
-from .quantize import plan_quantizer
+from .quantize import writing_quantizer
 from .route import Request, Route, engine_route, find_route, first_sentence
 from .shipping import CheckSetup, Shipped, answers_and_targets, check_setup, ship
 from .solve import Solved
@@ -162,7 +162,7 @@ def _refusal(
     """Say why a plan with rounded inputs is not likely to be proven, by the texts that made it; None if it is."""
     if not quality:
         return None
-    rounded = apply_plan(loaded, plan, plan_quantizer(loaded, plan, texts))
+    rounded = apply_plan(loaded, plan, writing_quantizer(loaded, plan, texts))
     truth, targets = answers_and_targets(loaded, split.seen)
     answers, _ = answers_and_targets(rounded, split.seen)
     changed = changed_answers(answers, truth.values, targets)

@@ -26,6 +26,7 @@ from ..quantization.calibration import CalibrationPlan, MatrixQuantizer, calibra
 from ..quantization.quantizer import quantizer
 from ..quantization.sequential import sequential_matrices
 from ..quantization.storable import check_storable
+from ..quantization.writing import checked_method, writing_method
 from ..runtime.files import check_free
 from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
@@ -41,6 +42,7 @@ def quantize_model(
     data: LabeledTexts | None,
     output: str | Path,
     *,
+    method: str | None = None,
     sequential: bool = False,
     progress: Progress = silent,
 ) -> WrittenModel:
@@ -51,6 +53,8 @@ def quantize_model(
         allocation: the plan.
         data: the data set that was scored; the plan records its hash, sample counts and seed.
         output: folder to write.
+        method: quantizer that writes the codes; None is `quantization.writing.writing_method`'s, with `sequential` the
+            plan's own.
         sequential: calibrate each block on inputs that contain the quantization errors of the preceding blocks; the
             plan in the folder then has the losses scored again.
         progress: called with matrices done, number of matrices, and the current step.
@@ -60,8 +64,8 @@ def quantize_model(
 
     Raises:
         InputFileError: the model or data set is not the plan's, or a weight exceeds the range of fp16.
-        UsageError: the quantizer needs data and there is none, or it does not benefit from `sequential`, or the model
-            is paged and cannot be quantized so.
+        UsageError: the quantizer needs data and there is none, or does not store the plan's forms, or does not benefit
+            from `sequential`, or the model is paged and cannot be quantized so.
     """
     check_free(Path(output))
     original = as_scored(loaded, allocation)
@@ -70,6 +74,11 @@ def quantize_model(
         logger.warning("warning: %s: the plan drops layers; what is left is quantized in memory", loaded.name)
     if sequential and pages_of(loaded.model) is not None:
         raise UsageError("`sequential`: changes the weights block by block, and those of a paged model are read-only.")
+    if method is None:
+        method = (
+            allocation.method if sequential else writing_method(allocation, paged=pages_of(loaded.model) is not None)
+        )
+    checked_method(allocation, method)
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
     texts = read_back_texts(loaded, allocation, data)
 
@@ -78,15 +87,17 @@ def quantize_model(
 
     if sequential:
         fit, scored = plan_texts(loaded, allocation, data)
-        in_sequence = sequential_matrices(loaded, allocation, fit, progress)
+        in_sequence = sequential_matrices(loaded, allocation, fit, progress, method=method)
         again = rescored(loaded, allocation, dict(in_sequence), scored, progress)
         return write_checkpoint(
-            loaded, again, in_sequence, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
-        )
-    matrices = quantized_matrices(plan_quantizer(loaded, allocation, data), allocation)
+            loaded, again, in_sequence, output, written_by=method, answer=answer, check_texts=kept_texts(loaded, texts),
+            progress=progress,
+        )  # fmt: skip
+    matrices = quantized_matrices(plan_quantizer(loaded, allocation, data, method), allocation)
     return write_checkpoint(
-        loaded, allocation, matrices, output, answer=answer, check_texts=kept_texts(loaded, texts), progress=progress
-    )
+        loaded, allocation, matrices, output, written_by=method, answer=answer, check_texts=kept_texts(loaded, texts),
+        progress=progress,
+    )  # fmt: skip
 
 
 def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | None:
@@ -168,8 +179,29 @@ def _first(texts: LabeledTexts) -> LabeledTexts:
     return LabeledTexts(few.name, few.texts, None)
 
 
-def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> MatrixQuantizer:
-    """Return the same quantizer as the one that the plan's scores were computed with.
+def plan_quantizer(
+    loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None, method: str | None = None
+) -> MatrixQuantizer:
+    """Return a quantizer with the calibration set of the plan's scores.
+
+    Args:
+        loaded: the model that the plan belongs to.
+        allocation: the plan.
+        data: the data set that was scored.
+        method: name of the quantizer; None is that of the scores.
+
+    Raises:
+        InputFileError: the model or data set is not the plan's.
+        UsageError: the quantizer needs data and there is none.
+    """
+    loaded = as_planned(allocation, as_scored(loaded, allocation))
+    method = method or allocation.method
+    fit = plan_texts(loaded, allocation, data)[0] if quantizer(method).NEEDS_GRAM else None
+    return MatrixQuantizer(loaded, allocation.profile, method, fit)
+
+
+def writing_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> MatrixQuantizer:
+    """Return the quantizer that writes a plan's folder by default, with the calibration set of the plan's scores.
 
     Args:
         loaded: the model that the plan belongs to.
@@ -180,11 +212,8 @@ def plan_quantizer(loaded: LoadedModel, allocation: Allocation, data: LabeledTex
         InputFileError: the model or data set is not the plan's.
         UsageError: the quantizer needs data and there is none.
     """
-    loaded = as_planned(allocation, as_scored(loaded, allocation))
-    if not quantizer(allocation.method).NEEDS_GRAM:
-        return MatrixQuantizer(loaded, allocation.profile, allocation.method, None)
-    fit, _ = plan_texts(loaded, allocation, data)
-    return MatrixQuantizer(loaded, allocation.profile, allocation.method, fit)
+    method = writing_method(allocation, paged=pages_of(loaded.model) is not None)
+    return plan_quantizer(loaded, allocation, data, method)
 
 
 def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:

@@ -43,7 +43,7 @@ from ..training.student import Student
 from ..training.teacher import Teacher
 from ..training.teacher_cache import StoringTeacher
 from ..training.updates import check_shared
-from .quantize import READ_BACK_TEXTS, kept_texts, plan_quantizer, read_back
+from .quantize import READ_BACK_TEXTS, kept_texts, read_back, writing_quantizer
 from .training_text import labels_of, split_texts
 
 NEAREST = "rtn"
@@ -207,7 +207,7 @@ def _start(
         if settings.start == "nearest":
             return loaded, plan, _nearest(loaded, plan), {}, "nearest"
         same = [part for part in data if part.sha256 == plan.provenance.data_sha256]
-        quantizer = plan_quantizer(loaded, plan, same[0] if same else data[0])
+        quantizer = writing_quantizer(loaded, plan, same[0] if same else data[0])
         return loaded, plan, quantized_matrices(quantizer, plan), {}, "plan"
     folder = Path(source)
     if not is_quantized(folder):

@@ -20,6 +20,14 @@ def command(
         str | None, typer.Option("--data", help="The calibration text that the scores were computed from.")
     ] = None,
     columns: options.TextOptions,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="Quantizer that writes the codes: rtn, mse, gptq, quantease, guided, kmeans. By default guided, where "
+            "an encoder's plan was scored with gptq or quantease and has matrices of at most 4 bits; else the plan's.",
+        ),
+    ] = None,
     sequential: Annotated[
         bool,
         typer.Option("--sequential", help="Calibrate each block on inputs that contain the errors of earlier blocks."),
@@ -41,7 +49,7 @@ def command(
     texts = None if data is None else columns.read(data)
     with progress("quantizing", quiet=quiet) as tell:
         loaded = load_model(model, paging=paging.beside(output))
-        written = quantize_model(loaded, allocation, texts, output, sequential=sequential, progress=tell)
+        written = quantize_model(loaded, allocation, texts, output, method=method, sequential=sequential, progress=tell)
     if sequential:
         again = read_allocation(Path(output) / "allocation.json")
         typer.echo(

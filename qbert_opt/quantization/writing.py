@@ -1,0 +1,52 @@
+"""Which quantizer writes a plan's codes: a closer one than scored them, where that is known to pay.
+
+Scores round every matrix under every choice; a plan has one choice for each. `guided` takes 2.5 times as long as `gptq`
+and rounds more closely, so scoring every choice with `gptq` and writing the chosen ones with `guided` has nearly the
+loss of using `guided` throughout, in nearly the time of `gptq` (`benchmarks/quantizers.py --written guided`).
+"""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from ..spec.allocation import Allocation
+from .quantizer import quantizer
+
+CLOSEST = "guided"
+MOST_BITS = 4  # with more, rounding with compensation leaves nothing to gain
+IMPROVED = ("gptq", "quantease")  # quantizers from whose codes `guided` descends
+
+
+def writing_method(plan: Allocation, *, paged: bool = False) -> str:
+    """Return the quantizer that writes a plan's codes by default.
+
+    That is `guided` for an encoder whose scores come from `gptq` or `quantease`, if some matrix has at most 4 bits.
+    Otherwise it is the plan's own: other quantizers were chosen for what they are, above 4 bits there is nothing to
+    gain, and decoders and paged models, whose second passes are long, were not measured.
+
+    Args:
+        plan: the plan.
+        paged: whether the model's weights stay on disk.
+    """
+    narrow = any(matrix.bits <= MOST_BITS for matrix in plan.matrices)
+    gains = narrow and not paged and not plan.profile.causal
+    return CLOSEST if gains and plan.method in IMPROVED else plan.method
+
+
+def checked_method(plan: Allocation, method: str) -> str:
+    """Return a quantizer that was asked for, if it can write the plan's choices.
+
+    Args:
+        plan: the plan.
+        method: name of the quantizer.
+
+    Raises:
+        UsageError: no such quantizer, or it does not store a form of the plan.
+    """
+    forms = quantizer(method).FORMS
+    for matrix in plan.matrices:
+        if matrix.form not in forms:
+            raise UsageError(
+                f"`method` {method}: {matrix.module} is planned in form {matrix.form}; {method} stores "
+                f"{', '.join(forms)}. Give a quantizer that stores {matrix.form}, or leave `method` out."
+            )
+    return method
