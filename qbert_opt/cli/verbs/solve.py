@@ -37,6 +37,8 @@ def command(
 
     `qbert-opt solve --model DIR --data TEXT --budget 1.5bit --allow-drop 2 -o allocation.json`
 
+    `qbert-opt solve --model DIR --data TEXT --budget 2.05bit --allow-drop-heads 18 -o allocation.json`
+
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
     from ...costs.functions import parse_functions
@@ -46,14 +48,15 @@ def command(
     from ...spec.activations import selected_activations
     from ...spec.scores import ScoreTable
     from ...workflows.solve import Solved, check_limits, solve_plans, solve_recipe
-    from .. import solve_requests, solving
+    from .. import leaving_out, solve_requests, solving
     from ..quantities import seconds
 
     device = hardware.target()
     constraints = solve_requests.read_constraints(constraint, cache.widths())
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
-    solve_requests.check_drop(constraint, search.recipe, scoring, shortlist)
-    measured = bool(shortlist.verify or shortlist.refine or shortlist.measure or constraint.allow_drop)
+    leaving_out.check_drop(constraint, search.recipe, scoring, shortlist)
+    leaving_out.check_heads(constraint.allow_drop_heads, scoring, constraints)
+    measured = any((shortlist.verify, shortlist.refine, shortlist.measure, leaving_out.most(constraint)))
     model, data = str(scoring.model), str(scoring.data)
 
     def solve(table: ScoreTable, whole: ScoreTable | None = None) -> Solved:
@@ -83,14 +86,15 @@ def command(
 
     if scoring.until is None:
         table = score(scoring.scoring_samples)
-        table, solved = solving.at_best_depth(table, scoring, constraint.allow_drop, solve, quiet=quiet)
+        table, solved, kept = leaving_out.solve_least(table, scoring, constraint, solve, quiet=quiet)
     else:
-        table, solved = solve_requests.solve_until_exact(score, solve, scoring)
+        (table, solved), kept = solve_requests.solve_until_exact(score, solve, scoring), []
     written = solving.write_solved(solved, table, out.output, out.plot)
     if out.as_json:
         solving.print_json(solved, as_list=shortlist.top_k is not None)
         return
     solving.print_solved(solved, explain=out.explain)
+    print_lines(kept)
     if shortlist.verify is not None:
         solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
