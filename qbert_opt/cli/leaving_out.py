@@ -25,18 +25,25 @@ def most(constraint: ConstraintOptions) -> int | None:
 
 
 def check_drop(
-    constraint: ConstraintOptions, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
+    constraint: ConstraintOptions,
+    recipe: str | None,
+    scoring: ScoringOptions,
+    shortlist: ShortlistOptions,
+    constraints: PlanConstraints,
 ) -> None:
     """Refuse to leave layers or heads out without the model that is measured, and beside what is of one model only.
+
+    Engines and models that cannot do with fewer heads are refused before anything is scored.
 
     Args:
         constraint: with the values of `--allow-drop` and `--allow-drop-heads`.
         recipe: the value of `--recipe`.
         scoring: where the scores come from.
         shortlist: several plans, and what is measured of them.
+        constraints: name the engines of the plan.
 
     Raises:
-        UsageError: names the options.
+        UsageError: names the options, or the engine or model.
     """
     from ..errors import UsageError
 
@@ -57,7 +64,8 @@ def check_drop(
         if value is not None:
             several = "sets of heads" if of_heads else "depths"
             raise UsageError(f"{flag}: finds one plan of least loss over several {several}. Remove {name}.")
-    if of_heads:
+    if constraint.allow_drop_heads is not None:
+        _check_heads(constraint.allow_drop_heads, str(scoring.model), constraints)
         return
     named = {"--pin": constraint.pins, "--exclude": constraint.excluded}
     named["--tie"] = [name for name in constraint.ties or () if name != "qkv"]
@@ -66,19 +74,12 @@ def check_drop(
             raise UsageError(f"{flag}: layers are numbered anew where one is left out. Remove {name} {names[0]}.")
 
 
-def check_heads(most: int | None, scoring: ScoringOptions, constraints: PlanConstraints) -> None:
-    """Refuse, before anything is scored, to leave heads out of a model or for an engine that cannot do without.
-
-    Args:
-        most: the value of `--allow-drop-heads`.
-        scoring: names the model.
-        constraints: name the engines of the plan.
+def _check_heads(most: int, model: str, constraints: PlanConstraints) -> None:
+    """Refuse to leave so many heads out of a model, or any where an engine needs them all.
 
     Raises:
         UsageError: names the engine or the model.
     """
-    if most is None:
-        return
     from ..costs.portable import plan_target
     from ..engines.session import rules_of
     from ..errors import UsageError
@@ -87,13 +88,13 @@ def check_heads(most: int | None, scoring: ScoringOptions, constraints: PlanCons
     for name in () if target is None else target.engines:
         if not rules_of(name).fewer_heads:
             raise UsageError(
-                f"--allow-drop-heads: {name} needs the same number of heads in every layer. Leave one of them out, or "
-                "plan for onnxruntime or openvino."
+                f"--allow-drop-heads: {name} needs the same number of heads in every layer. Remove the option, or plan "
+                "for onnxruntime or openvino."
             )
     from ..models.loading import load_model
     from ..scoring.head_drops import check_head_drops
 
-    check_head_drops(load_model(str(scoring.model)), most)
+    check_head_drops(load_model(model), most)
 
 
 def solve_least(

@@ -37,8 +37,6 @@ def command(
 
     `qbert-opt solve --model DIR --data TEXT --budget 1.5bit --allow-drop 2 -o allocation.json`
 
-    `qbert-opt solve --model DIR --data TEXT --budget 2.05bit --allow-drop-heads 18 -o allocation.json`
-
     `qbert-opt solve --max-loss 0.001 --least latency --device car-soc --tie qkv --max-formats 3`
     """
     from ...costs.functions import parse_functions
@@ -54,8 +52,7 @@ def command(
     device = hardware.target()
     constraints = solve_requests.read_constraints(constraint, cache.widths())
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
-    leaving_out.check_drop(constraint, search.recipe, scoring, shortlist)
-    leaving_out.check_heads(constraint.allow_drop_heads, scoring, constraints)
+    leaving_out.check_drop(constraint, search.recipe, scoring, shortlist, constraints)
     measured = any((shortlist.verify, shortlist.refine, shortlist.measure, leaving_out.most(constraint)))
     model, data = str(scoring.model), str(scoring.data)
 
@@ -94,10 +91,9 @@ def command(
         solving.print_json(solved, as_list=shortlist.top_k is not None)
         return
     solving.print_solved(solved, explain=out.explain)
-    print_lines(kept)
     if shortlist.verify is not None:
         solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
         workload = hardware.workload(table.profile, cache)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)
-    print_lines([f"wrote {path}" for path in written])
+    print_lines([*kept, *(f"wrote {path}" for path in written)])
