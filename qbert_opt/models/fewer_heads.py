@@ -236,10 +236,12 @@ def without_heads(loaded: LoadedModel, dropped: DroppedHeads, layers: Sequence[A
         UsageError: the model has no such heads, or cannot do without.
     """
     layers = layers or attention_layers(loaded)
-    if len(dropped.heads) != len(layers) or dropped.num_heads != layers[0].heads:
+    own = (len(layers), layers[0].heads, layers[0].size)
+    planned = (len(dropped.heads), dropped.num_heads, len(dropped.means[0]))
+    if own != planned:
         raise UsageError(
-            f"{loaded.name}: has {len(layers)} layers of {layers[0].heads} heads; the plan leaves heads out of "
-            f"{len(dropped.heads)} layers of {dropped.num_heads}."
+            f"{loaded.name}: has {own[0]} layers of {own[1]} heads of {own[2]} outputs; the plan leaves heads out of "
+            f"{planned[0]} layers of {planned[1]} heads of {planned[2]}."
         )
     heads = [(layer, head) for layer, numbers in enumerate(dropped.heads) for head in numbers]
     model, sha256 = _cut(loaded, layers, dict(zip(heads, dropped.means, strict=True)))

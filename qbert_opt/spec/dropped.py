@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from ..runtime.frozen import Frozen
 
@@ -23,7 +23,7 @@ class DroppedHeads(Frozen):
 
     heads: tuple[tuple[int, ...], ...]
     num_heads: int
-    means: tuple[tuple[FiniteFloat, ...], ...]
+    means: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1)
     predicted_loss: FiniteFloat
     std_error: FiniteFloat
 

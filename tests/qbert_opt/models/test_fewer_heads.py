@@ -110,8 +110,9 @@ def test_decoders_plain_modules_and_single_heads_are_refused(tiny, tmp_path):
     smaller = without_heads(tiny, dropped_of(tiny))
     with pytest.raises(UsageError, match="some are left out already"):
         attention_layers(smaller)
-    with pytest.raises(UsageError, match=r"has 2 layers of 4 heads; the plan leaves heads out of 1 layers of 4\."):
-        without_heads(tiny, dropped_of(tiny).model_copy(update={"heads": ((1, 2),)}))
+    for change in ({"heads": ((1, 2),)}, {"num_heads": 5}, {"means": ((0.0,) * 7,) * 3}):
+        with pytest.raises(UsageError, match="has 2 layers of 4 heads of 8 outputs; the plan leaves heads out of"):
+            without_heads(tiny, dropped_of(tiny).model_copy(update=change))
 
 
 @pytest.mark.parametrize(
