@@ -41,6 +41,7 @@ class FolderQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self, model: nn.Module, checkpoint_files: list[str] | None = None, **_others: Any
     ) -> None:
+        from ..models.head_counts import narrow_attention
         from ..models.tiers import split_table
         from ..spec.allocation import read_allocation
         from .packed_modules import CODES_BUFFER, pack_modules, quantized_parts
@@ -52,6 +53,7 @@ class FolderQuantizer(HfQuantizer):
         record = read_record(folder)
         plan = read_allocation(folder / record.plan)
         split_table(model, str(folder))
+        narrow_attention(model, str(folder))
         pack_modules(model, plan)
         if record.codes_name != CODES_BUFFER:
             self._packed = [part.module for part in quantized_parts(plan)]

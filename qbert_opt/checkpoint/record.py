@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ..errors import InputFileError
 from ..models.depth import without_layers
+from ..models.fewer_heads import without_heads
 from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES
 from ..runtime.input_files import decode_text, parse_json, read_bytes
@@ -217,7 +218,7 @@ def checked_record(entry: Any, where: str) -> FolderRecord:
 
 
 def as_planned(allocation: Allocation, loaded: LoadedModel) -> LoadedModel:
-    """Return the model that a plan is of: without the layers that the plan leaves out.
+    """Return the model that a plan is of: without the layers or heads that the plan leaves out.
 
     Args:
         allocation: the plan.
@@ -225,13 +226,16 @@ def as_planned(allocation: Allocation, loaded: LoadedModel) -> LoadedModel:
 
     Raises:
         InputFileError: the plan was made for another model.
+        UsageError: the model has no such layers or heads.
     """
-    if allocation.dropped is None or loaded.sha256 == allocation.profile.sha256:
-        check_belongs(allocation, loaded)
-        return loaded
-    shorter = without_layers(loaded, allocation.dropped.layers)
-    check_belongs(allocation, shorter)
-    return shorter
+    planned = loaded
+    if loaded.sha256 != allocation.profile.sha256:
+        if allocation.dropped is not None:
+            planned = without_layers(loaded, allocation.dropped.layers)
+        elif allocation.dropped_heads is not None:
+            planned = without_heads(loaded, allocation.dropped_heads)
+    check_belongs(allocation, planned)
+    return planned
 
 
 def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:

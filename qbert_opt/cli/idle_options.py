@@ -86,6 +86,7 @@ def _reads_no_labels(values: Values) -> bool:
 
 WORKLOAD = ("seq_len", "batch_size")
 CACHE = ("context", "cache_bits")
+MEASURED = ("verify", "refine", "allow_drop", "allow_drop_heads")
 OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
 OF_DEVICE = (
     "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops",
@@ -204,8 +205,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("data",), _without("model"), "belongs to --model, which is not given."),
         Rule(
             ("data",),
-            lambda values: bool(values["scores"]) and not any(values[n] for n in ("verify", "refine", "allow_drop")),
-            "belongs to --verify, --refine and --allow-drop; --scores are scored already.",
+            lambda values: bool(values["scores"]) and not any(values[n] for n in MEASURED),
+            "belongs to --verify, --refine, --allow-drop and --allow-drop-heads; --scores are scored already.",
         ),
         Rule(("rate",), _without("device"), NEEDS_DEVICE),
         Rule(WORKLOAD, _without("device", "measure"), NEEDS_DEVICE),

@@ -205,6 +205,15 @@ class ConstraintOptions:
             rich_help_panel=CONSTRAINTS,
         ),
     ] = None
+    allow_drop_heads: Annotated[
+        int | None,
+        typer.Option(
+            "--allow-drop-heads",
+            min=1,
+            help="Most attention heads that the plan may leave out, over all layers (needs --model, --data).",
+            rich_help_panel=CONSTRAINTS,
+        ),
+    ] = None
     max_formats: Annotated[
         int | None,
         typer.Option(

@@ -213,40 +213,6 @@ def read_shortlist(options: ShortlistOptions) -> Shortlist | None:
     return None if count is None else Shortlist(count, farthest, options.apart)
 
 
-def check_drop(
-    constraint: ConstraintOptions, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
-) -> None:
-    """Refuse `--allow-drop` without the model that it measures, and beside what is of one depth only.
-
-    Args:
-        constraint: with the value of `--allow-drop`.
-        recipe: the value of `--recipe`.
-        scoring: where the scores come from.
-        shortlist: several plans, and what is measured of them.
-
-    Raises:
-        UsageError: names the options.
-    """
-    from ..errors import UsageError
-
-    if constraint.allow_drop is None:
-        return
-    if scoring.model is None or scoring.data is None:
-        raise UsageError("--allow-drop: needs --model and --data, to measure the model without its layers.")
-    others = {
-        "--recipe": recipe, "--until": scoring.until, "--max-loss": constraint.max_loss, "--top-k": shortlist.top_k,
-        "--measure": shortlist.measure, "--refine": shortlist.refine, "--verify": shortlist.verify,
-    }  # fmt: skip
-    for name, value in others.items():
-        if value is not None:
-            raise UsageError(f"--allow-drop: finds one plan of least loss over several depths. Remove {name}.")
-    named = {"--pin": constraint.pins, "--exclude": constraint.excluded}
-    named["--tie"] = [name for name in constraint.ties or () if name != "qkv"]
-    for name, names in named.items():
-        if names:
-            raise UsageError(f"--allow-drop: layers are numbered anew where one is left out. Remove {name} {names[0]}.")
-
-
 def check_together(
     constraints: PlanConstraints, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
 ) -> None:

@@ -9,8 +9,6 @@ import typer
 from .progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from solvers import Refinement
 
     from ..costs.workload import Workload
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from ..spec.allocation import Allocation
     from ..spec.scores import ScoreTable
     from ..workflows.solve import Refine, Solved
-    from .solve_options import ScoringOptions
 
 
 def local_search(model: str, data: str, max_measurements: int | None, *, quiet: bool) -> Refine | None:
@@ -78,36 +75,6 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
         f"{plan.provenance.num_scored} scoring texts; kept {refinement.accepted} of "
         f"{len(refinement.history) - 1} measured swaps ({end})"
     )
-
-
-def at_best_depth(
-    scores: ScoreTable,
-    options: ScoringOptions,
-    most: int | None,
-    solve: Callable[[ScoreTable, ScoreTable], Solved],
-    *,
-    quiet: bool,
-) -> tuple[ScoreTable, Solved]:
-    """Solve for bits, and for depth where layers may be left out; see `workflows.depth`.
-
-    Args:
-        scores: of the whole model.
-        options: name the model and its text.
-        most: the most layers to leave out; None keeps all.
-        solve: returns the best plan of a table within the limits of the whole model's.
-        quiet: report no progress.
-    """
-    if most is None:
-        return scores, solve(scores, scores)
-    from ..data.texts import read_texts
-    from ..models.loading import load_model
-    from ..workflows.depth import solve_with_drops
-
-    with progress("layers left out", quiet=quiet) as tell:
-        return solve_with_drops(
-            scores, load_model(str(options.model)), read_texts(str(options.data)), most,
-            lambda table: solve(table, scores), progress=tell,
-        )  # fmt: skip
 
 
 def print_verification(

@@ -75,7 +75,8 @@ class BlockWalk:
         if query is None or key is None or value is None:
             return self._source(width)
         modules = (query.module, key.module, value.module)
-        return self.builder.attention(self.prefix, *modules, width, self.positioned)
+        heads = self.builder.profile.heads if fused is query else self.builder.profile.heads_of(query)
+        return self.builder.attention(self.prefix, *modules, width, self.positioned, heads)
 
     def _residual(self, name: str, made: str, width: int) -> None:
         others = [tensor for tensor, columns in self.unread.items() if columns == width]

@@ -65,11 +65,11 @@ def unwritten_file(profile: ModelProfile, target: EngineTarget | None) -> tuple[
         profile: the model.
         target: the engine that runs it; None for packed weights.
     """
-    if target is None or not (names := [n for n in target.engines if not rules_of(n).takes(decoder=profile.causal)]):
+    if target is None or not (names := [n for n in target.engines if not rules_of(n).takes(**profile.engine_needs)]):
         return ()
     return (
-        f"bytes are those of a file of {', '.join(names)}, which no writer here converts a decoder to; export-config "
-        "gives the plan to other tools",
+        f"bytes are those of a file of {', '.join(names)}, which no writer here converts {profile.oddity} to"
+        f"{'; export-config gives the plan to other tools' if profile.causal else ''}",
     )
 
 

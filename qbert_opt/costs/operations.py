@@ -241,7 +241,7 @@ class GraphBuilder:
         return self.add(matrix_operation(matrix, weight, self.workload, choice, self.target), *inputs)
 
     def attention(
-        self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec]
+        self, prefix: str, query: str, key: str, value: str, width: int, positioned: Sequence[MatrixSpec], heads: int
     ) -> str:
         """Add scores, softmax and weighted sum; `positioned` matrices add scores of relative positions.
 
@@ -252,11 +252,12 @@ class GraphBuilder:
             value: name of the value tensor.
             width: width of all heads together.
             positioned: matrices of query or key that relative positions pass through.
+            heads: of the layer; of a decoder, those of the profile count.
         """
         if self.profile.causal:
             return causal_attention(self, prefix, query, key, value, width)
-        seq, copies = self.workload.seq_len, self.workload.batch_size * self.profile.heads
-        depth = max(1, width // self.profile.heads)
+        seq, copies = self.workload.seq_len, self.workload.batch_size * heads
+        depth = max(1, width // heads)
         side, square = copies * seq * depth, copies * seq * seq
         floats = self.attention_arithmetic()
 

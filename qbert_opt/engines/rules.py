@@ -92,6 +92,7 @@ class EngineRules:
         adds_offsets: whether the offsets of form `offset` are added beside the product: a sum over its inputs, and two
             more passes over its outputs.
         saturates: whether sums of 8-bit products with static ranges saturate where `sums_bytes_exactly` is False.
+        fewer_heads: whether layers may have fewer attention heads than others, as where a plan leaves some out.
         float_difference: largest |difference| of its float32 answers from torch's, relative to the largest answer;
             more means a wrong graph. Where only the order of sums differs, 1e-3 is ample.
         file: how its file stores a choice; None where the quantized folder itself is opened.
@@ -127,6 +128,7 @@ class EngineRules:
     static_scores: bool = False
     adds_offsets: bool = False
     saturates: bool = False
+    fewer_heads: bool = True
     float_difference: float = 1e-3
     file: FileLaw | None = None
     speeds: tuple[Speed, ...] = ()
@@ -134,12 +136,15 @@ class EngineRules:
     checked_on: str = ""
     sources: tuple[str, ...] = ()
 
-    def takes(self, *, decoder: bool) -> bool:
+    def takes(self, *, decoder: bool, fewer_heads: bool = False) -> bool:
         """Return whether a model gets into the engine at all: few writers convert decoders.
 
         Args:
             decoder: whether the model is one.
+            fewer_heads: whether its layers have fewer attention heads than others.
         """
+        if fewer_heads and not self.fewer_heads:
+            return False
         return not decoder or self.file is None or self.file.decoders is not None
 
     def refusal(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import UsageError
+from ..models.head_counts import is_narrowed
 from ..models.loading import LoadedModel
 from ..models.tiers import in_tiers
 from .nonlinearity import Activation
@@ -151,6 +152,11 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
     if in_tiers(model):
         raise UsageError(
             f"{loaded.name}: a table of words in tiers has no integer form. Plan for the model that it was made from."
+        )
+    if is_narrowed(model):
+        raise UsageError(
+            f"{loaded.name}: layers with fewer attention heads than others have no integer form. Plan without "
+            "`allow_drop_heads`."
         )
     own = next(name for name, module in model.named_modules() if module is model.base_model)
     prefix = f"{own}." if own else ""

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from ..errors import InputFileError
 from .config_fields import check_fields
 from .folder_files import ModelFiles, first_line
+from .head_counts import FIELD, narrow_attention
 from .heads import KINDS
 from .outputs import OutputKind, head_kind
 from .sentence_embeddings import embedding_fields, read_sentence_embedding
@@ -72,6 +73,11 @@ def read_config(files: ModelFiles) -> Any:
             "Give a BERT-style model; check the spelling, or upgrade transformers."
         )
     check_fields(files.config, files.name)
+    if FIELD in files.config:
+        raise InputFileError(
+            f"{files.name}: config.json: {FIELD} belongs to a quantized folder. Give the float model that it was made "
+            "from."
+        )
     with refusing(files.name):
         config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
         config._attn_implementation = None
@@ -138,7 +144,7 @@ def config_kind(config: Any, source: str) -> OutputKind:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a float32 model of the class that its config names, with random weights; a table in tiers is split.
+    """Return a float32 model of the class that its config names, with random weights, in the shapes that it says.
 
     Args:
         config: transformers' config.
@@ -151,6 +157,7 @@ def build_model(config: Any, source: str) -> Any:
     with refusing(source):
         model = AUTO_CLASSES[kind].from_config(config, dtype=torch.float32)
     split_table(model, source)
+    narrow_attention(model, source)
     return model
 
 

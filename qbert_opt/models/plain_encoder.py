@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ..errors import UsageError
+from .head_counts import is_narrowed
 from .tiers import in_tiers
 
 _BERT_LAYER = {
@@ -158,6 +159,11 @@ def plain_encoder(
         raise UsageError(f"{target}: {name} has embeddings narrower than its layers. {_OTHERS}")
     if in_tiers(model):
         raise UsageError(f"{target}: {name} has its table of words in tiers, and the file holds one table. {_OTHERS}")
+    if is_narrowed(model):
+        raise UsageError(
+            f"{target}: layers of {name} have fewer attention heads than others, and the file holds one number. "
+            f"{_OTHERS}"
+        )
     head = _head(model, heads, target)
     block, parts = _LAYERS[config.model_type]
     blocks: Any = model.get_submodule(base + block)

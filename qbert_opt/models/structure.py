@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import InputFileError
 from ..spec.profiles import HeadSpec, Kind, MatrixSpec, ModelProfile, TableSpec
+from .head_counts import head_counts
 from .layers import TransposedLinear, has_own_lookup, largest_module_list, matrix_of, width_made, width_read
 from .loading import LoadedModel
 from .tiers import tier_of
@@ -56,6 +57,7 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
         hidden=getattr(config, "hidden_size", 0) or traced.block_outputs.get(blocks[0], 0) or matrices[0].columns,
         heads=heads,
         key_value_heads=_key_value_heads(matrices, heads, getattr(config, "num_key_value_heads", None)),
+        block_heads=head_counts(config),
         causal=causal,
         matrices=matrices,
         tables=tables,

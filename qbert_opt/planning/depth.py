@@ -1,12 +1,8 @@
-"""Depth as a choice: the scores of a model without some of its layers, and a plan that states what they cost."""
+"""Depth as a choice: the scores of a model without some of its layers."""
 
 from __future__ import annotations
 
-import math
-
 from ..scoring.layer_drops import Shortened
-from ..spec.allocation import Allocation
-from ..spec.planned import DroppedLayers
 from ..spec.score_parts import ActivationScores, Rows
 from ..spec.scores import ScoreTable
 
@@ -59,40 +55,5 @@ def _kept_inputs(scores: ActivationScores, names: dict[str, str]) -> ActivationS
         update={
             "inputs": tuple(inputs[index] for index in kept),
             **{n: tuple(getattr(scores, n)[index] for index in kept) for n in ("value", "std_error", "ranges")},
-        }
-    )
-
-
-def with_dropped(plan: Allocation, dropped: DroppedLayers) -> Allocation:
-    """Add the loss of the layers that a shorter model lacks to every loss of its plan.
-
-    Args:
-        plan: of the shorter model.
-        dropped: what it lacks.
-    """
-    more = dropped.predicted_loss
-
-    def joined(error: float) -> float:
-        return math.hypot(error, dropped.std_error)
-
-    uniform = [
-        rival.model_copy(
-            update={
-                "predicted_loss": rival.predicted_loss + more,
-                "predicted_std_error": None if rival.predicted_std_error is None else joined(rival.predicted_std_error),
-            }
-        )
-        for rival in plan.uniform
-    ]
-    return plan.model_copy(
-        update={
-            "dropped": dropped,
-            "predicted_loss": plan.predicted_loss + more,
-            "predicted_std_error": joined(plan.predicted_std_error),
-            "sum_of_scores": plan.sum_of_scores + more,
-            "sum_std_error": joined(plan.sum_std_error),
-            "lower_bound": None if plan.lower_bound is None else plan.lower_bound + more,
-            "uniform": tuple(uniform),
-            "random_loss": None if plan.random_loss is None else plan.random_loss + more,
         }
     )

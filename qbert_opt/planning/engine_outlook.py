@@ -36,9 +36,10 @@ def engine_outlook(
     """
     if task.device is None or not task.device.engines or task.target is not None:
         return None
-    engines = [name for name in task.device.engines if rules_of(name).takes(decoder=task.profile.causal)]
+    engines = [name for name in task.device.engines if rules_of(name).takes(**task.profile.engine_needs)]
     if not engines:
-        reason = "none of them takes a decoder's file; export-config gives the plan to other tools"
+        reason = f"none of them takes {task.profile.oddity}"
+        reason += "; export-config gives the plan to other tools" if task.profile.causal else ""
         return EngineOutlook(engines=task.device.engines, runs=(), custom=(), reason=reason)
     static = [module for item in activations if item.scheme == "tensor" for module in item.modules]
     refused: dict[str, set[str]] = {}

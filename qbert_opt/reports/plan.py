@@ -21,6 +21,7 @@ from ..spec.profiles import ModelProfile
 from ..spec.quantities import shown
 from .cost import cost_lines
 from .decoding import decoder_lines
+from .left_out import left_out_lines
 from .printing import TextTable, both, measure_name, origin, print_lines, with_error
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def print_plan(plan: Allocation, report: CostReport | None, token: CostReport | 
             "bits and grouping: r = row groups, c = inputs per column group; * stays on chip",
             "",
             *_table_lines(plan),
-            *_dropped_lines(plan),
+            *left_out_lines(plan),
             *_activation_lines(plan),
             *_size_lines(plan),
             *_engine_lines(plan),
@@ -111,19 +112,6 @@ def _cell(m: PlannedMatrix) -> str:
     return f"{m.bits} {size}{'*' if m.residency == 'resident' else ''}"
 
 
-def _dropped_lines(plan: Allocation) -> list[str]:
-    dropped = plan.dropped
-    if dropped is None:
-        return []
-    numbers = ", ".join(str(layer + 1) for layer in dropped.layers)
-    layers = "layer" if len(dropped.layers) == 1 else "layers"
-    loss = with_error(dropped.predicted_loss, dropped.std_error)
-    return [
-        f"left out         {layers} {numbers} of {dropped.num_layers}: measured loss {loss} without quantization; the "
-        "table numbers the others anew"
-    ]
-
-
 def _size_lines(plan: Allocation) -> list[str]:
     metadata = sum(m.bytes - m.choice.code_bytes(m.rows, m.columns) for m in plan.matrices)
     float_bytes = 4 * plan.profile.encoder_elements
@@ -145,12 +133,12 @@ def _engine_lines(plan: Allocation) -> list[str]:
     if file is None or file.total_bytes == plan.total_bytes:
         return []
     engines = file.name.split(",")
-    taken = all(rules_of(name).takes(decoder=plan.profile.causal) for name in engines)
+    taken = all(rules_of(name).takes(**plan.profile.engine_needs) for name in engines)
     what = f"file of {file.name}" if len(engines) == 1 else f"largest file of {', '.join(engines)} (same codes in each)"
     return [
         f"{what}: {both(file.total_bytes)}: {plan.profile.part} matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
-        f"{'' if taken else ', which no writer here converts a decoder to'}"
+        f"{'' if taken else ', which no writer here converts ' + plan.profile.oddity + ' to'}"
     ]
 
 

@@ -115,7 +115,7 @@ def running_engines(plan: Allocation, names: Iterable[str]) -> tuple[str, ...]:
         names: of the engines to ask.
     """
     static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
-    targets = (engine_target(name, static) for name in names if rules_of(name).takes(decoder=plan.profile.causal))
+    targets = (engine_target(name, static) for name in names if rules_of(name).takes(**plan.profile.engine_needs))
     return tuple(target.name for target in targets if target is not None and refusal_of_plan(plan, target) is None)
 
 
@@ -132,7 +132,7 @@ def _float(plan: Allocation, devices: Sequence[Device], workload: Workload, name
     # an engine that multiplies even activations by activations in integers has no floating point
     rules = {name: rules_of(name) for name in names or ()}
     runs = (
-        name for name, own in rules.items() if "matmul" not in own.integer_inputs and own.takes(decoder=profile.causal)
+        name for name, own in rules.items() if "matmul" not in own.integer_inputs and own.takes(**profile.engine_needs)
     )
     engines = None if names is None else tuple(runs)
     return Rival(

@@ -14,6 +14,15 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def is_empty(value: object) -> bool:
+    """Whether a list has no entries: what is written leaves it out.
+
+    Args:
+        value: the list.
+    """
+    return not value
+
+
 class Frozen(BaseModel):
     """An immutable value; fields that this version does not know are ignored, so that newer files can be read."""
 

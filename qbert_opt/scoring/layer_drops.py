@@ -6,17 +6,13 @@ measured as sets: losses of single layers do not add up.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import combinations
-
-import numpy as np
 
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..evaluation.evaluate import evaluation_batches
 from ..models.depth import without_layers
-from ..models.heads.protocol import per_text
 from ..models.layers import largest_module_list
 from ..models.loading import LoadedModel
 from ..models.outputs import collect
@@ -24,6 +20,7 @@ from ..models.structure import profile_model
 from ..runtime.progress import Progress, silent
 from ..spec.planned import DroppedLayers
 from ..spec.profiles import ModelProfile
+from .mean_loss import mean_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +61,7 @@ def layer_drops(
         progress(number, len(sets), f"without {'layer' if len(layers) == 1 else 'layers'} {shown_layers(layers)}")
         shorter = without_layers(loaded, layers)
         values = collect(loaded.head, shorter.model, batches).values
-        ratio = per_text(truth, loaded.head.spec.loss.of_rows(truth.values, values))
-        total = float(ratio.below.sum())
-        loss = float(ratio.above.sum()) / total
-        error = math.sqrt(float(np.square(ratio.above - loss * ratio.below).sum())) / total  # of a ratio of sums
+        loss, error = mean_loss(loaded.head, truth, values)
         dropped = DroppedLayers(layers=layers, num_layers=count, predicted_loss=loss, std_error=error)
         found.append(Shortened(dropped, profile_model(shorter)))
     return tuple(found)

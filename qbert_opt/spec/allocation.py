@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
 from ..runtime.frozen import Frozen, is_none
+from .dropped import DroppedHeads
 from .plan_checks import check_plan
 from .planned import (
     DeviceCost,
@@ -57,13 +58,15 @@ class Allocation(Frozen):
             The plan itself was not run.
         predicted_std_error: of `predicted_loss`, over the scoring text.
         folds: number of parts of the scoring text; 0 if `predicted_loss` is the sum of scores.
-        sum_of_scores: sum of the scores of matrices, scored tables, quantized inputs and dropped layers, which the
+        sum_of_scores: sum of the scores of matrices, scored tables, quantized inputs and what is left out, which the
             solver minimized. Optimistic, because the solver picks what this text happens to favour.
         sum_std_error: of `sum_of_scores`, with its terms treated as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
         cache: how a decoder's cache is kept; None, and not written, for an encoder or without a device.
         dropped: layers of the model that the plan leaves out; `profile` is of the shorter model. None keeps all.
+        dropped_heads: attention heads that the plan leaves out; `profile` is of the smaller model. None, and not
+            written, keeps all.
         functions: which way computes softmax, activation and norm in the predicted costs, `float` for floating point;
             empty where the device's own rates count.
         roundings: what is quantized in the losses: `matrices`, `tables`, `activations`, `cache`.
@@ -105,6 +108,7 @@ class Allocation(Frozen):
     activations: tuple[PlannedActivation, ...] = ()
     cache: PlannedCache | None = Field(default=None, exclude_if=is_none)
     dropped: DroppedLayers | None = None
+    dropped_heads: DroppedHeads | None = Field(default=None, exclude_if=is_none)
     functions: dict[str, str] = Field(default_factory=dict)
     device: DeviceCost | None = None
     engine: EngineFile | None = None

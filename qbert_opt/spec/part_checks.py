@@ -1,4 +1,4 @@
-"""What the parts of a plan that was read must satisfy: matrices, tables, quantized inputs and left-out layers."""
+"""What the parts of a plan that was read must satisfy: matrices, tables, quantized inputs, what is left out."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def check_parts(plan: Allocation) -> None:
     _check_tables(plan)
     _check_activations(plan)
     _check_dropped(plan)
+    _check_dropped_heads(plan)
 
 
 def require(where: str, **fields: tuple[object, object]) -> None:
@@ -167,3 +168,31 @@ def _check_dropped(plan: Allocation) -> None:
         raise ValueError(f"dropped: layers are {layers}; legal: different numbers from 0, ascending, below num_layers.")
     require("dropped: ", num_layers=(dropped.num_layers, plan.profile.num_blocks + len(layers)))
     at_least_zero("dropped: ", std_error=dropped.std_error)
+
+
+def _check_dropped_heads(plan: Allocation) -> None:
+    """Check that the profile is that of the model without the dropped heads."""
+    dropped, profile = plan.dropped_heads, plan.profile
+    if dropped is None:
+        return
+    where = "dropped_heads: "
+    if plan.dropped is not None:
+        raise ValueError(f"{where}stands beside dropped layers; legal: one of them.")
+    for numbers in dropped.heads:
+        if sorted(set(numbers)) != list(numbers) or not all(0 <= number < dropped.num_heads for number in numbers):
+            raise ValueError(
+                f"{where}heads of a layer are {numbers}; legal: different numbers from 0, ascending, below num_heads."
+            )
+    require(
+        where,
+        num_heads=(dropped.num_heads, profile.heads),
+        layers=(len(dropped.heads), profile.num_blocks),
+        kept=(dropped.kept, profile.block_heads),
+        means=(len(dropped.means), dropped.count),
+    )
+    for matrix in profile.matrices:
+        if matrix.kind in ("query", "key", "value", "attention_output"):
+            width = matrix.columns if matrix.kind == "attention_output" else matrix.rows
+            for mean in dropped.means_of(matrix.block):
+                require(f"{where}{matrix.module}: ", width=(width, len(mean) * dropped.kept[matrix.block]))
+    at_least_zero(where, std_error=dropped.std_error)

@@ -18,9 +18,10 @@ from .quantities import LOSSES
 
 if TYPE_CHECKING:
     from .allocation import Allocation
+    from .dropped import DroppedHeads
     from .planned import DroppedLayers, PlannedActivation, PlannedCache, PlannedMatrix, PlannedTable
 
-    Scored = PlannedMatrix | PlannedTable | PlannedActivation | PlannedCache | DroppedLayers
+    Scored = PlannedMatrix | PlannedTable | PlannedActivation | PlannedCache | DroppedLayers | DroppedHeads
 
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6
@@ -66,7 +67,7 @@ def _check_bytes(plan: Allocation) -> None:
 
 def _scored_parts(plan: Allocation) -> list[Scored]:
     """Everything whose loss is in the plan's."""
-    single = [part for part in (plan.cache, plan.dropped) if part is not None]
+    single = [part for part in (plan.cache, plan.dropped, plan.dropped_heads) if part is not None]
     return [*plan.matrices, *plan.tables, *plan.activations, *single]
 
 

@@ -26,13 +26,18 @@ def check_scores(plan: Allocation, scores: ScoreTable) -> None:
         scores: given as its scores.
 
     Raises:
-        InputFileError: they are for different models, the plan leaves out layers, or a loss of the plan is not the
-            score of its choice.
+        InputFileError: they are for different models, the plan leaves out layers or heads, or a loss of the plan is not
+            the score of its choice.
     """
     if plan.dropped is not None:
         raise InputFileError(
             f"the plan leaves out {len(plan.dropped.layers)} layers of {plan.profile.name}, so its matrices are not "
             "those of the scores. Leave the scores out."
+        )
+    if plan.dropped_heads is not None:
+        raise InputFileError(
+            f"the plan leaves out {plan.dropped_heads.count} attention heads of {plan.profile.name}, so its matrices "
+            "are smaller than those of the scores. Leave the scores out."
         )
     if plan.profile.sha256 != scores.profile.sha256:
         raise InputFileError(

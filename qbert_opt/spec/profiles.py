@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_empty
 
 TABLE_BITS = 8  # embedding tables that were not scored: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
@@ -104,6 +104,8 @@ class ModelProfile(Frozen):
         heads: attention heads per layer, of queries.
         key_value_heads: heads of keys and values where several query heads share one (grouped-query attention); None if
             each query head has its own.
+        block_heads: heads of each stored layer of a model of which some are left out; `heads` are those of the whole
+            model then. Empty, and not written, where every layer has `heads`.
         causal: whether each token sees only the tokens before it, as in a decoder, so that keys and values can be kept.
         matrices: searched matrices, in order of execution.
         tables: embedding tables.
@@ -125,6 +127,7 @@ class ModelProfile(Frozen):
     hidden: int = Field(gt=0)
     heads: int = Field(gt=0)
     key_value_heads: int | None = Field(default=None, gt=0)
+    block_heads: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(), exclude_if=is_empty)
     causal: bool = False
     matrices: tuple[MatrixSpec, ...]
     tables: tuple[TableSpec, ...]
@@ -144,6 +147,13 @@ class ModelProfile(Frozen):
     def _check_heads(self) -> ModelProfile:
         if self.key_value_heads is not None and self.heads % self.key_value_heads:
             raise ValueError(f"key_value_heads: {self.heads} query heads cannot share {self.key_value_heads} evenly")
+        if self.block_heads and (self.causal or self.key_value_heads or len(self.block_heads) != self.num_blocks):
+            raise ValueError(
+                f"block_heads: found {len(self.block_heads)}; an encoder with keys for every head has one for each of "
+                f"{self.num_blocks} layers"
+            )
+        if max(self.block_heads, default=0) > self.heads:
+            raise ValueError(f"block_heads: a layer has {max(self.block_heads)} of {self.heads} heads")
         return self
 
     @model_validator(mode="after")
@@ -176,6 +186,16 @@ class ModelProfile(Frozen):
             f"ModelProfile({self.name!r}, {self.architecture!r}, matrices={len(self.matrices)}, hidden={self.hidden})"
         )
 
+    @property
+    def oddity(self) -> str:
+        """What few engines' files hold, for messages."""
+        return "a decoder" if self.causal else "a model of which some attention heads are left out"
+
+    @property
+    def engine_needs(self) -> dict[str, bool]:
+        """What `EngineRules.takes` must know of the model."""
+        return {"decoder": self.causal, "fewer_heads": bool(self.block_heads)}
+
     def heads_of(self, item: MatrixSpec | TableSpec) -> int:
         """Return the attention heads that a matrix's rows belong to: `key` and `value` may have fewer than `query`.
 
@@ -185,6 +205,8 @@ class ModelProfile(Frozen):
             item: a matrix of the model; a table's rows belong to no head, and the result is the heads of queries.
         """
         kind = item.kind if isinstance(item, MatrixSpec) else ""
+        if self.block_heads and isinstance(item, MatrixSpec) and kind in ("query", "key", "value"):
+            return self.block_heads[item.block]
         if self.key_value_heads is None:
             return self.heads
         if kind == "query_key_value":

@@ -138,7 +138,7 @@ def fine_tune(
 def _loss(of_labels: TrainingLoss, loaded: LoadedModel, batch: TokenBatch, targets: Targets) -> torch.Tensor:
     """Return the loss of a batch with its labels."""
     made = Pass(answers(loaded.head, loaded.model, batch), {})
-    return of_labels.loss(Comparison(made, lambda: made, batch, 0, 1, targets.of(made.rows)))
+    return of_labels.loss(Comparison(made, lambda: made, batch, 0, (), targets.of(made.rows)))
 
 
 def _check_learned(means: Sequence[float], num_classes: int, learning_rate: float) -> None:

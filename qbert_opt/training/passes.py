@@ -49,7 +49,7 @@ class Comparison:
         run_teacher: returns the teacher's pass; called only if a loss reads it.
         batch: the batch.
         depth: number of blocks.
-        heads: attention heads per block.
+        heads: attention heads of each block.
         labels: correct column of each row of the outputs, int64; None without labels.
     """
 
@@ -57,7 +57,7 @@ class Comparison:
     run_teacher: Callable[[], Pass]
     batch: TokenBatch
     depth: int
-    heads: int = 1
+    heads: Sequence[int] = ()
     labels: torch.Tensor | None = None
 
     @cached_property

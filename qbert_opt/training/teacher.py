@@ -2,12 +2,14 @@
 
 Where the plan leaves layers out, the student is shallower. Each of its blocks then learns what the teacher has before
 the next kept layer, so the layers that are missing after it are its task too; the attention of a block is that of the
-layer that it was made from.
+layer that it was made from. Where the plan leaves heads out, queries, keys and values are those of the heads that are
+kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -33,7 +35,7 @@ class Teacher:
         sources: the number of the teacher's block that each of the student's was made from.
         stages: by block of the student, names of the teacher's blocks that it stands for, in order; the last one's
             output is what it learns.
-        heads: attention heads per block.
+        heads: attention heads of each block of the student.
         labels: correct answers for the text; None without labels.
     """
 
@@ -48,12 +50,13 @@ class Teacher:
 
         Args:
             loaded: the model.
-            plan: of this model, or of it without some layers; it knows the roles of the student's matrices.
+            plan: of this model, or of it without some layers or heads; it knows the roles of the student's matrices.
             batches: the training text.
             labels: correct answers for the text.
         """
         self.loaded, self.batches, self.labels = loaded, batches, labels
-        self.blocks, self.heads = block_names(loaded.model, plan), plan.profile.heads
+        self.blocks = block_names(loaded.model, plan)
+        self.heads = plan.profile.block_heads or (plan.profile.heads,) * len(self.blocks)
         whole, missing = self.blocks, set[int]()
         if plan.dropped is not None:
             whole, missing = largest_module_list(loaded.model), set(plan.dropped.layers)
@@ -109,7 +112,18 @@ class Teacher:
     @torch.no_grad()
     def run(self, index: int, modules: Mapping[Point, str]) -> Pass:
         """Run the model over a batch and return what it has at the points of the student's modules."""
-        return run_pass(self.head, self.loaded.model, self.batches[index], self.own_modules(modules))
+        made = run_pass(self.head, self.loaded.model, self.batches[index], self.own_modules(modules))
+        return replace(made, points={point: self._of_kept_heads(point, seen) for point, seen in made.points.items()})
+
+    def _of_kept_heads(self, point: Point, seen: torch.Tensor) -> torch.Tensor:
+        """Return what the heads that the student has contribute to a point, `[B, T, d]`."""
+        what, block = point
+        dropped = self._plan.dropped_heads
+        if dropped is None or what == "hidden" or not dropped.heads[block]:
+            return seen
+        kept = [head for head in range(dropped.num_heads) if head not in dropped.heads[block]]
+        heads: torch.Tensor = seen.unflatten(-1, (dropped.num_heads, -1))[..., kept, :]
+        return heads.flatten(-2)
 
     @torch.no_grad()
     def block_calls(self, index: int) -> list[BlockCall]:

@@ -141,7 +141,7 @@ class StoringTeacher(Teacher):
             return batch.mask
         attention = torch.zeros(batch.mask.shape)
         for block in range(len(self.blocks)):
-            scores = attention_scores(made, self.heads, block)
+            scores = attention_scores(made, self.heads[block], block)
             attention += attention_maps(scores, batch.mask)[:, :, 0].exp().mean(1)
         separator = getattr(self.loaded.tokenizer, "sep_token_id", None)
         if separator is not None and "input_ids" in batch.inputs:

@@ -19,6 +19,7 @@ from ..errors import InputFileError, QbertOptWarning, UsageError
 from ..formats.hub_names import CONFIG_KEY, check_dtype, named
 from ..formats.traced_model import TracedModel, traceable
 from ..formats.writers.onnx import GRAPH
+from ..models.head_counts import is_narrowed
 from ..models.layers import is_linear
 from ..models.loading import LoadedModel, load_model
 from ..models.samples import TokenBatch
@@ -176,8 +177,8 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         modules: names of its matrices.
 
     Raises:
-        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers, or
-            the model is a decoder.
+        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers,
+            heads are left out, or the model is a decoder.
     """
     decoder = loaded.head.kind == "next_tokens"
     if decoder and not rules_of(name).takes(decoder=True):
@@ -190,6 +191,11 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         raise UsageError(
             f"`engine` {name}: {loaded.name} has its table of words in tiers, and the file holds one table. Use "
             "`engine` onnxruntime or openvino."
+        )
+    if is_narrowed(loaded.model) and not rules_of(name).fewer_heads:
+        raise UsageError(
+            f"`engine` {name}: {loaded.name} has layers with fewer attention heads than others, and the file holds one "
+            "number. Use `engine` onnxruntime or openvino."
         )
     for module in modules:
         if not is_linear(loaded.model.get_submodule(module)):

@@ -85,6 +85,12 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
     if suffix not in tool.SUFFIXES:
         raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
     check_takes(tool, plan.profile)
+    if plan.dropped is not None or plan.dropped_heads is not None:
+        what = "layers" if plan.dropped is not None else "attention heads"
+        raise UsageError(
+            f"{tool.TITLE}: quantizes the whole model, and the plan leaves {what} out of it. Plan without "
+            f"`{'allow_drop' if plan.dropped is not None else 'allow_drop_heads'}`."
+        )
     carried, tool_bytes = [], 0
     for matrix, spec in zip(plan.matrices, plan.profile.matrices, strict=True):
         heads = plan.profile.heads_of(spec)

@@ -49,7 +49,7 @@ def quantize_model(
     """Quantize a model by its plan, write the folder, read it back and run a few texts through it.
 
     Args:
-        loaded: the model that the plan belongs to; layers that the plan drops are left out of it.
+        loaded: the model that the plan belongs to; layers and heads that the plan drops are left out.
         allocation: the plan.
         data: the data set that was scored; the plan records its hash, sample counts and seed.
         output: folder to write.
@@ -71,7 +71,8 @@ def quantize_model(
     original = as_scored(loaded, allocation)
     loaded = as_planned(allocation, original)
     if pages_of(original.model) is not None and pages_of(loaded.model) is None:
-        logger.warning("warning: %s: the plan drops layers; what is left is quantized in memory", loaded.name)
+        what = "layers" if allocation.dropped_heads is None else "attention heads"
+        logger.warning("warning: %s: the plan drops %s; what is left is quantized in memory", loaded.name, what)
     if sequential and pages_of(loaded.model) is not None:
         raise UsageError("`sequential`: changes the weights block by block, and those of a paged model are read-only.")
     if method is None:

@@ -105,7 +105,7 @@ def recover(
     that is not finite end the training; the best state so far is written.
 
     Args:
-        loaded: the float model that the plan belongs to; it is the teacher, with all of its layers.
+        loaded: the float model that the plan belongs to; it is the teacher, with all of its layers and heads.
         source: a quantized folder to start from, or a plan, whose matrices are quantized first.
         data: training texts, used together; if a plan's quantizer needs text, they include the text of its scores.
         output: folder to write.
@@ -199,7 +199,7 @@ def _start(
 ) -> tuple[LoadedModel, Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
     """Return the float model of the plan, the plan, its codes, the tensors that a folder stores in fp16, and a hash.
 
-    The hash is of where the codes come from. The model lacks the layers that the plan leaves out.
+    The hash is of where the codes come from. The model lacks the layers or heads that the plan leaves out.
     """
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)

@@ -22,6 +22,7 @@ from ..quantization.quantized_matrix import QuantizedMatrix
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional
 from ..spec.allocation import Allocation
+from ..spec.dropped import DroppedHeads
 from ..spec.plan_checks import RESCORED
 from ..spec.planned import DroppedLayers, PlannedActivation, PlannedMatrix, PlannedTable
 
@@ -66,8 +67,9 @@ def rescored(
                 "std_error": allocation.loss_scale * float(estimate.std_error[0]),
             }
             matrices.append(planned.model_copy(update=update))
-    parts: list[PlannedMatrix | PlannedTable | PlannedActivation | DroppedLayers] = [*matrices, *allocation.tables]
-    parts += [*allocation.activations, *([] if allocation.dropped is None else [allocation.dropped])]
+    parts: list[PlannedMatrix | PlannedTable | PlannedActivation | DroppedLayers | DroppedHeads]
+    parts = [*matrices, *allocation.tables, *allocation.activations]
+    parts += [left_out for left_out in (allocation.dropped, allocation.dropped_heads) if left_out is not None]
     losses = [part.predicted_loss or 0.0 for part in parts]  # tables that were not scored have none
     std_errors = [part.std_error or 0.0 for part in parts]
     total, total_error = math.fsum(losses), math.sqrt(math.fsum(error**2 for error in std_errors))

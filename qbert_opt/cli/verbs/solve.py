@@ -46,14 +46,14 @@ def command(
     from ...spec.activations import selected_activations
     from ...spec.scores import ScoreTable
     from ...workflows.solve import Solved, check_limits, solve_plans, solve_recipe
-    from .. import solve_requests, solving
+    from .. import leaving_out, solve_requests, solving
     from ..quantities import seconds
 
     device = hardware.target()
     constraints = solve_requests.read_constraints(constraint, cache.widths())
     solve_requests.check_together(constraints, search.recipe, scoring, shortlist)
-    solve_requests.check_drop(constraint, search.recipe, scoring, shortlist)
-    measured = bool(shortlist.verify or shortlist.refine or shortlist.measure or constraint.allow_drop)
+    leaving_out.check_drop(constraint, search.recipe, scoring, shortlist, constraints)
+    measured = any((shortlist.verify, shortlist.refine, shortlist.measure, leaving_out.most(constraint)))
     model, data = str(scoring.model), str(scoring.data)
 
     def solve(table: ScoreTable, whole: ScoreTable | None = None) -> Solved:
@@ -83,9 +83,9 @@ def command(
 
     if scoring.until is None:
         table = score(scoring.scoring_samples)
-        table, solved = solving.at_best_depth(table, scoring, constraint.allow_drop, solve, quiet=quiet)
+        table, solved, kept = leaving_out.solve_least(table, scoring, constraint, solve, quiet=quiet)
     else:
-        table, solved = solve_requests.solve_until_exact(score, solve, scoring)
+        (table, solved), kept = solve_requests.solve_until_exact(score, solve, scoring), []
     written = solving.write_solved(solved, table, out.output, out.plot)
     if out.as_json:
         solving.print_json(solved, as_list=shortlist.top_k is not None)
@@ -96,4 +96,4 @@ def command(
     if shortlist.measure is not None:
         workload = hardware.workload(table.profile, cache)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)
-    print_lines([f"wrote {path}" for path in written])
+    print_lines([*kept, *(f"wrote {path}" for path in written)])

@@ -26,6 +26,7 @@ RULES = EngineRules(
     tables=TableRules(forms=_FORMS, tiers=False),
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
     anywhere=True,
+    fewer_heads=False,
     integer_functions=True,
     static_bits=(8, 16),
     sources=(

@@ -38,6 +38,7 @@ RULES = EngineRules(
     tables=TableRules(forms=_FORMS, column_groups=False, whole_bytes=True, tiers=False),
     integer_inputs={"gemm": (8,)},
     token_bits=(8,),
+    fewer_heads=False,
     other_inputs="with static or 16-bit inputs it rounds outputs too, for which plans have no ranges",
     file=FileLaw(
         containers=(2, 4, 8),

@@ -37,6 +37,7 @@ RULES = EngineRules(
     tables=TableRules(forms=_FORMS, tiers=False),
     integer_inputs={"gemm": (8,)},
     activation_bits=32,
+    fewer_heads=False,
     float_difference=1e-2,
     file=FileLaw(
         containers=(2, 4, 5, 8),

@@ -11,6 +11,7 @@ RULES = EngineRules(
     column_groups=False,
     tables=TableRules(bits=(8,), column_groups=False),
     integer_inputs={"gemm": (8, 16), "matmul": (8, 16)},
+    fewer_heads=False,
     static_bits=(8, 16),
     file=FileLaw(containers=(8,)),
     speeds=(Speed("products in integers", None, "assumed: the device file's figures; 16 bits at a quarter of 8"),),

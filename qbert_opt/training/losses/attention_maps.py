@@ -20,6 +20,6 @@ def loss(seen: Comparison) -> torch.Tensor:
     """Return the sum over blocks."""
     divergences = []
     for block in range(seen.depth):
-        student, teacher = (attention_scores(one, seen.heads, block) for one in (seen.student, seen.teacher))
+        student, teacher = (attention_scores(one, seen.heads[block], block) for one in (seen.student, seen.teacher))
         divergences.append(map_divergence(student, teacher, seen.mask))
     return torch.stack(divergences).sum()

@@ -22,6 +22,6 @@ def loss(seen: Comparison) -> torch.Tensor:
     pairs = seen.mask[:, None, :, None] * seen.mask[:, None, None, :]
     errors = []
     for block in range(seen.depth):
-        student, teacher = (attention_scores(one, seen.heads, block) for one in (seen.student, seen.teacher))
+        student, teacher = (attention_scores(one, seen.heads[block], block) for one in (seen.student, seen.teacher))
         errors.append(relative_error(student, teacher, pairs))
     return torch.stack(errors).sum()

@@ -22,7 +22,7 @@ def loss(seen: Comparison) -> torch.Tensor:
     divergences = []
     for point in points(seen.depth):
         student, teacher = (
-            relation(one.points[point], one.points[point], seen.heads) for one in (seen.student, seen.teacher)
+            relation(one.points[point], one.points[point], seen.heads[point[1]]) for one in (seen.student, seen.teacher)
         )
         divergences.append(map_divergence(student, teacher, seen.mask))
     return torch.stack(divergences).mean()

@@ -81,7 +81,7 @@ OF_USE = {
     "memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
-    "max_formats max_loss least portable allow_drop top_k refine recipe output as_json plot",
+    "max_formats max_loss least portable allow_drop allow_drop_heads top_k refine recipe output as_json plot",
     "sweep": "source output cache threads scheduler as_json",
     "trim-vocabulary": "model data words test_data output",
 }
@@ -146,7 +146,7 @@ IDLE = [
       for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
                    "max-tokens 64")),
     ("solve --data d", "--data: belongs to --model"),
-    ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine and --allow-drop"),
+    ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine, --allow-drop and"),
     ("solve --rate 5", "--rate: belongs to --device"),
     ("solve --nonlinearity auto", "--nonlinearity: belongs to --device"),
     ("integer out --data d -o o --device car-soc", "--device: belongs to --nonlinearity auto"),

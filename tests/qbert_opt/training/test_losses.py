@@ -37,7 +37,7 @@ def seen(student, teacher=None, *, points=None, labels=None, depth=2, heads=2):
     batch = TokenBatch({"attention_mask": torch.tensor(MASK).long()}, tuple(range(len(MASK))))
     made = [{point: pair[side] for point, pair in (points or {}).items()} for side in (0, 1)]
     return Comparison(
-        Pass(outputs_of(student), made[0]), lambda: Pass(outputs_of(teacher), made[1]), batch, depth, heads,
+        Pass(outputs_of(student), made[0]), lambda: Pass(outputs_of(teacher), made[1]), batch, depth, (heads,) * depth,
         None if labels is None else torch.tensor(labels),
     )  # fmt: skip
 
@@ -88,7 +88,9 @@ def test_dice_at_certainty_has_gradients():
     values = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
     rows = Outputs("classes", values, torch.arange(2), 2)
     batch = TokenBatch({"attention_mask": torch.ones(2, 3).long()}, (0, 1))
-    loaded_loss("dice").loss(Comparison(Pass(rows, {}), lambda: None, batch, 2, 2, torch.tensor([0, 0]))).backward()
+    loaded_loss("dice").loss(
+        Comparison(Pass(rows, {}), lambda: None, batch, 2, (2, 2), torch.tensor([0, 0]))
+    ).backward()
     assert torch.isfinite(values.grad).all()
 
 

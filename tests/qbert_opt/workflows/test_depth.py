@@ -20,7 +20,8 @@ from qbert_opt.models.depth import without_layers
 from qbert_opt.models.layers import largest_module_list
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
-from qbert_opt.planning.depth import shortened_scores, with_dropped
+from qbert_opt.planning.depth import shortened_scores
+from qbert_opt.planning.left_out import with_dropped
 from qbert_opt.quantization.calibration import CalibrationPlan, calibration_texts
 from qbert_opt.scoring.layer_drops import layer_drops
 from qbert_opt.scoring.sensitivity import measure_sensitivity
