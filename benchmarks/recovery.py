@@ -3,7 +3,7 @@
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
         [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION]
-        [--texts 3000] [--brief]
+        [--texts 3000] [--brief] [--label-column tags]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
@@ -93,8 +93,11 @@ class Study:
         self.work = Path(options.work or f"{options.out}.work")
         self.work.mkdir(exist_ok=True)
         self.loaded = load_model(options.model)
-        self.calibration, self.test = read_texts(options.calibration), read_texts(options.test)
-        self.train = some(whole_sentences(read_texts(options.train)), options.texts)
+        self.calibration, train, self.test = (
+            read_texts(source, label_column=options.label_column)
+            for source in (options.calibration, options.train, options.test)
+        )
+        self.train = some(whole_sentences(train), options.texts)
         self.truth = outputs(self.loaded, self.test)
         self.start = self.work / "start"
         if not self.start.exists():
@@ -134,10 +137,12 @@ class Study:
         print(*row.values(), flush=True)
 
     def measured(self, model: LoadedModel) -> dict[str, object]:
-        """KL with its interval, accuracy and flips on the unseen text."""
+        """Accuracy, KL with its interval, drop of the kind's first figure, paired, and flips on the unseen text."""
         found = evaluate(model, self.test, self.truth)
         return {
             "accuracy": round(100 * found.accuracy.value, 2),
+            **({"entity_f1": round(100 * found.entity_f1.value, 2)} if found.entity_f1 else {}),
+            "drop": [round(100 * x, 2) for x in (found.drop.value, found.drop.low, found.drop.high)],
             "kl": [round(x, 5) for x in (found.kl.value, found.kl.low, found.kl.high)],
             "flipped": found.flipped,
             "lost": found.lost,
@@ -227,6 +232,7 @@ def main() -> None:
     parser.add_argument("--recipe", help="`uniform:CHOICE`: a uniform plan instead of a solved one")
     parser.add_argument("--plan", help="allocation.json of qbert-opt solve, instead of solving here")
     parser.add_argument("--texts", type=int, help="whole sentences of TRAIN that are drawn; by default all")
+    parser.add_argument("--label-column", help="of CALIBRATION, TRAIN and TEST; by default common names are tried")
     parser.add_argument("--brief", action="store_true", help="measure the start and the end of a run only")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
