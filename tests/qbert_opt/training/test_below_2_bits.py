@@ -1,4 +1,4 @@
-"""Ternary choices from scores to a trained folder: 1.6 bits are planned, written, read and trained as 1.6 bits."""
+"""Choices below 2 bits from scores to a trained folder: planned, written, read and trained as 1.6 or as 1 bit."""
 
 from safetensors.torch import load_file
 
@@ -7,7 +7,7 @@ from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.spec.allocation import read_allocation
 
 
-def test_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts, tmp_path):
+def test_three_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts, tmp_path):
     """A budget below 2 bits takes ternary matrices; each of their weights is -s, 0 or s, also after training."""
     scores, plan, start, out = (tmp_path / name for name in ("scores.json", "plan.json", "start", "out"))
     text = ("--model", tiny_folder, "--data", data_file)
@@ -39,3 +39,33 @@ def test_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts
     assert packed.shape == (len(file_texts), 3)
     refused = cli("export", start, "--engine", "openvino", "-o", tmp_path / "exported", "-q")
     assert refused.code == 2 and "form ternary; it supports offset, symmetric" in refused.complaint
+
+
+def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, tmp_path):
+    """A budget below 2.5 bits takes 1-bit matrices: eight codes a byte, two levels per group, also after training."""
+    scores, plan, start, out = (tmp_path / name for name in ("scores.json", "plan.json", "start", "out"))
+    text = ("--model", tiny_folder, "--data", data_file)
+    steps = (
+        ("sensitivity", *text, "--method", "gptq", "--bits", "1,2", "--groupings", "columns:32",
+         "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores),
+        ("solve", "--scores", scores, "--budget", "2.5bit", "-o", plan),
+        ("quantize", plan, "--model", tiny_folder, *text[2:], "-o", start),
+        ("recover", start, *text, "--steps", "blocks", "--epochs", "1", "--batch-size", 8, "-o", out),
+    )  # fmt: skip
+    for step in steps:
+        found = cli(*step, "-q")
+        assert found.code == 0, found.err
+    planned = read_allocation(plan)
+    assert {matrix.bits for matrix in planned.matrices} == {1, 2}
+    trained, changed = dict(read_matrices(out, planned)), 0
+    for folder in (start, out):
+        stored = load_file(folder / "model.safetensors")
+        assert sum(tensor.numel() * tensor.element_size() for tensor in stored.values()) == planned.total_bytes
+        for matrix, (module, quantized) in zip(planned.matrices, read_matrices(folder, planned), strict=False):
+            if matrix.bits == 1:
+                assert stored[f"{module}.weight"].numel() == -(-matrix.rows * matrix.columns // 8)
+                assert all(len(group.unique()) == 2 for group in quantized.dequantize().reshape(-1, 32))
+                changed += int((quantized.codes != trained[module].codes).sum())
+    assert changed > 0
+    refused = cli("export", start, "--engine", "onnxruntime", "-o", tmp_path / "exported", "-q")
+    assert refused.code == 2 and "1 bit" in refused.complaint
