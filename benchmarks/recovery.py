@@ -14,14 +14,15 @@ measured after each phase, outside the training's processor time, and decides no
 stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
-float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, and
-how many of those the training took.
+float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, how
+many of those the training took, and the peak memory of the process until then (Python, float model and texts included).
 """
 
 import argparse
 import copy
 import json
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -212,6 +213,7 @@ class Study:
         steps = [before, self.plain_step_s()]
         more |= {"plain_step_s": [round(step, 3) for step in steps]}
         more |= {"plain_steps": round(2 * found.cpu_seconds / sum(steps))}
+        more |= {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)}
         self._add_new(
             {**key, "phase": "folder"}, lambda: load_quantized(self.work / slug)[0],
             cpu_minutes=round(found.cpu_seconds / 60, 2), **more,
