@@ -16,8 +16,8 @@ def test_three_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_fil
          "offset,ternary", "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores),
         ("solve", "--scores", scores, "--budget", "2.4bit", "-o", plan),
         ("quantize", plan, "--model", tiny_folder, "-o", start),
-        ("recover", start, *text, "--epochs", "1", "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
-         "-o", out),
+        ("recover", start, *text, "--steps", "blocks,distill", "--epochs", "1", "--rates",
+         "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8, "-o", out),
     )  # fmt: skip
     for step in steps:
         found = cli(*step, "-q")
@@ -50,7 +50,7 @@ def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file,
          "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores),
         ("solve", "--scores", scores, "--budget", "2.5bit", "-o", plan),
         ("quantize", plan, "--model", tiny_folder, *text[2:], "-o", start),
-        ("recover", start, *text, "--steps", "blocks", "--epochs", "1", "--batch-size", 8, "-o", out),
+        ("recover", start, *text, "--epochs", "1", "--batch-size", 8, "-o", out),
     )  # fmt: skip
     for step in steps:
         found = cli(*step, "-q")
