@@ -3,7 +3,7 @@
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
         [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION]
-        [--texts 3000] [--brief]
+        [--texts 3000] [--brief] [--label-column tags]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
@@ -14,14 +14,15 @@ measured after each phase, outside the training's processor time, and decides no
 stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
-float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, and
-how many of those the training took.
+float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, how
+many of those the training took, and the peak memory of the process until then (Python, float model and texts included).
 """
 
 import argparse
 import copy
 import json
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -93,8 +94,11 @@ class Study:
         self.work = Path(options.work or f"{options.out}.work")
         self.work.mkdir(exist_ok=True)
         self.loaded = load_model(options.model)
-        self.calibration, self.test = read_texts(options.calibration), read_texts(options.test)
-        self.train = some(whole_sentences(read_texts(options.train)), options.texts)
+        self.calibration, train, self.test = (
+            read_texts(source, label_column=options.label_column)
+            for source in (options.calibration, options.train, options.test)
+        )
+        self.train = some(whole_sentences(train), options.texts)
         self.truth = outputs(self.loaded, self.test)
         self.start = self.work / "start"
         if not self.start.exists():
@@ -134,10 +138,12 @@ class Study:
         print(*row.values(), flush=True)
 
     def measured(self, model: LoadedModel) -> dict[str, object]:
-        """KL with its interval, accuracy and flips on the unseen text."""
+        """Accuracy, KL with its interval, drop of the kind's first figure, paired, and flips on the unseen text."""
         found = evaluate(model, self.test, self.truth)
         return {
             "accuracy": round(100 * found.accuracy.value, 2),
+            **({"entity_f1": round(100 * found.entity_f1.value, 2)} if found.entity_f1 else {}),
+            "drop": [round(100 * x, 2) for x in (found.drop.value, found.drop.low, found.drop.high)],
             "kl": [round(x, 5) for x in (found.kl.value, found.kl.low, found.kl.high)],
             "flipped": found.flipped,
             "lost": found.lost,
@@ -207,6 +213,7 @@ class Study:
         steps = [before, self.plain_step_s()]
         more |= {"plain_step_s": [round(step, 3) for step in steps]}
         more |= {"plain_steps": round(2 * found.cpu_seconds / sum(steps))}
+        more |= {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)}
         self._add_new(
             {**key, "phase": "folder"}, lambda: load_quantized(self.work / slug)[0],
             cpu_minutes=round(found.cpu_seconds / 60, 2), **more,
@@ -227,6 +234,7 @@ def main() -> None:
     parser.add_argument("--recipe", help="`uniform:CHOICE`: a uniform plan instead of a solved one")
     parser.add_argument("--plan", help="allocation.json of qbert-opt solve, instead of solving here")
     parser.add_argument("--texts", type=int, help="whole sentences of TRAIN that are drawn; by default all")
+    parser.add_argument("--label-column", help="of CALIBRATION, TRAIN and TEST; by default common names are tried")
     parser.add_argument("--brief", action="store_true", help="measure the start and the end of a run only")
     parser.add_argument("--runs", default="plain,sensitivity,ranges")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")

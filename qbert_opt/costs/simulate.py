@@ -13,7 +13,7 @@ from ..runtime.plugins import available
 from ..spec.activations import input_bits
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice
-from ..spec.forms import LEGAL_BITS
+from ..spec.forms import ENGINE_BITS
 from ..spec.limits import check_rate
 from ..spec.profiles import ModelProfile
 from .decoding import device_for, idle_limits, unwritten_file
@@ -256,8 +256,8 @@ def baseline_storage(allocation: Allocation, name: str) -> tuple[dict[str, Stora
     if name in ("fp32", "fp16"):
         return None, int(name[2:])
     bits = name.removeprefix("int")
-    if not name.startswith("int") or whole_number(bits) not in LEGAL_BITS:
-        stored = ["fp32", "fp16", *(f"int{b}" for b in LEGAL_BITS)]
+    if not name.startswith("int") or whole_number(bits) not in ENGINE_BITS:
+        stored = ["fp32", "fp16", *(f"int{b}" for b in ENGINE_BITS)]
         legal = ", ".join([*stored, *available("nonlinearities"), FLOAT])
         raise UsageError(f"`compare` {name}: legal: {legal}.")
     storage = Storage(Choice(int(bits), "rows:each", allocation.method))

@@ -22,7 +22,7 @@ from ..quantization.methods import rtn
 from ..quantization.quantized_matrix import StoredMatrix
 from ..runtime.cpu_timing import Call
 from ..spec.choices import choice
-from ..spec.forms import LEGAL_BITS
+from ..spec.forms import ENGINE_BITS
 from .bench import COARSE, BenchFormat, Shape, Subject
 from .shapes import profile_of
 
@@ -184,7 +184,7 @@ def _formats(held: HeldBits) -> Iterator[BenchFormat]:
     """Yield every stored format; codes of other widths than 2, 4 and 8 bits run in the next larger container."""
     for width in (32, 16):
         yield BenchFormat(f"f{width}", width, "none", "fp32", "fp32", (), 32)
-    for bits in LEGAL_BITS:
+    for bits in ENGINE_BITS:
         wide = container_bits(bits)
         yield BenchFormat(f"w{bits}-rows", bits, "rows", "int8", f"w{wide}-rows", (), held(bits, None))
         for size in GROUP_SIZES:

@@ -38,6 +38,7 @@ def search_range(
 
     Starting from a few shrunken min-max ranges, the search alternates between rounding and a weighted least-squares fit
     of the range given the codes. The best range seen, as stored, is kept, so the result is never worse than min-max.
+    At 1 bit the best range is computed.
 
     Args:
         weight: float32 `[rows, columns]`.
@@ -53,6 +54,8 @@ def search_range(
     groups = grouped(weight, layout)
     weights = grouped(energy.clamp_min(1e-12).expand(rows, columns), layout)
     low, high = groups.amin(1), groups.amax(1)
+    if layout.bits == 1 and groups.shape[1] > 1:
+        return stored_range(*_best_two(groups, weights), layout)
     if layout.bits not in SHRINKS:
         return stored_range(low, high, layout)  # clipping does not help at 5 bits and more
     starts = _starts(layout)
@@ -67,6 +70,18 @@ def search_range(
         scales.append(scale)
         offsets.append(offset)
     return torch.cat(scales), torch.cat(offsets)
+
+
+def _best_two(groups: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two levels per group of least weighted squared error: the means on both sides of the best cut."""
+    values, order = groups.double().sort(1)
+    masses = weights.double().gather(1, order)
+    below, mass = (masses * values).cumsum(1), masses.cumsum(1)
+    above, rest = below[:, -1:] - below[:, :-1], mass[:, -1:] - mass[:, :-1]
+    below, mass = below[:, :-1], mass[:, :-1]
+    cut = (below.square() / mass + above.square() / rest.clamp_min(1e-30)).argmax(1, keepdim=True)
+    low, high = ((sums / totals).gather(1, cut)[:, 0].float() for sums, totals in ((below, mass), (above, rest)))
+    return low, high
 
 
 def _sampled(groups: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -77,7 +77,7 @@ class Choice:
     """One way to store a matrix.
 
     Attributes:
-        bits: of a code, 2 to 8; of form `ternary`, 2.
+        bits: of a code, 1 to 8; of form `ternary` 2, of others than `offset` at least 2.
         grouping: `rows:N`, `rows:heads`, `rows:each` or `columns:G`.
         method: name of the quantizer.
         form: what is stored for each range.
@@ -103,7 +103,8 @@ class Choice:
         if self.form not in FORMS:
             raise UsageError(f"choice: form {self.form!r:.80}; legal: {', '.join(FORMS)}.")
         if self.bits not in legal_bits(self.form):
-            raise UsageError(f"choice: {self.bits} bits of form {self.form}; legal: 2.")
+            legal = ", ".join(map(str, legal_bits(self.form)))
+            raise UsageError(f"choice: bits {self.bits} of form {self.form}; legal: {legal}.")
 
     @property
     def symmetric(self) -> bool:

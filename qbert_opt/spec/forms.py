@@ -1,6 +1,6 @@
 """The forms of a quantized matrix: what is stored for each range, and so which levels it has.
 
-- `offset`: fp16 scale and fp16 offset; `scale * code + offset`.
+- `offset`: fp16 scale and fp16 offset; `scale * code + offset`. The only form that may have 1 bit, so two levels.
 - `symmetric`: fp16 scale; the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1` times the scale, so zero is exact.
 - `signed`: fp16 scale; all levels `-2**(b-1) … 2**(b-1)-1` times the scale, as in a two's-complement integer: the
   default zero point of ONNX Runtime, and the integer types of LiteRT, OpenVINO and GGUF's Q2_0.
@@ -25,7 +25,8 @@ Form = Literal["offset", "symmetric", "signed", "zero-point", "codebook", "terna
 FORMS: tuple[Form, ...] = get_args(Form)
 AROUND_ZERO: tuple[Form, ...] = ("symmetric", "ternary")  # as many levels below zero as above
 TRITS_PER_BYTE = 5
-LEGAL_BITS = (2, 3, 4, 5, 6, 7, 8)
+LEGAL_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+ENGINE_BITS = LEGAL_BITS[1:]  # no engine stores 1-bit codes, so none is benched with them
 
 
 def packed_code_bytes(count: int, bits: int, form: Form) -> int:
@@ -48,7 +49,7 @@ def legal_bits(form: Form) -> tuple[int, ...]:
     Args:
         form: what is stored for each range.
     """
-    return (2,) if form == "ternary" else LEGAL_BITS
+    return {"offset": LEGAL_BITS, "ternary": (2,)}.get(form, LEGAL_BITS[1:])
 
 
 def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
@@ -72,7 +73,9 @@ def check_widths(bits: Sequence[int], forms: Sequence[Form]) -> None:
     """
     for form in forms:
         if not set(bits) & set(legal_bits(form)):
-            raise UsageError(f"`forms` {form}: has 2 bits only, and 2 is not among the bits {_listed(bits)}.")
+            raise UsageError(
+                f"`forms` {form}: has no choice at {_listed(bits)} bits. Legal widths: {_listed(legal_bits(form))}."
+            )
 
 
 def _listed(bits: Sequence[int]) -> str:
@@ -83,7 +86,7 @@ def parse_bits(text: str, option: str = "--bits") -> tuple[int, ...]:
     """Parse bit widths such as `2,3,4,8`.
 
     Args:
-        text: comma-separated integers from 2 to 8.
+        text: comma-separated integers from 1 to 8.
         option: name of the option, for error messages.
 
     Raises:

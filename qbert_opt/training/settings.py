@@ -11,7 +11,7 @@ from typing import Literal
 from ..errors import UsageError
 from ..runtime import plugins
 
-DEFAULT_STEPS = ("blocks", "distill")
+DEFAULT_STEPS = ("blocks",)  # what follows it was kept nowhere, see docs/concepts/recovery.md
 DEFAULT_EPOCHS = 2.0
 DEFAULT_LOSSES: Mapping[str, float] = MappingProxyType({"logits": 1.0, "last-hidden": 1.0})
 
@@ -120,12 +120,13 @@ class RecoverySettings:
                 "above 0."
             )
         if set(self.steps) == {"blocks"}:
-            if self.losses != DEFAULT_LOSSES:
-                raise UsageError("losses: of steps ranges and distill, and `steps` has neither.")
-            if self.teacher_cache is not None:
-                raise UsageError("teacher_cache: of steps ranges and distill, and `steps` has neither.")
+            for field_name, given in (("losses", self.losses != DEFAULT_LOSSES), ("teacher_cache", self.teacher_cache)):
+                if given:
+                    raise UsageError(
+                        f"{field_name}: of steps ranges and distill, and `steps` has neither. Add one: blocks,distill."
+                    )
         if self.tables and "distill" not in self.steps:
-            raise UsageError("tables: are trained in step distill, which `steps` lacks.")
+            raise UsageError("tables: are trained in step distill, which `steps` lacks. Add it: blocks,distill.")
 
     def epochs_of(self, step: str) -> float:
         """Return a step's number of passes over the text."""

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """How to train."""
 
-    steps: Annotated[str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")] = (
-        "blocks,distill"
-    )
+    steps: Annotated[str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")] = "blocks"
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="A paper's training in place of ours: qbert, kdlsq, ternarybert or xtc."),

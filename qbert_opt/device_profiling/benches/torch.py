@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ...runtime.cpu_timing import Call
-from ...spec.forms import LEGAL_BITS
+from ...spec.forms import ENGINE_BITS
 from ..bench import FINE, BenchFormat, Shape, Subject
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -135,7 +135,7 @@ def _formats(precision: str, bits: int) -> tuple[BenchFormat, ...]:
     floats = [BenchFormat(f"f{width}", width, "none", precision, precision, (), bits) for width in (16, 32)]
     codes = [
         BenchFormat(f"w{width}-{axis}", width, axis, precision, precision, sizes, bits)
-        for width in LEGAL_BITS
+        for width in ENGINE_BITS
         for axis, sizes in (("rows", ()), ("columns", GROUP_SIZES))
     ]
     return (*floats, *codes)

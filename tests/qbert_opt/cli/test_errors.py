@@ -51,7 +51,7 @@ def plan_file(tmp_path, gptq_plan):
         (("--max-bandwidth", "2GB/s", "--rate", "0", *DEVICE), 2, "--rate 0"),
         (("--budget", "25MB", "--rate", "0", *DEVICE), 2, "--rate 0"),
         ((), 2, "no limit given"),
-        (("--budget", "25MB", "--bits", "1,2"), 2, "'1' is not a bit width"),
+        (("--budget", "25MB", "--bits", "0,2"), 2, "'0' is not a bit width"),
         (("--budget", "25MB", "--bits", "5"), 2, "none of these was scored"),
         (("--budget", "25MB", "--groupings", "tiles:4"), 2, "'tiles:4' is not a grouping"),
         (("--budget", "25MB", "--pin", "layer.0"), 2, "not of the form NAME=BITS"),

@@ -16,7 +16,8 @@ from qbert_opt.quantization.quantized_matrix import with_codebook
 from qbert_opt.spec.choices import choice
 
 STORED = (
-    "2bit/columns:32/rtn", "3bit/columns:16/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn", "8bit/rows:1/rtn",
+    "1bit/columns:32/rtn", "2bit/columns:32/rtn", "3bit/columns:16/rtn", "8bit/columns:32/rtn", "2bit/rows:each/rtn",
+    "8bit/rows:1/rtn",
     "4bit/rows:4/rtn/zero-point", "8bit/rows:each/rtn/zero-point", "4bit/columns:16/rtn/symmetric",
     "3bit/rows:each/rtn/symmetric", "2bit/columns:32/rtn/signed", "8bit/rows:each/rtn/signed",
     "2bit/columns:32/rtn/ternary", "2bit/rows:each/rtn/ternary",

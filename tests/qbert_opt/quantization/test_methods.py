@@ -15,11 +15,12 @@ from qbert_opt.spec.forms import Form
 
 ROWS, COLUMNS, HEADS = 24, 64, 4
 GROUPINGS = ("rows:1", "rows:heads", "rows:each", "columns:16", "columns:64")
-GRID = [(bits, grouping) for bits in (2, 3, 4, 8) for grouping in GROUPINGS]
+GRID = [(bits, grouping) for bits in (1, 2, 3, 4, 8) for grouping in GROUPINGS]
 
 layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair))
-symmetric_layouts = st.sampled_from(GRID).map(lambda pair: layout(*pair, form="symmetric"))
-fixed_zero = symmetric_layouts | st.sampled_from(GRID).map(lambda pair: layout(*pair, form="signed"))
+wider = st.sampled_from([pair for pair in GRID if pair[0] > 1])
+symmetric_layouts = wider.map(lambda pair: layout(*pair, form="symmetric"))
+fixed_zero = symmetric_layouts | wider.map(lambda pair: layout(*pair, form="signed"))
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -200,7 +201,21 @@ def test_searched_range_is_never_worse_than_min_max(seed, asked):
     assert (losses[0] <= losses[1] * (1 + 1e-5) + 1e-12).all()
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@given(seed=seeds, grouping=st.sampled_from(GROUPINGS))
+def test_two_levels_are_the_best_two(seed, grouping):
+    """At 1 bit no cut of a group into two, with their means as levels, has a smaller error than the range found."""
+    weight, asked = random_weight(seed), layout(1, grouping)
+    scale, offset = (part[:, None].float() for part in search_range(weight, asked, torch.ones(COLUMNS)))
+    groups = grouped(weight, asked).sort(1).values
+    codes = ((groups - offset) / scale).round().clamp(0, 1)
+    losses = (groups - codes * scale - offset).square().sum(1)
+    cuts = range(1, groups.shape[1], 1 + groups.shape[1] // 100)
+    parts = [[part.var(1, correction=0) * part.shape[1] for part in (groups[:, :cut], groups[:, cut:])] for cut in cuts]
+    best = torch.stack([below + above for below, above in parts]).amin(0)
+    assert (losses <= 1.001 * best + 1e-5).all()  # levels are stored in 16 bits
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("seed", range(5))
 def test_nested_row_groups_lose_less(bits, seed):
     """Cutting every row group finer lowers the squared error of plain rounding, summed over the matrix."""

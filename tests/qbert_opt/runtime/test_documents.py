@@ -135,7 +135,7 @@ def test_tables_of_another_shape_are_refused(edited, gptq_scores):
         (("matrices", 2, "num_groups"), 5, r"num_groups is 5; legal here: \d+"),
         (("matrices", 2, "grouping"), "tiles:4", r"grouping is 'tiles:4'; legal: rows:N"),
         (("matrices", 2, "grouping"), "rows:7", r"7 does not divide"),
-        (("matrices", 2, "bits"), 1, r"bits is 1; legal: 2, 3"),
+        (("matrices", 2, "bits"), 9, r"bits is 9; legal: 1, 2, 3"),
         (("matrices", 2, "rows"), 64, r"rows is 64; legal here: 32"),
         (("matrices", 2, "module"), "elsewhere", r"elsewhere does not match .* of the profile"),
         (("encoder_bytes",), 17, r"encoder_bytes is 17; the matrices take \d+"),

@@ -71,9 +71,9 @@ def test_ternary_is_of_two_bits():
     forms = ("offset", "ternary")
     found = grid([2, 4], ["rows:1"], "x", forms)
     assert [(c.bits, c.form) for c in found] == [(2, "offset"), (2, "ternary"), (4, "offset")]
-    with pytest.raises(UsageError, match=r"`forms` ternary: has 2 bits only, and 2 is not among the bits 3, 4\."):
+    with pytest.raises(UsageError, match=r"`forms` ternary: has no choice at 3, 4 bits\. Legal widths: 2\."):
         grid([3, 4], ["rows:1"], "x", forms)
-    with pytest.raises(UsageError, match=r"choice: 3 bits of form ternary; legal: 2\."):
+    with pytest.raises(UsageError, match=r"choice: bits 3 of form ternary; legal: 2\."):
         choice("3bit/rows:1/rtn/ternary")
     assert {(c.bits, c.form) for c in table_grid((2, 8), ("rows:each",), forms)} == {
         (2, "offset"), (2, "ternary"), (8, "offset")
@@ -103,6 +103,14 @@ def test_names_round_trip(candidate):
 def test_names_are_unique(one, other):
     """Two choices have the same name only if they are the same."""
     assert (one.name == other.name) == (one == other)
+
+
+def test_one_bit_is_two_levels_anywhere():
+    """A bit per weight, and a scale and an offset per group; forms without an offset have no such choice."""
+    candidate = choice("1bit/columns:64/gptq")
+    assert candidate.bytes(SIDE, SIDE, heads=12) == CODES + 4 * SIDE * 12
+    found = grid([1, 2], ["rows:1"], "x", ("offset", "symmetric"))
+    assert [(c.bits, c.form) for c in found] == [(1, "offset"), (2, "offset"), (2, "symmetric")]
 
 
 @given(
@@ -135,10 +143,11 @@ def test_a_grid_holds_each_choice_once():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"bits": 1}, r"choice: bits 1; legal: 2, 3, 4, 5, 6, 7, 8\."),
-        ({"bits": 16}, "choice: bits 16; legal: 2"),
-        ({"bits": 4.0}, r"choice: bits 4\.0; legal: 2"),
-        ({"bits": True}, "choice: bits True; legal: 2"),
+        ({"bits": 0}, r"choice: bits 0; legal: 1, 2, 3, 4, 5, 6, 7, 8\."),
+        ({"bits": 16}, "choice: bits 16; legal: 1"),
+        ({"bits": 4.0}, r"choice: bits 4\.0; legal: 1"),
+        ({"bits": True}, "choice: bits True; legal: 1"),
+        ({"bits": 1, "form": "signed"}, r"choice: bits 1 of form signed; legal: 2, 3, 4, 5, 6, 7, 8\."),
         ({"form": "odd"}, "choice: form 'odd'; legal: offset, symmetric, signed, zero-point, codebook"),
         ({"grouping": "rows:0"}, "'rows:0' is not a grouping. Legal: rows:N, rows:heads, rows:each, columns:N"),
         ({"grouping": "columns:-32"}, "'columns:-32' is not a grouping"),
@@ -166,10 +175,10 @@ def test_groups_that_do_not_divide_are_refused(grouping, rows, columns, message)
         Choice(2, grouping, "rtn").layout(rows, columns, heads=5)
 
 
-@pytest.mark.parametrize("text", ["1", "9", "two", "2,,3", "", "-2", "2.5"])
+@pytest.mark.parametrize("text", ["0", "9", "two", "2,,3", "", "-2", "2.5"])
 def test_illegal_bit_widths(text):
     """Only legal bit widths are accepted."""
-    with pytest.raises(UsageError, match=r"is not a bit width. Legal: 2, 3, 4, 5, 6, 7, 8\."):
+    with pytest.raises(UsageError, match=r"is not a bit width. Legal: 1, 2, 3, 4, 5, 6, 7, 8\."):
         parse_bits(text)
 
 

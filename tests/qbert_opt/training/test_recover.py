@@ -23,6 +23,7 @@ from qbert_opt.workflows.recover import STATE_SUFFIX, recover
 from qbert_opt.workflows.training_text import split_texts
 
 QUICK = RecoverySettings(
+    steps=("blocks", "distill"),
     epochs={"blocks": 6, "distill": 3},
     rates={"blocks": (1e-3, 5e-4), "distill": (1e-3, 25e-5)},
     batch_size=8,
@@ -114,6 +115,11 @@ def test_python_and_command_line_agree(cli, tiny_folder, start, data_file, recov
         assert words in found.out
     assert "training: " in found.err
     assert read_record(tmp_path / "out").training.seed == 3
+
+
+def test_the_command_line_trains_by_default_as_python_does():
+    """Without options: the same steps, losses and numbers."""
+    assert TrainingOptions().settings() == RecoverySettings()
 
 
 def test_rates_are_given_by_step():
@@ -232,6 +238,9 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
         ({"steps": ("ranges",), "rates": {"ranges": (1e-3, 0.0)}}, r"ranges alone; give 0 and a number above 0"),
         ({"block_error": "odd"}, r"block_error: unknown 'odd'. Available: plain, sensitivity"),
         ({"batch_size": 0}, r"batch_size: 0; at least 1"),
+        ({"losses": {"hidden": 1.0}}, r"losses: of steps ranges and distill, .* Add one: blocks,distill"),
+        ({"teacher_cache": 0.1}, r"teacher_cache: of steps ranges and distill, .* Add one: blocks,distill"),
+        ({"tables": True}, r"tables: are trained in step distill, .* Add it: blocks,distill"),
     ],
 )
 def test_settings_are_checked(more, message):

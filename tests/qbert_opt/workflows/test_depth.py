@@ -221,8 +221,9 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(
     assert planned.encoder_bytes <= 1.9 / 8 * profile_model(load_model(deep_folder)).encoder_elements
     for command in (
         ("quantize", plan, "--model", deep_folder, "-o", start, "-q", "--paged"),
-        ("recover", start, *text, "--epochs", 3, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
-         "--losses", "logits,hidden,attention-scores", "--block-error", "sensitivity", "-o", out, "-q"),
+        ("recover", start, *text, "--steps", "blocks,distill", "--epochs", 3, "--rates",
+         "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8, "--losses", "logits,hidden,attention-scores",
+         "--block-error", "sensitivity", "-o", out, "-q"),
     ):  # fmt: skip
         found = cli(*command)
         assert found.code == 0, found.err
