@@ -12,19 +12,26 @@ so that the same back-propagation estimates both without bias; q is the mean of 
 
 **Random sign sums.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
 A few random combinations B s with s = ±1 replace them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace estimator (1989).
-All matrices use the same draws for a sample.
+All matrices use the same draws for a sample. One draw's variance is 2 ((Σ z²)² - Σ z⁴): the fewer columns carry a
+sample's form, the less noise. B is therefore the Cholesky factor with the likeliest output first (Tanabe and Sagae
+1992): its first column tells the likeliest output from all others, the second the next one from the rest, and where a
+model wavers between two outputs, one column carries nearly everything.
+
+**How many draws.** A draw's noise is proportional to the sample's own quadratic form, so that a confident model's few
+uncertain samples make most of the noise too. They get many draws, the others one (`sign_draws`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..models.batches import TokenBatch, apart
 from ..models.heads import KINDS
 from ..models.heads.losses import SquaredDistance
 from ..models.outputs import Head, Outputs
@@ -32,7 +39,10 @@ from ..models.outputs import Head, Outputs
 MAX_EXACT_FACTORS = 8
 CARRYING_SHARE = 1 / 16  # share of the samples that get all columns
 TEMPERATURE = 2.0  # of the softmax, at which all samples contribute
-SIGN_DRAWS = 4
+SIGN_DRAWS = 4  # of each sample, if all have the same output Hessian
+MOST_DRAWS = 16
+EQUAL = 1e-6  # relative; traces that differ by rounding are equal
+TRACE_ROWS = 1 << 10  # rows of outputs in float64 at a time
 GOLDEN = (5**0.5 - 1) / 2  # numbers n·GOLDEN mod 1 fill the unit interval evenly
 
 
@@ -43,25 +53,35 @@ class FactorPlan:
     Attributes:
         temperature: of the softmax; see `output_factors`.
         carrying: samples of a classifier that get all columns; the others get one sampled column. None: all get all.
-        draws: number of random sign sums, if there are many columns.
+        draws: number of random sign sums, if there are many columns; of each sample, or one number for all.
         seed: of all random draws.
     """
 
     temperature: float = 1.0
     carrying: frozenset[int] | None = None
-    draws: int = SIGN_DRAWS
+    draws: int | tuple[int, ...] = SIGN_DRAWS
     seed: int = 0
 
     def count(self, head: Head, sample: int) -> int:
         """Number of back-propagations of one sample."""
         exact = exact_factors(head)
         if exact is None:
-            return self.draws
+            return self.draws if isinstance(self.draws, int) else self.draws[sample]
         return 1 if self.draws_one(sample) and draws_columns(head) else exact
 
     def most(self, head: Head) -> int:
         """Largest number of back-propagations of any sample."""
-        return exact_factors(head) or self.draws
+        return exact_factors(head) or (self.draws if isinstance(self.draws, int) else max(self.draws))
+
+    def batched(self, head: Head, batches: Sequence[TokenBatch]) -> Sequence[TokenBatch]:
+        """Batch samples again, so that those of a batch have equally many back-propagations."""
+        if self.carrying is None and isinstance(self.draws, int):
+            return batches
+        return apart(batches, lambda sample: -self.count(head, sample))
+
+    def mean_count(self, head: Head, samples: int) -> float:
+        """Mean number of back-propagations of the first samples."""
+        return sum(self.count(head, sample) for sample in range(samples)) / samples
 
     def draws_one(self, sample: int) -> bool:
         """Whether one sampled column replaces all columns of this sample."""
@@ -108,9 +128,16 @@ def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torc
     return values.clamp_min(0).sqrt()[:, 1:], vectors[:, :, 1:]
 
 
-def softened(head: Head, carrying: frozenset[int] | None) -> FactorPlan:
-    """Return the plan for softened curvature; at temperature 1 for random sign sums, which give only one of the two."""
-    return FactorPlan() if exact_factors(head) is None else FactorPlan(TEMPERATURE, carrying)
+def softened(head: Head, outputs: Outputs | None = None) -> FactorPlan:
+    """Return the plan for softened curvature; at temperature 1 for random sign sums, which give only one of the two.
+
+    Args:
+        head: how the outputs are read.
+        outputs: of all samples, by which the back-propagations are shared out; None: all samples get the same.
+    """
+    if exact_factors(head) is None:
+        return FactorPlan(draws=SIGN_DRAWS if outputs is None else sign_draws(outputs))
+    return FactorPlan(TEMPERATURE, None if outputs is None else carrying_samples(head, outputs))
 
 
 def draws_columns(head: Head) -> bool:
@@ -130,6 +157,43 @@ def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
     traces = [_roots(outputs.values, temperature)[0].square().sum(1) for temperature in (TEMPERATURE, 1.0)]
     shares = _shares(torch.stack(traces)).sum(0)
     return frozenset(outputs.samples[shares.topk(math.ceil(CARRYING_SHARE * len(shares))).indices].tolist())
+
+
+def hessian_traces(outputs: Outputs) -> torch.Tensor:
+    """Return the trace of each sample's output Hessian at temperature 1, Σ 1 - Σ p² over its rows, float64 `[samples]`.
+
+    Args:
+        outputs: of a model with softmax outputs.
+    """
+    traces = torch.zeros(outputs.num_samples, dtype=torch.float64)
+    for values, samples in zip(outputs.values.split(TRACE_ROWS), outputs.samples.split(TRACE_ROWS), strict=True):
+        p = values.detach().double().softmax(-1)
+        traces.index_add_(0, samples, (1 - p.square().sum(-1)).clamp_min(0).cpu())
+    return traces
+
+
+def sign_draws(outputs: Outputs) -> int | tuple[int, ...]:
+    """Return how many sign sums each sample gets.
+
+    With traces u of the output Hessians and their size-weighted mean ū = Σu² / Σu, a sample gets ⌈4 u / ū⌉. The noise,
+    at most Σ 2 u² / draws, then is at most that of four draws each, while the draws are 4 (Σu)² / (n Σu²) + 1 in the
+    mean at most: near 5 where all samples are alike (then all get four), near 1 for a confident model. (Neyman 1934:
+    draws proportional to a stratum's standard deviation.)
+
+    Args:
+        outputs: of all samples.
+
+    Returns:
+        A number for each sample; `SIGN_DRAWS` for all where the output Hessian does not depend on the text.
+    """
+    if not KINDS[outputs.kind].loss.softmax:
+        return SIGN_DRAWS
+    traces = hessian_traces(outputs)
+    if not traces.any():
+        return SIGN_DRAWS
+    typical = traces.square().sum() / traces.sum()
+    draws = (SIGN_DRAWS * traces / typical * (1 - EQUAL)).ceil()
+    return tuple(draws.clamp(1, MOST_DRAWS).int().tolist())
 
 
 def drawn_factors(
@@ -178,9 +242,16 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
     loss = KINDS[outputs.kind].loss
     if isinstance(loss, SquaredDistance):
         return (loss.scale(outputs.values) * signs).to(outputs.values.dtype)
-    p = (values / temperature).softmax(-1)
-    root = p.sqrt()
-    return (root * signs - p * (root * signs).sum(-1, keepdim=True)).to(outputs.values.dtype)
+    p, order = (values / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    rest = p.flip(-1).cumsum(-1).flip(-1)  # of this output and all less likely ones
+    below = nn.functional.pad(rest[:, 1:], (0, 1))
+    least = torch.finfo(torch.float64).tiny
+    ratio = torch.where(
+        below > 0, p / rest.clamp_min(least), 0.0
+    )  # column j: √(p rest⁻¹ below) at j, -√(..) p below it
+    steps = (ratio / below.clamp_min(least)).sqrt() * signs
+    combined = (ratio * below).sqrt() * signs - p * nn.functional.pad(steps.cumsum(-1)[:, :-1], (1, 0))
+    return torch.empty_like(combined).scatter_(-1, order, combined).to(outputs.values.dtype)
 
 
 def output_columns(
@@ -210,8 +281,9 @@ def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torc
     """Yield each column of B, or scaled random sign sums of them."""
     loss = head.spec.loss
     if exact_factors(head) is None:
-        for draw in range(plan.draws):
-            yield combined_factors(outputs, plan.temperature, plan.seed, draw) / plan.draws**0.5
+        draws = plan.count(head, int(outputs.samples[0])) if len(outputs.samples) else 1
+        for draw in range(draws):
+            yield combined_factors(outputs, plan.temperature, plan.seed, draw) / draws**0.5
     elif not isinstance(loss, SquaredDistance):
         yield from output_factors(outputs.values, plan.temperature).unbind(-1)
     else:

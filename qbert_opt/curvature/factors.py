@@ -111,9 +111,9 @@ def factor_pass(
     with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():
         while waiting:
             batch = waiting.popleft()
-            drawn = [plan.draws_one(index) for index in batch.indices]
-            if any(drawn) and not all(drawn):
-                waiting.extendleft(batch.select([d is sampled for d in drawn]) for sampled in (True, False))
+            counts = [plan.count(head, index) for index in batch.indices]
+            if len(set(counts)) > 1:
+                waiting.extendleft(batch.select([c == count for c in counts]) for count in sorted(set(counts)))
                 continue
             seen.clear()
             with spilled(model):

@@ -93,6 +93,7 @@ def pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Itera
     specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
     for batch in task.batches:
         tokens = batch.mask.shape[1]
-        one = sum(factor_bytes(matrix, tokens, tokens * plan.most(task.head)) for matrix in specs)
+        back = tokens * max(plan.count(task.head, index) for index in batch.indices)
+        one = sum(factor_bytes(matrix, tokens, back) for matrix in specs)
         task.shares.refuse_less(task.shares.factors, one, "one sample's factors of all matrices")
         yield from batch.split(task.shares.factors // one)

@@ -184,7 +184,7 @@ def batch_parts(task: ScoringTask, matrix: MatrixSpec | HeadSpec, plan: FactorPl
     used = 0
     for batch in task.batches:
         longest = batch.mask.shape[1]
-        one = factor_bytes(matrix, longest, longest * plan.most(task.head))
+        one = factor_bytes(matrix, longest, longest * max(plan.count(task.head, index) for index in batch.indices))
         task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
         for piece in batch.split(limit // one):
             size = factor_bytes(matrix, _tokens([piece]), factor_tokens(task, plan, [piece]))

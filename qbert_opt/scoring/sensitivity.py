@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..curvature.columns import carrying_samples
+from ..curvature.columns import softened
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
+from ..models.batches import TokenBatch, mean_tokens, num_cut, num_lost
 from ..models.heads.losses import confidence as top_probability
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
@@ -56,6 +56,7 @@ from .score_rows import (
 )
 from .task import (
     LearnsAtBudget,
+    ReadsFactors,
     ReadsPages,
     RecordsCurvature,
     ScoresActivations,
@@ -159,11 +160,14 @@ def measure_sensitivity(
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
+    factors = softened(head, None if with_curvature else answers)  # a spectrum needs all columns
     provenance = _provenance(loaded, data, plan, (fitted, batches), targets, answers)
-    carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
+    if isinstance(plugin, ReadsFactors):
+        mean_count = factors.mean_count(head, answers.num_samples)
+        provenance = provenance.model_copy(update={"back_propagations": mean_count})
     del answers  # outputs over a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
-    batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
+    batches = fitting_batches(loaded, factors.batched(head, batches), shares)
     settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = [*overlap_warnings(fitted, batches), *window_warnings(loaded, scored, batches)]
@@ -172,7 +176,7 @@ def measure_sensitivity(
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
     task = ScoringTask(
         model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
-        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
+        seed=plan.seed, jobs=jobs, given_head=head, given_factors=factors, with_curvature=with_curvature,
         groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
         sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for c in allowed[m.module]]
                for m in profile.matrices},

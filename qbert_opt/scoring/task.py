@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..curvature.columns import FactorPlan, softened
 from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of
 from ..models.targets import Targets
@@ -88,7 +89,7 @@ class ScoringTask:
         curvature: filled by metrics that compute a curvature of each matrix.
         warnings: filled with warnings for the user of the scores.
         given_head: how the model's outputs are read; determined by the model's class if None.
-        carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all samples.
+        given_factors: how the output Hessian is factored, see `factors`; None: alike for all samples.
         with_curvature: whether the metric should also fill `curvature`.
         groups: which samples share text, see `folds.sample_groups`; empty if none do.
         sizes: bytes of a matrix under its choices, in the order of `perturbations`, by module.
@@ -108,7 +109,7 @@ class ScoringTask:
     curvature: list[MatrixCurvature] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     given_head: Head | None = None
-    carrying: frozenset[int] | None = None
+    given_factors: FactorPlan | None = None
     with_curvature: bool = False
     groups: Sequence[int] = ()
     sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -118,6 +119,11 @@ class ScoringTask:
     def head(self) -> Head:
         """How the model's outputs are read."""
         return self.given_head or head_of(self.model)
+
+    @property
+    def factors(self) -> FactorPlan:
+        """How the output Hessian is factored, and how many back-propagations each sample gets."""
+        return self.given_factors or softened(self.head)
 
     @property
     def num_samples(self) -> int:
@@ -225,6 +231,13 @@ class RecordsCurvature(Protocol):
     """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix along with its scores."""
 
     GIVES_CURVATURE: bool
+
+
+@runtime_checkable
+class ReadsFactors(Protocol):
+    """A metric that back-propagates `ScoringTask.factors`, so that each sample's share and weight are in its scores."""
+
+    READS_FACTORS: bool
 
 
 @runtime_checkable

@@ -30,6 +30,8 @@ class Provenance(Frozen):
             already tokenized, and in files of earlier releases.
         num_cut: number of calibration and scoring texts that were cut; None in files of earlier releases.
         num_lost: total number of tokens cut off; words for tagging tasks.
+        back_propagations: mean number of back-propagations of a scoring sample; None for metrics without any, and in
+            files of earlier releases.
         seed: of all random draws.
         commit: of qbert-opt's code, with `+` if it had uncommitted changes.
         version: of qbert-opt.
@@ -46,6 +48,7 @@ class Provenance(Frozen):
     max_tokens: int | None = Field(default=None, gt=0)
     num_cut: int | None = Field(default=None, ge=0)
     num_lost: int | None = Field(default=None, ge=0)
+    back_propagations: float | None = Field(default=None, gt=0)
     seed: int
     commit: str
     version: str
