@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.curvature.columns import exact_factors, softened
+from qbert_opt.curvature.columns import exact_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.losses import LabelledLoss
+from qbert_opt.curvature.sharing import softened
 from qbert_opt.data.texts import read_texts, split_disjoint
 from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.loading import load_model

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qbert_opt.curvature.columns import FactorPlan, exact_factors, softened
+from qbert_opt.curvature.columns import FactorPlan, exact_factors
 from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.sharing import softened
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import ratio_interval

@@ -5,10 +5,11 @@ For softmax outputs with probabilities p the output Hessian of cross-entropy, an
 (Schraudolph 2002, section 4).
 
 **One sampled column.** With several classes each column of a sample costs a back-propagation, although a few uncertain
-samples carry most of the curvature. Those get all columns (`carrying_samples`). For every other sample one column k is
-sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In the basis
-of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and `Σ λ_k b_k b_kᵀ`,
-so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in the two traces.
+samples carry most of the curvature. Those get all columns (`sharing.carrying_samples`). For every other sample one
+column k is sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In
+the basis of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and
+`Σ λ_k b_k b_kᵀ`, so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in
+the two traces.
 
 **Random sign sums.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
 A few random combinations B s with s = ±1 replace them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace estimator (1989).
@@ -16,14 +17,10 @@ All matrices use the same draws for a sample. One draw's variance is 2 ((Σ z²)
 sample's form, the less noise. B is therefore the Cholesky factor with the likeliest output first (Tanabe and Sagae
 1992): its first column tells the likeliest output from all others, the second the next one from the rest, and where a
 model wavers between two outputs, one column carries nearly everything.
-
-**How many draws.** A draw's noise is proportional to the sample's own quadratic form, so that a confident model's few
-uncertain samples make most of the noise too. They get many draws, the others one (`sign_draws`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,12 +34,8 @@ from ..models.heads.losses import SquaredDistance
 from ..models.outputs import Head, Outputs
 
 MAX_EXACT_FACTORS = 8
-CARRYING_SHARE = 1 / 16  # share of the samples that get all columns
 TEMPERATURE = 2.0  # of the softmax, at which all samples contribute
 SIGN_DRAWS = 4  # of each sample, if all have the same output Hessian
-MOST_DRAWS = 16
-EQUAL = 1e-6  # relative; traces that differ by rounding are equal
-TRACE_ROWS = 1 << 10  # rows of outputs in float64 at a time
 GOLDEN = (5**0.5 - 1) / 2  # numbers n·GOLDEN mod 1 fill the unit interval evenly
 
 
@@ -55,12 +48,14 @@ class FactorPlan:
         carrying: samples of a classifier that get all columns; the others get one sampled column. None: all get all.
         draws: number of random sign sums, if there are many columns; of each sample, or one number for all.
         seed: of all random draws.
+        weights: of each sample's loss, for samples that were not drawn evenly; None: all 1.
     """
 
     temperature: float = 1.0
     carrying: frozenset[int] | None = None
     draws: int | tuple[int, ...] = SIGN_DRAWS
     seed: int = 0
+    weights: tuple[float, ...] | None = None
 
     def count(self, head: Head, sample: int) -> int:
         """Number of back-propagations of one sample."""
@@ -83,6 +78,12 @@ class FactorPlan:
         """Mean number of back-propagations of the first samples."""
         return sum(self.count(head, sample) for sample in range(samples)) / samples
 
+    def roots(self, outputs: Outputs) -> torch.Tensor | float:
+        """The square root of the weight of each row's sample, `[rows, 1]`, by which its columns are multiplied."""
+        if self.weights is None:
+            return 1.0
+        return outputs.values.new_tensor(self.weights)[outputs.samples].sqrt()[:, None]
+
     def draws_one(self, sample: int) -> bool:
         """Whether one sampled column replaces all columns of this sample."""
         return self.carrying is not None and sample not in self.carrying
@@ -97,7 +98,7 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
         logits: `[N, C]`.
         temperature: at 1 the result is the curvature of KL; above 1 more of it comes from confident samples.
     """
-    roots, vectors = _roots(logits, temperature)
+    roots, vectors = hessian_roots(logits, temperature)
     return (vectors * roots[:, None, :]).to(logits.dtype)
 
 
@@ -107,20 +108,20 @@ def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     Both span the same space. With A, one set of back-propagations gives the quadratic form of KL itself in addition to
     the softened one. Directions whose softened curvature is below rounding error are left out.
     """
-    roots, vectors = _roots(logits, temperature)
-    sharp_roots, sharp_vectors = _roots(logits, 1.0)
+    roots, vectors = hessian_roots(logits, temperature)
+    sharp_roots, sharp_vectors = hessian_roots(logits, 1.0)
     is_significant = roots > 1e-9 * roots[:, -1:]
     inverse = torch.where(is_significant, 1 / roots.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     return (inverse[:, :, None] * (vectors.mT @ sharp_vectors) * sharp_roots[:, None, :]).float()
 
 
-def _shares(power: torch.Tensor) -> torch.Tensor:
+def shares_of(power: torch.Tensor) -> torch.Tensor:
     """Each row divided by its sum; equal shares for a row of zeros."""
     total = power.sum(1, keepdim=True)
     return torch.where(total > 0, power / total, 1 / power.shape[1])
 
 
-def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def hessian_roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Square roots of all but the smallest eigenvalue of the output Hessian, `[N, C - 1]`, and their eigenvectors."""
     p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
@@ -128,72 +129,9 @@ def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torc
     return values.clamp_min(0).sqrt()[:, 1:], vectors[:, :, 1:]
 
 
-def softened(head: Head, outputs: Outputs | None = None) -> FactorPlan:
-    """Return the plan for softened curvature; at temperature 1 for random sign sums, which give only one of the two.
-
-    Args:
-        head: how the outputs are read.
-        outputs: of all samples, by which the back-propagations are shared out; None: all samples get the same.
-    """
-    if exact_factors(head) is None:
-        return FactorPlan(draws=SIGN_DRAWS if outputs is None else sign_draws(outputs))
-    return FactorPlan(TEMPERATURE, None if outputs is None else carrying_samples(head, outputs))
-
-
 def draws_columns(head: Head) -> bool:
     """Whether there are several columns to sample from; two classes have only one."""
     return head.spec.classifies and (exact_factors(head) or 0) > 1
-
-
-def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
-    """Return the samples with the largest output Hessians, softened and not; None if no columns are sampled.
-
-    Args:
-        head: how the outputs are read.
-        outputs: of all samples.
-    """
-    if not draws_columns(head):
-        return None
-    traces = [_roots(outputs.values, temperature)[0].square().sum(1) for temperature in (TEMPERATURE, 1.0)]
-    shares = _shares(torch.stack(traces)).sum(0)
-    return frozenset(outputs.samples[shares.topk(math.ceil(CARRYING_SHARE * len(shares))).indices].tolist())
-
-
-def hessian_traces(outputs: Outputs) -> torch.Tensor:
-    """Return the trace of each sample's output Hessian at temperature 1, Σ 1 - Σ p² over its rows, float64 `[samples]`.
-
-    Args:
-        outputs: of a model with softmax outputs.
-    """
-    traces = torch.zeros(outputs.num_samples, dtype=torch.float64)
-    for values, samples in zip(outputs.values.split(TRACE_ROWS), outputs.samples.split(TRACE_ROWS), strict=True):
-        p = values.detach().double().softmax(-1)
-        traces.index_add_(0, samples, (1 - p.square().sum(-1)).clamp_min(0).cpu())
-    return traces
-
-
-def sign_draws(outputs: Outputs) -> int | tuple[int, ...]:
-    """Return how many sign sums each sample gets.
-
-    With traces u of the output Hessians and their size-weighted mean ū = Σu² / Σu, a sample gets ⌈4 u / ū⌉. The noise,
-    at most Σ 2 u² / draws, then is at most that of four draws each, while the draws are 4 (Σu)² / (n Σu²) + 1 in the
-    mean at most: near 5 where all samples are alike (then all get four), near 1 for a confident model. (Neyman 1934:
-    draws proportional to a stratum's standard deviation.)
-
-    Args:
-        outputs: of all samples.
-
-    Returns:
-        A number for each sample; `SIGN_DRAWS` for all where the output Hessian does not depend on the text.
-    """
-    if not KINDS[outputs.kind].loss.softmax:
-        return SIGN_DRAWS
-    traces = hessian_traces(outputs)
-    if not traces.any():
-        return SIGN_DRAWS
-    typical = traces.square().sum() / traces.sum()
-    draws = (SIGN_DRAWS * traces / typical * (1 - EQUAL)).ceil()
-    return tuple(draws.clamp(1, MOST_DRAWS).int().tolist())
 
 
 def drawn_factors(
@@ -216,7 +154,7 @@ def drawn_factors(
     columns = output_factors(logits.double(), temperature) @ rotation
     power = columns.square().sum(1)
     worth = sharp_roots.square()
-    share = (_shares(power) + _shares(power * worth)) / 2
+    share = (shares_of(power) + shares_of(power * worth)) / 2
     start = float(np.random.default_rng(seed).random())
     point = (start + GOLDEN * samples.to(power)).frac()
     drawn = (share.cumsum(1) < point[:, None]).sum(1).clamp_max(share.shape[1] - 1)[:, None]

@@ -135,7 +135,7 @@ def _batch_factors(
     modules: Sequence[str],
     head: Head,
     plan: FactorPlan,
-    scale: float,
+    scale: float | torch.Tensor,
 ) -> Iterator[tuple[str, dict[int, SampleFactors]]]:
     """Back-propagate all factors of one batch."""
     targets = [call for name in modules for call in seen[name]]
@@ -144,6 +144,7 @@ def _batch_factors(
     # the same tensors for all matrices
     sharpening: list[torch.Tensor | None] = [None] * len(batch.indices) if sharp is None else list(sharp)
     count = plan.count(head, batch.indices[0])
+    scale = scale * plan.roots(outputs)
     gradients: list[list[torch.Tensor]] = [[] for _ in targets]  # [call][factor]
     for f, cotangent in enumerate(cotangents):
         grads = torch.autograd.grad(

@@ -68,7 +68,7 @@ def activation_scores(
                 errors = rounding_errors(samples[0].inputs, choices, ranges[i])  # [choices, T, columns]
                 products = errors.flatten(1) @ torch.as_tensor(reach).flatten(1).T
                 losses[i, index] = share * products.double().square().sum(1) / 2
-    std_error = losses.std(1) / num_samples**0.5
+    std_error = torch.stack([task.estimate(of_input).std_error for of_input in losses])
     return ActivationScores(
         inputs=inputs,
         choices=tuple(c.name for c in choices),

@@ -94,7 +94,7 @@ def sampled_estimates(
             order = torch.tensor(numbers).argsort()
             columns.append([torch.cat(kind).cpu()[order] for kind in zip(*losses_of_parts, strict=True)])
         kinds = (torch.cat(kind, 1) for kind in zip(*columns, strict=True))
-        yield index, Estimate.over(*kinds, groups=task.groups)
+        yield index, task.estimate(*kinds)
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:

@@ -21,6 +21,8 @@ class Provenance(Frozen):
         data: name of the data set.
         data_sha256: its hash.
         num_scored: number of scoring samples, disjoint from the calibration set.
+        num_pool: number of texts from which those that score were drawn, the uncertain ones more often; 0: all of them
+            score. Length, confidence and accuracy are then of the pool.
         num_calibration: number of samples in the calibration set, which fits the quantizer.
         mean_tokens: mean length of the scoring samples, in tokens.
         mean_confidence: mean probability of the most likely class; scores are too low on text where the model is
@@ -41,6 +43,7 @@ class Provenance(Frozen):
     data: str
     data_sha256: str
     num_scored: int
+    num_pool: int = Field(default=0, ge=0)
     num_calibration: int
     mean_tokens: float
     mean_confidence: float | None

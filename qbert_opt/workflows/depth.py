@@ -58,7 +58,7 @@ def solve_with_drops(
         raise InputFileError(f"{loaded.name}: is not the model of the scores, {scores.profile.name}. Score it first.")
     if data.sha256 != origin.data_sha256:
         raise InputFileError(f"{data.name}: is not the data the scores were made with ({origin.data}). Give that data.")
-    _, texts = calibration_texts(data, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))
+    _, texts = calibration_texts(data, CalibrationPlan.of(origin))
     loaded = replace(loaded, max_tokens=origin.max_tokens or loaded.max_tokens)
     shortened = layer_drops(loaded, texts, most, progress=progress)
     return best_depth(scores, shortened, solve)

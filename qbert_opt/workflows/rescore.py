@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 
-from ..curvature.columns import softened
 from ..curvature.factors import factor_pass
+from ..curvature.sharing import softened
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel, tokenized

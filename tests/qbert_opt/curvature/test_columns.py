@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qbert_opt.curvature import columns
-from qbert_opt.curvature.columns import MOST_DRAWS, SIGN_DRAWS, FactorPlan, combined_factors, hessian_traces, sign_draws
+from qbert_opt.curvature.columns import SIGN_DRAWS, FactorPlan, combined_factors
 from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.sharing import MOST_DRAWS, hessian_traces, sign_draws
 from qbert_opt.models.batches import tokenize
 from qbert_opt.models.outputs import Head, Outputs, collect, head_of
 from qbert_opt.models.samples import IMPOSSIBLE
