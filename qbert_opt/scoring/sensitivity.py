@@ -184,7 +184,8 @@ def measure_sensitivity(
     allowed = _allowed(profile, choices, masks)
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
     task = ScoringTask(
-        model=loaded.model, profile=profile, batches=batches, targets=None if plan.num_pool else targets, perturbations=rounding, shares=shares,
+        model=loaded.model, profile=profile, batches=batches, targets=None if drawn else targets,
+        perturbations=rounding, shares=shares,
         seed=plan.seed, jobs=jobs, given_head=head, given_factors=factors, with_curvature=with_curvature,
         drawn=drawn, groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
         sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for c in allowed[m.module]]
