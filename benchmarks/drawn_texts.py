@@ -5,10 +5,10 @@
 FOLDER is what `selection.py score` left: the second-order loss of every text, matrix and choice; nothing is run here
 but one forward pass, for the traces of the output Hessian. In each draw two thirds of the texts, taken at random, are
 the pool, and the others have no part in the plan. From the pool as many texts are taken evenly, and drawn as
-`--scoring-pool` draws them. Of each way: the plan of least loss under a budget, and the uniform plan of 2 bits, which no
-text chose; the error of their losses at temperature 1, stated and real (against the whole pool, root mean square over
-draws; the chosen plan's contains the winner's curse); and the chosen plan's loss on the texts that had no part. Ratios
-are geometric means over draws, drawn / even, ± their standard error. A text costs as much in either way.
+`--scoring-pool` draws them. Of each way: the plan of least loss under a budget, and the uniform plan of 2 bits, which
+no text chose; the error of their losses at temperature 1, stated and real (against the whole pool, root mean square
+over draws; the chosen plan's contains the winner's curse); and the chosen plan's loss on the texts that had no part.
+Ratios are geometric means over draws, drawn / even, ± their standard error. A text costs as much in either way.
 """
 
 import argparse
