@@ -47,8 +47,8 @@ def rescored(
     if allocation.metric != "directional":
         raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be recomputed; use directional.")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
-    factors = softened(loaded.head, collect(loaded.head, loaded.model, batches))
-    plan, alike = replace(factors, seed=allocation.provenance.seed), factors.batched(loaded.head, batches)
+    shared = softened(loaded.head, collect(loaded.head, loaded.model, batches))
+    plan, alike = replace(shared, seed=allocation.provenance.seed), shared.batched(loaded.head, batches)
     matrices: list[PlannedMatrix] = []
     for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
         planned_here = list(inside)
