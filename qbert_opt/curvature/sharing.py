@@ -16,6 +16,7 @@ from ..models.outputs import Head, Outputs
 from .columns import SIGN_DRAWS, TEMPERATURE, FactorPlan, draws_columns, exact_factors, hessian_roots, shares_of
 
 CARRYING_SHARE = 1 / 16  # share of the samples that get all columns
+DRAWS_OF_DRAWN = 1  # of texts that were drawn from a pool: more texts cut the error more than more draws of each
 MOST_DRAWS = 16
 EQUAL = 1e-6  # relative; traces that differ by rounding are equal
 TRACE_ROWS = 1 << 10  # rows of outputs in float64 at a time
@@ -71,7 +72,8 @@ def sign_draws(outputs: Outputs, weights: tuple[float, ...] | None = None) -> in
     With traces u of the output Hessians and their size-weighted mean ū = Σu² / Σu, a sample gets ⌈4 u / ū⌉. The noise,
     at most Σ 2 u² / draws, then is at most that of four draws each, while the draws are 4 (Σu)² / (n Σu²) + 1 in the
     mean at most: near 5 where all samples are alike (then all get four), near 1 for a confident model. (Neyman 1934:
-    draws proportional to a stratum's standard deviation.)
+    draws proportional to a stratum's standard deviation.) Texts that were drawn from a pool are not scarce, and their
+    weighted traces are much alike: they get ⌈u / ū⌉.
 
     Args:
         outputs: of all samples.
@@ -83,10 +85,11 @@ def sign_draws(outputs: Outputs, weights: tuple[float, ...] | None = None) -> in
     if not KINDS[outputs.kind].loss.softmax:
         return SIGN_DRAWS
     traces = hessian_traces(outputs)
+    usual = SIGN_DRAWS
     if weights is not None:
-        traces = traces * traces.new_tensor(weights)
+        usual, traces = DRAWS_OF_DRAWN, traces * traces.new_tensor(weights)
     if not traces.any():
-        return SIGN_DRAWS
+        return usual
     typical = traces.square().sum() / traces.sum()
-    draws = (SIGN_DRAWS * traces / typical * (1 - EQUAL)).ceil()
+    draws = (usual * traces / typical * (1 - EQUAL)).ceil()
     return tuple(draws.clamp(1, MOST_DRAWS).int().tolist())
