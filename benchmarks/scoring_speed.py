@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qbert_opt.curvature.columns import carrying_samples, draws_columns, softened
+from qbert_opt.curvature.columns import exact_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.losses import LabelledLoss
+from qbert_opt.curvature.sharing import softened
 from qbert_opt.data.texts import read_texts, split_disjoint
-from qbert_opt.models.batches import TokenBatch, apart, tokenize
+from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.loading import load_model
 from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
@@ -74,11 +75,11 @@ def scores(loaded, profile, batches, errors):
     """Factor pass and all products; `errors` are of one matrix of each shape: values do not change the cost."""
     names = [m.module for m in profile.matrices]
     head = loaded.head
-    carrying = None
-    if draws_columns(head):  # which samples get all columns is known from their answers
-        carrying = carrying_samples(head, collect(head, loaded.model, batches))
-        batches = apart(batches, carrying)
-    found = factor_pass(loaded.model, batches, names, softened(head, carrying), head)
+    plan = softened(head)
+    if exact_factors(head) != 1:  # how often a sample is back-propagated is known from its answers
+        plan = softened(head, collect(head, loaded.model, batches))
+        batches = plan.batched(head, batches)
+    found = factor_pass(loaded.model, batches, names, plan, head)
     passed = time.process_time()
     for matrix in profile.matrices:
         both_losses(found.pop(matrix.module), errors[matrix.rows, matrix.columns])

@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qbert_opt.curvature.columns import FactorPlan, carrying_samples, exact_factors, softened
+from qbert_opt.curvature.columns import FactorPlan, exact_factors
 from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.sharing import softened
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import ratio_interval
-from qbert_opt.models.batches import apart, single_samples
+from qbert_opt.models.batches import single_samples
 from qbert_opt.models.heads import KINDS
 from qbert_opt.models.heads.protocol import per_text
 from qbert_opt.models.loading import load_model, tokenized
@@ -80,10 +81,11 @@ def score(options: argparse.Namespace) -> None:
             np.save(path, np.concatenate([quantizer.errors(matrix, part).numpy().astype(np.float16) for part in parts]))
         norms.append((torch.from_numpy(np.load(path)).float() ** 2).sum((1, 2)).tolist())
     batches = tokenized(loaded, scored.texts, batch_size=16)
-    carrying = carrying_samples(head, collect(head, loaded.model, batches))
-    batches = batches if carrying is None else apart(batches, carrying)
     exact = exact_factors(head) is not None
-    passes = [softened(head, carrying)] if exact else [FactorPlan(2.0), FactorPlan(1.0)]
+    passes = [FactorPlan(2.0), FactorPlan(1.0)]
+    if exact:
+        passes = [softened(head, collect(head, loaded.model, batches))]
+        batches = list(passes[0].batched(head, batches))
     names = [m.module for m in profile.matrices]
     losses = np.empty((2, len(scored), len(names), len(choices)))
     signed = np.empty(losses.shape[1:] if exact_factors(head) == 1 else (0, 0, 0))

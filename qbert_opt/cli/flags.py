@@ -18,6 +18,7 @@ ALIASES = {
     "memory_limit_bytes": "--memory-limit",
     "num_calibration": "--calibration-samples",
     "num_scored": "--scoring-samples",
+    "num_pool": "--scoring-pool",
     "pins": "--pin",
     "resources": "--resource",
     "scratchpad_bytes": "--max-scratchpad",

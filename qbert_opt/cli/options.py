@@ -63,6 +63,14 @@ CalibrationSamples = Annotated[
 ScoringSamples = Annotated[
     int, typer.Option("--scoring-samples", min=2, help="Number of texts to score, disjoint from the calibration set.")
 ]
+ScoringPool = Annotated[
+    int,
+    typer.Option(
+        "--scoring-pool",
+        min=0,
+        help="Draw the texts to score from this many, the uncertain ones more often, each weighted; 0: score them all.",
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=4, help="Truncate texts to this many tokens; by default the model's maximum."),

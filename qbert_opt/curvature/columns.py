@@ -5,34 +5,37 @@ For softmax outputs with probabilities p the output Hessian of cross-entropy, an
 (Schraudolph 2002, section 4).
 
 **One sampled column.** With several classes each column of a sample costs a back-propagation, although a few uncertain
-samples carry most of the curvature. Those get all columns (`carrying_samples`). For every other sample one column k is
-sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In the basis
-of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and `Σ λ_k b_k b_kᵀ`,
-so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in the two traces.
+samples carry most of the curvature. Those get all columns (`sharing.carrying_samples`). For every other sample one
+column k is sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In
+the basis of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and
+`Σ λ_k b_k b_kᵀ`, so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in
+the two traces.
 
 **Random sign sums.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
 A few random combinations B s with s = ±1 replace them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace estimator (1989).
-All matrices use the same draws for a sample.
+All matrices use the same draws for a sample. One draw's variance is 2 ((Σ z²)² - Σ z⁴): the fewer columns carry a
+sample's form, the less noise. B is therefore the Cholesky factor with the likeliest output first (Tanabe and Sagae
+1992): its first column tells the likeliest output from all others, the second the next one from the rest, and where a
+model wavers between two outputs, one column carries nearly everything.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..models.batches import TokenBatch, apart
 from ..models.heads import KINDS
 from ..models.heads.losses import SquaredDistance
 from ..models.outputs import Head, Outputs
 
 MAX_EXACT_FACTORS = 8
-CARRYING_SHARE = 1 / 16  # share of the samples that get all columns
 TEMPERATURE = 2.0  # of the softmax, at which all samples contribute
-SIGN_DRAWS = 4
+SIGN_DRAWS = 4  # of each sample, if all have the same output Hessian
 GOLDEN = (5**0.5 - 1) / 2  # numbers n·GOLDEN mod 1 fill the unit interval evenly
 
 
@@ -43,25 +46,43 @@ class FactorPlan:
     Attributes:
         temperature: of the softmax; see `output_factors`.
         carrying: samples of a classifier that get all columns; the others get one sampled column. None: all get all.
-        draws: number of random sign sums, if there are many columns.
+        draws: number of random sign sums, if there are many columns; of each sample, or one number for all.
         seed: of all random draws.
+        weights: of each sample's loss, for samples that were not drawn evenly; None: all 1.
     """
 
     temperature: float = 1.0
     carrying: frozenset[int] | None = None
-    draws: int = SIGN_DRAWS
+    draws: int | tuple[int, ...] = SIGN_DRAWS
     seed: int = 0
+    weights: tuple[float, ...] | None = None
 
     def count(self, head: Head, sample: int) -> int:
         """Number of back-propagations of one sample."""
         exact = exact_factors(head)
         if exact is None:
-            return self.draws
+            return self.draws if isinstance(self.draws, int) else self.draws[sample]
         return 1 if self.draws_one(sample) and draws_columns(head) else exact
 
     def most(self, head: Head) -> int:
         """Largest number of back-propagations of any sample."""
-        return exact_factors(head) or self.draws
+        return exact_factors(head) or (self.draws if isinstance(self.draws, int) else max(self.draws))
+
+    def batched(self, head: Head, batches: Sequence[TokenBatch]) -> Sequence[TokenBatch]:
+        """Batch samples again, so that those of a batch have equally many back-propagations."""
+        if self.carrying is None and isinstance(self.draws, int):
+            return batches
+        return apart(batches, lambda sample: -self.count(head, sample))
+
+    def mean_count(self, head: Head, samples: int) -> float:
+        """Mean number of back-propagations of the first samples."""
+        return sum(self.count(head, sample) for sample in range(samples)) / samples
+
+    def roots(self, outputs: Outputs) -> torch.Tensor | float:
+        """The square root of the weight of each row's sample, `[rows, 1]`, by which its columns are multiplied."""
+        if self.weights is None:
+            return 1.0
+        return outputs.values.new_tensor(self.weights)[outputs.samples].sqrt()[:, None]
 
     def draws_one(self, sample: int) -> bool:
         """Whether one sampled column replaces all columns of this sample."""
@@ -77,7 +98,7 @@ def output_factors(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
         logits: `[N, C]`.
         temperature: at 1 the result is the curvature of KL; above 1 more of it comes from confident samples.
     """
-    roots, vectors = _roots(logits, temperature)
+    roots, vectors = hessian_roots(logits, temperature)
     return (vectors * roots[:, None, :]).to(logits.dtype)
 
 
@@ -87,20 +108,20 @@ def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     Both span the same space. With A, one set of back-propagations gives the quadratic form of KL itself in addition to
     the softened one. Directions whose softened curvature is below rounding error are left out.
     """
-    roots, vectors = _roots(logits, temperature)
-    sharp_roots, sharp_vectors = _roots(logits, 1.0)
+    roots, vectors = hessian_roots(logits, temperature)
+    sharp_roots, sharp_vectors = hessian_roots(logits, 1.0)
     is_significant = roots > 1e-9 * roots[:, -1:]
     inverse = torch.where(is_significant, 1 / roots.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     return (inverse[:, :, None] * (vectors.mT @ sharp_vectors) * sharp_roots[:, None, :]).float()
 
 
-def _shares(power: torch.Tensor) -> torch.Tensor:
+def shares_of(power: torch.Tensor) -> torch.Tensor:
     """Each row divided by its sum; equal shares for a row of zeros."""
     total = power.sum(1, keepdim=True)
     return torch.where(total > 0, power / total, 1 / power.shape[1])
 
 
-def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def hessian_roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Square roots of all but the smallest eigenvalue of the output Hessian, `[N, C - 1]`, and their eigenvectors."""
     p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
@@ -108,28 +129,9 @@ def _roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torc
     return values.clamp_min(0).sqrt()[:, 1:], vectors[:, :, 1:]
 
 
-def softened(head: Head, carrying: frozenset[int] | None) -> FactorPlan:
-    """Return the plan for softened curvature; at temperature 1 for random sign sums, which give only one of the two."""
-    return FactorPlan() if exact_factors(head) is None else FactorPlan(TEMPERATURE, carrying)
-
-
 def draws_columns(head: Head) -> bool:
     """Whether there are several columns to sample from; two classes have only one."""
     return head.spec.classifies and (exact_factors(head) or 0) > 1
-
-
-def carrying_samples(head: Head, outputs: Outputs) -> frozenset[int] | None:
-    """Return the samples with the largest output Hessians, softened and not; None if no columns are sampled.
-
-    Args:
-        head: how the outputs are read.
-        outputs: of all samples.
-    """
-    if not draws_columns(head):
-        return None
-    traces = [_roots(outputs.values, temperature)[0].square().sum(1) for temperature in (TEMPERATURE, 1.0)]
-    shares = _shares(torch.stack(traces)).sum(0)
-    return frozenset(outputs.samples[shares.topk(math.ceil(CARRYING_SHARE * len(shares))).indices].tolist())
 
 
 def drawn_factors(
@@ -152,7 +154,7 @@ def drawn_factors(
     columns = output_factors(logits.double(), temperature) @ rotation
     power = columns.square().sum(1)
     worth = sharp_roots.square()
-    share = (_shares(power) + _shares(power * worth)) / 2
+    share = (shares_of(power) + shares_of(power * worth)) / 2
     start = float(np.random.default_rng(seed).random())
     point = (start + GOLDEN * samples.to(power)).frac()
     drawn = (share.cumsum(1) < point[:, None]).sum(1).clamp_max(share.shape[1] - 1)[:, None]
@@ -178,9 +180,16 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
     loss = KINDS[outputs.kind].loss
     if isinstance(loss, SquaredDistance):
         return (loss.scale(outputs.values) * signs).to(outputs.values.dtype)
-    p = (values / temperature).softmax(-1)
-    root = p.sqrt()
-    return (root * signs - p * (root * signs).sum(-1, keepdim=True)).to(outputs.values.dtype)
+    p, order = (values / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    rest = p.flip(-1).cumsum(-1).flip(-1)  # of this output and all less likely ones
+    below = nn.functional.pad(rest[:, 1:], (0, 1))
+    least = torch.finfo(torch.float64).tiny
+    ratio = torch.where(
+        below > 0, p / rest.clamp_min(least), 0.0
+    )  # column j: √(p rest⁻¹ below) at j, -√(..) p below it
+    steps = (ratio / below.clamp_min(least)).sqrt() * signs
+    combined = (ratio * below).sqrt() * signs - p * nn.functional.pad(steps.cumsum(-1)[:, :-1], (1, 0))
+    return torch.empty_like(combined).scatter_(-1, order, combined).to(outputs.values.dtype)
 
 
 def output_columns(
@@ -210,8 +219,9 @@ def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torc
     """Yield each column of B, or scaled random sign sums of them."""
     loss = head.spec.loss
     if exact_factors(head) is None:
-        for draw in range(plan.draws):
-            yield combined_factors(outputs, plan.temperature, plan.seed, draw) / plan.draws**0.5
+        draws = plan.count(head, int(outputs.samples[0])) if len(outputs.samples) else 1
+        for draw in range(draws):
+            yield combined_factors(outputs, plan.temperature, plan.seed, draw) / draws**0.5
     elif not isinstance(loss, SquaredDistance):
         yield from output_factors(outputs.values, plan.temperature).unbind(-1)
     else:

@@ -111,9 +111,9 @@ def factor_pass(
     with captured(model, modules) as seen, unfrozen(model), torch.enable_grad():
         while waiting:
             batch = waiting.popleft()
-            drawn = [plan.draws_one(index) for index in batch.indices]
-            if any(drawn) and not all(drawn):
-                waiting.extendleft(batch.select([d is sampled for d in drawn]) for sampled in (True, False))
+            counts = [plan.count(head, index) for index in batch.indices]
+            if len(set(counts)) > 1:
+                waiting.extendleft(batch.select([c == count for c in counts]) for count in sorted(set(counts)))
                 continue
             seen.clear()
             with spilled(model):
@@ -135,7 +135,7 @@ def _batch_factors(
     modules: Sequence[str],
     head: Head,
     plan: FactorPlan,
-    scale: float,
+    scale: float | torch.Tensor,
 ) -> Iterator[tuple[str, dict[int, SampleFactors]]]:
     """Back-propagate all factors of one batch."""
     targets = [call for name in modules for call in seen[name]]
@@ -144,6 +144,7 @@ def _batch_factors(
     # the same tensors for all matrices
     sharpening: list[torch.Tensor | None] = [None] * len(batch.indices) if sharp is None else list(sharp)
     count = plan.count(head, batch.indices[0])
+    scale = scale * plan.roots(outputs)
     gradients: list[list[torch.Tensor]] = [[] for _ in targets]  # [call][factor]
     for f, cotangent in enumerate(cotangents):
         grads = torch.autograd.grad(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -162,24 +162,24 @@ def joined(singles: Sequence[TokenBatch]) -> TokenBatch:
     )
 
 
-def apart(batches: Sequence[TokenBatch], chosen: frozenset[int]) -> list[TokenBatch]:
-    """Batch samples again by length, so that no batch contains both chosen and other samples.
+def apart(batches: Sequence[TokenBatch], kind_of: Callable[[int], int]) -> list[TokenBatch]:
+    """Batch samples again by length, so that no batch contains samples of different kinds.
 
     Batches are as large as the largest given one. If none of the given batches has padding, samples of different
     length are not batched together: the model may not support padding.
 
     Args:
         batches: of tokenized texts.
-        chosen: indices of the samples to separate from the others; they share batches with each other.
+        kind_of: a sample's kind by its index; batches of lower kinds come first.
     """
     if not batches:
         return []
     size = max(len(batch.indices) for batch in batches)
     pads = any(not bool(batch.mask.all()) for batch in batches)
-    kinds: dict[tuple[bool, int], list[TokenBatch]] = {}
+    kinds: dict[tuple[int, int], list[TokenBatch]] = {}
     for single in sorted(single_samples(batches), key=lambda single: single.mask.shape[1]):
         length = 0 if pads else single.mask.shape[1]
-        kinds.setdefault((single.indices[0] not in chosen, length), []).append(single)
+        kinds.setdefault((kind_of(single.indices[0]), length), []).append(single)
     return [
         joined(same[start : start + size]) for _, same in sorted(kinds.items()) for start in range(0, len(same), size)
     ]

@@ -27,6 +27,7 @@ from ..spec.choices import Choice, Layout
 from ..spec.forms import Form
 from ..spec.grids import DEFAULT_BITS, DEFAULT_GROUPINGS, grid
 from ..spec.profiles import MatrixSpec, ModelProfile
+from ..spec.score_parts import Provenance
 from .quantized_matrix import QuantizedMatrix, StoredMatrix, joined
 from .quantizer import quantizer
 
@@ -45,6 +46,8 @@ class CalibrationPlan:
         num_calibration: samples that fit the quantizer.
         num_scored: samples that score, disjoint from them.
         seed: of the draw.
+        num_pool: texts from which those that score are drawn, the uncertain ones more often (`scoring.pool`); 0: all of
+            them score.
 
     Raises:
         UsageError: a number that is not whole, or negative.
@@ -53,9 +56,20 @@ class CalibrationPlan:
     num_calibration: int
     num_scored: int
     seed: int
+    num_pool: int = 0
+
+    @staticmethod
+    def of(origin: Provenance) -> CalibrationPlan:
+        """Return the plan that scores were made by."""
+        return CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed, origin.num_pool)
+
+    @property
+    def num_held(self) -> int:
+        """Number of texts besides those that fit the quantizer: the pool, or all that score."""
+        return max(self.num_scored, self.num_pool)
 
     def __post_init__(self) -> None:
-        for name in ("num_calibration", "num_scored", "seed"):
+        for name in ("num_calibration", "num_scored", "seed", "num_pool"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
                 raise UsageError(f"`{name}`: {number!r} is not a whole number of at least 0.")
@@ -63,8 +77,8 @@ class CalibrationPlan:
 
 
 def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[LabeledTexts, LabeledTexts]:
-    """Draw the texts that fit the quantizer and the disjoint ones that score."""
-    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_scored], seed=plan.seed)
+    """Draw the texts that fit the quantizer and the disjoint ones that score, or from which those are drawn."""
+    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_held], seed=plan.seed)
     return fit, scored
 
 

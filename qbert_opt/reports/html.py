@@ -242,10 +242,11 @@ def _measured(plan: Allocation, measured: Measurements, *, trained: bool) -> lis
 def _origin(plan: Allocation) -> list[dict[str, object]]:
     p = plan.provenance
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
+    drawn = f" drawn from {p.num_pool}" if p.num_pool else ""
     facts = {
         "model": f"{plan.profile.name}, sha256 {plan.profile.sha256}",
         "scores": f"metric {plan.metric}, method {plan.method}, commit {p.commit}, version {p.version}, {p.date}",
-        "calibration text": f"{p.data}: {p.num_calibration} texts to fit, {p.num_scored} to score, "
+        "calibration text": f"{p.data}: {p.num_calibration} texts to fit, {p.num_scored} to score{drawn}, "
         f"{p.mean_tokens:.1f} tokens each{accuracy}; sha256 {p.data_sha256}; seed {p.seed}",
         "plan": f"{_proof(plan)}, version {plan.version}",
         "embedding tables": "; ".join(f"{t.module} {t.bits} bits, {format_bytes(t.bytes)}" for t in plan.tables) or "-",

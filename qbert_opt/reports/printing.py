@@ -118,11 +118,12 @@ def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
         p: of the scores.
     """
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
-    texts = p.num_calibration + p.num_scored
+    texts = p.num_calibration + max(p.num_scored, p.num_pool)
+    drawn = f" drawn from {p.num_pool}" if p.num_pool else ""
     cut = f", {p.num_cut} of {texts} texts were cut to {p.max_tokens} tokens" if p.num_cut else ""
     return (
         f"metric {source.metric}, method {source.method}, data {p.data} ({p.num_calibration} texts to fit, "
-        f"{p.num_scored} to score, {p.mean_tokens:.1f} tokens each{accuracy}{cut}), commit {p.commit}, {p.date}"
+        f"{p.num_scored} to score{drawn}, {p.mean_tokens:.1f} tokens each{accuracy}{cut}), commit {p.commit}, {p.date}"
     )
 
 

@@ -68,7 +68,7 @@ def activation_scores(
                 errors = rounding_errors(samples[0].inputs, choices, ranges[i])  # [choices, T, columns]
                 products = errors.flatten(1) @ torch.as_tensor(reach).flatten(1).T
                 losses[i, index] = share * products.double().square().sum(1) / 2
-    std_error = losses.std(1) / num_samples**0.5
+    std_error = torch.stack([task.estimate(of_input).std_error for of_input in losses])
     return ActivationScores(
         inputs=inputs,
         choices=tuple(c.name for c in choices),
@@ -93,6 +93,7 @@ def pieces(task: ScoringTask, modules: Sequence[str], plan: FactorPlan) -> Itera
     specs = [matrix for matrix in task.profile.matrices if matrix.module in modules]
     for batch in task.batches:
         tokens = batch.mask.shape[1]
-        one = sum(factor_bytes(matrix, tokens, tokens * plan.most(task.head)) for matrix in specs)
+        back = tokens * max(plan.count(task.head, index) for index in batch.indices)
+        one = sum(factor_bytes(matrix, tokens, back) for matrix in specs)
         task.shares.refuse_less(task.shares.factors, one, "one sample's factors of all matrices")
         yield from batch.split(task.shares.factors // one)

@@ -94,7 +94,7 @@ def sampled_estimates(
             order = torch.tensor(numbers).argsort()
             columns.append([torch.cat(kind).cpu()[order] for kind in zip(*losses_of_parts, strict=True)])
         kinds = (torch.cat(kind, 1) for kind in zip(*columns, strict=True))
-        yield index, Estimate.over(*kinds, groups=task.groups)
+        yield index, task.estimate(*kinds)
 
 
 def figures(task: ScoringTask) -> dict[str, Figure]:
@@ -184,7 +184,7 @@ def batch_parts(task: ScoringTask, matrix: MatrixSpec | HeadSpec, plan: FactorPl
     used = 0
     for batch in task.batches:
         longest = batch.mask.shape[1]
-        one = factor_bytes(matrix, longest, longest * plan.most(task.head))
+        one = factor_bytes(matrix, longest, longest * max(plan.count(task.head, index) for index in batch.indices))
         task.shares.refuse_less(task.shares.factors, one, f"{matrix.module}: one sample's factors")
         for piece in batch.split(limit // one):
             size = factor_bytes(matrix, _tokens([piece]), factor_tokens(task, plan, [piece]))

@@ -9,33 +9,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..curvature.columns import carrying_samples
+from ..curvature.sharing import softened
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import TokenBatch, apart, mean_tokens, num_cut, num_lost
-from ..models.heads.losses import confidence as top_probability
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import LOSS_UNITS, Outputs, collect
 from ..models.paging import pages_of
 from ..models.structure import profile_model
-from ..models.targets import Targets, read_targets
+from ..models.targets import read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
 from ..quantization.storable import check_storable, possible_layouts
 from ..runtime.distributed import Processes
 from ..runtime.memory_budget import MemoryShares
 from ..runtime.progress import Progress, silent
-from ..runtime.provenance import code_commit, code_version, today
+from ..runtime.provenance import code_commit, code_version
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices
 from ..spec.profiles import ModelProfile
-from ..spec.score_parts import Provenance, Rows, short
+from ..spec.score_parts import Rows, short
 from ..spec.scores import ScoreTable
 from .folds import sample_groups
 from .further_scores import input_scores, width_scores
+from .origin import provenance_of
 from .perturbations import Perturbations
+from .pool import Drawn, check_pool, drawn_from
 from .readiness import (
     check_estimate,
     check_outputs,
@@ -56,6 +56,7 @@ from .score_rows import (
 )
 from .task import (
     LearnsAtBudget,
+    ReadsFactors,
     ReadsPages,
     RecordsCurvature,
     ScoresActivations,
@@ -139,6 +140,11 @@ def measure_sensitivity(
             "Use directional."
         )
     check_ready(loaded)
+    if plan.num_pool:
+        others = [
+            name for name, given in (("`table_choices`", table_choices), ("`curvature`", with_curvature)) if given
+        ]
+        check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), others=others)
     if plan.num_scored < FEWEST_SCORED:
         raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")
     fit, scored = calibration_texts(data, plan)
@@ -159,11 +165,18 @@ def measure_sensitivity(
     answers = collect(head, loaded.model, batches)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
-    provenance = _provenance(loaded, data, plan, (fitted, batches), targets, answers)
-    carrying = None if with_curvature else carrying_samples(head, answers)  # a spectrum needs all columns
+    provenance = provenance_of(loaded, data, plan, (fitted, batches), targets, answers)
+    drawn: Drawn | None = None
+    if plan.num_pool:
+        scored, batches, answers, drawn = drawn_from(loaded, scored, batches, answers, plan)
+    # a spectrum needs all columns
+    factors = softened(head, None if with_curvature else answers, None if drawn is None else drawn.weights)
+    if isinstance(plugin, ReadsFactors):
+        mean_count = factors.mean_count(head, answers.num_samples)
+        provenance = provenance.model_copy(update={"back_propagations": mean_count})
     del answers  # outputs over a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)
-    batches = fitting_batches(loaded, batches if carrying is None else apart(batches, carrying), shares)
+    batches = fitting_batches(loaded, factors.batched(head, batches), shares)
     settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = [*overlap_warnings(fitted, batches), *window_warnings(loaded, scored, batches)]
@@ -171,9 +184,10 @@ def measure_sensitivity(
     allowed = _allowed(profile, choices, masks)
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
     task = ScoringTask(
-        model=loaded.model, profile=profile, batches=batches, targets=targets, perturbations=rounding, shares=shares,
-        seed=plan.seed, jobs=jobs, given_head=head, carrying=carrying, with_curvature=with_curvature,
-        groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
+        model=loaded.model, profile=profile, batches=batches, targets=None if drawn else targets,
+        perturbations=rounding, shares=shares,
+        seed=plan.seed, jobs=jobs, given_head=head, given_factors=factors, with_curvature=with_curvature,
+        drawn=drawn, groups=sample_groups(scored.texts, batches, by_context=head.kind == "spans"),
         sizes={m.module: [c.bytes(m.rows, m.columns, heads=profile.heads_of(m)) for c in allowed[m.module]]
                for m in profile.matrices},
         budget_bytes=budget_bytes,
@@ -263,36 +277,3 @@ def _familiar(loaded: LoadedModel, answers: Outputs, name: str, held_out: Labele
 
 def _fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _provenance(
-    loaded: LoadedModel,
-    data: LabeledTexts,
-    plan: CalibrationPlan,
-    both: tuple[Sequence[TokenBatch], Sequence[TokenBatch]],
-    targets: Targets | None,
-    outputs: Outputs,
-) -> Provenance:
-    """Return the origin of the scores; `both` are the calibration set and the scoring texts."""
-    fitted, scored = both
-    spec, accuracy, confidence = loaded.head.spec, None, None
-    if targets is not None and spec.classifies:
-        accuracy = float((outputs.values.argmax(-1) == targets.rows).double().mean())
-    if spec.loss.softmax:
-        confidence = float(top_probability(outputs.values).mean())
-    return Provenance(
-        data=data.name,
-        data_sha256=data.sha256,
-        num_scored=plan.num_scored,
-        num_calibration=plan.num_calibration,
-        mean_tokens=mean_tokens(scored),
-        mean_confidence=confidence,
-        scored_accuracy=accuracy,
-        max_tokens=loaded.longest if loaded.given_head is None else None,
-        num_cut=num_cut(fitted) + num_cut(scored),
-        num_lost=num_lost(fitted) + num_lost(scored),
-        seed=plan.seed,
-        commit=code_commit(),
-        version=code_version(),
-        date=today(),
-    )

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..curvature.columns import FactorPlan
+from ..curvature.sharing import softened
 from ..models.batches import TokenBatch
 from ..models.outputs import Head, head_of
 from ..models.targets import Targets
@@ -20,6 +22,9 @@ from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
 from ..spec.score_parts import ActivationScores, BlockSensitivity, CacheScores, MatrixCurvature, TableScores
 from .folds import fold_means, group_sums
+from .pool import Drawn
+
+LEAST_LOSS = 1e-150  # its square is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,20 @@ class Estimate:
     effective_samples: float = 0.0
 
     @staticmethod
-    def over(losses: torch.Tensor, sharp: torch.Tensor | None = None, *, groups: Sequence[int] = ()) -> Estimate:
+    def over(
+        losses: torch.Tensor,
+        sharp: torch.Tensor | None = None,
+        *,
+        groups: Sequence[int] = (),
+        drawn: Drawn | None = None,
+    ) -> Estimate:
         """Return the mean over samples, its standard error over independent groups of samples, and the means of folds.
 
         Args:
             losses: float64 `[N, choices]`, in order of the samples.
             sharp: the same at temperature 1, if `losses` are softened.
             groups: which samples share text, see `folds.sample_groups`; empty if none do.
+            drawn: how the samples were drawn from a pool, if the losses are weighted.
         """
         groups = groups or range(len(losses))
         unsoftened = group_sums(losses if sharp is None else sharp, groups)
@@ -59,9 +71,13 @@ class Estimate:
         deviations = group_sums(losses - losses.mean(0), groups)
         count = len(deviations)
         variance = deviations.square().sum(0) * (count / (count - 1) if count > 1 else float("nan"))
+        variance = variance / len(losses) ** 2
+        if drawn is not None:
+            variance, sharp_mean = drawn.variance(losses), unsoftened.mean(0).clamp_min(LEAST_LOSS)
+            effective = 1 / (drawn.variance(unsoftened) / sharp_mean.square() + 1 / len(losses))
         return Estimate(
             losses.mean(0),
-            variance.sqrt() / len(losses),
+            variance.sqrt(),
             len(losses),
             fold_means(losses, groups),
             fold_means(losses[:, :0] if sharp is None else sharp, groups),
@@ -88,9 +104,10 @@ class ScoringTask:
         curvature: filled by metrics that compute a curvature of each matrix.
         warnings: filled with warnings for the user of the scores.
         given_head: how the model's outputs are read; determined by the model's class if None.
-        carrying: samples whose output columns are all back-propagated, see `curvature.columns`; None: all samples.
+        given_factors: how the output Hessian is factored, see `factors`; None: alike for all samples.
         with_curvature: whether the metric should also fill `curvature`.
         groups: which samples share text, see `folds.sample_groups`; empty if none do.
+        drawn: how the scoring texts were drawn from a pool; None: evenly. Their weights are in the factors.
         sizes: bytes of a matrix under its choices, in the order of `perturbations`, by module.
         budget_bytes: of all matrices together, for metrics that learn at one; None if there is none.
     """
@@ -108,9 +125,10 @@ class ScoringTask:
     curvature: list[MatrixCurvature] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     given_head: Head | None = None
-    carrying: frozenset[int] | None = None
+    given_factors: FactorPlan | None = None
     with_curvature: bool = False
     groups: Sequence[int] = ()
+    drawn: Drawn | None = None
     sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     budget_bytes: int | None = None
 
@@ -120,9 +138,23 @@ class ScoringTask:
         return self.given_head or head_of(self.model)
 
     @property
+    def factors(self) -> FactorPlan:
+        """How the output Hessian is factored, and how many back-propagations each sample gets."""
+        return self.given_factors or softened(self.head)
+
+    @property
     def num_samples(self) -> int:
         """Number of scoring texts."""
         return sum(len(batch.indices) for batch in self.batches)
+
+    def estimate(self, losses: torch.Tensor, sharp: torch.Tensor | None = None) -> Estimate:
+        """Return the mean over the scoring texts, with a standard error that knows how they were drawn.
+
+        Args:
+            losses: float64 `[N, choices]`, in order of the samples.
+            sharp: the same at temperature 1, if `losses` are softened.
+        """
+        return Estimate.over(losses, sharp, groups=self.groups, drawn=self.drawn)
 
     def right_answers(self) -> Targets:
         """Return the labels, for metrics whose loss is the training loss.
@@ -225,6 +257,13 @@ class RecordsCurvature(Protocol):
     """A metric that can record the Gauss-Newton trace and top eigenvalue of each matrix along with its scores."""
 
     GIVES_CURVATURE: bool
+
+
+@runtime_checkable
+class ReadsFactors(Protocol):
+    """A metric that back-propagates `ScoringTask.factors`, so that each sample's share and weight are in its scores."""
+
+    READS_FACTORS: bool
 
 
 @runtime_checkable

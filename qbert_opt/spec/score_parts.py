@@ -21,6 +21,8 @@ class Provenance(Frozen):
         data: name of the data set.
         data_sha256: its hash.
         num_scored: number of scoring samples, disjoint from the calibration set.
+        num_pool: number of texts from which those that score were drawn, the uncertain ones more often; 0: all of them
+            score. Length, confidence and accuracy are then of the pool.
         num_calibration: number of samples in the calibration set, which fits the quantizer.
         mean_tokens: mean length of the scoring samples, in tokens.
         mean_confidence: mean probability of the most likely class; scores are too low on text where the model is
@@ -30,6 +32,8 @@ class Provenance(Frozen):
             already tokenized, and in files of earlier releases.
         num_cut: number of calibration and scoring texts that were cut; None in files of earlier releases.
         num_lost: total number of tokens cut off; words for tagging tasks.
+        back_propagations: mean number of back-propagations of a scoring sample; None for metrics without any, and in
+            files of earlier releases.
         seed: of all random draws.
         commit: of qbert-opt's code, with `+` if it had uncommitted changes.
         version: of qbert-opt.
@@ -39,6 +43,7 @@ class Provenance(Frozen):
     data: str
     data_sha256: str
     num_scored: int
+    num_pool: int = Field(default=0, ge=0)
     num_calibration: int
     mean_tokens: float
     mean_confidence: float | None
@@ -46,6 +51,7 @@ class Provenance(Frozen):
     max_tokens: int | None = Field(default=None, gt=0)
     num_cut: int | None = Field(default=None, ge=0)
     num_lost: int | None = Field(default=None, ge=0)
+    back_propagations: float | None = Field(default=None, gt=0)
     seed: int
     commit: str
     version: str

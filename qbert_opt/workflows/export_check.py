@@ -51,7 +51,7 @@ def check_samples(
         texts = _of_the_plan(folder, loaded, allocation)
     origin = allocation.provenance
     if origin.num_scored and texts.sha256 == origin.data_sha256:
-        _, texts = calibration_texts(texts, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))
+        _, texts = calibration_texts(texts, CalibrationPlan.of(origin))
     few = texts.take(range(min(READ_BACK_TEXTS, len(texts))))
     return texts.name, check_texts_of(evaluation_batches(as_scored(loaded, allocation), few), texts.name).samples()
 

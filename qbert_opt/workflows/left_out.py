@@ -43,7 +43,7 @@ def same_text(
         raise InputFileError(f"{loaded.name}: is not the model of the scores, {scores.profile.name}. Score it first.")
     if data.sha256 != origin.data_sha256:
         raise InputFileError(f"{data.name}: is not the data the scores were made with ({origin.data}). Give that data.")
-    fit, scored = calibration_texts(data, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))
+    fit, scored = calibration_texts(data, CalibrationPlan.of(origin))
     return replace(loaded, max_tokens=origin.max_tokens or loaded.max_tokens), fit, scored
 
 

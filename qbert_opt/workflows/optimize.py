@@ -194,7 +194,7 @@ def optimize(
     held_out = test_data if isinstance(test_data, LabeledTexts) or test_data is None else read_texts(test_data)
     if scores is not None:
         origin = scores.provenance
-        calibration = CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed)
+        calibration = CalibrationPlan.of(origin)
     profile, forms, widths = profile_model(loaded), scored_forms(engine), scored_widths(engine, activations, metric)
     in_each_way = quality.shared_by(2) if widths and activations is None else quality  # as `compared` proves them
     split = split_texts(texts, held_out, calibration, in_each_way, seed)

@@ -168,7 +168,7 @@ def _same(
     )  # fmt: skip
     found = (
         table.profile.sha256, origin.data_sha256,
-        CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed), origin.max_tokens, table.metric,
+        CalibrationPlan.of(origin), origin.max_tokens, table.metric,
         table.method, origin.version, table.choices, table.activations.choices if table.activations else (),
     )  # fmt: skip
     return found == wanted

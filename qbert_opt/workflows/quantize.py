@@ -253,4 +253,4 @@ def plan_texts(
             f"{data.name}: is not the data the scores were made with ({origin.data}, sha256 "
             f"{origin.data_sha256[:12]}…; here {data.sha256[:12]}…). Give that data, or score again with this one."
         )
-    return calibration_texts(data, CalibrationPlan(origin.num_calibration, origin.num_scored, origin.seed))
+    return calibration_texts(data, CalibrationPlan.of(origin))

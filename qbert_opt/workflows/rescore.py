@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 
-from ..curvature.columns import carrying_samples, softened
 from ..curvature.factors import factor_pass
+from ..curvature.sharing import softened
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
-from ..models.batches import apart
 from ..models.loading import LoadedModel, tokenized
 from ..models.outputs import collect
 from ..quantization.calibration import BATCH_SIZE, weight_of
@@ -49,16 +48,14 @@ def rescored(
     if allocation.metric != "directional":
         raise UsageError(f"sequential: scores of metric {allocation.metric} cannot be recomputed; use directional.")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
-    carrying = carrying_samples(loaded.head, collect(loaded.head, loaded.model, batches))
-    if carrying is not None:
-        batches = apart(batches, carrying)
-    plan = replace(softened(loaded.head, carrying), seed=allocation.provenance.seed)
+    shared = softened(loaded.head, collect(loaded.head, loaded.model, batches))
+    plan, alike = replace(shared, seed=allocation.provenance.seed), shared.batched(loaded.head, batches)
     matrices: list[PlannedMatrix] = []
     for block, inside in groupby(allocation.matrices, key=lambda planned: planned.block):
         planned_here = list(inside)
         names = [planned.module for planned in planned_here]
         progress(len(matrices), len(allocation.matrices), f"scores of layer {block + 1} again")
-        factors = factor_pass(loaded.model, batches, names, plan, loaded.head)
+        factors = factor_pass(loaded.model, alike, names, plan, loaded.head)
         for planned in planned_here:
             error = quantized[planned.module].dequantize() - weight_of(loaded.model, planned.module)
             estimate = directional.quadratic_forms(factors.pop(planned.module), error[None])

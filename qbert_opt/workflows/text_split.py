@@ -67,7 +67,7 @@ def split_texts(
         share = max(1, min(MOST, distinct // (4 if test_data is None else 2)))
         calibration = CalibrationPlan(share, share, seed)
     _, scored = calibration_texts(data, calibration)
-    [seen] = split_disjoint(data, [calibration.num_calibration + calibration.num_scored], seed=calibration.seed)
+    [seen] = split_disjoint(data, [calibration.num_calibration + calibration.num_held], seed=calibration.seed)
     removed = 0
     if test_data is not None:
         used = set(seen.texts)
@@ -75,8 +75,8 @@ def split_texts(
         removed = len(test_data) - len(kept)
         check = test_data.take(kept)
     else:
-        left = min(MOST_CHECKED, distinct - calibration.num_calibration - calibration.num_scored)
-        sizes = [calibration.num_calibration, calibration.num_scored, left]
+        left = min(MOST_CHECKED, distinct - calibration.num_calibration - calibration.num_held)
+        sizes = [calibration.num_calibration, calibration.num_held, left]
         check = split_disjoint(data, sizes, seed=calibration.seed)[2]
         check = replace(check, name=f"the rest of {data.name}")
     _check_size(check, quality, "`data`" if test_data is None else "`test_data`", calibration)
@@ -100,7 +100,7 @@ def _check_size(check: LabeledTexts, quality: QualityLimits, source: str, calibr
         needs.append((needed, f"`max_accuracy_drop` {100 * quality.accuracy_drop:g}pt"))
     needed, limit = max(needs, default=(0, ""))
     if len(check) < needed:
-        besides = calibration.num_calibration + calibration.num_scored
+        besides = calibration.num_calibration + calibration.num_held
         ways = "" if quality.attempts == 1 else f" for each of {quality.attempts} ways of rounding inputs"
         more = "" if source == "`test_data`" else f" besides the {besides} that calibrate and score, or `test_data`"
         raise InputFileError(

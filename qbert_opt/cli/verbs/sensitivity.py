@@ -44,6 +44,7 @@ def command(
     grid: options.GridOptions,
     calibration_samples: options.CalibrationSamples = 256,
     scoring_samples: options.ScoringSamples = 256,
+    scoring_pool: options.ScoringPool = 0,
     columns: options.TextOptions,
     held_out: Annotated[
         str | None,
@@ -104,7 +105,8 @@ def command(
             check_possible(unscored(profile, choices), Limits(encoder_bytes=budget_bytes))
         peak = PeakMemory()
         table = measure_sensitivity(
-            loaded, texts, choices, metric=metric, plan=CalibrationPlan(calibration_samples, scoring_samples, seed),
+            loaded, texts, choices, metric=metric,
+            plan=CalibrationPlan(calibration_samples, scoring_samples, seed, scoring_pool),
             table_choices=grid.tables(), activation_choices=grid.activations(), budget_bytes=budget_bytes,
             held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
             memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,

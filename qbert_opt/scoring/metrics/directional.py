@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ...curvature.columns import softened
 from ...curvature.factors import SampleFactors
 from ...models.batches import TokenBatch
 from ...spec.activations import ActivationChoice
@@ -37,6 +36,7 @@ LOSS_UNIT = "nats of KL(reference || quantized) per sample"
 CONTAINS = "second-order loss of quantizing one matrix at a time"
 NEEDS_LABELS = False
 PAGEABLE = True
+READS_FACTORS = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_ROWS = 128  # rows of a gradient that are formed at a time
 CACHED_BYTES = 1 << 24  # gradients of several samples that are formed at a time
@@ -52,7 +52,7 @@ def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Esti
         pending: indices of the matrices to score.
     """
     watched = figures(task) if task.with_curvature else {}
-    yield from sampled_estimates(task, pending, softened(task.head, task.carrying), both_losses, watched)
+    yield from sampled_estimates(task, pending, task.factors, both_losses, watched)
     for quantity in watched:
         task.curvature.extend(gathered(task, quantity).values())
 
@@ -67,7 +67,7 @@ def score_tables(task: ScoringTask, choices: Sequence[Choice]) -> TableScores | 
     Returns:
         Scores `[tables, choices]`; None if there is nothing to score.
     """
-    return table_scores(task, choices, softened(task.head, task.carrying))
+    return table_scores(task, choices, task.factors)
 
 
 def score_activations(
@@ -83,7 +83,7 @@ def score_activations(
     Returns:
         Scores `[inputs, choices]`; None if there is nothing to score.
     """
-    return activation_scores(task, fit, choices, softened(task.head, task.carrying))
+    return activation_scores(task, fit, choices, task.factors)
 
 
 def score_cache(task: ScoringTask) -> CacheScores | None:
@@ -92,7 +92,7 @@ def score_cache(task: ScoringTask) -> CacheScores | None:
     Args:
         task: model and texts.
     """
-    return cache_scores(task, softened(task.head, task.carrying))
+    return cache_scores(task, task.factors)
 
 
 def quadratic_forms(samples: Sequence[SampleFactors], perturbations: torch.Tensor) -> Estimate:
