@@ -164,20 +164,30 @@ def table_of(paths: list[str]) -> str:
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
-        methods = [m for m in METHODS if any(row["method"] == m for row in mine)]
-        lines += [f"**{model}** (float32: {mine[0]['reference']} %)", "", f"| plan | {' | '.join(methods)} |"]
-        lines.append("|---" * (len(methods) + 1) + "|")
-        kinds = {row["plan"].replace(f"/{row['method']}", "").removesuffix("/codebook") for row in mine}
-        bits = {kind: min(row["bits"] for row in mine if row["plan"].startswith(f"{kind}/")) for kind in kinds}
-        for kind in sorted(kinds, key=lambda kind: (bits[kind], kind)):
-            cells = []
-            for method in methods:
-                same = [r for r in mine if r["method"] == method and r["plan"].startswith(f"{kind}/")]
-                cells.append(cell(same) if same else "-")
+        cells = {(kind_of(row), column_of(row)): [] for row in mine}
+        for row in mine:
+            cells[kind_of(row), column_of(row)].append(row)
+        columns = sorted({column for _, column in cells}, key=lambda c: (METHODS.index(c.split(",")[0]), c))
+        lines += [f"**{model}** (float32: {mine[0]['reference']} %)", "", f"| plan | {' | '.join(columns)} |"]
+        lines.append("|---" * (len(columns) + 1) + "|")
+        bits = {kind: min(r["bits"] for c in columns for r in cells.get((kind, c), [])) for kind, _ in cells}
+        for kind in sorted(bits, key=lambda kind: (bits[kind], kind)):
+            row = [cell(cells[kind, column]) if (kind, column) in cells else "-" for column in columns]
             name = f"mixed, {kind.removeprefix('mixed:')}" if kind.startswith("mixed") else f"{kind}, {bits[kind]:.2f}"
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {' | '.join(row)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def kind_of(row: dict) -> str:
+    """What is planned, without the quantizer."""
+    return row["plan"].split(" written by ")[0].replace(f"/{row['method']}", "").removesuffix("/codebook")
+
+
+def column_of(row: dict) -> str:
+    """The quantizer that scored, and the one that wrote if it is another."""
+    _, _, writer = row["plan"].partition(" written by ")
+    return f"{row['method']}, written by {writer}" if writer else row["method"]
 
 
 def cell(same: list[dict]) -> str:

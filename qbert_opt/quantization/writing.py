@@ -16,20 +16,18 @@ MOST_BITS = 4  # with more, rounding with compensation leaves nothing to gain
 IMPROVED = ("gptq", "quantease")  # quantizers from whose codes `guided` descends
 
 
-def writing_method(plan: Allocation, *, paged: bool = False) -> str:
+def writing_method(plan: Allocation) -> str:
     """Return the quantizer that writes a plan's codes by default.
 
     That is `guided` for an encoder whose scores come from `gptq` or `quantease`, if some matrix has at most 4 bits.
     Otherwise it is the plan's own: other quantizers were chosen for what they are, above 4 bits there is nothing to
-    gain, and decoders and paged models, whose second passes are long, were not measured.
+    gain, and decoders were not measured.
 
     Args:
         plan: the plan.
-        paged: whether the model's weights stay on disk.
     """
     narrow = any(matrix.bits <= MOST_BITS for matrix in plan.matrices)
-    gains = narrow and not paged and not plan.profile.causal
-    return CLOSEST if gains and plan.method in IMPROVED else plan.method
+    return CLOSEST if narrow and not plan.profile.causal and plan.method in IMPROVED else plan.method
 
 
 def checked_method(plan: Allocation, method: str) -> str:

@@ -76,9 +76,7 @@ def quantize_model(
     if sequential and pages_of(loaded.model) is not None:
         raise UsageError("`sequential`: changes the weights block by block, and those of a paged model are read-only.")
     if method is None:
-        method = (
-            allocation.method if sequential else writing_method(allocation, paged=pages_of(loaded.model) is not None)
-        )
+        method = allocation.method if sequential else writing_method(allocation)
     checked_method(allocation, method)
     check_storable(loaded.model, {part.module: [part.layout] for part in quantized_parts(allocation)})
     texts = read_back_texts(loaded, allocation, data)
@@ -213,8 +211,7 @@ def writing_quantizer(loaded: LoadedModel, allocation: Allocation, data: Labeled
         InputFileError: the model or data set is not the plan's.
         UsageError: the quantizer needs data and there is none.
     """
-    method = writing_method(allocation, paged=pages_of(loaded.model) is not None)
-    return plan_quantizer(loaded, allocation, data, method)
+    return plan_quantizer(loaded, allocation, data, writing_method(allocation))
 
 
 def as_scored(loaded: LoadedModel, allocation: Allocation) -> LoadedModel:

@@ -22,7 +22,7 @@ from ..runtime.progress import Progress, silent
 from ..spec.allocation import Allocation
 from ..spec.choices import choice
 from ..spec.scores import ScoreTable
-from .quantize import as_scored, plan_quantizer
+from .quantize import as_scored, writing_quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,11 @@ def verify(
     if plan.activations:
         uniform = [(name, with_activations(rival, plan.activations)) for name, rival in uniform]
     measured = measure_plans(
-        loaded, [(THIS_PLAN, plan), *shortlist, *uniform], plan_quantizer(loaded, plan, data), texts, progress=progress
+        loaded,
+        [(THIS_PLAN, plan), *shortlist, *uniform],
+        writing_quantizer(loaded, plan, data),
+        texts,
+        progress=progress,
     )
     return Verification(tuple(measured), least_measured(measured))
 
@@ -91,7 +95,7 @@ def apply_plan(loaded: LoadedModel, allocation: Allocation, quantizer: MatrixQua
     Args:
         loaded: the float model.
         allocation: the plan.
-        quantizer: the one that the plan's scores were computed with.
+        quantizer: rounds the matrices.
 
     Raises:
         InputFileError: the plan belongs to another model.

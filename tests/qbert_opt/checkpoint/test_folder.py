@@ -22,7 +22,7 @@ from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer,
 from qbert_opt.spec.allocation import write_allocation
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.scores import ScoreTable
-from qbert_opt.workflows.quantize import plan_quantizer, quantize_model
+from qbert_opt.workflows.quantize import quantize_model, writing_quantizer
 from qbert_opt.workflows.verify import apply_plan
 
 
@@ -47,7 +47,7 @@ def test_weights_come_back_exactly(tiny, written, gptq_plan, file_texts):
     assert plan == gptq_plan
     fit, _ = calibration_texts(file_texts, CalibrationPlan(40, 40, 0))
     profile = profile_model(tiny)
-    quantizer = MatrixQuantizer(tiny, profile, "gptq", fit)
+    quantizer = MatrixQuantizer(tiny, profile, "guided", fit)
     expected = {}
     for matrix, planned in zip(profile.matrices, plan.matrices, strict=True):
         [found] = quantizer.quantize(matrix, [planned.choice])
@@ -80,7 +80,7 @@ def test_every_width_and_form_round_trips(tiny, rtn_scores, file_texts, tmp_path
     written = quantize_model(tiny, plan, file_texts, tmp_path / "out")
     assert written.tensor_bytes == plan.total_bytes
     loaded, _ = load_quantized(tmp_path / "out")
-    quantizer = plan_quantizer(tiny, plan, file_texts)
+    quantizer = writing_quantizer(tiny, plan, file_texts)
     for m, spec in zip(plan.matrices, plan.profile.matrices, strict=True):
         [expected] = quantizer.quantize(spec, [m.choice])
         assert torch.equal(loaded.model.get_parameter(f"{m.module}.weight"), expected.dequantize())
@@ -97,7 +97,7 @@ def test_padding_does_not_change_answers(written, sentences):
 def test_answers_are_those_of_the_original_with_the_planned_weights(tiny, written, gptq_plan, file_texts, sentences):
     """The reloaded model answers exactly as the original does once its weights are replaced in memory."""
     loaded, _ = load_quantized(written.folder)
-    replaced = apply_plan(tiny, gptq_plan, plan_quantizer(tiny, gptq_plan, file_texts))
+    replaced = apply_plan(tiny, gptq_plan, writing_quantizer(tiny, gptq_plan, file_texts))
     assert torch.equal(outputs(loaded, sentences), outputs(replaced, sentences))
     assert loaded.labels == tiny.labels
 

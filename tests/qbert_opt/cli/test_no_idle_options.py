@@ -71,7 +71,7 @@ OF_USE = {
     "max_scratchpad max_bops min_tokens_per_s max_accuracy_drop max_flips test_data device text_column label_column "
     "split engine activations scores max_tokens seed as_json",
     "pareto": "scores device output as_json plot devices",
-    "quantize": "plan model output data sequential paged",
+    "quantize": "plan model output data method sequential paged",
     "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
     "nonlinearity text_column split seed",
     "report": "plan output scores device devices measured",

@@ -186,7 +186,7 @@ def test_the_whole_path(wrapped, method, tmp_path, car_soc):
         assert 0.3 < row[j] / measured[j] < 3
     allocation = qb.allocate(scores, qb.Limits(encoder_bytes=700))
     assert simulate_allocation(allocation, car_soc, qb.Workload(16)).weight_bytes == allocation.total_bytes
-    written = qb.quantize_model(loaded, allocation, data, tmp_path / "out")
+    written = qb.quantize_model(loaded, allocation, data, tmp_path / "out", method=method)
     assert written.tensor_bytes == allocation.total_bytes
     back, _ = qb.load_quantized(tmp_path / "out", into=loaded)
     fit, _ = calibration_texts(data, plan)

@@ -24,7 +24,7 @@ from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
-from qbert_opt.workflows.quantize import plan_quantizer, quantize_model
+from qbert_opt.workflows.quantize import quantize_model, writing_quantizer
 from qbert_opt.workflows.verify import apply_plan
 
 PLAIN = list(ATTENTION_KINDS)
@@ -157,7 +157,7 @@ def test_score_solve_quantize_and_load(family, kind, tmp_path, car_soc):
     assert simulate_allocation(plan, car_soc, Workload(seq_len=16)).weight_bytes == plan.total_bytes
     quantize_model(loaded, plan, data, tmp_path / "out")
     again, _ = load_quantized(tmp_path / "out")
-    replaced = apply_plan(loaded, plan, plan_quantizer(loaded, plan, data))
+    replaced = apply_plan(loaded, plan, writing_quantizer(loaded, plan, data))
     batches = tokenize(loaded.tokenizer, data.texts, batch_size=16, kind=kind)
     torch.testing.assert_close(
         collect(again.head, again.model, batches).values, collect(replaced.head, replaced.model, batches).values,

@@ -133,7 +133,7 @@ def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     from qbert_opt.checkpoint.reader import load_quantized
     from qbert_opt.data.texts import read_texts
     from qbert_opt.spec.allocation import read_allocation
-    from qbert_opt.workflows.quantize import plan_quantizer
+    from qbert_opt.workflows.quantize import writing_quantizer
     from qbert_opt.workflows.verify import apply_plan
 
     scores, plan, out = tmp_path / "s.json", tmp_path / "a.json", tmp_path / "out"
@@ -143,7 +143,7 @@ def test_an_applied_plan_is_the_written_model(tiny, data_file, tmp_path, cli):
     assert cli("solve", "--scores", scores, "--budget", "3.3bit", "-o", plan).code == 0
     assert cli("quantize", plan, *common, "-o", out).code == 0
     allocation = read_allocation(plan)
-    applied = apply_plan(tiny, allocation, plan_quantizer(tiny, allocation, read_texts(data_file)))
+    applied = apply_plan(tiny, allocation, writing_quantizer(tiny, allocation, read_texts(data_file)))
     written, _ = load_quantized(out)
     for name, parameter in written.model.named_parameters():
         assert torch.equal(parameter, applied.model.get_parameter(name)), name

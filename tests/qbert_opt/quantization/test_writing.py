@@ -28,23 +28,22 @@ def plan_of(method, bits, *, causal=False, form="offset"):
 
 
 @pytest.mark.parametrize(
-    ("plan", "paged", "method"),
+    ("plan", "method"),
     [
-        (plan_of("gptq", (2, 8)), False, "guided"),
-        (plan_of("gptq", (4,)), False, "guided"),
-        (plan_of("quantease", (3,)), False, "guided"),
-        (plan_of("gptq", (5, 8)), False, "gptq"),  # nothing to gain
-        (plan_of("gptq", (2,)), True, "gptq"),  # not measured
-        (plan_of("gptq", (2,), causal=True), False, "gptq"),  # not measured
-        (plan_of("rtn", (2,)), False, "rtn"),
-        (plan_of("mse", (2,)), False, "mse"),
-        (plan_of("kmeans", (2,), form="codebook"), False, "kmeans"),
-        (plan_of("guided", (2,)), False, "guided"),
+        (plan_of("gptq", (2, 8)), "guided"),
+        (plan_of("gptq", (4,)), "guided"),
+        (plan_of("quantease", (3,)), "guided"),
+        (plan_of("gptq", (5, 8)), "gptq"),  # nothing to gain
+        (plan_of("gptq", (2,), causal=True), "gptq"),  # not measured
+        (plan_of("rtn", (2,)), "rtn"),
+        (plan_of("mse", (2,)), "mse"),
+        (plan_of("kmeans", (2,), form="codebook"), "kmeans"),
+        (plan_of("guided", (2,)), "guided"),
     ],
 )
-def test_a_closer_quantizer_writes_where_that_pays(plan, paged, method):
+def test_a_closer_quantizer_writes_where_that_pays(plan, method):
     """Narrow plans of encoders that gptq or quantease scored, and no others."""
-    assert writing_method(plan, paged=paged) == method
+    assert writing_method(plan) == method
 
 
 def test_a_quantizer_that_stores_no_such_ranges_is_refused():
