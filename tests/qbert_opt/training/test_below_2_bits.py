@@ -1,8 +1,9 @@
 """Choices below 2 bits from scores to a trained folder: planned, written, read and trained as 1.6 or as 1 bit."""
 
+import torch
 from safetensors.torch import load_file
 
-from qbert_opt.checkpoint.reader import open_packed, read_matrices
+from qbert_opt.checkpoint.reader import load_quantized, open_packed, read_matrices
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.spec.allocation import read_allocation
 
@@ -41,7 +42,7 @@ def test_three_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_fil
     assert refused.code == 2 and "form ternary; it supports offset, symmetric" in refused.complaint
 
 
-def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, tmp_path):
+def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file, file_texts, tmp_path):
     """A budget below 2.5 bits takes 1-bit matrices: eight codes a byte, two levels per group, also after training."""
     scores, plan, start, out = (tmp_path / name for name in ("scores.json", "plan.json", "start", "out"))
     text = ("--model", tiny_folder, "--data", data_file)
@@ -67,5 +68,6 @@ def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file,
                 assert all(len(group.unique()) == 2 for group in quantized.dequantize().reshape(-1, 32))
                 changed += int((quantized.codes != trained[module].codes).sum())
     assert changed > 0
+    torch.testing.assert_close(outputs(open_packed(out), file_texts), outputs(load_quantized(out)[0], file_texts))
     refused = cli("export", start, "--engine", "onnxruntime", "-o", tmp_path / "exported", "-q")
     assert refused.code == 2 and "1 bit" in refused.complaint
