@@ -30,6 +30,7 @@ from ..quantization.calibration import BATCH_SIZE, CalibrationPlan
 from .folds import MIN_FOLD_SAMPLES, NUM_FOLDS
 
 TRACE_SHARE = 0.8  # of a draw's probability that follows the traces
+ROUNDING = 1e-12
 Numbers = NDArray[np.float64]
 
 
@@ -164,10 +165,11 @@ def inclusion_probabilities(traces: Numbers, count: int) -> Numbers:
     while free.any():
         left = count - int((~free).sum())
         likely = left * share[free] / share[free].sum()
-        if likely.max() < 1:
+        certain = likely > 1 - ROUNDING
+        if not certain.any():
             found[free] = likely
             break
-        free[np.flatnonzero(free)[likely >= 1]] = False
+        free[np.flatnonzero(free)[certain]] = False
     return found
 
 
@@ -178,7 +180,9 @@ def systematic(probabilities: Numbers, start: float) -> NDArray[np.intp]:
         probabilities: at most 1 each; their sum is the number of texts.
         start: from 0 to below 1.
     """
-    count = round(float(probabilities.sum()))
-    ends = np.concatenate([[0.0], probabilities.cumsum()])
-    ends[-1] = count
-    return np.flatnonzero(np.diff(np.ceil(ends - start)) > 0)
+    certain = np.flatnonzero(probabilities >= 1)  # not left to the rounding of sums
+    free = np.flatnonzero(probabilities < 1)
+    ends = probabilities[free].cumsum()
+    points = start + np.arange(round(float(probabilities[free].sum())))
+    places = np.minimum(np.searchsorted(ends, points, side="right"), len(free) - 1)
+    return np.sort(np.concatenate([certain, free[places]]))

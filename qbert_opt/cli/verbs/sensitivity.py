@@ -55,8 +55,7 @@ def command(
     curvature: Annotated[
         bool,
         typer.Option(
-            "--curvature",
-            help="Also record the Gauss-Newton trace and top eigenvalue of each matrix (slower).",
+            "--curvature", help="Also record the Gauss-Newton trace and top eigenvalue of each matrix (slower)."
         ),
     ] = False,
     max_tokens: options.MaxTokens = None,
@@ -94,6 +93,7 @@ def command(
     limit_bytes = size(memory_limit, "--memory-limit") or 0
     parse_budget(resampling.budget, 1, "--budget")  # report a wrong budget before the work starts
     choices, texts = grid.matrices(), columns.read(data)
+    plan = CalibrationPlan(calibration_samples, scoring_samples, seed, scoring_pool)
     with (
         on_device(load_model(model, max_tokens=max_tokens, paging=paging.beside(output)), torch_device) as loaded,
         processes(loaded.model.device.type) as team,
@@ -105,8 +105,7 @@ def command(
             check_possible(unscored(profile, choices), Limits(encoder_bytes=budget_bytes))
         peak = PeakMemory()
         table = measure_sensitivity(
-            loaded, texts, choices, metric=metric,
-            plan=CalibrationPlan(calibration_samples, scoring_samples, seed, scoring_pool),
+            loaded, texts, choices, metric=metric, plan=plan,
             table_choices=grid.tables(), activation_choices=grid.activations(), budget_bytes=budget_bytes,
             held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
             memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,
