@@ -77,8 +77,8 @@ OF_USE = {
     "report": "plan output scores device devices measured",
     "run": "folder text data engine threads similarity as_json",
     "sensitivity": "model data output metric method bits groupings forms table_bits activation_bits "
-    "calibration_samples scoring_samples text_column label_column split held_out curvature max_tokens seed paged "
-    "memory_limit torch_device stability",
+    "calibration_samples scoring_samples scoring_pool text_column label_column split held_out curvature max_tokens "
+    "seed paged memory_limit torch_device stability",
     "simulate": "plan device lengths per_op roofline timeline batch_size engine nonlinearity rate",
     "solve": "until budget total_budget device scores model bits groupings activation_bits engine pins excluded ties "
     "max_formats max_loss least portable allow_drop allow_drop_heads top_k refine recipe output as_json plot",
