@@ -42,8 +42,8 @@ reference: $(READY)             ## recompute the bundled reference scores (about
 	$(BIN)/qbert-opt fine-tune --encoder models/all-mpnet-base-v2 --data runs/snips-trained.tsv --label-column tags \
 	  --kind tags --epochs 1 --learning-rate 1e-4 --batch-size 20 -o models/mpnet-base-slots
 	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-slots --data runs/snips-unseen.tsv --label-column tags \
-	  --metric directional --method gptq --calibration-samples 512 --scoring-samples 320 --table-bits none \
-	  --memory-limit 4GiB -o runs/reference.json
+	  --metric directional --method gptq --calibration-samples 512 --scoring-samples 1280 --scoring-pool 3546 \
+	  --table-bits none --memory-limit 8GiB -o runs/reference.json
 	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-slots --data runs/snips-unseen.tsv --label-column tags \
 	  --metric qbert --method rtn --bits 2 --groupings rows:128 --calibration-samples 20 --scoring-samples 20 --table-bits none \
 	  --memory-limit 4GiB -o runs/omega.json
