@@ -20,8 +20,8 @@ LIMITS, HARDWARE, CONSTRAINTS = "Limits", options.HARDWARE, "Constraints on the 
 SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
 
 
-def _text(panel: str, *names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
+def _text(panel: str, *names: str, help: str, min: int | None = None) -> Any:
+    return typer.Option(*names, min=min, help=help, rich_help_panel=panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ class HardwareOptions:
     ] = None
     seq_len: Annotated[
         int | None,
-        typer.Option(
+        _text(
+            HARDWARE,
             "--seq-len",
             min=1,
             help="Tokens per sentence, of a decoder its prompt; by default 128, or what the model reads if less.",
-            rich_help_panel=HARDWARE,
         ),
     ] = None
     batch_size: Annotated[
@@ -198,20 +198,20 @@ class ConstraintOptions:
     ] = None
     allow_drop: Annotated[
         int | None,
-        typer.Option(
+        _text(
+            CONSTRAINTS,
             "--allow-drop",
             min=1,
             help="Most encoder layers that the plan may leave out (needs --model, --data).",
-            rich_help_panel=CONSTRAINTS,
         ),
     ] = None
     allow_drop_heads: Annotated[
         int | None,
-        typer.Option(
+        _text(
+            CONSTRAINTS,
             "--allow-drop-heads",
             min=1,
             help="Most attention heads that the plan may leave out, over all layers (needs --model, --data).",
-            rich_help_panel=CONSTRAINTS,
         ),
     ] = None
     max_formats: Annotated[
@@ -239,11 +239,8 @@ class ShortlistOptions:
 
     top_k: Annotated[
         int | None,
-        typer.Option(
-            "--top-k",
-            min=1,
-            help="Number of diverse plans to return; -o p.json writes p.2.json and so on.",
-            rich_help_panel=SHORTLIST,
+        _text(
+            SHORTLIST, "--top-k", min=1, help="Number of diverse plans to return; -o p.json writes p.2.json and so on."
         ),
     ] = None
     within: Annotated[
@@ -252,11 +249,11 @@ class ShortlistOptions:
     ] = None
     apart: Annotated[
         int | None,
-        typer.Option(
+        _text(
+            SHORTLIST,
             "--apart",
             min=1,
             help="With --top-k: least number of matrices in which two plans differ; by default a tenth.",
-            rich_help_panel=SHORTLIST,
         ),
     ] = None
     measure: Annotated[
@@ -264,11 +261,11 @@ class ShortlistOptions:
     ] = None
     refine: Annotated[
         int | None,
-        typer.Option(
+        _text(
+            SHORTLIST,
             "--refine",
             min=1,
             help="Local search on measured loss, at most N evaluations (needs --model, --data).",
-            rich_help_panel=SHORTLIST,
         ),
     ] = None
     verify: Annotated[
