@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 ALIASES = {
+    "activation_choices": "--activation-bits",
     "bandwidth_bytes_per_s": "--max-bandwidth",
     "bops": "--max-bops",
     "dram_bytes": "--max-dram-bytes",
@@ -23,6 +24,7 @@ ALIASES = {
     "resources": "--resource",
     "scratchpad_bytes": "--max-scratchpad",
     "text_columns": "--text-column",
+    "table_choices": "--table-bits",
     "texts": "--data",
     "ties": "--tie",
     "tokens_per_s": "--min-tokens-per-s",

@@ -100,7 +100,9 @@ def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: boo
     if plan.num_scored < MIN_FOLD_SAMPLES * NUM_FOLDS:
         raise UsageError(f"{name}: needs `num_scored` of at least {MIN_FOLD_SAMPLES * NUM_FOLDS}, two for each fold.")
     if others:
-        raise UsageError(f"{name}: {others[0]} would count drawn texts without their weights. Leave one of them out.")
+        raise UsageError(
+            f"{name}: {others[0]} would count drawn texts without their weights. Give none, or leave the pool out."
+        )
 
 
 def drawn_from(
