@@ -249,6 +249,12 @@ def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
         InputFileError: the hashes differ.
     """
     if allocation.profile.sha256 != loaded.sha256:
+        if allocation.dropped_heads is not None:
+            raise InputFileError(
+                f"{loaded.name}: without the plan's `dropped_heads`, its weights are not the planned ones. Either "
+                "it is another model, or the heads or means in the plan were changed: give the plan's model, and the "
+                "plan as it was written."
+            )
         raise InputFileError(
             f"{loaded.name}: its weights are not those the plan was made for ({allocation.profile.name}, "
             f"sha256 {allocation.profile.sha256[:12]}…; here {loaded.sha256[:12]}…). Score and solve this model first."

@@ -160,7 +160,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             ("losses", "teacher_cache"),
             lambda values: {step.strip() for step in values["steps"].split(",")} == {"blocks"},
-            "belongs to steps ranges and distill; --steps has neither.",
+            "belongs to steps ranges and distill, and only blocks are trained. Add one: --steps blocks,distill.",
         ),
         Rule(("label_column",), _reads_no_labels, "belongs to losses with labels; --losses has none."),
     ),
@@ -203,6 +203,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(OF_SCORING, _beside("scores"), "belongs to --model; --scores are scored already."),
         Rule(OF_SCORING, _without("model"), "belongs to --model; the bundled reference is scored already."),
         Rule(("data",), _without("model"), "belongs to --model, which is not given."),
+        Rule(
+            ("until",),
+            lambda values: bool(values["scores"]),
+            "scores more text, and --scores are scored already. Give --model without --scores.",
+        ),
         Rule(
             ("data",),
             lambda values: bool(values["scores"]) and not any(values[n] for n in MEASURED),

@@ -32,7 +32,7 @@ Method = Annotated[
     str,
     typer.Option(
         "--method",
-        help="Quantizer to score with; see 'qbert-opt choices'. What gptq scored, guided writes ('quantize --method').",
+        help="Quantizer to score with; see 'qbert-opt choices'. 'quantize --method' says which one writes.",
     ),
 ]
 Metric = Annotated[
@@ -68,7 +68,8 @@ ScoringPool = Annotated[
     typer.Option(
         "--scoring-pool",
         min=0,
-        help="Draw the texts to score from this many, the uncertain ones more often, each weighted; 0: score them all.",
+        help="Draw the texts to score from this many, the uncertain ones more often, each weighted (needs metric "
+        "directional and --table-bits none); 0 scores them all.",
     ),
 ]
 MaxTokens = Annotated[

@@ -230,7 +230,7 @@ def _contents(record: Record) -> TfliteFile:
     ends: list[dict[str, int]] = []
     for what in ("inputs", "outputs"):
         named = {item["name"]: item.get("tensor_index", 0) for item in signature[what]}
-        if not all(0 <= index < own for index in named.values()):
+        if not named or not all(0 <= index < own for index in named.values()):
             raise MalformedError(f"its {what} do not exist")
         ends.append(named)
     first = listed[next(iter(ends[0].values()))]

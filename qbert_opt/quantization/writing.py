@@ -8,6 +8,7 @@ loss of using `guided` throughout, in nearly the time of `gptq` (`benchmarks/qua
 from __future__ import annotations
 
 from ..errors import UsageError
+from ..runtime.plugins import available
 from ..spec.allocation import Allocation
 from .quantizer import quantizer
 
@@ -40,6 +41,8 @@ def checked_method(plan: Allocation, method: str) -> str:
     Raises:
         UsageError: no such quantizer, or it does not store a form of the plan.
     """
+    if method not in available("quantizers"):
+        raise UsageError(f"`method` {method}: unknown. Available: {', '.join(available('quantizers'))}.")
     forms = quantizer(method).FORMS
     for matrix in plan.matrices:
         if matrix.form not in forms:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..quantization.writing import CLOSEST
 from ..runtime.plain_text import one_line
 from ..spec.allocation import Allocation
+from ..spec.plan_checks import RESCORED
 
 if TYPE_CHECKING:
     from ..checkpoint.written import WrittenModel
@@ -25,12 +26,9 @@ def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
         f"file header {written.header_bytes:,} bytes more: it says where each tensor lies",
     ]
     if written.written_by not in (None, plan.method):
-        lines.append(
-            f"codes            written by {written.written_by}, which rounds more closely than {plan.method}, whose "
-            "loss is predicted"
-            if written.written_by == CLOSEST
-            else f"codes            written by {written.written_by}; the predicted loss is that of {plan.method}"
-        )
+        closer = ", which rounds more closely" if written.written_by == CLOSEST else ""
+        own = "its own" if plan.contains.endswith(RESCORED) else f"{plan.method}'s"
+        lines.append(f"codes            written by {written.written_by}{closer}; the prediction is of {own} codes")
     if (read_back := written.read_back) is not None:
         lines.append(
             f"read back        bytes and hashes agree; measured loss {read_back.loss:.4g} {read_back.loss_unit} on "

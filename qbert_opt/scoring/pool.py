@@ -29,6 +29,7 @@ from ..models.outputs import Outputs, collect, rows_per_sample
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan
 from .folds import MIN_FOLD_SAMPLES, NUM_FOLDS
 
+UNWEIGHTED = {"tables": "`table_choices` none", "curvature": "no `curvature`"}  # and how to leave each out
 TRACE_SHARE = 0.8  # of a draw's probability that follows the traces
 ROUNDING = 1e-12
 Numbers = NDArray[np.float64]
@@ -83,7 +84,7 @@ def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: boo
         loaded: the model.
         plan: sizes.
         reads_factors: whether the metric is of the back-propagated factors, which carry the weights.
-        others: arguments that were given besides, and are not weighted.
+        others: keys of `UNWEIGHTED` that are asked for besides.
 
     Raises:
         UsageError: says what to do.
@@ -101,7 +102,8 @@ def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: boo
         raise UsageError(f"{name}: needs `num_scored` of at least {MIN_FOLD_SAMPLES * NUM_FOLDS}, two for each fold.")
     if others:
         raise UsageError(
-            f"{name}: {others[0]} would count drawn texts without their weights. Give none, or leave the pool out."
+            f"{name}: {' and '.join(others)} would count drawn texts without their weights. Leave them out "
+            f"({' and '.join(UNWEIGHTED[other] for other in others)}), or the pool."
         )
 
 

@@ -141,9 +141,7 @@ def measure_sensitivity(
         )
     check_ready(loaded)
     if plan.num_pool:
-        others = [
-            name for name, given in (("`table_choices`", table_choices), ("`curvature`", with_curvature)) if given
-        ]
+        others = [name for name, given in (("tables", table_choices), ("curvature", with_curvature)) if given]
         check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), others=others)
     if plan.num_scored < FEWEST_SCORED:
         raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")

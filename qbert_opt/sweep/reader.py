@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..spec.groupings import parse_groupings
 from .request import QUANTITIES, Budget, Model, Recovery, Sweep, Target, Texts
 
 MAX_BYTES = 1_000_000
+LISTS = ("bits", "groupings", "forms", "activation_bits")
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -161,7 +163,8 @@ def _checked(read: Any, root: Any, loc: Sequence[str | int]) -> Any:
     try:
         return read()
     except (QbertOptError, DeviceError) as error:
-        raise _refusal(root, loc, str(error)) from None
+        said = re.sub(r"^`[a-z_]+` ", "found ", str(error))  # a parameter's name is that of an option
+        raise _refusal(root, loc, said) from None
 
 
 def _unknown(name: str, legal: Sequence[str]) -> str:
@@ -188,6 +191,8 @@ def _finding(error: ValidationError, root: Any) -> InputFileError:
         return _refusal(root, loc, "found an empty list, so there is nothing to combine; add an entry, or remove it")
     if first["type"] == "tuple_type":
         return _refusal(root, loc, "found nothing; legal is an entry or a list of them; add one, or remove the key")
+    if loc and loc[-1] in LISTS and first["type"] == "string_type":
+        return _refusal(root, loc, f"found {first['input']!r:.60}; legal is a list or a text, such as [2, 4] or 2,4")
     legal_text = first["msg"].removeprefix("Input should be ")
     return _refusal(root, loc, f"found {first['input']!r:.60}; legal is {legal_text}; correct it")
 

@@ -112,7 +112,9 @@ class RecoverySettings:
         for field_name in ("epochs", "rates"):
             for name in getattr(self, field_name):
                 if name not in self.steps:
-                    raise UsageError(f"{field_name}: {name} is not among the steps {', '.join(self.steps)}.")
+                    raise UsageError(
+                        f"{field_name}: {name} is not among the steps {', '.join(self.steps)}; give it in `steps` too."
+                    )
         of_weights, of_ranges = self.rates.get("ranges", (0.0, 1.0))
         if of_weights or not of_ranges:
             raise UsageError(

@@ -162,7 +162,7 @@ def test_which_engines_are_said_to_run_a_decoder(cli, folder):
     found = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--budget", "8bit").out
     assert "runs today in    none of its engines" in found and "llama-cpp holds 2, 3, 4, 5, 6, 7, 8 bits" in found
     none = cli("solve", "--scores", folder / "scores.json", "--device", "car-soc", "--budget", "8bit").out
-    assert "runs today in    none of its engines (tidl); none of them takes a decoder's file" in none
+    assert "runs today in    none of its engines (tidl); none of them takes a decoder;" in none
     assert "runs today in    torch" in cli("solve", "--scores", folder / "scores.json", "--device", "h100").out
 
 

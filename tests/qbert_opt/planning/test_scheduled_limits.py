@@ -51,7 +51,8 @@ def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(referenc
         assert before * (1 - 1e-9) <= plan.lower_bound <= plan.sum_of_scores
         before = plan.lower_bound
         wider = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=limit + 1e-3), **few)
-        assert plan.next_ms_gain == max(0.0, plan.predicted_loss - wider.predicted_loss) > 0
+        assert wider.sum_of_scores < plan.sum_of_scores
+        assert plan.next_ms_gain == plan.predicted_loss - wider.predicted_loss  # may fall: other text judges both
     assert relaxed.next_ms_gain is None and relaxed.next_mb_gain > 0
 
 

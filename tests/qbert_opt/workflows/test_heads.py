@@ -307,7 +307,7 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(cli, tiny_fold
     for command in (
         ("quantize", plan, "--model", tiny_folder, "-o", start, "-q"),
         ("simulate", plan, "--device", "car-soc"),
-        ("recover", start, *text, "--epochs", 3, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
+        ("recover", start, *text, "--steps", "blocks,distill", "--epochs", 3, "--rates", "blocks:4e-3:1e-3,distill:4e-3:1e-3", "--batch-size", 8,
          "--losses", "logits,hidden,attention-scores,attention-maps,relations", "-o", out, "-q"),
     ):  # fmt: skip
         found = cli(*command)
