@@ -251,7 +251,7 @@ def check_belongs(allocation: Allocation, loaded: LoadedModel) -> None:
     if allocation.profile.sha256 != loaded.sha256:
         if allocation.dropped_heads is not None:
             raise InputFileError(
-                f"{loaded.name}: without the plan's `dropped_heads`, its weights are not the planned ones. Either "
+                f"{loaded.name}: without the heads that the plan drops, its weights are not the planned ones. Either "
                 "it is another model, or the heads or means in the plan were changed: give the plan's model, and the "
                 "plan as it was written."
             )

@@ -163,7 +163,7 @@ def _checked(read: Any, root: Any, loc: Sequence[str | int]) -> Any:
     try:
         return read()
     except (QbertOptError, DeviceError) as error:
-        said = re.sub(r"^`[a-z_]+` ", "found ", str(error))  # a parameter's name is that of an option
+        said = re.sub(r"^(`[a-z_]+`|--[a-z-]+) ", "found ", str(error))  # a parameter's name is that of an option
         raise _refusal(root, loc, said) from None
 
 

@@ -265,7 +265,7 @@ def test_other_models_texts_and_numbers_are_refused(tiny, scores, file_texts, pl
     foreign = load_model(tiny.folder)
     with torch.no_grad():
         foreign.model.classifier.bias += 1
-    with pytest.raises(InputFileError, match="its weights are not those the plan was made for"):
+    with pytest.raises(InputFileError, match="its weights are not the planned ones. Either it is another model"):
         quantize_model(replace(foreign, sha256="1" * 64), plan, file_texts, tmp_path / "out")
 
 
