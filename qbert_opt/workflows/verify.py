@@ -126,7 +126,7 @@ def measure_plans(
     Args:
         loaded: the float model.
         plans: name and plan.
-        quantizer: the one that the plans' scores were computed with.
+        quantizer: rounds the matrices of every plan.
         texts: held-out text.
         progress: called with plans done, number of plans, and the current plan.
     """
